@@ -1,0 +1,20 @@
+"""How long work tells how far it is, without knowing who listens."""
+
+from collections.abc import Iterable
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+
+class Track(Protocol):
+    """Wraps an iterable that takes a while, so that whoever passed it can show progress.
+
+    `label` says in a few words what is being done; `total` is the number of items where the iterable has no length.
+    """
+
+    def __call__(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]: ...
+
+
+def silent(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:  # noqa: ARG001
+    """The `Track` that shows nothing: the default in a library."""
+    return items

@@ -1,0 +1,217 @@
+"""Findings about weights as plain data, and their JSON. Imports no torch, so that figures open at once."""
+
+import os
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from surgery.errors import SurgeryError
+
+Tower = Literal["text", "vision", "audio", "projector", "other"]
+
+
+class Frozen(BaseModel):
+    """A result: written once, never changed; unknown keys are refused and NaN is not a number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, populate_by_name=True)
+
+
+class CheckpointRef(Frozen):
+    """Which checkpoint a result speaks of: where it was, and the identity that it had then."""
+
+    path: str
+    identity: str
+
+
+class Result(Frozen):
+    """What every result file starts with.
+
+    settings: the options that shaped the result; a step is done again when they differ.
+    checkpoints: role -> checkpoint.
+    """
+
+    kind: ClassVar[str]
+
+    schema_: str = Field(default="", alias="schema")
+    created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    version: str = Field(default_factory=lambda: version("vlsurgery"))
+    settings: dict[str, Any] = {}
+    checkpoints: dict[str, CheckpointRef] = {}
+
+    def model_post_init(self, context: Any) -> None:  # noqa: ARG002
+        expected = f"vlsurgery/{self.kind}/1"
+        if self.schema_ not in ("", expected):
+            raise SurgeryError(f"expected a result of schema {expected!r}, found {self.schema_!r}")
+        object.__setattr__(self, "schema_", expected)
+
+    def json_text(self) -> str:
+        return self.model_dump_json(by_alias=True, indent=1) + "\n"
+
+    def save(self, path: Path) -> None:
+        """Write the JSON so that `path` holds either the old text or the whole new one."""
+        write_text(path, self.json_text())
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a result back. Raises SurgeryError that names the file and the first fault."""
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError, SurgeryError) as error:
+            first = str(error).replace("\n", " ")[:200]
+            raise SurgeryError(f"{path}: not a readable {cls.kind} result: {first}. Run the step again.") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file atomically: a reader sees the old text or the whole new one, never half."""
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class TypedTensor(Frozen):
+    """One tensor of a checkpoint: its raw name, its site, and what it takes."""
+
+    name: str
+    tower: Tower
+    layer: int | None
+    component: str
+    block: str | None
+    shape: list[int]
+    dtype: str
+
+
+class TowerAnatomy(Frozen):
+    """One tower: how many layers, which components, how many tensors and parameters."""
+
+    tower: Tower
+    layers: int
+    components: list[str]
+    tensors: int
+    parameters: int
+
+
+class AnatomyResult(Result):
+    """What a checkpoint holds, from its headers alone.
+
+    dtypes: dtype -> tensors. tied: whether the head is the embedding. quantised: the scheme, None for plain weights.
+    """
+
+    kind: ClassVar[str] = "anatomy"
+
+    model_type: str | None
+    towers: list[TowerAnatomy]
+    tensors: list[TypedTensor]
+    parameters: int
+    bytes: int
+    dtypes: dict[str, int]
+    tied: bool
+    quantised: str | None
+
+
+class SliceName(Frozen):
+    """A part of a tensor: its name, and [start, stop] along each dimension."""
+
+    name: str
+    slice: list[tuple[int, int]]
+
+
+class DeltaMetrics(Frozen):
+    """How far one tensor moved.
+
+    relative: Frobenius norm of the delta over that of the tensor it started from; `None` where that is 0.
+    cosine: between the tensor before and after, in [-1, 1]; `None` where either is 0.
+    rms: root mean square of the delta's entries. max_abs: its largest entry. changed: share of entries that differ.
+    """
+
+    relative: float | None
+    cosine: float | None
+    rms: float
+    max_abs: float
+    changed: float
+
+
+class BetweenMetrics(Frozen):
+    """How the VL delta and the safety delta of one tensor relate.
+
+    cosine: between the two deltas. Both contain `adapted`, so it is -.5 for three independent models and negative
+        from rounding alone: a negative value is no evidence of divergence by itself. `None` where a delta is 0.
+    sign_conflict: share of the entries changed by both deltas in which they point opposite ways; `None` where there
+        are none.
+    """
+
+    cosine: float | None
+    sign_conflict: float | None
+
+
+class PairMetrics(Frozen):
+    vl: DeltaMetrics | None = None
+    safety: DeltaMetrics | None = None
+    between: BetweenMetrics | None = None
+
+
+class Pair(Frozen):
+    """One site that the checkpoints share. `names`: role -> the tensor's raw name, or a slice of it."""
+
+    tower: Tower
+    layer: int | None
+    component: str
+    block: str | None
+    names: dict[str, str | SliceName]
+    shape: list[int]
+    dtype: str
+    metrics: PairMetrics
+
+
+class UnmatchedTensor(Frozen):
+    """A tensor without partner, and why. `counterparts`: nothing is guessed; the reason says what was looked for."""
+
+    role: str
+    name: str
+    reason: str
+
+
+class Summary(Frozen):
+    """One layer, block or tower: the metrics of all its tensors taken as one long vector."""
+
+    key: str
+    tower: Tower
+    layer: int | None
+    tensors: int
+    parameters: int
+    metrics: PairMetrics
+
+
+class DiffResult(Result):
+    """What changed in the weights.
+
+    verdict: where most of the change sits, in words. notes: what a reader should know beside it (vocabulary that
+    grew, a stale head, a base that does not look like the parent).
+    """
+
+    kind: ClassVar[str] = "diff"
+
+    pairs: list[Pair]
+    unmatched: list[UnmatchedTensor]
+    layers: list[Summary]
+    blocks: list[Summary]
+    towers: list[Summary]
+    verdict: str
+    notes: list[str] = []
+
+
+class MergeResult(Frozen):
+    """What a merge wrote: `shards` maps each file to the SHA-256 of its bytes."""
+
+    path: str
+    tensors: int
+    bytes: int
+    seconds: float
+    shards: dict[str, str]
+    kept: int
+    blended: int
