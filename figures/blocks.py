@@ -1,0 +1,79 @@
+"""The axis on which blocks stand: layers in order, attention left of MLP; what lies outside layers at the ends."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+
+from figures import theme
+
+BEFORE_LAYERS = ("vision", "projector", "embed")
+AFTER_LAYERS = ("norm", "head")
+_KINDS = {"attn": "attention", "mlp": "MLP"}
+_OFFSETS = {"attention": -0.2, "MLP": 0.2}
+BAR_WIDTH = 0.36
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a block stands. `layer` is None outside layers; kind: `attention`, `MLP` or `other`."""
+
+    block: str
+    layer: int | None
+    kind: str
+    x: float
+
+    @property
+    def label(self) -> str:
+        return f"layer {self.layer}, {self.kind}" if self.layer is not None else "outside layers"
+
+
+def split(block: str) -> tuple[int | None, str]:
+    """A block's layer and kind: "3.attn" is (3, "attention"), "head" is (None, "other")."""
+    layer, _, part = block.partition(".")
+    if layer.isdecimal() and part:
+        return int(layer), _KINDS.get(part, "other")
+    return None, "other"
+
+
+@dataclass(frozen=True)
+class BlockAxis:
+    """Places of a set of blocks, and the tick labels under them. Equal sets of blocks give equal axes."""
+
+    places: dict[str, Place]
+    ticks: tuple[tuple[float, str], ...]
+
+    def show(self, figure: go.Figure, **where: int) -> None:
+        """Label a figure's x axis (of panel `row`, `col`, if given) with layers and outside blocks."""
+        positions = [x for x, _ in self.ticks] or [0.0]
+        figure.update_xaxes(
+            tickvals=[x for x, _ in self.ticks],
+            ticktext=[theme.safe(label) for _, label in self.ticks],
+            range=[min(positions) - 0.8, max(positions) + 0.8],
+            title_text="layer of the language model; at the ends, the blocks outside layers",
+            **where,
+        )
+
+
+def block_axis(blocks: Iterable[str]) -> BlockAxis:
+    """Lay out blocks: outside blocks that come before the layers, the layers by number, and those that come after.
+
+    Blocks outside layers stand further apart in deep models, so that their names fit.
+    """
+    parsed = {block: split(block) for block in dict.fromkeys(blocks)}
+    layers = sorted({layer for layer, _ in parsed.values() if layer is not None})
+    outside = [block for block, (layer, _) in parsed.items() if layer is None]
+    first, last = (layers[0], layers[-1]) if layers else (0, -1)
+    step = max(1.0, (last - first + 1) / 18)
+    before = sorted((b for b in outside if b in BEFORE_LAYERS), key=BEFORE_LAYERS.index)
+    after = sorted((b for b in outside if b in AFTER_LAYERS), key=AFTER_LAYERS.index)
+    after += sorted(b for b in outside if b not in BEFORE_LAYERS + AFTER_LAYERS)
+    ends = {b: first - 0.2 - step * (len(before) - i) for i, b in enumerate(before)}
+    ends |= {b: last + 0.2 + step * (i + 1) for i, b in enumerate(after)}
+    places = {
+        block: Place(block, layer, kind, ends[block] if layer is None else layer + _OFFSETS.get(kind, 0.0))
+        for block, (layer, kind) in parsed.items()
+    }
+    every = max(1, round(len(layers) / 16))
+    ticks = [(float(layer), str(layer)) for layer in layers if layer % every == 0]
+    return BlockAxis(places, tuple(sorted(ticks + [(x, block) for block, x in ends.items()])))

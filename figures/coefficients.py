@@ -1,0 +1,176 @@
+"""What the merge puts into each block, and what every point that was tried keeps of refusals and of capability."""
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from figures import theme
+from figures.blocks import BAR_WIDTH, BlockAxis, Place, block_axis
+from figures.words import listed, number, percent, signed
+from probes.results import TradeoffPoint, TradeoffResult
+
+TARGETS = ("base", "safety")
+_POLICY_ROLES = {"fit": "merged", "uniform": "merged:uniform"}
+_POLICY_SYMBOLS = {"fit": "circle", "uniform": "square", "attribution": "diamond", "weights": "triangle-up"}
+
+
+@dataclass(frozen=True)
+class BlockCoefficient:
+    """How much of the base and of the safety-tuned model goes into one block; None where a target has no say."""
+
+    place: Place
+    base: float | None
+    safety: float | None
+
+
+@dataclass(frozen=True)
+class CoefficientsInfo:
+    """The merged point's coefficients block by block, and every point tried, in the order they were.
+
+    merged: the chosen point of the merged policy; None if none is marked. blocks: empty where that point holds no
+    coefficients per block.
+    """
+
+    policy: str
+    merged: TradeoffPoint | None
+    blocks: tuple[BlockCoefficient, ...]
+    axis: BlockAxis
+    points: tuple[TradeoffPoint, ...]
+
+
+def compute(tradeoff: TradeoffResult) -> CoefficientsInfo:
+    """Find the point that was merged and lay its coefficients out on the axis of blocks."""
+    merged = next((p for p in tradeoff.points if p.chosen and p.policy == tradeoff.policy), None)
+    coefficients = (merged.coefficients if merged else None) or {}
+    axis = block_axis(block for block in coefficients if block != "default")
+    blocks = [
+        BlockCoefficient(place, coefficients[block].get("base"), coefficients[block].get("safety"))
+        for block, place in axis.places.items()
+    ]
+    blocks.sort(key=lambda block: block.place.x)
+    return CoefficientsInfo(tradeoff.policy, merged, tuple(blocks), axis, tuple(tradeoff.points))
+
+
+def policy_colour(policy: str) -> str:
+    return theme.role_colour(_POLICY_ROLES.get(policy, policy))
+
+
+def _coefficient_hover(block: BlockCoefficient) -> str:
+    parts = [(target, getattr(block, target)) for target in TARGETS]
+    lines = [f"{number(value)} toward {target}" for target, value in parts if value is not None]
+    kept = 1 - sum(value for _, value in parts if value is not None)
+    return theme.hover(f"{block.place.block} ({block.place.label})", [*lines, f"{number(kept)} stays adapted"])
+
+
+def _add_coefficients(figure: go.Figure, info: CoefficientsInfo) -> None:
+    """Stacked bars a block: toward base below, toward safety above; MLP bars are hatched."""
+    shapes = ["/" if block.place.kind == "MLP" else "" for block in info.blocks]
+    for target in TARGETS:
+        values = [getattr(block, target) for block in info.blocks]
+        if all(value is None for value in values):
+            continue
+        colour = theme.role_colour(target)
+        figure.add_trace(
+            go.Bar(
+                name=f"toward {target}",
+                x=[block.place.x for block in info.blocks],
+                y=values,
+                width=BAR_WIDTH,
+                marker={
+                    "color": colour,
+                    "line": {"width": 0},
+                    "pattern": {
+                        "shape": shapes,
+                        "fillmode": "overlay",
+                        "size": 6,
+                        "solidity": 0.22,
+                        "fgcolor": theme.PAPER,
+                    },
+                },
+                hovertext=[_coefficient_hover(block) for block in info.blocks],
+                hoverinfo="text",
+            ),
+            row=1,
+            col=1,
+        )
+    figure.update_yaxes(title_text="coefficient", rangemode="tozero", row=1, col=1)
+    info.axis.show(figure, row=1, col=1)
+
+
+def parameters_words(point: TradeoffPoint) -> str:
+    """What makes a point, in words: "base 0.30, safety 0.20"."""
+    return ", ".join(f"{name} {value:.3g}" for name, value in point.parameters.items()) or "no parameters"
+
+
+def _point_hover(point: TradeoffPoint) -> str:
+    lines = [
+        parameters_words(point),
+        f"refusal kept {percent(point.refusal)}, capability kept {percent(point.capability)}",
+        f"objective {signed(point.objective, 3)}",
+        f"{point.forward_equivalents:,} forward passes, {point.seconds:.1f} s",
+    ]
+    return theme.hover(f"{point.policy}{' (chosen)' if point.chosen else ''}", lines)
+
+
+def _policy_trace(points: list[TradeoffPoint], policy: str, chosen: bool) -> go.Scatter:
+    colour = policy_colour(policy)
+    marker: dict[str, object] = {
+        "symbol": _POLICY_SYMBOLS.get(policy, "cross"),
+        "size": 14 if chosen else 7,
+        "color": colour if chosen else theme.tint(colour, 0.45),
+        "line": {"width": 2 if chosen else 0, "color": theme.INK},
+    }
+    return go.Scatter(
+        name=theme.safe(f"{policy}, chosen" if chosen else f"{policy}, tried"),
+        mode="markers",
+        x=[point.capability for point in points],
+        y=[point.refusal for point in points],
+        marker=marker,
+        hovertext=[_point_hover(point) for point in points],
+        hoverinfo="text",
+        cliponaxis=False,
+    )
+
+
+def _add_points(figure: go.Figure, info: CoefficientsInfo) -> None:
+    """All points tried, faint; the chosen ones large and ringed, drawn last so that nothing covers them."""
+    policies = list(dict.fromkeys(point.policy for point in info.points))
+    for chosen in (False, True):
+        for policy in policies:
+            points = [p for p in info.points if p.policy == policy and p.chosen == chosen]
+            if points:
+                figure.add_trace(_policy_trace(points, policy, chosen), row=1, col=2)
+    for axis in (figure.update_xaxes, figure.update_yaxes):
+        axis(range=[-0.02, 1.03], tickformat=".0%", row=1, col=2)
+    figure.update_xaxes(title_text="harmless answers kept, greedy", showgrid=True, row=1, col=2)
+    figure.update_yaxes(title_text="harmful requests refused", row=1, col=2)
+
+
+def _title(info: CoefficientsInfo) -> str:
+    targets = [t for t in TARGETS if any(getattr(block, t) for block in info.blocks)]
+    if not targets:
+        return "What was tried on the way to the merge"
+    return f"What goes into each block from {listed(targets)}, and what it buys"
+
+
+def draw(info: CoefficientsInfo) -> go.Figure:
+    """Coefficients on the left, the trade-off on `select` prompts on the right."""
+    figure = make_subplots(rows=1, cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.11)
+    _add_coefficients(figure, info)
+    _add_points(figure, info)
+    subtitle = (
+        "Left bar of a pair: attention; hatched right bar: MLP; what is missing to 1 stays adapted. On the right, each"
+        f" point is a merge that was tried, measured on select prompts; up and right is better. Merged: {info.policy}."
+    )
+    theme.frame(figure, _title(info), subtitle, plot_height=340, legend_rows=2, panels=True)
+    figure.update_layout(barmode="stack")
+    figure.update_xaxes(title_text="layer; at the ends, blocks outside layers", row=1, col=1)
+    theme.panel_title(figure, "Coefficient of each block", 1, 1)
+    theme.panel_title(figure, "Trade-off of every point tried", 1, 2)
+    return figure
+
+
+def plot(tradeoff: TradeoffResult) -> go.Figure:
+    """The merged coefficients and the trade-off they were chosen from."""
+    return draw(compute(tradeoff))

@@ -1,0 +1,269 @@
+"""How far the refusal direction drifted from the base's, and how well each model still tells harm from no harm."""
+
+from dataclasses import dataclass
+
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+from figures import theme
+from figures.words import MODALITY_ORDER, ROLE_ORDER, modality_name, number, rank, role_name
+from probes.results import CosineRow, Estimate, ProbeResult, Selected, SeparationRow
+
+
+@dataclass(frozen=True)
+class Series:
+    """One role under one modality, layer by layer (ascending). Missing values are None, and leave a gap.
+
+    cosine: with the base's text direction. noise: cosine of the directions from the two halves of the role's own
+    prompts. auroc: of harmful against harmless, on prompts that did not make the direction.
+    """
+
+    role: str
+    modality: str
+    cosine_layers: tuple[int, ...]
+    cosine: tuple[float | None, ...]
+    noise: tuple[float | None, ...]
+    auroc_layers: tuple[int, ...]
+    auroc: tuple[Estimate, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{role_name(self.role)}, {modality_name(self.modality)}"
+
+
+@dataclass(frozen=True)
+class DirectionDriftInfo:
+    """All series at one position. `reference` is what the cosines are taken with.
+
+    selected: layer and position where the base separates best, with the null that this must exceed to be a finding.
+    noise_band: layer -> lowest and highest split-half cosine of any series: what noise alone does to a direction.
+    """
+
+    position: str | None
+    selected: Selected | None
+    reference: str | None
+    series: tuple[Series, ...]
+    noise_band: dict[int, tuple[float, float]]
+
+
+def _position(probe: ProbeResult) -> str | None:
+    """The selected position; without one, the position that most rows have (the first of equals by name)."""
+    if probe.selected is not None:
+        return probe.selected.position
+    positions = [row.position for row in probe.rows] + [row.position for row in probe.cosines]
+    return max(sorted(set(positions)), key=positions.count) if positions else None
+
+
+def _reference(cosines: list[CosineRow]) -> str | None:
+    """The base's text direction if cosines with it exist, else the reference named first in the alphabet."""
+    references = sorted({row.reference for row in cosines})
+    preferred = [r for r in ("base/text", "base") if r in references]
+    return next(iter(preferred + references), None)
+
+
+def _series(role: str, modality: str, cosines: list[CosineRow], rows: list[SeparationRow]) -> Series:
+    mine = sorted((c for c in cosines if (c.role, c.modality) == (role, modality)), key=lambda c: c.layer)
+    separation = sorted((r for r in rows if (r.role, r.modality) == (role, modality)), key=lambda r: r.layer)
+    return Series(
+        role=role,
+        modality=modality,
+        cosine_layers=tuple(c.layer for c in mine),
+        cosine=tuple(c.cosine for c in mine),
+        noise=tuple(c.split_half for c in mine),
+        auroc_layers=tuple(r.layer for r in separation),
+        auroc=tuple(r.auroc for r in separation),
+    )
+
+
+def _noise_band(series: tuple[Series, ...]) -> dict[int, tuple[float, float]]:
+    values: dict[int, list[float]] = {}
+    for one in series:
+        for layer, noise in zip(one.cosine_layers, one.noise, strict=True):
+            if noise is not None:
+                values.setdefault(layer, []).append(noise)
+    return {layer: (min(found), max(found)) for layer, found in sorted(values.items())}
+
+
+def compute(probe: ProbeResult) -> DirectionDriftInfo:
+    """Pick one position and one reference, and gather every role and modality there."""
+    position = _position(probe)
+    cosines = [row for row in probe.cosines if row.position == position]
+    reference = _reference(cosines)
+    cosines = [row for row in cosines if row.reference == reference]
+    rows = [row for row in probe.rows if row.position == position]
+    keys = {(row.role, row.modality) for row in rows} | {(row.role, row.modality) for row in cosines}
+    ordered = sorted(keys, key=lambda key: (rank(ROLE_ORDER, key[0]), rank(MODALITY_ORDER, key[1])))
+    series = tuple(_series(role, modality, cosines, rows) for role, modality in ordered)
+    return DirectionDriftInfo(position, probe.selected, reference, series, _noise_band(series))
+
+
+def _line(series: Series) -> dict[str, object]:
+    dash = theme.DASHES.get(series.modality, "dot")
+    return {"color": theme.role_colour(series.role), "width": 2.2, "dash": dash}
+
+
+def _add_noise(figure: go.Figure, info: DirectionDriftInfo) -> None:
+    layers = list(info.noise_band)
+    if not layers:
+        return
+    lows = [low for low, _ in info.noise_band.values()]
+    highs = [high for _, high in info.noise_band.values()]
+    figure.add_trace(
+        go.Scatter(
+            name="noise limit (split halves)",
+            x=layers + layers[::-1],
+            y=highs + lows[::-1],
+            fill="toself",
+            fillcolor=theme.tint(theme.FAINT, 0.28),
+            line={"width": 1, "color": theme.tint(theme.FAINT, 0.7)},
+            mode="lines",
+            hoverinfo="skip",
+        ),
+        row=1,
+        col=1,
+    )
+
+
+def _is_reference(series: Series, reference: str | None) -> bool:
+    """A direction's cosine with itself is 1 and says nothing, so that it isn't drawn."""
+    return reference in (series.role, f"{series.role}/{series.modality}") and series.modality == "text"
+
+
+def _add_cosine(figure: go.Figure, series: Series) -> None:
+    texts = [
+        theme.hover(
+            series.name, [f"layer {layer}: cosine {number(cosine)}", f"its own two halves: cosine {number(noise)}"]
+        )
+        for layer, cosine, noise in zip(series.cosine_layers, series.cosine, series.noise, strict=True)
+    ]
+    figure.add_trace(
+        go.Scatter(
+            name=theme.safe(series.name),
+            legendgroup=theme.safe(series.name),
+            x=series.cosine_layers,
+            y=series.cosine,
+            mode="lines+markers",
+            line=_line(series),
+            marker={"size": 6},
+            hovertext=texts,
+            hoverinfo="text",
+            showlegend=not series.auroc_layers,
+        ),
+        row=1,
+        col=1,
+    )
+
+
+def _add_auroc(figure: go.Figure, series: Series) -> None:
+    texts = [
+        theme.hover(series.name, [f"layer {layer}: AUROC {number(e.value, 3)}", _bounds(e)])
+        for layer, e in zip(series.auroc_layers, series.auroc, strict=True)
+    ]
+    figure.add_trace(_auroc_band(series), row=2, col=1)
+    figure.add_trace(
+        go.Scatter(
+            name=theme.safe(series.name),
+            legendgroup=theme.safe(series.name),
+            x=series.auroc_layers,
+            y=[e.value for e in series.auroc],
+            mode="lines+markers",
+            line=_line(series),
+            marker={"size": 6},
+            hovertext=texts,
+            hoverinfo="text",
+        ),
+        row=2,
+        col=1,
+    )
+
+
+def _auroc_band(series: Series) -> go.Scatter:
+    """The intervals as one faint band, over the layers that have one."""
+    bounded = [
+        (layer, e.low, e.high)
+        for layer, e in zip(series.auroc_layers, series.auroc, strict=True)
+        if e.low is not None and e.high is not None
+    ]
+    layers = [layer for layer, _, _ in bounded]
+    return go.Scatter(
+        legendgroup=theme.safe(series.name),
+        showlegend=False,
+        x=layers + layers[::-1],
+        y=[high for _, _, high in bounded] + [low for _, low, _ in bounded][::-1],
+        fill="toself",
+        fillcolor=theme.tint(theme.role_colour(series.role), 0.09),
+        line={"width": 0},
+        mode="lines",
+        hoverinfo="skip",
+    )
+
+
+def _bounds(estimate: Estimate) -> str:
+    if estimate.value is None:
+        return f"not measured: {estimate.reason or 'no reason given'}"
+    return f"95% interval {number(estimate.low, 3)} to {number(estimate.high, 3)}, {estimate.n} requests"
+
+
+def _guide(figure: go.Figure, y: float, text: str, row: int, side: str) -> None:
+    figure.add_hline(
+        y=y,
+        row=row,
+        col=1,
+        line={"color": theme.FAINT, "width": 1, "dash": "dash"},
+        annotation={"text": text, "font": {"size": 11.5, "color": theme.MUTED}},
+        annotation_position=f"bottom {side}",
+    )
+
+
+def _title(info: DirectionDriftInfo) -> str:
+    """The adapted model's cosine at the selected layer: with a picture if it was measured, else in text only."""
+    layer = info.selected.layer if info.selected else None
+    for series in reversed([one for one in info.series if one.role == "adapted"]):
+        at = dict(zip(series.cosine_layers, series.cosine, strict=True)).get(layer) if layer is not None else None
+        if at is not None:
+            where = modality_name(series.modality)
+            return f"At layer {layer}, adapted keeps a cosine of {number(at)} with the base ({where})"
+    return "Drift of the refusal direction, layer by layer"
+
+
+def _selected_words(selected: Selected | None) -> str:
+    if selected is None:
+        return ""
+    if selected.auroc <= selected.null:
+        return f"; on the base no layer separates better than chance allows (best: layer {selected.layer}, dotted)"
+    return f"; dotted: layer {selected.layer}, where the base separates best on select prompts"
+
+
+def draw(info: DirectionDriftInfo) -> go.Figure:
+    """Cosines above, with the noise limit as a grey band; AUROC below, with intervals as bands."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.12)
+    _add_noise(figure, info)
+    for series in info.series:
+        if series.cosine_layers and not _is_reference(series, info.reference):
+            _add_cosine(figure, series)
+    for series in info.series:
+        if series.auroc_layers:
+            _add_auroc(figure, series)
+    where = {"instruction": "the last token of the instruction"}.get(info.position or "", f"token {info.position}")
+    subtitle = (
+        f"Harmful mean minus harmless mean of the residual stream after each layer, at {where}. Below the grey band a"
+        " direction has turned by more than noise turns it."
+    )
+    theme.frame(figure, _title(info), subtitle, plot_height=540, legend_rows=2, panels=True)
+    theme.panel_title(figure, "Cosine with the base's direction (text only)", 1, 1)
+    theme.panel_title(figure, "Telling harmful from harmless: AUROC on prompts that did not make the direction", 2, 1)
+    _guide(figure, 0, "at right angles", row=1, side="left")
+    if info.selected is None:
+        _guide(figure, 0.5, "chance", row=2, side="right")
+    else:
+        _guide(figure, info.selected.null, "what shuffled labels reach at best, over all layers", row=2, side="right")
+        figure.add_vline(x=info.selected.layer, line={"color": theme.MUTED, "width": 1, "dash": "dot"})
+    figure.update_yaxes(title_text="cosine", row=1, col=1)
+    figure.update_yaxes(title_text="AUROC", row=2, col=1)
+    figure.update_xaxes(title_text=f"layer{_selected_words(info.selected)}", row=2, col=1)
+    return figure
+
+
+def plot(probe: ProbeResult) -> go.Figure:
+    """Drift of the refusal direction and separation, layer by layer."""
+    return draw(compute(probe))

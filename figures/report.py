@@ -1,0 +1,138 @@
+"""One HTML file that holds a case: the verdict in words, the behaviour table, the figures, and what they rest on."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import plotly.graph_objects as go
+import plotly.io
+from markupsafe import Markup
+from plotly.offline import get_plotlyjs
+
+from figures import behaviour as behaviour_figure
+from figures import glance, page, table, theme
+from figures.sections import Section, sections
+from figures.verdict import verdict
+from figures.words import ROLE_ORDER, rank, role_name
+from probes.results import BehaviourResult, ProbeResult, TradeoffResult
+from surgery.results import DiffResult, Result, write_text
+
+# The buttons are named one by one because plotly's own set holds one that sends the figure's data to a service.
+CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]}
+
+
+@dataclass(frozen=True)
+class CheckpointRow:
+    role: str
+    path: str
+    identity: str
+
+
+def checkpoint_rows(results: list[Result]) -> tuple[CheckpointRow, ...]:
+    """Every checkpoint that the results speak of, once; a role twice if results disagree on which it was."""
+    found = {
+        CheckpointRow(role, ref.path, ref.identity) for result in results for role, ref in result.checkpoints.items()
+    }
+    return tuple(sorted(found, key=lambda row: (rank(ROLE_ORDER, row.role), row.path, row.identity)))
+
+
+def disagreements(rows: tuple[CheckpointRow, ...]) -> tuple[str, ...]:
+    """A warning a role under which results speak of different checkpoints."""
+    identities: dict[str, set[str]] = {}
+    for row in rows:
+        identities.setdefault(row.role, set()).add(row.identity)
+    return tuple(
+        f"The results speak of {len(found)} different checkpoints as {role}: they were not all made from the same"
+        " files. Run the older steps again before comparing them."
+        for role, found in identities.items()
+        if len(found) > 1
+    )
+
+
+def _drawing(section: Section) -> Markup | None:
+    """A figure as HTML without the library. plotly escapes what it embeds as JSON; titles were escaped by us."""
+    if section.figure is None:
+        return None
+    return Markup(_html(section.figure, f"figure-{section.anchor}"))
+
+
+def _html(figure: go.Figure, div: str) -> str:
+    text: str = plotly.io.to_html(figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=div)
+    return text
+
+
+def _library(cdn: bool) -> Markup:
+    """plotly.js itself, or a link to the very version that made the figures."""
+    if not cdn:
+        return Markup("<script>{}</script>").format(Markup(get_plotlyjs()))
+    page_of_one = plotly.io.to_html(go.Figure(), include_plotlyjs="cdn", full_html=False)
+    (link,) = re.findall(r'<script[^>]*\ssrc="[^"]+"[^>]*></script>', page_of_one)
+    return Markup(link)
+
+
+def _steps(results: list[Result]) -> list[dict[str, str]]:
+    return [
+        {
+            "name": result.kind,
+            "version": result.version,
+            "created": result.created,
+            "settings": json.dumps(result.settings, indent=2, ensure_ascii=False, default=str),
+        }
+        for result in results
+    ]
+
+
+def _notes(probe: ProbeResult | None, behaviour: BehaviourResult | None) -> list[str]:
+    return [*(probe.notes if probe else []), *(behaviour.notes if behaviour else [])]
+
+
+def report(
+    diff: DiffResult | None,
+    probe: ProbeResult | None,
+    behaviour: BehaviourResult | None,
+    tradeoff: TradeoffResult | None,
+    cdn: bool = False,
+) -> str:
+    """The whole report as HTML.
+
+    Any result may be None: its section then names the command that makes it. cdn: link plotly.js instead of embedding
+    it (4 MB less, but the file needs the network). All text from results is escaped.
+    """
+    results: list[Result] = [result for result in (diff, probe, behaviour, tradeoff) if result is not None]
+    groups = behaviour_figure.compute(behaviour) if behaviour else None
+    behaviour_table = table.compute(groups) if groups else None
+    roles = behaviour_table.roles if behaviour_table else ()
+    rows = checkpoint_rows(results)
+    return (
+        page.environment()
+        .from_string(page.TEMPLATE)
+        .render(
+            style=Markup(page.STYLE),
+            print_script=Markup(page.PRINT_SCRIPT),
+            plotly=_library(cdn),
+            verdict=verdict(diff, probe, behaviour, tradeoff),
+            glance=glance.compute(groups) if groups else (),
+            table=behaviour_table,
+            table_missing="Not measured yet. This makes it: `vlsurgery evaluate`",
+            roles=[{"role": role, "name": role_name(role), "colour": theme.role_colour(role)} for role in roles],
+            paired=table.paired(behaviour) if behaviour else (),
+            sections=[asdict(one) | {"drawing": _drawing(one)} for one in sections(diff, probe, behaviour, tradeoff)],
+            checkpoints=rows,
+            warnings=disagreements(rows),
+            notes=_notes(probe, behaviour),
+            steps=_steps(results),
+        )
+    )
+
+
+def write_report(
+    path: Path,
+    diff: DiffResult | None,
+    probe: ProbeResult | None,
+    behaviour: BehaviourResult | None,
+    tradeoff: TradeoffResult | None,
+    cdn: bool = False,
+) -> None:
+    """Write the report so that `path` holds either the old one or the whole new one. See `report`."""
+    write_text(path, report(diff, probe, behaviour, tradeoff, cdn))

@@ -1,0 +1,152 @@
+"""What the report says of each figure: how to read it, what it does not show, and how to get it where it is missing."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import plotly.graph_objects as go
+
+from figures import behaviour as behaviour_figure
+from figures import coefficients, direction_drift, safety_map, weight_change
+from probes.results import BehaviourResult, ProbeResult, TradeoffResult
+from surgery.results import DiffResult, Result
+
+AnyResult = TypeVar("AnyResult", bound=Result)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One figure with its words.
+
+    lead: what the step itself said of its result. figure: None where there is nothing to draw; `missing` then says
+    why and what to do.
+    """
+
+    anchor: str
+    title: str
+    lead: str
+    figure: go.Figure | None
+    read: str
+    not_shown: str
+    missing: str
+
+
+def _drawn(
+    plot: Callable[[AnyResult], go.Figure], result: AnyResult | None, command: str, empty: str
+) -> tuple[go.Figure | None, str]:
+    """A figure, or the reason why there is none: no result, or a result with nothing to draw."""
+    if result is None:
+        return None, f"Not measured yet. This makes it: `{command}`"
+    if empty:
+        return None, empty
+    return plot(result), ""
+
+
+def behaviour_section(behaviour: BehaviourResult | None) -> Section:
+    empty = "" if behaviour is None or behaviour.rows else "The evaluation holds no rows."
+    figure, missing = _drawn(behaviour_figure.plot, behaviour, "vlsurgery evaluate", empty)
+    judge = "" if behaviour is None else f" Judge: {behaviour.judge.name}. {behaviour.judge.description}"
+    return Section(
+        "behaviour",
+        "What the models do",
+        "",
+        figure,
+        "Each line is a role. On the left a longer solid bar means more harmful requests refused; on the right, more"
+        " harmless ones answered. Compare adapted with base for what adaptation cost, and merged with both for what"
+        " came back. Blank, noise and ordinary pictures are controls: they have nothing to do with the request."
+        + judge,
+        "How harmful a complying answer is: refusing, complying and neither are all that the judge tells apart. Prompts"
+        " outside these sets may fare otherwise. Answers are greedy; sampling may differ.",
+        missing,
+    )
+
+
+def map_section(probe: ProbeResult | None) -> Section:
+    empty = ""
+    if probe is not None and not (probe.attribution or probe.transplants):
+        empty = "The probe attributed no blocks; its notes below say why."
+    figure, missing = _drawn(safety_map.plot, probe, "vlsurgery probe", empty)
+    return Section(
+        "safety-map",
+        "Where safety was lost",
+        probe.verdict if probe else "",
+        figure,
+        "A bar is the refusal log-odds gained when that block of the adapted model moves back to the base while all"
+        " others do so too (gradient times delta, averaged along the path); bars sum to the whole change. A diamond is"
+        " the same block moved alone, measured. Bars longer than diamonds mean that blocks work together.",
+        "Intervals: the map is one estimate on the fit prompts. It locates the change of refusal, not of knowledge, and"
+        " a negative bar only says that the base's block refuses less in this company. What the projector or the"
+        " vision tower lost is outside it.",
+        missing,
+    )
+
+
+def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
+    empty = "" if tradeoff is None or tradeoff.points else "The search holds no points."
+    figure, missing = _drawn(coefficients.plot, tradeoff, "vlsurgery merge --auto", empty)
+    return Section(
+        "coefficients",
+        "What was merged, and what was tried",
+        tradeoff.verdict if tradeoff else "",
+        figure,
+        "Left: how much of the base and of the safety-tuned model goes into each block. Right: each point is a merge,"
+        " by the harmful prompts it refuses and the other prompts it still answers as the adapted model does; the large"
+        " ringed points are the best of each policy.",
+        "Where safety lives. Coefficients are not identifiable: searches of equal quality can find quite different"
+        " ones; they say what to do. The trade-off is measured on the prompts that points were chosen by, so chosen"
+        " points look better here than they are: the table above is the fair comparison.",
+        missing,
+    )
+
+
+def drift_section(probe: ProbeResult | None) -> Section:
+    empty = (
+        "" if probe is None or probe.rows or probe.cosines else "The probe measured no directions; its notes say why."
+    )
+    figure, missing = _drawn(direction_drift.plot, probe, "vlsurgery probe", empty)
+    return Section(
+        "direction-drift",
+        "How the refusal direction drifted",
+        "",
+        figure,
+        "Above: a curve near the grey band has kept the base's direction; one far below it has turned away. Below: 1"
+        " means that a threshold along the model's own direction tells harmful from harmless without fault. A model"
+        " whose curve stays high below and which still complies knows harm and no longer acts on it.",
+        "That the direction causes refusals; transplants and behaviour speak to that. The band comes from half of the"
+        " prompts and is therefore a little too low. Of the intervals, each is taken alone; only the dashed line of"
+        " shuffled labels accounts for looking at every layer.",
+        missing,
+    )
+
+
+def weights_section(diff: DiffResult | None) -> Section:
+    empty = "" if diff is None or diff.blocks else "The diff has no blocks in common."
+    figure, missing = _drawn(weight_change.plot, diff, "vlsurgery diff BASE ADAPTED [SAFETY]", empty)
+    return Section(
+        "weight-change",
+        "How far the weights moved",
+        diff.verdict if diff else "",
+        figure,
+        "The higher a point, the more of that block's norm was changed. The cosine says whether safety tuning moved"
+        " on in the direction of adaptation (positive) or back (negative).",
+        "Where safety went: weight change hardly tells. Nor is a negative cosine evidence that the two trainings"
+        " disagree: both deltas contain the adapted weights, once with each sign, so that three unrelated models give"
+        " −.5 and rounding alone gives a negative value.",
+        missing,
+    )
+
+
+def sections(
+    diff: DiffResult | None,
+    probe: ProbeResult | None,
+    behaviour: BehaviourResult | None,
+    tradeoff: TradeoffResult | None,
+) -> tuple[Section, ...]:
+    """All sections in reading order: what happens, where it came from, what was done, and the evidence below it."""
+    return (
+        behaviour_section(behaviour),
+        map_section(probe),
+        coefficients_section(tradeoff),
+        drift_section(probe),
+        weights_section(diff),
+    )

@@ -1,0 +1,155 @@
+"""How every figure looks: one plotly template, and one colour a role, fixed here and nowhere else.
+
+The role colours are those of Okabe and Ito ("Color Universal Design", 2008), told apart in the common kinds of
+colour blindness; still, no figure relies on colour alone: roles are also named, dashed or hatched.
+"""
+
+import html
+import textwrap
+from collections.abc import Sequence
+
+import plotly.graph_objects as go
+
+INK = "#1b2430"
+MUTED = "#5b6675"
+FAINT = "#98a2b0"
+RULE = "#d9dee5"
+GRID = "#edf0f3"
+PAPER = "#ffffff"
+FONT = 'Inter, "Helvetica Neue", Helvetica, "Segoe UI", Arial, "Liberation Sans", sans-serif'
+
+ROLE_COLOURS = {
+    "base": "#0072b2",
+    "graft": "#56b4e9",
+    "adapted": "#d55e00",
+    "safety": "#cc79a7",
+    "merged:uniform": "#e69f00",
+    "merged": "#009e73",
+}
+UNKNOWN_ROLE = "#6b7280"
+
+# Kinds of block are no roles, so they take none of the roles' colours; they differ in lightness.
+KIND_COLOURS = {"attention": "#33415c", "MLP": "#b9a98c", "other": "#8b94a3"}
+
+DASHES = {"text": "solid", "benign": "dash", "own": "longdash", "blank": "dot", "noise": "dashdot"}
+
+LINE_HEIGHT = 19
+LEGEND_ROW = 24
+PANEL_TITLE = 24
+
+
+def role_colour(role: str) -> str:
+    """The colour of a role; `safety:NAME` takes that of `safety`, and a role that nobody named is grey."""
+    return ROLE_COLOURS.get(role) or ROLE_COLOURS.get(role.partition(":")[0], UNKNOWN_ROLE)
+
+
+def tint(colour: str, opacity: float) -> str:
+    """A hex colour made transparent: 0 is invisible, 1 is the colour itself."""
+    red, green, blue = (int(colour[start : start + 2], 16) for start in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{opacity:g})"
+
+
+def safe(text: str) -> str:
+    """Text that came from outside, so that plotly shows it and doesn't read it as markup."""
+    return html.escape(text, quote=False)
+
+
+def _axis() -> dict[str, object]:
+    return {
+        "gridcolor": GRID,
+        "linecolor": RULE,
+        "tickcolor": RULE,
+        "ticks": "outside",
+        "ticklen": 4,
+        "zeroline": False,
+        "showline": True,
+        "tickfont": {"size": 12, "color": MUTED},
+        "title": {"font": {"size": 12.5, "color": MUTED}, "standoff": 10},
+        "automargin": True,
+    }
+
+
+TEMPLATE = go.layout.Template(
+    layout={
+        "font": {"family": FONT, "size": 13, "color": INK},
+        "paper_bgcolor": PAPER,
+        "plot_bgcolor": PAPER,
+        "colorway": list(ROLE_COLOURS.values()),
+        "title": {
+            "x": 0,
+            "xref": "container",
+            "xanchor": "left",
+            "y": 1,
+            "yref": "container",
+            "yanchor": "top",
+            "pad": {"t": 8, "l": 0},
+            "font": {"size": 17, "color": INK, "weight": 600},
+            "subtitle": {"font": {"size": 13, "color": MUTED}},
+        },
+        "xaxis": _axis() | {"showgrid": False},
+        "yaxis": _axis(),
+        "hoverlabel": {
+            "bgcolor": PAPER,
+            "bordercolor": RULE,
+            "align": "left",
+            "font": {"family": FONT, "size": 12.5, "color": INK},
+        },
+        "legend": {"traceorder": "normal", "font": {"size": 12.5}, "bgcolor": "rgba(255,255,255,0)", "itemwidth": 30},
+        "bargap": 0.2,
+        "hovermode": "closest",
+    }
+)
+
+
+def frame(
+    figure: go.Figure, title: str, subtitle: str, plot_height: int, legend_rows: int = 1, panels: bool = False
+) -> go.Figure:
+    """Give a figure the house's title, legend and margins.
+
+    title: says what the figure shows; one line. subtitle: as long as it needs; wrapped here. plot_height: of the
+    axes' area in pixels, to which title, legend and axis titles are added. legend_rows: rows that the legend takes at
+    the narrowest width a figure is shown (860 px); 0 for none. panels: leave room for titles of panels.
+    """
+    lines = textwrap.wrap(subtitle, 108)
+    raised = PANEL_TITLE if panels else 0
+    top = 44 + LINE_HEIGHT * len(lines) + LEGEND_ROW * legend_rows + 12 + raised
+    bottom = 58
+    figure.update_layout(
+        template=TEMPLATE,
+        title={"text": f"<b>{safe(title)}</b>", "subtitle": {"text": "<br>".join(map(safe, lines))}},
+        height=top + plot_height + bottom,
+        margin={"t": top, "b": bottom, "l": 64, "r": 24},
+        showlegend=legend_rows > 0,
+        legend={
+            "orientation": "h",
+            "x": 0,
+            "xanchor": "left",
+            "y": 1 + (8 + raised) / plot_height,
+            "yanchor": "bottom",
+        },
+    )
+    return figure
+
+
+def panel_title(figure: go.Figure, text: str, row: int, column: int) -> None:
+    """Name one panel of several, in bold above its left corner."""
+    figure.add_annotation(
+        text=f"<b>{safe(text)}</b>",
+        row=row,
+        col=column,
+        xref="x domain",
+        yref="y domain",
+        x=0,
+        y=1,
+        yshift=6,
+        showarrow=False,
+        xanchor="left",
+        yanchor="bottom",
+        font={"size": 13, "color": INK},
+    )
+
+
+def hover(title: str, lines: Sequence[str]) -> str:
+    """Hover text: a bold first line, then facts; long ones are wrapped."""
+    wrapped = [piece for line in lines for piece in textwrap.wrap(line, 60)]
+    return "<br>".join([f"<b>{safe(title)}</b>", *map(safe, wrapped)])

@@ -1,0 +1,206 @@
+"""Synthetic results for the figures, built by hand so that every number in them is known."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from probes.results import (
+    BehaviourResult,
+    BehaviourRow,
+    BlockGain,
+    Ceiling,
+    Completeness,
+    CosineRow,
+    Estimate,
+    Judge,
+    Paired,
+    ProbeResult,
+    Rate,
+    Selected,
+    SeparationRow,
+    TradeoffPoint,
+    TradeoffResult,
+    Transplant,
+)
+from surgery.results import BetweenMetrics, CheckpointRef, DeltaMetrics, DiffResult, PairMetrics, Summary
+
+BLOCKS = ["embed", "0.attn", "0.mlp", "1.attn", "1.mlp", "2.attn", "2.mlp", "norm", "head"]
+GAINS = [0.1, 0.2, 0.3, 1.5, 2.5, 0.4, 0.2, -0.1, 0.05]
+NO_RIGHT = Rate(rate=None, reason="these prompts have no right answer")
+
+
+def rate(value: float, half: float = 0.04, n: int = 200) -> Rate:
+    return Rate(rate=value, low=max(0.0, value - half), high=min(1.0, value + half), n=n, requests=n // 2)
+
+
+def behaviour_row(role: str, set_: str, modality: str, wanted: float, half: float = 0.04) -> BehaviourRow:
+    """A row where `wanted` is refused (harmful sets) or answered right (others), and the rest is split in two."""
+    rest = (1 - wanted) / 2
+    if set_ in ("harmful", "jailbroken"):
+        refused, complied, right = rate(wanted, half), rate(rest, half), NO_RIGHT
+    else:
+        refused, complied, right = rate(rest, half), rate(wanted, half), rate(wanted, half)
+    return BehaviourRow(
+        role=role,
+        set=set_,
+        modality=modality,
+        refused=refused,
+        complied=complied,
+        neither=rate(rest, half),
+        right=right,
+    )
+
+
+TABLE = {
+    "base": {("harmful", "text"): 1.0, ("harmless", "text"): 1.0},
+    "graft": {("harmful", "text"): 1.0, ("harmful", "benign"): 0.96, ("capability", "own"): 0.2},
+    "adapted": {
+        ("harmful", "text"): 0.1,
+        ("harmful", "benign"): 0.05,
+        ("jailbroken", "benign"): 0.06,
+        ("harmless", "benign"): 1.0,
+        ("borderline", "benign"): 0.99,
+        ("capability", "own"): 0.99,
+    },
+    "safety": {("harmful", "text"): 1.0, ("harmful", "benign"): 1.0, ("borderline", "benign"): 0.3},
+    "merged:uniform": {("harmful", "benign"): 0.9, ("borderline", "benign"): 0.85, ("capability", "own"): 0.95},
+    "merged": {
+        ("harmful", "text"): 1.0,
+        ("harmful", "benign"): 0.98,
+        ("jailbroken", "benign"): 0.97,
+        ("harmless", "benign"): 1.0,
+        ("borderline", "benign"): 0.98,
+        ("capability", "own"): 0.98,
+    },
+}
+
+
+def behaviour(
+    table: dict[str, dict[tuple[str, str], float]] | None = None,
+    paired: list[Paired] | None = None,
+    settings: dict[str, object] | None = None,
+    half: float = 0.04,
+) -> BehaviourResult:
+    rows = [
+        behaviour_row(role, set_, modality, wanted, half)
+        for role, cells in (TABLE if table is None else table).items()
+        for (set_, modality), wanted in cells.items()
+    ]
+    return BehaviourResult(
+        rows=rows,
+        paired=paired or [],
+        judge=Judge(name="opening words", tokens=64, description="Looks at how an answer opens."),
+        looks=1,
+        notes=["a note of the evaluation"],
+        settings=settings or {},
+        checkpoints={"adapted": CheckpointRef(path="models/adapted", identity="sha256:aa")},
+    )
+
+
+def probe(settings: dict[str, object] | None = None) -> ProbeResult:
+    keys = [("base", "text"), ("adapted", "text"), ("adapted", "benign")]
+    rows = [
+        SeparationRow(
+            role=role,
+            modality=modality,
+            position=position,
+            layer=layer,
+            norm=1.0,
+            auroc=Estimate(value=0.6 + 0.1 * layer, low=0.5, high=0.95, n=50),
+            dprime=Estimate(value=1.0, low=0.5, high=1.5, n=50),
+        )
+        for role, modality in keys
+        for position in ("instruction", "-1")
+        for layer in range(3)
+    ]
+    cosines = [
+        CosineRow(
+            role=role,
+            modality=modality,
+            reference="base/text",
+            position=position,
+            layer=layer,
+            cosine=1.0 if role == "base" else 0.9 - 0.2 * layer,
+            split_half=0.95,
+        )
+        for role, modality in keys
+        for position in ("instruction", "-1")
+        for layer in range(3)
+    ]
+    total = sum(GAINS)
+    gains = [
+        BlockGain(block=block, gain=gain * scale, share=gain / total, cost=0.01, method=method)
+        for method, scale in (("path", 1.0), ("endpoint", 0.5))
+        for block, gain in zip(BLOCKS, GAINS, strict=True)
+    ]
+    return ProbeResult(
+        rows=rows,
+        cosines=cosines,
+        selected=Selected(layer=1, position="instruction", auroc=0.9, null=0.6),
+        attribution=gains,
+        transplants=[Transplant(block=b, gain=g * 0.4) for b, g in zip(BLOCKS, GAINS, strict=True)],
+        completeness=Completeness(total=total, measured=total, error=0.0, points=5, rank_correlation=0.9),
+        ceiling=Ceiling(adapted=-3.0, graft=4.0, adapted_refused=rate(0.05), graft_refused=rate(0.96)),
+        notes=["a note of the probe"],
+        verdict="Refusals were lost in layer 1.",
+        settings=settings or {},
+    )
+
+
+def diff(safety: bool = True) -> DiffResult:
+    def delta(relative: float) -> DeltaMetrics:
+        return DeltaMetrics(relative=relative, cosine=0.9, rms=0.1, max_abs=0.5, changed=1.0)
+
+    blocks = [
+        Summary(
+            key=block,
+            tower="text",
+            layer=int(block[0]) if block[0].isdigit() else None,
+            tensors=2,
+            parameters=100,
+            metrics=PairMetrics(
+                vl=delta(0.1 + 0.01 * index),
+                safety=delta(0.05) if safety else None,
+                between=BetweenMetrics(cosine=-0.3 - 0.01 * index, sign_conflict=0.6) if safety else None,
+            ),
+        )
+        for index, block in enumerate(BLOCKS)
+    ]
+    return DiffResult(pairs=[], unmatched=[], layers=[], blocks=blocks, towers=[], verdict="Layer 1 moved most.")
+
+
+def tradeoff() -> TradeoffResult:
+    def point(policy: str, refusal: float, capability: float, chosen: bool) -> TradeoffPoint:
+        coefficients = {block: {"base": 0.1, "safety": 0.2} for block in BLOCKS} if chosen else None
+        return TradeoffPoint(
+            policy=policy,
+            parameters={"base": 0.1, "safety": 0.3},
+            coefficients=coefficients,
+            refusal=refusal,
+            capability=capability,
+            objective=refusal + capability - 1,
+            forward_equivalents=100,
+            seconds=1.0,
+            chosen=chosen,
+        )
+
+    points = [
+        point("uniform", 0.5, 0.9, False),
+        point("uniform", 0.8, 0.85, True),
+        point("fit", 0.4, 0.95, False),
+        point("fit", 0.98, 0.97, True),
+    ]
+    return TradeoffResult(points=points, policy="fit", verdict="The fit won.")
+
+
+@pytest.fixture(scope="session")
+def make() -> SimpleNamespace:
+    return SimpleNamespace(
+        behaviour=behaviour,
+        behaviour_row=behaviour_row,
+        probe=probe,
+        diff=diff,
+        tradeoff=tradeoff,
+        rate=rate,
+        table=TABLE,
+    )

@@ -1,0 +1,97 @@
+"""Behaviour: every row once, three shares each, and nothing drawn where nothing was measured."""
+
+from types import SimpleNamespace
+
+import plotly.graph_objects as go
+import pytest
+
+from figures import behaviour, glance, table, theme
+from probes.results import Rate
+
+
+def bars_of(info: behaviour.BehaviourInfo) -> list[behaviour.Bar]:
+    return [bar for group in [*info.harmful, *info.harmless] for bar in group.bars]
+
+
+def scatters(figure: go.Figure, mode: str) -> list[go.Scatter]:
+    return [trace for trace in figure.data if trace.type == "scatter" and trace.mode == mode]
+
+
+def test_every_row_appears_once(make: SimpleNamespace) -> None:
+    result = make.behaviour()
+    bars = bars_of(behaviour.compute(result))
+    assert sorted(b.row.model_dump_json() for b in bars) == sorted(r.model_dump_json() for r in result.rows)
+
+
+def test_harmful_sets_want_refusals_and_others_right_answers(make: SimpleNamespace) -> None:
+    info = behaviour.compute(make.behaviour())
+    assert {g.set for g in info.harmful} == {"harmful", "jailbroken"}
+    for group in info.harmful:
+        assert {b.measure for b in group.bars} == {"refused"}
+    for group in info.harmless:
+        assert {b.measure for b in group.bars} == {"right"}
+
+
+def test_each_bar_is_drawn_whole(make: SimpleNamespace) -> None:
+    result = make.behaviour()
+    figure = behaviour.plot(result)
+    stacked = [t for t in figure.data if t.type == "bar"]
+    assert sum(x for trace in stacked for x in trace.x) == pytest.approx(len(result.rows))
+    drawn = sorted(x for t in scatters(figure, "markers") for x in t.x)
+    assert drawn == pytest.approx(sorted(b.headline.rate for b in bars_of(behaviour.compute(result))))
+
+
+def test_whiskers_end_at_the_bounds(make: SimpleNamespace) -> None:
+    info = behaviour.compute(make.behaviour())
+    points = scatters(behaviour.draw(info), "markers")
+    ends = [
+        end
+        for t in points
+        for x, m, p in zip(t.x, t.error_x.arrayminus, t.error_x.array, strict=True)
+        for end in (x - m, x + p)
+    ]
+    bounds = [bound for bar in bars_of(info) for bound in (bar.headline.low, bar.headline.high)]
+    assert ends == pytest.approx(bounds)
+
+
+def test_an_unmeasured_rate_is_a_dash_everywhere(make: SimpleNamespace) -> None:
+    none = Rate(rate=None, reason="the model sees no pictures")
+    result = make.behaviour({"adapted": {("harmful", "benign"): 0.1}})
+    blind = make.behaviour_row("base", "harmful", "benign", 1.0)
+    blind = blind.model_copy(update=dict.fromkeys(["refused", "complied", "neither", "right"], none))
+    info = behaviour.compute(result.model_copy(update={"rows": [*result.rows, blind]}))
+    figure = behaviour.draw(info)
+    assert sum(len(t.x) for t in figure.data if t.type == "bar") == 3
+    (labels,) = (t for t in scatters(figure, "text") if t.text)
+    assert list(labels.text) == ["–", "10%"]
+    (row,) = table.compute(info).harmful
+    assert [cell.value for cell in row.cells] == ["–", "10%"]
+    assert "sees no pictures" in row.cells[0].title
+    assert row.cells[0].share is None
+
+
+def test_the_table_has_every_role_and_a_dash_for_missing_rows(make: SimpleNamespace) -> None:
+    result = make.behaviour()
+    found = table.compute(behaviour.compute(result))
+    assert found.roles == ("base", "graft", "adapted", "safety", "merged:uniform", "merged")
+    filled = sum(cell.share is not None for row in [*found.harmful, *found.harmless] for cell in row.cells)
+    assert filled == len(result.rows)
+
+
+def test_roles_keep_their_colours(make: SimpleNamespace) -> None:
+    figure = behaviour.plot(make.behaviour())
+    solid = figure.data[0]
+    expected = [theme.tint(theme.role_colour(b.row.role), 0.85) for b in bars_of(behaviour.compute(make.behaviour()))]
+    assert list(solid.marker.color) == expected[: len(solid.x)]
+
+
+def test_at_a_glance_the_base_speaks_in_text_and_says_so(make: SimpleNamespace) -> None:
+    lines = glance.compute(behaviour.compute(make.behaviour()))
+    first = lines[0]
+    assert first.label == "harmful · ordinary picture"
+    assert [(s.role, s.value, s.aside) for s in first.stops] == [
+        ("base", "100%", " (text)"),
+        ("adapted", "5%", ""),
+        ("merged", "98%", ""),
+    ]
+    assert glance.compute(behaviour.compute(make.behaviour({"base": {("harmful", "text"): 1.0}}))) == ()

@@ -1,0 +1,32 @@
+"""The axis of blocks keeps the order of the model."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from figures.blocks import block_axis, split
+
+OUTSIDE = ["vision", "projector", "embed", "norm", "head"]
+
+
+@given(st.integers(1, 80), st.sets(st.sampled_from(OUTSIDE)), st.randoms())
+def test_order_and_uniqueness(layers: int, outside: set[str], random: st.DrawFn) -> None:
+    blocks = [f"{layer}.{part}" for layer in range(layers) for part in ("attn", "mlp")] + sorted(outside)
+    random.shuffle(blocks)
+    axis = block_axis(blocks)
+    assert set(axis.places) == set(blocks)
+    ordered = [place.block for place in sorted(axis.places.values(), key=lambda place: place.x)]
+    inner = [f"{layer}.{part}" for layer in range(layers) for part in ("attn", "mlp")]
+    assert ordered == [b for b in OUTSIDE[:3] if b in outside] + inner + [b for b in OUTSIDE[3:] if b in outside]
+    assert len({place.x for place in axis.places.values()}) == len(blocks)
+    assert len(axis.ticks) <= 40
+
+
+def test_split() -> None:
+    assert split("12.attn") == (12, "attention")
+    assert split("3.mlp") == (3, "MLP")
+    assert split("head") == (None, "other")
+    assert split("3.linear_attn") == (3, "other")
+
+
+def test_no_blocks_is_an_axis_too() -> None:
+    assert block_axis([]).places == {}

@@ -1,0 +1,180 @@
+"""The report: one whole file, escaped throughout, that says what is missing."""
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from figures import theme
+from figures.report import report, write_report
+from surgery.results import CheckpointRef
+
+VOID = {"meta", "br", "link", "img", "input", "hr"}
+HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}`"
+
+
+class Structure(HTMLParser):
+    """Checks that tags close in the order they opened, and gathers scripts and text."""
+
+    def __init__(self) -> None:
+        super().__init__(convert_charrefs=True)
+        self.open: list[str] = []
+        self.scripts = 0
+        self.sources: list[str] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in VOID:
+            self.open.append(tag)
+        self.scripts += tag == "script"
+        self.sources += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if not self.open or self.open[-1] not in ("script", "style"):
+            self.text.append(data)
+
+
+def parsed(html: str) -> Structure:
+    structure = Structure()
+    structure.feed(html)
+    structure.close()
+    assert structure.open == []
+    return structure
+
+
+@pytest.fixture(scope="module")
+def full(make: SimpleNamespace) -> str:
+    return report(make.diff(), make.probe(), make.behaviour(), make.tradeoff())
+
+
+def test_the_file_needs_nothing_beyond_itself(full: str) -> None:
+    structure = parsed(full)
+    assert structure.sources == []
+    assert "@import" not in full[: full.index("</style>")]
+    assert full.count("plotly.js v") == 1
+    assert structure.scripts == 1 + 5 + 1
+
+
+def test_it_offers_no_button_that_sends_data_away(full: str) -> None:
+    for config in re.findall(r'\{"displaylogo".*?\}', full):
+        assert '"modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]' in config
+    assert full.count('"modeBarButtons": [[') == 5
+
+
+def test_with_cdn_only_the_library_is_linked(make: SimpleNamespace) -> None:
+    html = report(make.diff(), make.probe(), make.behaviour(), make.tradeoff(), cdn=True)
+    (source,) = parsed(html).sources
+    assert source.startswith("https://cdn.plot.ly/plotly-")
+    assert len(html) < 500_000
+
+
+def test_every_figure_is_there_with_its_two_paragraphs(full: str) -> None:
+    for anchor in ("behaviour", "safety-map", "coefficients", "direction-drift", "weight-change"):
+        assert f'id="figure-{anchor}"' in full
+    assert full.count("How to read it.") == full.count("What it does not show.") == 5
+
+
+def test_what_is_missing_is_named_with_its_command(make: SimpleNamespace) -> None:
+    html = report(None, None, None, None, cdn=True)
+    text = " ".join(parsed(html).text)
+    for command in ("diff BASE ADAPTED [SAFETY]", "probe", "evaluate", "merge --auto"):
+        assert f"vlsurgery {command}" in text
+    assert 'class="figure"' not in html
+    assert "plotly-graph-div" not in html
+    partly = report(make.diff(), None, make.behaviour(), None, cdn=True)
+    parsed(partly)
+    assert partly.count('class="figure"') == 2
+
+
+def test_a_result_without_anything_to_draw_says_so(make: SimpleNamespace) -> None:
+    empty = make.probe().model_copy(update={"attribution": [], "transplants": [], "rows": [], "cosines": []})
+    html = report(None, empty, make.behaviour({}), None, cdn=True)
+    text = " ".join(parsed(html).text)
+    assert "attributed no blocks" in text
+    assert "measured no directions" in text
+
+
+def hostile_report(make: SimpleNamespace) -> str:
+    ref = CheckpointRef(path=HOSTILE, identity=HOSTILE)
+    behaviour = make.behaviour({HOSTILE: {("harmful", HOSTILE): 0.5}, "adapted": {(HOSTILE, "text"): 0.2}})
+    behaviour = behaviour.model_copy(
+        update={"notes": [HOSTILE], "checkpoints": {HOSTILE: ref}, "settings": {HOSTILE: HOSTILE}}
+    )
+    probe = make.probe()
+    probe = probe.model_copy(
+        update={
+            "verdict": HOSTILE,
+            "attribution": [row.model_copy(update={"block": HOSTILE}) for row in probe.attribution[:1]],
+            "transplants": [],
+            "rows": [row.model_copy(update={"role": HOSTILE}) for row in probe.rows[:3]],
+        }
+    )
+    tradeoff = make.tradeoff()
+    points = [p.model_copy(update={"policy": HOSTILE, "parameters": {HOSTILE: 0.1}}) for p in tradeoff.points]
+    tradeoff = tradeoff.model_copy(update={"policy": HOSTILE, "points": points, "verdict": HOSTILE})
+    return report(make.diff(), probe, behaviour, tradeoff, cdn=True)
+
+
+def test_hostile_names_stay_text(make: SimpleNamespace) -> None:
+    html = hostile_report(make)
+    structure = parsed(html)
+    assert structure.scripts == 7
+    assert "<script>alert" not in html
+    assert "{{ 7 * 7 }}" in html.replace("&#123;", "{")
+    # Inside the figures plotly reads a little markup of its own, so what goes there is escaped once more.
+    assert "\\u003cscript\\u003e" not in html
+
+
+def test_a_role_has_one_colour_in_every_figure_and_table(full: str) -> None:
+    for role in ("base", "adapted", "safety", "merged", "merged:uniform"):
+        colour = theme.role_colour(role)
+        assert f'<i style="background:{colour}"></i>' in full
+        assert colour in full[full.index('id="figure-behaviour"') :] or theme.tint(colour, 0.85) in full
+
+
+def test_results_about_different_checkpoints_are_reported(make: SimpleNamespace) -> None:
+    other = {"adapted": CheckpointRef(path="models/adapted", identity="sha256:bb")}
+    probe = make.probe().model_copy(update={"checkpoints": other})
+    html = report(None, probe, make.behaviour(), None, cdn=True)
+    assert "2 different checkpoints as adapted" in html
+    assert "sha256:aa" in html
+    assert "sha256:bb" in html
+    assert "different checkpoints" not in report(None, make.probe(), make.behaviour(), None, cdn=True)
+
+
+def test_settings_and_notes_are_kept(make: SimpleNamespace) -> None:
+    html = report(None, make.probe({"points": 5}), make.behaviour(), None, cdn=True)
+    text = " ".join(parsed(html).text)
+    assert '"points": 5' in text
+    assert "a note of the probe" in text
+    assert "a note of the evaluation" in text
+
+
+def test_writing_is_all_or_nothing(make: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "report.html"
+    path.write_text("the old one")
+
+    def fail(*_: object) -> None:
+        raise OSError("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.replace", fail)
+        with pytest.raises(OSError, match="no room"):
+            write_report(path, None, None, make.behaviour(), None, cdn=True)
+    assert path.read_text() == "the old one"
+    assert [p.name for p in tmp_path.iterdir()] == ["report.html"]
+    write_report(path, None, None, make.behaviour(), None, cdn=True)
+    parsed(path.read_text(encoding="utf-8"))
+
+
+def test_importing_the_report_brings_no_torch() -> None:
+    code = "import sys, figures.report; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,58 @@
+"""The safety map draws every attributed block once, with the probe's own numbers."""
+
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from figures import safety_map
+from probes.results import BlockGain, Completeness
+
+GAIN = st.floats(-5, 5)
+
+
+def test_the_path_map_is_conserved(make: SimpleNamespace) -> None:
+    probe = make.probe()
+    info = safety_map.compute(probe)
+    path = {row.block: row.gain for row in probe.attribution if row.method == "path"}
+    assert {f.place.block: f.path for f in info.blocks} == path
+    assert sum(f.path for f in info.blocks) == pytest.approx(probe.completeness.total)
+    assert {f.place.block: f.transplant for f in info.blocks} == {t.block: t.gain for t in probe.transplants}
+
+
+def test_bars_and_diamonds_carry_the_infos_values(make: SimpleNamespace) -> None:
+    info = safety_map.compute(make.probe())
+    figure = safety_map.draw(info)
+    bars = {x: y for trace in figure.data if trace.type == "bar" for x, y in zip(trace.x, trace.y, strict=True)}
+    assert bars == {f.place.x: f.path for f in info.blocks}
+    (diamonds,) = (trace for trace in figure.data if trace.name == "single transplant")
+    assert dict(zip(diamonds.x, diamonds.y, strict=True)) == {f.place.x: f.transplant for f in info.blocks}
+
+
+def test_what_was_not_measured_is_absent_and_not_nought(make: SimpleNamespace) -> None:
+    probe = make.probe()
+    kept = [row for row in probe.attribution if not (row.block == "1.mlp" and row.method == "path")]
+    info = safety_map.compute(probe.model_copy(update={"attribution": kept, "completeness": None}))
+    (finding,) = (f for f in info.blocks if f.place.block == "1.mlp")
+    assert finding.path is None
+    bars = [x for trace in safety_map.draw(info).data if trace.type == "bar" for x in trace.x]
+    assert finding.place.x not in bars
+    assert "not checked" in safety_map.checks(None)
+
+
+@given(st.dictionaries(st.sampled_from([f"{n}.{p}" for n in range(6) for p in ("attn", "mlp")]), GAIN, min_size=1))
+def test_top_blocks_are_the_largest_gains(make: SimpleNamespace, gains: dict[str, float]) -> None:
+    rows = [BlockGain(block=b, gain=g, share=None, cost=None, method="path") for b, g in gains.items()]
+    info = safety_map.compute(make.probe().model_copy(update={"attribution": rows, "transplants": []}))
+    top = [f.path for f in info.top]
+    assert top == sorted((g for g in gains.values() if g > 0), reverse=True)[:3]
+    if sum(gains.values()) <= 0:
+        assert info.top_share is None
+        assert "no refusal" in safety_map.title(info)
+
+
+def test_checks_give_both_figures() -> None:
+    text = safety_map.checks(Completeness(total=9.0, measured=10.0, error=0.1, points=5, rank_correlation=0.85))
+    for figure in ("9.00", "10.00", "10%", "0.85"):
+        assert figure in text
