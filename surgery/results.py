@@ -169,7 +169,7 @@ class Pair(Frozen):
 
 
 class UnmatchedTensor(Frozen):
-    """A tensor without partner, and why. `counterparts`: nothing is guessed; the reason says what was looked for."""
+    """A tensor without partner, and why: the reason says what was looked for."""
 
     role: str
     name: str

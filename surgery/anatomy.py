@@ -1,0 +1,220 @@
+"""What each tensor is: raw names and shapes in, sites out. By structure first, by the tables of `naming` after."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, get_args
+
+from surgery import naming
+from surgery.checkpoint import Checkpoint
+from surgery.errors import AlignmentError
+from surgery.results import AnatomyResult, Tower, TowerAnatomy, TypedTensor
+from surgery.stack import Shape, TextStack, find_text_stack, is_above, numbered, parent
+
+TOWERS: Final[tuple[Tower, ...]] = get_args(Tower)
+
+# Prefixes that say nothing of what is below them, so that legacy and native names meet.
+WRAPPERS: Final = ("model", "thinker")
+
+
+@dataclass(frozen=True)
+class Site:
+    """Where a tensor lives, whatever its name.
+
+    tower: text, vision, audio, projector or other. layer: from 0; None outside of layers. component: SCHEMAS, "Names".
+    Sites sort by tower, then layer (none first), then component.
+    """
+
+    tower: Tower
+    layer: int | None
+    component: str
+
+    @property
+    def key(self) -> str:
+        """The site in one word, as recipes spell it: "text.3.mlp.gate", "text.embed", "vision.0.attn.q.bias"."""
+        layer = () if self.layer is None else (str(self.layer),)
+        return ".".join((self.tower, *layer, self.component))
+
+    @property
+    def block(self) -> str | None:
+        """The block that it acts in: "3.attn", "3.mlp", "embed", "head", "norm", "projector", "vision"; else None."""
+        if self.tower in ("vision", "projector"):
+            return self.tower
+        if self.tower != "text":
+            return None
+        if self.layer is not None:
+            half = naming.half(self.component)
+            return None if half is None else f"{self.layer}.{half}"
+        word = self.component.split(".")[0]
+        return word if word in ("embed", "head", "norm") else None
+
+    def __lt__(self, other: "Site") -> bool:
+        return self.order < other.order
+
+    @property
+    def order(self) -> tuple[int, int, str]:
+        """What sites sort by; as a sort key it spares a comparison in Python for each pair of sites."""
+        return TOWERS.index(self.tower), -1 if self.layer is None else self.layer, self.component
+
+
+def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> dict[str, Site]:
+    """The site of every tensor of one model.
+
+    shapes: raw name -> shape, of a file or of a live model's state dict. config: config.json as a dict, for the
+        language model's layers, width and vocabulary; None leaves structure alone to tell.
+
+    Raises AlignmentError when there is no text stack, or when two names would get the same site.
+    """
+    stack = find_text_stack(shapes, config)
+    sites = _text_sites(shapes, stack)
+    for tower in TOWERS[1:]:
+        names = [
+            name for name in shapes if name not in sites and (naming.tower_of(name.split(".")) or "other") == tower
+        ]
+        sites |= _tower_sites(names, tower)
+    owners: dict[Site, str] = {}
+    for name, site in sites.items():
+        if site in owners:
+            raise AlignmentError(f"{owners[site]!r} and {name!r} both look like {site.key}; nothing tells which it is")
+        owners[site] = name
+    return {name: sites[name] for name in shapes}
+
+
+def describe(checkpoint: Checkpoint) -> AnatomyResult:
+    """What a checkpoint holds, tower by tower and tensor by tensor, from its headers alone."""
+    sites = identify(checkpoint.shapes, checkpoint.config)
+    tensors = [
+        TypedTensor(
+            name=name, tower=site.tower, layer=site.layer, component=site.component, block=site.block,
+            shape=list(checkpoint[name].shape), dtype=checkpoint[name].dtype_name,
+        )
+        for name, site in sorted(sites.items(), key=lambda item: item[1].order)
+    ]  # fmt: skip
+    dtypes = Counter(tensor.dtype_name for tensor in checkpoint.values())
+    return AnatomyResult(
+        checkpoints={"checkpoint": checkpoint.ref_model},
+        model_type=str(checkpoint.config["model_type"]) if "model_type" in checkpoint.config else None,
+        towers=[_tower(tower, checkpoint, sites) for tower in TOWERS if any(s.tower == tower for s in sites.values())],
+        tensors=tensors,
+        parameters=sum(tensor.numel for tensor in checkpoint.values()),
+        bytes=sum(tensor.nbytes for tensor in checkpoint.values()),
+        dtypes=dict(dtypes),
+        tied=ties_head(checkpoint, sites.values()),
+        quantised=checkpoint.quantised,
+    )
+
+
+def ties_head(checkpoint: Checkpoint, sites: Iterable[Site]) -> bool:
+    """Whether the head is the embedding: the config's top level decides. Where it is silent, a head in the file is
+    used, and a file without one can only mean that it is tied."""
+    stated = checkpoint.config.get("tie_word_embeddings")
+    if isinstance(stated, bool):
+        return stated
+    return all(site.component != "head" for site in sites if site.tower == "text")
+
+
+def _tower(tower: Tower, checkpoint: Checkpoint, sites: Mapping[str, Site]) -> TowerAnatomy:
+    names = [name for name, site in sites.items() if site.tower == tower]
+    return TowerAnatomy(
+        tower=tower,
+        layers=len({sites[name].layer for name in names} - {None}),
+        components=sorted({sites[name].component for name in names}),
+        tensors=len(names),
+        parameters=sum(checkpoint[name].numel for name in names),
+    )
+
+
+def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site]:
+    """Sites of the stack's layers, of what stands beside it, and of the head above it."""
+    sites: dict[str, Site] = {}
+    for number, members in stack.layers.items():
+        modules = {suffix.split(".")[0] for suffix in members}
+        for suffix in members:
+            sites[f"{stack.prefix}.{number}.{suffix}"] = Site("text", number, naming.component(suffix, modules))
+    outside = {
+        name: shape for name, shape in shapes.items() if name not in sites and naming.tower_of(name.split(".")) is None
+    }
+    tables = {
+        naming.split_leaf(name)[0]: _table_component(name, stack)
+        for name, shape in outside.items()
+        if stack.is_table(name, shape)
+    }
+    norms = _final_norms(outside, stack)
+    for name in outside:
+        module, ending = naming.split_leaf(name)
+        if module in tables:
+            sites[name] = Site("text", None, tables[module] + ending)
+        elif module in norms:
+            sites[name] = Site("text", None, "norm.final" + ending)
+        elif is_above(stack.root, tuple(name.split("."))):
+            sites[name] = Site("text", None, _beside(name, stack))
+    return sites
+
+
+def _table_component(name: str, stack: TextStack) -> str:
+    """A table with a row per token is the embedding or the head: its name says which, else its place does."""
+    module = naming.split_leaf(name)[0].rpartition(".")[2]
+    if module in naming.HEADS:
+        return "head"
+    if module in naming.POSITIONS:
+        return "pos_embed"
+    return "embed" if module in naming.EMBEDS or parent(name) == stack.root else "head"
+
+
+def _final_norms(outside: Mapping[str, Shape], stack: TextStack) -> set[str]:
+    """The module of the final norm: a vector as wide as the stream right beside the stack, or the one so called."""
+    beside = {
+        naming.split_leaf(name)[0]
+        for name, shape in outside.items()
+        if shape == (stack.width,) and name.endswith(".weight") and parent(name) == stack.root
+    }
+    known = {module for module in beside if module.rpartition(".")[2] in naming.FINAL_NORMS}
+    return known or (beside if len(beside) == 1 else set())
+
+
+def _beside(name: str, stack: TextStack) -> str:
+    suffix = ".".join(name.split(".")[len(stack.root) :])
+    module, ending = naming.split_leaf(suffix)
+    return "pos_embed" + ending if module in naming.POSITIONS else f"raw:{suffix}"
+
+
+def _tower_sites(names: list[str], tower: Tower) -> dict[str, Site]:
+    """Sites outside of the text tower: by the path below the tower's own name, so that legacy and native names meet.
+
+    A vision or audio tower with one numbered container gets layers and components like the text; the rest keeps its
+    path as raw component.
+    """
+    paths = _paths(names, tower)
+    stacks = {prefix for prefix in numbered(paths.values()) if not any(part.isdecimal() for part in prefix.split("."))}
+    sites = {name: Site(tower, None, f"raw:{path}") for name, path in paths.items()}
+    if tower not in ("vision", "audio") or len(stacks) != 1:
+        return sites
+    start = len(stacks.pop().split("."))
+    layered: dict[str, Site] = {}
+    for name, path in paths.items():
+        parts = path.split(".")
+        if len(parts) > start + 1 and parts[start].isdecimal():
+            suffix = ".".join(parts[start + 1 :])
+            layered[name] = Site(tower, int(parts[start]), naming.component(suffix, ()))
+    # Two suffixes that the tables take for one component stay what they are called.
+    return sites | layered if len(set(layered.values())) == len(layered) else sites
+
+
+def _paths(names: list[str], tower: Tower) -> dict[str, str]:
+    """Each name without wrappers, runs of the tower's own words taken as one ("vision_tower.vision_model"), and
+    without the first segment where all share it."""
+    paths: dict[str, list[str]] = {}
+    for name in names:
+        segments = name.split(".")
+        while len(segments) > 1 and segments[0] in WRAPPERS:
+            segments = segments[1:]
+        kept = [
+            segment
+            for place, segment in enumerate(segments)
+            if not (place and naming.tower_of([segment]) == naming.tower_of([segments[place - 1]]) == tower)
+        ]
+        paths[name] = kept
+    if len({path[0] for path in paths.values()}) == 1 and all(len(path) > 1 for path in paths.values()):
+        paths = {name: path[1:] for name, path in paths.items()}
+    joined = {name: ".".join(path) for name, path in paths.items()}
+    return joined if len(set(joined.values())) == len(joined) else {name: name for name in names}

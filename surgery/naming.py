@@ -1,0 +1,130 @@
+"""The words that models use for their parts, as small tables: what structure alone cannot tell.
+
+Everything that is not listed keeps its own suffix (`raw:<suffix>`) and still finds its partner by it. Another
+family of models is another entry here.
+"""
+
+import re
+from collections.abc import Collection
+from typing import Final
+
+# Modules of a decoder layer that hold others, and what they are.
+CONTAINERS: Final = {
+    "self_attn": "attn", "attn": "attn", "attention": "attn", "self_attention": "attn",
+    "cross_attn": "cross_attn", "encoder_attn": "cross_attn", "cross_attention": "cross_attn",
+    "linear_attn": "linear_attn",
+    "mlp": "mlp", "feed_forward": "mlp", "ffn": "mlp", "block_sparse_moe": "mlp",
+}  # fmt: skip
+
+ATTENTION: Final = {
+    "q_proj": "q", "query": "q", "wq": "q", "k_proj": "k", "key": "k", "wk": "k",
+    "v_proj": "v", "value": "v", "wv": "v", "o_proj": "o", "out_proj": "o", "dense": "o", "wo": "o", "proj": "o",
+    "qkv_proj": "qkv", "qkv": "qkv", "query_key_value": "qkv",
+    "q_norm": "q_norm", "q_layernorm": "q_norm", "k_norm": "k_norm", "k_layernorm": "k_norm",
+}  # fmt: skip
+PARTS: Final = {
+    "attn": ATTENTION,
+    "cross_attn": ATTENTION,
+    "linear_attn": {},
+    "mlp": {
+        "gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "fc1": "up", "dense_h_to_4h": "up",
+        "down_proj": "down", "w2": "down", "fc2": "down", "dense_4h_to_h": "down", "gate_up_proj": "gate_up",
+        "gate": "router", "router": "router",
+    },
+}  # fmt: skip
+
+# Modules that sit in a layer directly. `post_attention_layernorm` is read in `component`: families disagree
+# on it.
+DIRECT: Final = {
+    "input_layernorm": "norm.attn", "attention_norm": "norm.attn", "layer_norm1": "norm.attn", "norm1": "norm.attn",
+    "self_attn_layer_norm": "norm.attn", "ln_1": "norm.attn",
+    "ffn_norm": "norm.mlp", "layer_norm2": "norm.mlp", "norm2": "norm.mlp", "final_layer_norm": "norm.mlp",
+    "ln_2": "norm.mlp", "pre_feedforward_layernorm": "norm.mlp",
+    "post_self_attn_layernorm": "norm.attn_post",
+    "post_feedforward_layernorm": "norm.mlp_post", "post_mlp_layernorm": "norm.mlp_post",
+    "fc1": "mlp.up", "fc2": "mlp.down",
+}  # fmt: skip
+AMBIGUOUS_NORM: Final = "post_attention_layernorm"
+FEEDFORWARD_NORMS: Final = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
+
+EMBEDS: Final = frozenset({"embed_tokens", "wte", "tok_embeddings", "word_embeddings", "embed", "embed_in"})
+HEADS: Final = frozenset({"lm_head", "embed_out", "output", "unembed", "head"})
+POSITIONS: Final = frozenset({"embed_positions", "wpe", "position_embeddings", "position_embedding", "pos_embed"})
+FINAL_NORMS: Final = frozenset({"norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f"})
+
+# Words (between underscores) that betray a tower. A projector may sit inside the vision tower, so it is asked
+# first.
+TOWER_WORDS: Final = {
+    "projector": frozenset({"projector", "connector", "merger", "aligner"}),
+    "audio": frozenset({"audio", "speech", "sound"}),
+    "vision": frozenset({"vision", "visual", "image", "img", "vit", "siglip", "clip"}),
+}
+
+# The keys under which a multimodal config keeps the config of its language model.
+TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
+LAYER_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim")
+
+_EXPERT: Final = re.compile(r"experts\.(\d+)\.(.+)")
+
+
+def split_leaf(suffix: str) -> tuple[str, str]:
+    """A tensor's name as its module and the ending that goes behind the component: "" or ".bias".
+
+    A parameter that is neither `weight` nor `bias` is taken for a module of its own.
+    """
+    module, _, leaf = suffix.rpartition(".")
+    if leaf == "weight":
+        return module, ""
+    if leaf == "bias":
+        return module, ".bias"
+    return suffix, ""
+
+
+def component(suffix: str, layer: Collection[str]) -> str:
+    """The component (SCHEMAS, "Names") of a tensor in a layer.
+
+    suffix: its name behind the layer's number, "self_attn.q_proj.weight". layer: the top-level modules of
+        that layer, because `post_attention_layernorm` comes before the MLP in most models, and after
+        attention in those that also have norms around the MLP (Gemma, OLMo 2).
+    """
+    module, ending = split_leaf(suffix)
+    if module == AMBIGUOUS_NORM:
+        around = any(name in layer for name in FEEDFORWARD_NORMS)
+        return ("norm.attn_post" if around else "norm.mlp") + ending
+    if module in DIRECT:
+        return DIRECT[module] + ending
+    container, _, part = module.partition(".")
+    kind = CONTAINERS.get(container)
+    if kind is None:
+        return f"raw:{suffix}"
+    expert = _EXPERT.fullmatch(part)
+    if kind == "mlp" and expert is not None and expert[2] in PARTS["mlp"]:
+        return f"expert.{expert[1]}.{PARTS['mlp'][expert[2]]}{ending}"
+    if part in PARTS[kind]:
+        return f"{kind}.{PARTS[kind][part]}{ending}"
+    return f"raw:{suffix}"
+
+
+def half(component_name: str) -> str | None:
+    """Which half of its layer a component acts in, "attn" or "mlp"; None where nothing tells.
+
+    A norm goes with what it feeds, or with what it follows when it comes behind it.
+    """
+    if component_name.startswith("raw:"):
+        component_name = CONTAINERS.get(component_name[4:].split(".")[0], "")
+    word, _, rest = component_name.partition(".")
+    if word == "norm":
+        word = rest.split(".")[0].removesuffix("_post")
+    if word in ("attn", "cross_attn", "linear_attn"):
+        return "attn"
+    return "mlp" if word in ("mlp", "expert") else None
+
+
+def tower_of(segments: Collection[str]) -> str | None:
+    """The tower that the words of a path betray, or None."""
+    words = {word for segment in segments for word in segment.split("_")}
+    for tower, betrayers in TOWER_WORDS.items():
+        if words & betrayers:
+            return tower
+    return None

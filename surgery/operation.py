@@ -1,0 +1,145 @@
+"""Executing a recipe: checkpoints in, a merged checkpoint out, one tensor at a time."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from surgery.alignment import CHUNK, Aligned, Alignment, align
+from surgery.card import model_card
+from surgery.checkpoint import Checkpoint, LazyTensor
+from surgery.coefficients import Coefficients, keys_of
+from surgery.errors import CheckpointError, RecipeError
+from surgery.methods import METHODS, MergeFunction
+from surgery.progress import Track, silent
+from surgery.recipe import Recipe
+from surgery.results import MergeResult
+from surgery.writer import plan, write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Bytes copied at a time where a tensor stays as it is.
+COPY: Final = 1 << 24
+
+
+@dataclass(frozen=True)
+class Job:
+    """One tensor that changes: the pair that it is in, and the shares of the roles that pull at it."""
+
+    pair: Aligned
+    shares: Mapping[str, float]
+
+
+def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
+    """Merge as the recipe says into the directory `out`, with the recipe and a model card beside the weights.
+
+    The result has exactly the tensors, shapes, dtypes and shards of the recipe's `like`, less a stale tied head. A
+    tensor that nothing pulls at keeps its bytes; so do vocabulary rows that the others lack.
+
+    Raises CheckpointError when a checkpoint changed since the recipe was made, can't be read or holds NaN,
+    AlignmentError when the checkpoints share too little, RecipeError when a coefficient fits nothing, TargetError
+    when `out` can't or must not be written. `out` is then as it was.
+    """
+    start = time.monotonic()
+    checkpoints = open_checkpoints(recipe)
+    alignment = align(checkpoints, recipe.like)
+    jobs = _jobs(alignment, recipe.table)
+    stale = alignment.stale_heads.get(recipe.like)
+    order = plan(checkpoints[recipe.like], [stale] if stale else [])
+    function = METHODS[recipe.method].function
+
+    def produce(tensor: LazyTensor) -> Iterator[memoryview]:
+        job = jobs.get(tensor.name)
+        return _copied(tensor) if job is None else _merged(alignment, job, tensor, function)
+
+    kept = sum(tensor.name not in jobs for tensor in order.tensors)
+    shards = write(
+        order,
+        out,
+        produce,
+        {"recipe.yaml": recipe.text(), "README.md": model_card(recipe, alignment, len(jobs), kept)},
+        [checkpoint.path for checkpoint in checkpoints.values()],
+        track,
+    )
+    return MergeResult(
+        path=str(out),
+        tensors=len(order.tensors),
+        bytes=sum(tensor.nbytes for tensor in order.tensors),
+        seconds=time.monotonic() - start,
+        shards=shards,
+        kept=kept,
+        blended=len(jobs),
+    )
+
+
+def open_checkpoints(recipe: Recipe) -> dict[str, Checkpoint]:
+    """The recipe's checkpoints, role -> checkpoint, known to be the files that the recipe was made for."""
+    checkpoints = {role: Checkpoint.open(ref.path) for role, ref in recipe.checkpoints.items()}
+    for role, checkpoint in checkpoints.items():
+        expected = recipe.checkpoints[role].identity
+        if checkpoint.identity != expected:
+            raise CheckpointError(
+                f"{role} ({checkpoint.ref}) changed since the recipe was made: its identity is {checkpoint.identity}, "
+                f"the recipe's {expected}. Measure and make the recipe again, or put the new identity into it."
+            )
+    return checkpoints
+
+
+def _jobs(alignment: Alignment, coefficients: Coefficients) -> dict[str, Job]:
+    """Name of a tensor in `like` -> what is done with it; tensors that keep their bytes are left out.
+
+    Raises RecipeError when a key with a share fits no tensor that its role has: a typo must not merge nothing.
+    """
+    jobs: dict[str, Job] = {}
+    used: set[tuple[str, str]] = set()
+    for pair in alignment.pairs:
+        used |= {(key, role) for key in keys_of(pair.site) for role in pair.parts}
+        shares = {
+            role: share for role, share in coefficients.resolve(pair.site).items() if share and role in pair.parts
+        }
+        if shares:
+            jobs[pair.parts[alignment.like].name] = Job(pair, shares)
+    for key, asked in coefficients.items():
+        for role, share in asked.items():
+            if share and (key, role) not in used:
+                raise RecipeError(f"coefficient {key}.{role}: fits no tensor that {alignment.like} shares with {role}.")
+    return jobs
+
+
+def _copied(tensor: LazyTensor, start: int = 0) -> Iterator[memoryview]:
+    """The tensor's own bytes from byte `start` on."""
+    for first in range(start, tensor.nbytes, COPY):
+        piece = memoryview(bytearray(min(COPY, tensor.nbytes - first)))
+        tensor.read_into(piece, first)
+        yield piece
+
+
+def _merged(alignment: Alignment, job: Job, tensor: LazyTensor, function: MergeFunction) -> Iterator[memoryview]:
+    """The merged bytes of what is shared, and behind them the tensor's own rows as they are.
+
+    The shared part is the tensor's first rows (`align` makes no other), so it comes first in row-major order.
+    """
+    roles = [alignment.like, *job.shares]
+    for chunk in alignment.chunks(job.pair, roles, CHUNK):
+        adapted = chunk.pop(alignment.like)
+        merged = function(adapted, chunk, job.shares)
+        if not merged.isfinite().all():
+            culprits = [
+                alignment.label(job.pair, role)
+                for role, part in ((alignment.like, adapted), *chunk.items())
+                if not part.isfinite().all()
+            ]
+            raise CheckpointError(
+                f"{' and '.join(culprits) or alignment.label(job.pair, alignment.like)}: NaN or infinite values"
+                + ("." if culprits else f" arise when it is merged as {tensor.dtype_name}.")
+            )
+        yield _bytes_of(merged)
+    yield from _copied(tensor, job.pair.numel * tensor.dtype.itemsize)
+
+
+def _bytes_of(vector: "Tensor") -> memoryview:
+    import torch
+
+    return vector.contiguous().view(torch.uint8).numpy().data

@@ -1,0 +1,40 @@
+"""Telling quantised weights from plain ones by config, names and dtypes."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+# Endings that quantisers give to their side tensors, and the scheme that each betrays.
+ENDINGS: Final = {
+    ".weight.absmax": "bitsandbytes", ".quant_map": "bitsandbytes", ".SCB": "bitsandbytes",
+    ".weight_format": "bitsandbytes", ".weight_scale_inv": "fp8", ".activation_scale": "fp8",
+    ".weight_packed": "compressed-tensors", ".weight_scale": "compressed-tensors",
+    ".weight_shape": "compressed-tensors", ".qweight": "gptq or awq", ".qzeros": "gptq or awq",
+}  # fmt: skip
+
+# Dtypes in which no model stores plain weight matrices.
+CODES: Final = frozenset(
+    {"F4", "F6_E2M3", "F6_E3M2", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
+)
+
+
+def quantisation(codes: Mapping[str, str], config: Mapping[str, Any]) -> str | None:
+    """The quantisation scheme of a checkpoint, or None for plain weights.
+
+    codes: tensor name -> dtype by safetensors' name. config: config.json; sub-configs are searched too.
+    """
+    for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
+        settings = part.get("quantization_config")
+        if settings:
+            method = settings.get("quant_method") if isinstance(settings, Mapping) else None
+            return str(method or "quantization_config present")
+    for name, code in codes.items():
+        if ".quant_state.bitsandbytes__" in name:
+            return "bitsandbytes"
+        for ending, scheme in ENDINGS.items():
+            if name.endswith(ending):
+                return scheme
+        if code == "U8" and name.endswith(("_blocks", "_scales")):
+            return "mxfp4"
+        if code in CODES or (code in ("U8", "I32") and name.endswith(".weight")):
+            return f"unknown scheme: {name} is {code}"
+    return None

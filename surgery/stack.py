@@ -1,0 +1,138 @@
+"""Finding the text stack: the numbered container of a language model's layers, whatever it is called.
+
+By structure: its numbers run from 0 without a hole, as many as the config says; its layers hold norms and
+matrices of the config's width; the table of the vocabulary lies beside it. Vision and audio towers have
+numbered layers with `self_attn.q_proj` in them too, sometimes as many and as wide: the vocabulary's table is
+what they lack.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from surgery.errors import AlignmentError
+from surgery.naming import LAYER_COUNTS, TEXT_CONFIGS, WIDTHS, tower_of
+
+Shape = tuple[int, ...]
+Layers = dict[int, dict[str, Shape]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a config says of its language model; None where it says nothing (old ones leave defaults out)."""
+
+    layers: int | None
+    width: int | None
+    vocabulary: int | None
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any] | None) -> "Facts":
+        text: Mapping[str, Any] = config or {}
+        for key in TEXT_CONFIGS:
+            if isinstance(text.get(key), Mapping):
+                text = text[key]
+        return cls(_first(text, LAYER_COUNTS), _first(text, WIDTHS), _first(text, ("vocab_size",)))
+
+
+@dataclass(frozen=True)
+class TextStack:
+    """The numbered container of a language model's layers.
+
+    prefix: its name ("model.layers"). layers: number -> suffix -> shape. width: of the residual stream.
+    vocabulary: the least number of rows that a table of the vocabulary has; 0 where the config says nothing.
+    """
+
+    prefix: str
+    layers: Layers
+    width: int
+    vocabulary: int
+
+    @property
+    def root(self) -> tuple[str, ...]:
+        """The path of the module that holds the container."""
+        return tuple(self.prefix.split(".")[:-1])
+
+    def is_table(self, name: str, shape: Shape) -> bool:
+        """Whether a tensor can be a row per token: by its shape, and because it lies beside the stack or above it."""
+        return _is_table(name, shape, self.width, self.vocabulary) and is_above(parent(name), self.root)
+
+
+def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> TextStack:
+    """The one text stack among `shapes`. Raises AlignmentError when there is none, or when nothing tells which."""
+    facts = Facts.of(config)
+    stacks = numbered(shapes)
+    candidates = []
+    for prefix, layers in stacks.items():
+        width = _decoder_width(layers, facts)
+        if width is not None:
+            candidates.append(TextStack(prefix, layers, width, facts.vocabulary or 0))
+    ranked = sorted(((_closeness(stack, shapes), stack) for stack in candidates), key=lambda item: item[0])
+    if not ranked:
+        raise AlignmentError(_none_found(stacks, facts))
+    if len(ranked) > 1 and ranked[-1][0] == ranked[-2][0]:
+        first, second = sorted(stack.prefix for _, stack in ranked[-2:])
+        raise AlignmentError(
+            f"two containers look like the text stack, {first!r} and {second!r}, and nothing tells which it is"
+        )
+    return ranked[-1][1]
+
+
+def numbered(names: Iterable[str] | Mapping[str, Shape]) -> dict[str, Layers]:
+    """Every container with numbered members: its name -> number -> the member's suffix -> shape."""
+    shapes = names if isinstance(names, Mapping) else dict.fromkeys(names, ())
+    found: dict[str, Layers] = {}
+    for name, shape in shapes.items():
+        segments = name.split(".")
+        for place, segment in enumerate(segments[:-1]):
+            if place and segment.isdecimal() and segment.isascii():
+                layers = found.setdefault(".".join(segments[:place]), {})
+                layers.setdefault(int(segment), {})[".".join(segments[place + 1 :])] = shape
+    return found
+
+
+def parent(name: str) -> tuple[str, ...]:
+    """The path of the module that holds a tensor's own module: ("model",) for "model.norm.weight"."""
+    return tuple(name.split(".")[:-2])
+
+
+def is_above(path: tuple[str, ...], root: tuple[str, ...]) -> bool:
+    return root[: len(path)] == path
+
+
+def _first(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
+    return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+
+
+def _decoder_width(layers: Layers, facts: Facts) -> int | None:
+    """The width of a container's layers when they can be the decoder's: right numbers, norms, and matrices;
+    else None."""
+    if sorted(layers) != list(range(len(layers))) or facts.layers not in (None, len(layers)):
+        return None
+    members = [shape for layer in layers.values() for shape in layer.values()]
+    norms = Counter(shape[0] for shape in members if len(shape) == 1)
+    width = facts.width or (norms.most_common(1)[0][0] if norms else None)
+    matrices = sum(len(shape) > 1 and width in shape for shape in members)
+    return width if width and norms[width] and matrices >= 3 else None
+
+
+def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
+    segments = name.split(".")
+    plain = not any(segment.isdecimal() for segment in segments) and tower_of(segments) is None
+    return plain and len(shape) == 2 and shape[1] == width and shape[0] >= max(vocabulary, 1)
+
+
+def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, int]:
+    """How sure the place of a stack makes us: a vocabulary's table beside it, no foreign word above it, and
+    how much of its path it shares with such a table."""
+    above = [parent(name) for name, shape in shapes.items() if stack.is_table(name, shape)]
+    foreign = tower_of(stack.prefix.split(".")) is not None
+    return stack.root in above, not foreign, max(map(len, above), default=-1)
+
+
+def _none_found(stacks: dict[str, Layers], facts: Facts) -> str:
+    sizes = sorted(stacks, key=lambda prefix: -sum(map(len, stacks[prefix].values())))[:3]
+    seen = ", ".join(f"{prefix} ({len(stacks[prefix])} members)" for prefix in sizes) or "no numbered layers at all"
+    count = "any number of" if facts.layers is None else facts.layers
+    width = "any width" if facts.width is None else f"width {facts.width}"
+    return f"no text stack: looked for {count} layers of {width}; found {seen}"
