@@ -1,0 +1,121 @@
+"""What a person sees: notices and progress on standard error, results on standard output."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sized
+from types import TracebackType
+from typing import TYPE_CHECKING, Self, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console as Rich
+    from rich.console import RenderableType
+    from rich.progress import Progress
+    from rich.table import Table
+
+T = TypeVar("T")
+
+PIPE_WIDTH = 120
+
+
+class Console:
+    """Prints for one command, and is its `Track` (`console.track`).
+
+    quiet: no notices and no progress. json: standard output is for `emit` alone. Progress needs a terminal.
+    Rich is imported when the first table or bar is drawn, so that opening a console costs nothing.
+    """
+
+    def __init__(self, quiet: bool = False, json: bool = False) -> None:
+        self.quiet = quiet
+        self.json = json
+        self._bars = not quiet and not json and sys.stderr.isatty()
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+
+    def say(self, line: str) -> None:
+        """Tell what is going on: one line on standard error, above the bars."""
+        if self.quiet:
+            return
+        if self._progress is not None:
+            self._progress.console.print(line, highlight=False, markup=False)
+        else:
+            print(line, file=sys.stderr, flush=True)
+
+    def show(self, *renderables: "RenderableType") -> None:
+        """Print tables and text on standard output. Numbers are never cut off: a table that is wider than a narrow
+        terminal runs over its edge, and where there is no terminal, lines are as wide as tables need."""
+        if self.json:
+            return
+        from rich.console import Console as Rich
+        from rich.table import Table
+
+        rich = Rich(file=sys.stdout, highlight=False, emoji=False, markup=False)
+        width = rich.width if rich.is_terminal else PIPE_WIDTH
+        # Through a string: rich would end the program itself, with another exit code, where nobody reads any more.
+        with rich.capture() as captured:
+            for each in renderables:
+                rich.width = max(width, _room_for(each, rich)) if isinstance(each, Table) else width
+                rich.print(each, soft_wrap=isinstance(each, str))
+                if isinstance(each, Table):
+                    rich.print()
+        sys.stdout.write(captured.get())
+
+    def emit(self, text: str) -> None:
+        """Print a machine-readable result, if one was asked for."""
+        if self.json:
+            sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+        """Hand on `items`, with a bar on standard error for as long as they last. Bars may be nested."""
+        if total is None and isinstance(items, Sized):
+            total = len(items)
+        return self._with_bar(items, label, total) if self._bars else items
+
+    def _with_bar(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+        progress = self._running_progress()
+        bar = progress.add_task(label, total=total)
+        try:
+            for item in items:
+                yield item
+                progress.advance(bar)
+        finally:
+            progress.remove_task(bar)
+
+    def _running_progress(self) -> "Progress":
+        if self._progress is None:
+            from rich.console import Console as Rich
+            from rich.progress import (
+                BarColumn,
+                MofNCompleteColumn,
+                Progress,
+                TextColumn,
+                TimeElapsedColumn,
+                TimeRemainingColumn,
+            )
+
+            columns = (
+                TextColumn("{task.description}", markup=False),
+                BarColumn(bar_width=30),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(*columns, console=Rich(stderr=True), transient=True)
+            self._progress.start()
+        return self._progress
+
+
+def _room_for(table: "Table", rich: "Rich") -> int:
+    """The width at which no number and no word of a table is cut; all of it in one line where there is no terminal."""
+    unbounded = rich.options.update(width=10 * PIPE_WIDTH)
+    for column in table.columns:
+        needs = [rich.measure(cell, options=unbounded) for cell in (column.header, *column.cells)]
+        column.min_width = max(need.maximum if column.no_wrap else need.minimum for need in needs)
+    measured = rich.measure(table, options=unbounded)
+    return measured.minimum if rich.is_terminal else measured.maximum

@@ -1,0 +1,51 @@
+"""`vlsurgery diff`: open a case and say how far the weights moved."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.options import NewOption, Session, standard
+
+
+@standard
+def diff(
+    session: Session,
+    base: Annotated[str, typer.Argument(metavar="BASE", help="The safe chat model, before adaptation: a directory.")],
+    adapted: Annotated[str, typer.Argument(metavar="ADAPTED", help="The vision-language model made from it.")],
+    safety: Annotated[
+        str | None, typer.Argument(metavar="SAFETY", help="A safety-tuned version of ADAPTED, if you have one.")
+    ] = None,
+    csv: Annotated[
+        Path | None, typer.Option("--csv", metavar="FILE", help="Also write every tensor's metrics as a long table.")
+    ] = None,
+    new: NewOption = False,
+) -> None:
+    """Compare the weights of two or three checkpoints; opens a case.
+
+    Needs checkpoints on disk (safetensors and config.json); runs no model. Writes case/diff.json and remembers the
+    checkpoints in case/case.json, so that the other commands need no more arguments. Says how far each layer moved;
+    that is not yet where safety went, which `vlsurgery probe` measures.
+
+    \b
+    Example:
+      vlsurgery diff llama/ llava/ llava-safe/
+      vlsurgery merge --auto
+    """
+    from cli.flow import Wishes
+    from cli.opening import perform
+    from cli.tables import diff_table, prose, unmatched_line
+    from surgery.results import DiffResult
+
+    roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
+    flow = perform(session, Wishes(), "diff", roles=roles, new=new)
+    if flow is None:
+        return
+    result = flow.result(DiffResult)
+    if csv is not None:
+        from cli.long_table import write_csv
+
+        write_csv(csv, result)
+    session.console.emit(result.json_text())
+    session.console.show(diff_table(result), prose(unmatched_line(result)), prose(result.verdict))
+    session.console.say("next: vlsurgery merge --auto (or vlsurgery probe, to look first)")

@@ -1,0 +1,108 @@
+"""The `vlsurgery` program: registers the commands and turns what a user can mend into one line and an exit code."""
+
+import contextlib
+import errno
+import os
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from cli.anatomy import anatomy
+from cli.demo import demo
+from cli.diff import diff
+from cli.evaluate import evaluate
+from cli.merge import merge
+from cli.probe import probe
+from cli.report import report
+from surgery.errors import SurgeryError
+
+INTERRUPTED = 130
+PIPE_CLOSED = 141
+# What the machine refuses, rather than a bug: no room, no permission, a file in the place of a directory.
+ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+
+
+class Commands(TyperGroup):
+    """The group of all commands. A fault ends here as one line on standard error; a bug goes on as a traceback."""
+
+    def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Whoever read us has gone. Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise typer.Exit(PIPE_CLOSED) from None
+        except SurgeryError as error:
+            _fail(f"error: {error}", error.exit_code)
+        except OSError as error:
+            if error.errno not in ENVIRONMENT:
+                raise
+            _fail(f"error: {error.filename or 'a file'}: {error.strerror}", SurgeryError.exit_code)
+        except KeyboardInterrupt:
+            _fail("interrupted: finished steps are kept; the same command goes on from there", INTERRUPTED)
+        return result
+
+
+def _fail(line: str, code: int) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        sys.stderr.write(" ".join(line.split()) + "\n")
+    raise typer.Exit(code)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"vlsurgery {version('vlsurgery')}")
+        raise typer.Exit
+
+
+app = typer.Typer(
+    cls=Commands,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich help pages cost a tenth of a second; `--help` must be instant.
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+@app.callback()
+def vlsurgery(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Give vision-language models back the refusals that adaptation cost them.
+
+    Teaching a chat model to see weakens its refusals of harmful requests, even when all training data is safe.
+    vlsurgery compares the model before (BASE) and after (ADAPTED), finds the weights where refusals were lost,
+    chooses how much of the base (and of a safety-tuned model, if you have one) to mix back in, and writes the
+    merged checkpoint together with a report on what that brought and what it cost.
+
+    \b
+    Start here:
+      vlsurgery demo                    see all of it on a small model trained on the spot
+      vlsurgery diff BASE ADAPTED       open a case on your own checkpoints, then
+      vlsurgery merge --auto            run every other step and write case/merged and case/report.html
+    """
+
+
+for command in (diff, probe, merge, evaluate, report, anatomy, demo):
+    app.command()(command)
+
+
+def run() -> None:
+    """The console script."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal without Unicode shows "?" in place of a bar; it must not end in a traceback.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    app()
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,95 @@
+"""Which prompts a case is asked: the specimen's own, or the package's English ones, or the user's files."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from surgery.case import Case
+from surgery.errors import SurgeryError
+
+if TYPE_CHECKING:
+    from probes.prompts import Prompt
+    from probes.specimen import Specimen
+
+SEED = 0  # by which requests are split into fit, select and report
+
+
+@dataclass(frozen=True)
+class Material:
+    """Prompts by reference: cheap to compare, loaded when needed.
+
+    specimen: set where the checkpoints are the built-in specimen, which brings its own prompts.
+    files: "FILE:KIND" -> SHA-256 of the file.
+    """
+
+    specimen: "Specimen | None"
+    files: dict[str, str]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What a step that asks prompts records: equal settings, equal prompts."""
+        own = "specimen" if self.specimen else "english"
+        seed = self.specimen.seed if self.specimen else SEED
+        prompts = {"own": own, "seed": seed, "files": self.files, "digest": self._digest()}
+        settings: dict[str, Any] = {"prompts": prompts}
+        if self.specimen:
+            from probes.specimen import DEMO_SEED
+
+            chosen = self.specimen.seed == DEMO_SEED
+            settings["specimen"] = {"seed": self.specimen.seed, "chosen": chosen, "story": self.specimen.story}
+        return settings
+
+    @cached_property
+    def prompts(self) -> "list[Prompt]":
+        """All prompts; a file takes the place of the package's own prompts of every set that it has."""
+        from probes.loaders import load_prompts
+
+        given = [prompt for spec in self.files for prompt in load_prompts(spec, SEED)]
+        replaced = {prompt.set for prompt in given}
+        return [prompt for prompt in self._own() if prompt.set not in replaced] + given
+
+    def _digest(self) -> str:
+        """What is asked, in one word: it changes when the package's own prompts do."""
+        asked = [[p.id, p.request, p.set, p.split, p.modality, p.text, p.answer] for p in self.prompts]
+        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
+
+    def _own(self) -> "list[Prompt]":
+        if self.specimen:
+            from probes.specimen import prompts
+
+            return prompts(self.specimen.seed)
+        from probes.english import english_prompts
+
+        return english_prompts(SEED)
+
+
+def material_of(case: Case, specs: Sequence[str] | None) -> Material:
+    """The prompts for a case. specs: the user's files; `None` means those of the case's last probe.
+
+    Raises SurgeryError where a file can't be read.
+    """
+    from probes.specimen import specimen_of
+
+    if specs is None:
+        recorded = case.settings_of("probe") or {}
+        specs = list(recorded.get("prompts", {}).get("files", {}))
+    return Material(specimen_of(case.checkpoints["base"].path), dict(_fingerprint(spec) for spec in specs))
+
+
+def _fingerprint(spec: str) -> tuple[str, str]:
+    """The specification with an absolute path, and the SHA-256 of its file."""
+    name, colon, kind = spec.rpartition(":")
+    if not colon or not name:
+        raise SurgeryError(f"--prompts {spec}: expected FILE:KIND, for example requests.txt:harmful")
+    path = Path(name).expanduser().absolute()
+    try:
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as error:
+        raise SurgeryError(
+            f"{path}: can't read these prompts ({error.strerror}). Give the file with --prompts."
+        ) from error
+    return f"{path}:{kind}", digest

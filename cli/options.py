@@ -1,0 +1,77 @@
+"""The options that every command has, and what they make: a `Session`."""
+
+import functools
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.console import Console
+
+NewOption = Annotated[
+    bool,
+    typer.Option("--new", help="If the case holds other checkpoints, move it aside (case-1, case-2, ...) first."),
+]
+PromptsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--prompts",
+        metavar="FILE:KIND",
+        help="Use your own prompts for a prompt set; may be given several times. KIND is harmful, jailbroken, "
+        "harmless, borderline or capability, or the name of a data set (advbench, harmbench, xstest, ...). "
+        "Sets that you don't name keep the package's own prompts. [default: those of the case's last probe]",
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Session:
+    """What the options common to all commands say: where the case is, who listens, and whether to act at all."""
+
+    case: Path
+    console: Console
+    plan: bool
+
+
+def standard(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the options `--case --json --quiet --plan`, handed to it as its first argument, a `Session`.
+
+    Typer reads a command's options from its signature; this replaces the first parameter by the four.
+    """
+
+    @functools.wraps(command)
+    def with_session(*, case: Path, json: bool, quiet: bool, plan: bool, **own: object) -> None:
+        with Console(quiet=quiet, json=json) as console:
+            command(Session(case, console, plan), **own)
+
+    own = list(inspect.signature(command).parameters.values())[1:]
+    parameters = own + list(inspect.signature(_common).parameters.values())
+    with_session.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_session.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
+    return with_session
+
+
+def _common(
+    *,
+    case: Annotated[
+        Path,
+        typer.Option("--case", metavar="DIR", help="The folder that holds checkpoints (by reference) and findings."),
+    ] = Path("case"),
+    json: Annotated[
+        bool, typer.Option("--json", help="Print the result as JSON on standard output, and nothing else there.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress and no notices; only results and errors.")
+    ] = False,
+    plan: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Only say what would be done, with estimated time, memory and number of prompts; write nothing.",
+        ),
+    ] = False,
+) -> None:
+    """Never called: its signature is where the common options are written down."""

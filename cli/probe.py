@@ -1,0 +1,43 @@
+"""`vlsurgery probe`: look at activations, and say which weights lost refusals."""
+
+from typing import Annotated
+
+import typer
+
+from cli.options import NewOption, PromptsOption, Session, standard
+
+
+@standard
+def probe(
+    session: Session,
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="BASE ADAPTED [SAFETY]", help="Open a case on these first; default: the case's own."),
+    ] = None,
+    prompts: PromptsOption = None,
+    new: NewOption = False,
+) -> None:
+    """Find out where refusals were lost: which layers, which weights.
+
+    Needs a case (vlsurgery diff opens one) or checkpoints. Asks every model harmful and harmless requests, measures
+    how well each layer tells them apart, and which blocks of weights bring refusals back when they are moved toward
+    the base. Writes case/probe.json, case/targets.json and case/directions.safetensors.
+
+    \b
+    Example:
+      vlsurgery probe
+      vlsurgery probe --prompts my-requests.txt:harmful
+    """
+    from cli.flow import Wishes
+    from cli.opening import perform, roles_of
+    from cli.tables import completeness_line, probe_table, prose
+    from probes.results import ProbeResult
+
+    wishes = Wishes(prompts=tuple(prompts) if prompts else None)
+    flow = perform(session, wishes, "probe", roles=roles_of(checkpoints), new=new)
+    if flow is None:
+        return
+    result = flow.result(ProbeResult)
+    session.console.emit(result.json_text())
+    session.console.show(probe_table(result), prose(completeness_line(result)), prose(result.verdict))
+    session.console.say("next: vlsurgery merge --auto")

@@ -1,0 +1,257 @@
+"""What each step of a case does: calls the rooms, stamps the result with settings and checkpoints, saves it."""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from cli.flow import Files, Job, Settings, Step
+from surgery.case import Case
+from surgery.checkpoint import Checkpoint
+from surgery.errors import TargetError
+from surgery.results import Result
+
+if TYPE_CHECKING:
+    from probes.behaviour import Subject
+    from probes.results import TradeoffPoint, TradeoffResult
+    from surgery.recipe import Recipe
+
+R = TypeVar("R", bound=Result)
+
+SMALL = 20_000_000  # parameters
+
+
+def _stamped(result: R, job: Job, settings: Settings) -> R:
+    refs = {role: checkpoint.ref_model for role, checkpoint in job.checkpoints.items()}
+    return result.model_copy(update={"settings": settings, "checkpoints": refs})
+
+
+def _no_settings(job: Job) -> Settings:  # noqa: ARG001
+    return {}
+
+
+def _run_diff(job: Job, settings: Settings) -> None:
+    from surgery.diff import diff
+
+    _stamped(diff(job.checkpoints, job.track), job, settings).save(job.case.path("diff.json"))
+
+
+def _prepare_to_run(job: Job) -> None:
+    """Settle what models share in this process: transformers' own notices stay silent, small models get one thread.
+
+    The matrices of a small model are too small to divide: on a busy machine threads that wait for each other were
+    measured to take ten times as long as one alone.
+    """
+    import torch
+
+    from probes.models import quiet_transformers
+
+    quiet_transformers()
+    if sum(tensor.numel for tensor in job.checkpoints["adapted"].values()) < SMALL:
+        torch.set_num_threads(1)
+
+
+def _prompt_settings(job: Job) -> Settings:
+    return job.material.settings
+
+
+def _run_probe(job: Job, settings: Settings) -> None:
+    from safetensors.torch import save_file
+
+    from probes.probe import probe
+
+    _prepare_to_run(job)
+    found = probe(job.checkpoints, job.prompts, job.track)
+    partial = job.case.path("directions.safetensors.partial")
+    metadata = {role: checkpoint.identity for role, checkpoint in job.checkpoints.items()}
+    save_file(found.directions, partial, metadata=metadata)
+    os.replace(partial, job.case.path("directions.safetensors"))
+    _stamped(found.targets, job, settings).save(job.case.path("targets.json"))
+    _stamped(found.result, job, settings).save(job.case.path("probe.json"))
+
+
+def _coefficient_settings(job: Job) -> Settings:
+    return {**_prompt_settings(job), "policy": job.wishes.policy, "sources": list(job.sources)}
+
+
+def _run_coefficients(job: Job, settings: Settings) -> None:
+    from probes.choice import choose
+    from probes.results import ProbeResult, TargetsResult
+    from surgery.results import DiffResult
+
+    _prepare_to_run(job)
+    if job.wishes.toward == "both" and "safety" not in job.sources:
+        job.say("coefficients: this case has no safety checkpoint, so the merge goes toward base only")
+    found = job.result(ProbeResult)
+    gains = {gain.block: gain.gain for gain in found.attribution if gain.method == "path"}
+    changes = {
+        block.key: block.metrics.vl.relative
+        for block in job.result(DiffResult).blocks
+        if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
+    }
+    result = choose(
+        job.checkpoints,
+        job.prompts,
+        job.result(TargetsResult),
+        job.wishes.policy,
+        job.wishes.toward,
+        gains,
+        changes,
+        job.track,
+    )
+    recipe = recipe_of(result, job.checkpoints, job.sources, gains)
+    recipe.save(job.case.path("recipe.yaml"))
+    _stamped(result, job, settings).save(job.case.path("tradeoff.json"))
+
+
+def recipe_of(
+    result: "TradeoffResult", checkpoints: Mapping[str, Checkpoint], sources: Sequence[str], gains: Mapping[str, float]
+) -> "Recipe":
+    """The chosen coefficients as an order for a merge, each with its reason: the policy, and the block's path gain."""
+    from surgery.coefficients import Coefficients
+    from surgery.recipe import Recipe
+
+    blocks = chosen_point(result, result.policy).coefficients or {}
+    table = {"default": dict.fromkeys(sources, 0.0), **blocks}
+    used = {role: checkpoint for role, checkpoint in checkpoints.items() if role in ("adapted", *sources)}
+    why = {
+        block: f"by {result.policy}; moved to the base it gives {gains[block]:+.3f} nats of refusal"
+        for block in blocks
+        if block in gains
+    }
+    return Recipe.of(used, Coefficients(table), why)
+
+
+def chosen_point(result: "TradeoffResult", policy: str) -> "TradeoffPoint":
+    """The best point of a policy, the one whose coefficients are kept."""
+    return next(point for point in result.points if point.chosen and point.policy == policy)
+
+
+def _merge_settings(job: Job) -> Settings:
+    recipe = job.case.path("recipe.yaml")
+    digest = hashlib.sha256(recipe.read_bytes()).hexdigest() if recipe.exists() else None
+    out = "merged" if job.wishes.out is None else str(job.wishes.out.absolute())
+    return {"out": out, "recipe": digest}
+
+
+def merged_path(case: Case, settings: Settings) -> Path:
+    """Where a merge of these settings wrote its checkpoint."""
+    return case.path(settings["out"])
+
+
+def _run_merge(job: Job, settings: Settings) -> None:
+    from surgery.operation import operate
+    from surgery.recipe import Recipe
+
+    operate(Recipe.load(job.case.path("recipe.yaml")), merged_path(job.case, settings), job.track)
+
+
+def check_merge_target(job: Job) -> None:
+    """Refuse a place that can't be merged into before hours are spent on the way there. Raises TargetError."""
+    from surgery.target import check_target
+
+    inputs = [checkpoint.path for checkpoint in job.checkpoints.values()]
+    needed = sum(tensor.nbytes for tensor in job.checkpoints["adapted"].values())
+    check_target(merged_path(job.case, _merge_settings(job)), inputs, needed)
+
+
+def _evaluate_settings(job: Job) -> Settings:
+    recorded = job.case.settings_of("merge")
+    merged = merged_path(job.case, recorded) if recorded else None
+    identity = Checkpoint.open(merged).identity if merged and merged.exists() else None
+    return {**_prompt_settings(job), "merged": identity}
+
+
+def _run_evaluate(job: Job, settings: Settings) -> None:
+    from probes.behaviour import evaluate
+
+    _prepare_to_run(job)
+    subjects = _subjects(job, with_merge="merge" in settings["uses"])
+    looks = job.case.log_look({"roles": [subject.role for subject in subjects], "prompts": settings["prompts"]})
+    result = evaluate(subjects, job.prompts, looks, job.track)
+    _stamped(result, job, settings).save(job.case.path("behaviour.json"))
+
+
+def _subjects(job: Job, with_merge: bool) -> "list[Subject]":
+    """Everyone whose behaviour is shown: the case's roles, the graft, and the merges where there are some."""
+    from probes.behaviour import Subject, graft
+    from probes.results import TradeoffResult
+
+    base, adapted = job.checkpoints["base"], job.checkpoints["adapted"]
+    subjects = [Subject("base", base), graft(adapted, base)]
+    subjects += [Subject(role, checkpoint) for role, checkpoint in job.checkpoints.items() if role != "base"]
+    if with_merge:
+        uniform = chosen_point(job.result(TradeoffResult), "uniform")
+        sources = {role: job.checkpoints[role] for role in uniform.parameters}
+        merged = merged_path(job.case, job.case.settings_of("merge") or {})
+        subjects.append(Subject("merged:uniform", adapted, uniform.coefficients, sources))
+        subjects.append(Subject("merged", Checkpoint.open(merged)))
+    return subjects
+
+
+def _report_settings(job: Job) -> Settings:
+    return {
+        "page": "report.html" if job.wishes.page is None else str(job.wishes.page.absolute()),
+        "cdn": job.wishes.cdn,
+    }
+
+
+def page_path(case: Case, settings: Settings) -> Path:
+    """Where a report of these settings was written."""
+    return case.path(settings["page"])
+
+
+def _run_report(job: Job, settings: Settings) -> None:
+    from figures.report import write_report
+    from probes.results import BehaviourResult, ProbeResult, TradeoffResult
+    from surgery.results import DiffResult
+
+    page, uses = page_path(job.case, settings), settings["uses"]
+    results = (
+        job.result(DiffResult),
+        job.result(ProbeResult) if "probe" in uses else None,
+        job.result(BehaviourResult) if "evaluate" in uses else None,
+        job.result(TradeoffResult) if "coefficients" in uses else None,
+    )
+    try:
+        write_report(page, *results, settings["cdn"])
+    except OSError as error:
+        raise TargetError(f"{page}: can't write the report ({error.strerror}). Name another file with -o.") from error
+
+
+def _named(*names: str) -> Files:
+    """Files of the case whose names never change."""
+    return lambda case, settings: [case.path(name) for name in names]  # noqa: ARG005
+
+
+STEPS = (
+    Step("diff", (), (), _named("diff.json"), _no_settings, _run_diff),
+    Step("probe", (), (), _named("probe.json", "targets.json", "directions.safetensors"), _prompt_settings, _run_probe),
+    Step(
+        "coefficients",
+        ("diff", "probe"),
+        (),
+        _named("tradeoff.json", "recipe.yaml"),
+        _coefficient_settings,
+        _run_coefficients,
+    ),
+    Step(
+        "merge",
+        ("coefficients",),
+        (),
+        lambda case, settings: [merged_path(case, settings)],
+        _merge_settings,
+        _run_merge,
+    ),
+    Step("evaluate", (), ("merge",), _named("behaviour.json"), _evaluate_settings, _run_evaluate),
+    Step(
+        "report",
+        ("diff",),
+        ("probe", "coefficients", "evaluate"),
+        lambda case, settings: [page_path(case, settings)],
+        _report_settings,
+        _run_report,
+    ),
+)
+AUTO_GOALS = ("merge", "evaluate", "report")  # what `vlsurgery merge --auto` brings about

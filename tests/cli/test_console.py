@@ -1,0 +1,99 @@
+"""Notices and progress on standard error, results on standard output, and each alone where that is asked for."""
+
+import sys
+
+import pytest
+from rich.table import Table
+
+from cli.console import Console
+
+
+class Terminal:
+    """Standard error as a terminal, for one test."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setenv("COLUMNS", "100")
+
+
+def wide_table() -> Table:
+    table = Table(*[f"column {i}" for i in range(30)])
+    table.add_row(*[f"number-{i}" for i in range(30)])
+    return table
+
+
+def test_tables_go_to_standard_output_whole(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing is cut off where there is no terminal, however wide it is."""
+    Console().show(wide_table(), "a path that is " + "long" * 60)
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert all(f"number-{i}" in printed.out for i in range(30))
+    assert "long" * 60 in printed.out
+
+
+def test_json_silences_tables_and_lets_results_through(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(json=True)
+    console.show(wide_table(), "text")
+    console.emit('{"a": 1}')
+    console.say("a notice")
+    printed = capsys.readouterr()
+    assert printed.out == '{"a": 1}\n'
+    assert printed.err == "a notice\n"
+
+
+def test_without_json_no_json(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().emit("{}")
+    assert capsys.readouterr().out == ""
+
+
+def test_quiet_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    Console(quiet=True).say("a notice")
+    assert capsys.readouterr().err == ""
+
+
+def test_markup_in_names_is_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    Console().show("[bold]folder[/bold] :smile:")
+    assert capsys.readouterr().out == "[bold]folder[/bold] :smile:\n"
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_track_hands_on_everything_in_order(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    if terminal:
+        Terminal(monkeypatch)
+    with Console() as console:
+        inner = [list(console.track(range(i), "inner")) for i in console.track([1, 2, 3], "outer")]
+        assert inner == [[0], [0, 1], [0, 1, 2]]
+        assert list(console.track((i for i in range(4)), "no length")) == [0, 1, 2, 3]
+
+
+def test_bars_are_shown_on_a_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Console() as console:
+        list(console.track(range(3), "counting"))
+    assert capsys.readouterr().err == ""
+    Terminal(monkeypatch)
+    for console in (Console(quiet=True), Console(json=True)):
+        with console:
+            list(console.track(range(3), "counting"))
+    assert capsys.readouterr().err == ""
+    with Console() as console:
+        list(console.track(range(3), "counting"))
+        console.say("between")
+    said = capsys.readouterr()
+    assert "counting" in said.err
+    assert "between" in said.err
+    assert said.out == ""
+
+
+def test_a_bar_ends_with_its_loop_even_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(console: Console) -> None:
+        for _ in console.track(range(3), "failing"):
+            raise KeyError
+
+    Terminal(monkeypatch)
+    with Console() as console:
+        with pytest.raises(KeyError):
+            fail(console)
+        assert list(console.track("ab", "next")) == ["a", "b"]
