@@ -1,0 +1,90 @@
+"""The residual stream at the tokens where harmfulness and refusal are read.
+
+Harmfulness is read at the last instruction token, refusal at the post-instruction tokens (arXiv 2507.11878), so both
+are captured. Layer `l` is the residual stream after decoder block `l`, before the final norm.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from probes.models import Batch, ChatModel, Encoded
+from surgery.errors import SurgeryError
+
+
+@dataclass(frozen=True)
+class States:
+    """Residual streams of one batch. values: [B, positions, layers, hidden] float32. index: rows in the sequence."""
+
+    values: Tensor
+    index: tuple[int, ...]
+
+
+def position_names(encoded: Sequence[Encoded]) -> list[str]:
+    """The captured positions: `instruction`, then each post-instruction token by its distance from the end.
+
+    Raises SurgeryError where prompts differ in how many tokens the template puts behind the user's text.
+    """
+    posts = {item.post for item in encoded}
+    if len(posts) != 1:
+        raise SurgeryError(
+            f"the chat template puts {sorted(posts)} tokens behind the user's text, depending on the prompt: the "
+            "positions of different prompts can't be compared. Use a template whose ending is fixed."
+        )
+    post = posts.pop()
+    return ["instruction", *(str(-distance) for distance in range(post, 0, -1))]
+
+
+@contextmanager
+def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Iterator[list[Tensor]]:
+    """While open, each forward pass appends [rows, hidden] of every block's output, in block order.
+
+    rows, columns: index pairs of the tokens to keep. Raises RuntimeError if a block did not run.
+    """
+    kept: list[Tensor | None] = [None] * len(blocks)
+
+    def keep(at: int, module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:  # noqa: ARG001
+        hidden = output if isinstance(output, Tensor) else output[0]
+        kept[at] = hidden[rows, columns].detach().float()
+
+    handles = [block.register_forward_hook(partial(keep, at)) for at, block in enumerate(blocks)]
+    out: list[Tensor] = []
+    try:
+        yield out
+        silent = [at for at, value in enumerate(kept) if value is None]
+        if silent:
+            raise RuntimeError(f"decoder blocks {silent} did not run, so their states were not captured")
+        out.extend(value for value in kept if value is not None)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def capture(chat: ChatModel, encoded: Sequence[Encoded], size: int = 32) -> Iterator[States]:
+    """Residual streams of the prompts, a batch at a time, so that no more than a batch is ever held.
+
+    Positions as `position_names`. A batch of N gives what N singles give. Raises SurgeryError on NaN or Inf.
+    """
+    positions = len(position_names(encoded))
+    for batch in chat.batches(encoded, size=size):
+        yield States(_states(chat, batch, positions), batch.index)
+
+
+def _states(chat: ChatModel, batch: Batch, positions: int) -> Tensor:
+    count = len(batch.index)
+    offsets = torch.arange(-positions, 0)
+    columns = (batch.lengths[:, None] + offsets).to(chat.device)
+    rows = torch.arange(count, device=chat.device)[:, None].expand_as(columns)
+    with torch.no_grad(), recording(chat.blocks, rows, columns) as states:
+        chat.model(**batch.inputs, use_cache=False)
+    values = torch.stack(states, dim=2).cpu()
+    if not values.isfinite().all():
+        layer = int((~values.isfinite()).any(-1).any(1).any(0).nonzero()[0])
+        raise SurgeryError(
+            f"the residual stream after layer {layer} is not finite: the checkpoint is broken or overflows"
+        )
+    return values

@@ -1,0 +1,213 @@
+"""Choose coefficients: a policy's, beside the best uniform merge, all compared on `select` prompts.
+
+Points are compared without generating. A lost refusal counts as back when the model prefers the base's refusal to the
+adapted model's answer at the token where they part; an answer counts as kept when greedy decoding would write the
+adapted model's own answer word for word. What the points do on `report` is measured later, by generating.
+"""
+
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from probes.attribution import lost_choices
+from probes.fitting import fit
+from probes.interventions import LiveBlend
+from probes.models import ChatModel, load
+from probes.prompts import Prompt
+from probes.results import TargetsResult, TradeoffPoint, TradeoffResult
+from probes.scoring import Choices, Known, greedy_matches, known, refusal_log_odds
+from probes.targets import Working, spread, working
+from surgery.alignment import align
+from surgery.checkpoint import Checkpoint
+from surgery.errors import RecipeError, SurgeryError
+from surgery.progress import Track, silent
+
+Policy = Literal["fit", "attribution", "weights", "uniform"]
+Toward = Literal["base", "safety", "both"]
+STRENGTHS = tuple(step / 10 for step in range(11))
+MOST_LOST = 128
+MOST_KEPT = 192
+
+
+@dataclass(frozen=True)
+class Yardstick:
+    """The `select` prompts, ready to score a live model. Cells are (set, modality); each counts the same."""
+
+    lost: Sequence[Choices]
+    lost_cells: Sequence[tuple[str, str]]
+    keep: Sequence[Known]
+    keep_cells: Sequence[tuple[str, str]]
+
+    @classmethod
+    def of(cls, chat: ChatModel, select: Working) -> "Yardstick":
+        """Raises SurgeryError where no refusal was lost or no answer can be kept on `select`."""
+        lost, keep = spread(select.lost, MOST_LOST), spread(select.keep, MOST_KEPT)
+        if not lost or not keep:
+            raise SurgeryError(
+                f"coefficients are chosen on prompts whose refusal was lost (found {len(lost)}) and on answers to be "
+                f"kept (found {len(keep)}); both must be there. Give more prompts with --prompts."
+            )
+        return cls(
+            lost_choices(chat, lost),
+            [_cell(item.prompt) for item in lost],
+            known(chat, [prompt for prompt, _ in keep], [answer for _, answer in keep]),
+            [_cell(prompt) for prompt, _ in keep],
+        )
+
+    def score(self, chat: ChatModel) -> tuple[float, float]:
+        """(refusals back, answers kept), both in [0, 1], means over cells."""
+        back = refusal_log_odds(chat, self.lost) > 0
+        kept = greedy_matches(chat, self.keep)
+        return _over_cells(back, self.lost_cells), _over_cells(kept, self.keep_cells)
+
+    @property
+    def prompts(self) -> int:
+        return len(self.lost_cells) + len(self.keep_cells)
+
+
+def choose(
+    checkpoints: Mapping[str, Checkpoint],
+    prompts: Sequence[Prompt],
+    targets: TargetsResult,
+    policy: Policy = "fit",
+    toward: Toward = "both",
+    attribution: Mapping[str, float] | None = None,
+    weights: Mapping[str, float] | None = None,
+    track: Track = silent,
+) -> TradeoffResult:
+    """Coefficients by `policy`, and the best uniform merge of a grid over the same sources beside them.
+
+    attribution: block -> path gain; weights: block -> relative weight change; needed by the policies of these names.
+    The chosen point of each policy has `chosen` and its coefficients. Raises RecipeError where a source or a finding
+    that the policy needs is missing, SurgeryError where there is nothing to choose by.
+    """
+    sources = _sources(checkpoints, toward)
+    chat = load(checkpoints["adapted"].path)
+    live = LiveBlend(chat, align({role: checkpoints[role] for role in ("adapted", *sources)}), sources)
+    yardstick = Yardstick.of(chat, working(chat, prompts, targets, "select"))
+    points = _best_of(_scaled(live, yardstick, "uniform", dict.fromkeys(live.blocks, 1.0), track))
+    if policy == "fit":
+        points.append(_fitted(live, yardstick, working(chat, prompts, targets, "fit"), track))
+    elif policy != "uniform":
+        scores = _shares(live.blocks, attribution if policy == "attribution" else weights, policy)
+        points += _best_of(_scaled(live, yardstick, policy, scores, track))
+    return TradeoffResult(points=points, policy=policy, verdict=_verdict(points, policy))
+
+
+def _sources(checkpoints: Mapping[str, Checkpoint], toward: Toward) -> tuple[str, ...]:
+    wanted = ("base", "safety") if toward == "both" else (toward,)
+    sources = tuple(role for role in wanted if role in checkpoints)
+    if not sources:
+        raise RecipeError(
+            f"there is no {toward} checkpoint in this case to merge toward; it has {', '.join(checkpoints)}"
+        )
+    return sources
+
+
+def _cell(prompt: Prompt) -> tuple[str, str]:
+    return prompt.set, prompt.modality
+
+
+def _over_cells(hits: Tensor, cells: Sequence[tuple[str, str]]) -> float:
+    rates = []
+    for cell in sorted(set(cells)):
+        member = torch.tensor([other == cell for other in cells])
+        rates.append(float(hits[member].double().mean()))
+    return sum(rates) / len(rates)
+
+
+def _strengths(sources: Sequence[str]) -> list[dict[str, float]]:
+    """The grid over the sources' strengths; together they are at most 1, or the result would leave their hull."""
+    if len(sources) == 1:
+        return [{sources[0]: strength} for strength in STRENGTHS]
+    return [{"base": b, "safety": s} for b in STRENGTHS for s in STRENGTHS if b + s <= 1 + 1e-9]
+
+
+def _scaled(
+    live: LiveBlend, yardstick: Yardstick, policy: Policy, scores: Mapping[str, float], track: Track
+) -> Iterable[TradeoffPoint]:
+    """One point per strength: a block's coefficient is the strength times the block's score in [0, 1]."""
+    for strength in track(_strengths(live.sources), f"comparing {policy} merges"):
+        coefficients = {
+            block: {source: value * scores[block] for source, value in strength.items()} for block in live.blocks
+        }
+        yield _measured(live, yardstick, policy, strength, coefficients)
+
+
+def _measured(
+    live: LiveBlend,
+    yardstick: Yardstick,
+    policy: Policy,
+    parameters: Mapping[str, float],
+    coefficients: dict[str, dict[str, float]],
+    equivalents: int = 0,
+    began: float | None = None,
+) -> TradeoffPoint:
+    began = time.perf_counter() if began is None else began
+    with live.at(coefficients) as chat:
+        refusal, capability = yardstick.score(chat)
+    return TradeoffPoint(
+        policy=policy,
+        parameters=dict(parameters),
+        coefficients=coefficients,
+        refusal=refusal,
+        capability=capability,
+        objective=(refusal + capability) / 2,
+        forward_equivalents=equivalents + yardstick.prompts,
+        seconds=time.perf_counter() - began,
+        chosen=False,
+    )
+
+
+def _best_of(points: Iterable[TradeoffPoint]) -> list[TradeoffPoint]:
+    """All points, the best marked; of equal ones the least intervention.
+
+    Only the best keeps its coefficients, and it bears the cost of the whole grid that it was found by.
+    """
+    made = list(points)
+    best = max(made, key=lambda point: (point.objective, -sum(point.parameters.values())))
+    cost = {
+        "forward_equivalents": sum(point.forward_equivalents for point in made),
+        "seconds": sum(point.seconds for point in made),
+    }
+    return [
+        point.model_copy(update={"chosen": True, **cost} if point is best else {"coefficients": None}) for point in made
+    ]
+
+
+def _fitted(live: LiveBlend, yardstick: Yardstick, working_: Working, track: Track) -> TradeoffPoint:
+    began = time.perf_counter()
+    fitted = fit(live, working_, track)
+    equivalents = 3 * fitted.passes  # a backward pass counts two
+    mean = {
+        source: sum(row[source] for row in fitted.coefficients.values()) / len(fitted.coefficients)
+        for source in live.sources
+    }
+    point = _measured(live, yardstick, "fit", mean, fitted.coefficients, equivalents, began)
+    return point.model_copy(update={"chosen": True})
+
+
+def _shares(blocks: Sequence[str], scores: Mapping[str, float] | None, policy: Policy) -> dict[str, float]:
+    """Scores as shares of the largest, in [0, 1]; what speaks against moving a block counts 0."""
+    known_scores = {block: max(0.0, (scores or {}).get(block, 0.0)) for block in blocks}
+    largest = max(known_scores.values(), default=0.0)
+    if largest <= 0:
+        raise RecipeError(
+            f"policy {policy!r} needs a finding that favours at least one block, and there is none. Use --policy fit."
+        )
+    return {block: score / largest for block, score in known_scores.items()}
+
+
+def _verdict(points: Sequence[TradeoffPoint], policy: Policy) -> str:
+    def told(point: TradeoffPoint) -> str:
+        return f"{point.refusal:.0%} of the lost refusals come back and {point.capability:.0%} of the answers stay"
+
+    chosen = {point.policy: point for point in points if point.chosen}
+    uniform = chosen["uniform"]
+    strength = ", ".join(f"{value:.1f} toward {source}" for source, value in uniform.parameters.items())
+    text = f"On `select` prompts, with the best uniform merge ({strength}) {told(uniform)}"
+    return f"{text}." if policy == "uniform" else f"{text}; with the coefficients by {policy} {told(chosen[policy])}."

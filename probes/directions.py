@@ -1,0 +1,151 @@
+"""Refusal directions: the mean of harmful minus the mean of harmless residual streams, per position and layer.
+
+Arditi et al., "Refusal in Language Models Is Mediated by a Single Direction" (arXiv 2406.11717), section 2.3. Means
+are streamed in float64. Directions are made on `fit` prompts, selected on `select` and shown on `report`.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probes.activations import capture, position_names
+from probes.models import ChatModel
+from probes.prompts import Prompt
+from probes.results import Selected, SeparationRow
+from probes.statistics import auroc, best_by_chance, cluster_ids, separation
+from surgery.errors import SurgeryError
+
+
+class RunningMean:
+    """The mean of tensors of one shape, accumulated in float64 without keeping them."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum: Tensor | None = None
+
+    def add(self, values: Tensor) -> None:
+        """Take in [n, ...] values."""
+        total = values.double().sum(0)
+        self._sum = total if self._sum is None else self._sum + total
+        self.count += len(values)
+
+    @property
+    def mean(self) -> Tensor:
+        if self._sum is None:
+            raise ValueError("no value was added, so there is no mean")
+        return self._sum / self.count
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Refusal directions of one model and modality.
+
+    positions: names, in the order of the tensors' first dimension.
+    values: [positions, layers, hidden] float64, not normalised. halves: the same from each half of the requests.
+    """
+
+    positions: tuple[str, ...]
+    values: Tensor
+    halves: tuple[Tensor, Tensor]
+
+    @property
+    def units(self) -> Tensor:
+        """Directions of length 1; a direction of length 0 stays 0."""
+        return torch.nn.functional.normalize(self.values, dim=-1)
+
+    @property
+    def split_half(self) -> Tensor:
+        """Cosine between the halves' directions, [positions, layers]: what noise alone allows."""
+        return torch.nn.functional.cosine_similarity(self.halves[0], self.halves[1], dim=-1)
+
+
+def is_harmful(prompt: Prompt) -> bool:
+    """Whether a prompt is on the harmful side of a contrast; its harmless twin is on the other."""
+    return prompt.set == "harmful"
+
+
+def contrast(prompts: Sequence[Prompt], split: str, modality: str) -> list[Prompt]:
+    """Harmful prompts and harmless ones of one split and modality."""
+    return [p for p in prompts if p.split == split and p.modality == modality and p.set in ("harmful", "harmless")]
+
+
+def difference_of_means(chat: ChatModel, prompts: Sequence[Prompt]) -> Directions:
+    """Directions from contrasting prompts, both classes mixed.
+
+    Raises SurgeryError where a class, or a half of one, is empty.
+    """
+    encoded = chat.encode(prompts)
+    clusters = cluster_ids([prompt.request for prompt in prompts])
+    means = {(harmful, half): RunningMean() for harmful in (True, False) for half in (0, 1)}
+    for states in capture(chat, encoded):
+        for value, at in zip(states.values, states.index, strict=True):
+            means[is_harmful(prompts[at]), int(clusters[at] % 2)].add(value[None])
+    short = [key for key, mean in means.items() if mean.count == 0]
+    if short:
+        raise SurgeryError(
+            f"a refusal direction needs at least two harmful and two harmless requests; found {len(prompts)} prompts "
+            f"of {len(set(clusters.tolist()))} requests. Give more prompts with --prompts."
+        )
+    whole = []
+    for harmful in (True, False):
+        first, second = means[harmful, 0], means[harmful, 1]
+        whole.append((first.mean * first.count + second.mean * second.count) / (first.count + second.count))
+    halves = tuple(means[True, half].mean - means[False, half].mean for half in (0, 1))
+    return Directions(tuple(position_names(encoded)), whole[0] - whole[1], (halves[0], halves[1]))
+
+
+def projections(chat: ChatModel, prompts: Sequence[Prompt], directions: Directions) -> np.ndarray:
+    """How far each prompt lies along each unit direction: [n, positions, layers] float64."""
+    encoded = chat.encode(prompts)
+    units = directions.units
+    scores = np.empty((len(prompts), *units.shape[:2]))
+    for states in capture(chat, encoded):
+        scores[list(states.index)] = torch.einsum("npld,pld->npl", states.values.double(), units).numpy()
+    return scores
+
+
+def separate(
+    chat: ChatModel, prompts: Sequence[Prompt], directions: Directions, role: str, modality: str
+) -> list[SeparationRow]:
+    """How well projections on the directions tell harmful from harmless, on prompts that did not make them."""
+    scores = projections(chat, prompts, directions)
+    positive = np.array([is_harmful(prompt) for prompt in prompts])
+    count, positions, layers = scores.shape
+    estimates = separation(scores.reshape(count, -1), positive, [prompt.request for prompt in prompts])
+    norms = directions.values.norm(dim=-1)
+    return [
+        SeparationRow(
+            role=role,
+            modality=modality,
+            position=directions.positions[position],
+            layer=layer,
+            norm=float(norms[position, layer]),
+            auroc=estimates[position * layers + layer][0],
+            dprime=estimates[position * layers + layer][1],
+        )
+        for position in range(positions)
+        for layer in range(layers)
+    ]
+
+
+def select(chat: ChatModel, prompts: Sequence[Prompt], directions: Directions) -> Selected:
+    """The position and layer with the best AUROC on `select` prompts, beside the best that chance gives.
+
+    Of equally good ones the earliest layer, then the last position, is taken.
+    """
+    scores = projections(chat, prompts, directions)
+    positive = np.array([is_harmful(prompt) for prompt in prompts])
+    flat = scores.reshape(len(prompts), -1)
+    areas = auroc(flat, positive).reshape(scores.shape[1:])
+    layers_first = np.flip(areas, axis=0).T
+    layer, back = np.unravel_index(int(layers_first.argmax()), layers_first.shape)
+    position = len(directions.positions) - 1 - int(back)
+    return Selected(
+        layer=int(layer),
+        position=directions.positions[position],
+        auroc=float(areas[position, layer]),
+        null=best_by_chance(flat, positive),
+    )

@@ -1,0 +1,103 @@
+"""Coefficients fitted by gradient: bring refusals back, and change nothing else.
+
+Each block mixes the adapted model with its sources by a softmax, so coefficients are positive and sum to less than 1.
+Minimised by Adam: cross-entropy of the base's own refusals + KL_WEIGHT x KL(adapted || merged) on prompts to go on
+answering + PRICE x mean coefficient, which asks for the least intervention among equals. Each step looks at one of
+PARTS equal parts of the prompts in turn: as many steps find as good coefficients for a fraction of the passes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.interventions import LiveBlend
+from probes.scoring import Known, divergences, known, log_probabilities
+from probes.targets import Working, spread
+from surgery.progress import Track, silent
+
+STEPS = 80
+PARTS = 4
+RATE = 0.15
+KL_WEIGHT = 3.0
+PRICE = 0.02
+START = 0.1  # the coefficient of each source before the first step
+MOST_REFUSED = 256
+MOST_KEPT = 384
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Fitted coefficients. losses: at each step, on that step's prompts. passes: prompts looked at over all steps."""
+
+    coefficients: dict[str, dict[str, float]]
+    losses: tuple[float, ...]
+    passes: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one step looks at. reference: the adapted model's log-probabilities on `keep`."""
+
+    refuse: Sequence[Known]
+    keep: Sequence[Known]
+    reference: Sequence[Tensor]
+    prompts: int
+
+
+def fit(live: LiveBlend, working: Working, track: Track = silent, steps: int = STEPS) -> Fit:
+    """Fit one coefficient per block and source on the prompts of `working`. Deterministic; restores the live model."""
+    parts = _parts(live, working)
+    start = torch.log(torch.tensor(START / (1 - START * len(live.sources))))
+    logits = torch.full((len(live.blocks), len(live.sources)), float(start), requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=RATE)
+    losses = []
+    with live.differentiable():
+        for step in track(range(steps), "fitting coefficients"):
+            coefficients = _mix(logits)
+            live.move(coefficients.detach())
+            loss, slope = _loss_and_slope(live, parts[step % len(parts)])
+            price = PRICE * coefficients.sum(1).mean()
+            optimiser.zero_grad()
+            torch.autograd.backward([coefficients, price], [slope.to(coefficients.dtype), None])
+            optimiser.step()
+            losses.append(loss + float(price.detach()))
+    passes = sum(parts[step % len(parts)].prompts for step in range(steps))
+    return Fit(live.named(_mix(logits).detach()), tuple(losses), passes)
+
+
+def _parts(live: LiveBlend, working: Working) -> list[_Part]:
+    """The prompts dealt out evenly, so that every part has its share of each set and modality."""
+    refused, kept = spread(working.refuse, MOST_REFUSED), spread(working.keep, MOST_KEPT)
+    count = max(1, min(PARTS, len(refused), len(kept)))
+    parts = []
+    for at in range(count):
+        ours, theirs = refused[at::count], kept[at::count]
+        refuse = known(live.chat, [prompt for prompt, _ in ours], [answer for _, answer in ours])
+        keep = known(live.chat, [prompt for prompt, _ in theirs], [answer for _, answer in theirs])
+        parts.append(_Part(refuse, keep, log_probabilities(live.chat, keep), len(ours) + len(theirs)))
+    return parts
+
+
+def _mix(logits: Tensor) -> Tensor:
+    """Softmax over (adapted, sources...) with the adapted model's logit fixed at 0; the sources' part is returned."""
+    adapted = torch.zeros(len(logits), 1)
+    return torch.softmax(torch.cat([adapted, logits], dim=1), dim=1)[:, 1:]
+
+
+def _loss_and_slope(live: LiveBlend, part: _Part) -> tuple[float, Tensor]:
+    """Loss at the live model's coefficients, and its gradient by coefficient. Means are over answer tokens."""
+    total = 0.0
+    refuse_tokens = sum(len(batch.targets) for batch in part.refuse)
+    keep_tokens = sum(len(batch.targets) for batch in part.keep)
+    for batch in part.refuse:
+        loss = torch.nn.functional.cross_entropy(batch.logits(live.chat), batch.targets, reduction="sum")
+        loss = loss / refuse_tokens
+        loss.backward()
+        total += float(loss.detach())
+    for _, divergence in divergences(live.chat, part.keep, part.reference):
+        loss = KL_WEIGHT * divergence.sum() / keep_tokens
+        loss.backward()
+        total += float(loss.detach())
+    return total, live.gradient()

@@ -1,0 +1,141 @@
+"""Move the blocks of a live model toward other checkpoints, in memory, and put everything back.
+
+theta = adapted + sum over sources of c (source - adapted), with one coefficient c per block and source. A transplant
+is the coefficient 1 on one block; the graft is the coefficient 1 toward base on every block.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from probes.models import ChatModel
+from surgery.alignment import Alignment
+from surgery.anatomy import identify
+from surgery.errors import AlignmentError
+
+Coefficients = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class _Movable:
+    """One parameter, or the rows of it that the checkpoints share.
+
+    deltas: one tensor per source, source - adapted, float32, of the shape of `rows` of the parameter.
+    """
+
+    parameter: nn.Parameter
+    rows: tuple[slice, ...]
+    start: Tensor
+    deltas: tuple[Tensor, ...]
+    block: int
+
+
+class LiveBlend:
+    """The adapted model in memory with the deltas that lead from it to its sources.
+
+    blocks: the text stack's blocks in order. sources: the roles it can be moved toward.
+    Holds one copy of the text stack for the start and one for each source. Raises AlignmentError where a site of the
+    checkpoints has no parameter in the live model.
+    """
+
+    def __init__(self, chat: ChatModel, alignment: Alignment, sources: Sequence[str], like: str = "adapted") -> None:
+        self.chat = chat
+        self.sources = tuple(sources)
+        parameters = dict(chat.model.named_parameters())
+        config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
+        sites = identify({name: tuple(p.shape) for name, p in parameters.items()}, config)
+        live = {site: parameters[name] for name, site in sites.items()}
+        pairs = [(pair.site.block, pair) for pair in alignment.pairs if pair.site.tower == "text" and pair.site.block]
+        if lost := [pair.site for _, pair in pairs if pair.site not in live]:
+            raise AlignmentError(f"{len(lost)} sites have no parameter in the live model; the first is {lost[0]}")
+        self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
+        self._movables = []
+        for block, pair in pairs:
+            start = alignment.load(pair, like).to(chat.device, torch.float32)
+            deltas = tuple(
+                alignment.load(pair, source).to(chat.device, torch.float32) - start
+                if source in pair.parts
+                else torch.zeros_like(start)
+                for source in self.sources
+            )
+            rows = pair.parts[like].rows or tuple(slice(0, size) for size in pair.shape)
+            self._movables.append(_Movable(live[pair.site], rows, start, deltas, self.blocks.index(block)))
+
+    def tensor(self, coefficients: Coefficients) -> Tensor:
+        """Coefficients as [blocks, sources]; what is not named is 0. Raises ValueError for a block it doesn't know."""
+        if unknown := set(coefficients) - set(self.blocks):
+            raise ValueError(f"no such block: {', '.join(sorted(unknown))}; there are {', '.join(self.blocks)}")
+        rows = [[coefficients.get(block, {}).get(source, 0.0) for source in self.sources] for block in self.blocks]
+        return torch.tensor(rows, dtype=torch.float32)
+
+    def named(self, values: Tensor) -> dict[str, dict[str, float]]:
+        """[blocks, sources] as block -> source -> coefficient."""
+        return {
+            block: {source: float(values[b, s]) for s, source in enumerate(self.sources)}
+            for b, block in enumerate(self.blocks)
+        }
+
+    def everywhere(self, **coefficients: float) -> dict[str, dict[str, float]]:
+        """The same coefficients on every block."""
+        return {block: dict(coefficients) for block in self.blocks}
+
+    def move(self, values: Tensor) -> None:
+        """Put the live parameters at coefficients [blocks, sources]. Prefer `at`, which puts them back."""
+        table = values.tolist()
+        with torch.no_grad():
+            for movable in self._movables:
+                merged = movable.start.clone()
+                for delta, coefficient in zip(movable.deltas, table[movable.block], strict=True):
+                    merged.add_(delta, alpha=coefficient)
+                movable.parameter[movable.rows] = merged.to(movable.parameter.dtype)
+
+    @contextmanager
+    def at(self, coefficients: Coefficients) -> Iterator[ChatModel]:
+        """The model with these coefficients; the adapted weights come back whatever happens."""
+        self.move(self.tensor(coefficients))
+        try:
+            yield self.chat
+        finally:
+            self.move(torch.zeros(len(self.blocks), len(self.sources)))
+
+    @contextmanager
+    def differentiable(self) -> Iterator[None]:
+        """Within, backward passes reach the movable parameters; afterwards no gradient is left, and all is restored."""
+        parameters = {id(movable.parameter): movable.parameter for movable in self._movables}
+        try:
+            for parameter in parameters.values():
+                parameter.requires_grad_(True)
+            yield
+        finally:
+            for parameter in parameters.values():
+                parameter.requires_grad_(False)
+                parameter.grad = None
+            self.move(torch.zeros(len(self.blocks), len(self.sources)))
+
+    def gradient(self) -> Tensor:
+        """Gradient of what was just propagated back, by coefficient: [blocks, sources] float64 on the CPU.
+
+        By the chain rule d/dc = <d/dtheta, delta>: the inner product of each parameter's gradient and its delta.
+        Empties the parameters' gradients.
+        """
+        out = torch.zeros(len(self.blocks), len(self.sources), dtype=torch.float64)
+        for movable in self._movables:
+            if movable.parameter.grad is None:
+                continue
+            slope = movable.parameter.grad[movable.rows].float()
+            for source, delta in enumerate(movable.deltas):
+                out[movable.block, source] += (slope * delta).sum(dtype=torch.float64).cpu()
+        for movable in self._movables:
+            movable.parameter.grad = None
+        return out
+
+
+def _block_order(block: str) -> tuple[int, int, str]:
+    """embed first, then layer by layer with attention before MLP, then norm and head."""
+    layer, _, part = block.partition(".")
+    if layer.isdigit():
+        return 1, int(layer), part
+    return (0 if block == "embed" else 2), 0, block

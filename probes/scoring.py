@@ -1,0 +1,155 @@
+"""Scores of answers that are already known: one forward pass a batch, nothing is generated."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from probes.models import ChatModel
+from probes.prompts import Prompt
+
+
+@dataclass(frozen=True)
+class Known:
+    """A batch of prompts with their answers appended.
+
+    inputs: what the model's forward takes. rows, columns: [K] where the logits of each answer token are read.
+    targets: [K] the answer tokens. owner: [K] which prompt, as a position in the sequence that was batched.
+    """
+
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    columns: Tensor
+    targets: Tensor
+    owner: Tensor
+
+    def logits(self, chat: ChatModel) -> Tensor:
+        """[K, vocabulary] float32 logits, with gradients where parameters ask for them."""
+        out = chat.model(**self.inputs, use_cache=False).logits
+        return out[self.rows, self.columns].float()
+
+
+def known(chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor], size: int = 32) -> list[Known]:
+    """Batches in which every token of every answer is scored. answers: token ids, one tensor [A] a prompt, A >= 1."""
+    encoded = chat.encode(prompts)
+    made = []
+    for batch in chat.batches(encoded, answers, size):
+        rows, columns, targets, owner = [], [], [], []
+        for row, at in enumerate(batch.index):
+            start, answer = int(batch.lengths[row]), answers[at]
+            rows.append(torch.full((len(answer),), row))
+            columns.append(torch.arange(start - 1, start - 1 + len(answer)))
+            targets.append(answer)
+            owner.append(torch.full((len(answer),), at))
+        tensors = (torch.cat(parts).to(chat.device) for parts in (rows, columns, targets, owner))
+        made.append(Known(batch.inputs, *tensors))
+    return made
+
+
+@dataclass(frozen=True)
+class Choices:
+    """A batch of prompts, each at the token where a refusal and an answer part ways.
+
+    refuse, comply: [B] the next token of either. Other fields as in `Known`, one row a prompt.
+    """
+
+    inputs: dict[str, Tensor]
+    rows: Tensor
+    columns: Tensor
+    refuse: Tensor
+    comply: Tensor
+    owner: Tensor
+
+    def log_odds(self, chat: ChatModel) -> Tensor:
+        """[B] log P(refusal's token) - log P(answer's token), in nats: the refusal log-odds of each prompt."""
+        logits = chat.model(**self.inputs, use_cache=False).logits[self.rows, self.columns].float()
+        at = torch.arange(len(logits), device=logits.device)
+        return logits[at, self.refuse] - logits[at, self.comply]
+
+
+def choices(
+    chat: ChatModel,
+    prompts: Sequence[Prompt],
+    refusals: Sequence[Tensor],
+    answers: Sequence[Tensor],
+    size: int = 32,
+) -> list[Choices]:
+    """Batches of refusal log-odds. refusals, answers: token ids of the two ways to go on; they must differ.
+
+    Each prompt is followed by what the two have in common, and read at the first token in which they differ.
+    """
+    forks = [_fork(refusal, answer) for refusal, answer in zip(refusals, answers, strict=True)]
+    prefixes = [refusal[:fork] for refusal, fork in zip(refusals, forks, strict=True)]
+    encoded = chat.encode(prompts)
+    made = []
+    for batch in chat.batches(encoded, prefixes, size):
+        index = list(batch.index)
+        last = batch.lengths + torch.tensor([forks[at] for at in index]) - 1
+        tensors = (
+            torch.arange(len(index)),
+            last,
+            torch.stack([refusals[at][forks[at]] for at in index]),
+            torch.stack([answers[at][forks[at]] for at in index]),
+            torch.tensor(index),
+        )
+        made.append(Choices(batch.inputs, *(tensor.to(chat.device) for tensor in tensors)))
+    return made
+
+
+def _fork(one: Tensor, other: Tensor) -> int:
+    shorter = min(len(one), len(other))
+    differing = (one[:shorter] != other[:shorter]).nonzero()
+    if len(differing) == 0:
+        raise ValueError("one completion begins with the whole of the other, so there is no token where they part")
+    return int(differing[0])
+
+
+def refusal_log_odds(chat: ChatModel, batches: Sequence[Choices]) -> Tensor:
+    """[n] refusal log-odds in the order of the prompts that were batched, float64 on the CPU."""
+    parts = []
+    with torch.no_grad():
+        for batch in batches:
+            parts.append((batch.owner.cpu(), batch.log_odds(chat).double().cpu()))
+    return _ordered(parts)
+
+
+def greedy_matches(chat: ChatModel, batches: Sequence[Known]) -> Tensor:
+    """[n] whether greedy decoding would give exactly the known answer, in the order of the prompts, as bool."""
+    parts = []
+    with torch.no_grad():
+        for batch in batches:
+            hit = (batch.logits(chat).argmax(-1) == batch.targets).cpu()
+            owner = batch.owner.cpu()
+            whole = torch.ones(int(owner.max()) + 1, dtype=torch.long).scatter_reduce(0, owner, hit.long(), "amin")
+            ids = owner.unique()
+            parts.append((ids, whole[ids].bool()))
+    return _ordered(parts)
+
+
+def log_probabilities(chat: ChatModel, batches: Sequence[Known]) -> list[Tensor]:
+    """Per batch, [K, vocabulary] log-probabilities at each answer token: what a divergence is measured from."""
+    with torch.no_grad():
+        return [torch.log_softmax(batch.logits(chat), -1) for batch in batches]
+
+
+def divergences(
+    chat: ChatModel, batches: Sequence[Known], reference: Sequence[Tensor]
+) -> Iterator[tuple[Known, Tensor]]:
+    """Per batch, [K] KL(reference || model) at each answer token in nats, with gradients where asked for."""
+    for batch, log_p in zip(batches, reference, strict=True):
+        log_q = torch.log_softmax(batch.logits(chat), -1)
+        yield batch, (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def mean_divergence(chat: ChatModel, batches: Sequence[Known], reference: Sequence[Tensor]) -> float:
+    """Mean KL(reference || model) over all answer tokens, in nats."""
+    with torch.no_grad():
+        parts = [value.double().cpu() for _, value in divergences(chat, batches, reference)]
+    return float(torch.cat(parts).mean())
+
+
+def _ordered(parts: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    owners = torch.cat([owner for owner, _ in parts])
+    values = torch.cat([value for _, value in parts])
+    return values[owners.argsort()]

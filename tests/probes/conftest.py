@@ -1,0 +1,120 @@
+"""Tiny models with random weights that speak the specimen's language: seconds to make, and nothing is trained."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from transformers import (
+    CLIPVisionConfig,
+    GenerationConfig,
+    LlamaConfig,
+    LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
+)
+
+from probes.prompts import Prompt
+from probes.specimen import chat, pictures
+from surgery.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Trio:
+    base: Path
+    adapted: Path
+    safety: Path
+
+    @property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        return {role: Checkpoint.open(getattr(self, role)) for role in ("base", "adapted", "safety")}
+
+
+def _text_config(vocabulary: int) -> LlamaConfig:
+    return LlamaConfig(
+        vocab_size=vocabulary,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=256,
+        initializer_range=0.2,
+    )
+
+
+def _generation(tokenizer) -> GenerationConfig:
+    return GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
+
+
+def _seeing(folder: Path, base: LlamaForCausalLM, seed: int, moved_from: LlavaForConditionalGeneration | None):
+    torch.manual_seed(seed)
+    processor = chat.processor()
+    tokenizer = processor.tokenizer
+    vision = CLIPVisionConfig(
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        image_size=pictures.SIDE,
+        patch_size=pictures.PATCH,
+        initializer_range=0.2,
+    )
+    config = LlavaConfig(
+        text_config=_text_config(len(tokenizer)),
+        vision_config=vision,
+        image_token_index=tokenizer.convert_tokens_to_ids(chat.IMAGE),
+        image_seq_length=pictures.IMAGE_TOKENS,
+        vision_feature_select_strategy="default",
+        vision_feature_layer=-1,
+    )
+    model = LlavaForConditionalGeneration(config)
+    parent = moved_from.state_dict() if moved_from else None
+    grown = dict(base.state_dict())
+    with torch.no_grad():
+        for name, value in model.state_dict().items():
+            start = parent[name] if parent else grown.get(name.replace("model.language_model.", "model."))
+            if start is None:
+                continue
+            rows = min(len(start), len(value))
+            value[:rows] = start[:rows] + 0.02 * torch.randn_like(start[:rows])
+    model.generation_config = _generation(tokenizer)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model
+
+
+@pytest.fixture(scope="session")
+def trio(tmp_path_factory) -> Trio:
+    """A random base, an adapted model that is base plus noise and a bigger vocabulary, and a noisy tuning of that."""
+    root = tmp_path_factory.mktemp("trio")
+    torch.manual_seed(0)
+    tokenizer = chat.tokenizer(sees=False)
+    base = LlamaForCausalLM(_text_config(len(tokenizer)))
+    base.generation_config = _generation(tokenizer)
+    base.save_pretrained(root / "base")
+    tokenizer.save_pretrained(root / "base")
+    adapted = _seeing(root / "adapted", base, 1, None)
+    _seeing(root / "safety", base, 2, adapted)
+    return Trio(root / "base", root / "adapted", root / "safety")
+
+
+@pytest.fixture(scope="session")
+def asked() -> list[Prompt]:
+    """Prompts of different lengths in the specimen's words, harmful and harmless, with and without a picture."""
+    from probes.specimen import prompts
+
+    every = [p for p in prompts(0) if p.split == "fit"]
+    picked = []
+    for set_, modality in (
+        ("harmful", "text"),
+        ("harmless", "text"),
+        ("harmful", "benign"),
+        ("harmless", "benign"),
+        ("capability", "own"),
+    ):
+        picked += [p for p in every if (p.set, p.modality) == (set_, modality)][:6]
+    assert len(picked) == 30
+    assert any(isinstance(p.image, Image.Image) for p in picked)
+    return picked

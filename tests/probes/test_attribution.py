@@ -1,0 +1,76 @@
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from probes.attribution import FEWEST_LOST, attribute, nothing_lost
+from probes.interventions import LiveBlend
+from probes.models import load
+from probes.scoring import choices, refusal_log_odds
+from probes.targets import Lost, Working
+from surgery.alignment import align
+from surgery.checkpoint import Checkpoint
+from surgery.errors import SurgeryError
+
+
+def made_up(prompts):
+    """Pretend that the base refuses every prompt with one token and the adapted model answers with another."""
+    refusal, answer = torch.tensor([5, 2]), torch.tensor([9, 2])
+    return Working(
+        refuse=tuple((prompt, refusal) for prompt in prompts),
+        lost=tuple(Lost(prompt, refusal, answer) for prompt in prompts),
+        keep=tuple((prompt, answer) for prompt in prompts),
+    )
+
+
+def live_toward(adapted, base):
+    chat = load(adapted, "cpu")
+    return LiveBlend(chat, align({"adapted": Checkpoint.open(adapted), "base": Checkpoint.open(base)}), ("base",))
+
+
+def test_the_path_map_sums_to_the_measured_change(trio, asked):
+    live = live_toward(trio.adapted, trio.base)
+    gains, transplants, completeness, ceiling = attribute(live, made_up(asked))
+    path = [gain for gain in gains if gain.method == "path"]
+    assert [gain.block for gain in path] == list(live.blocks) == [item.block for item in transplants]
+    assert sum(gain.gain for gain in path) == pytest.approx(completeness.total)
+    assert sum(gain.share for gain in path) == pytest.approx(1)
+    assert completeness.error < 0.05
+    batches = choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
+    before = float(refusal_log_odds(live.chat, batches).mean())
+    with live.at(live.everywhere(base=1.0)) as chat:
+        after = float(refusal_log_odds(chat, batches).mean())
+    assert completeness.measured == pytest.approx(after - before, abs=1e-4)
+    assert ceiling.graft - ceiling.adapted == pytest.approx(completeness.measured)
+    with live.at({"1.attn": {"base": 1.0}}) as chat:
+        alone = float(refusal_log_odds(chat, batches).mean()) - before
+    assert {item.block: item.gain for item in transplants}["1.attn"] == pytest.approx(alone, abs=1e-4)
+
+
+def test_a_change_in_one_block_is_found_there_and_nowhere_else(trio, asked, tmp_path):
+    """The adapted weights with the base's in one block are the new base: all that differs is that block."""
+    folder = shutil.copytree(trio.base, tmp_path / "base")
+    tensors = load_file(folder / "model.safetensors")
+    adapted = load_file(trio.adapted / "model.safetensors")
+    for name, value in tensors.items():
+        if not (name.startswith("model.layers.1.mlp") or name == "model.layers.1.post_attention_layernorm.weight"):
+            source = (
+                name.replace("model.", "language_model.model.", 1)
+                if name.startswith("model.")
+                else f"language_model.{name}"
+            )
+            tensors[name] = adapted[source][: len(value)].contiguous()
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    gains, transplants, completeness, _ = attribute(live_toward(trio.adapted, folder), made_up(asked))
+    for gain in gains:
+        assert (abs(gain.gain) > 1e-6) == (gain.block == "1.mlp")
+    assert [item.block for item in transplants if abs(item.gain) > 1e-6] == ["1.mlp"]
+    assert completeness.rank_correlation == pytest.approx(1)
+
+
+def test_where_nothing_was_lost_there_is_nothing_to_attribute(trio, asked):
+    few = made_up(asked[: FEWEST_LOST - 1])
+    assert nothing_lost(made_up(asked[:FEWEST_LOST])) is None
+    with pytest.raises(SurgeryError, match=f"answers {FEWEST_LOST - 1} of those"):
+        attribute(live_toward(trio.adapted, trio.base), few)

@@ -1,0 +1,89 @@
+import pytest
+import torch
+
+from probes.choice import choose
+from probes.fitting import fit
+from probes.interventions import LiveBlend
+from probes.models import load
+from probes.prompts import HARMFUL_SETS
+from probes.results import Target, TargetsResult
+from probes.targets import Working, working, working_prompts
+from surgery.alignment import align
+from surgery.errors import RecipeError, SurgeryError
+
+
+@pytest.fixture(scope="module")
+def every():
+    from probes.specimen import prompts
+
+    return prompts(0)
+
+
+@pytest.fixture(scope="module")
+def targets(every):
+    """A base that refuses everything harmful and an adapted model that answers everything, in the specimen's words."""
+    refusal, answer = "i can not help with that .", "use the tool"
+    rows = []
+    for prompt in working_prompts(every):
+        if prompt.set in HARMFUL_SETS:
+            rows.append(Target(prompt=prompt.id, role="base", text=refusal, verdict="refused"))
+        rows.append(Target(prompt=prompt.id, role="adapted", text=answer, verdict="complied"))
+    return TargetsResult(rows=rows)
+
+
+def test_fitted_coefficients_are_a_mixture_lower_the_loss_and_are_repeatable(trio, every, targets):
+    chat = load(trio.adapted, "cpu")
+    live = LiveBlend(chat, align(trio.checkpoints), ("base", "safety"))
+    some = working(chat, every, targets, "fit")
+    some = Working(some.refuse[:8], some.lost[:8], some.keep[:8])
+    before = {name: p.detach().clone() for name, p in chat.model.named_parameters()}
+    one, two = fit(live, some, steps=5), fit(live, some, steps=5)
+    assert one == two
+    assert one.losses[4] < one.losses[0]  # the fifth step looks at the first one's prompts again
+    assert set(one.coefficients) == set(live.blocks)
+    for row in one.coefficients.values():
+        assert set(row) == {"base", "safety"}
+        assert all(0 < value < 1 for value in row.values())
+        assert sum(row.values()) < 1
+    assert all(torch.equal(before[n], p) for n, p in chat.model.named_parameters())
+
+
+def test_a_source_that_is_the_adapted_model_itself_is_not_asked_for(trio, every, targets):
+    """It can change nothing, so only the price of a coefficient is felt."""
+    chat = load(trio.adapted, "cpu")
+    checkpoints = {**trio.checkpoints, "base": trio.checkpoints["adapted"]}
+    live = LiveBlend(chat, align(checkpoints), ("base",))
+    some = working(chat, every, targets, "fit")
+    fitted = fit(live, Working(some.refuse[:4], some.lost[:4], some.keep[:4]), steps=3)
+    assert all(row["base"] < 0.1 for row in fitted.coefficients.values())
+
+
+def test_the_best_uniform_merge_is_the_best_of_its_grid_and_stands_beside_the_policys(trio, every, targets):
+    few = [p for p in every if p.split == "select"][::12]
+    result = choose(trio.checkpoints, few, targets, policy="weights", weights={"0.mlp": 2.0, "1.attn": 1.0})
+    uniform = [point for point in result.points if point.policy == "uniform"]
+    assert len(uniform) == 66
+    assert all(sum(point.parameters.values()) <= 1 + 1e-9 for point in result.points)
+    for policy in ("uniform", "weights"):
+        points = [point for point in result.points if point.policy == policy]
+        (best,) = [point for point in points if point.chosen]
+        assert best.objective == max(point.objective for point in points)
+        assert best.coefficients
+        assert best.forward_equivalents == sum(p.forward_equivalents for p in points) * len(points) / (
+            2 * len(points) - 1
+        )
+    strength = best.parameters
+    assert best.coefficients["0.mlp"] == strength
+    assert best.coefficients["1.attn"] == {source: value / 2 for source, value in strength.items()}
+    assert best.coefficients["2.mlp"] == {"base": 0.0, "safety": 0.0}
+    # moving nothing brings nothing back: every refusal was lost, by construction of the prompts
+    (still,) = [point for point in uniform if not any(point.parameters.values())]
+    assert still.capability == pytest.approx(still.objective * 2 - still.refusal)
+
+
+def test_what_a_policy_lacks_is_named(trio, every, targets):
+    checkpoints = {role: trio.checkpoints[role] for role in ("base", "adapted")}
+    with pytest.raises(RecipeError, match="no safety checkpoint"):
+        choose(checkpoints, every, targets, policy="uniform", toward="safety")
+    with pytest.raises(SurgeryError, match=r"found 0"):
+        choose(checkpoints, every, TargetsResult(rows=[]), policy="uniform")

@@ -1,0 +1,105 @@
+import pytest
+import torch
+
+from probes.interventions import LiveBlend
+from probes.models import load
+from probes.scoring import choices, known, log_probabilities, mean_divergence, refusal_log_odds
+from surgery.alignment import align
+
+
+@pytest.fixture
+def live(trio):
+    chat = load(trio.adapted, "cpu")
+    return LiveBlend(chat, align(trio.checkpoints), ("base", "safety"))
+
+
+def text_parameters(chat):
+    return {
+        n: p.detach().clone() for n, p in chat.model.named_parameters() if "vision" not in n and "projector" not in n
+    }
+
+
+def test_every_layer_has_its_two_blocks_and_the_rest_its_own(live):
+    layers = [f"{layer}.{part}" for layer in range(3) for part in ("attn", "mlp")]
+    assert live.blocks == ("embed", *layers, "head", "norm")
+
+
+def test_at_zero_nothing_moves_and_afterwards_everything_is_back(live):
+    before = {name: p.detach().clone() for name, p in live.chat.model.named_parameters()}
+    with live.at({}):
+        assert all(torch.equal(before[n], p) for n, p in live.chat.model.named_parameters())
+    with pytest.raises(KeyError), live.at(live.everywhere(base=0.3, safety=0.4)):
+        raise KeyError
+    assert all(torch.equal(before[n], p) for n, p in live.chat.model.named_parameters())
+
+
+def test_at_one_the_text_stack_is_the_sources_and_added_rows_stay(live, trio):
+    rows = len(load(trio.base, "cpu").tokenizer)
+    base = load(trio.base, "cpu").model.state_dict()
+    adapted = {n: p.detach().clone() for n, p in live.chat.model.named_parameters()}
+    with live.at(live.everywhere(base=1.0)):
+        for name, value in live.chat.model.named_parameters():
+            other = base.get(name.replace("model.language_model.", "model."))
+            if other is None:
+                assert torch.equal(value, adapted[name])
+            else:
+                torch.testing.assert_close(value[: len(other)], other, rtol=0, atol=1e-6)
+    embed = live.chat.model.get_input_embeddings().weight
+    assert len(embed) == rows + 1
+    assert torch.equal(embed[rows:], adapted["model.language_model.embed_tokens.weight"][rows:])
+
+
+def test_a_transplant_moves_one_block_only(live):
+    before = text_parameters(live.chat)
+    with live.at({"1.mlp": {"base": 1.0}}):
+        moved = {n for n, p in text_parameters(live.chat).items() if not torch.equal(p, before[n])}
+    assert moved
+    assert all(".layers.1." in name and ("mlp" in name or "post_attention_layernorm" in name) for name in moved)
+
+
+def test_unknown_blocks_are_refused(live):
+    with pytest.raises(ValueError, match=r"9\.attn"), live.at({"9.attn": {"base": 1.0}}):
+        pass
+
+
+def test_the_graft_answers_text_as_the_base_does(live, trio, asked):
+    texts = [prompt for prompt in asked if prompt.modality == "text"]
+    base = load(trio.base, "cpu")
+    answers = [torch.tensor([5, 6, 7])] * len(texts)
+    reference = log_probabilities(base, known(base, texts, answers))
+    with live.at(live.everywhere(base=1.0)) as chat:
+        ours = log_probabilities(chat, known(chat, texts, answers))
+    width = reference[0].shape[1]
+    for one, other in zip(ours, reference, strict=True):
+        # the added row takes a little probability; among the common words the two are one model
+        torch.testing.assert_close(torch.log_softmax(one[:, :width], -1), other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("point", [0.0, 0.4])
+def test_the_gradient_is_the_slope_of_finite_differences(live, asked, point):
+    batches = choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
+    with live.differentiable():
+        live.move(live.tensor(live.everywhere(base=point)))
+        for batch in batches:
+            (batch.log_odds(live.chat).sum() / len(asked)).backward()
+        slope = live.gradient()
+    assert all(p.grad is None and not p.requires_grad for p in live.chat.model.parameters())
+    for block in ("embed", "0.attn", "2.mlp", "head"):
+        for source in ("base", "safety"):
+            ends = []
+            for step in (-0.01, 0.01):
+                place = live.everywhere(base=point)
+                place[block] = {**place[block], source: place[block].get(source, 0.0) + step}
+                with live.at(place) as chat:
+                    ends.append(float(refusal_log_odds(chat, batches).mean()))
+            expected = (ends[1] - ends[0]) / 0.02
+            found = float(slope[live.blocks.index(block), live.sources.index(source)])
+            assert found == pytest.approx(expected, rel=0.05, abs=2e-4)
+
+
+def test_divergence_is_zero_at_home_and_positive_away(live, asked):
+    batches = known(live.chat, asked, [torch.tensor([5, 6])] * len(asked))
+    reference = log_probabilities(live.chat, batches)
+    assert mean_divergence(live.chat, batches, reference) == pytest.approx(0, abs=1e-6)
+    with live.at(live.everywhere(base=1.0)) as chat:
+        assert mean_divergence(chat, batches, reference) > 0

@@ -1,0 +1,110 @@
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+from probes.generation import complete
+from probes.models import load
+from surgery.errors import CheckpointError
+
+
+@pytest.fixture(scope="module")
+def base(trio):
+    return load(trio.base, "cpu")
+
+
+@pytest.fixture(scope="module")
+def adapted(trio):
+    return load(trio.adapted, "cpu")
+
+
+def test_a_rendered_prompt_has_one_start_token_and_ends_where_the_answer_begins(adapted, asked):
+    for item in adapted.encode(asked):
+        assert (item.ids == adapted.tokenizer.bos_token_id).sum() == 1
+        tail = adapted.tokenizer.decode(item.ids[-item.post :])
+        assert tail.split() == ["<|end|>", "<|assistant|>"]
+        last = adapted.tokenizer.decode(item.ids[-item.post - 1])
+        assert last == item.prompt.text.split()[-1]
+
+
+def test_base_and_adapted_read_the_same_words(base, adapted, asked):
+    texts = [prompt for prompt in asked if prompt.modality == "text"]
+    for one, other in zip(base.encode(texts), adapted.encode(texts), strict=True):
+        assert one.ids.tolist() == other.ids.tolist()
+        assert one.post == other.post
+
+
+def test_what_does_not_see_is_not_shown_pictures(base, adapted, asked):
+    assert all(prompt.modality == "text" for prompt in base.answerable(asked))
+    assert adapted.answerable(asked) == asked
+    with pytest.raises(ValueError, match="does not see"):
+        base.encode([asked[-1]])
+
+
+def test_blocks_are_the_text_stack(base, adapted):
+    assert len(base.blocks) == len(adapted.blocks) == 3
+    assert all("LlamaDecoderLayer" in type(block).__name__ for block in [*base.blocks, *adapted.blocks])
+
+
+@pytest.mark.parametrize("pad", ["left", "right"])
+def test_every_prompt_is_in_one_batch_whole_and_padded_on_the_side_asked_for(adapted, asked, pad):
+    encoded = adapted.encode(asked)
+    seen = []
+    for batch in adapted.batches(encoded, size=7, pad=pad):
+        for row, at in enumerate(batch.index):
+            seen.append(at)
+            mask = batch.inputs["attention_mask"][row].bool()
+            assert batch.inputs["input_ids"][row][mask].tolist() == encoded[at].ids.tolist()
+            assert mask[-1 if pad == "left" else 0]
+    assert sorted(seen) == list(range(len(asked)))
+
+
+def test_completions_in_company_are_completions_alone_and_transformers_own(trio, asked, adapted, base):
+    together = complete(adapted, asked, "asking", tokens=8, size=16)
+    assert together == [complete(adapted, [prompt], "asking", tokens=8)[0] for prompt in asked]
+    prompt = asked[0]
+    plain = AutoModelForCausalLM.from_pretrained(trio.base)
+    rendered = base.tokenizer.apply_chat_template(
+        [{"role": "user", "content": prompt.text}],
+        add_generation_prompt=True,
+        return_tensors="pt",
+        return_dict=True,
+    )
+    out = plain.generate(**rendered, do_sample=False, max_new_tokens=8)
+    expected = base.tokenizer.decode(out[0, rendered["input_ids"].shape[1] :], skip_special_tokens=True)
+    assert complete(base, [prompt], "asking", tokens=8) == [expected]
+
+
+def test_logits_of_a_picture_prompt_are_transformers_own(trio, asked, adapted):
+    prompt = asked[-1]
+    plain = AutoModelForImageTextToText.from_pretrained(trio.adapted)
+    content = [{"type": "image", "image": prompt.image}, {"type": "text", "text": prompt.text}]
+    inputs = adapted.processor.apply_chat_template(
+        [{"role": "user", "content": content}],
+        add_generation_prompt=True,
+        tokenize=True,
+        return_dict=True,
+        return_tensors="pt",
+    )
+    (batch,) = adapted.batches(adapted.encode([prompt]))
+    assert batch.inputs["input_ids"].tolist() == inputs["input_ids"].tolist()
+    with torch.no_grad():
+        torch.testing.assert_close(adapted.model(**batch.inputs).logits, plain(**inputs).logits)
+
+
+def test_missing_weights_are_named(trio, tmp_path):
+    import shutil
+
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(trio.base, tmp_path / "damaged")
+    tensors = load_file(folder / "model.safetensors")
+    tensors.pop("model.layers.1.mlp.up_proj.weight")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj"):
+        load(folder, "cpu")
+
+
+def test_what_transformers_cannot_load_is_a_checkpoint_error(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "no_such_model"}')
+    with pytest.raises(CheckpointError, match="can't load it"):
+        load(tmp_path, "cpu")

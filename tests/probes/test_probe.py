@@ -1,0 +1,125 @@
+"""The whole probe and evaluation on models that were never trained: nothing can be found, and everything must hold."""
+
+import pytest
+import torch
+
+from probes import targets as working_targets
+from probes.behaviour import Subject, evaluate, graft
+from probes.judge import is_right, judge
+from probes.models import load
+from probes.probe import probe
+from probes.prompts import HARMFUL_SETS
+
+
+@pytest.fixture(scope="module")
+def prompts():
+    from probes.specimen import prompts
+
+    every = prompts(0)
+    cells: dict = {}
+    for prompt in every:
+        cells.setdefault((prompt.split, prompt.set, prompt.modality), []).append(prompt)
+    return [prompt for members in cells.values() for prompt in members[:6]]
+
+
+@pytest.fixture(scope="module")
+def findings(trio, prompts):
+    torch.manual_seed(0)
+    return probe(trio.checkpoints, prompts)
+
+
+def test_every_role_is_looked_at_in_words_and_where_it_sees_with_a_picture(findings):
+    seen = {(row.role, row.modality) for row in findings.result.rows}
+    pictured = {(role, "benign") for role in ("adapted", "graft", "safety")}
+    assert seen == {(role, "text") for role in ("base", "adapted", "graft", "safety")} | pictured
+    layers_and_positions = [(row.layer, row.position) for row in findings.result.rows if row.role == "base"]
+    assert len(layers_and_positions) == len(set(layers_and_positions)) == 9
+
+
+def test_directions_are_saved_for_each_role_modality_and_position(findings):
+    assert set(findings.directions) == {f"{row.role}/{row.modality}/{row.position}" for row in findings.result.rows}
+    for direction in findings.directions.values():
+        assert direction.shape == (3, 32)
+        assert direction.untyped_storage().nbytes() == direction.nbytes
+    norms = {(row.role, row.modality, row.position, row.layer): row.norm for row in findings.result.rows}
+    for (role, modality, position, layer), norm in norms.items():
+        direction = findings.directions[f"{role}/{modality}/{position}"][layer]
+        assert norm == pytest.approx(float(direction.norm()), rel=1e-5)
+
+
+def test_the_grafts_direction_in_words_is_the_bases_and_the_bases_is_its_own(findings):
+    cosines = {(row.role, row.modality, row.position, row.layer): row.cosine for row in findings.result.cosines}
+    for (role, modality, _, _), cosine in cosines.items():
+        if modality == "text" and role in ("base", "graft"):
+            assert cosine == pytest.approx(1, abs=1e-4)
+
+
+def test_untrained_models_refuse_nothing_and_the_probe_says_so(findings):
+    assert findings.result.attribution == []
+    assert findings.result.completeness is None
+    assert any(note.startswith("no attribution") for note in findings.result.notes)
+    assert "No loss of refusals" in findings.result.verdict
+
+
+def test_targets_are_asked_of_the_working_splits_alone(findings, prompts):
+    asked = {prompt.id: prompt for prompt in prompts}
+    assert {asked[row.prompt].split for row in findings.targets.rows} == {"fit", "select"}
+    base = [row for row in findings.targets.rows if row.role == "base"]
+    assert {asked[row.prompt].set for row in base} == set(HARMFUL_SETS)
+    assert all(row.verdict == judge(row.text, asked[row.prompt]) for row in findings.targets.rows)
+    assert {row.prompt for row in base} <= {row.prompt for row in findings.targets.rows if row.role == "adapted"}
+    assert all(working_targets.in_words(asked[row.prompt]).image is None for row in base)
+
+
+@pytest.fixture(scope="module")
+def behaviour(trio, prompts):
+    checkpoints = trio.checkpoints
+    subjects = [
+        Subject("base", checkpoints["base"]),
+        graft(checkpoints["adapted"], checkpoints["base"]),
+        Subject("adapted", checkpoints["adapted"]),
+        Subject("merged", checkpoints["adapted"], {}, {"base": checkpoints["base"]}),
+    ]
+    return evaluate(subjects, prompts, looks=3)
+
+
+def test_three_shares_sum_to_one_and_every_cell_of_report_is_there(behaviour, prompts):
+    cells = {(prompt.set, prompt.modality) for prompt in prompts if prompt.split == "report"}
+    for role in ("graft", "adapted", "merged"):
+        assert {(row.set, row.modality) for row in behaviour.rows if row.role == role} == cells
+    assert {row.modality for row in behaviour.rows if row.role == "base"} == {"text"}
+    for row in behaviour.rows:
+        assert row.refused.rate + row.complied.rate + row.neither.rate == pytest.approx(1)
+        assert row.refused.n == 6
+    assert behaviour.looks == 3
+    assert any("base does not see" in note for note in behaviour.notes)
+
+
+def test_a_merge_of_nothing_behaves_as_the_adapted_model(behaviour):
+    rows = {(row.role, row.set, row.modality): row for row in behaviour.rows}
+    for (role, set_, modality), row in rows.items():
+        if role == "merged":
+            twin = rows["adapted", set_, modality]
+            assert (row.refused, row.complied, row.right) == (twin.refused, twin.complied, twin.right)
+            assert row.kl is None or row.kl == pytest.approx(0, abs=1e-5)
+    same = [item for item in behaviour.paired if (item.role, item.against) == ("merged", "adapted")]
+    assert same
+    assert all(item.difference == item.low == item.high == 0 for item in same)
+
+
+def test_the_graft_is_the_base_on_text(trio, behaviour, prompts):
+    from probes.generation import complete
+
+    asked = [prompt for prompt in prompts if prompt.split == "report" and prompt.modality == "text" and prompt.answer]
+    texts = complete(load(trio.base, "cpu"), asked, "asking")
+    right = sum(is_right(text, prompt.answer) for text, prompt in zip(texts, asked, strict=True))
+    rows = [row for row in behaviour.rows if row.role == "base" and row.right.rate is not None]
+    assert sum(row.right.rate * row.right.n for row in rows) == pytest.approx(right)
+
+
+def test_what_cannot_be_had_has_its_reason(behaviour):
+    for row in behaviour.rows:
+        assert (row.kl is None) == (row.kl_reason is not None)
+        assert (row.right.rate is None) == (row.right.reason is not None)
+        if row.set in HARMFUL_SETS:
+            assert row.right.rate is None

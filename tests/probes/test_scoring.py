@@ -1,0 +1,67 @@
+import pytest
+import torch
+
+from probes.generation import complete
+from probes.models import load
+from probes.scoring import choices, greedy_matches, known, log_probabilities, refusal_log_odds
+from probes.targets import spread, token_ids
+
+
+@pytest.fixture(scope="module")
+def adapted(trio):
+    return load(trio.adapted, "cpu")
+
+
+def test_log_odds_are_the_difference_of_transformers_log_probabilities(adapted, asked):
+    refusals = [torch.tensor([11, 5 + at % 3, 8]) for at in range(len(asked))]
+    answers = [torch.tensor([11, 20, 9, 4]) for _ in asked]
+    found = refusal_log_odds(adapted, choices(adapted, asked, refusals, answers, size=7))
+    for at in (0, 8, 29):
+        (batch,) = adapted.batches(adapted.encode([asked[at]]), [torch.tensor([11])])
+        with torch.no_grad():
+            log_p = torch.log_softmax(adapted.model(**batch.inputs).logits[0, -1].double(), -1)
+        assert float(found[at]) == pytest.approx(float(log_p[refusals[at][1]] - log_p[20]), abs=1e-4)
+
+
+def test_completions_that_never_part_are_refused(adapted, asked):
+    with pytest.raises(ValueError, match="no token where they part"):
+        choices(adapted, asked[:1], [torch.tensor([1, 2])], [torch.tensor([1, 2, 3])])
+
+
+def test_a_models_own_greedy_tokens_match_and_others_do_not(adapted, asked):
+    own = []
+    for prompt in asked:
+        ids = adapted.encode([prompt])[0]
+        (batch,) = adapted.batches([ids])
+        out = adapted.model.generate(**batch.inputs, do_sample=False, max_new_tokens=5)
+        own.append(out[0, len(ids.ids) :])
+    changed = [torch.cat([ids[:-1], (ids[-1:] + 1) % 40]) for ids in own]
+    assert greedy_matches(adapted, known(adapted, asked, own, size=7)).all()
+    assert not greedy_matches(adapted, known(adapted, asked, changed, size=7)).any()
+    mixed = [one if at % 2 else other for at, (one, other) in enumerate(zip(own, changed, strict=True))]
+    assert greedy_matches(adapted, known(adapted, asked, mixed, size=7)).tolist() == [
+        bool(at % 2) for at in range(len(asked))
+    ]
+
+
+def test_log_probabilities_sum_to_one(adapted, asked):
+    for part in log_probabilities(adapted, known(adapted, asked, [torch.tensor([5, 6, 7])] * len(asked))):
+        torch.testing.assert_close(part.exp().sum(-1), torch.ones(len(part)))
+
+
+def test_a_completion_comes_back_as_the_tokens_it_was_written_in(adapted, asked):
+    texts = complete(adapted, asked[:4], "asking", tokens=6)
+    for text in texts:
+        ids = token_ids(adapted, text)
+        assert ids[-1] == adapted.tokenizer.eos_token_id
+        assert adapted.tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+@pytest.mark.parametrize(("count", "most"), [(0, 5), (3, 5), (100, 7), (8, 8)])
+def test_spread_keeps_order_and_reaches_over_the_whole(count, most):
+    kept = spread(range(count), most)
+    assert len(kept) == min(count, most)
+    assert kept == sorted(set(kept))
+    if kept:
+        assert kept[0] == 0
+        assert kept[-1] >= count - -(-count // most)
