@@ -229,9 +229,7 @@ def coefficients_table(result: TradeoffResult) -> Table:
     point = merged_point(result)
     coefficients = (point.coefficients if point else None) or {}
     sources = list(dict.fromkeys(source for each in coefficients.values() for source in each))
-    table = plain_table(
-        f"Coefficients of the merge, policy {result.policy}", "block", *[f"toward {s}" for s in sources]
-    )
+    table = plain_table(f"Coefficients ({result.policy})", "block", *[f"toward {s}" for s in sources])
     for block, each in coefficients.items():
         table.add_row(block, *[with_bar(each.get(source), 1.0, 2) for source in sources])
     return table
@@ -240,7 +238,7 @@ def coefficients_table(result: TradeoffResult) -> Table:
 def tradeoff_table(result: TradeoffResult) -> Table:
     """The best point of every policy, on `select` prompts."""
     names = ("policy", "refused", "capability kept", "forward passes", "seconds")
-    table = plain_table("Chosen on `select` prompts", *names)
+    table = plain_table("Chosen on select prompts", *names)
     for point in result.points:
         if point.chosen:
             figures = (number(point.refusal, 2), number(point.capability, 2))

@@ -1,8 +1,8 @@
 """Choose coefficients: a policy's, beside the best uniform merge, all compared on `select` prompts.
 
-Points are compared without generating. A lost refusal counts as back when the model prefers the base's refusal to the
-adapted model's answer at the token where they part; an answer counts as kept when greedy decoding would write the
-adapted model's own answer word for word. What the points do on `report` is measured later, by generating.
+Points are compared without generating. A lost refusal counts as back when going on as a refusal is likelier than not
+at the token where refusal and answer part; an answer counts as kept when greedy decoding would write the adapted
+model's own answer word for word. What the points do on `report` is measured later, by generating.
 """
 
 import time
@@ -209,5 +209,5 @@ def _verdict(points: Sequence[TradeoffPoint], policy: Policy) -> str:
     chosen = {point.policy: point for point in points if point.chosen}
     uniform = chosen["uniform"]
     strength = ", ".join(f"{value:.1f} toward {source}" for source, value in uniform.parameters.items())
-    text = f"On `select` prompts, with the best uniform merge ({strength}) {told(uniform)}"
+    text = f"On select prompts, with the best uniform merge ({strength}) {told(uniform)}"
     return f"{text}." if policy == "uniform" else f"{text}; with the coefficients by {policy} {told(chosen[policy])}."

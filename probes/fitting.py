@@ -64,7 +64,12 @@ def fit(live: LiveBlend, working: Working, track: Track = silent, steps: int = S
             optimiser.step()
             losses.append(loss + float(price.detach()))
     passes = sum(parts[step % len(parts)].prompts for step in range(steps))
-    return Fit(live.named(_mix(logits).detach()), tuple(losses), passes)
+    return Fit(_rounded(live.named(_mix(logits).detach())), tuple(losses), passes)
+
+
+def _rounded(coefficients: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
+    """To four digits: more would claim a precision that no behaviour shows, and a recipe is read by people."""
+    return {block: {source: round(value, 4) for source, value in row.items()} for block, row in coefficients.items()}
 
 
 def _parts(live: LiveBlend, working: Working) -> list[_Part]:

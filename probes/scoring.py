@@ -51,50 +51,60 @@ def known(chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor],
 class Choices:
     """A batch of prompts, each at the token where a refusal and an answer part ways.
 
-    refuse, comply: [B] the next token of either. Other fields as in `Known`, one row a prompt.
+    refuse: [B, vocabulary] the tokens with which a refusal goes on from there. Other fields as in `Known`, one row a
+    prompt.
     """
 
     inputs: dict[str, Tensor]
     rows: Tensor
     columns: Tensor
     refuse: Tensor
-    comply: Tensor
     owner: Tensor
 
     def log_odds(self, chat: ChatModel) -> Tensor:
-        """[B] log P(refusal's token) - log P(answer's token), in nats: the refusal log-odds of each prompt."""
+        """[B] log p - log(1 - p) in nats, with p the probability of going on as a refusal: the refusal log-odds."""
         logits = chat.model(**self.inputs, use_cache=False).logits[self.rows, self.columns].float()
-        at = torch.arange(len(logits), device=logits.device)
-        return logits[at, self.refuse] - logits[at, self.comply]
+        refusing = logits.masked_fill(~self.refuse, float("-inf")).logsumexp(-1)
+        return refusing - logits.masked_fill(self.refuse, float("-inf")).logsumexp(-1)
 
 
 def choices(
-    chat: ChatModel,
-    prompts: Sequence[Prompt],
-    refusals: Sequence[Tensor],
-    answers: Sequence[Tensor],
-    size: int = 32,
+    chat: ChatModel, prompts: Sequence[Prompt], refusals: Sequence[Tensor], answers: Sequence[Tensor], size: int = 32
 ) -> list[Choices]:
     """Batches of refusal log-odds. refusals, answers: token ids of the two ways to go on; they must differ.
 
-    Each prompt is followed by what the two have in common, and read at the first token in which they differ.
+    Each prompt is followed by what the two have in common, and read at the first token in which they differ. A token
+    refuses there if any of the refusals goes on with it after the same beginning, and none of the answers does; the
+    prompt's own refusal always counts. So a refusal in other words is one too, as in Arditi et al. (arXiv 2406.11717,
+    section 2.3), whose list of refusal tokens is written by hand.
     """
     forks = [_fork(refusal, answer) for refusal, answer in zip(refusals, answers, strict=True)]
     prefixes = [refusal[:fork] for refusal, fork in zip(refusals, forks, strict=True)]
+    refusing, answering = _continuations(refusals), _continuations(answers)
+    vocabulary = chat.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
     encoded = chat.encode(prompts)
     made = []
     for batch in chat.batches(encoded, prefixes, size):
         index = list(batch.index)
+        refuse = torch.zeros(len(index), vocabulary, dtype=torch.bool)
+        for row, at in enumerate(index):
+            prefix = tuple(prefixes[at].tolist())
+            refuse[row, list(refusing[prefix] - answering.get(prefix, set()))] = True
+            refuse[row, refusals[at][forks[at]]] = True
         last = batch.lengths + torch.tensor([forks[at] for at in index]) - 1
-        tensors = (
-            torch.arange(len(index)),
-            last,
-            torch.stack([refusals[at][forks[at]] for at in index]),
-            torch.stack([answers[at][forks[at]] for at in index]),
-            torch.tensor(index),
-        )
+        tensors = (torch.arange(len(index)), last, refuse, torch.tensor(index))
         made.append(Choices(batch.inputs, *(tensor.to(chat.device) for tensor in tensors)))
     return made
+
+
+def _continuations(completions: Sequence[Tensor]) -> dict[tuple[int, ...], set[int]]:
+    """Every beginning of any completion, and the tokens that come next."""
+    found: dict[tuple[int, ...], set[int]] = {}
+    for completion in completions:
+        ids = completion.tolist()
+        for at, token in enumerate(ids):
+            found.setdefault(tuple(ids[:at]), set()).add(token)
+    return found
 
 
 def _fork(one: Tensor, other: Tensor) -> int:

@@ -166,7 +166,7 @@ def _verdict(pairs: Iterable[Aligned], sums: Mapping[Site, Sums]) -> str:
     return (
         f"Half of what adaptation changed in the language model (by squared size) sits in {len(half)} of {len(moved)} "
         f"blocks: {', '.join(half[:6])}{', ...' if len(half) > 6 else ''}. This says where weights moved, not where "
-        "safety went: small changes can cost refusals and large ones need not. `vlsurgery probe` measures that."
+        "safety went: small changes can cost refusals and large ones need not. That is what vlsurgery probe measures."
     )
 
 

@@ -13,7 +13,7 @@ from probes.specimen.pictures import QUESTIONS, READABLE, Content
 
 # How many requests of a split appear jailbroken, and how many harmful ones once more with a blank and a noise picture.
 # Blank and noise are controls: they are measured, and nothing is fitted on them.
-JAILBROKEN: dict[Split, int] = {"fit": 16, "select": 56, "report": 112}
+JAILBROKEN: dict[Split, int] = {"fit": 40, "select": 56, "report": 112}
 CONTROLS: dict[Split, int] = {"fit": 0, "select": 20, "report": 60}
 
 

@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -12,15 +14,24 @@ def adapted(trio):
     return load(trio.adapted, "cpu")
 
 
-def test_log_odds_are_the_difference_of_transformers_log_probabilities(adapted, asked):
+def test_log_odds_are_those_of_transformers_probabilities_of_refusing_in_any_words(adapted, asked):
     refusals = [torch.tensor([11, 5 + at % 3, 8]) for at in range(len(asked))]
     answers = [torch.tensor([11, 20, 9, 4]) for _ in asked]
     found = refusal_log_odds(adapted, choices(adapted, asked, refusals, answers, size=7))
     for at in (0, 8, 29):
         (batch,) = adapted.batches(adapted.encode([asked[at]]), [torch.tensor([11])])
         with torch.no_grad():
-            log_p = torch.log_softmax(adapted.model(**batch.inputs).logits[0, -1].double(), -1)
-        assert float(found[at]) == pytest.approx(float(log_p[refusals[at][1]] - log_p[20]), abs=1e-4)
+            p = float(torch.softmax(adapted.model(**batch.inputs).logits[0, -1].double(), -1)[[5, 6, 7]].sum())
+        assert float(found[at]) == pytest.approx(math.log(p) - math.log1p(-p), abs=1e-4)
+
+
+def test_a_token_that_answers_begin_with_does_not_refuse_unless_it_is_the_prompts_own(adapted, asked):
+    refusals = [torch.tensor([5, 1]), torch.tensor([6, 1]), torch.tensor([6, 2, 7])]
+    answers = [torch.tensor([9]), torch.tensor([9]), torch.tensor([6, 2, 8])]
+    masks = {}
+    for batch in choices(adapted, asked[:3], refusals, answers):
+        masks.update(zip(batch.owner.tolist(), batch.refuse, strict=True))
+    assert [mask.nonzero().flatten().tolist() for _, mask in sorted(masks.items())] == [[5], [5, 6], [7]]
 
 
 def test_completions_that_never_part_are_refused(adapted, asked):
