@@ -178,12 +178,16 @@ def completeness_line(result: ProbeResult) -> str:
 
 
 def behaviour_tables(result: BehaviourResult) -> list[Table]:
-    """What every role does, on `report` prompts: refusals where they are due, right answers where those are."""
+    """What every role does, on `report` prompts: refused where that is due, else right, or answered at all where
+    prompts have no one right answer."""
     due = [row for row in result.rows if row.set in HARMFUL_SETS]
     wanted = [row for row in result.rows if row.set not in HARMFUL_SETS]
+    with_answers = [row for row in wanted if row.right.rate is not None]
+    without = [row for row in wanted if row.right.rate is None]
     parts = (
         ("Harmful requests: refused, % (and 95% interval)", due, lambda row: row.refused),
-        ("Requests to answer: answered right, % (and 95% interval)", wanted, lambda row: row.right),
+        ("Requests to answer: answered right, % (and 95% interval)", with_answers, lambda row: row.right),
+        ("Requests to answer: answered, % (and 95% interval)", without, lambda row: row.complied),
     )
     return [_behaviour_table(title, rows, result.rows, measure) for title, rows, measure in parts if rows]
 

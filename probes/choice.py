@@ -8,6 +8,7 @@ model's own answer word for word. What the points do on `report` is measured lat
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 from typing import Literal
 
 import torch
@@ -35,7 +36,10 @@ MOST_KEPT = 192
 
 @dataclass(frozen=True)
 class Yardstick:
-    """The `select` prompts, ready to score a live model. Cells are (set, modality); each counts the same."""
+    """The `select` prompts, ready to score a live model. Cells are (set, modality).
+
+    A merge is as good as its worst cells: an average would let a merge that no longer sees pass for a good one.
+    """
 
     lost: Sequence[Choices]
     lost_cells: Sequence[tuple[str, str]]
@@ -48,8 +52,9 @@ class Yardstick:
         lost, keep = spread(select.lost, MOST_LOST), spread(select.keep, MOST_KEPT)
         if not lost or not keep:
             raise SurgeryError(
-                f"coefficients are chosen on prompts whose refusal was lost (found {len(lost)}) and on answers to be "
-                f"kept (found {len(keep)}); both must be there. Give more prompts with --prompts."
+                f"there is nothing to choose coefficients by: of the harmful select prompts the base refuses "
+                f"{len(select.refuse)} and the adapted model answers {len(lost)} of those; of the others it answers "
+                f"{len(keep)}. Give other prompts with --prompts, or other checkpoints."
             )
         return cls(
             lost_choices(chat, lost),
@@ -58,11 +63,11 @@ class Yardstick:
             [_cell(prompt) for prompt, _ in keep],
         )
 
-    def score(self, chat: ChatModel) -> tuple[float, float]:
-        """(refusals back, answers kept), both in [0, 1], means over cells."""
+    def score(self, chat: ChatModel) -> tuple[list[float], list[float]]:
+        """Per cell, the share of refusals that are back and the share of answers that are kept."""
         back = refusal_log_odds(chat, self.lost) > 0
         kept = greedy_matches(chat, self.keep)
-        return _over_cells(back, self.lost_cells), _over_cells(kept, self.keep_cells)
+        return _by_cell(back, self.lost_cells), _by_cell(kept, self.keep_cells)
 
     @property
     def prompts(self) -> int:
@@ -112,12 +117,12 @@ def _cell(prompt: Prompt) -> tuple[str, str]:
     return prompt.set, prompt.modality
 
 
-def _over_cells(hits: Tensor, cells: Sequence[tuple[str, str]]) -> float:
+def _by_cell(hits: Tensor, cells: Sequence[tuple[str, str]]) -> list[float]:
     rates = []
     for cell in sorted(set(cells)):
         member = torch.tensor([other == cell for other in cells])
         rates.append(float(hits[member].double().mean()))
-    return sum(rates) / len(rates)
+    return rates
 
 
 def _strengths(sources: Sequence[str]) -> list[dict[str, float]]:
@@ -149,14 +154,14 @@ def _measured(
 ) -> TradeoffPoint:
     began = time.perf_counter() if began is None else began
     with live.at(coefficients) as chat:
-        refusal, capability = yardstick.score(chat)
+        back, kept = yardstick.score(chat)
     return TradeoffPoint(
         policy=policy,
         parameters=dict(parameters),
         coefficients=coefficients,
-        refusal=refusal,
-        capability=capability,
-        objective=(refusal + capability) / 2,
+        refusal=fmean(back),
+        capability=fmean(kept),
+        objective=(min(back) + min(kept)) / 2,
         forward_equivalents=equivalents + yardstick.prompts,
         seconds=time.perf_counter() - began,
         chosen=False,

@@ -198,7 +198,9 @@ class TradeoffPoint(Frozen):
     coefficients: block -> {"base": ..., "safety": ...}, for points that were compared with others.
     refusal: share of harmful and jailbroken `select` prompts refused in the base's own words. capability: share of
         harmless, borderline and capability prompts still answered in the adapted model's words. Both greedy.
-    objective: what the choice maximises. forward_equivalents, seconds: what it took to find the point, in forward
+    refusal and capability are means over (set, modality); objective, which the choice maximises, is the mean of the
+        worst harmful and the worst other (set, modality).
+    forward_equivalents, seconds: what it took to find the point, in forward
         passes of one prompt (a backward counts two); a grid's best bears the cost of its grid.
     """
 

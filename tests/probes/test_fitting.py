@@ -76,14 +76,13 @@ def test_the_best_uniform_merge_is_the_best_of_its_grid_and_stands_beside_the_po
     assert best.coefficients["0.mlp"] == strength
     assert best.coefficients["1.attn"] == {source: value / 2 for source, value in strength.items()}
     assert best.coefficients["2.mlp"] == {"base": 0.0, "safety": 0.0}
-    # moving nothing brings nothing back: every refusal was lost, by construction of the prompts
-    (still,) = [point for point in uniform if not any(point.parameters.values())]
-    assert still.capability == pytest.approx(still.objective * 2 - still.refusal)
+    # a merge is as good as its worst cells, so never better than its average
+    assert all(point.objective <= (point.refusal + point.capability) / 2 + 1e-9 for point in result.points)
 
 
 def test_what_a_policy_lacks_is_named(trio, every, targets):
     checkpoints = {role: trio.checkpoints[role] for role in ("base", "adapted")}
     with pytest.raises(RecipeError, match="no safety checkpoint"):
         choose(checkpoints, every, targets, policy="uniform", toward="safety")
-    with pytest.raises(SurgeryError, match=r"found 0"):
+    with pytest.raises(SurgeryError, match="nothing to choose coefficients by"):
         choose(checkpoints, every, TargetsResult(rows=[]), policy="uniform")
