@@ -187,7 +187,7 @@ def recipe_of(roles: dict[str, Path]) -> Recipe:
 
 
 SLOW = """
-import sys, time
+import signal, sys, time
 from surgery.checkpoint import LazyTensor
 read = LazyTensor.read_into
 count = 0
@@ -200,6 +200,7 @@ def slow(self, buffer, start=0):
     return read(self, buffer, start)
 LazyTensor.read_into = slow
 from cli.main import run
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the background passes on that it ignores it
 run()
 """
 
