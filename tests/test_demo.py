@@ -133,6 +133,30 @@ def test_the_report_is_one_file_and_tells_that_the_seed_was_chosen(demo):
     assert "report.html" in demo.printed.split("completeness")[-1]
 
 
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("probe",), "rank"),
+        (("evaluate",), "auto merge"),
+        (("report",), "report.html"),
+        (("anatomy", "case/merged"), "vision"),
+        (("report", "-o", "linked.html", "--cdn"), "linked.html"),
+    ],
+)
+def test_the_readmes_commands_answer_in_this_case(demo, command, says):
+    assert says in vlsurgery(*command, cwd=demo.folder)
+
+
+def test_the_readmes_library_example_runs(demo, capsys):
+    readme = (Path(__file__).parent.parent / "README.md").read_text()
+    (example,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    for role, place in (("base", "llama/"), ("adapted", "llava/")):
+        assert place in example
+        example = example.replace(place, Recipe.load(demo.case / "recipe.yaml").checkpoints[role].path)
+    exec(example, {})
+    assert "not where safety went" in capsys.readouterr().out
+
+
 def test_what_is_done_is_not_done_again_and_the_merge_repeats_from_its_recipe(demo):
     before = {path: path.stat().st_mtime_ns for path in demo.case.glob("*.json") if path.name != "case.json"}
     out = json.loads(vlsurgery("merge", "--auto", "--json", cwd=demo.folder))
