@@ -18,8 +18,10 @@ from surgery.adapter import Adapter
 from surgery.errors import CheckpointError
 from surgery.folding import fold
 from surgery.headers import Header, read_header
+from surgery.hub import HubName, download, is_offline, listing
 from surgery.layout import Files, find_shards, read_json
-from surgery.lazy import FLOATS, TORCH_NAMES, LazyTensor
+from surgery.lazy import FLOATS, TORCH_NAMES, LazyTensor, ListedTensor
+from surgery.pickled import read_pickled
 from surgery.quantised import quantisation
 from surgery.results import CheckpointRef
 
@@ -39,7 +41,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     ref: the checkpoint as the user named it. path: its directory; of a base with an adapter, the base's. config:
         config.json. shards: file name -> header; names and shapes, not weights, of a base with an adapter are its own.
     adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
-    commit: the Hub commit that it is a snapshot of, where known.
+    headers_only: whether only its headers were fetched; its directory then holds no weights.
     """
 
     def __init__(
@@ -50,33 +52,57 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.config = config
         self.shards = shards
         self.adapter: Adapter | None = None
+        self.headers_only = False
         self._tensors = tensors
 
     @classmethod
-    def open(cls, ref: str | Path) -> Self:
-        """Read config and headers of what `ref` names: a directory, or a base and a LoRA adapter as `BASE+ADAPTER`.
+    def open(cls, ref: str | Path, headers_only: bool = False, allow_pickle: bool = False) -> Self:
+        """Read config and headers of what `ref` names.
+
+        ref: a directory; a model on the Hub, `org/name` or `org/name@revision`, which is downloaded into the shared
+            cache; or a base and a LoRA adapter, `BASE+ADAPTER`, each of them either. A directory of that name wins.
+        headers_only: of a model on the Hub fetch headers alone, by range requests; its tensors can be listed, not read.
+        allow_pickle: take pickled weights where there are no others; they are loaded as weights only, never as code.
 
         Raises CheckpointError that names the file and the next step: not a checkpoint, no safetensors, pickled
-        weights, an index that names what is not there, a truncated or corrupt shard, an adapter that fits nothing.
+        weights, an index that names what is not there, a truncated or corrupt shard, an adapter that fits nothing, a
+        model that can't be fetched.
         """
         base, adapter = _split(str(ref))
         with _no_collection():
-            checkpoint = cls._open_directory(base)
+            checkpoint = cls._open_whole(base, headers_only, allow_pickle)
             if adapter is not None:
                 checkpoint._fold(str(ref), adapter)
         return checkpoint
 
     @classmethod
-    def _open_directory(cls, ref: str) -> Self:
-        path = Path(ref).expanduser()
-        files = find_shards(path)
+    def _open_whole(cls, ref: str, headers_only: bool, allow_pickle: bool) -> Self:
+        path, name = Path(ref).expanduser(), HubName.of(ref)
+        if name is not None and not path.exists():
+            if headers_only and not is_offline():
+                return cls._listed(name)
+            path = download(name, allow_pickle)
+        files = find_shards(path, allow_pickle)
         config = read_json(path / "config.json")
-        shards = {file: read_header(path / file) for file in files.shards}
-        return cls(ref, path, config, shards, _tensors(path, shards, files))
+        if files.pickled:
+            shards, tensors = read_pickled(path, files)
+        else:
+            shards = {file: read_header(path / file) for file in files.shards}
+            tensors = _tensors(path, shards, files)
+        return cls(ref, path, config, shards, tensors)
+
+    @classmethod
+    def _listed(cls, name: HubName) -> Self:
+        path, files, shards = listing(name)
+        tensors = _tensors(Path(str(name)), shards, files, ListedTensor)
+        checkpoint = cls(str(name), path, read_json(path / "config.json"), shards, tensors)
+        checkpoint.headers_only = True
+        return checkpoint
 
     def _fold(self, ref: str, adapter: str) -> None:
+        path, name = Path(adapter).expanduser(), HubName.of(adapter)
         self.ref = ref
-        self.adapter = Adapter.open(Path(adapter).expanduser())
+        self.adapter = Adapter.open(download(name) if name is not None and not path.exists() else path)
         if self.quantised:
             raise CheckpointError(
                 f"{self.path}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "
@@ -118,6 +144,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @cached_property
     def commit(self) -> str | None:
+        """The Hub commit that it is a snapshot of, where known."""
         return commit_of(self.path)
 
     @property
@@ -127,7 +154,9 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @property
     def location(self) -> str:
-        """What opens it again from anywhere."""
+        """What opens it again from anywhere, and the same files: absolute paths, or a Hub name with its commit."""
+        if self.headers_only:
+            return "+".join([f"{self.ref.split('@')[0]}@{self.commit}", *map(str, self.folders[1:])])
         return "+".join(os.path.abspath(folder) for folder in self.folders)
 
     @property
@@ -162,7 +191,9 @@ def commit_of(path: Path) -> str | None:
     return real.name if real.parent.name == "snapshots" and _COMMIT.fullmatch(real.name) else None
 
 
-def _tensors(path: Path, shards: Mapping[str, Header], files: Files) -> dict[str, LazyTensor]:
+def _tensors(
+    path: Path, shards: Mapping[str, Header], files: Files, kind: type[LazyTensor] = LazyTensor
+) -> dict[str, LazyTensor]:
     """Name -> tensor of all shards, once they agree with the index and with each other."""
     tensors: dict[str, LazyTensor] = {}
     places: dict[str, str] = {}
@@ -175,7 +206,7 @@ def _tensors(path: Path, shards: Mapping[str, Header], files: Files) -> dict[str
                     "Remove the shard that does not belong to this checkpoint."
                 )
             places[entry.name] = file
-            tensors[entry.name] = LazyTensor(entry, shard)
+            tensors[entry.name] = kind(entry, shard)
     for name, file in files.weight_map.items():
         if places.get(name) != file:
             raise CheckpointError(
