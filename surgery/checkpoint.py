@@ -180,8 +180,9 @@ class Checkpoint(Mapping[str, LazyTensor]):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             found += [Path(folder) / name for name in sorted(files) if not name.endswith(WEIGHT_ENDINGS)]
         for file in found:
-            if not file.exists():
-                raise CheckpointError(f"{file}: a link to nothing. Download the checkpoint again.")
+            if not file.is_file():
+                fault = "not a plain file. Remove it." if file.exists() else "a link to nothing. Download it again."
+                raise CheckpointError(f"{file}: {fault}")
         return found
 
 
