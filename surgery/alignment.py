@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 # Entries read of each tensor at a time: small enough for any memory, large enough that reading is sequential.
 CHUNK: Final = 1 << 22
 
+# Sites whose matrix some layouts store the other way round.
+ROUTERS: Final = ("mlp.router", "vision_router")
+
 EMBED: Final = Site("text", None, "embed")
 HEAD: Final = Site("text", None, "head")
 
@@ -197,7 +200,8 @@ class _Matcher:
     def _tie_head(self, role: str) -> None:
         """In a model that ties them, the head is the embedding; a head in its file is stale."""
         sites, checkpoint = self.roles[role], self.checkpoints[role]
-        if not ties_head(checkpoint, sites):
+        embed, head = (sites[site].name if site in sites else None for site in (EMBED, HEAD))
+        if not ties_head(checkpoint, embed, head):
             return
         stale = sites.pop(HEAD, None)
         if stale is not None:
@@ -219,15 +223,17 @@ class _Matcher:
         strange = next((role for role, part in parts.items() if not self.checkpoints[role][part.name].is_float), None)
         if strange is not None:
             tensor = self.checkpoints[strange][parts[strange].name]
-            return self._apart(site, parts, f"{tensor.dtype_name} values are not weights to compare or combine")
+            self._apart(site, parts, f"{tensor.dtype_name} values are not weights to compare or combine")
+            return None
         if site.tower == "text" and site.component in VOCABULARY:
             return self._vocabulary_pair(site, parts, shapes)
         shape = shapes[self.like]
         for role, other in shapes.items():
-            if other == shape[::-1] and len(shape) == 2 and other != shape:
+            if other == shape[::-1] != shape and site.component in ROUTERS:
                 parts[role] = Part(parts[role].name, parts[role].rows, not parts[role].transposed)
             elif other != shape:
-                return self._differing(site, parts, shapes, role)
+                self._differing(site, parts, shapes, role)
+                return None
         return Aligned(site, shape, parts)
 
     def _apart(self, site: Site, parts: Mapping[str, Part], reason: str) -> None:
@@ -236,12 +242,12 @@ class _Matcher:
     def _differing(self, site: Site, parts: Mapping[str, Part], shapes: Mapping[str, Shape], role: str) -> None:
         """Two shapes at one site: no pair outside of the text stack, and no relatives within it."""
         fault = f"{parts[role].name} is {_by(shapes[role])} in {role}, {_by(shapes[self.like])} in {self.like}"
-        if site.tower != "text":
-            return self._apart(site, parts, f"shapes differ: {fault}")
-        raise AlignmentError(
-            f"{fault} ({site.key}): {role} ({self.checkpoints[role].ref}) is not a relative of "
-            f"{self.like} ({self.checkpoints[self.like].ref}). Check that they are the right checkpoints."
-        )
+        if site.tower == "text":
+            raise AlignmentError(
+                f"{fault} ({site.key}): {role} ({self.checkpoints[role].ref}) is not a relative of "
+                f"{self.like} ({self.checkpoints[self.like].ref}). Check that they are the right checkpoints."
+            )
+        self._apart(site, parts, f"shapes differ: {fault}")
 
     def _vocabulary_pair(self, site: Site, held: Mapping[str, Part], shapes: Mapping[str, Shape]) -> Aligned:
         """The rows that every role has. Adapting a model appends rows (image tokens, padding), so the first

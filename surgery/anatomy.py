@@ -1,7 +1,7 @@
 """What each tensor is: raw names and shapes in, sites out. By structure first, by the tables of `naming` after."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple, get_args
 
 from surgery import naming
@@ -94,6 +94,7 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
         )
         for name, site in sorted(sites.items(), key=lambda item: item[1].order)
     ]  # fmt: skip
+    named = {site: name for name, site in sites.items()}
     dtypes = Counter(tensor.dtype_name for tensor in checkpoint.values())
     return AnatomyResult(
         checkpoints={"checkpoint": checkpoint.ref_model},
@@ -103,18 +104,22 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
         parameters=sum(tensor.numel for tensor in checkpoint.values()),
         bytes=sum(tensor.nbytes for tensor in checkpoint.values()),
         dtypes=dict(dtypes),
-        tied=ties_head(checkpoint, sites.values()),
+        tied=ties_head(checkpoint, named.get(Site("text", None, "embed")), named.get(Site("text", None, "head"))),
         quantised=checkpoint.quantised,
     )
 
 
-def ties_head(checkpoint: Checkpoint, sites: Iterable[Site]) -> bool:
+def ties_head(checkpoint: Checkpoint, embed: str | None, head: str | None) -> bool:
     """Whether the head is the embedding: the config's top level decides. Where it is silent, a head in the file is
-    used, and a file without one can only mean that it is tied."""
+    used, and a file without one can only mean that it is tied. A bare text model, whose embedding lies at the top, has
+    no head to tie, whatever its config says.
+
+    embed, head: the names of their tensors, None where the file has none.
+    """
+    if head is None and embed is not None and not parent(embed):
+        return False
     stated = checkpoint.config.get("tie_word_embeddings")
-    if isinstance(stated, bool):
-        return stated
-    return all(site.component != "head" for site in sites if site.tower == "text")
+    return stated if isinstance(stated, bool) else head is None
 
 
 def _tower(tower: Tower, checkpoint: Checkpoint, sites: Mapping[str, Site]) -> TowerAnatomy:
@@ -134,11 +139,7 @@ def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site
     outside = {
         name: shape for name, shape in shapes.items() if name not in sites and naming.tower_of(name.split(".")) is None
     }
-    tables = {
-        naming.split_leaf(name)[0]: _table_component(name, stack)
-        for name, shape in outside.items()
-        if stack.is_table(name, shape)
-    }
+    tables = _tables(outside, stack)
     norms = _final_norms(outside, stack)
     for name in outside:
         module, ending = naming.split_leaf(name)
@@ -184,11 +185,26 @@ def _components(suffixes: Collection[str]) -> dict[str, str]:
 def _inserted(layers: Mapping[int, Mapping[str, str]]) -> set[int]:
     """The layers that attend to pictures in place of the text, among layers that attend to the text (Llama 3.2
     Vision): no language model has them, so the base's numbers pass them over."""
-    kinds = {
-        number: {component.split(".")[0] for component in members.values()} for number, members in layers.items()
-    }
+    kinds = {number: {component.split(".")[0] for component in members.values()} for number, members in layers.items()}
     crossed = {number for number, kind in kinds.items() if "cross_attn" in kind and "attn" not in kind}
     return crossed if any("attn" in kind for kind in kinds.values()) else set()
+
+
+def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
+    """Module -> component of the tables with a row per token. Where one of them goes by a known name, others of its
+    kind only happen to be as large."""
+    found = {
+        naming.split_leaf(name)[0]: _table_component(name, stack)
+        for name, shape in outside.items()
+        if stack.is_table(name, shape)
+    }
+    words = naming.EMBEDS | naming.HEADS | naming.POSITIONS
+    known = {kind for module, kind in found.items() if module.rpartition(".")[2] in words}
+    return {
+        module: kind
+        for module, kind in found.items()
+        if kind not in known or module.rpartition(".")[2] in words | naming.NEW_ROWS
+    }
 
 
 def _table_component(name: str, stack: TextStack) -> str:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 # Entries of a tensor that are compared: at this many, strangers have cosines of 0 to within .02.
 SAMPLE: Final = 4096
 
+# Of short tensors, several layers are taken together; with fewer entries than this, chance would tell.
+LAYERS: Final = 8
+SHORTEST: Final = 12
+
 # Cosines of the samples, each less its mean. Partners have .9 and more unless a delta is as large as the weights;
 # below STRANGERS two tensors have nothing in common.
 PARTNERS: Final = 0.5
@@ -43,9 +47,15 @@ class Group:
     shapes: Mapping[tuple[int, ...], Shape]
 
     @property
-    def signature(self) -> frozenset[tuple[tuple[int, ...], Shape]]:
+    def signature(self) -> "Signature":
         """Where it stands: in which layers, with which shapes."""
         return frozenset(self.shapes.items())
+
+
+Pairing = tuple[Group, Group]
+Signature = frozenset[tuple[tuple[int, ...], Shape]]
+Place = Callable[[Site, Part], tuple[str, tuple[int, ...]]]
+Tell = Callable[[Sequence[Group], Sequence[Group]], Iterable[Pairing]]
 
 
 @dataclass
@@ -62,7 +72,7 @@ class Correspondence:
     shapes: Mapping[str, Mapping[str, Shape]]
     read: Read
     reasons: dict[tuple[str, Site], str] = field(default_factory=dict)
-    _samples: dict[tuple[str, str, str], "Tensor | None"] = field(default_factory=dict)
+    _samples: dict[tuple[str, str, str], "Tensor"] = field(default_factory=dict)
 
     def settle(self) -> None:
         """Give every tensor of `other` that has a partner in `like` the partner's site, in place.
@@ -78,25 +88,73 @@ class Correspondence:
             if kin is not None and kin >= RELATIVES and cosine is not None and cosine < STRANGERS:
                 self._part_ways(site, cosine)
         for of_text in (True, False):
-            for grouping in (pattern, lambda name: (name, ())):
-                self._match(of_text, grouping, kin)
+            self._match(of_text, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
+            self._match(of_text, _single, self._by_values)
+        self._check_told()
 
-    def similarity(self, mine: Site, theirs: Site) -> float | None:
-        """Cosine of the centred samples of two sites' tensors, in [-1, 1]; None where one is constant or too short."""
-        first, second = self._sample(self.like, mine), self._sample(self.other, theirs)
-        if first is None or second is None or first.shape != second.shape:
+    def _match(self, of_text: bool, place: "Place", tell: "Tell") -> None:
+        """Pair what is left, pattern by pattern, among those that stand in the same layers with the same shapes."""
+        mine, theirs = (self._by_signature(role, of_text, place) for role in (self.like, self.other))
+        for signature in [signature for signature in mine if signature in theirs]:
+            for first, second in tell(mine[signature], theirs[signature]):
+                for number, site in first.members.items():
+                    self.roles[self.other][site] = self.roles[self.other].pop(second.members[number])
+
+    def _told(self, mine: Sequence[Group], theirs: Sequence[Group], kin: float | None) -> list[Pairing]:
+        """The pairs among patterns that stand alike: by values; by the ends of their names, or because they alone are
+        left, where values don't object; in the order of their numbers."""
+        pairs = self._by_values(mine, theirs)
+
+        def left() -> tuple[list[Group], list[Group]]:
+            taken = {id(group) for pair in pairs for group in pair}
+            return [g for g in mine if id(g) not in taken], [g for g in theirs if id(g) not in taken]
+
+        def agree(first: Group, second: Group) -> bool:
+            # Constants (fresh norms) say nothing; strangers say no, unless the whole checkpoint is one.
+            cosine = self._alike(first, second)
+            return cosine is None or cosine >= STRANGERS or kin is None or kin < RELATIVES
+
+        for words in (2, 1):
+            pairs += [pair for pair in _by_ends(*left(), words) if agree(*pair)]
+        first, second = left()
+        if len(first) == len(second) == 1:
+            return [*pairs, (first[0], second[0])] if agree(first[0], second[0]) else pairs
+        return [*pairs, *(pair for pair in _in_number_order(first, second) if agree(*pair))]
+
+    def _check_told(self) -> None:
+        """Refuse text stacks in which as many patterns are left on either side, alike in all that can be seen."""
+        mine, theirs = (self._by_signature(role, True, _repeated) for role in (self.like, self.other))
+        for signature in [signature for signature in mine if signature in theirs]:
+            first, second = mine[signature], theirs[signature]
+            if len(first) == len(second) and all(self._alike(a, b) is None for a in first for b in second):
+                ours, others = (", ".join(sorted(group.pattern for group in side)) for side in (first, second))
+                raise AlignmentError(
+                    f"{ours} of {self.like} and {others} of {self.other} have the same shapes in the same layers, and "
+                    "neither names nor values tell which is which. Name them as the other checkpoint does"
+                )
+
+    def similarity(self, mine: Sequence[Site], theirs: Sequence[Site]) -> float | None:
+        """Cosine of samples of two rows of tensors, each tensor less its mean, in [-1, 1]; None where one is constant,
+        or where there is too little to compare."""
+        import torch
+
+        pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for first, second in zip(mine, theirs, strict=True):
+            pieces.append((self._sample(self.like, first), self._sample(self.other, second)))
+            if sum(len(piece[0]) for piece in pieces) >= SAMPLE or len(pieces) >= LAYERS:
+                break
+        ours, others = (torch.cat(side) for side in zip(*pieces, strict=True))
+        norm = float(ours.norm() * others.norm())
+        if len(ours) != len(others) or len(ours) < SHORTEST or not math.isfinite(norm) or norm == 0:
             return None
-        return float(first @ second)
+        return float(ours @ others) / norm
 
-    def _sample(self, role: str, site: Site) -> "Tensor | None":
+    def _sample(self, role: str, site: Site) -> "Tensor":
         part = self.roles[role][site]
         key = (role, part.name, str(part.rows))
         if key not in self._samples:
-            size = min(SAMPLE, math.prod(part.shape(self.shapes[role][part.name])))
-            vector = self.read(role, part, size).double()
-            vector = vector - vector.mean()
-            norm = float(vector.norm())
-            self._samples[key] = vector / norm if size >= 8 and math.isfinite(norm) and norm > 0 else None
+            vector = self.read(role, part, min(SAMPLE, math.prod(self._shape(role, site)))).double()
+            self._samples[key] = vector - vector.mean()
         return self._samples[key]
 
     def _left(self, role: str) -> list[Site]:
@@ -118,7 +176,7 @@ class Correspondence:
         for site, (mine, theirs) in tails.items():
             if mine != theirs or (site.tower != "text" and site.tower in mixed):
                 seen.setdefault((site.tower, mine, theirs), site)
-        return {site: self.similarity(site, site) for site in seen.values() if self._same_shape(site, site)}
+        return {site: self.similarity([site], [site]) for site in seen.values() if self._same_shape(site, site)}
 
     def _tail(self, role: str, site: Site) -> str:
         """The end of a tensor's name, without numbers and without what prefixes add."""
@@ -132,7 +190,7 @@ class Correspondence:
         """How alike the pairs are that names tell; None where there are none to compare."""
         shared = [site for site in self.roles[self.like] if site in self.roles[self.other] and self._is_matrix(site)]
         picked = shared[:: max(1, len(shared) // 16)]
-        found = [cosine for site in picked if (cosine := self.similarity(site, site)) is not None]
+        found = [cosine for site in picked if (cosine := self.similarity([site], [site])) is not None]
         return median(found) if found else None
 
     def _is_matrix(self, site: Site) -> bool:
@@ -151,75 +209,27 @@ class Correspondence:
                 self.reasons[self.like, site] = f"{self.other} " + reason.format(part.name)
                 self.reasons[self.other, moved] = f"{self.like} " + reason.format(self.roles[self.like][site].name)
 
-    def _match(self, of_text: bool, grouping: Callable[[str], tuple[str, tuple[int, ...]]], kin: float | None) -> None:
-        """Pair what is left, pattern by pattern, among those that stand in the same layers with the same shapes."""
-        mine = self._by_signature(self.like, of_text, grouping)
-        theirs = self._by_signature(self.other, of_text, grouping)
-        for signature in [signature for signature in mine if signature in theirs]:
-            for first, second in self._told(mine[signature], theirs[signature], kin, of_text):
-                for number, site in first.members.items():
-                    self.roles[self.other][site] = self.roles[self.other].pop(second.members[number])
-
-    def _by_signature(
-        self, role: str, of_text: bool, grouping: Callable[[str], tuple[str, tuple[int, ...]]]
-    ) -> dict[frozenset[tuple[tuple[int, ...], Shape]], list[Group]]:
+    def _by_signature(self, role: str, of_text: bool, place: "Place") -> "dict[Signature, list[Group]]":
         members: dict[str, dict[tuple[int, ...], Site]] = {}
         for site in self._left(role):
             if (site.tower == "text") == of_text:
-                name, numbers = self._place(role, site, grouping)
+                name, numbers = place(site, self.roles[role][site])
                 members.setdefault(name, {})[numbers] = site
-        found: dict[frozenset[tuple[tuple[int, ...], Shape]], list[Group]] = {}
+        found: dict[Signature, list[Group]] = {}
         for name, sites in members.items():
-            shapes = {number: self._shape(role, site) for number, site in sites.items()}
-            group = Group(name, sites, shapes)
+            group = Group(name, sites, {number: self._shape(role, site) for number, site in sites.items()})
             found.setdefault(group.signature, []).append(group)
         return found
-
-    def _place(
-        self, role: str, site: Site, grouping: Callable[[str], tuple[str, tuple[int, ...]]]
-    ) -> tuple[str, tuple[int, ...]]:
-        """A site's pattern and numbers; in the text stack the layer is the base's, whatever the file's number is."""
-        name = self.roles[role][site].name
-        if site.tower != "text" or site.layer is None:
-            return grouping(f"{name}#{site.component}" if self.roles[role][site].rows else name)
-        word, numbers = grouping(site.component.removeprefix("raw:"))
-        return word, (site.layer, *numbers)
 
     def _shape(self, role: str, site: Site) -> Shape:
         part = self.roles[role][site]
         return part.shape(self.shapes[role][part.name])
 
-    def _told(
-        self, mine: Sequence[Group], theirs: Sequence[Group], kin: float | None, of_text: bool
-    ) -> Iterable[tuple[Group, Group]]:
-        """The pairs among patterns that stand alike: by values; the one that is left over on both sides; in the
-        order of their numbers."""
-        pairs = self._by_values(mine, theirs)
-        taken = {id(group) for pair in pairs for group in pair}
-        mine = [group for group in mine if id(group) not in taken]
-        theirs = [group for group in theirs if id(group) not in taken]
-        if len(mine) == len(theirs) == 1:
-            cosine = self._alike(mine[0], theirs[0])
-            # Constants (fresh norms) say nothing; strangers say no, unless the whole checkpoint is one.
-            if cosine is None or cosine >= STRANGERS or kin is None or kin < RELATIVES:
-                return [*pairs, (mine[0], theirs[0])]
-        elif mine and theirs:
-            numbered = _in_number_order(mine, theirs)
-            if numbered or not of_text:
-                return [*pairs, *numbered]
-            if len(mine) == len(theirs) and all(self._alike(a, b) is None for a in mine for b in theirs):
-                first, second = (", ".join(sorted(group.pattern for group in side)) for side in (mine, theirs))
-                raise AlignmentError(
-                    f"{first} of {self.like} and {second} of {self.other} have the same shapes in the same layers, and "
-                    "neither their names nor their values tell which is which. Rename them as the other checkpoint does"
-                )
-        return pairs
-
     def _alike(self, first: Group, second: Group) -> float | None:
-        number = min(first.members)
-        return self.similarity(first.members[number], second.members[number])
+        numbers = sorted(first.members)
+        return self.similarity([first.members[n] for n in numbers], [second.members[n] for n in numbers])
 
-    def _by_values(self, mine: Sequence[Group], theirs: Sequence[Group]) -> list[tuple[Group, Group]]:
+    def _by_values(self, mine: Sequence[Group], theirs: Sequence[Group]) -> list[Pairing]:
         """Pairs that prefer each other to all others, clearly."""
         table = [[self._alike(first, second) for second in theirs] for first in mine]
         pairs = []
@@ -233,6 +243,30 @@ class Correspondence:
         return pairs
 
 
+def _repeated(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
+    """A site's pattern and numbers; in the text stack the layer is the base's, whatever the file's number is."""
+    if site.tower == "text" and site.layer is not None:
+        word, numbers = pattern(site.component.removeprefix("raw:"))
+        return word, (site.layer, *numbers)
+    return pattern(part.name if part.rows is None else f"{part.name}.{site.component}")
+
+
+def _single(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
+    """Each tensor by itself, for what repeats under names that don't."""
+    return f"{part.name} {site.component}", ()
+
+
+def _by_ends(mine: Sequence[Group], theirs: Sequence[Group], words: int) -> list[Pairing]:
+    """Pairs of patterns that alone, on either side, end in the same `words` words."""
+    sides = []
+    for groups in (mine, theirs):
+        ends: dict[tuple[str, ...], list[Group]] = {}
+        for group in groups:
+            ends.setdefault(tuple(group.pattern.removesuffix(".weight").split(".")[-words:]), []).append(group)
+        sides.append({end: held[0] for end, held in ends.items() if len(held) == 1})
+    return [(group, sides[1][end]) for end, group in sides[0].items() if end in sides[1]]
+
+
 def _best(cosines: Sequence[float | None]) -> tuple[int | None, float, float]:
     """The place of the largest cosine, it, and by how much it leads."""
     ranked = sorted(((cosine, place) for place, cosine in enumerate(cosines) if cosine is not None), reverse=True)
@@ -242,7 +276,7 @@ def _best(cosines: Sequence[float | None]) -> tuple[int | None, float, float]:
     return ranked[0][1], ranked[0][0], ranked[0][0] - max(second, 0.0)
 
 
-def _in_number_order(mine: Sequence[Group], theirs: Sequence[Group]) -> list[tuple[Group, Group]]:
+def _in_number_order(mine: Sequence[Group], theirs: Sequence[Group]) -> list[Pairing]:
     """Patterns that differ by a number alone on both sides ("norm0", "norm1" and "ln.1", "ln.2"): pairs in order."""
     if len(mine) != len(theirs):
         return []

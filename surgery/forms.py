@@ -220,7 +220,12 @@ def _atoms(
 
 
 def _row_pieces(
-    family: _Family, site: Site, name: str, parts: Parts, shapes: Mapping[str, Shape], sizes: tuple[int, int, int] | None
+    family: _Family,
+    site: Site,
+    name: str,
+    parts: Parts,
+    shapes: Mapping[str, Shape],
+    sizes: tuple[int, int, int] | None,
 ) -> list[tuple[str, tuple[slice, ...]]] | None:
     """The pieces of a tensor whose parts lie one under the other, in the order that its name is known for."""
     shape, order = shapes[name], FUSED.get(_word(name))
@@ -255,9 +260,7 @@ def _own_sizes(
     return (query, rest // 2, rest // 2) if rest > 0 and not rest % 2 else None
 
 
-def _expert_atoms(
-    sites: Iterable[Site], parts: Parts, shapes: Mapping[str, Shape]
-) -> list[tuple[str, Part]] | None:
+def _expert_atoms(sites: Iterable[Site], parts: Parts, shapes: Mapping[str, Shape]) -> list[tuple[str, Part]] | None:
     """Gate, up and down of every expert, the vision experts numbered behind those of the text."""
     found: list[tuple[str, Part]] = []
     stacks: dict[str, dict[str, Part]] = {}
@@ -293,7 +296,8 @@ def _is_transposed(stack: Mapping[str, Shape], width: int | None) -> bool | None
         return None
     _, out, inner = stack["down"]
     if "gate_up" in stack:
-        return {(2 * inner, out): False, (inner, 2 * out): True}.get(stack["gate_up"][1:])
+        orientations: dict[Shape, bool] = {(2 * inner, out): False, (inner, 2 * out): True}
+        return orientations.get(stack["gate_up"][1:])
     single = stack.get("up")
     if single is None or single[1:] != (inner, out) or inner == out:
         return None
@@ -315,4 +319,3 @@ def _stack_atoms(word: str, name: str, shape: Shape, turned: bool, first: int) -
             cuts = [(expert, expert + 1), (0, shape[1]), (0, shape[2])]
             cuts[along] = (place * size, (place + 1) * size)
             yield f"expert.{first + expert}.{piece}", Part(name, rows(shape, *cuts), turned)
-
