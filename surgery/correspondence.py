@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from surgery.anatomy import Site
 from surgery.errors import AlignmentError
 from surgery.forms import Part, Parts
-from surgery.naming import pattern
+from surgery.naming import ABBREVIATED, pattern
 from surgery.stack import Shape
 
 if TYPE_CHECKING:
@@ -26,6 +26,9 @@ SAMPLE: Final = 4096
 # Of short tensors, several layers are taken together; with fewer entries than this, chance would tell.
 LAYERS: Final = 8
 SHORTEST: Final = 12
+
+# Towers that a site gets when its name tells none.
+NAMELESS: Final = ("text", "other")
 
 # Cosines of the samples, each less its mean. Partners have .9 and more unless a delta is as large as the weights;
 # below STRANGERS two tensors have nothing in common.
@@ -54,6 +57,7 @@ class Group:
 
 Pairing = tuple[Group, Group]
 Signature = frozenset[tuple[tuple[int, ...], Shape]]
+Where = Callable[[Site], bool]
 Place = Callable[[Site, Part], tuple[str, tuple[int, ...]]]
 Tell = Callable[[Sequence[Group], Sequence[Group]], Iterable[Pairing]]
 
@@ -79,6 +83,7 @@ class Correspondence:
 
         Raises AlignmentError where several tensors of the text stack look alike and nothing tells which is which.
         """
+        self._part_shapes()
         doubted = self._doubted()
         left = {role: self._left(role) for role in (self.like, self.other)}
         if not doubted and not all(left.values()):
@@ -87,18 +92,28 @@ class Correspondence:
         for site, cosine in doubted.items():
             if kin is not None and kin >= RELATIVES and cosine is not None and cosine < STRANGERS:
                 self._part_ways(site, cosine)
-        for of_text in (True, False):
-            self._match(of_text, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
-            self._match(of_text, _single, self._by_values)
+        for in_stack in (_in_stack, _out_of_stack):
+            self._match(in_stack, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
+        for where in (_in_text, _out_of_stack):
+            self._match(where, _single, self._by_values)
         self._check_told()
 
-    def _match(self, of_text: bool, place: "Place", tell: "Tell") -> None:
+    def _match(self, where: "Where", place: "Place", tell: "Tell") -> None:
         """Pair what is left, pattern by pattern, among those that stand in the same layers with the same shapes."""
-        mine, theirs = (self._by_signature(role, of_text, place) for role in (self.like, self.other))
+        mine, theirs = (self._by_signature(role, where, place) for role in (self.like, self.other))
         for signature in [signature for signature in mine if signature in theirs]:
             for first, second in tell(mine[signature], theirs[signature]):
                 for number, site in first.members.items():
-                    self.roles[self.other][site] = self.roles[self.other].pop(second.members[number])
+                    self._join(site, second.members[number])
+
+    def _join(self, mine: Site, theirs: Site) -> None:
+        """Give two tensors one site: that of `like`, unless only the other's name tells a tower."""
+        part = self.roles[self.other].pop(theirs)
+        elsewhere = any(mine in parts for role, parts in self.roles.items() if role != self.like)
+        if mine.tower in NAMELESS and not _in_stack(mine) and theirs.tower not in NAMELESS and not elsewhere:
+            self.roles[self.like][theirs] = self.roles[self.like].pop(mine)
+            mine = theirs
+        self.roles[self.other][mine] = part
 
     def _told(self, mine: Sequence[Group], theirs: Sequence[Group], kin: float | None) -> list[Pairing]:
         """The pairs among patterns that stand alike: by values; by the ends of their names, or because they alone are
@@ -123,7 +138,7 @@ class Correspondence:
 
     def _check_told(self) -> None:
         """Refuse text stacks in which as many patterns are left on either side, alike in all that can be seen."""
-        mine, theirs = (self._by_signature(role, True, _repeated) for role in (self.like, self.other))
+        mine, theirs = (self._by_signature(role, _in_stack, _repeated) for role in (self.like, self.other))
         for signature in [signature for signature in mine if signature in theirs]:
             first, second = mine[signature], theirs[signature]
             if len(first) == len(second) and all(self._alike(a, b) is None for a in first for b in second):
@@ -196,23 +211,35 @@ class Correspondence:
     def _is_matrix(self, site: Site) -> bool:
         return len(self.shapes[self.like][self.roles[self.like][site].name]) > 1 and self._same_shape(site, site)
 
+    def _part_shapes(self) -> None:
+        """Outside of the text stack, tensors of one site but of two shapes only share a name."""
+        for site in [site for site in self.roles[self.like] if site in self.roles[self.other]]:
+            if site.tower != "text" and self._shape(self.like, site) != self._shape(self.other, site):
+                mine, theirs = (" x ".join(map(str, self._shape(role, site))) for role in (self.like, self.other))
+                self._move_away(site, f"shapes differ: {theirs} in {self.other}, {mine} in {self.like}")
+
     def _part_ways(self, doubted: Site, cosine: float) -> None:
         """Take back a pair that names made, in every layer: both go to the tensors that are left."""
         mine, theirs = (self._tail(role, doubted) for role in (self.like, self.other))
         for site in [site for site in self.roles[self.like] if site in self.roles[self.other]]:
             same = site.tower == doubted.tower and site.component == doubted.component
             if same and (self._tail(self.like, site), self._tail(self.other, site)) == (mine, theirs):
-                part = self.roles[self.other].pop(site)
-                moved = site._replace(component=f"raw:{part.name}")
-                self.roles[self.other][moved] = part
-                reason = f"has {{}} in its place, with entries in another order or other ones (cosine {cosine:.2f})"
-                self.reasons[self.like, site] = f"{self.other} " + reason.format(part.name)
-                self.reasons[self.other, moved] = f"{self.like} " + reason.format(self.roles[self.like][site].name)
+                self._move_away(site, f"entries in another order, or other ones (cosine {cosine:.2f})")
 
-    def _by_signature(self, role: str, of_text: bool, place: "Place") -> "dict[Signature, list[Group]]":
+    def _move_away(self, site: Site, reason: str) -> None:
+        """Give the other role's tensor a site of its own, as if nothing were known of it."""
+        part = self.roles[self.other].pop(site)
+        moved = site._replace(component=f"raw:{part.name}")
+        self.roles[self.other][moved] = part
+        self.reasons[self.like, site] = self.reasons[self.other, moved] = (
+            f"{self.roles[self.like][site].name} of {self.like} and {part.name} of {self.other} stand in one place, "
+            f"but they are not the same weight: {reason}"
+        )
+
+    def _by_signature(self, role: str, where: "Where", place: "Place") -> "dict[Signature, list[Group]]":
         members: dict[str, dict[tuple[int, ...], Site]] = {}
         for site in self._left(role):
-            if (site.tower == "text") == of_text:
+            if where(site):
                 name, numbers = place(site, self.roles[role][site])
                 members.setdefault(name, {})[numbers] = site
         found: dict[Signature, list[Group]] = {}
@@ -235,12 +262,30 @@ class Correspondence:
         pairs = []
         for row, first in enumerate(mine):
             place, best, margin = _best(table[row])
-            if place is None or best < PARTNERS or margin < STRANGERS:
+            if place is None or best < _least(first) or margin < STRANGERS:
                 continue
             back, _, margin = _best([line[place] for line in table])
             if back == row and margin >= STRANGERS:
                 pairs.append((first, theirs[place]))
         return pairs
+
+
+def _least(group: Group) -> float:
+    """The cosine from which on chance, among all the tensors that could be partners, is ruled out."""
+    size = sum(math.prod(shape) for shape in group.shapes.values())
+    return PARTNERS if size >= 256 else 0.9 if size >= 64 else 0.98
+
+
+def _in_stack(site: Site) -> bool:
+    return site.tower == "text" and (site.layer is not None or site.own_layer is not None)
+
+
+def _out_of_stack(site: Site) -> bool:
+    return not _in_stack(site)
+
+
+def _in_text(site: Site) -> bool:
+    return site.tower == "text"
 
 
 def _repeated(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
@@ -262,7 +307,8 @@ def _by_ends(mine: Sequence[Group], theirs: Sequence[Group], words: int) -> list
     for groups in (mine, theirs):
         ends: dict[tuple[str, ...], list[Group]] = {}
         for group in groups:
-            ends.setdefault(tuple(group.pattern.removesuffix(".weight").split(".")[-words:]), []).append(group)
+            end = [ABBREVIATED.get(word, word) for word in group.pattern.removesuffix(".weight").split(".")[-words:]]
+            ends.setdefault(tuple(end), []).append(group)
         sides.append({end: held[0] for end, held in ends.items() if len(held) == 1})
     return [(group, sides[1][end]) for end, group in sides[0].items() if end in sides[1]]
 

@@ -7,10 +7,11 @@ v, of gate and up, of each expert. Nothing is copied; a part is a slice of the t
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from surgery.anatomy import Site
-from surgery.naming import FUSED, split_leaf
+from surgery.naming import FUSED, IN_TURNS, split_leaf
 from surgery.results import SliceName
 from surgery.stack import Shape
 
@@ -39,15 +40,23 @@ class Part:
         if self.rows is None and not self.transposed:
             return self.name
         return SliceName(
-            name=self.name, slice=[(part.start, part.stop) for part in self.rows or ()], transposed=self.transposed
+            name=self.name,
+            slice=[
+                (part.start, part.stop) if part.step is None else (part.start, part.stop, part.step)
+                for part in self.rows or ()
+            ],
+            transposed=self.transposed,
         )
 
     def shape(self, whole: Shape) -> Shape:
         """The part's own shape in a tensor of shape `whole`, as the pair sees it: an expert's is a plain matrix."""
-        cut = whole if self.rows is None else tuple(part.stop - part.start for part in self.rows)
-        if self.rows is not None and len(cut) == 3 and cut[0] == 1:
+        cut = whole if self.rows is None else tuple(_extent(part) for part in self.rows)
+        if self._is_one_expert(whole):
             cut = cut[1:]
         return (*cut[:-2], cut[-1], cut[-2]) if self.transposed else cut
+
+    def _is_one_expert(self, whole: Shape) -> bool:
+        return self.rows is not None and len(whole) == 3 and whole[0] > 1 == _extent(self.rows[0])
 
     def box(self, whole: Shape) -> tuple[int, int]:
         """First entry and number of entries, in row-major order, of the smallest run of a tensor of shape `whole`
@@ -71,19 +80,25 @@ class Part:
         else:
             outer = next((place for place, cut in enumerate(self.rows) if cut.stop - cut.start > 1), len(self.rows) - 1)
             shape = [*(cut.stop - cut.start for cut in self.rows[: outer + 1]), *whole[outer + 1 :]]
-            inner = (slice(None),) * (outer + 1) + self.rows[outer + 1 :]
-            found = box.view(shape)[inner]
-            found = found[0] if found.ndim == 3 and found.shape[0] == 1 else found
+            steps = [slice(None, None, cut.step) for cut in self.rows[: outer + 1]]
+            found = box.view(shape)[(*steps, *self.rows[outer + 1 :])]
+            found = found[0] if self._is_one_expert(whole) else found
         return found.transpose(-1, -2) if self.transposed else found
 
 
 Parts = dict[Site, Part]
 
 
-def rows(shape: Shape, *cuts: tuple[int, int]) -> tuple[slice, ...]:
-    """A slice per dimension of `shape`: the cuts along the first ones, everything along the rest."""
+def rows(shape: Shape, *cuts: tuple[int, ...]) -> tuple[slice, ...]:
+    """A slice per dimension of `shape`: the cuts (start, stop and perhaps step) along the first ones, everything
+    along the rest."""
     whole = [(0, extent) for extent in shape[len(cuts) :]]
-    return tuple(slice(start, stop) for start, stop in (*cuts, *whole))
+    return tuple(slice(*cut) for cut in (*cuts, *whole))
+
+
+def _extent(cut: slice) -> int:
+    """How many entries a slice takes along its dimension."""
+    return len(range(cut.start, cut.stop, cut.step or 1))
 
 
 def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
@@ -148,7 +163,10 @@ def _family(site: Site, fused: bool = False) -> _Family | None:
 
 def _form(parts: Parts, shapes: Mapping[str, Shape], sites: Iterable[Site]) -> frozenset[tuple[str, Shape, object]]:
     """What tells one form from another: the components, their shapes, and the order in fused ones."""
-    return frozenset((site.component, shapes[parts[site].name], FUSED.get(_word(parts[site].name))) for site in sites)
+    words = {site: _word(parts[site].name) for site in sites}
+    return frozenset(
+        (site.component, shapes[parts[site].name], (FUSED.get(word), word in IN_TURNS)) for site, word in words.items()
+    )
 
 
 def _word(name: str) -> str:
@@ -231,21 +249,26 @@ def _row_pieces(
     shape, order = shapes[name], FUSED.get(_word(name))
     if order is None or (family.kind == "qkv") != (order == QKV):
         return None
-    extents: Iterable[int]
+    along = len(shape) - 2 if len(shape) > 2 else 0
     if order == QKV:
-        known = sizes or _own_sizes(family, site, shape, parts, shapes)
-        if known is None or sum(known) != shape[0]:
+        sizes = sizes or _own_sizes(family, site, shape, parts, shapes)
+        if sizes is None or sum(sizes) != shape[along]:
             return None
-        extents = known
-    elif shape[0] % 2:
+    elif shape[along] % 2:
         return None
-    else:
-        extents = (shape[0] // 2,) * 2
-    pieces, start = [], 0
-    for piece, extent in zip(order, extents, strict=True):
-        pieces.append((piece, rows(shape, (start, start + extent))))
-        start += extent
-    return pieces
+    before = [(0, extent) for extent in shape[:along]]
+    extents = sizes if order == QKV and sizes else (shape[along] // 2,) * 2
+    cuts = zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS), strict=True)
+    return [(piece, rows(shape, *before, cut)) for piece, cut in cuts]
+
+
+def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int, ...]]:
+    """Start and stop of pieces that follow each other, or start, stop and step of pieces that take turns."""
+    extents = list(extents)
+    if in_turns:
+        return [(place, whole, len(extents)) for place in range(len(extents))]
+    stops = list(accumulate(extents))
+    return [(stop - extent, stop) for stop, extent in zip(stops, extents, strict=True)]
 
 
 def _own_sizes(
@@ -313,9 +336,10 @@ def _width(parts: Parts, shapes: Mapping[str, Shape]) -> int | None:
 def _stack_atoms(word: str, name: str, shape: Shape, turned: bool, first: int) -> Iterator[tuple[str, Part]]:
     order: tuple[str, ...] = FUSED.get(_word(name), GATE_UP) if word == "gate_up" else (word,)
     along = 2 if turned else 1
-    size = shape[along] // len(order)
+    extents = (shape[along] // len(order),) * len(order)
+    pieces = list(zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS and len(order) > 1), strict=True))
     for expert in range(shape[0]):
-        for place, piece in enumerate(order):
-            cuts = [(expert, expert + 1), (0, shape[1]), (0, shape[2])]
-            cuts[along] = (place * size, (place + 1) * size)
+        for piece, cut in pieces:
+            cuts: list[tuple[int, ...]] = [(expert, expert + 1), (0, shape[1]), (0, shape[2])]
+            cuts[along] = cut
             yield f"expert.{first + expert}.{piece}", Part(name, rows(shape, *cuts), turned)

@@ -29,7 +29,9 @@ ATTENTION: Final = {
 FEED_FORWARD: Final = {
     "gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "fc1": "up", "dense_h_to_4h": "up",
     "down_proj": "down", "w2": "down", "fc2": "down", "dense_4h_to_h": "down", "ff_out": "down",
-    "gate_up_proj": "gate_up", "ff_proj": "gate_up", "gate": "router", "router": "router",
+    "w2_md": "down", "shared_w2_weight": "down", "w2_weight": "down",
+    "gate_up_proj": "gate_up", "ff_proj": "gate_up", "w13_dn": "gate_up", "w13_weight": "gate_up",
+    "shared_w13_weight": "gate_up", "gate": "router", "router": "router",
 }  # fmt: skip
 PARTS: Final = {"attn": ATTENTION, "cross_attn": ATTENTION, "linear_attn": {}, "mlp": FEED_FORWARD}
 
@@ -47,8 +49,12 @@ FUSED: Final = {
     "wqkv": ("q", "k", "v"), "w_qkv": ("q", "k", "v"), "in_proj": ("q", "k", "v"), "in_proj_weight": ("q", "k", "v"),
     "in_proj_bias": ("q", "k", "v"),
     "gate_up_proj": ("gate", "up"), "input_linear": ("gate", "up"), "ff_proj": ("up", "gate"),
-    "up_gate_proj": ("up", "gate"), "weights_in": ("gate", "up"),
+    "up_gate_proj": ("up", "gate"), "weights_in": ("gate", "up"), "w13_weight": ("gate", "up"),
+    "shared_w13_weight": ("gate", "up"), "w13_dn": ("gate", "up"),
 }  # fmt: skip
+
+# Those whose rows take turns: the first of gate, the first of up, the second of gate, ...
+IN_TURNS: Final = frozenset({"w13_weight", "shared_w13_weight", "w13_dn"})
 
 # Modules that sit in a layer directly. `post_attention_layernorm` is read in `component`: families disagree
 # on it.
@@ -72,6 +78,9 @@ NEW_ROWS: Final = frozenset({"new_embedding"})
 HEADS: Final = frozenset({"lm_head", "embed_out", "output", "unembed", "head"})
 POSITIONS: Final = frozenset({"embed_positions", "wpe", "position_embeddings", "position_embedding", "pos_embed"})
 FINAL_NORMS: Final = frozenset({"norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f"})
+
+# Parameters that some layouts call by a letter.
+ABBREVIATED: Final = {"b": "bias", "s": "scale"}
 
 # Words (between underscores) that betray a tower. A projector may sit inside the vision tower, so it is asked
 # first.

@@ -116,14 +116,15 @@ class AnatomyResult(Result):
 
 
 class SliceName(Frozen):
-    """A part of a tensor: its name, and [start, stop] along each dimension.
+    """A part of a tensor: its name, and [start, stop] along each dimension; [start, stop, step] where rows of several
+    parts take turns.
 
     transposed: the last two dimensions of what the slice gives change places, because this checkpoint stores the
     matrix the other way round than the pair's `shape` has it.
     """
 
     name: str
-    slice: list[tuple[int, int]]
+    slice: list[tuple[int, int] | tuple[int, int, int]]
     transposed: bool = False
 
 

@@ -156,6 +156,16 @@ def _special(config: Any, text: Any) -> None:
         text.mlp_layer_types = ["dense", "sparse", "sparse", "sparse"]
     elif kind == "diffusion_gemma":
         text.num_experts, text.top_k_experts, text.moe_intermediate_size = 4, 2, 20
+        text.layer_types = ["sliding_attention"] * 3 + ["full_attention"]
+    elif kind == "molmo2":
+        config.adapter_config.vision_feature_layer = [-1, -2]
+    elif kind == "step3p7":
+        text.rope_parameters = {"rope_type": "default", "rope_theta": 1e4}
+    elif kind == "gemma3n":
+        text.layer_types = ["sliding_attention", "full_attention"] * 2
+        text.num_kv_shared_layers = 0
+    elif kind == "fun_asr_nano":
+        config.adaptor_config.hidden_size = 32
     elif kind == "granite4_vision":
         config.deepstack_layer_map, config.downsample_rate = [(0, 1)], "1/2"
     elif kind == "ernie4_5_vl_moe":
@@ -309,6 +319,8 @@ def _fill(model: Any, base: Any, name: str) -> list[str]:
     own, theirs = _decoder(model), _decoder(base)
     pairs = [(_twin(key, own.state_dict(), name, type(base).__name__), tensor, key) for key, tensor in theirs.state_dict().items()]
     heads = [getattr(m, "get_output_embeddings", lambda: None)() for m in (getattr(model, "thinker", model), base)]
+    if heads[0] is None and hasattr(model, "language_model"):
+        heads[0] = model.language_model.get_output_embeddings()
     embeds = model.get_input_embeddings()
     tied = heads[0] is not None and embeds is not None and heads[0].weight.data_ptr() == embeds.weight.data_ptr()
     if all(head is not None for head in heads) and not tied:
