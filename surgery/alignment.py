@@ -27,7 +27,7 @@ EMBED: Final = Site("text", None, "embed")
 HEAD: Final = Site("text", None, "head")
 
 # Sites with a row per token: here, and only here, one model may have more rows than another.
-VOCABULARY: Final = ("embed", "head", "head.bias", "mlp.router.correction")
+VOCABULARY: Final = ("embed", "embed.new", "head", "head.bias", "mlp.router.correction")
 
 
 @dataclass(frozen=True)
@@ -261,7 +261,9 @@ class _Matcher:
         parts = {}
         for role, part in held.items():
             extra = shapes[role][0] - common
-            parts[role] = Part(part.name, tuple(slice(0, extent) for extent in shape)) if extra else part
+            start = part.rows[0].start if part.rows else 0
+            cut = (slice(start, start + common), *(slice(0, extent) for extent in shape[1:]))
+            parts[role] = Part(part.name, cut) if extra else part
             if extra:
                 self.notes.append(
                     f"{site.key}: {role} has {shapes[role][0]} rows, of which the first {common} are shared and "

@@ -30,9 +30,10 @@ SHORTEST: Final = 12
 # Towers that a site gets when its name tells none.
 NAMELESS: Final = ("text", "other")
 
-# Cosines of the samples, each less its mean. Partners have .9 and more unless a delta is as large as the weights;
-# below STRANGERS two tensors have nothing in common.
-PARTNERS: Final = 0.5
+# Cosines of the samples, each less its mean: .99 and more between partners, unless a delta is as large as the weights
+# (then .7). A weight stored with its rows in another order keeps a few of them in place, so it can have .5 in a small
+# model. STRANGERS is also by how much a partner must lead before all others.
+PARTNERS: Final = 0.7
 STRANGERS: Final = 0.2
 
 # From this median on, over the pairs that names tell, two checkpoints are taken for relatives.
@@ -90,7 +91,7 @@ class Correspondence:
             return
         kin = self._kinship()
         for site, cosine in doubted.items():
-            if kin is not None and kin >= RELATIVES and cosine is not None and cosine < STRANGERS:
+            if kin is not None and kin >= RELATIVES and cosine is not None and cosine < PARTNERS:
                 self._part_ways(site, cosine)
         for in_stack in (_in_stack, _out_of_stack):
             self._match(in_stack, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
@@ -127,7 +128,7 @@ class Correspondence:
         def agree(first: Group, second: Group) -> bool:
             # Constants (fresh norms) say nothing; strangers say no, unless the whole checkpoint is one.
             cosine = self._alike(first, second)
-            return cosine is None or cosine >= STRANGERS or kin is None or kin < RELATIVES
+            return cosine is None or cosine >= PARTNERS or kin is None or kin < RELATIVES
 
         for words in (2, 1):
             pairs += [pair for pair in _by_ends(*left(), words) if agree(*pair)]

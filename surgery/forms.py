@@ -88,6 +88,9 @@ class Part:
 
 Parts = dict[Site, Part]
 
+EMBED: Final = Site("text", None, "embed")
+NEW_ROWS: Final = Site("text", None, "embed.new")
+
 
 def rows(shape: Shape, *cuts: tuple[int, ...]) -> tuple[slice, ...]:
     """A slice per dimension of `shape`: the cuts (start, stop and perhaps step) along the first ones, everything
@@ -107,6 +110,7 @@ def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shap
     roles: role -> site -> part, of whole tensors. shapes: role -> name -> shape. What can't be cut for certain
     (halves that do not fit, an orientation that nothing tells) stays whole.
     """
+    _split_tables(roles, shapes)
     families = {family for parts in roles.values() for site in parts if (family := _family(site, fused=True))}
     members: dict[_Family, dict[str, list[Site]]] = {family: {} for family in families}
     for role, parts in roles.items():
@@ -117,6 +121,20 @@ def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shap
     for family, held in members.items():
         if len(held) > 1 and len({_form(roles[role], shapes[role], sites) for role, sites in held.items()}) > 1:
             _cut(family, held, roles, shapes)
+
+
+def _split_tables(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+    """Where a role keeps the rows that its vocabulary gained in a table of their own, cut the others' at that row."""
+    holders = [role for role, parts in roles.items() if NEW_ROWS in parts and EMBED in parts]
+    if not holders:
+        return
+    first = shapes[holders[0]][roles[holders[0]][EMBED].name][0]
+    for parts, known in ((roles[role], shapes[role]) for role in roles if NEW_ROWS not in roles[role]):
+        table = parts.get(EMBED)
+        if table is not None and known[table.name][0] > first:
+            shape = known[table.name]
+            parts[EMBED] = Part(table.name, rows(shape, (0, first)))
+            parts[NEW_ROWS] = Part(table.name, rows(shape, (first, shape[0])))
 
 
 def cut_all(parts: Parts, shapes: Mapping[str, Shape]) -> Parts:
@@ -329,7 +347,7 @@ def _is_transposed(stack: Mapping[str, Shape], width: int | None) -> bool | None
 
 def _width(parts: Parts, shapes: Mapping[str, Shape]) -> int | None:
     """The width of the residual stream, by the final norm or the embedding."""
-    sites = (Site("text", None, "norm.final"), Site("text", None, "embed"))
+    sites = (Site("text", None, "norm.final"), EMBED)
     return next((shapes[parts[site].name][-1] for site in sites if site in parts), None)
 
 

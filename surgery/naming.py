@@ -75,6 +75,7 @@ EMBEDS: Final = frozenset(
 )
 # A table of the rows that adaptation appended to the vocabulary.
 NEW_ROWS: Final = frozenset({"new_embedding"})
+SPLIT_TABLE: Final = ".wte.embedding"
 HEADS: Final = frozenset({"lm_head", "embed_out", "output", "unembed", "head"})
 POSITIONS: Final = frozenset({"embed_positions", "wpe", "position_embeddings", "position_embedding", "pos_embed"})
 FINAL_NORMS: Final = frozenset({"norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f"})
@@ -124,7 +125,9 @@ def component(suffix: str, layer: Collection[str]) -> str:
         return DIRECT[module] + ending
     container, *path = module.split(".")
     kind = CONTAINERS.get(container)
-    if kind == "mlp" or (kind is None and "experts" in path):
+    if container in EXPERTS | SHARED_EXPERTS:
+        path = [container, *path]
+    if kind == "mlp" or (kind is None and (EXPERTS | SHARED_EXPERTS) & {*path}):
         return _feed_forward(path, ending) or f"raw:{suffix}"
     part = path[0] if len(path) == 1 else None
     return f"{kind}.{PARTS[kind][part]}{ending}" if kind and part in PARTS[kind] else f"raw:{suffix}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from surgery.errors import AlignmentError
-from surgery.naming import CONTAINERS, LAYER_COUNTS, TEXT_CONFIGS, WIDTHS, tower_of
+from surgery.naming import CONTAINERS, LAYER_COUNTS, NEW_ROWS, SPLIT_TABLE, TEXT_CONFIGS, WIDTHS, split_leaf, tower_of
 
 Shape = tuple[int, ...]
 Layers = dict[int, dict[str, Shape]]
@@ -118,8 +118,12 @@ def _decoder_width(layers: Layers, facts: Facts) -> int | None:
 
 def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
     segments = name.split(".")
-    plain = not any(segment.isdecimal() for segment in segments) and tower_of(segments) is None
-    return plain and len(shape) == 2 and shape[1] == width and shape[0] >= max(vocabulary, 1)
+    if any(segment.isdecimal() for segment in segments) or tower_of(segments) is not None:
+        return False
+    # A table that was split in two (old rows, new rows) has fewer rows than the config says; its name must do.
+    module = split_leaf(name)[0].rpartition(".")[2]
+    least = 1 if module in NEW_ROWS or name.endswith(SPLIT_TABLE) else max(vocabulary, 1)
+    return len(shape) == 2 and shape[1] == width and shape[0] >= least
 
 
 def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, bool, int]:

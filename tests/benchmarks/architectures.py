@@ -160,7 +160,7 @@ def _special(config: Any, text: Any) -> None:
     elif kind == "molmo2":
         config.adapter_config.vision_feature_layer = [-1, -2]
     elif kind == "step3p7":
-        text.rope_parameters = {"rope_type": "default", "rope_theta": 1e4}
+        text.rope_parameters = {word: {"rope_type": "default", "rope_theta": 1e4} for word in set(text.layer_types)}
     elif kind == "gemma3n":
         text.layer_types = ["sliding_attention", "full_attention"] * 2
         text.num_kv_shared_layers = 0
@@ -273,6 +273,8 @@ def _bases(model: Any, config: Any) -> dict[str, Any]:
             kept["num_hidden_layers"] = TEXT_DEPTH - 2
         kept.setdefault("head_dim", 8)
         kept["num_local_experts"] = kept.get("num_experts") or kept.get("num_local_experts")
+        if isinstance(kept.get("moe_intermediate_size"), list):
+            kept["moe_intermediate_size"] = kept["moe_intermediate_size"][0]
         parent = CONFIG_MAPPING[PARENTS[text.model_type]]
         known = set(parent().to_dict())
         found["parent"] = AutoModelForCausalLM.from_config(parent(**{k: v for k, v in kept.items() if k in known}))
@@ -321,7 +323,7 @@ def _fill(model: Any, base: Any, name: str) -> list[str]:
     heads = [getattr(m, "get_output_embeddings", lambda: None)() for m in (getattr(model, "thinker", model), base)]
     if heads[0] is None and hasattr(model, "language_model"):
         heads[0] = model.language_model.get_output_embeddings()
-    embeds = model.get_input_embeddings()
+    embeds = getattr(model, "thinker", model).get_input_embeddings()
     tied = heads[0] is not None and embeds is not None and heads[0].weight.data_ptr() == embeds.weight.data_ptr()
     if all(head is not None for head in heads) and not tied:
         pairs.append((heads[0].weight, heads[1].weight, "head"))
