@@ -99,8 +99,8 @@ class Adapter:
         settings target in it; keys don't say which, shapes do."""
         targets = {str(target) for target in self.config.get("target_parameters") or ()}
         names = {f"{module.path}.{target.rpartition('.')[2]}" for target in targets}
-        fitting = sorted(name for name in names if any(f".{name}".endswith(f".{target}") for target in targets))
-        return fitting or [f"{module.path}.weight"]
+        fitting = {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
+        return sorted(fitting | {f"{module.path}.weight"})
 
     def fault(self, module: str, what: str) -> CheckpointError:
         return CheckpointError(f"{self.path / WEIGHTS}: {module}: {what}")

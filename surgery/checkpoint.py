@@ -208,7 +208,7 @@ def _tensors(
                 )
             places[entry.name] = file
             tensors[entry.name] = kind(entry, shard)
-    for name, file in files.weight_map.items():
+    for name, file in files.weight_map.items() if files.weight_map != places else ():
         if places.get(name) != file:
             raise CheckpointError(
                 f"{path}: model.safetensors.index.json places tensor {name!r} in {file}, which does not hold it. "

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
 
 from surgery.adapter import CONFIG, Adapter, Module
 from surgery.errors import CheckpointError
@@ -21,6 +21,9 @@ from surgery.lowrank import (
 )
 from surgery.places import Places, Spot
 
+# Models whose modules of experts say that they have inputs down; PEFT believes them, and else takes outputs for down.
+INPUTS_DOWN: Final = frozenset({"aria", "aria_text", "gpt_oss", "openai_privacy_filter"})
+
 
 def fold(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any], adapter: Adapter) -> dict[str, LazyTensor]:
     """The base's tensors, those that an adapter changes folded as they are read: what PEFT's own merge would give.
@@ -37,6 +40,7 @@ class _Folder:
     def __init__(self, tensors: Mapping[str, LazyTensor], config: Mapping[str, Any], adapter: Adapter) -> None:
         self.tensors = tensors
         self.adapter = adapter
+        self.turns = _inputs_down(config)
         self.may_tie = config.get("tie_word_embeddings") is not False
         changed = [name for module in adapter.modules for name in adapter.names(module)]
         self.places = Places(tensors, [*changed, *adapter.replaced, *adapter.beneath])
@@ -140,11 +144,10 @@ class _Folder:
 
     def _linear(self, module: Module) -> None:
         factors = self._factors(module, "lora_A", "lora_B")
-        found: dict[str, list[Spot]] = {}
-        for name in self.adapter.names(module):
-            spots = self._spots(name, factors)
-            if spots:
-                found[name] = spots
+        found = {name: spots for name in self.adapter.names(module) if (spots := self._spots(name, factors))}
+        if len(found) > 1:
+            # Two parameters whose shapes mirror each other: PEFT takes all of a module the same way round.
+            found = {name: spots for name, spots in found.items() if spots[0].transposed == self.turns}
         if len(found) != 1:
             raise self._no_place(" or ".join(self.adapter.names(module)), (factors.outputs, factors.inputs))
         ((name, spots),) = found.items()
@@ -159,7 +162,9 @@ class _Folder:
             self._add(spot, Shift(bias, scale, spot.start, spot.stop, spot.output))
 
     def _spots(self, name: str, factors: Factors) -> list[Spot]:
-        spots = self.places.spots(name, factors.outputs, factors.inputs, self._square[not name.endswith(".weight")])
+        turned = bool(self.adapter.config.get("fan_in_fan_out"))
+        square = self._square[not name.endswith(".weight")]
+        spots = self.places.spots(name, factors.outputs, factors.inputs, square, turned)
         tied = self._tied(name)
         if tied is not None and self.tensors[tied].shape == (factors.outputs, factors.inputs):
             return [Spot(tied, factors.inputs, 0, factors.outputs)]
@@ -199,15 +204,15 @@ class _Folder:
     @cached_property
     def _square(self) -> dict[bool, bool | None]:
         """Whether tensors that are as high as wide have inputs down, of weights (False) and of other parameters (True):
-        as all that are not square; where there are none, as the settings say; None where they disagree."""
+        as all that are not square; where there are none, as settings and model say; None where they disagree."""
+        stated = {False: bool(self.adapter.config.get("fan_in_fan_out")), True: self.turns}
         turned: dict[bool, set[bool]] = {False: set(), True: set()}
         for module in self.adapter.modules:
             if "lora_A" in module.parts and "lora_B" in module.parts:
                 factors = self._factors(module, "lora_A", "lora_B")
                 for name in self.adapter.names(module) if factors.outputs != factors.inputs else ():
-                    spots = self.places.spots(name, factors.outputs, factors.inputs)
+                    spots = self.places.spots(name, factors.outputs, factors.inputs, turned=stated[False])
                     turned[not name.endswith(".weight")] |= {spot.transposed for spot in spots}
-        stated = {False: bool(self.adapter.config.get("fan_in_fan_out")), True: None}
         return {
             kind: stated[kind] if not seen else next(iter(seen)) if len(seen) == 1 else None
             for kind, seen in turned.items()
@@ -239,6 +244,11 @@ class _Folder:
             f"no tensor of the base ({len(self.tensors)} tensors) is clearly this one ({_by(shape)}). Check that the "
             "adapter was trained on this base; else merge it with PEFT (merge_and_unload), and give the saved model.",
         )
+
+
+def _inputs_down(config: Mapping[str, Any]) -> bool:
+    parts = [config, *(value for value in config.values() if isinstance(value, Mapping))]
+    return any(part.get("model_type") in INPUTS_DOWN for part in parts)
 
 
 def _by(shape: tuple[int, ...]) -> str:

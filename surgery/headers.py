@@ -152,13 +152,9 @@ def _is_text(value: object) -> bool:
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _is_count(value: object) -> bool:
-    return type(value) is int and value >= 0
-
-
 def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry:
     """One member of the header, checked by itself; `base` is where the tensors' bytes begin."""
-    if not name or not _is_text(name):
+    if not (name.isascii() or _is_text(name)) or not name:
         raise _corrupt(path, name, "not a name.")
     if not isinstance(fields, dict) or fields.keys() != KEYS:
         raise _corrupt(path, name, "it must have dtype, shape and data_offsets, and nothing else.")
@@ -166,9 +162,11 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
     bits = BITS.get(code) if isinstance(code, str) else None
     if bits is None:
         raise _corrupt(path, name, f"unknown dtype {code!r:.80}.")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
+    if not isinstance(offsets, list) or len(offsets) != 2:
         raise _corrupt(path, name, "its data_offsets are not two counts.")
     start, stop = offsets
+    if type(start) is not int or type(stop) is not int or start < 0:
+        raise _corrupt(path, name, "its data_offsets are not two counts.")
     if not start <= stop <= size - base:
         raise _corrupt(
             path,
@@ -177,12 +175,14 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
         )
     if not isinstance(shape, list):
         raise _corrupt(path, name, "its shape is not a list of counts.")
-    count = bits
+    count, most = bits, 64 * size
     for extent in shape:
         if type(extent) is not int or extent < 0:
             raise _corrupt(path, name, "its shape is not a list of counts.")
+        count *= extent
         # A lying shape must not cost arithmetic on endless numbers; a zero that comes later still counts.
-        count = min(count * extent, 64 * size)
+        if count > most:
+            count = most
     if count != 8 * (stop - start):
         raise _corrupt(path, name, f"shape and dtype {code} do not need the {stop - start} bytes that it has.")
     return Entry(name, code, tuple(shape), base + start, stop - start)

@@ -59,7 +59,7 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
         out,
         produce,
         {"recipe.yaml": recipe.text(), "README.md": model_card(recipe, alignment, len(jobs), kept)},
-        [checkpoint.path for checkpoint in checkpoints.values()],
+        [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders],
         track,
     )
     return MergeResult(

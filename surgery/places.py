@@ -23,7 +23,9 @@ FUSED: Final = {
 }  # fmt: skip
 
 _EXPERT: Final = re.compile(r"(.+\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
-_EXPERTS: Final = re.compile(r"(.+\.experts)\.(gate_up_proj|down_proj)")
+_EXPERTS: Final = re.compile(r"(.+\.experts)\.(gate_up_proj|gate_proj|up_proj|down_proj)")
+_PLAIN: Final = re.compile(r"(attn\.[vo]|(mlp|expert\.\d+)\.(gate|up|down))(\.bias)?")
+_COUNTED: Final = re.compile(r"(.+\.[a-z_]+)[1-9](\.[a-z_]+)")
 
 
 @dataclass(frozen=True)
@@ -64,15 +66,19 @@ class Places:
         home = self._homes.get(container)
         return None if home is None else self._member(home, rest)
 
-    def spots(self, name: str, outputs: int, inputs: int, square: bool | None = False) -> list[Spot]:
+    def spots(
+        self, name: str, outputs: int, inputs: int, square: bool | None = False, turned: bool = False
+    ) -> list[Spot]:
         """Where the weight or bias `name` lies: in a tensor of its own, in rows of one that holds more, or in many.
 
         outputs, inputs: of the live model's module; 1 input for a bias. square: whether a tensor with as many outputs
-        as inputs, whose shape can't tell, has inputs down; None where nobody knows. Empty where no place fits them.
+        as inputs, whose shape can't tell, has inputs down; None where nobody knows. turned: whether a matrix may have
+        inputs down at all; one of experts always may. Empty where no place fits them.
         """
         same = self.find(name)
         if same is not None:
-            return self._whole(same, outputs, inputs, square)
+            spots = self._whole(same, outputs, inputs, square)
+            return [spot for spot in spots if turned or not spot.transposed or len(self._tensors[spot.name].shape) == 3]
         return self._rows_of_fused(name, outputs, inputs) or self._experts(name, outputs, inputs)
 
     def head_is_tied(self, name: str) -> str | None:
@@ -102,14 +108,14 @@ class Places:
         """A projection whose file fuses it with others (q, k and v; gate and up)."""
         path, _, leaf = name.rpartition(".")
         parent, _, part = path.rpartition(".")
-        found = []
+        found: set[Spot] = set()
         for parts, fused in FUSED.items():
             for word in fused if part in parts else ():
                 whole = self.find(f"{parent}.{word}.{leaf}")
                 start = None if whole is None else self._start(whole, parts, part, outputs, inputs)
                 if whole is not None and start is not None:
-                    found.append(Spot(whole, inputs, start, start + outputs))
-        return found if len({spot.name for spot in found}) == 1 else []
+                    found.add(Spot(whole, inputs, start, start + outputs))
+        return list(found) if len(found) == 1 else []
 
     def _start(self, whole: str, parts: tuple[str, ...], part: str, outputs: int, inputs: int) -> int | None:
         """The first row of `part` in a fused tensor. All parts are as long, or else k and v are, and q is longer."""
@@ -130,7 +136,7 @@ class Places:
         """Experts that the model holds in one tensor and the file one by one, or the reverse."""
         single, many = _EXPERT.fullmatch(name), _EXPERTS.fullmatch(name)
         if many:
-            parts = ("gate_proj", "up_proj") if many[2] == "gate_up_proj" else ("down_proj",)
+            parts = ("gate_proj", "up_proj") if many[2] == "gate_up_proj" else (many[2],)
             return self._one_by_one(many[1], parts, outputs // len(parts), inputs)
         if single is None:
             return []
@@ -235,12 +241,21 @@ class Places:
     def _member(self, home: str, rest: str) -> str | None:
         """A tensor of a container: by the rest of its name, or by its component where the tables know that."""
         if rest in self._members[home]:
-            return self._members[home][rest]
+            return None if self._counts_from_zero(home, rest) else self._members[home][rest]
         number, _, suffix = rest.partition(".")
         component = naming.component(suffix, ())
-        if component.startswith(("raw:", "norm.")):
+        found = self._components[home].get((number, component))
+        if component.startswith(("raw:", "norm.")) or found is None:
             return None
-        return self._components[home].get((number, component))
+        # Under another word, rows may be in another order: q and k are turned for rotary embeddings, halves interleave.
+        return found if _module(found) == _module(rest) or _PLAIN.fullmatch(component) else None
+
+    def _counts_from_zero(self, home: str, rest: str) -> bool:
+        """Whether the file counts fc0, fc1 where the live model may count fc1, fc2: then the same name is another
+        module."""
+        counted = _COUNTED.fullmatch(rest)
+        first = counted and f"{counted[1]}0{counted[2]}"
+        return first in self._members[home] and not any(name.endswith(f".{first}") for name in self._wanted)
 
 
 def _by_component(members: Mapping[str, str]) -> dict[tuple[str, str], str]:

@@ -12,7 +12,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from surgery.checkpoint import Checkpoint
+from surgery.coefficients import Coefficients
+from surgery.diff import diff
 from surgery.errors import CheckpointError
+from surgery.operation import operate
+from surgery.recipe import Recipe
 
 peft = pytest.importorskip("peft")
 Make = Callable[[], nn.Module]
@@ -318,3 +322,81 @@ def test_a_quantised_base_and_a_plus_without_parts_are_refused(plain: Path, tmp_
         Checkpoint.open("nowhere+")
     shutil.copytree(plain / "base", tmp_path / "llava+more")
     assert Checkpoint.open(tmp_path / "llava+more").adapter is None
+
+
+def test_a_folded_checkpoint_is_compared_and_merged_as_any_other(plain: Path, tmp_path: Path) -> None:
+    """Its diff against the base is s B A where the adapter acts, and nothing elsewhere; a merge writes it out."""
+    ref = f"{plain / 'base'}+{plain / 'adapter'}"
+    roles = {"base": Checkpoint.open(plain / "base"), "adapted": Checkpoint.open(ref)}
+    pairs = {pair.names["adapted"]: pair.metrics.vl for pair in diff(roles).pairs}
+    moved = {name for name, change in pairs.items() if change is not None and change.rms}
+    assert moved == {
+        name for name in pairs if isinstance(name, str) and name.endswith(("q_proj.weight", "v_proj.weight"))
+    }
+    operate(Recipe.of(roles, Coefficients({"default": {"base": 0.0}})), tmp_path / "out")
+    written, expected = Checkpoint.open(tmp_path / "out"), load_file(plain / "merged" / "model.safetensors")
+    assert all(distance(written[name].load(), expected[name]) <= 1e-6 for name in expected)
+
+
+def test_in_low_precision_the_sum_is_rounded_once(plain: Path, tmp_path: Path) -> None:
+    exact = load_file(plain / "base" / "model.safetensors")
+    shutil.copytree(plain / "base", tmp_path / "base")
+    save_file({name: tensor.bfloat16() for name, tensor in exact.items()}, tmp_path / "base" / "model.safetensors")
+    wide = {name: tensor.bfloat16().float() for name, tensor in exact.items()}
+    shutil.copytree(plain / "base", tmp_path / "wide")
+    save_file(wide, tmp_path / "wide" / "model.safetensors")
+    narrow = Checkpoint.open(f"{tmp_path / 'base'}+{plain / 'adapter'}")
+    for name, tensor in Checkpoint.open(f"{tmp_path / 'wide'}+{plain / 'adapter'}").items():
+        assert torch.equal(narrow[name].load(), tensor.load().bfloat16()), name
+
+
+def make_adapter(path: Path, factors: dict[str, tuple[Tensor, Tensor]]) -> Path:
+    """An adapter of rank 2 and alpha 6 by hand: module -> A and B."""
+    path.mkdir()
+    (path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 6}))
+    tensors = {}
+    for module, (down, up) in factors.items():
+        tensors |= {f"base_model.model.{module}.lora_A.weight": down, f"base_model.model.{module}.lora_B.weight": up}
+    save_file(tensors, path / "adapter_model.safetensors")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("fused", "order"),
+    [
+        ("self_attn.qkv_proj", "qkv"),
+        ("self_attn.att_proj", "qkv"),
+        ("mlp.gate_up_proj", ("gate", "up")),
+        ("mlp.ff_proj", ("up", "gate")),
+    ],
+)
+def test_a_projection_that_its_file_fuses_changes_its_own_rows(
+    tmp_path: Path, write: Callable[..., Path], fused: str, order: str | tuple[str, ...]
+) -> None:
+    """Each part's rows of the fused tensor move by that part's s B A, and no others."""
+    sizes = {"q": 8, "k": 4, "v": 4, "gate": 12, "up": 12}
+    whole = torch.randn(sum(sizes[part] for part in order), 8)
+    base = write(tmp_path / "base", {f"model.layers.0.{fused}.weight": whole, "model.layers.0.a.weight": torch.ones(2)})
+    stem = f"model.language_model.layers.0.{fused.split('.')[0]}"
+    factors = {part: (torch.randn(2, 8), torch.randn(sizes[part], 2)) for part in order}
+    adapter = make_adapter(tmp_path / "a", {f"{stem}.{part}_proj": pair for part, pair in factors.items()})
+    expected = whole + 3 * torch.cat([up @ down for down, up in factors.values()])
+    folded = Checkpoint.open(f"{base}+{adapter}")
+    torch.testing.assert_close(folded[f"model.layers.0.{fused}.weight"].load(), expected)
+
+
+def test_modules_that_a_file_counts_otherwise_are_not_mixed_up(tmp_path: Path, write: Callable[..., Path]) -> None:
+    """The live model's fc1 is the file's fc0; the file's fc1 is another module."""
+    mlp = {f"vision_tower.blocks.0.mlp.fc{number}.weight": torch.ones(8, 8) for number in (0, 1)}
+    base = write(tmp_path / "base", mlp)
+    adapter = make_adapter(
+        tmp_path / "a", {"model.vision_tower.layers.0.mlp.fc1": (torch.ones(2, 8), torch.ones(8, 2))}
+    )
+    assert "model.vision_tower.layers.0.mlp.fc1.weight" in refused(base, adapter)
+
+
+def test_rows_that_may_be_in_another_order_are_not_touched(tmp_path: Path, write: Callable[..., Path]) -> None:
+    """Under the older words `wq` and `w13`, q is turned for rotary embeddings, and gate and up interleave."""
+    base = write(tmp_path / "base", {"layers.0.attention.wq.weight": torch.ones(8, 8)})
+    adapter = make_adapter(tmp_path / "a", {"model.layers.0.attention.q_proj": (torch.ones(2, 8), torch.ones(8, 2))})
+    assert "model.layers.0.attention.q_proj.weight" in refused(base, adapter)
