@@ -68,6 +68,7 @@ class Adapter:
         """
         config = read_json(path / CONFIG)
         _check_kind(path, config)
+        _check_settings(path, config)
         if not (path / WEIGHTS).is_file():
             pickled = (path / "adapter_model.bin").exists()
             raise CheckpointError(
@@ -97,7 +98,7 @@ class Adapter:
     def names(self, module: Module) -> list[str]:
         """The live model's parameters that a module's factors may belong to: its weight, or the parameters that the
         settings target in it; keys don't say which, shapes do."""
-        targets = {str(target) for target in self.config.get("target_parameters") or ()}
+        targets = set(self.config.get("target_parameters") or ())
         names = {f"{module.path}.{target.rpartition('.')[2]}" for target in targets}
         fitting = {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
         return sorted(fitting | {f"{module.path}.weight"})
@@ -107,14 +108,10 @@ class Adapter:
 
     def scale(self, path: str, rank: int) -> float:
         """s of a module or parameter: alpha / r, or alpha / sqrt(r) in rsLoRA; patterns win over the general alpha."""
-        alpha = self.config.get("lora_alpha")
-        for pattern, value in (self.config.get("alpha_pattern") or {}).items():
-            if re.fullmatch(rf"(.*\.)?({pattern})", path):
-                alpha = value
-                break
-        if not isinstance(alpha, int | float):
-            raise CheckpointError(f"{self.path / CONFIG}: lora_alpha: a number was expected, found {alpha!r:.80}.")
-        return alpha / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+        patterns: dict[str, float] = self.config.get("alpha_pattern") or {}
+        fitting = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", path))
+        alpha = next(fitting, self.config["lora_alpha"])
+        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
 
 def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
@@ -133,6 +130,32 @@ def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
             f"{path / CONFIG}: {other} changes more than W + s B A. Merge the adapter with PEFT (merge_and_unload) and "
             "give the saved model."
         )
+
+
+def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
+    """The settings that folding reads must be what PEFT writes."""
+    patterns, targets = config.get("alpha_pattern") or {}, config.get("target_parameters") or []
+    if not _is_number(config.get("lora_alpha")):
+        raise _unlike(path, "lora_alpha", "a number", config.get("lora_alpha"))
+    if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
+        raise _unlike(path, "alpha_pattern", "numbers by pattern", patterns)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise _unlike(path, "alpha_pattern", "a regular expression", pattern) from error
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise _unlike(path, "target_parameters", "a list of names", targets)
+
+
+def _unlike(path: Path, setting: str, expected: str, found: object) -> CheckpointError:
+    return CheckpointError(
+        f"{path / CONFIG}: {setting}: {expected} was expected, found {found!r:.80}. Download the adapter again."
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def _unwrapped(module: str) -> tuple[str, int]:

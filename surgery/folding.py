@@ -119,7 +119,7 @@ class _Folder:
             indices = indices[ends[0]] if len(ends) == 1 else None
         name = f"{module.path}.weight"
         found = self.places.find(name)
-        if found is None or self.tensors[found].shape[1:] != source.shape[1:]:
+        if found is None or len(source.shape) != 2 or self.tensors[found].shape[1:] != source.shape[1:]:
             raise self._no_place(name, source.shape)
         height = self.tensors[found].shape[0]
         counts = isinstance(indices, list) and all(type(index) is int and 0 <= index < height for index in indices)
@@ -172,6 +172,8 @@ class _Folder:
 
     def _add_low_rank(self, module: Module, path: str, factors: Factors, spots: list[Spot]) -> None:
         magnitude = module.parts.get("lora_magnitude_vector")
+        if magnitude is None and self.adapter.config.get("use_dora"):
+            raise self.adapter.fault(path, "lora_magnitude_vector is missing. Download the adapter again.")
         for spot in spots:
             self._claim(spot, path)
             part = Factors(factors.down, factors.up, spot.expert, spot.experts)

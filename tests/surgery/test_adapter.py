@@ -1,13 +1,16 @@
 """A base with an adapter reads as what PEFT's own merge writes, kind by kind; what fits nowhere is an error."""
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -400,3 +403,46 @@ def test_rows_that_may_be_in_another_order_are_not_touched(tmp_path: Path, write
     base = write(tmp_path / "base", {"layers.0.attention.wq.weight": torch.ones(8, 8)})
     adapter = make_adapter(tmp_path / "a", {"model.layers.0.attention.q_proj": (torch.ones(2, 8), torch.ones(8, 2))})
     assert "model.layers.0.attention.q_proj.weight" in refused(base, adapter)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 50) | st.text(max_size=5) | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=5,
+)
+SETTINGS = ["lora_alpha", "alpha_pattern", "target_parameters", "trainable_token_indices", "use_dora", "fan_in_fan_out"]
+KEYS = st.sampled_from(
+    [
+        "layers.0.self_attn.q_proj.lora_A.weight", "layers.0.self_attn.q_proj.lora_B.weight", "norm.weight",
+        "embed_tokens.lora_embedding_A", "embed_tokens.lora_embedding_B", "layers.0.self_attn.q_proj.lora_B.bias",
+        "layers.0.self_attn.q_proj.lora_magnitude_vector", "embed_tokens.token_adapter.trainable_tokens_delta",
+        "norm.token_adapter.trainable_tokens_delta", "layers.0.mlp.experts.base_layer.lora_A.weight", "x", "lora_A",
+    ]
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def llama_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("llama")
+    llama().save_pretrained(path)
+    return path
+
+
+@hypothesis.settings(deadline=None, max_examples=100)
+@hypothesis.given(
+    config=st.dictionaries(st.sampled_from(SETTINGS), JSON),
+    shapes=st.dictionaries(KEYS, st.lists(st.sampled_from([0, 1, 2, 16, 40]), max_size=4), max_size=6),
+)
+def test_any_settings_and_tensors_are_an_error_or_an_adapter(
+    tmp_path_factory: pytest.TempPathFactory,
+    llama_base: Path,
+    config: dict[str, Any],
+    shapes: dict[str, list[int]],
+) -> None:
+    adapter = tmp_path_factory.mktemp("adapter")
+    (adapter / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "lora_alpha": 6, **config}))
+    tensors = {f"base_model.model.model.{name}": torch.ones(shape) for name, shape in shapes.items()}
+    save_file(tensors, adapter / "adapter_model.safetensors")
+    with contextlib.suppress(CheckpointError):
+        for tensor in Checkpoint.open(f"{llama_base}+{adapter}").values():
+            tensor.load()
