@@ -22,6 +22,10 @@ FUSED: Final = {
     ("up_proj", "gate_proj"): ("ff_proj",),
 }  # fmt: skip
 
+# What files may call q, k or fused halves whose rows they keep in the live model's order. Others turn them for rotary
+# embeddings (wq, wk), or interleave gate and up (w13).
+KEPT_ORDER: Final = frozenset({"query", "key", "to_q", "to_k", "fc1", "fc2"})
+
 _EXPERT: Final = re.compile(r"(.+\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj)\.weight")
 _EXPERTS: Final = re.compile(r"(.+\.experts)\.(gate_up_proj|gate_proj|up_proj|down_proj)")
 _PLAIN: Final = re.compile(r"(attn\.[vo]|(mlp|expert\.\d+)\.(gate|up|down))(\.bias)?")
@@ -247,8 +251,8 @@ class Places:
         found = self._components[home].get((number, component))
         if component.startswith(("raw:", "norm.")) or found is None:
             return None
-        # Under another word, rows may be in another order: q and k are turned for rotary embeddings, halves interleave.
-        return found if _module(found) == _module(rest) or _PLAIN.fullmatch(component) else None
+        same_rows = _module(found) in {_module(rest), *KEPT_ORDER} or _PLAIN.fullmatch(component)
+        return found if same_rows else None
 
     def _counts_from_zero(self, home: str, rest: str) -> bool:
         """Whether the file counts fc0, fc1 where the live model may count fc1, fc2: then the same name is another
