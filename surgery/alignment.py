@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 from surgery.anatomy import Site, identify, ties_head
 from surgery.checkpoint import Checkpoint, LazyTensor
+from surgery.correspondence import Correspondence
 from surgery.errors import AlignmentError
-from surgery.results import SliceName, UnmatchedTensor
+from surgery.forms import Part, Parts, harmonise
+from surgery.results import UnmatchedTensor
 from surgery.stack import Shape
 
 if TYPE_CHECKING:
@@ -18,25 +20,14 @@ if TYPE_CHECKING:
 # Entries read of each tensor at a time: small enough for any memory, large enough that reading is sequential.
 CHUNK: Final = 1 << 22
 
+# Sites whose matrix some layouts store the other way round.
+ROUTERS: Final = ("mlp.router", "vision_router")
+
 EMBED: Final = Site("text", None, "embed")
 HEAD: Final = Site("text", None, "head")
 
 # Sites with a row per token: here, and only here, one model may have more rows than another.
-VOCABULARY: Final = ("embed", "head", "head.bias")
-
-
-@dataclass(frozen=True)
-class Part:
-    """The tensor `name` of one role; `rows`: a slice per dimension where only a part of it belongs to the pair."""
-
-    name: str
-    rows: tuple[slice, ...] | None = None
-
-    def label(self) -> str | SliceName:
-        """How result files name it."""
-        if self.rows is None:
-            return self.name
-        return SliceName(name=self.name, slice=[(part.start, part.stop) for part in self.rows])
+VOCABULARY: Final = ("embed", "embed.new", "head", "head.bias", "mlp.router.correction")
 
 
 @dataclass(frozen=True)
@@ -77,18 +68,37 @@ class Alignment:
 
     def read(self, aligned: Aligned, role: str, start: int, stop: int) -> "torch.Tensor":
         """Entries `start` to `stop` of the shared part in row-major order, as a vector."""
-        part = aligned.parts[role]
-        first = 0 if part.rows is None else part.rows[0].start * math.prod(aligned.shape[1:])
-        return self.tensor(aligned, role).read(first + start, first + stop)
+        part, tensor = aligned.parts[role], self.tensor(aligned, role)
+        if not part.is_run(tensor.shape):
+            return self._scattered(aligned, role)[start:stop]
+        first, _ = part.box(tensor.shape)
+        return tensor.read(first + start, first + stop)
 
     def chunks(
         self, aligned: Aligned, roles: Iterable[str] | None = None, size: int = CHUNK
     ) -> Iterator[dict[str, "torch.Tensor"]]:
-        """The shared part, role -> vector, at most `size` entries at a time; of all roles, or of those named."""
+        """The shared part, role -> vector, at most `size` entries at a time; of all roles, or of those named.
+
+        A part whose entries are scattered over its tensor (one expert's columns) is read once, as a whole.
+        """
         wanted = list(aligned.parts if roles is None else roles)
+        scattered = {
+            role: self._scattered(aligned, role)
+            for role in wanted
+            if not aligned.parts[role].is_run(self.tensor(aligned, role).shape)
+        }
         for start in range(0, aligned.numel, size):
             stop = min(start + size, aligned.numel)
-            yield {role: self.read(aligned, role, start, stop) for role in wanted}
+            yield {
+                role: scattered[role][start:stop] if role in scattered else self.read(aligned, role, start, stop)
+                for role in wanted
+            }
+
+    def _scattered(self, aligned: Aligned, role: str) -> "torch.Tensor":
+        """A part that is no run of its tensor's entries, as a vector."""
+        part, tensor = aligned.parts[role], self.tensor(aligned, role)
+        start, size = part.box(tensor.shape)
+        return part.view(tensor.read(start, start + size), tensor.shape).reshape(-1)
 
     def label(self, aligned: Aligned, role: str) -> str:
         """How an error names one role's tensor."""
@@ -111,7 +121,8 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
     """
     if like not in checkpoints or len(checkpoints) < 2:
         raise AlignmentError(f"an alignment needs {like!r} and another role; it was given {', '.join(checkpoints)}.")
-    roles: dict[str, dict[Site, str]] = {}
+    roles: dict[str, Parts] = {}
+    shapes = {role: checkpoint.shapes for role, checkpoint in checkpoints.items()}
     for role, checkpoint in checkpoints.items():
         if checkpoint.quantised:
             raise AlignmentError(
@@ -119,54 +130,85 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
                 "Give the checkpoint that it was quantised from."
             )
         try:
-            sites = identify(checkpoint.shapes, checkpoint.config)
+            sites = identify(shapes[role], checkpoint.config)
         except AlignmentError as error:
             raise AlignmentError(f"{role} ({checkpoint.ref}): {error}.") from error
-        roles[role] = {site: name for name, site in sites.items()}
+        roles[role] = {site: Part(name) for name, site in sites.items()}
     _check_stacks(checkpoints, roles, like)
-    return _Matcher(checkpoints, roles, like).alignment()
+    return _Matcher(checkpoints, roles, shapes, like).alignment()
 
 
 class _Matcher:
     """The state of one alignment while it is made."""
 
-    def __init__(self, checkpoints: Mapping[str, Checkpoint], roles: dict[str, dict[Site, str]], like: str) -> None:
+    def __init__(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        roles: dict[str, Parts],
+        shapes: Mapping[str, Mapping[str, Shape]],
+        like: str,
+    ) -> None:
         self.checkpoints = checkpoints
         self.roles = roles
+        self.shapes = shapes
         self.like = like
         self.notes: list[str] = []
         self.stale: dict[str, str] = {}
-        self.reasons: dict[tuple[str, str], str] = {}
+        self.reasons: dict[tuple[str, Site], str] = {}
 
     def alignment(self) -> Alignment:
         for role in sorted(self.roles, key=lambda role: role != self.like):
             self._tie_head(role)
+        harmonise(self.roles, self.shapes)
+        for role in self.roles:
+            if role != self.like:
+                self._correspond(role)
         found = (self._pair(site) for site in sorted(self.roles[self.like], key=lambda site: site.order))
         pairs = tuple(pair for pair in found if pair is not None)
+        return Alignment(self.checkpoints, self.like, pairs, self._unmatched(pairs), self.stale, tuple(self.notes))
+
+    def _correspond(self, role: str) -> None:
+        def read(owner: str, part: Part, count: int) -> "torch.Tensor":
+            tensor = self.checkpoints[owner][part.name]
+            start, size = part.box(tensor.shape)
+            if part.is_run(tensor.shape):
+                return tensor.read(start, start + min(count, size))
+            return part.view(tensor.read(start, start + size), tensor.shape).reshape(-1)[:count]
+
+        found = Correspondence(self.like, role, self.roles, self.shapes, read)
+        try:
+            found.settle()
+        except AlignmentError as error:
+            raise AlignmentError(f"{role} ({self.checkpoints[role].ref}): {error}.") from error
+        self.reasons.update(found.reasons)
+
+    def _unmatched(self, pairs: Iterable[Aligned]) -> tuple[UnmatchedTensor, ...]:
+        """Every tensor that no pair takes anything of, once."""
         matched = {(role, part.name) for pair in pairs for role, part in pair.parts.items()}
-        unmatched = [
-            UnmatchedTensor(role=role, name=name, reason=self.reasons.get((role, name)) or self._reason(role, site))
-            for role, sites in self.roles.items()
-            for site, name in sites.items()
-            if (role, name) not in matched
-        ]
-        unmatched += [
+        found = {}
+        for role, sites in self.roles.items():
+            for site, part in sites.items():
+                if (role, part.name) not in matched and (role, part.name) not in found:
+                    reason = self.reasons.get((role, site)) or self._reason(role, site)
+                    found[role, part.name] = UnmatchedTensor(role=role, name=part.name, reason=reason)
+        stale = [
             UnmatchedTensor(role=role, name=name, reason="stale: the config ties the head to the embedding")
             for role, name in self.stale.items()
         ]
-        return Alignment(self.checkpoints, self.like, pairs, tuple(unmatched), self.stale, tuple(self.notes))
+        return (*found.values(), *stale)
 
     def _tie_head(self, role: str) -> None:
         """In a model that ties them, the head is the embedding; a head in its file is stale."""
         sites, checkpoint = self.roles[role], self.checkpoints[role]
-        if not ties_head(checkpoint, sites):
+        embed, head = (sites[site].name if site in sites else None for site in (EMBED, HEAD))
+        if not ties_head(checkpoint, embed, head):
             return
         stale = sites.pop(HEAD, None)
         if stale is not None:
-            self.stale[role] = stale
-            differs = EMBED in sites and not _same_bytes(checkpoint[stale], checkpoint[sites[EMBED]])
+            self.stale[role] = stale.name
+            differs = EMBED in sites and not _same_bytes(checkpoint[stale.name], checkpoint[sites[EMBED].name])
             self.notes.append(
-                f"{role}: {stale} is stale, because the config ties the head to the embedding; it is left out"
+                f"{role}: {stale.name} is stale, because the config ties the head to the embedding; it is left out"
                 + ("; it differs from the embedding, and transformers would have used it." if differs else ".")
             )
         if role != self.like and EMBED in sites and HEAD in self.roles[self.like]:
@@ -174,51 +216,59 @@ class _Matcher:
 
     def _pair(self, site: Site) -> Aligned | None:
         """The pair at a site of `like`, or None with a reason in `self.reasons`."""
-        names = {role: sites[site] for role, sites in self.roles.items() if site in sites}
-        if len(names) < 2:
+        parts = {role: sites[site] for role, sites in self.roles.items() if site in sites}
+        if len(parts) < 2:
             return None
-        tensors = {role: self.checkpoints[role][name] for role, name in names.items()}
+        shapes = {role: part.shape(self.shapes[role][part.name]) for role, part in parts.items()}
+        strange = next((role for role, part in parts.items() if not self.checkpoints[role][part.name].is_float), None)
+        if strange is not None:
+            tensor = self.checkpoints[strange][parts[strange].name]
+            self._apart(site, parts, f"{tensor.dtype_name} values are not weights to compare or combine")
+            return None
         if site.tower == "text" and site.component in VOCABULARY:
-            return self._vocabulary_pair(site, tensors)
-        reason = self._difference(site, tensors)
-        if reason:
-            self.reasons.update(dict.fromkeys(names.items(), reason))
-            return None
-        return Aligned(site, tensors[self.like].shape, {role: Part(name) for role, name in names.items()})
+            return self._vocabulary_pair(site, parts, shapes)
+        shape = shapes[self.like]
+        for role, other in shapes.items():
+            if other == shape[::-1] != shape and site.component in ROUTERS:
+                parts[role] = Part(parts[role].name, parts[role].rows, not parts[role].transposed)
+            elif other != shape:
+                self._differing(site, parts, shapes, role)
+                return None
+        return Aligned(site, shape, parts)
 
-    def _difference(self, site: Site, tensors: dict[str, LazyTensor]) -> str | None:
-        """Why the tensors of a site can't be a pair; an error where the text stack must agree."""
-        shape = tensors[self.like].shape
-        for role, tensor in tensors.items():
-            if not tensor.is_float:
-                return f"{tensor.dtype_name} values are not weights to compare or combine"
-            if tensor.shape != shape:
-                fault = f"{tensor.name} is {_by(tensor.shape)} in {role}, {_by(shape)} in {self.like}"
-                if site.tower != "text":
-                    return f"shapes differ: {fault}"
-                raise AlignmentError(
-                    f"{fault} ({site.key}): {role} ({self.checkpoints[role].ref}) is not a relative of "
-                    f"{self.like} ({self.checkpoints[self.like].ref}). Check that they are the right checkpoints."
-                )
-        return None
+    def _apart(self, site: Site, parts: Mapping[str, Part], reason: str) -> None:
+        self.reasons.update(((role, site), reason) for role in parts)
 
-    def _vocabulary_pair(self, site: Site, tensors: dict[str, LazyTensor]) -> Aligned:
+    def _differing(self, site: Site, parts: Mapping[str, Part], shapes: Mapping[str, Shape], role: str) -> None:
+        """Two shapes at one site: no pair outside of the text stack, and no relatives within it."""
+        fault = f"{parts[role].name} is {_by(shapes[role])} in {role}, {_by(shapes[self.like])} in {self.like}"
+        if site.tower == "text":
+            raise AlignmentError(
+                f"{fault} ({site.key}): {role} ({self.checkpoints[role].ref}) is not a relative of "
+                f"{self.like} ({self.checkpoints[self.like].ref}). Check that they are the right checkpoints."
+            )
+        self._apart(site, parts, f"shapes differ: {fault}")
+
+    def _vocabulary_pair(self, site: Site, held: Mapping[str, Part], shapes: Mapping[str, Shape]) -> Aligned:
         """The rows that every role has. Adapting a model appends rows (image tokens, padding), so the first
         ones are the tokens of the base."""
-        widths = {tensor.shape[1:] for tensor in tensors.values()}
+        widths = {shape[1:] for shape in shapes.values()}
         if len(widths) > 1:
-            sizes = ", ".join(f"{_by(tensor.shape)} in {role}" for role, tensor in tensors.items())
+            sizes = ", ".join(f"{_by(shape)} in {role}" for role, shape in shapes.items())
             raise AlignmentError(f"{site.key} differs in width: {sizes}. Check that these are the right checkpoints.")
-        rows = min(tensor.shape[0] for tensor in tensors.values())
-        shape = (rows, *widths.pop())
-        common = tuple(slice(0, extent) for extent in shape)
-        for role, tensor in tensors.items():
-            if tensor.shape[0] > rows:
+        common = min(shape[0] for shape in shapes.values())
+        shape = (common, *widths.pop())
+        parts = {}
+        for role, part in held.items():
+            extra = shapes[role][0] - common
+            start = part.rows[0].start if part.rows else 0
+            cut = (slice(start, start + common), *(slice(0, extent) for extent in shape[1:]))
+            parts[role] = Part(part.name, cut) if extra else part
+            if extra:
                 self.notes.append(
-                    f"{site.key}: {role} has {tensor.shape[0]} rows, of which the first {rows} are shared and "
-                    f"{tensor.shape[0] - rows} are its own."
+                    f"{site.key}: {role} has {shapes[role][0]} rows, of which the first {common} are shared and "
+                    f"{extra} are its own."
                 )
-        parts = {role: Part(tensor.name, None if tensor.shape == shape else common) for role, tensor in tensors.items()}
         return Aligned(site, shape, parts)
 
     def _reason(self, role: str, site: Site) -> str:
@@ -228,14 +278,17 @@ class _Matcher:
         if not with_tower:
             place = {"projector": "projector", "other": "part of this kind"}.get(site.tower, f"{site.tower} tower")
             return f"{' and '.join(others)} {'has' if len(others) == 1 else 'have'} no {place}"
+        verb = "has" if len(with_tower) == 1 else "have"
         if site == HEAD and role != self.like:
             return f"{self.like} has no head of its own: it ties it to the embedding, or leaves it out"
-        return f"{' and '.join(with_tower)} {'has' if len(with_tower) == 1 else 'have'} no {site.key}"
+        if site.own_layer is not None:
+            return f"{' and '.join(with_tower)} {verb} no such layer: adaptation inserted it as number {site.own_layer}"
+        return f"{' and '.join(with_tower)} {verb} no {site.key}"
 
 
-def _check_stacks(checkpoints: Mapping[str, Checkpoint], roles: dict[str, dict[Site, str]], like: str) -> None:
+def _check_stacks(checkpoints: Mapping[str, Checkpoint], roles: Mapping[str, Parts], like: str) -> None:
     """Text stacks must agree in depth and width before any tensor is matched."""
-    facts = {role: _depth_and_width(checkpoints[role], sites) for role, sites in roles.items()}
+    facts = {role: _depth_and_width(checkpoints[role], parts) for role, parts in roles.items()}
     for role, (depth, width) in facts.items():
         if (depth, width) != facts[like]:
             raise AlignmentError(
@@ -245,11 +298,11 @@ def _check_stacks(checkpoints: Mapping[str, Checkpoint], roles: dict[str, dict[S
             )
 
 
-def _depth_and_width(checkpoint: Checkpoint, sites: dict[Site, str]) -> tuple[int, int]:
-    depth = 1 + max(site.layer for site in sites if site.tower == "text" and site.layer is not None)
+def _depth_and_width(checkpoint: Checkpoint, parts: Parts) -> tuple[int, int]:
+    depth = 1 + max(site.layer for site in parts if site.tower == "text" and site.layer is not None)
     for site in (Site("text", None, "norm.final"), EMBED, HEAD):
-        if site in sites:
-            return depth, checkpoint[sites[site]].shape[-1]
+        if site in parts:
+            return depth, checkpoint[parts[site].name].shape[-1]
     return depth, 0
 
 

@@ -1,9 +1,8 @@
 """What each tensor is: raw names and shapes in, sites out. By structure first, by the tables of `naming` after."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final, get_args
+from collections.abc import Collection, Mapping
+from typing import Any, Final, NamedTuple, get_args
 
 from surgery import naming
 from surgery.checkpoint import Checkpoint
@@ -17,30 +16,34 @@ TOWERS: Final[tuple[Tower, ...]] = get_args(Tower)
 WRAPPERS: Final = ("model", "thinker")
 
 
-@dataclass(frozen=True)
-class Site:
+class Site(NamedTuple):
     """Where a tensor lives, whatever its name.
 
-    tower: text, vision, audio, projector or other. layer: from 0; None outside of layers. component: SCHEMAS, "Names".
-    Sites sort by tower, then layer (none first), then component.
+    tower: text, vision, audio, projector or other. layer: the base's number, from 0; None outside of layers.
+    component: SCHEMAS, "Names". own_layer: the number of a layer that adaptation inserted, in the model that has it;
+    its `layer` is None.
+    Sites sort by tower, then layer (none first), then component, inserted layers behind the others.
     """
 
     tower: Tower
     layer: int | None
     component: str
+    own_layer: int | None = None
 
     @property
     def key(self) -> str:
         """The site in one word, as recipes spell it: "text.3.mlp.gate", "text.embed", "vision.0.attn.q.bias"."""
-        layer = () if self.layer is None else (str(self.layer),)
-        return ".".join((self.tower, *layer, self.component))
+        if self.own_layer is not None:
+            return f"{self.tower}.added.{self.own_layer}.{self.component}"
+        layer = "" if self.layer is None else f"{self.layer}."
+        return f"{self.tower}.{layer}{self.component}"
 
     @property
     def block(self) -> str | None:
         """The block that it acts in: "3.attn", "3.mlp", "embed", "head", "norm", "projector", "vision"; else None."""
         if self.tower in ("vision", "projector"):
             return self.tower
-        if self.tower != "text":
+        if self.tower != "text" or self.own_layer is not None:
             return None
         if self.layer is not None:
             half = naming.half(self.component)
@@ -48,13 +51,14 @@ class Site:
         word = self.component.split(".")[0]
         return word if word in ("embed", "head", "norm") else None
 
-    def __lt__(self, other: "Site") -> bool:
-        return self.order < other.order
+    def __lt__(self, other: tuple[object, ...]) -> bool:
+        return isinstance(other, Site) and self.order < other.order
 
     @property
-    def order(self) -> tuple[int, int, str]:
+    def order(self) -> tuple[int, int, int, str]:
         """What sites sort by; as a sort key it spares a comparison in Python for each pair of sites."""
-        return TOWERS.index(self.tower), -1 if self.layer is None else self.layer, self.component
+        layer = -1 if self.layer is None else self.layer
+        return TOWERS.index(self.tower), -1 if self.own_layer is None else self.own_layer, layer, self.component
 
 
 def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> dict[str, Site]:
@@ -86,10 +90,11 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
     tensors = [
         TypedTensor(
             name=name, tower=site.tower, layer=site.layer, component=site.component, block=site.block,
-            shape=list(checkpoint[name].shape), dtype=checkpoint[name].dtype_name,
+            shape=list(checkpoint[name].shape), dtype=checkpoint[name].dtype_name, own_layer=site.own_layer,
         )
         for name, site in sorted(sites.items(), key=lambda item: item[1].order)
     ]  # fmt: skip
+    named = {site: name for name, site in sites.items()}
     dtypes = Counter(tensor.dtype_name for tensor in checkpoint.values())
     return AnatomyResult(
         checkpoints={"checkpoint": checkpoint.ref_model},
@@ -99,18 +104,22 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
         parameters=sum(tensor.numel for tensor in checkpoint.values()),
         bytes=sum(tensor.nbytes for tensor in checkpoint.values()),
         dtypes=dict(dtypes),
-        tied=ties_head(checkpoint, sites.values()),
+        tied=ties_head(checkpoint, named.get(Site("text", None, "embed")), named.get(Site("text", None, "head"))),
         quantised=checkpoint.quantised,
     )
 
 
-def ties_head(checkpoint: Checkpoint, sites: Iterable[Site]) -> bool:
+def ties_head(checkpoint: Checkpoint, embed: str | None, head: str | None) -> bool:
     """Whether the head is the embedding: the config's top level decides. Where it is silent, a head in the file is
-    used, and a file without one can only mean that it is tied."""
+    used, and a file without one can only mean that it is tied. A bare text model, whose embedding lies at the top, has
+    no head to tie, whatever its config says.
+
+    embed, head: the names of their tensors, None where the file has none.
+    """
+    if head is None and embed is not None and not parent(embed):
+        return False
     stated = checkpoint.config.get("tie_word_embeddings")
-    if isinstance(stated, bool):
-        return stated
-    return all(site.component != "head" for site in sites if site.tower == "text")
+    return stated if isinstance(stated, bool) else head is None
 
 
 def _tower(tower: Tower, checkpoint: Checkpoint, sites: Mapping[str, Site]) -> TowerAnatomy:
@@ -126,19 +135,11 @@ def _tower(tower: Tower, checkpoint: Checkpoint, sites: Mapping[str, Site]) -> T
 
 def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site]:
     """Sites of the stack's layers, of what stands beside it, and of the head above it."""
-    sites: dict[str, Site] = {}
-    for number, members in stack.layers.items():
-        modules = {suffix.split(".")[0] for suffix in members}
-        for suffix in members:
-            sites[f"{stack.prefix}.{number}.{suffix}"] = Site("text", number, naming.component(suffix, modules))
+    sites = _layer_sites(stack)
     outside = {
         name: shape for name, shape in shapes.items() if name not in sites and naming.tower_of(name.split(".")) is None
     }
-    tables = {
-        naming.split_leaf(name)[0]: _table_component(name, stack)
-        for name, shape in outside.items()
-        if stack.is_table(name, shape)
-    }
+    tables = _tables(outside, stack)
     norms = _final_norms(outside, stack)
     for name in outside:
         module, ending = naming.split_leaf(name)
@@ -151,6 +152,61 @@ def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site
     return sites
 
 
+def _layer_sites(stack: TextStack) -> dict[str, Site]:
+    """Sites of the stack's layers by the base's numbers: a layer that adaptation inserted has none."""
+    sites: dict[str, Site] = {}
+    known: dict[frozenset[str], dict[str, str]] = {}
+    components = {}
+    for number in sorted(stack.layers):
+        # Most layers hold the same suffixes, so the tables are asked once for each kind of layer.
+        suffixes = frozenset(stack.layers[number])
+        if suffixes not in known:
+            known[suffixes] = _components(suffixes)
+        components[number] = known[suffixes]
+    inserted = _inserted(components)
+    place = 0
+    for number, members in components.items():
+        layer, own = (None, number) if number in inserted else (place, None)
+        place += own is None
+        start = f"{stack.prefix}.{number}."
+        for suffix, component in members.items():
+            sites[start + suffix] = Site("text", layer, component, own)
+    return sites
+
+
+def _components(suffixes: Collection[str]) -> dict[str, str]:
+    """The components of one layer; two suffixes that the tables take for one component stay what they are called."""
+    modules = {suffix.split(".")[0] for suffix in suffixes}
+    found = {suffix: naming.component(suffix, modules) for suffix in suffixes}
+    often = Counter(found.values())
+    return {suffix: word if often[word] == 1 else f"raw:{suffix}" for suffix, word in found.items()}
+
+
+def _inserted(layers: Mapping[int, Mapping[str, str]]) -> set[int]:
+    """The layers that attend to pictures in place of the text, among layers that attend to the text (Llama 3.2
+    Vision): no language model has them, so the base's numbers pass them over."""
+    kinds = {number: {component.split(".")[0] for component in members.values()} for number, members in layers.items()}
+    crossed = {number for number, kind in kinds.items() if "cross_attn" in kind and "attn" not in kind}
+    return crossed if any("attn" in kind for kind in kinds.values()) else set()
+
+
+def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
+    """Module -> component of the tables with a row per token. Where one of them goes by a known name, others of its
+    kind only happen to be as large."""
+    found = {
+        naming.split_leaf(name)[0]: _table_component(name, stack)
+        for name, shape in outside.items()
+        if stack.is_table(name, shape)
+    }
+    words = naming.EMBEDS | naming.HEADS | naming.POSITIONS
+    known = {kind for module, kind in found.items() if module.rpartition(".")[2] in words}
+    return {
+        module: kind
+        for module, kind in found.items()
+        if kind not in known or module.rpartition(".")[2] in words | naming.NEW_ROWS
+    }
+
+
 def _table_component(name: str, stack: TextStack) -> str:
     """A table with a row per token is the embedding or the head: its name says which, else its place does."""
     module = naming.split_leaf(name)[0].rpartition(".")[2]
@@ -158,6 +214,8 @@ def _table_component(name: str, stack: TextStack) -> str:
         return "head"
     if module in naming.POSITIONS:
         return "pos_embed"
+    if module in naming.NEW_ROWS:
+        return "embed.new"
     return "embed" if module in naming.EMBEDS or parent(name) == stack.root else "head"
 
 
@@ -175,6 +233,8 @@ def _final_norms(outside: Mapping[str, Shape], stack: TextStack) -> set[str]:
 def _beside(name: str, stack: TextStack) -> str:
     suffix = ".".join(name.split(".")[len(stack.root) :])
     module, ending = naming.split_leaf(suffix)
+    if module.rpartition(".")[2] in naming.NEW_ROWS:
+        return "embed.new" + ending
     return "pos_embed" + ending if module in naming.POSITIONS else f"raw:{suffix}"
 
 

@@ -3,163 +3,112 @@
 Imports torch only where bytes become tensors, so that looking at what a checkpoint holds stays instant.
 """
 
+import gc
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import Any, Final, Self
 
+from surgery.adapter import Adapter
 from surgery.errors import CheckpointError
+from surgery.folding import fold
 from surgery.headers import Header, read_header
-from surgery.layout import find_shards, read_json
+from surgery.hub import HubName, download, is_offline, listing
+from surgery.layout import Files, find_shards, read_json
+from surgery.lazy import FLOATS, TORCH_NAMES, LazyTensor, ListedTensor
+from surgery.pickled import read_pickled
 from surgery.quantised import quantisation
 from surgery.results import CheckpointRef
 
-if TYPE_CHECKING:
-    import torch
-
-# The format's dtype names, as attributes of torch. Codes that are missing here only occur in quantised weights.
-TORCH_NAMES: Final = {
-    "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
-    "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
-    "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
-    "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
-}  # fmt: skip
-FLOATS: Final = frozenset({"F16", "BF16", "F32", "F64"})
+__all__ = ["FLOATS", "TORCH_NAMES", "Checkpoint", "LazyTensor"]
 
 WEIGHT_ENDINGS: Final = (
     ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".h5",
     ".msgpack", ".onnx",
 )  # fmt: skip
 
-
-@dataclass(frozen=True, slots=True)
-class LazyTensor:
-    """A tensor that stays on disk until asked for.
-
-    code: dtype by the format's own name ("BF16"). offset: of its first byte in the file `shard`.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    code: str
-    shard: Path
-    offset: int
-    nbytes: int
-
-    @property
-    def dtype(self) -> "torch.dtype":
-        import torch
-
-        if self.code not in TORCH_NAMES:
-            raise CheckpointError(f"{self.shard}: tensor {self.name}: torch has no dtype {self.code}.")
-        dtype = getattr(torch, TORCH_NAMES[self.code])
-        assert isinstance(dtype, torch.dtype)
-        return dtype
-
-    @property
-    def dtype_name(self) -> str:
-        """The dtype as people write it ("bfloat16"); the format's own name where torch has none."""
-        return TORCH_NAMES.get(self.code, self.code)
-
-    @property
-    def is_float(self) -> bool:
-        """Whether entries are plain floating-point weights that can be compared and combined."""
-        return self.code in FLOATS
-
-    @property
-    def numel(self) -> int:
-        count = 1
-        for extent in self.shape:
-            count *= extent
-        return count
-
-    def load(self) -> "torch.Tensor":
-        """The whole tensor, in memory of its own (no page of the file stays mapped)."""
-        return self.read(0, self.numel).reshape(self.shape)
-
-    def read(self, start: int, stop: int) -> "torch.Tensor":
-        """Entries `start` to `stop` in row-major order, as a vector in memory of its own."""
-        import torch
-
-        itemsize = self.dtype.itemsize
-        buffer = torch.empty((stop - start) * itemsize, dtype=torch.uint8)
-        self.read_into(buffer.numpy().data, start * itemsize)
-        return buffer.view(self.dtype)
-
-    def read_into(self, buffer: memoryview, start: int = 0) -> None:
-        """Fill `buffer` with the tensor's bytes from byte `start` on. Raises CheckpointError when they are gone."""
-        if start < 0 or start + len(buffer) > self.nbytes:
-            raise ValueError(f"{self.name}: bytes {start} to {start + len(buffer)} of {self.nbytes}")
-        done = 0
-        try:
-            with self.shard.open("rb", buffering=0) as file:
-                file.seek(self.offset + start)
-                while done < len(buffer):
-                    got = file.readinto(buffer[done:])
-                    if not got:
-                        break
-                    done += got
-        except OSError as error:
-            raise CheckpointError(f"{self.shard}: tensor {self.name}: {error.strerror or error}.") from error
-        if done < len(buffer):
-            raise CheckpointError(
-                f"{self.shard}: ended in the middle of tensor {self.name}: the file changed after it was opened."
-            )
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
 
 
 class Checkpoint(Mapping[str, LazyTensor]):
     """A model on disk: tensor name -> LazyTensor, in file order, with its config.
 
-    ref: the checkpoint as the user named it. path: its directory. config: config.json. shards: file name -> header.
-    identity: "sha256:..." over, per shard, file name, size, modification time and the SHA-256 of its header. It
-        changes whenever weights were written again; equal identities mean that nobody touched the files.
-    quantised: the scheme, when the weights are quantised, else None. Such weights can be listed, not combined.
+    ref: the checkpoint as the user named it. path: its directory; of a base with an adapter, the base's. config:
+        config.json. shards: file name -> header; names and shapes, not weights, of a base with an adapter are its own.
+    adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
+    headers_only: whether only its headers were fetched; its directory then holds no weights.
     """
 
-    def __init__(self, ref: str, path: Path, config: dict[str, Any], shards: dict[str, Header]) -> None:
+    def __init__(
+        self, ref: str, path: Path, config: dict[str, Any], shards: dict[str, Header], tensors: dict[str, LazyTensor]
+    ) -> None:
         self.ref = ref
         self.path = path
         self.config = config
         self.shards = shards
-        self._tensors: dict[str, LazyTensor] = {}
-        for file, header in shards.items():
-            shard = path / file
-            for entry in header.entries:
-                if entry.name in self._tensors:
-                    raise CheckpointError(
-                        f"{path}: tensor {entry.name!r} is in both {self._tensors[entry.name].shard.name} and {file}. "
-                        "Remove the shard that does not belong to this checkpoint."
-                    )
-                self._tensors[entry.name] = LazyTensor(
-                    entry.name, entry.shape, entry.code, shard, entry.offset, entry.nbytes
-                )
+        self.adapter: Adapter | None = None
+        self.headers_only = False
+        self._tensors = tensors
 
     @classmethod
-    def open(cls, ref: str | Path) -> Self:
-        """Read config and headers of the directory `ref`.
+    def open(cls, ref: str | Path, headers_only: bool = False, allow_pickle: bool = False) -> Self:
+        """Read config and headers of what `ref` names.
+
+        ref: a directory; a model on the Hub, `org/name` or `org/name@revision`, which is downloaded into the shared
+            cache; or a base and a LoRA adapter, `BASE+ADAPTER`, each of them either. A directory of that name wins.
+        headers_only: of a model on the Hub fetch headers alone, by range requests; its tensors can be listed, not read.
+        allow_pickle: take pickled weights where there are no others; they are loaded as weights only, never as code.
 
         Raises CheckpointError that names the file and the next step: not a checkpoint, no safetensors, pickled
-        weights, an index that names what is not there, a truncated or corrupt shard.
+        weights, an index that names what is not there, a truncated or corrupt shard, an adapter that fits nothing, a
+        model that can't be fetched.
         """
-        path = Path(ref).expanduser()
-        files = find_shards(path)
-        config = read_json(path / "config.json")
-        shards = {file: read_header(path / file) for file in files.shards}
-        checkpoint = cls(str(ref), path, config, shards)
-        for name, file in files.weight_map.items():
-            held = checkpoint.get(name)
-            if held is None or held.shard != path / file:
-                raise CheckpointError(
-                    f"{path}: model.safetensors.index.json places tensor {name!r} in {file}, which does not hold it. "
-                    "Download index and shards again."
-                )
-        if not checkpoint:
-            raise CheckpointError(f"{path}: its weight files hold no tensors.")
+        base, adapter = _split(str(ref))
+        with _no_collection():
+            checkpoint = cls._open_whole(base, headers_only, allow_pickle)
+            if adapter is not None:
+                checkpoint._fold(str(ref), adapter)
         return checkpoint
+
+    @classmethod
+    def _open_whole(cls, ref: str, headers_only: bool, allow_pickle: bool) -> Self:
+        path, name = Path(ref).expanduser(), HubName.of(ref)
+        if name is not None and not path.exists():
+            if headers_only and not is_offline():
+                return cls._listed(name)
+            path = download(name, allow_pickle)
+        files = find_shards(path, allow_pickle)
+        config = read_json(path / "config.json")
+        if files.pickled:
+            shards, tensors = read_pickled(path, files)
+        else:
+            shards = {file: read_header(path / file) for file in files.shards}
+            tensors = _tensors(path, shards, files)
+        return cls(ref, path, config, shards, tensors)
+
+    @classmethod
+    def _listed(cls, name: HubName) -> Self:
+        path, files, shards = listing(name)
+        tensors = _tensors(Path(str(name)), shards, files, ListedTensor)
+        checkpoint = cls(str(name), path, read_json(path / "config.json"), shards, tensors)
+        checkpoint.headers_only = True
+        return checkpoint
+
+    def _fold(self, ref: str, adapter: str) -> None:
+        path, name = Path(adapter).expanduser(), HubName.of(adapter)
+        self.ref = ref
+        self.adapter = Adapter.open(download(name) if name is not None and not path.exists() else path)
+        if self.quantised:
+            raise CheckpointError(
+                f"{self.path}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "
+                "that it was quantised from as the base."
+            )
+        self._tensors = fold(self._tensors, self.config, self.adapter)
 
     def __getitem__(self, name: str) -> LazyTensor:
         return self._tensors[name]
@@ -180,18 +129,44 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @cached_property
     def identity(self) -> str:
+        """ "sha256:..." over, per shard, file name, size, modification time and the SHA-256 of its header, the Hub
+        commit where known, and the same of an adapter with its settings.
+
+        It changes whenever weights were written again; equal identities mean that nobody touched the files.
+        """
         digest = hashlib.sha256()
         for file, header in sorted(self.shards.items()):
             digest.update(json.dumps([file, header.size, header.mtime_ns, header.digest]).encode())
+        for more in (self.commit, self.adapter and self.adapter.identity):
+            if more:
+                digest.update(json.dumps(more).encode())
         return f"sha256:{digest.hexdigest()}"
+
+    @cached_property
+    def commit(self) -> str | None:
+        """The Hub commit that it is a snapshot of, where known."""
+        return commit_of(self.path)
+
+    @property
+    def folders(self) -> list[Path]:
+        """Every directory that it reads: its own, and the adapter's."""
+        return [self.path] if self.adapter is None else [self.path, self.adapter.path]
+
+    @property
+    def location(self) -> str:
+        """What opens it again from anywhere, and the same files: absolute paths, or a Hub name with its commit."""
+        if self.headers_only:
+            return "+".join([f"{self.ref.split('@')[0]}@{self.commit}", *map(str, self.folders[1:])])
+        return "+".join(os.path.abspath(folder) for folder in self.folders)
 
     @property
     def ref_model(self) -> CheckpointRef:
         """What results and recipes remember of this checkpoint; the path is absolute, so it outlives a `cd`."""
-        return CheckpointRef(path=os.path.abspath(self.path), identity=self.identity)
+        return CheckpointRef(path=self.location, identity=self.identity)
 
     @cached_property
     def quantised(self) -> str | None:
+        """The scheme, when the weights are quantised, else None. Such weights can be listed, not combined."""
         return quantisation({name: tensor.code for name, tensor in self._tensors.items()}, self.config)
 
     @cached_property
@@ -205,6 +180,63 @@ class Checkpoint(Mapping[str, LazyTensor]):
             folders[:] = sorted(name for name in folders if not name.startswith("."))
             found += [Path(folder) / name for name in sorted(files) if not name.endswith(WEIGHT_ENDINGS)]
         for file in found:
-            if not file.exists():
-                raise CheckpointError(f"{file}: a link to nothing. Download the checkpoint again.")
+            if not file.is_file():
+                fault = "not a plain file. Remove it." if file.exists() else "a link to nothing. Download it again."
+                raise CheckpointError(f"{file}: {fault}")
         return found
+
+
+def commit_of(path: Path) -> str | None:
+    """The Hub commit that a directory is a snapshot of: a Hub cache keeps `models--x/snapshots/<commit>/`."""
+    real = path.resolve()
+    return real.name if real.parent.name == "snapshots" and _COMMIT.fullmatch(real.name) else None
+
+
+def _tensors(
+    path: Path, shards: Mapping[str, Header], files: Files, kind: type[LazyTensor] = LazyTensor
+) -> dict[str, LazyTensor]:
+    """Name -> tensor of all shards, once they agree with the index and with each other."""
+    tensors: dict[str, LazyTensor] = {}
+    places: dict[str, str] = {}
+    for file, header in shards.items():
+        shard = path / file
+        for entry in header.entries:
+            if entry.name in places:
+                raise CheckpointError(
+                    f"{path}: tensor {entry.name!r} is in both {places[entry.name]} and {file}. "
+                    "Remove the shard that does not belong to this checkpoint."
+                )
+            places[entry.name] = file
+            tensors[entry.name] = kind(entry, shard)
+    for name, file in files.weight_map.items() if files.weight_map != places else ():
+        if places.get(name) != file:
+            raise CheckpointError(
+                f"{path}: model.safetensors.index.json places tensor {name!r} in {file}, which does not hold it. "
+                "Download index and shards again."
+            )
+    if not tensors:
+        raise CheckpointError(f"{path}: its weight files hold no tensors. Download it again.")
+    return tensors
+
+
+def _split(ref: str) -> tuple[str, str | None]:
+    """A reference as base and adapter. A directory whose own name has a plus in it is just that."""
+    base, plus, adapter = ref.rpartition("+")
+    if not plus or Path(ref).expanduser().exists():
+        return ref, None
+    if not base or not adapter:
+        raise CheckpointError(f"{ref}: no such directory. A base with a LoRA adapter is written BASE+ADAPTER.")
+    return base, adapter
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Without garbage collection: a hundred thousand small objects that all stay are made here, and the collector
+    would walk them again and again."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -110,6 +110,8 @@ def _pair(alignment: Alignment, pair: Aligned, sums: Sums) -> Pair:
         layer=pair.site.layer,
         component=pair.site.component,
         block=pair.site.block,
+        added=pair.site.own_layer is not None,
+        own_layer=pair.site.own_layer,
         names={role: part.label() for role, part in pair.parts.items()},
         shape=list(pair.shape),
         dtype=alignment.tensor(pair, alignment.like).dtype_name,

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from surgery.errors import CheckpointError
 
@@ -26,10 +26,14 @@ BITS: Final = {
 # The format's own limit: a longer header is refused by every reader.
 LONGEST_HEADER: Final = 100_000_000
 
+KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One tensor in a file: its dtype by the format's name, its shape, and where its bytes are in the file."""
+
+class Entry(NamedTuple):
+    """One tensor in a file: its dtype by the format's name, its shape, and where its bytes are in the file.
+
+    A tuple, because a checkpoint may hold a hundred thousand of them.
+    """
 
     name: str
     code: str
@@ -56,23 +60,51 @@ def read_header(path: Path) -> Header:
     tensor where there is one, what was expected and what was found.
     """
     try:
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())
-            length = int.from_bytes(file.read(8), "little")
-            _check_length(path, length, status.st_size)
+            length = header_length(path, file.read(8), status.st_size)
             raw = file.read(length)
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read ({error.strerror or error}).") from error
     if len(raw) != length:
         raise CheckpointError(f"{path}: changed while its header was read. Try again once nothing writes to it.")
+    return parse_header(path, raw, status.st_size, status.st_mtime_ns)
+
+
+def header_length(path: Path, start: bytes, size: int) -> int:
+    """How long the header is that a file of `size` bytes claims in its first eight, `start`.
+
+    path: what errors call the file. Raises CheckpointError when that can't be, before anything is allocated for it.
+    """
+    length = int.from_bytes(start, "little")
+    if size < 8:
+        raise CheckpointError(
+            f"{path}: truncated: {size} bytes, less than a header's 8-byte length. Download it again."
+        )
+    if length > size - 8:
+        raise CheckpointError(
+            f"{path}: not a safetensors file, or truncated: its header claims {length} bytes, "
+            f"but {size - 8} follow. Download it again."
+        )
+    if length > LONGEST_HEADER:
+        raise CheckpointError(
+            f"{path}: not a safetensors file: its header claims {length} bytes, and the format allows "
+            f"{LONGEST_HEADER}. Download it again."
+        )
+    return length
+
+
+def parse_header(path: Path, raw: bytes, size: int, mtime_ns: int) -> Header:
+    """The header of a file of `size` bytes from its JSON, `raw`; errors as `read_header` has them."""
     members = _members(path, raw)
     metadata = members.pop("__metadata__", {})
     if not isinstance(metadata, dict) or not all(map(_is_text, (*metadata, *metadata.values()))):
         raise CheckpointError(f"{path}: corrupt header: __metadata__ must map strings to strings.")
-    entries = [_entry(path, name, fields, 8 + length, status.st_size) for name, fields in members.items()]
-    entries.sort(key=lambda entry: (entry.offset, entry.nbytes))
-    _check_layout(path, entries, 8 + length, status.st_size)
-    return Header(tuple(entries), metadata, hashlib.sha256(raw).hexdigest(), status.st_size, status.st_mtime_ns)
+    base = 8 + len(raw)
+    entries = [_entry(path, name, fields, base, size) for name, fields in members.items()]
+    entries.sort(key=_place)
+    _check_layout(path, entries, base, size)
+    return Header(tuple(entries), metadata, hashlib.sha256(raw).hexdigest(), size, mtime_ns)
 
 
 def header_bytes(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: dict[str, str]) -> bytes:
@@ -90,36 +122,27 @@ def header_bytes(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metad
     return len(text).to_bytes(8, "little") + text
 
 
-def _check_length(path: Path, length: int, size: int) -> None:
-    if size < 8:
-        raise CheckpointError(
-            f"{path}: truncated: {size} bytes, less than a header's 8-byte length. Download it again."
-        )
-    if length > min(size - 8, LONGEST_HEADER):
-        raise CheckpointError(
-            f"{path}: not a safetensors file, or truncated: its header claims {length} bytes, "
-            f"but {size - 8} follow. Download it again."
-        )
-
-
 def _members(path: Path, raw: bytes) -> dict[str, Any]:
     """The header's JSON as a dict; a name that occurs twice is an error, not a last-one-wins."""
-
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        members = dict(pairs)
-        if len(members) != len(pairs):
-            names = [name for name, _ in pairs]
-            twice = next(name for name in members if names.count(name) > 1)
-            raise CheckpointError(f"{path}: corrupt header: {twice!r} occurs twice.")
-        return members
-
     try:
-        members = json.loads(raw.decode("utf-8"), object_pairs_hook=unique)
+        text = raw.decode("utf-8")
+        members = json.loads(text)
+        if not isinstance(members, dict):
+            raise CheckpointError(f"{path}: corrupt header: a JSON object was expected. Download it again.")
+        # Every key brings a colon. No more colons than keys: no key was there twice. Else it takes a slower look.
+        if raw.count(b":") != len(members) + sum(len(value) for value in members.values() if isinstance(value, dict)):
+            json.loads(text, object_pairs_hook=lambda pairs: _check_unique(path, pairs))
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: corrupt header: not JSON ({error}). Download it again.") from error
-    if not isinstance(members, dict):
-        raise CheckpointError(f"{path}: corrupt header: a JSON object was expected. Download it again.")
     return members
+
+
+def _check_unique(path: Path, pairs: list[tuple[str, Any]]) -> None:
+    seen: set[str] = set()
+    for name, _ in pairs:
+        if name in seen:
+            raise CheckpointError(f"{path}: corrupt header: {name!r} occurs twice. Download it again.")
+        seen.add(name)
 
 
 def _is_text(value: object) -> bool:
@@ -129,46 +152,48 @@ def _is_text(value: object) -> bool:
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
 def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry:
     """One member of the header, checked by itself; `base` is where the tensors' bytes begin."""
-    fault = f"{path}: corrupt header: tensor {name!r}"
-    if not name or not _is_text(name):
-        raise CheckpointError(f"{fault}: not a name.")
-    if not isinstance(fields, dict) or set(fields) != {"dtype", "shape", "data_offsets"}:
-        raise CheckpointError(f"{fault} must have dtype, shape and data_offsets, and nothing else.")
+    if not (name.isascii() or _is_text(name)) or not name:
+        raise _corrupt(path, name, "not a name.")
+    if not isinstance(fields, dict) or fields.keys() != KEYS:
+        raise _corrupt(path, name, "it must have dtype, shape and data_offsets, and nothing else.")
     code, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    if not isinstance(code, str) or code not in BITS:
-        raise CheckpointError(f"{fault} has the unknown dtype {code!r}.")
-    if not isinstance(shape, list) or not all(map(_is_count, shape)):
-        raise CheckpointError(f"{fault}: its shape is not a list of counts.")
-    if not isinstance(offsets, list) or len(offsets) != 2 or not all(map(_is_count, offsets)):
-        raise CheckpointError(f"{fault}: its data_offsets are not two counts.")
+    bits = BITS.get(code) if isinstance(code, str) else None
+    if bits is None:
+        raise _corrupt(path, name, f"unknown dtype {code!r:.80}.")
+    if not isinstance(offsets, list) or len(offsets) != 2:
+        raise _corrupt(path, name, "its data_offsets are not two counts.")
     start, stop = offsets
+    if type(start) is not int or type(stop) is not int or start < 0:
+        raise _corrupt(path, name, "its data_offsets are not two counts.")
     if not start <= stop <= size - base:
-        raise CheckpointError(
-            f"{fault} lies at bytes {start} to {stop}, but the file holds {size - base} bytes of tensors: "
-            "truncated. Download it again."
+        raise _corrupt(
+            path,
+            name,
+            f"it lies at bytes {start} to {stop}, but the file holds {size - base} bytes of tensors: truncated.",
         )
-    bits = _count(shape, 8 * size) * BITS[code]
-    if bits != 8 * (stop - start):
-        raise CheckpointError(f"{fault}: shape and dtype {code} do not need the {stop - start} bytes that it has.")
+    if not isinstance(shape, list):
+        raise _corrupt(path, name, "its shape is not a list of counts.")
+    count, most = bits, 64 * size
+    for extent in shape:
+        if type(extent) is not int or extent < 0:
+            raise _corrupt(path, name, "its shape is not a list of counts.")
+        count *= extent
+        # A lying shape must not cost arithmetic on endless numbers; a zero that comes later still counts.
+        if count > most:
+            count = most
+    if count != 8 * (stop - start):
+        raise _corrupt(path, name, f"shape and dtype {code} do not need the {stop - start} bytes that it has.")
     return Entry(name, code, tuple(shape), base + start, stop - start)
 
 
-def _count(shape: list[int], limit: int) -> int:
-    """Entries of a shape. Stops above `limit`, so that a lying header costs no arithmetic on endless numbers."""
-    if 0 in shape:
-        return 0
-    count = 1
-    for extent in shape:
-        count *= extent
-        if count > limit:
-            break
-    return count
+def _corrupt(path: Path, name: str, fault: str) -> CheckpointError:
+    return CheckpointError(f"{path}: corrupt header: tensor {name!r:.200}: {fault} Download the file again.")
+
+
+def _place(entry: Entry) -> tuple[int, int]:
+    return entry.offset, entry.nbytes
 
 
 def _check_layout(path: Path, entries: list[Entry], base: int, size: int) -> None:

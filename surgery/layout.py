@@ -9,19 +9,27 @@ from surgery.errors import CheckpointError
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
-PICKLED: Final = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLED_SINGLE: Final = "pytorch_model.bin"
+PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
+PICKLED_ENDINGS: Final = (".bin", ".pt", ".pth", ".ckpt")
+
+# Longer than the index of any model; what is longer was not made by one.
+LONGEST_JSON: Final = 1 << 28
 
 
 @dataclass(frozen=True)
 class Files:
-    """`shards`: file names in the index's order of names. `weight_map`: tensor -> file; empty without an index."""
+    """shards: file names, sorted. weight_map: tensor -> file; empty without an index. pickled: not safetensors."""
 
     shards: tuple[str, ...]
     weight_map: dict[str, str] = field(default_factory=dict)
+    pickled: bool = False
 
 
-def find_shards(path: Path) -> Files:
+def find_shards(path: Path, allow_pickle: bool = False) -> Files:
     """The weight files of the directory `path`, each known to exist inside it. Reads the index, but no weight file.
+
+    allow_pickle: take pickled weights where there are no safetensors.
 
     Raises CheckpointError that says what `path` is instead, and what to do.
     """
@@ -29,35 +37,46 @@ def find_shards(path: Path) -> Files:
         path.stat()
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path}: no such directory. If it is the name of a model on a hub, download it first and give its folder."
+            f"{path}: no such directory. Give the directory of a checkpoint, a model's name on the Hub as "
+            "org/name or org/name@revision, or a base with a LoRA adapter as BASE+ADAPTER."
         ) from error
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: can't be read ({error}).") from error
+        raise CheckpointError(f"{path}: can't be read ({error}). Check its name and your rights.") from error
     if not path.is_dir():
         raise CheckpointError(f"{path}: is a file. Give the directory that holds config.json and the weights.")
-    has_single, has_index = (path / SINGLE).is_file(), (path / INDEX).is_file()
+    single, index = SINGLE, INDEX
+    pickled = allow_pickle and not (path / SINGLE).is_file() and not (path / INDEX).is_file()
+    if pickled:
+        single, index = PICKLED_SINGLE, PICKLED_INDEX
+    has_single, has_index = (path / single).is_file(), (path / index).is_file()
     if not has_single and not has_index:
         raise CheckpointError(_what_instead(path))
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path}: no config.json beside the weights. Copy it from the model that this one is.")
     if not has_index:
-        return Files((_inside(path, SINGLE),))
-    files = _read_index(path)
-    if has_single and files.shards != (SINGLE,):
-        raise CheckpointError(f"{path}: holds both {SINGLE} and {INDEX}. Remove the one that is stale.")
-    return files
+        return Files((_inside(path, single),), pickled=pickled)
+    weight_map = read_weight_map(path / index)
+    shards = tuple(_inside(path, file) for file in sorted(set(weight_map.values())))
+    if has_single and shards != (single,):
+        raise CheckpointError(f"{path}: holds both {single} and {index}. Remove the one that is stale.")
+    return Files(shards, weight_map, pickled)
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a small file. Raises CheckpointError that names the file."""
     try:
+        size = path.stat().st_size
+        if size > LONGEST_JSON:
+            raise CheckpointError(f"{path}: {size} bytes, too long for what it should be. Download it again.")
         value = json.loads(path.read_bytes())
     except OSError as error:
-        raise CheckpointError(f"{path}: can't be read ({error.strerror or error}).") from error
+        raise CheckpointError(
+            f"{path}: can't be read ({error.strerror or error}). Check its name and your rights."
+        ) from error
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error}). Download it again.") from error
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: a JSON object was expected.")
+        raise CheckpointError(f"{path}: a JSON object was expected. Download it again.")
     return value
 
 
@@ -65,7 +84,8 @@ def _what_instead(path: Path) -> str:
     """Why a directory without model.safetensors and without an index is not a checkpoint we can read."""
     if (path / "adapter_config.json").exists():
         return (
-            f"{path}: a LoRA adapter, not a whole model. Fold it into its base (PEFT's merge_and_unload) and save that."
+            f"{path}: a LoRA adapter, not a whole model. Give it with the model that it was trained on, as "
+            "BASE+ADAPTER."
         )
     others = sorted(file.name for file in path.glob("*.safetensors"))
     if len(others) > 1:
@@ -75,31 +95,37 @@ def _what_instead(path: Path) -> str:
         )
     if others:
         return f"{path}: its only weight file is {others[0]}. Rename it to {SINGLE} if it is the whole model."
-    pickled = sorted(file.name for pattern in PICKLED for file in path.glob(pattern))
+    pickled = sorted(file.name for file in path.iterdir() if file.name.endswith(PICKLED_ENDINGS))
     if pickled:
         return (
-            f"{path}: holds only pickled weights ({pickled[0]}), which can run code when they are loaded. "
-            "Convert them first: load the model with transformers and save it with save_pretrained."
+            f"{path}: holds only pickled weights ({pickled[0]}), which can run code when they are loaded. Give "
+            "--allow-pickle to load pytorch_model.bin as weights only, or convert them: load the model with "
+            "transformers and save it with save_pretrained."
         )
-    return f"{path}: not a checkpoint: neither {SINGLE} nor {INDEX} is in it."
+    return f"{path}: not a checkpoint: neither {SINGLE} nor {INDEX} is in it. Give the directory that holds them."
 
 
-def _read_index(path: Path) -> Files:
-    index = path / INDEX
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file as an index has it; the files are not looked at. Raises CheckpointError that names the index."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError(f"{index}: weight_map must map tensor names to file names. Download it again.")
     if not weight_map:
         raise CheckpointError(f"{index}: its weight_map is empty. Download it again.")
-    shards = tuple(_inside(path, file) for file in sorted(set(weight_map.values())))
-    return Files(shards, weight_map)
+    return weight_map
+
+
+def check_name(path: Path, file: str) -> str:
+    """`file`, once it is known to be a name inside of the checkpoint `path`: an index must not reach anywhere else."""
+    part = Path(file)
+    if part.is_absolute() or ".." in part.parts or "\0" in file or not part.parts:
+        raise CheckpointError(f"{path}: its index names a shard outside of the checkpoint: {file!r}. Do not trust it.")
+    return file
 
 
 def _inside(path: Path, file: str) -> str:
-    """`file`, once it is known to be a file of the checkpoint: an index must not reach for anything else."""
-    part = Path(file)
-    if part.is_absolute() or ".." in part.parts or "\0" in file or not part.parts:
-        raise CheckpointError(f"{path / INDEX}: names a shard outside of the checkpoint: {file!r}. Do not trust it.")
+    """`file`, once it is known to be a file of the checkpoint."""
+    part = check_name(path, file)
     try:
         real = (path / part).resolve(strict=True)
     except (OSError, RuntimeError) as error:
@@ -107,7 +133,7 @@ def _inside(path: Path, file: str) -> str:
     if not real.is_relative_to(path.resolve()) and real.parent not in _hub_blobs(path):
         raise CheckpointError(f"{path / part}: a link out of the checkpoint, to {real}. Put the file itself there.")
     if not real.is_file():
-        raise CheckpointError(f"{path / part}: a file was expected.")
+        raise CheckpointError(f"{path / part}: a file was expected. Download the checkpoint again.")
     return file
 
 

@@ -1,45 +1,68 @@
 """The words that models use for their parts, as small tables: what structure alone cannot tell.
 
-Everything that is not listed keeps its own suffix (`raw:<suffix>`) and still finds its partner by it. Another
-family of models is another entry here.
+Everything that is not listed keeps its own suffix (`raw:<suffix>`) and still finds its partner by it, or by where it
+stands and what it holds (`correspondence`). Another family of models is another entry here.
 """
 
 import re
 from collections.abc import Collection
 from typing import Final
 
-# Modules of a decoder layer that hold others, and what they are.
+# Modules of a decoder layer that hold others, and what they are. A `mixer` can be any of them: its parts tell.
 CONTAINERS: Final = {
     "self_attn": "attn", "attn": "attn", "attention": "attn", "self_attention": "attn",
     "cross_attn": "cross_attn", "encoder_attn": "cross_attn", "cross_attention": "cross_attn",
     "linear_attn": "linear_attn",
-    "mlp": "mlp", "feed_forward": "mlp", "ffn": "mlp", "block_sparse_moe": "mlp",
+    "mlp": "mlp", "feed_forward": "mlp", "ffn": "mlp", "block_sparse_moe": "mlp", "moe": "mlp",
 }  # fmt: skip
 
 ATTENTION: Final = {
-    "q_proj": "q", "query": "q", "wq": "q", "k_proj": "k", "key": "k", "wk": "k",
-    "v_proj": "v", "value": "v", "wv": "v", "o_proj": "o", "out_proj": "o", "dense": "o", "wo": "o", "proj": "o",
-    "qkv_proj": "qkv", "qkv": "qkv", "query_key_value": "qkv",
-    "q_norm": "q_norm", "q_layernorm": "q_norm", "k_norm": "k_norm", "k_layernorm": "k_norm",
+    "q_proj": "q", "query": "q", "wq": "q", "to_q": "q", "wq_du": "q",
+    "k_proj": "k", "key": "k", "wk": "k", "to_k": "k", "wk_dv": "k",
+    "v_proj": "v", "value": "v", "wv": "v", "to_v": "v", "wv_dv": "v",
+    "o_proj": "o", "out_proj": "o", "dense": "o", "wo": "o", "proj": "o", "attn_out": "o", "to_out": "o", "wo_ud": "o",
+    "qkv_proj": "qkv", "qkv": "qkv", "att_proj": "qkv", "Wqkv": "qkv", "wqkv": "qkv", "w_qkv": "qkv", "in_proj": "qkv",
+    "query_key_value": "qkv",
+    "q_norm": "q_norm", "q_layernorm": "q_norm", "norm_q": "q_norm", "query_layernorm": "q_norm",
+    "k_norm": "k_norm", "k_layernorm": "k_norm", "norm_k": "k_norm", "key_layernorm": "k_norm",
 }  # fmt: skip
-PARTS: Final = {
-    "attn": ATTENTION,
-    "cross_attn": ATTENTION,
-    "linear_attn": {},
-    "mlp": {
-        "gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "fc1": "up", "dense_h_to_4h": "up",
-        "down_proj": "down", "w2": "down", "fc2": "down", "dense_4h_to_h": "down", "gate_up_proj": "gate_up",
-        "gate": "router", "router": "router",
-    },
+FEED_FORWARD: Final = {
+    "gate_proj": "gate", "w1": "gate", "up_proj": "up", "w3": "up", "fc1": "up", "dense_h_to_4h": "up",
+    "down_proj": "down", "w2": "down", "fc2": "down", "dense_4h_to_h": "down", "ff_out": "down",
+    "w2_md": "down", "shared_w2_weight": "down", "w2_weight": "down",
+    "gate_up_proj": "gate_up", "ff_proj": "gate_up", "w13_dn": "gate_up", "w13_weight": "gate_up",
+    "shared_w13_weight": "gate_up", "gate": "router", "router": "router",
 }  # fmt: skip
+PARTS: Final = {"attn": ATTENTION, "cross_attn": ATTENTION, "linear_attn": {}, "mlp": FEED_FORWARD}
+
+# What lies in `experts`: one module an expert, or the matrices of all in one tensor.
+EXPERTS: Final = frozenset({"experts"})
+VISION_EXPERTS: Final = "vision_moe"
+TEXT_EXPERTS: Final = "text_moe"
+SHARED_EXPERTS: Final = frozenset({"shared_experts", "shared_expert", "share_expert"})
+STACKED: Final = {"fc1": "gate_up", "fc2": "down", "input_linear": "gate_up", "output_linear": "down"}
+
+# Fused projections: module -> its parts in the order of their rows, contiguous. `query_key_value` is not here: its
+# rows take turns head by head, in more orders than one.
+FUSED: Final = {
+    "qkv_proj": ("q", "k", "v"), "qkv": ("q", "k", "v"), "att_proj": ("q", "k", "v"), "Wqkv": ("q", "k", "v"),
+    "wqkv": ("q", "k", "v"), "w_qkv": ("q", "k", "v"), "in_proj": ("q", "k", "v"), "in_proj_weight": ("q", "k", "v"),
+    "in_proj_bias": ("q", "k", "v"),
+    "gate_up_proj": ("gate", "up"), "input_linear": ("gate", "up"), "ff_proj": ("up", "gate"),
+    "up_gate_proj": ("up", "gate"), "weights_in": ("gate", "up"), "w13_weight": ("gate", "up"),
+    "shared_w13_weight": ("gate", "up"), "w13_dn": ("gate", "up"),
+}  # fmt: skip
+
+# Those whose rows take turns: the first of gate, the first of up, the second of gate, ...
+IN_TURNS: Final = frozenset({"w13_weight", "shared_w13_weight", "w13_dn"})
 
 # Modules that sit in a layer directly. `post_attention_layernorm` is read in `component`: families disagree
 # on it.
 DIRECT: Final = {
     "input_layernorm": "norm.attn", "attention_norm": "norm.attn", "layer_norm1": "norm.attn", "norm1": "norm.attn",
-    "self_attn_layer_norm": "norm.attn", "ln_1": "norm.attn",
+    "self_attn_layer_norm": "norm.attn", "ln_1": "norm.attn", "attn_norm": "norm.attn",
     "ffn_norm": "norm.mlp", "layer_norm2": "norm.mlp", "norm2": "norm.mlp", "final_layer_norm": "norm.mlp",
-    "ln_2": "norm.mlp", "pre_feedforward_layernorm": "norm.mlp",
+    "ln_2": "norm.mlp", "pre_feedforward_layernorm": "norm.mlp", "ff_norm": "norm.mlp", "mlp_norm": "norm.mlp",
     "post_self_attn_layernorm": "norm.attn_post",
     "post_feedforward_layernorm": "norm.mlp_post", "post_mlp_layernorm": "norm.mlp_post",
     "fc1": "mlp.up", "fc2": "mlp.down",
@@ -47,10 +70,18 @@ DIRECT: Final = {
 AMBIGUOUS_NORM: Final = "post_attention_layernorm"
 FEEDFORWARD_NORMS: Final = ("pre_feedforward_layernorm", "post_feedforward_layernorm")
 
-EMBEDS: Final = frozenset({"embed_tokens", "wte", "tok_embeddings", "word_embeddings", "embed", "embed_in"})
+EMBEDS: Final = frozenset(
+    {"embed_tokens", "wte", "tok_embeddings", "word_embeddings", "embed", "embed_in", "embedding"}
+)
+# A table of the rows that adaptation appended to the vocabulary.
+NEW_ROWS: Final = frozenset({"new_embedding"})
+SPLIT_TABLE: Final = ".wte.embedding"
 HEADS: Final = frozenset({"lm_head", "embed_out", "output", "unembed", "head"})
 POSITIONS: Final = frozenset({"embed_positions", "wpe", "position_embeddings", "position_embedding", "pos_embed"})
 FINAL_NORMS: Final = frozenset({"norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f"})
+
+# Parameters that some layouts call by a letter.
+ABBREVIATED: Final = {"b": "bias", "s": "scale"}
 
 # Words (between underscores) that betray a tower. A projector may sit inside the vision tower, so it is asked
 # first.
@@ -64,8 +95,6 @@ TOWER_WORDS: Final = {
 TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
 LAYER_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim")
-
-_EXPERT: Final = re.compile(r"experts\.(\d+)\.(.+)")
 
 
 def split_leaf(suffix: str) -> tuple[str, str]:
@@ -94,16 +123,37 @@ def component(suffix: str, layer: Collection[str]) -> str:
         return ("norm.attn_post" if around else "norm.mlp") + ending
     if module in DIRECT:
         return DIRECT[module] + ending
-    container, _, part = module.partition(".")
+    container, *path = module.split(".")
     kind = CONTAINERS.get(container)
-    if kind is None:
-        return f"raw:{suffix}"
-    expert = _EXPERT.fullmatch(part)
-    if kind == "mlp" and expert is not None and expert[2] in PARTS["mlp"]:
-        return f"expert.{expert[1]}.{PARTS['mlp'][expert[2]]}{ending}"
-    if part in PARTS[kind]:
-        return f"{kind}.{PARTS[kind][part]}{ending}"
-    return f"raw:{suffix}"
+    if container in EXPERTS | SHARED_EXPERTS:
+        path = [container, *path]
+    if kind == "mlp" or (kind is None and (EXPERTS | SHARED_EXPERTS) & {*path}):
+        return _feed_forward(path, ending) or f"raw:{suffix}"
+    part = path[0] if len(path) == 1 else None
+    return f"{kind}.{PARTS[kind][part]}{ending}" if kind and part in PARTS[kind] else f"raw:{suffix}"
+
+
+def _feed_forward(path: list[str], ending: str) -> str | None:
+    """The component of a tensor in an MLP, in one of its experts, or of all its experts at once."""
+    moe = path[0] if path and path[0] in (TEXT_EXPERTS, VISION_EXPERTS) else None
+    path = path[1:] if moe else path
+    word = "vision_expert" if moe == VISION_EXPERTS else "expert"
+    match path:
+        case ["experts", number, part] if number.isdecimal() and part in FEED_FORWARD:
+            return f"{word}.{int(number)}.{FEED_FORWARD[part]}{ending}"
+        case ["experts", part] if part in FEED_FORWARD or part in STACKED:
+            return f"{word}s.{STACKED.get(part) or FEED_FORWARD[part]}{ending}"
+        case [shared, part] if shared in SHARED_EXPERTS and part in FEED_FORWARD:
+            return f"expert.shared.{FEED_FORWARD[part]}{ending}"
+        case [*_, "e_score_correction_bias"] | ["router_bias"]:
+            return f"{'vision_router' if moe == VISION_EXPERTS else 'mlp.router'}.correction"
+        case ["gate", "weight_1"]:
+            return f"vision_router{ending}"
+        case ["gate"] if moe == VISION_EXPERTS:
+            return f"vision_router{ending}"
+        case [part] if part in FEED_FORWARD and moe != VISION_EXPERTS:
+            return f"mlp.{FEED_FORWARD[part]}{ending}"
+    return None
 
 
 def half(component_name: str) -> str | None:
@@ -118,7 +168,7 @@ def half(component_name: str) -> str | None:
         word = rest.split(".")[0].removesuffix("_post")
     if word in ("attn", "cross_attn", "linear_attn"):
         return "attn"
-    return "mlp" if word in ("mlp", "expert") else None
+    return "mlp" if word in ("mlp", "expert", "experts", "vision_expert", "vision_experts", "vision_router") else None
 
 
 def tower_of(segments: Collection[str]) -> str | None:
@@ -128,3 +178,15 @@ def tower_of(segments: Collection[str]) -> str | None:
         if words & betrayers:
             return tower
     return None
+
+
+def pattern(name: str) -> tuple[str, tuple[int, ...]]:
+    """A name with its numbers taken out, and the numbers: what repeats from layer to layer shares a pattern."""
+    if not _DIGIT.search(name):
+        return name, ()
+    segments = name.split(".")
+    numbers = tuple(int(segment) for segment in segments if segment.isdecimal())
+    return ".".join("*" if segment.isdecimal() else segment for segment in segments), numbers
+
+
+_DIGIT: Final = re.compile(r"\d")

@@ -1,7 +1,7 @@
 """Executing a recipe: checkpoints in, a merged checkpoint out, one tensor at a time."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -26,7 +26,7 @@ COPY: Final = 1 << 24
 
 @dataclass(frozen=True)
 class Job:
-    """One tensor that changes: the pair that it is in, and the shares of the roles that pull at it."""
+    """A tensor that changes, or a part of one: the pair that it is in, and the shares of the roles that pull at it."""
 
     pair: Aligned
     shares: Mapping[str, float]
@@ -51,8 +51,7 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
     function = METHODS[recipe.method].function
 
     def produce(tensor: LazyTensor) -> Iterator[memoryview]:
-        job = jobs.get(tensor.name)
-        return _copied(tensor) if job is None else _merged(alignment, job, tensor, function)
+        return _produced(alignment, jobs.get(tensor.name, ()), tensor, function)
 
     kept = sum(tensor.name not in jobs for tensor in order.tensors)
     shards = write(
@@ -60,7 +59,7 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
         out,
         produce,
         {"recipe.yaml": recipe.text(), "README.md": model_card(recipe, alignment, len(jobs), kept)},
-        [checkpoint.path for checkpoint in checkpoints.values()],
+        [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders],
         track,
     )
     return MergeResult(
@@ -87,12 +86,12 @@ def open_checkpoints(recipe: Recipe) -> dict[str, Checkpoint]:
     return checkpoints
 
 
-def _jobs(alignment: Alignment, coefficients: Coefficients) -> dict[str, Job]:
-    """Name of a tensor in `like` -> what is done with it; tensors that keep their bytes are left out.
+def _jobs(alignment: Alignment, coefficients: Coefficients) -> dict[str, list[Job]]:
+    """Name of a tensor in `like` -> what is done with its parts; tensors that keep their bytes are left out.
 
     Raises RecipeError when a key with a share fits no tensor that its role has: a typo must not merge nothing.
     """
-    jobs: dict[str, Job] = {}
+    jobs: dict[str, list[Job]] = {}
     used: set[tuple[str, str]] = set()
     for pair in alignment.pairs:
         used |= {(key, role) for key in keys_of(pair.site) for role in pair.parts}
@@ -100,7 +99,7 @@ def _jobs(alignment: Alignment, coefficients: Coefficients) -> dict[str, Job]:
             role: share for role, share in coefficients.resolve(pair.site).items() if share and role in pair.parts
         }
         if shares:
-            jobs[pair.parts[alignment.like].name] = Job(pair, shares)
+            jobs.setdefault(pair.parts[alignment.like].name, []).append(Job(pair, shares))
     for key, asked in coefficients.items():
         for role, share in asked.items():
             if share and (key, role) not in used:
@@ -108,19 +107,63 @@ def _jobs(alignment: Alignment, coefficients: Coefficients) -> dict[str, Job]:
     return jobs
 
 
-def _copied(tensor: LazyTensor, start: int = 0) -> Iterator[memoryview]:
-    """The tensor's own bytes from byte `start` on."""
-    for first in range(start, tensor.nbytes, COPY):
-        piece = memoryview(bytearray(min(COPY, tensor.nbytes - first)))
+def _copied(tensor: LazyTensor, start: int = 0, stop: int | None = None) -> Iterator[memoryview]:
+    """The tensor's own bytes from byte `start` to `stop`, or to its end."""
+    end = tensor.nbytes if stop is None else stop
+    for first in range(start, end, COPY):
+        piece = memoryview(bytearray(min(COPY, end - first)))
         tensor.read_into(piece, first)
         yield piece
 
 
-def _merged(alignment: Alignment, job: Job, tensor: LazyTensor, function: MergeFunction) -> Iterator[memoryview]:
-    """The merged bytes of what is shared, and behind them the tensor's own rows as they are.
+def _produced(
+    alignment: Alignment, jobs: Iterable[Job], tensor: LazyTensor, function: MergeFunction
+) -> Iterator[memoryview]:
+    """The tensor's bytes in order: its parts as their jobs make them, and what lies between them as it is."""
+    done, itemsize = 0, tensor.dtype.itemsize
+    for start, stop, members in _runs(alignment, jobs, tensor):
+        yield from _copied(tensor, done * itemsize, start * itemsize)
+        if len(members) == 1 and members[0].pair.parts[alignment.like].is_run(tensor.shape):
+            yield from map(_bytes_of, _merged(alignment, members[0], tensor, function))
+        else:
+            yield _bytes_of(_assembled(alignment, members, tensor, function, (start, stop)))
+        done = stop
+    yield from _copied(tensor, done * itemsize)
 
-    The shared part is the tensor's first rows (`align` makes no other), so it comes first in row-major order.
-    """
+
+def _runs(alignment: Alignment, jobs: Iterable[Job], tensor: LazyTensor) -> list[tuple[int, int, list[Job]]]:
+    """The stretches of a tensor's entries that change, in order, each with its jobs: those whose entries interleave
+    (columns of one matrix) share one."""
+    boxes = sorted(((*job.pair.parts[alignment.like].box(tensor.shape), job) for job in jobs), key=lambda box: box[:2])
+    runs: list[tuple[int, int, list[Job]]] = []
+    for start, size, job in boxes:
+        if runs and start < runs[-1][1]:
+            first, stop, members = runs.pop()
+            runs.append((first, max(stop, start + size), [*members, job]))
+        else:
+            runs.append((start, start + size, [job]))
+    return runs
+
+
+def _assembled(
+    alignment: Alignment, jobs: Iterable[Job], tensor: LazyTensor, function: MergeFunction, run: tuple[int, int]
+) -> "Tensor":
+    """A stretch of a tensor with every job's part put into its place; held in memory as a whole."""
+    import torch
+
+    start, stop = run
+    result = tensor.read(start, stop)
+    for job in jobs:
+        part = job.pair.parts[alignment.like]
+        first, size = part.box(tensor.shape)
+        merged = torch.cat(list(_merged(alignment, job, tensor, function)))
+        view = part.view(result[first - start : first - start + size], tensor.shape)
+        view.copy_(merged.view(view.shape))
+    return result
+
+
+def _merged(alignment: Alignment, job: Job, tensor: LazyTensor, function: MergeFunction) -> Iterator["Tensor"]:
+    """What a job makes of its part, chunk by chunk in the order of the pair's entries."""
     roles = [alignment.like, *job.shares]
     for chunk in alignment.chunks(job.pair, roles, CHUNK):
         adapted = chunk.pop(alignment.like)
@@ -135,8 +178,7 @@ def _merged(alignment: Alignment, job: Job, tensor: LazyTensor, function: MergeF
                 f"{' and '.join(culprits) or alignment.label(job.pair, alignment.like)}: NaN or infinite values"
                 + ("." if culprits else f" arise when it is merged as {tensor.dtype_name}.")
             )
-        yield _bytes_of(merged)
-    yield from _copied(tensor, job.pair.numel * tensor.dtype.itemsize)
+        yield merged
 
 
 def _bytes_of(vector: "Tensor") -> memoryview:

@@ -84,6 +84,7 @@ class TypedTensor(Frozen):
     block: str | None
     shape: list[int]
     dtype: str
+    own_layer: int | None = None
 
 
 class TowerAnatomy(Frozen):
@@ -115,10 +116,16 @@ class AnatomyResult(Result):
 
 
 class SliceName(Frozen):
-    """A part of a tensor: its name, and [start, stop] along each dimension."""
+    """A part of a tensor: its name, and [start, stop] along each dimension; [start, stop, step] where rows of several
+    parts take turns.
+
+    transposed: the last two dimensions of what the slice gives change places, because this checkpoint stores the
+    matrix the other way round than the pair's `shape` has it.
+    """
 
     name: str
-    slice: list[tuple[int, int]]
+    slice: list[tuple[int, int] | tuple[int, int, int]]
+    transposed: bool = False
 
 
 class DeltaMetrics(Frozen):
@@ -156,11 +163,17 @@ class PairMetrics(Frozen):
 
 
 class Pair(Frozen):
-    """One site that the checkpoints share. `names`: role -> the tensor's raw name, or a slice of it."""
+    """One site that the checkpoints share. `names`: role -> the tensor's raw name, or a slice of it.
+
+    added, own_layer: of a layer that adaptation inserted; `layer` is then None, and `own_layer` the number that it has
+    in the models that hold it.
+    """
 
     tower: Tower
     layer: int | None
     component: str
+    added: bool = False
+    own_layer: int | None = None
     block: str | None
     names: dict[str, str | SliceName]
     shape: list[int]

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from surgery.errors import AlignmentError
-from surgery.naming import LAYER_COUNTS, TEXT_CONFIGS, WIDTHS, tower_of
+from surgery.naming import CONTAINERS, LAYER_COUNTS, NEW_ROWS, SPLIT_TABLE, TEXT_CONFIGS, WIDTHS, split_leaf, tower_of
 
 Shape = tuple[int, ...]
 Layers = dict[int, dict[str, Shape]]
@@ -118,16 +118,22 @@ def _decoder_width(layers: Layers, facts: Facts) -> int | None:
 
 def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
     segments = name.split(".")
-    plain = not any(segment.isdecimal() for segment in segments) and tower_of(segments) is None
-    return plain and len(shape) == 2 and shape[1] == width and shape[0] >= max(vocabulary, 1)
+    if any(segment.isdecimal() for segment in segments) or tower_of(segments) is not None:
+        return False
+    # A table that was split in two (old rows, new rows) has fewer rows than the config says; its name must do.
+    module = split_leaf(name)[0].rpartition(".")[2]
+    least = 1 if module in NEW_ROWS or name.endswith(SPLIT_TABLE) else max(vocabulary, 1)
+    return len(shape) == 2 and shape[1] == width and shape[0] >= least
 
 
-def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, int]:
-    """How sure the place of a stack makes us: a vocabulary's table beside it, no foreign word above it, and
-    how much of its path it shares with such a table."""
+def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, bool, int]:
+    """How sure the place of a stack makes us: a vocabulary's table beside it, no foreign word above it, attention to
+    the text in it, and how much of its path it shares with such a table."""
     above = [parent(name) for name, shape in shapes.items() if stack.is_table(name, shape)]
     foreign = tower_of(stack.prefix.split(".")) is not None
-    return stack.root in above, not foreign, max(map(len, above), default=-1)
+    modules = {suffix.split(".")[0] for suffix in stack.layers[0]}
+    crosses = "cross_attn" in {CONTAINERS.get(module) for module in modules}
+    return stack.root in above, not foreign, not crosses, max(map(len, above), default=-1)
 
 
 def _none_found(stacks: dict[str, Layers], facts: Facts) -> str:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -119,12 +119,13 @@ def _write_shard(path: Path, members: Iterator[tuple[Shard, LazyTensor]], produc
     return digest.hexdigest()
 
 
-def _index_text(like: Checkpoint, shards: Iterable[Shard]) -> str | None:
-    """The index of the written shards, with the other metadata that `like`'s has; None where `like` has none."""
-    if not (like.path / INDEX).is_file():
+def _index_text(like: Checkpoint, shards: Sequence[Shard]) -> str | None:
+    """The index of the written shards, with the other metadata that `like`'s has; None for one file without one."""
+    has_index = (like.path / INDEX).is_file()
+    if not has_index and len(shards) == 1:
         return None
     tensors = [(tensor, shard.file) for shard in shards for tensor in shard.tensors]
-    kept = read_json(like.path / INDEX).get("metadata")
+    kept = read_json(like.path / INDEX).get("metadata") if has_index else None
     totals = {
         "total_parameters": sum(tensor.numel for tensor, _ in tensors),
         "total_size": sum(tensor.nbytes for tensor, _ in tensors),

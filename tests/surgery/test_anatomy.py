@@ -171,9 +171,11 @@ def test_what_has_no_word_keeps_its_suffix_and_its_block(shapes: Shapes) -> None
     ]
 
 
-def test_two_names_for_one_site_are_an_error_not_a_choice(shapes: Shapes) -> None:
-    with pytest.raises(AlignmentError, match=r"attention\.q_proj.*text\.0\.attn\.q"):
-        identify({**shapes, "model.layers.0.attention.q_proj.weight": (16, 16)}, CONFIG)
+def test_two_names_for_one_site_are_never_a_choice(shapes: Shapes) -> None:
+    sites = identify({**shapes, "model.layers.0.attention.q_proj.weight": (16, 16)}, CONFIG)
+    for container in ("attention", "self_attn"):
+        assert sites[f"model.layers.0.{container}.q_proj.weight"].component == f"raw:{container}.q_proj.weight"
+    assert sites["model.layers.1.self_attn.q_proj.weight"].component == "attn.q"
     with pytest.raises(AlignmentError, match=r"text\.embed"):
         identify({**shapes, "model.wte.weight": (40, 16)}, CONFIG)
 

@@ -1,0 +1,340 @@
+"""Partners for tensors whose names are nobody's: by where they stand, and where that is not enough, by what they hold.
+
+Checkpoints of one family hold nearly the same values, so a handful of entries tells partners from strangers. Tensors
+are told apart a pattern at a time (what repeats from layer to layer), so that a sample of one layer speaks for all.
+Where neither shapes nor values tell, nothing is paired.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import TYPE_CHECKING, Final
+
+from surgery.anatomy import Site
+from surgery.errors import AlignmentError
+from surgery.forms import Part, Parts
+from surgery.naming import ABBREVIATED, pattern
+from surgery.stack import Shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Entries of a tensor that are compared: at this many, strangers have cosines of 0 to within .02.
+SAMPLE: Final = 4096
+
+# Of short tensors, several layers are taken together; with fewer entries than this, chance would tell.
+LAYERS: Final = 8
+SHORTEST: Final = 12
+
+# Towers that a site gets when its name tells none.
+NAMELESS: Final = ("text", "other")
+
+# Cosines of the samples, each less its mean: .99 and more between partners, unless a delta is as large as the weights
+# (then .7). A weight stored with its rows in another order keeps a few of them in place, so it can have .5 in a small
+# model. STRANGERS is also by how much a partner must lead before all others.
+PARTNERS: Final = 0.7
+STRANGERS: Final = 0.2
+
+# From this median on, over the pairs that names tell, two checkpoints are taken for relatives.
+RELATIVES: Final = 0.8
+
+Read = Callable[[str, Part, int], "Tensor"]
+
+
+@dataclass(frozen=True)
+class Group:
+    """The sites of one role that share a pattern: one tensor a layer. members: numbers in the name -> site."""
+
+    pattern: str
+    members: Mapping[tuple[int, ...], Site]
+    shapes: Mapping[tuple[int, ...], Shape]
+
+    @property
+    def signature(self) -> "Signature":
+        """Where it stands: in which layers, with which shapes."""
+        return frozenset(self.shapes.items())
+
+
+Pairing = tuple[Group, Group]
+Signature = frozenset[tuple[tuple[int, ...], Shape]]
+Where = Callable[[Site], bool]
+Place = Callable[[Site, Part], tuple[str, tuple[int, ...]]]
+Tell = Callable[[Sequence[Group], Sequence[Group]], Iterable[Pairing]]
+
+
+@dataclass
+class Correspondence:
+    """What two roles' tensors have in common beyond their names.
+
+    like, other: roles. shapes: role -> name -> shape. read: entries of a part, (role, part, how many) -> vector.
+    reasons: (role, site) -> why a site stays without partner.
+    """
+
+    like: str
+    other: str
+    roles: Mapping[str, Parts]
+    shapes: Mapping[str, Mapping[str, Shape]]
+    read: Read
+    reasons: dict[tuple[str, Site], str] = field(default_factory=dict)
+    _samples: dict[tuple[str, str, str], "Tensor"] = field(default_factory=dict)
+
+    def settle(self) -> None:
+        """Give every tensor of `other` that has a partner in `like` the partner's site, in place.
+
+        Raises AlignmentError where several tensors of the text stack look alike and nothing tells which is which.
+        """
+        self._part_shapes()
+        doubted = self._doubted()
+        left = {role: self._left(role) for role in (self.like, self.other)}
+        if not doubted and not all(left.values()):
+            return
+        kin = self._kinship()
+        for site, cosine in doubted.items():
+            if kin is not None and kin >= RELATIVES and cosine is not None and cosine < PARTNERS:
+                self._part_ways(site, cosine)
+        for in_stack in (_in_stack, _out_of_stack):
+            self._match(in_stack, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
+        for where in (_in_text, _out_of_stack):
+            self._match(where, _single, self._by_values)
+        self._check_told()
+
+    def _match(self, where: "Where", place: "Place", tell: "Tell") -> None:
+        """Pair what is left, pattern by pattern, among those that stand in the same layers with the same shapes."""
+        mine, theirs = (self._by_signature(role, where, place) for role in (self.like, self.other))
+        for signature in [signature for signature in mine if signature in theirs]:
+            for first, second in tell(mine[signature], theirs[signature]):
+                for number, site in first.members.items():
+                    self._join(site, second.members[number])
+
+    def _join(self, mine: Site, theirs: Site) -> None:
+        """Give two tensors one site: that of `like`, unless only the other's name tells a tower."""
+        part = self.roles[self.other].pop(theirs)
+        elsewhere = any(mine in parts for role, parts in self.roles.items() if role != self.like)
+        if mine.tower in NAMELESS and not _in_stack(mine) and theirs.tower not in NAMELESS and not elsewhere:
+            self.roles[self.like][theirs] = self.roles[self.like].pop(mine)
+            mine = theirs
+        self.roles[self.other][mine] = part
+
+    def _told(self, mine: Sequence[Group], theirs: Sequence[Group], kin: float | None) -> list[Pairing]:
+        """The pairs among patterns that stand alike: by values; by the ends of their names, or because they alone are
+        left, where values don't object; in the order of their numbers."""
+        pairs = self._by_values(mine, theirs)
+
+        def left() -> tuple[list[Group], list[Group]]:
+            taken = {id(group) for pair in pairs for group in pair}
+            return [g for g in mine if id(g) not in taken], [g for g in theirs if id(g) not in taken]
+
+        def agree(first: Group, second: Group) -> bool:
+            # Constants (fresh norms) say nothing; strangers say no, unless the whole checkpoint is one.
+            cosine = self._alike(first, second)
+            return cosine is None or cosine >= PARTNERS or kin is None or kin < RELATIVES
+
+        for words in (2, 1):
+            pairs += [pair for pair in _by_ends(*left(), words) if agree(*pair)]
+        first, second = left()
+        if len(first) == len(second) == 1:
+            return [*pairs, (first[0], second[0])] if agree(first[0], second[0]) else pairs
+        return [*pairs, *(pair for pair in _in_number_order(first, second) if agree(*pair))]
+
+    def _check_told(self) -> None:
+        """Refuse text stacks in which as many patterns are left on either side, alike in all that can be seen."""
+        mine, theirs = (self._by_signature(role, _in_stack, _repeated) for role in (self.like, self.other))
+        for signature in [signature for signature in mine if signature in theirs]:
+            first, second = mine[signature], theirs[signature]
+            if len(first) == len(second) and all(self._alike(a, b) is None for a in first for b in second):
+                ours, others = (", ".join(sorted(group.pattern for group in side)) for side in (first, second))
+                raise AlignmentError(
+                    f"{ours} of {self.like} and {others} of {self.other} have the same shapes in the same layers, and "
+                    "neither names nor values tell which is which. Name them as the other checkpoint does"
+                )
+
+    def similarity(self, mine: Sequence[Site], theirs: Sequence[Site]) -> float | None:
+        """Cosine of samples of two rows of tensors, each tensor less its mean, in [-1, 1]; None where one is constant,
+        or where there is too little to compare."""
+        import torch
+
+        pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
+        for first, second in zip(mine, theirs, strict=True):
+            pieces.append((self._sample(self.like, first), self._sample(self.other, second)))
+            if sum(len(piece[0]) for piece in pieces) >= SAMPLE or len(pieces) >= LAYERS:
+                break
+        ours, others = (torch.cat(side) for side in zip(*pieces, strict=True))
+        norm = float(ours.norm() * others.norm())
+        if len(ours) != len(others) or len(ours) < SHORTEST or not math.isfinite(norm) or norm == 0:
+            return None
+        return float(ours @ others) / norm
+
+    def _sample(self, role: str, site: Site) -> "Tensor":
+        part = self.roles[role][site]
+        key = (role, part.name, str(part.rows))
+        if key not in self._samples:
+            vector = self.read(role, part, min(SAMPLE, math.prod(self._shape(role, site)))).double()
+            self._samples[key] = vector - vector.mean()
+        return self._samples[key]
+
+    def _left(self, role: str) -> list[Site]:
+        """The sites of a role that the other one lacks."""
+        mine, theirs = self.roles[role], self.roles[self.other if role == self.like else self.like]
+        return [site for site in mine if site not in theirs]
+
+    def _doubted(self) -> dict[Site, float | None]:
+        """Sites that both roles have under names that end differently, one for each pattern, with their similarity.
+
+        Outside of the text stack one name can even mean two things (norm1 is the first norm in one layout, and the
+        second in another), so a tower whose names differ anywhere is doubted as a whole.
+        """
+        shared = [site for site in self.roles[self.like] if site in self.roles[self.other]]
+        tails = {site: (self._tail(self.like, site), self._tail(self.other, site)) for site in shared}
+        mixed = {site.tower for site, (mine, theirs) in tails.items() if mine != theirs}
+        mixed |= {site.tower for role in (self.like, self.other) for site in self._left(role)}
+        seen: dict[tuple[str, str, str], Site] = {}
+        for site, (mine, theirs) in tails.items():
+            if mine != theirs or (site.tower != "text" and site.tower in mixed):
+                seen.setdefault((site.tower, mine, theirs), site)
+        return {site: self.similarity([site], [site]) for site in seen.values() if self._same_shape(site, site)}
+
+    def _tail(self, role: str, site: Site) -> str:
+        """The end of a tensor's name, without numbers and without what prefixes add."""
+        return ".".join(pattern(self.roles[role][site].name)[0].split(".")[-3:]) if site.layer is not None else ""
+
+    def _same_shape(self, mine: Site, theirs: Site) -> bool:
+        first, second = self.roles[self.like][mine], self.roles[self.other][theirs]
+        return first.shape(self.shapes[self.like][first.name]) == second.shape(self.shapes[self.other][second.name])
+
+    def _kinship(self) -> float | None:
+        """How alike the pairs are that names tell; None where there are none to compare."""
+        shared = [site for site in self.roles[self.like] if site in self.roles[self.other] and self._is_matrix(site)]
+        picked = shared[:: max(1, len(shared) // 16)]
+        found = [cosine for site in picked if (cosine := self.similarity([site], [site])) is not None]
+        return median(found) if found else None
+
+    def _is_matrix(self, site: Site) -> bool:
+        return len(self.shapes[self.like][self.roles[self.like][site].name]) > 1 and self._same_shape(site, site)
+
+    def _part_shapes(self) -> None:
+        """Outside of the text stack, tensors of one site but of two shapes only share a name."""
+        for site in [site for site in self.roles[self.like] if site in self.roles[self.other]]:
+            if site.tower != "text" and self._shape(self.like, site) != self._shape(self.other, site):
+                mine, theirs = (" x ".join(map(str, self._shape(role, site))) for role in (self.like, self.other))
+                self._move_away(site, f"shapes differ: {theirs} in {self.other}, {mine} in {self.like}")
+
+    def _part_ways(self, doubted: Site, cosine: float) -> None:
+        """Take back a pair that names made, in every layer: both go to the tensors that are left."""
+        mine, theirs = (self._tail(role, doubted) for role in (self.like, self.other))
+        for site in [site for site in self.roles[self.like] if site in self.roles[self.other]]:
+            same = site.tower == doubted.tower and site.component == doubted.component
+            if same and (self._tail(self.like, site), self._tail(self.other, site)) == (mine, theirs):
+                self._move_away(site, f"entries in another order, or other ones (cosine {cosine:.2f})")
+
+    def _move_away(self, site: Site, reason: str) -> None:
+        """Give the other role's tensor a site of its own, as if nothing were known of it."""
+        part = self.roles[self.other].pop(site)
+        moved = site._replace(component=f"raw:{part.name}")
+        self.roles[self.other][moved] = part
+        self.reasons[self.like, site] = self.reasons[self.other, moved] = (
+            f"{self.roles[self.like][site].name} of {self.like} and {part.name} of {self.other} stand in one place, "
+            f"but they are not the same weight: {reason}"
+        )
+
+    def _by_signature(self, role: str, where: "Where", place: "Place") -> "dict[Signature, list[Group]]":
+        members: dict[str, dict[tuple[int, ...], Site]] = {}
+        for site in self._left(role):
+            if where(site):
+                name, numbers = place(site, self.roles[role][site])
+                members.setdefault(name, {})[numbers] = site
+        found: dict[Signature, list[Group]] = {}
+        for name, sites in members.items():
+            group = Group(name, sites, {number: self._shape(role, site) for number, site in sites.items()})
+            found.setdefault(group.signature, []).append(group)
+        return found
+
+    def _shape(self, role: str, site: Site) -> Shape:
+        part = self.roles[role][site]
+        return part.shape(self.shapes[role][part.name])
+
+    def _alike(self, first: Group, second: Group) -> float | None:
+        numbers = sorted(first.members)
+        return self.similarity([first.members[n] for n in numbers], [second.members[n] for n in numbers])
+
+    def _by_values(self, mine: Sequence[Group], theirs: Sequence[Group]) -> list[Pairing]:
+        """Pairs that prefer each other to all others, clearly."""
+        table = [[self._alike(first, second) for second in theirs] for first in mine]
+        pairs = []
+        for row, first in enumerate(mine):
+            place, best, margin = _best(table[row])
+            if place is None or best < _least(first) or margin < STRANGERS:
+                continue
+            back, _, margin = _best([line[place] for line in table])
+            if back == row and margin >= STRANGERS:
+                pairs.append((first, theirs[place]))
+        return pairs
+
+
+def _least(group: Group) -> float:
+    """The cosine from which on chance, among all the tensors that could be partners, is ruled out."""
+    size = sum(math.prod(shape) for shape in group.shapes.values())
+    return PARTNERS if size >= 256 else 0.9 if size >= 64 else 0.98
+
+
+def _in_stack(site: Site) -> bool:
+    return site.tower == "text" and (site.layer is not None or site.own_layer is not None)
+
+
+def _out_of_stack(site: Site) -> bool:
+    return not _in_stack(site)
+
+
+def _in_text(site: Site) -> bool:
+    return site.tower == "text"
+
+
+def _repeated(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
+    """A site's pattern and numbers; in the text stack the layer is the base's, whatever the file's number is."""
+    if site.tower == "text" and site.layer is not None:
+        word, numbers = pattern(site.component.removeprefix("raw:"))
+        return word, (site.layer, *numbers)
+    return pattern(part.name if part.rows is None else f"{part.name}.{site.component}")
+
+
+def _single(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
+    """Each tensor by itself, for what repeats under names that don't."""
+    return f"{part.name} {site.component}", ()
+
+
+def _by_ends(mine: Sequence[Group], theirs: Sequence[Group], words: int) -> list[Pairing]:
+    """Pairs of patterns that alone, on either side, end in the same `words` words."""
+    sides = []
+    for groups in (mine, theirs):
+        ends: dict[tuple[str, ...], list[Group]] = {}
+        for group in groups:
+            end = [ABBREVIATED.get(word, word) for word in group.pattern.removesuffix(".weight").split(".")[-words:]]
+            ends.setdefault(tuple(end), []).append(group)
+        sides.append({end: held[0] for end, held in ends.items() if len(held) == 1})
+    return [(group, sides[1][end]) for end, group in sides[0].items() if end in sides[1]]
+
+
+def _best(cosines: Sequence[float | None]) -> tuple[int | None, float, float]:
+    """The place of the largest cosine, it, and by how much it leads."""
+    ranked = sorted(((cosine, place) for place, cosine in enumerate(cosines) if cosine is not None), reverse=True)
+    if not ranked:
+        return None, 0.0, 0.0
+    second = ranked[1][0] if len(ranked) > 1 else 0.0
+    return ranked[0][1], ranked[0][0], ranked[0][0] - max(second, 0.0)
+
+
+def _in_number_order(mine: Sequence[Group], theirs: Sequence[Group]) -> list[Pairing]:
+    """Patterns that differ by a number alone on both sides ("norm0", "norm1" and "ln.1", "ln.2"): pairs in order."""
+    if len(mine) != len(theirs):
+        return []
+    sides = []
+    for groups in (mine, theirs):
+        stems = {"".join(c for c in group.pattern if not c.isdecimal()) for group in groups}
+        if len(stems) != 1:
+            return []
+        sides.append(sorted(groups, key=lambda group: [int(n) for n in _numbers(group.pattern)]))
+    return list(zip(*sides, strict=True))
+
+
+def _numbers(text: str) -> list[str]:
+    return "".join(c if c.isdecimal() else " " for c in text).split()
