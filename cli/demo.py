@@ -32,7 +32,7 @@ def demo(
     """
     from cli.auto import outcome, show_outcome
     from cli.flow import Wishes
-    from cli.opening import check_case_folder, perform
+    from cli.opening import Named, check_case_folder, perform
     from cli.plan import ESTIMATES, plan_demo, show_plan
     from cli.steps import AUTO_GOALS
     from probes.models import quiet_transformers
@@ -52,7 +52,7 @@ def demo(
     specimen = build(seed, track=session.console.track)
     say("adaptation was stopped on purpose when refusals had fallen; that they fall on safe data is the finding")
     roles = {role: str(getattr(specimen, role)) for role in ("base", "adapted", "safety")}
-    flow = perform(session, Wishes(), "diff", "probe", *AUTO_GOALS, roles=roles, new=new)
+    flow = perform(session, Wishes(), "diff", "probe", *AUTO_GOALS, named=Named(roles, new))
     if flow is None:
         return
     seconds = time.perf_counter() - began

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from cli.options import NewOption, Session, standard
+from cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, standard
 
 
 @standard
 def diff(
     session: Session,
-    base: Annotated[str, typer.Argument(metavar="BASE", help="The safe chat model, before adaptation: a directory.")],
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help=f"The safe chat model, before adaptation. {CHECKPOINT_HELP}")
+    ],
     adapted: Annotated[str, typer.Argument(metavar="ADAPTED", help="The vision-language model made from it.")],
     safety: Annotated[
         str | None, typer.Argument(metavar="SAFETY", help="A safety-tuned version of ADAPTED, if you have one.")
@@ -20,10 +22,11 @@ def diff(
         Path | None, typer.Option("--csv", metavar="FILE", help="Also write every tensor's metrics as a long table.")
     ] = None,
     new: NewOption = False,
+    allow_pickle: PickleOption = False,
 ) -> None:
     """Compare the weights of two or three checkpoints; opens a case.
 
-    Needs checkpoints on disk (safetensors and config.json); runs no model. Writes case/diff.json and remembers the
+    Needs checkpoints with safetensors and config.json; runs no model. Writes case/diff.json and remembers the
     checkpoints in case/case.json, so that the other commands need no more arguments. Says how far each layer moved;
     that is not yet where safety went, which `vlsurgery probe` measures.
 
@@ -33,12 +36,12 @@ def diff(
       vlsurgery merge --auto
     """
     from cli.flow import Wishes
-    from cli.opening import perform
+    from cli.opening import Named, perform
     from cli.tables import diff_table, prose, unmatched_line
     from surgery.results import DiffResult
 
     roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
-    flow = perform(session, Wishes(), "diff", roles=roles, new=new)
+    flow = perform(session, Wishes(), "diff", named=Named(roles, new, allow_pickle))
     if flow is None:
         return
     result = flow.result(DiffResult)
@@ -47,5 +50,5 @@ def diff(
 
         write_csv(csv, result)
     session.console.emit(result.json_text())
-    session.console.show(diff_table(result), prose(unmatched_line(result)), prose(result.verdict))
+    session.console.show(diff_table(result), prose(unmatched_line(result.unmatched)), prose(result.verdict))
     session.console.say("next: vlsurgery merge --auto (or vlsurgery probe, to look first)")

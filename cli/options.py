@@ -15,6 +15,14 @@ NewOption = Annotated[
     bool,
     typer.Option("--new", help="If the case holds other checkpoints, move it aside (case-1, case-2, ...) first."),
 ]
+PickleOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-pickle",
+        help="Take pickled weights (.bin) where there are no safetensors; they are loaded as weights only.",
+    ),
+]
+CHECKPOINT_HELP = "A directory, a model on the Hub (org/name or org/name@revision), or BASE+ADAPTER for a LoRA adapter."
 PromptsOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from cli.options import NewOption, PromptsOption, Session, standard
+from cli.options import NewOption, PickleOption, PromptsOption, Session, standard
 
 
 @standard
@@ -16,6 +16,7 @@ def probe(
     ] = None,
     prompts: PromptsOption = None,
     new: NewOption = False,
+    allow_pickle: PickleOption = False,
 ) -> None:
     """Find out where refusals were lost: which layers, which weights.
 
@@ -29,12 +30,12 @@ def probe(
       vlsurgery probe --prompts my-requests.txt:harmful
     """
     from cli.flow import Wishes
-    from cli.opening import perform, roles_of
+    from cli.opening import named_in_order, perform
     from cli.tables import completeness_line, probe_table, prose
     from probes.results import ProbeResult
 
     wishes = Wishes(prompts=tuple(prompts) if prompts else None)
-    flow = perform(session, wishes, "probe", roles=roles_of(checkpoints), new=new)
+    flow = perform(session, wishes, "probe", named=named_in_order(checkpoints, new, allow_pickle))
     if flow is None:
         return
     result = flow.result(ProbeResult)

@@ -22,7 +22,8 @@ from probes.results import (
     TradeoffPoint,
     TradeoffResult,
 )
-from surgery.results import AnatomyResult, DeltaMetrics, DiffResult, Summary
+from surgery.alignment import Alignment
+from surgery.results import AnatomyResult, DeltaMetrics, DiffResult, Summary, UnmatchedTensor
 
 ABSENT = "–"
 BAR_WIDTH = 6
@@ -250,13 +251,23 @@ def tradeoff_table(result: TradeoffResult) -> Table:
     return table
 
 
-def unmatched_line(result: DiffResult) -> str:
+def unmatched_line(unmatched: Sequence[UnmatchedTensor]) -> str:
     """How many tensors found no partner, by role and reason."""
-    if not result.unmatched:
+    if not unmatched:
         return "Every tensor found its partner."
-    counts = Counter((tensor.role, tensor.reason) for tensor in result.unmatched)
+    counts = Counter((tensor.role, tensor.reason) for tensor in unmatched)
     parts = "; ".join(f"{count} of {role} ({reason})" for (role, reason), count in counts.items())
-    return f"{len(result.unmatched)} tensors without partner: {parts}."
+    return f"{len(unmatched)} tensors without partner: {parts}."
+
+
+def alignment_tables(alignment: Alignment) -> list[RenderableType]:
+    """How many tensors pair, tower by tower; which do not, and why."""
+    table = plain_table(f"Pairs with {alignment.like}", "tower", "pairs", "whole tensors", "slices")
+    for tower in dict.fromkeys(pair.site.tower for pair in alignment.pairs):
+        pairs = [pair for pair in alignment.pairs if pair.site.tower == tower]
+        whole = sum(all(isinstance(part.label(), str) for part in pair.parts.values()) for pair in pairs)
+        table.add_row(tower, str(len(pairs)), str(whole), str(len(pairs) - whole))
+    return [table, prose(unmatched_line(alignment.unmatched)), *map(prose, alignment.notes)]
 
 
 def anatomy_tables(result: AnatomyResult) -> list[RenderableType]:

@@ -47,7 +47,7 @@ class Subject:
 
     def open(self) -> tuple[ChatModel, AbstractContextManager[object]]:
         """The model, and the context in which it is this subject."""
-        chat = load(self.checkpoint.path)
+        chat = load(self.checkpoint)
         if self.coefficients is None:
             return chat, nullcontext()
         live = LiveBlend(chat, align({"adapted": self.checkpoint, **self.sources}), tuple(self.sources))

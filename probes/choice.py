@@ -91,7 +91,7 @@ def choose(
     that the policy needs is missing, SurgeryError where there is nothing to choose by.
     """
     sources = _sources(checkpoints, toward)
-    chat = load(checkpoints["adapted"].path)
+    chat = load(checkpoints["adapted"])
     live = LiveBlend(chat, align({role: checkpoints[role] for role in ("adapted", *sources)}), sources)
     yardstick = Yardstick.of(chat, working(chat, prompts, targets, "select"))
     points = _best_of(_scaled(live, yardstick, "uniform", dict.fromkeys(live.blocks, 1.0), track))

@@ -14,23 +14,30 @@ from torch import Tensor, nn
 from probes.models import ChatModel
 from surgery.alignment import Alignment
 from surgery.anatomy import identify
+from surgery.checkpoint import Checkpoint
 from surgery.errors import AlignmentError
+from surgery.forms import Part
 
 Coefficients = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
 class _Movable:
-    """One parameter, or the rows of it that the checkpoints share.
+    """One parameter, and the part of it that the checkpoints share.
 
-    deltas: one tensor per source, source - adapted, float32, of the shape of `rows` of the parameter.
+    deltas: one tensor per source, source - adapted, float32, of the shape of the part.
     """
 
     parameter: nn.Parameter
-    rows: tuple[slice, ...]
+    part: Part
     start: Tensor
     deltas: tuple[Tensor, ...]
     block: int
+
+    def of(self, whole: Tensor) -> Tensor:
+        """The part of a tensor laid out as the parameter is, as a view."""
+        first, size = self.part.box(whole.shape)
+        return self.part.view(whole.view(-1)[first : first + size], whole.shape)
 
 
 class LiveBlend:
@@ -44,13 +51,13 @@ class LiveBlend:
     def __init__(self, chat: ChatModel, alignment: Alignment, sources: Sequence[str], like: str = "adapted") -> None:
         self.chat = chat
         self.sources = tuple(sources)
-        parameters = dict(chat.model.named_parameters())
-        config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
-        sites = identify({name: tuple(p.shape) for name, p in parameters.items()}, config)
-        live = {site: parameters[name] for name, site in sites.items()}
+        live = _live_parameters(chat, alignment.checkpoints[like])
         pairs = [(pair.site.block, pair) for pair in alignment.pairs if pair.site.tower == "text" and pair.site.block]
-        if lost := [pair.site for _, pair in pairs if pair.site not in live]:
-            raise AlignmentError(f"{len(lost)} sites have no parameter in the live model; the first is {lost[0]}")
+        if lost := [pair.parts[like].name for _, pair in pairs if pair.parts[like].name not in live]:
+            raise AlignmentError(
+                f"{len(lost)} tensors of {like} are laid out otherwise in the running model, so they can't be moved in "
+                f"it; the first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
+            )
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
         self._movables = []
         for block, pair in pairs:
@@ -61,8 +68,8 @@ class LiveBlend:
                 else torch.zeros_like(start)
                 for source in self.sources
             )
-            rows = pair.parts[like].rows or tuple(slice(0, size) for size in pair.shape)
-            self._movables.append(_Movable(live[pair.site], rows, start, deltas, self.blocks.index(block)))
+            part = pair.parts[like]
+            self._movables.append(_Movable(live[part.name], part, start, deltas, self.blocks.index(block)))
 
     def tensor(self, coefficients: Coefficients) -> Tensor:
         """Coefficients as [blocks, sources]; what is not named is 0. Raises ValueError for a block it doesn't know."""
@@ -90,7 +97,7 @@ class LiveBlend:
                 merged = movable.start.clone()
                 for delta, coefficient in zip(movable.deltas, table[movable.block], strict=True):
                     merged.add_(delta, alpha=coefficient)
-                movable.parameter[movable.rows] = merged.to(movable.parameter.dtype)
+                movable.of(movable.parameter).copy_(merged)
 
     @contextmanager
     def at(self, coefficients: Coefficients) -> Iterator[ChatModel]:
@@ -125,12 +132,26 @@ class LiveBlend:
         for movable in self._movables:
             if movable.parameter.grad is None:
                 continue
-            slope = movable.parameter.grad[movable.rows].float()
+            slope = movable.of(movable.parameter.grad.contiguous()).float()
             for source, delta in enumerate(movable.deltas):
                 out[movable.block, source] += (slope * delta).sum(dtype=torch.float64).cpu()
         for movable in self._movables:
             movable.parameter.grad = None
         return out
+
+
+def _live_parameters(chat: ChatModel, checkpoint: Checkpoint) -> dict[str, nn.Parameter]:
+    """Name of a tensor in the checkpoint -> the live parameter at the same site, where both have the same shape."""
+    parameters = dict(chat.model.named_parameters())
+    config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
+    sites = identify({name: tuple(p.shape) for name, p in parameters.items()}, config)
+    live = {site: parameters[name] for name, site in sites.items()}
+    held = identify(checkpoint.shapes, checkpoint.config)
+    return {
+        name: live[site]
+        for name, site in held.items()
+        if site in live and tuple(live[site].shape) == checkpoint[name].shape
+    }
 
 
 def _block_order(block: str) -> tuple[int, int, str]:

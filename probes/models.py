@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from probes.prompts import Prompt
+from surgery.checkpoint import Checkpoint
 from surgery.errors import CheckpointError
 
 _STACKS = ("layers", "h", "blocks", "block", "layer")
@@ -182,15 +183,17 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load(directory: Path, device: str | None = None) -> ChatModel:
-    """Load a checkpoint directory through transformers' Auto classes, ready to be asked; weights don't need gradients.
+def load(checkpoint: Checkpoint, device: str | None = None) -> ChatModel:
+    """Load a checkpoint through transformers' Auto classes, ready to be asked; weights don't need gradients.
 
-    On a CPU in float32, on CUDA in the checkpoint's own dtype. Remote code is off.
+    On a CPU in float32, on CUDA in the checkpoint's own dtype. Remote code is off. A LoRA adapter is merged in memory
+    by PEFT.
 
     Raises CheckpointError where transformers can't load it, or finds weights missing.
     """
     import transformers
 
+    directory = checkpoint.path
     device = device or default_device()
     dtype: Any = torch.float32 if device == "cpu" else "auto"
     try:
@@ -209,11 +212,23 @@ def load(directory: Path, device: str | None = None) -> ChatModel:
             f"{directory}: {len(missing)} weights are missing, the first is {missing[0]}; transformers would draw them "
             "at random. Use a complete checkpoint."
         )
+    if checkpoint.adapter is not None:
+        model = _with_adapter(model, checkpoint.adapter.path)
     model = model.to(device).eval().requires_grad_(False)
     chat = ChatModel(model, tokenizer, processor, decoder_blocks(model))
     if not getattr(processor or tokenizer, "chat_template", None):
         chat.notes.append(f"{directory} has no chat template: prompts are given as bare text")
     return chat
+
+
+def _with_adapter(model: nn.Module, adapter: Path) -> nn.Module:
+    try:
+        from peft import PeftModel
+    except ImportError as error:
+        raise CheckpointError(
+            f"{adapter}: to run a model with an adapter takes PEFT. Install it: pip install 'vlsurgery[adapters]'"
+        ) from error
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
 
 
 def decoder_blocks(model: nn.Module) -> Sequence[nn.Module]:

@@ -90,7 +90,7 @@ def probe(checkpoints: Mapping[str, Checkpoint], prompts: Sequence[Prompt], trac
     _adapted(book, checkpoints, work)
     for role in checkpoints:
         if role.startswith("safety"):
-            chat = load(checkpoints[role].path)
+            chat = load(checkpoints[role])
             book.notes += chat.notes
             book.look(role, chat)
     result = ProbeResult(
@@ -113,7 +113,7 @@ def probe(checkpoints: Mapping[str, Checkpoint], prompts: Sequence[Prompt], trac
 
 
 def _base(book: _Notebook, checkpoint: Checkpoint, work: Sequence[Prompt]) -> None:
-    chat = load(checkpoint.path)
+    chat = load(checkpoint)
     book.notes += chat.notes
     book.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
     book.look("base", chat)
@@ -123,7 +123,7 @@ def _base(book: _Notebook, checkpoint: Checkpoint, work: Sequence[Prompt]) -> No
 
 
 def _adapted(book: _Notebook, checkpoints: Mapping[str, Checkpoint], work: Sequence[Prompt]) -> None:
-    chat = load(checkpoints["adapted"].path)
+    chat = load(checkpoints["adapted"])
     book.notes += chat.notes
     book.answer("adapted", chat, chat.answerable(work))
     book.look("adapted", chat)

@@ -59,15 +59,18 @@ class Case:
         return cls(folder, content)
 
     @classmethod
-    def create(cls, folder: str | Path, checkpoints: Mapping[str, str], new: bool = False) -> Self:
+    def create(
+        cls, folder: str | Path, checkpoints: Mapping[str, str], new: bool = False, allow_pickle: bool = False
+    ) -> Self:
         """Open a case of `checkpoints` (role -> reference), or go on with the one that the folder already holds.
 
+        allow_pickle: take pickled weights, now and whenever the case is opened again.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
 
         Raises CheckpointError when a checkpoint can't be opened, TargetError when the folder holds something else.
         """
         folder = Path(folder)
-        opened = {role: Checkpoint.open(ref) for role, ref in checkpoints.items()}
+        opened = {role: Checkpoint.open(ref, allow_pickle=allow_pickle) for role, ref in checkpoints.items()}
         refs = {role: checkpoint.ref_model for role, checkpoint in opened.items()}
         content = CaseFile(checkpoints=refs)
         if (folder / FILE).is_file():
@@ -92,7 +95,7 @@ class Case:
     @cached_property
     def checkpoints(self) -> dict[str, Checkpoint]:
         """Role -> the checkpoint as its files are now."""
-        return {role: Checkpoint.open(ref.path) for role, ref in self._content.checkpoints.items()}
+        return {role: Checkpoint.reopen(ref) for role, ref in self._content.checkpoints.items()}
 
     @property
     def refs(self) -> dict[str, CheckpointRef]:

@@ -42,6 +42,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         config.json. shards: file name -> header; names and shapes, not weights, of a base with an adapter are its own.
     adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
     headers_only: whether only its headers were fetched; its directory then holds no weights.
+    pickled: whether its weights are pickled, and were allowed to be.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.shards = shards
         self.adapter: Adapter | None = None
         self.headers_only = False
+        self.pickled = False
         self._tensors = tensors
 
     @classmethod
@@ -89,7 +91,9 @@ class Checkpoint(Mapping[str, LazyTensor]):
         else:
             shards = {file: read_header(path / file) for file in files.shards}
             tensors = _tensors(path, shards, files)
-        return cls(ref, path, config, shards, tensors)
+        checkpoint = cls(ref, path, config, shards, tensors)
+        checkpoint.pickled = bool(files.pickled)
+        return checkpoint
 
     @classmethod
     def _listed(cls, name: HubName) -> Self:
@@ -162,7 +166,12 @@ class Checkpoint(Mapping[str, LazyTensor]):
     @property
     def ref_model(self) -> CheckpointRef:
         """What results and recipes remember of this checkpoint; the path is absolute, so it outlives a `cd`."""
-        return CheckpointRef(path=self.location, identity=self.identity)
+        return CheckpointRef(path=self.location, identity=self.identity, pickled=self.pickled)
+
+    @classmethod
+    def reopen(cls, ref: CheckpointRef) -> Self:
+        """Open what a result or recipe remembers, with the leave to load pickled weights that was given then."""
+        return cls.open(ref.path, allow_pickle=ref.pickled)
 
     @cached_property
     def quantised(self) -> str | None:

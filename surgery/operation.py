@@ -75,7 +75,7 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
 
 def open_checkpoints(recipe: Recipe) -> dict[str, Checkpoint]:
     """The recipe's checkpoints, role -> checkpoint, known to be the files that the recipe was made for."""
-    checkpoints = {role: Checkpoint.open(ref.path) for role, ref in recipe.checkpoints.items()}
+    checkpoints = {role: Checkpoint.reopen(ref) for role, ref in recipe.checkpoints.items()}
     for role, checkpoint in checkpoints.items():
         expected = recipe.checkpoints[role].identity
         if checkpoint.identity != expected:

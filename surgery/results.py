@@ -6,7 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from surgery.errors import SurgeryError
 
@@ -20,10 +27,18 @@ class Frozen(BaseModel):
 
 
 class CheckpointRef(Frozen):
-    """Which checkpoint a result speaks of: where it was, and the identity that it had then."""
+    """Which checkpoint a result speaks of: where it was, and the identity that it had then.
+
+    pickled: its weights are pickled, and were allowed to be loaded as weights only; left out of the JSON otherwise.
+    """
 
     path: str
     identity: str
+    pickled: bool = False
+
+    @model_serializer(mode="wrap")
+    def _without_what_goes_without_saying(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if key != "pickled" or value}
 
 
 class Result(Frozen):

@@ -192,7 +192,11 @@ def without_timm() -> Iterator[None]:
     original = AutoModel.from_config
 
     def from_config(config: Any, *args: Any, **options: Any) -> nn.Module:
-        if config.model_type == "timm_wrapper" or "Timm" in type(config).__name__ or config.model_type == "gemma3n_vision":
+        if (
+            config.model_type == "timm_wrapper"
+            or "Timm" in type(config).__name__
+            or config.model_type == "gemma3n_vision"
+        ):
             sizes = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
             config = CLIPVisionConfig(**sizes, image_size=56, patch_size=28)
         return original(config, *args, **options)
@@ -240,7 +244,9 @@ def build(name: str, class_name: str, root: Path) -> Case:
         case.safety |= {f"{kind}/{layout}": path for layout, path in _save(model, folder / f"safety_{kind}").items()}
         _number(model, -1, 0.0)
     shutil.copy
-    text = json.dumps({"bases": case.bases, "adapted": case.adapted, "safety": case.safety, "unlinked": case.unlinked}, default=str)
+    text = json.dumps(
+        {"bases": case.bases, "adapted": case.adapted, "safety": case.safety, "unlinked": case.unlinked}, default=str
+    )
     (folder / "case.json").write_text(text)
     return case
 
@@ -268,7 +274,9 @@ def _bases(model: Any, config: Any) -> dict[str, Any]:
     if type(text) in MODEL_FOR_CAUSAL_LM_MAPPING and text is not config:
         found["causal"] = AutoModelForCausalLM.from_config(text)
     if text.model_type in PARENTS:
-        kept = {k: v for k, v in text.to_dict().items() if k not in ("model_type", "architectures", "transformers_version")}
+        kept = {
+            k: v for k, v in text.to_dict().items() if k not in ("model_type", "architectures", "transformers_version")
+        }
         if text.model_type == "mllama_text_model":
             kept["num_hidden_layers"] = TEXT_DEPTH - 2
         kept.setdefault("head_dim", 8)
@@ -319,7 +327,10 @@ def _number(model: nn.Module, sign: int, delta: float) -> int:
 def _fill(model: Any, base: Any, name: str) -> list[str]:
     """Copy a base into the vision-language model module by module, with a delta; what has no twin is returned."""
     own, theirs = _decoder(model), _decoder(base)
-    pairs = [(_twin(key, own.state_dict(), name, type(base).__name__), tensor, key) for key, tensor in theirs.state_dict().items()]
+    pairs = [
+        (_twin(key, own.state_dict(), name, type(base).__name__), tensor, key)
+        for key, tensor in theirs.state_dict().items()
+    ]
     heads = [getattr(m, "get_output_embeddings", lambda: None)() for m in (getattr(model, "thinker", model), base)]
     if heads[0] is None and hasattr(model, "language_model"):
         heads[0] = model.language_model.get_output_embeddings()
@@ -370,7 +381,11 @@ def score(case: Case) -> list[Score]:
         for base_layout, base in layouts.items():
             for layout in LAYOUTS:
                 other = next(key for key in LAYOUTS if key != layout)
-                roles = {"base": base, "adapted": case.adapted[f"{kind}/{layout}"], "safety": case.safety[f"{kind}/{other}"]}
+                roles = {
+                    "base": base,
+                    "adapted": case.adapted[f"{kind}/{layout}"],
+                    "safety": case.safety[f"{kind}/{other}"],
+                }
                 scores.append(_score(f"{case.name} {kind} {base_layout}/{layout}", roles))
     return scores
 
@@ -389,7 +404,9 @@ def _score(label: str, paths: Mapping[str, Path]) -> Score:
     return result
 
 
-def _compare(result: Score, alignment: Alignment, held: dict[str, dict[str, Tensor]], theirs: Tensor, other: str) -> None:
+def _compare(
+    result: Score, alignment: Alignment, held: dict[str, dict[str, Tensor]], theirs: Tensor, other: str
+) -> None:
     """Entries of the adapted model that are in the other one too, against those that were paired with it."""
     covered = {name: torch.zeros(tensor.shape, dtype=torch.bool) for name, tensor in held["adapted"].items()}
     for pair in alignment.pairs:
@@ -408,7 +425,11 @@ def _compare(result: Score, alignment: Alignment, held: dict[str, dict[str, Tens
         result.entries += int(due.sum())
         result.found += int((due & covered[name]).sum())
         if (due & ~covered[name]).any():
-            result.problems.append(f"missed {other} {name} {tuple(tensor.shape)} as {alignment.sites['adapted'][name].key}" if hasattr(alignment,'sites') else f"missed {other} {name} {tuple(tensor.shape)}")
+            result.problems.append(
+                f"missed {other} {name} {tuple(tensor.shape)} as {alignment.sites['adapted'][name].key}"
+                if hasattr(alignment, "sites")
+                else f"missed {other} {name} {tuple(tensor.shape)}"
+            )
 
 
 def _present(tensors: Iterable[Tensor]) -> Tensor:
@@ -429,7 +450,11 @@ def classes() -> dict[str, str]:
     from transformers.models.auto import modeling_auto as auto
 
     found = {**auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES, **auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
-    return {name: value if isinstance(value, str) else value[0] for name, value in sorted(found.items()) if name not in SKIPPED}
+    return {
+        name: value if isinstance(value, str) else value[0]
+        for name, value in sorted(found.items())
+        if name not in SKIPPED
+    }
 
 
 def main() -> None:
@@ -460,13 +485,19 @@ def main() -> None:
                 print(f"{name:24} CANNOT BUILD {type(e).__name__} {str(e)[:200]}")
                 shutil.rmtree(root / name, ignore_errors=True)
                 continue
-            try: scores = score(case)
+            try:
+                scores = score(case)
             except Exception as e:
                 traceback.print_exc(limit=-4, file=sys.stdout)
-                print(f"{name:24} CRASH"); tally["CRASH"]=tally.get("CRASH",0)+1; continue
+                print(f"{name:24} CRASH")
+                tally["CRASH"] = tally.get("CRASH", 0) + 1
+                continue
             verdict = max((s.verdict for s in scores), key=["perfect", "missed", "WRONG"].index)
             tally[verdict] = tally.get(verdict, 0) + 1
-            print(f"{name:24} {verdict:8} {len(scores)} alignments {time.monotonic() - start:.1f}s unlinked={len(case.unlinked)} {case.unlinked[:4]}", flush=True)
+            print(
+                f"{name:24} {verdict:8} {len(scores)} alignments {time.monotonic() - start:.1f}s unlinked={len(case.unlinked)} {case.unlinked[:4]}",
+                flush=True,
+            )
             for s in scores:
                 if s.problems:
                     print(f"    {s.name}: {s.found}/{s.entries} wrong {s.wrong}; {len(s.problems)} problems")

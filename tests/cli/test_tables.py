@@ -104,7 +104,7 @@ def test_diff_shows_every_block(safety: float | None) -> None:
 def test_tensors_without_partner_are_counted_by_reason() -> None:
     lost = [UnmatchedTensor(role="adapted", name=f"t{i}", reason="no such tower") for i in range(3)]
     lost.append(UnmatchedTensor(role="base", name="u", reason="stale"))
-    line = unmatched_line(diff_result(None).model_copy(update={"unmatched": lost}))
+    line = unmatched_line(lost)
     assert line == "4 tensors without partner: 3 of adapted (no such tower); 1 of base (stale)."
 
 

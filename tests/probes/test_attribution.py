@@ -25,7 +25,7 @@ def made_up(prompts):
 
 
 def live_toward(adapted, base):
-    chat = load(adapted, "cpu")
+    chat = load(Checkpoint.open(adapted), "cpu")
     return LiveBlend(chat, align({"adapted": Checkpoint.open(adapted), "base": Checkpoint.open(base)}), ("base",))
 
 

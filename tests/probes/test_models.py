@@ -1,20 +1,23 @@
+import shutil
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
 
 from probes.generation import complete
 from probes.models import load
+from surgery.checkpoint import Checkpoint
 from surgery.errors import CheckpointError
 
 
 @pytest.fixture(scope="module")
 def base(trio):
-    return load(trio.base, "cpu")
+    return load(trio.checkpoints["base"], "cpu")
 
 
 @pytest.fixture(scope="module")
 def adapted(trio):
-    return load(trio.adapted, "cpu")
+    return load(trio.checkpoints["adapted"], "cpu")
 
 
 def test_a_rendered_prompt_has_one_start_token_and_ends_where_the_answer_begins(adapted, asked):
@@ -92,8 +95,6 @@ def test_logits_of_a_picture_prompt_are_transformers_own(trio, asked, adapted):
 
 
 def test_missing_weights_are_named(trio, tmp_path):
-    import shutil
-
     from safetensors.torch import load_file, save_file
 
     folder = shutil.copytree(trio.base, tmp_path / "damaged")
@@ -101,10 +102,27 @@ def test_missing_weights_are_named(trio, tmp_path):
     tensors.pop("model.layers.1.mlp.up_proj.weight")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj"):
-        load(folder, "cpu")
+        load(Checkpoint.open(folder), "cpu")
 
 
-def test_what_transformers_cannot_load_is_a_checkpoint_error(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "no_such_model"}')
+def test_what_transformers_cannot_load_is_a_checkpoint_error(trio, tmp_path):
+    folder = shutil.copytree(trio.base, tmp_path / "unknown")
+    (folder / "config.json").write_text('{"model_type": "no_such_model"}')
     with pytest.raises(CheckpointError, match="can't load it"):
-        load(tmp_path, "cpu")
+        load(Checkpoint.open(folder), "cpu")
+
+
+def test_an_adapter_is_in_the_live_model_as_it_is_in_the_folded_tensors(trio, tmp_path):
+    from peft import LoraConfig, get_peft_model
+
+    model = AutoModelForCausalLM.from_pretrained(trio.base)
+    torch.manual_seed(3)
+    adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
+    adapted.save_pretrained(tmp_path / "adapter")
+    checkpoint = Checkpoint.open(f"{trio.base}+{tmp_path / 'adapter'}")
+    live = load(checkpoint, "cpu").model.state_dict()
+    plain = load(Checkpoint.open(trio.base), "cpu").model.state_dict()
+    for name, tensor in checkpoint.items():
+        torch.testing.assert_close(tensor.load(), live[name], rtol=0, atol=1e-6)
+        moved = "q_proj" in name or "down_proj" in name
+        assert moved != torch.equal(live[name], plain[name])

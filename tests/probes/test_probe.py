@@ -111,7 +111,7 @@ def test_the_graft_is_the_base_on_text(trio, behaviour, prompts):
     from probes.generation import complete
 
     asked = [prompt for prompt in prompts if prompt.split == "report" and prompt.modality == "text" and prompt.answer]
-    texts = complete(load(trio.base, "cpu"), asked, "asking")
+    texts = complete(load(trio.checkpoints["base"], "cpu"), asked, "asking")
     right = sum(is_right(text, prompt.answer) for text, prompt in zip(texts, asked, strict=True))
     rows = [row for row in behaviour.rows if row.role == "base" and row.right.rate is not None]
     assert sum(row.right.rate * row.right.n for row in rows) == pytest.approx(right)

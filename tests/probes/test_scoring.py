@@ -11,7 +11,7 @@ from probes.targets import spread, token_ids
 
 @pytest.fixture(scope="module")
 def adapted(trio):
-    return load(trio.adapted, "cpu")
+    return load(trio.checkpoints["adapted"], "cpu")
 
 
 def test_log_odds_are_those_of_transformers_probabilities_of_refusing_in_any_words(adapted, asked):
