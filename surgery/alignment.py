@@ -12,7 +12,7 @@ from surgery.correspondence import Correspondence
 from surgery.errors import AlignmentError
 from surgery.forms import Part, Parts, harmonise
 from surgery.results import UnmatchedTensor
-from surgery.stack import Shape
+from surgery.stack import Facts, Shape
 
 if TYPE_CHECKING:
     import torch
@@ -27,7 +27,12 @@ EMBED: Final = Site("text", None, "embed")
 HEAD: Final = Site("text", None, "head")
 
 # Sites with a row per token: here, and only here, one model may have more rows than another.
-VOCABULARY: Final = ("embed", "embed.new", "head", "head.bias", "mlp.router.correction")
+VOCABULARY: Final = (
+    "embed",
+    "embed.new",
+    "head",
+    "head.bias",
+)
 
 
 @dataclass(frozen=True)
@@ -129,6 +134,10 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
                 f"{role} ({checkpoint.ref}) is quantised ({checkpoint.quantised}). "
                 "Give the checkpoint that it was quantised from."
             )
+        twin = _twin(role, checkpoints, shapes, roles)
+        if twin is not None:
+            roles[role] = dict(roles[twin])
+            continue
         try:
             sites = identify(shapes[role], checkpoint.config)
         except AlignmentError as error:
@@ -136,6 +145,17 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
         roles[role] = {site: Part(name) for name, site in sites.items()}
     _check_stacks(checkpoints, roles, like)
     return _Matcher(checkpoints, roles, shapes, like).alignment()
+
+
+def _twin(
+    role: str, checkpoints: Mapping[str, Checkpoint], shapes: Mapping[str, Mapping[str, Shape]], known: Iterable[str]
+) -> str | None:
+    """A role with the very same names and shapes, whose sites are therefore this one's as well."""
+    facts = Facts.of(checkpoints[role].config)
+    return next(
+        (other for other in known if shapes[other] == shapes[role] and Facts.of(checkpoints[other].config) == facts),
+        None,
+    )
 
 
 class _Matcher:
@@ -155,14 +175,16 @@ class _Matcher:
         self.notes: list[str] = []
         self.stale: dict[str, str] = {}
         self.reasons: dict[tuple[str, Site], str] = {}
+        self._all_float = all(t.is_float for checkpoint in checkpoints.values() for t in checkpoint.values())
 
     def alignment(self) -> Alignment:
         for role in sorted(self.roles, key=lambda role: role != self.like):
             self._tie_head(role)
-        harmonise(self.roles, self.shapes)
-        for role in self.roles:
-            if role != self.like:
-                self._correspond(role)
+        others = [role for role in self.roles if self.shapes[role] != self.shapes[self.like]]
+        if others:
+            harmonise(self.roles, self.shapes)
+        for role in others:
+            self._correspond(role)
         found = (self._pair(site) for site in sorted(self.roles[self.like], key=lambda site: site.order))
         pairs = tuple(pair for pair in found if pair is not None)
         return Alignment(self.checkpoints, self.like, pairs, self._unmatched(pairs), self.stale, tuple(self.notes))
@@ -216,6 +238,11 @@ class _Matcher:
 
     def _pair(self, site: Site) -> Aligned | None:
         """The pair at a site of `like`, or None with a reason in `self.reasons`."""
+        first = self.roles[self.like][site]
+        if self._all_float and all(sites.get(site) is first for sites in self.roles.values()):
+            # Twins share their parts: nothing is left to compare.
+            shape = first.shape(self.shapes[self.like][first.name])
+            return Aligned(site, shape, dict.fromkeys(self.roles, first))
         parts = {role: sites[site] for role, sites in self.roles.items() if site in sites}
         if len(parts) < 2:
             return None

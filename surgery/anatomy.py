@@ -1,7 +1,7 @@
 """What each tensor is: raw names and shapes in, sites out. By structure first, by the tables of `naming` after."""
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, get_args
 
 from surgery import naming
@@ -69,19 +69,35 @@ def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> d
 
     Raises AlignmentError when there is no text stack, or when two names would get the same site.
     """
+    native = _one_layout(shapes)
+    if native:
+        found = identify({native.get(name, name): shape for name, shape in shapes.items()}, config)
+        return {name: found[native.get(name, name)] for name in shapes}
     stack = find_text_stack(shapes, config)
     sites = _text_sites(shapes, stack)
-    for tower in TOWERS[1:]:
-        names = [
-            name for name in shapes if name not in sites and (naming.tower_of(name.split(".")) or "other") == tower
-        ]
-        sites |= _tower_sites(names, tower)
+    towers: dict[Tower, list[str]] = {tower: [] for tower in TOWERS[1:]}
+    for name in shapes:
+        if name not in sites:
+            towers[naming.tower_of(name.split(".")) or "other"].append(name)
+    for tower, names in towers.items():
+        if names:
+            sites |= _tower_sites(names, tower)
     owners: dict[Site, str] = {}
     for name, site in sites.items():
         if site in owners:
             raise AlignmentError(f"{owners[site]!r} and {name!r} both look like {site.key}; nothing tells which it is")
         owners[site] = name
     return {name: sites[name] for name in shapes}
+
+
+def _one_layout(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """In a file that mixes the Hub's names with those of modules, the former -> the latter; else nothing."""
+    found: dict[str, str] = {}
+    for legacy, native in naming.LEGACY_PREFIXES.items():
+        old = [name for name in shapes if name.startswith(legacy)]
+        if old and any(name.startswith(native) for name in shapes):
+            found |= {name: native + name.removeprefix(legacy) for name in old}
+    return {} if any(new in shapes for new in found.values()) else found
 
 
 def describe(checkpoint: Checkpoint) -> AnatomyResult:
@@ -155,14 +171,14 @@ def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site
 def _layer_sites(stack: TextStack) -> dict[str, Site]:
     """Sites of the stack's layers by the base's numbers: a layer that adaptation inserted has none."""
     sites: dict[str, Site] = {}
-    known: dict[frozenset[str], dict[str, str]] = {}
+    known: dict[frozenset[tuple[str, int]], dict[str, str]] = {}
     components = {}
     for number in sorted(stack.layers):
         # Most layers hold the same suffixes, so the tables are asked once for each kind of layer.
-        suffixes = frozenset(stack.layers[number])
-        if suffixes not in known:
-            known[suffixes] = _components(suffixes)
-        components[number] = known[suffixes]
+        kind = frozenset((suffix, len(shape)) for suffix, shape in stack.layers[number].items())
+        if kind not in known:
+            known[kind] = _components(dict(kind))
+        components[number] = known[kind]
     inserted = _inserted(components)
     place = 0
     for number, members in components.items():
@@ -174,10 +190,15 @@ def _layer_sites(stack: TextStack) -> dict[str, Site]:
     return sites
 
 
-def _components(suffixes: Collection[str]) -> dict[str, str]:
-    """The components of one layer; two suffixes that the tables take for one component stay what they are called."""
+def _components(suffixes: Mapping[str, int]) -> dict[str, str]:
+    """The components of one layer, suffix -> dimensions; two suffixes that the tables take for one component stay what
+    they are called. An MLP of three dimensions is a stack of experts."""
     modules = {suffix.split(".")[0] for suffix in suffixes}
-    found = {suffix: naming.component(suffix, modules) for suffix in suffixes}
+    found = {}
+    for suffix, dimensions in suffixes.items():
+        word = naming.component(suffix, modules)
+        stacked = dimensions == 3 and word in ("mlp.gate", "mlp.up", "mlp.down", "mlp.gate_up")
+        found[suffix] = word.replace("mlp.", "experts.") if stacked else word
     often = Counter(found.values())
     return {suffix: word if often[word] == 1 else f"raw:{suffix}" for suffix, word in found.items()}
 

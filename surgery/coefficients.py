@@ -15,8 +15,8 @@ Toward = Literal["base", "safety", "both"]
 _KEY: Final = re.compile(
     r"default|\d+|\d+\.(attn|mlp)|embed|head|norm|projector|vision"
     r"|(text|vision|audio|projector|other)\..+"
-    r"|((attn|cross_attn|linear_attn|mlp|expert|norm)\..+|pos_embed|raw:.+)"
-    r"|(embed|head|pos_embed)\.bias"
+    r"|((attn|cross_attn|linear_attn|mlp|experts?|vision_experts?|vision_router|norm)\..+|pos_embed|raw:.+)"
+    r"|(embed|head|pos_embed)\.bias|vision_router|embed\.new"
 )
 
 

@@ -69,7 +69,8 @@ def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent) -> DiffRe
         blocks=_summaries(alignment.pairs, sums, lambda site: site.block),
         towers=towers,
         verdict=_verdict(alignment.pairs, sums),
-        notes=[*alignment.notes, *_kinship(towers)],
+        notes=list(alignment.notes),
+        warnings=_kinship(towers),
     )
 
 

@@ -8,9 +8,9 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from surgery.anatomy import Site
+from surgery.anatomy import Site, identify
 from surgery.naming import FUSED, IN_TURNS, split_leaf
 from surgery.results import SliceName
 from surgery.stack import Shape
@@ -50,6 +50,8 @@ class Part:
 
     def shape(self, whole: Shape) -> Shape:
         """The part's own shape in a tensor of shape `whole`, as the pair sees it: an expert's is a plain matrix."""
+        if self.rows is None and not self.transposed:
+            return whole
         cut = whole if self.rows is None else tuple(_extent(part) for part in self.rows)
         if self._is_one_expert(whole):
             cut = cut[1:]
@@ -111,6 +113,7 @@ def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shap
     (halves that do not fit, an orientation that nothing tells) stays whole.
     """
     _split_tables(roles, shapes)
+    _split_corrections(roles, shapes)
     families = {family for parts in roles.values() for site in parts if (family := _family(site, fused=True))}
     members: dict[_Family, dict[str, list[Site]]] = {family: {} for family in families}
     for role, parts in roles.items():
@@ -137,8 +140,27 @@ def _split_tables(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, 
             parts[NEW_ROWS] = Part(table.name, rows(shape, (first, shape[0])))
 
 
-def cut_all(parts: Parts, shapes: Mapping[str, Shape]) -> Parts:
-    """Every part that a model's tensors can be cut into, beside the whole tensors: where any pair's site lives."""
+def _split_corrections(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+    """Where a model with vision experts keeps both routers' corrections in two rows of one tensor, take the rows apart:
+    the text's is the first."""
+    if len({role for role, parts in roles.items() for site in parts if site.component == "mlp.router.correction"}) < 2:
+        return
+    for role, parts in roles.items():
+        for site in [site for site in parts if site.component == "mlp.router.correction"]:
+            name = parts[site].name
+            shape = shapes[role][name]
+            if len(shape) == 2 and shape[0] == 2:
+                parts[site] = Part(name, rows(shape, (0, 1)))
+                parts[site._replace(component="vision_router.correction")] = Part(name, rows(shape, (1, 2)))
+
+
+def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> Parts:
+    """Where each site of one model lives, a live one's for example: the sites of its tensors, and those of every part
+    that they can be cut into, so that any pair's site is found whichever form the pair was made in.
+
+    shapes, config: as for `identify`. Raises AlignmentError as `identify` does.
+    """
+    parts = {site: Part(name) for name, site in identify(shapes, config).items()}
     found = dict(parts)
     families: dict[_Family, list[Site]] = {}
     for site in parts:

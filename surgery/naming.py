@@ -6,7 +6,7 @@ stands and what it holds (`correspondence`). Another family of models is another
 
 import re
 from collections.abc import Collection
-from typing import Final
+from typing import Final, Literal
 
 # Modules of a decoder layer that hold others, and what they are. A `mixer` can be any of them: its parts tell.
 CONTAINERS: Final = {
@@ -83,13 +83,18 @@ FINAL_NORMS: Final = frozenset({"norm", "final_layernorm", "final_layer_norm", "
 # Parameters that some layouts call by a letter.
 ABBREVIATED: Final = {"b": "bias", "s": "scale"}
 
+Betrayed = Literal["projector", "audio", "vision"]
+
 # Words (between underscores) that betray a tower. A projector may sit inside the vision tower, so it is asked
 # first.
-TOWER_WORDS: Final = {
+TOWER_WORDS: Final[dict[Betrayed, frozenset[str]]] = {
     "projector": frozenset({"projector", "connector", "merger", "aligner"}),
     "audio": frozenset({"audio", "speech", "sound"}),
     "vision": frozenset({"vision", "visual", "image", "img", "vit", "siglip", "clip"}),
 }
+
+# Where the Hub's names put the language model, and where modules have it. One file can hold both.
+LEGACY_PREFIXES: Final = {"language_model.model.": "model.language_model.", "text_model.model.": "model.text_model."}
 
 # The keys under which a multimodal config keeps the config of its language model.
 TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
@@ -171,7 +176,7 @@ def half(component_name: str) -> str | None:
     return "mlp" if word in ("mlp", "expert", "experts", "vision_expert", "vision_experts", "vision_router") else None
 
 
-def tower_of(segments: Collection[str]) -> str | None:
+def tower_of(segments: Collection[str]) -> Betrayed | None:
     """The tower that the words of a path betray, or None."""
     words = {word for segment in segments for word in segment.split("_")}
     for tower, betrayers in TOWER_WORDS.items():

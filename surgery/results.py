@@ -177,7 +177,7 @@ class PairMetrics(Frozen):
     between: BetweenMetrics | None = None
 
 
-class Pair(Frozen):
+class Match(Frozen):
     """One site that the checkpoints share. `names`: role -> the tensor's raw name, or a slice of it.
 
     added, own_layer: of a layer that adaptation inserted; `layer` is then None, and `own_layer` the number that it has
@@ -189,9 +189,14 @@ class Pair(Frozen):
     component: str
     added: bool = False
     own_layer: int | None = None
-    block: str | None
     names: dict[str, str | SliceName]
     shape: list[int]
+
+
+class Pair(Match):
+    """A match, and what was measured on it."""
+
+    block: str | None
     dtype: str
     metrics: PairMetrics
 
@@ -219,7 +224,7 @@ class DiffResult(Result):
     """What changed in the weights.
 
     verdict: where most of the change sits, in words. notes: what a reader should know beside it (vocabulary that
-    grew, a stale head, a base that does not look like the parent).
+    grew, a stale head). warnings: what puts the whole result in doubt (a base that does not look like the parent).
     """
 
     kind: ClassVar[str] = "diff"
@@ -230,6 +235,29 @@ class DiffResult(Result):
     blocks: list[Summary]
     towers: list[Summary]
     verdict: str
+    notes: list[str] = []
+    warnings: list[str] = []
+
+
+class Shared(Frozen):
+    """How much of one checkpoint has a partner. paired: tensors of which at least a part is in a pair."""
+
+    tensors: int
+    paired: int
+    parameters: int
+    paired_parameters: int
+
+
+class ComparisonResult(Result):
+    """What several checkpoints share: `vlsurgery anatomy` of two or more. like: whose tensors the others are matched
+    with."""
+
+    kind: ClassVar[str] = "alignment"
+
+    like: str
+    roles: dict[str, Shared]
+    pairs: list[Match]
+    unmatched: list[UnmatchedTensor]
     notes: list[str] = []
 
 

@@ -6,13 +6,17 @@ numbered layers with `self_attn.q_proj` in them too, sometimes as many and as wi
 what they lack.
 """
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from surgery.errors import AlignmentError
 from surgery.naming import CONTAINERS, LAYER_COUNTS, NEW_ROWS, SPLIT_TABLE, TEXT_CONFIGS, WIDTHS, split_leaf, tower_of
+
+# A number between dots, with something in front.
+_NUMBER: Final = re.compile(r"(?<=[^.])\.([0-9]+)(?=\.)")
 
 Shape = tuple[int, ...]
 Layers = dict[int, dict[str, Shape]]
@@ -83,11 +87,9 @@ def numbered(names: Iterable[str] | Mapping[str, Shape]) -> dict[str, Layers]:
     shapes = names if isinstance(names, Mapping) else dict.fromkeys(names, ())
     found: dict[str, Layers] = {}
     for name, shape in shapes.items():
-        segments = name.split(".")
-        for place, segment in enumerate(segments[:-1]):
-            if place and segment.isdecimal() and segment.isascii():
-                layers = found.setdefault(".".join(segments[:place]), {})
-                layers.setdefault(int(segment), {})[".".join(segments[place + 1 :])] = shape
+        for place in _NUMBER.finditer(name):
+            layers = found.setdefault(name[: place.start()], {})
+            layers.setdefault(int(place[1]), {})[name[place.end() + 1 :]] = shape
     return found
 
 

@@ -93,6 +93,33 @@ def test_original_llava_layout(shapes: Shapes) -> None:
     assert "projector.raw:0.weight" in found
 
 
+def test_one_file_may_mix_both_layouts(trio: "Trio") -> None:
+    native, legacy = (Checkpoint.open(path) for path in (trio.adapted_native, trio.adapted))
+    expected = identify(native.shapes, native.config)
+    mixed = {
+        (name.replace("model.language_model.", "language_model.model.") if ".layers.1." in name else name): shape
+        for name, shape in native.shapes.items()
+    }
+    assert set(identify(mixed, native.config).values()) == set(expected.values())
+    assert set(mixed) & set(legacy)
+
+
+def test_inserted_layers_keep_the_bases_numbers(shapes: Shapes) -> None:
+    """Llama 3.2 Vision: layers that attend to pictures stand between those of the language model."""
+    grown = {}
+    for name, shape in shapes.items():
+        grown[name.replace("layers.1.", "layers.2.")] = shape
+        if "layers.1." in name:
+            grown[name.replace("self_attn", "cross_attn")] = shape
+    sites = identify(grown, {**CONFIG, "num_hidden_layers": 3})
+    plain = identify(shapes, CONFIG)
+    for name, site in plain.items():
+        assert sites[name.replace("layers.1.", "layers.2.")] == site
+    added = [site for site in sites.values() if site.own_layer is not None]
+    assert {(site.layer, site.own_layer, site.block) for site in added} == {(None, 1, None)}
+    assert "text.added.1.cross_attn.q" in {site.key for site in added}
+
+
 def test_two_vision_towers_do_not_become_one(shapes: Shapes) -> None:
     towers = {
         f"model.{tower}.layers.{layer}.attn.qkv.weight": (48, 16)

@@ -83,7 +83,7 @@ def test_the_verdict_names_the_block_that_moved_and_claims_no_more(tmp_path: Pat
 
 def test_a_base_that_is_not_the_parent_is_told_with_the_figure(tmp_path: Path, write: Write, llama: Llama) -> None:
     found = diff(opened(base=write(tmp_path / "base", llama(1)), adapted=write(tmp_path / "adapted", llama(2))))
-    (note,) = found.notes
+    (note,) = found.warnings
     assert "hardly looks like" in note
     assert found.towers[0].metrics.vl is not None
     assert f"{found.towers[0].metrics.vl.cosine:.2f}" in note
