@@ -9,9 +9,8 @@ import typer
 from cli.options import CHECKPOINT_HELP, PickleOption, Session, standard
 
 if TYPE_CHECKING:
-    from surgery.alignment import Alignment
     from surgery.checkpoint import Checkpoint
-    from surgery.forms import Part
+    from surgery.results import ComparisonResult
 
 
 @standard
@@ -31,7 +30,7 @@ def anatomy(
       vlsurgery anatomy llava/
       vlsurgery anatomy llama/ llava/
     """
-    from cli.tables import alignment_tables, anatomy_tables
+    from cli.tables import anatomy_tables, comparison_tables
     from surgery.anatomy import describe
     from surgery.checkpoint import Checkpoint
 
@@ -42,44 +41,22 @@ def anatomy(
         session.console.show(f"would read the headers of {len(shards)} weight files, and write nothing")
         return
     results = [describe(each) for each in opened]
-    alignment = _alignment(opened) if len(opened) > 1 else None
-    if alignment is None:
+    shared = _compare(opened) if len(opened) > 1 else None
+    if shared is None:
         session.console.emit(results[0].model_dump_json(indent=1))
     else:
         written = [result.model_dump(mode="json") for result in results]
-        session.console.emit(json.dumps({"checkpoints": written, "alignment": _plain(alignment)}, indent=1))
+        session.console.emit(json.dumps({"checkpoints": written, "shared": shared.model_dump(mode="json")}, indent=1))
     for ref, result in zip(checkpoints, results, strict=True):
-        session.console.show(*([ref] if alignment else []), *anatomy_tables(result))
-    if alignment is not None:
-        session.console.show(*alignment_tables(alignment))
+        session.console.show(*([ref] if shared else []), *anatomy_tables(result))
+    if shared is not None:
+        session.console.show(*comparison_tables(shared))
 
 
-def _alignment(opened: "Sequence[Checkpoint]") -> "Alignment":
+def _compare(opened: "Sequence[Checkpoint]") -> "ComparisonResult":
     """The others against the last one, each by the name that the user gave it."""
-    from surgery.alignment import align
+    from surgery.comparison import compare
 
-    names = [
-        each.ref if [other.ref for other in opened].count(each.ref) == 1 else f"{at}: {each.ref}"
-        for at, each in enumerate(opened)
-    ]
-    return align(dict(zip(names, opened, strict=True)), like=names[-1])
-
-
-def _name(part: "Part") -> object:
-    label = part.label()
-    return label if isinstance(label, str) else label.model_dump(mode="json")
-
-
-def _plain(alignment: "Alignment") -> dict[str, object]:
-    return {
-        "pairs": [
-            {
-                "site": pair.site.key,
-                "shape": list(pair.shape),
-                "names": {role: _name(part) for role, part in pair.parts.items()},
-            }
-            for pair in alignment.pairs
-        ],
-        "unmatched": [tensor.model_dump(mode="json") for tensor in alignment.unmatched],
-        "notes": list(alignment.notes),
-    }
+    refs = [each.ref for each in opened]
+    names = [ref if refs.count(ref) == 1 else f"{ref} ({at})" for at, ref in enumerate(refs, 1)]
+    return compare(dict(zip(names, opened, strict=True)))

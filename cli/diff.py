@@ -51,4 +51,5 @@ def diff(
         write_csv(csv, result)
     session.console.emit(result.json_text())
     session.console.show(diff_table(result), prose(unmatched_line(result.unmatched)), prose(result.verdict))
+    session.console.show(*(prose(f"Warning: {warning}") for warning in result.warnings))
     session.console.say("next: vlsurgery merge --auto (or vlsurgery probe, to look first)")

@@ -22,8 +22,14 @@ from probes.results import (
     TradeoffPoint,
     TradeoffResult,
 )
-from surgery.alignment import Alignment
-from surgery.results import AnatomyResult, DeltaMetrics, DiffResult, Summary, UnmatchedTensor
+from surgery.results import (
+    AnatomyResult,
+    ComparisonResult,
+    DeltaMetrics,
+    DiffResult,
+    Summary,
+    UnmatchedTensor,
+)
 
 ABSENT = "–"
 BAR_WIDTH = 6
@@ -260,14 +266,25 @@ def unmatched_line(unmatched: Sequence[UnmatchedTensor]) -> str:
     return f"{len(unmatched)} tensors without partner: {parts}."
 
 
-def alignment_tables(alignment: Alignment) -> list[RenderableType]:
-    """How many tensors pair, tower by tower; which do not, and why."""
-    table = plain_table(f"Pairs with {alignment.like}", "tower", "pairs", "whole tensors", "slices")
-    for tower in dict.fromkeys(pair.site.tower for pair in alignment.pairs):
-        pairs = [pair for pair in alignment.pairs if pair.site.tower == tower]
-        whole = sum(all(isinstance(part.label(), str) for part in pair.parts.values()) for pair in pairs)
-        table.add_row(tower, str(len(pairs)), str(whole), str(len(pairs) - whole))
-    return [table, prose(unmatched_line(alignment.unmatched)), *map(prose, alignment.notes)]
+def comparison_tables(result: ComparisonResult) -> list[RenderableType]:
+    """How much of each checkpoint pairs, tower by tower; which tensors do not, and why."""
+    heads = ("checkpoint", "tensors", "paired", "parameters", "paired")
+    checkpoints = plain_table(f"Paired with {result.like}", *heads)
+    for role, shared in result.roles.items():
+        checkpoints.add_row(
+            role,
+            f"{shared.tensors:,}",
+            f"{shared.paired:,}",
+            f"{shared.parameters:,}",
+            f"{shared.paired_parameters:,}",
+        )
+    towers = plain_table("Pairs", "tower", "pairs", "whole tensors", "parts of tensors", "in added layers")
+    for tower in dict.fromkeys(pair.tower for pair in result.pairs):
+        pairs = [pair for pair in result.pairs if pair.tower == tower]
+        whole = sum(all(isinstance(name, str) for name in pair.names.values()) for pair in pairs)
+        added = sum(pair.added for pair in pairs)
+        towers.add_row(tower, str(len(pairs)), str(whole), str(len(pairs) - whole), str(added))
+    return [checkpoints, towers, prose(unmatched_line(result.unmatched)), *map(prose, result.notes)]
 
 
 def anatomy_tables(result: AnatomyResult) -> list[RenderableType]:

@@ -12,11 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from probes.models import ChatModel
-from surgery.alignment import Alignment
-from surgery.anatomy import identify
-from surgery.checkpoint import Checkpoint
+from surgery.alignment import Aligned, Alignment
+from surgery.anatomy import Site
 from surgery.errors import AlignmentError
-from surgery.forms import Part
+from surgery.forms import Part, locate
 
 Coefficients = Mapping[str, Mapping[str, float]]
 
@@ -51,12 +50,13 @@ class LiveBlend:
     def __init__(self, chat: ChatModel, alignment: Alignment, sources: Sequence[str], like: str = "adapted") -> None:
         self.chat = chat
         self.sources = tuple(sources)
-        live = _live_parameters(chat, alignment.checkpoints[like])
+        live = _live_parts(chat)
         pairs = [(pair.site.block, pair) for pair in alignment.pairs if pair.site.tower == "text" and pair.site.block]
-        if lost := [pair.parts[like].name for _, pair in pairs if pair.parts[like].name not in live]:
+        places = {pair.site: place for _, pair in pairs if (place := _place(pair, alignment, like, live))}
+        if lost := [pair.site.key for _, pair in pairs if pair.site not in places]:
             raise AlignmentError(
-                f"{len(lost)} tensors of {like} are laid out otherwise in the running model, so they can't be moved in "
-                f"it; the first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
+                f"{len(lost)} sites are laid out otherwise in the running model, so they can't be moved in it; the "
+                f"first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
             )
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
         self._movables = []
@@ -68,8 +68,8 @@ class LiveBlend:
                 else torch.zeros_like(start)
                 for source in self.sources
             )
-            part = pair.parts[like]
-            self._movables.append(_Movable(live[part.name], part, start, deltas, self.blocks.index(block)))
+            parameter, part = places[pair.site]
+            self._movables.append(_Movable(parameter, part, start, deltas, self.blocks.index(block)))
 
     def tensor(self, coefficients: Coefficients) -> Tensor:
         """Coefficients as [blocks, sources]; what is not named is 0. Raises ValueError for a block it doesn't know."""
@@ -140,18 +140,26 @@ class LiveBlend:
         return out
 
 
-def _live_parameters(chat: ChatModel, checkpoint: Checkpoint) -> dict[str, nn.Parameter]:
-    """Name of a tensor in the checkpoint -> the live parameter at the same site, where both have the same shape."""
+def _live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, Part]]:
+    """Every site of the live model, and every part that a site can be cut into: the parameter and the part of it."""
     parameters = dict(chat.model.named_parameters())
     config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
-    sites = identify({name: tuple(p.shape) for name, p in parameters.items()}, config)
-    live = {site: parameters[name] for name, site in sites.items()}
-    held = identify(checkpoint.shapes, checkpoint.config)
-    return {
-        name: live[site]
-        for name, site in held.items()
-        if site in live and tuple(live[site].shape) == checkpoint[name].shape
-    }
+    found = locate({name: tuple(parameter.shape) for name, parameter in parameters.items()}, config)
+    return {site: (parameters[part.name], part) for site, part in found.items()}
+
+
+def _place(
+    pair: Aligned, alignment: Alignment, like: str, live: Mapping[Site, tuple[nn.Parameter, Part]]
+) -> tuple[nn.Parameter, Part] | None:
+    """The parameter at a pair's site and the part of it that the pair shares; None where it is laid out otherwise."""
+    if pair.site not in live:
+        return None
+    parameter, part = live[pair.site]
+    if part.shape(tuple(parameter.shape)) == pair.shape:
+        return parameter, part
+    if tuple(parameter.shape) == alignment.tensor(pair, like).shape:  # a vocabulary that grew: its first rows
+        return parameter, pair.parts[like]
+    return None
 
 
 def _block_order(block: str) -> tuple[int, int, str]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from statistics import median
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from surgery.alignment import Aligned, Alignment, align
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
 # much larger pieces in which files are best read.
 BLOCK: Final = 1 << 15
 
-# Below this cosine between base and adapted, over the whole text tower, the one is hardly made from the
-# other: unrelated models have 0, fine-tuned ones .99 and more.
+# Below this median cosine between the matrices of base and adapted, the one is hardly made from the other: unrelated
+# models have 0, fine-tuned ones .99 and more. Norms don't count: they are near 1 in every model.
 KINSHIP: Final = 0.5
 
 
@@ -59,18 +60,17 @@ def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent) -> DiffRe
         pair.site: _measure(alignment, pair, safety)
         for pair in track(alignment.in_file_order(), "comparing weights", len(alignment.pairs))
     }
-    layers = _summaries(alignment.pairs, sums, _layer_key)
-    towers = _summaries(alignment.pairs, sums, lambda site: site.tower)
+    pairs = [_pair(alignment, pair, sums[pair.site]) for pair in alignment.pairs]
     return DiffResult(
         checkpoints={role: checkpoint.ref_model for role, checkpoint in checkpoints.items()},
-        pairs=[_pair(alignment, pair, sums[pair.site]) for pair in alignment.pairs],
+        pairs=pairs,
         unmatched=list(alignment.unmatched),
-        layers=layers,
+        layers=_summaries(alignment.pairs, sums, _layer_key),
         blocks=_summaries(alignment.pairs, sums, lambda site: site.block),
-        towers=towers,
+        towers=_summaries(alignment.pairs, sums, lambda site: site.tower),
         verdict=_verdict(alignment.pairs, sums),
         notes=list(alignment.notes),
-        warnings=_kinship(towers),
+        warnings=_kinship(pairs),
     )
 
 
@@ -173,14 +173,17 @@ def _verdict(pairs: Iterable[Aligned], sums: Mapping[Site, Sums]) -> str:
     )
 
 
-def _kinship(towers: Iterable[Summary]) -> list[str]:
-    text = next((tower.metrics.vl for tower in towers if tower.key == "text"), None)
-    if text is None or text.cosine is None or text.cosine >= KINSHIP:
+def _kinship(pairs: Iterable[Pair]) -> list[str]:
+    """A warning where the base does not look like the adapted model's parent, with the figures that say so."""
+    moved = [pair.metrics.vl for pair in pairs if pair.tower == "text" and len(pair.shape) > 1 and pair.metrics.vl]
+    cosines = [metrics.cosine for metrics in moved if metrics.cosine is not None]
+    changes = [metrics.relative for metrics in moved if metrics.relative is not None]
+    if not cosines or not changes or median(cosines) >= KINSHIP:
         return []
     return [
-        "The base hardly looks like the adapted model's parent: the cosine of their text weights is "
-        f"{text.cosine:.2f}, where a fine-tuned model has .99 and more, and an unrelated one 0. Check that it is the "
-        "right base."
+        "The base hardly looks like the adapted model's parent: the median cosine of their text matrices is "
+        f"{median(cosines):.2f} and they differ by {median(changes):.0%} of their norm, where a fine-tuned model has "
+        ".99 and more and a few percent, and an unrelated one 0 and 141%. Check that it is the right base."
     ]
 
 
