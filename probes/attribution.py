@@ -25,7 +25,7 @@ from probes.scoring import (
     refusal_log_odds,
 )
 from probes.statistics import rate
-from probes.targets import Lost, Working, spread
+from probes.targets import OPENING, Lost, Working, spread
 from surgery.errors import SurgeryError
 from surgery.progress import Track, silent
 
@@ -143,10 +143,10 @@ def _rank_correlation(one: Sequence[float] | np.ndarray, other: Sequence[float])
 
 
 def _ceiling(live: LiveBlend, working: Working, adapted: float, graft: float) -> Ceiling:
-    """How many of the base's refusals the adapted model and the graft would write word for word."""
+    """How many of the base's refusals the adapted model and the graft would begin as the base does."""
     refusals = spread(working.refuse, MOST_LOST)
     prompts = [prompt for prompt, _ in refusals]
-    batches = known(live.chat, prompts, [refusal for _, refusal in refusals])
+    batches = known(live.chat, prompts, [refusal[:OPENING] for _, refusal in refusals])
     requests = [prompt.request for prompt in prompts]
     before = greedy_matches(live.chat, batches).tolist()
     with live.at(live.everywhere(**{SOURCE: 1.0})):

@@ -4,23 +4,25 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
-from probes.generation import complete
+from probes.generation import Completion, complete
 from probes.interventions import LiveBlend
 from probes.judge import JUDGE, is_right, judge
 from probes.models import ChatModel, load
 from probes.prompts import HARMFUL_SETS, SETS, Prompt
 from probes.results import BehaviourResult, BehaviourRow, Paired, Rate
-from probes.scoring import Known, known, log_probabilities, mean_divergence
+from probes.scoring import known, log_probabilities, mean_divergence
 from probes.statistics import paired_difference, rate
-from probes.targets import spread, token_ids
+from probes.targets import spread
 from surgery.alignment import align
 from surgery.checkpoint import Checkpoint
 from surgery.progress import Track, silent
 
 MODALITIES = ("text", "blank", "noise", "benign", "own")
 MOST_FOR_KL = 64
+TOKENS_FOR_KL = 16
 COMPARISONS = (
     ("adapted", "base"),
     ("safety", "adapted"),
@@ -76,7 +78,7 @@ class _Answers:
 class _Reference:
     """The adapted model's own answers and their distributions, cell by cell: what KL is measured from."""
 
-    cells: dict[Cell, tuple[list[Prompt], list[str], list[Tensor]]]
+    cells: dict[Cell, tuple[list[Prompt], list[Tensor], list[Tensor]]]
     vocabulary: int
 
 
@@ -86,34 +88,53 @@ def evaluate(
     """Behaviour of each subject on the `report` prompts that it can be asked. looks: how often this was looked at."""
     report = [prompt for prompt in prompts if prompt.split == "report"]
     cells = _cells(report)
-    answers: dict[str, _Answers] = {}
-    rows: dict[str, list[BehaviourRow]] = {}
+    looked: dict[str, _Looked] = {}
     reference: _Reference | None = None
-    notes: list[str] = []
     for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
-        chat, state = subject.open()
-        with state:
-            asked = chat.answerable(report)
-            texts = complete(chat, asked, f"asking {subject.role}", track)
-            answers[subject.role] = _judge(asked, texts)
-            if subject.role == "adapted":
-                reference = _refer(chat, cells, dict(zip([p.id for p in asked], texts, strict=True)))
-            divergence = _divergence(chat, reference, subject.role)
-            rows[subject.role] = [
-                _row(subject.role, cell, members, answers[subject.role], divergence(cell))
-                for cell, members in cells.items()
-                if all(prompt.id in answers[subject.role].judged for prompt in members)
-            ]
-        if len(asked) < len(report):
-            notes.append(f"{subject.role} does not see: {len(report) - len(asked)} prompts with pictures were left out")
-        notes += chat.notes
+        looked[subject.role], reference = _look(subject, report, cells, reference, track)
     return BehaviourResult(
-        rows=[row for subject in subjects for row in rows[subject.role]],
-        paired=_compare(cells, answers),
+        rows=[row for subject in subjects for row in looked[subject.role].rows],
+        paired=_compare(cells, {role: each.answers for role, each in looked.items()}),
         judge=JUDGE,
         looks=looks,
-        notes=notes,
+        notes=[note for subject in subjects for note in looked[subject.role].notes],
     )
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What was seen of one subject."""
+
+    answers: _Answers
+    rows: list[BehaviourRow]
+    notes: list[str]
+
+
+def _look(
+    subject: Subject,
+    report: Sequence[Prompt],
+    cells: Mapping[Cell, Sequence[Prompt]],
+    reference: _Reference | None,
+    track: Track,
+) -> tuple[_Looked, _Reference | None]:
+    """Ask one subject everything. Its model lives in here only, so that no two are ever held at once."""
+    chat, state = subject.open()
+    with state:
+        asked = chat.answerable(report)
+        written = complete(chat, asked, f"asking {subject.role}", track)
+        answers = _judge(asked, written)
+        if subject.role == "adapted":
+            reference = _refer(chat, cells, {p.id: each for p, each in zip(asked, written, strict=True)})
+        divergence = _divergence(chat, reference, subject.role)
+        rows = [
+            _row(subject.role, cell, members, answers, divergence(cell))
+            for cell, members in cells.items()
+            if all(prompt.id in answers.judged for prompt in members)
+        ]
+    notes = list(chat.notes)
+    if len(asked) < len(report):
+        notes.append(f"{subject.role} does not see: {len(report) - len(asked)} prompts with pictures were left out")
+    return _Looked(answers, rows, notes), reference
 
 
 def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
@@ -125,11 +146,11 @@ def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
     return {cell: members for cell, members in cells.items() if members}
 
 
-def _judge(prompts: Sequence[Prompt], texts: Sequence[str]) -> _Answers:
+def _judge(prompts: Sequence[Prompt], written: Sequence[Completion]) -> _Answers:
     return _Answers(
         {
-            prompt.id: (judge(text, prompt), None if prompt.answer is None else is_right(text, prompt.answer))
-            for prompt, text in zip(prompts, texts, strict=True)
+            prompt.id: (judge(each.text, prompt), None if prompt.answer is None else is_right(each.text, prompt.answer))
+            for prompt, each in zip(prompts, written, strict=True)
         }
     )
 
@@ -156,22 +177,14 @@ def _row(
     )
 
 
-def _refer(chat: ChatModel, cells: Mapping[Cell, Sequence[Prompt]], texts: Mapping[str, str]) -> _Reference:
+def _refer(chat: ChatModel, cells: Mapping[Cell, Sequence[Prompt]], written: Mapping[str, Completion]) -> _Reference:
     made = {}
     for cell, members in cells.items():
-        kept = spread([prompt for prompt in members if texts.get(prompt.id)], MOST_FOR_KL)
+        kept = spread([prompt for prompt in members if prompt.id in written], MOST_FOR_KL)
         if cell[0] not in HARMFUL_SETS and kept:
-            own = [texts[prompt.id] for prompt in kept]
-            made[cell] = (
-                kept,
-                own,
-                [part.cpu() for part in log_probabilities(chat, _batches(chat, kept, own))],
-            )
+            own = [torch.tensor(written[prompt.id].ids[:TOKENS_FOR_KL]) for prompt in kept]
+            made[cell] = (kept, own, [part.cpu() for part in log_probabilities(chat, known(chat, kept, own))])
     return _Reference(made, chat.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
-
-
-def _batches(chat: ChatModel, prompts: Sequence[Prompt], texts: Sequence[str]) -> list[Known]:
-    return known(chat, prompts, [token_ids(chat, text) for text in texts])
 
 
 def _divergence(
@@ -188,8 +201,8 @@ def _divergence(
             return None, "measured on prompts that the adapted model should go on answering"
         if chat.model.get_output_embeddings().weight.shape[0] != reference.vocabulary:  # type: ignore[operator]
             return None, "its vocabulary is not the adapted model's"
-        prompts, texts, log_p = reference.cells[cell]
-        return mean_divergence(chat, _batches(chat, prompts, texts), [part.to(chat.device) for part in log_p]), None
+        prompts, answers, log_p = reference.cells[cell]
+        return mean_divergence(chat, known(chat, prompts, answers), [part.to(chat.device) for part in log_p]), None
 
     return of
 

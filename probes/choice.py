@@ -1,8 +1,9 @@
 """Choose coefficients: a policy's, beside the best uniform merge, all compared on `select` prompts.
 
 Points are compared without generating. A lost refusal counts as back when going on as a refusal is likelier than not
-at the token where refusal and answer part; an answer counts as kept when greedy decoding would write the adapted
-model's own answer word for word. What the points do on `report` is measured later, by generating.
+at the token where refusal and answer part; an answer counts as kept when greedy decoding would begin with the adapted
+model's own first OPENING tokens (long answers hardly ever match to the end). What the points do on `report` is measured
+later, by generating.
 """
 
 import time
@@ -21,7 +22,7 @@ from probes.models import ChatModel, load
 from probes.prompts import Prompt
 from probes.results import TargetsResult, TradeoffPoint, TradeoffResult
 from probes.scoring import Choices, Known, greedy_matches, known, refusal_log_odds
-from probes.targets import Working, spread, working
+from probes.targets import OPENING, Working, spread, working
 from surgery.alignment import align
 from surgery.checkpoint import Checkpoint
 from surgery.errors import RecipeError, SurgeryError
@@ -59,7 +60,7 @@ class Yardstick:
         return cls(
             lost_choices(chat, lost),
             [_cell(item.prompt) for item in lost],
-            known(chat, [prompt for prompt, _ in keep], [answer for _, answer in keep]),
+            known(chat, [prompt for prompt, _ in keep], [answer[:OPENING] for _, answer in keep]),
             [_cell(prompt) for prompt, _ in keep],
         )
 
@@ -215,4 +216,9 @@ def _verdict(points: Sequence[TradeoffPoint], policy: Policy) -> str:
     uniform = chosen["uniform"]
     strength = ", ".join(f"{value:.1f} toward {source}" for source, value in uniform.parameters.items())
     text = f"On select prompts, with the best uniform merge ({strength}) {told(uniform)}"
-    return f"{text}." if policy == "uniform" else f"{text}; with the coefficients by {policy} {told(chosen[policy])}."
+    if policy == "uniform":
+        return f"{text}."
+    text = f"{text}; with the coefficients by {policy} {told(chosen[policy])}."
+    if uniform.objective >= chosen[policy].objective:
+        text += f" Here the uniform merge is as good or better; --policy uniform writes that one instead of {policy}."
+    return text

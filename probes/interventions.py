@@ -7,6 +7,7 @@ is the coefficient 1 on one block; the graft is the coefficient 1 toward base on
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,13 +25,14 @@ Coefficients = Mapping[str, Mapping[str, float]]
 class _Movable:
     """One parameter, and the part of it that the checkpoints share.
 
-    deltas: one tensor per source, source - adapted, float32, of the shape of the part.
+    start, others: the part in the adapted checkpoint and in each source, as stored and not on the device, so that
+        moving holds no more than one tensor there.
     """
 
     parameter: nn.Parameter
     part: Part
     start: Tensor
-    deltas: tuple[Tensor, ...]
+    others: tuple[Tensor | None, ...]
     block: int
 
     def of(self, whole: Tensor) -> Tensor:
@@ -38,18 +40,30 @@ class _Movable:
         first, size = self.part.box(whole.shape)
         return self.part.view(whole.view(-1)[first : first + size], whole.shape)
 
+    def delta(self, source: int) -> Tensor:
+        """source - adapted, float32, on the device; 0 where the source lacks the site."""
+        other = self.others[source]
+        device = self.parameter.device
+        start = self.start.to(device, torch.float32)
+        return torch.zeros_like(start) if other is None else other.to(device, torch.float32) - start
+
 
 class LiveBlend:
     """The adapted model in memory with the deltas that lead from it to its sources.
 
     blocks: the text stack's blocks in order. sources: the roles it can be moved toward.
-    Holds one copy of the text stack for the start and one for each source. Raises AlignmentError where a site of the
-    checkpoints has no parameter in the live model.
+    Holds one copy of the text stack for the start and one for each source, off the device. A head that the checkpoint
+    ties to the embedding is tied in the live model too, even where the file holds another one.
+
+    Raises AlignmentError where a site of the checkpoints has no parameter in the live model.
     """
 
     def __init__(self, chat: ChatModel, alignment: Alignment, sources: Sequence[str], like: str = "adapted") -> None:
         self.chat = chat
         self.sources = tuple(sources)
+        if like in alignment.stale_heads:
+            model: Any = chat.model
+            model.get_output_embeddings().weight = model.get_input_embeddings().weight
         live = _live_parts(chat)
         pairs = [(pair.site.block, pair) for pair in alignment.pairs if pair.site.tower == "text" and pair.site.block]
         places = {pair.site: place for _, pair in pairs if (place := _place(pair, alignment, like, live))}
@@ -61,15 +75,10 @@ class LiveBlend:
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
         self._movables = []
         for block, pair in pairs:
-            start = alignment.load(pair, like).to(chat.device, torch.float32)
-            deltas = tuple(
-                alignment.load(pair, source).to(chat.device, torch.float32) - start
-                if source in pair.parts
-                else torch.zeros_like(start)
-                for source in self.sources
-            )
+            others = tuple(alignment.load(pair, s) if s in pair.parts else None for s in self.sources)
             parameter, part = places[pair.site]
-            self._movables.append(_Movable(parameter, part, start, deltas, self.blocks.index(block)))
+            start = alignment.load(pair, like)
+            self._movables.append(_Movable(parameter, part, start, others, self.blocks.index(block)))
 
     def tensor(self, coefficients: Coefficients) -> Tensor:
         """Coefficients as [blocks, sources]; what is not named is 0. Raises ValueError for a block it doesn't know."""
@@ -94,9 +103,10 @@ class LiveBlend:
         table = values.tolist()
         with torch.no_grad():
             for movable in self._movables:
-                merged = movable.start.clone()
-                for delta, coefficient in zip(movable.deltas, table[movable.block], strict=True):
-                    merged.add_(delta, alpha=coefficient)
+                merged = movable.start.to(movable.parameter.device, torch.float32, copy=True)
+                for source, coefficient in enumerate(table[movable.block]):
+                    if coefficient:
+                        merged.add_(movable.delta(source), alpha=coefficient)
                 movable.of(movable.parameter).copy_(merged)
 
     @contextmanager
@@ -133,8 +143,8 @@ class LiveBlend:
             if movable.parameter.grad is None:
                 continue
             slope = movable.of(movable.parameter.grad.contiguous()).float()
-            for source, delta in enumerate(movable.deltas):
-                out[movable.block, source] += (slope * delta).sum(dtype=torch.float64).cpu()
+            for source in range(len(self.sources)):
+                out[movable.block, source] += (slope * movable.delta(source)).sum(dtype=torch.float64).cpu()
         for movable in self._movables:
             movable.parameter.grad = None
         return out

@@ -18,6 +18,7 @@ from probes.prompts import Prompt
 from surgery.checkpoint import Checkpoint
 from surgery.errors import CheckpointError
 
+_TOKENS = 8192  # at most this many in a batch: pictures make prompts long
 _STACKS = ("layers", "h", "blocks", "block", "layer")
 
 
@@ -66,14 +67,6 @@ class ChatModel:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
-    @property
-    def end(self) -> set[int]:
-        """Ids that end an answer."""
-        config = getattr(self.model, "generation_config", None)
-        end = config.eos_token_id if config is not None else None
-        end = self.tokenizer.eos_token_id if end is None else end
-        return set(end) if isinstance(end, list) else {end}
-
     def answerable(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Those of the prompts that this model can be asked: all, or without pictures where it does not see."""
         return [prompt for prompt in prompts if self.sees or prompt.modality == "text"]
@@ -82,30 +75,34 @@ class ChatModel:
         return [self._encode(prompt) for prompt in prompts]
 
     def _encode(self, prompt: Prompt) -> Encoded:
-        text, tail = self._render(prompt)
-        templated = tail is not None
-        post = len(self.tokenizer(tail, add_special_tokens=False)["input_ids"]) if tail else 0
+        text, end = self._render(prompt)
+        special = self._needs_special_tokens(text, templated=end is not None, pictured=prompt.image is not None)
+        plain = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
+        post = 0 if end is None else sum(start >= end and stop > start for start, stop in plain["offset_mapping"])
         if prompt.image is None:
-            ids = self.tokenizer(text, add_special_tokens=not templated)["input_ids"]
-            return Encoded(prompt, torch.tensor(ids), {}, post)
+            return Encoded(prompt, torch.tensor(plain["input_ids"]), {}, post)
         if self.processor is None:
             raise ValueError(f"prompt {prompt.id} has a picture, but the model does not see")
         picture = prompt.image if isinstance(prompt.image, Image.Image) else Image.open(prompt.image)
         made = self.processor(
-            text=[text],
-            images=[picture.convert("RGB")],
-            add_special_tokens=not templated,
-            return_tensors="pt",
+            text=[text], images=[picture.convert("RGB")], add_special_tokens=special, return_tensors="pt"
         )
         ids = made.pop("input_ids")[0]
         made.pop("attention_mask", None)
         return Encoded(prompt, ids, dict(made), post)
 
-    def _render(self, prompt: Prompt) -> tuple[str, str | None]:
-        """The prompt under the model's chat template, and the text that the template puts behind the user's words.
+    def _needs_special_tokens(self, text: str, templated: bool, pictured: bool) -> bool:
+        """Whether the tokenizer must add the start token, as transformers decides it.
 
-        The template's own text must not be given special tokens again: it writes the start token itself.
+        A template usually writes it, and a second one would be wrong; a processor's template may leave it out.
         """
+        if not templated:
+            return True
+        start = self.tokenizer.bos_token
+        return (pictured or self.sees) and start is not None and not text.startswith(start)
+
+    def _render(self, prompt: Prompt) -> tuple[str, int | None]:
+        """The prompt under the model's chat template, and where the user's words end in it; None without a template."""
         speaker = self.processor or self.tokenizer
         if not getattr(speaker, "chat_template", None):
             if prompt.image is not None:
@@ -128,7 +125,7 @@ class ChatModel:
                 f"the chat template of {self.tokenizer.name_or_path} rewrites the user's text, so the last "
                 "instruction token can't be found. Give the checkpoint a template that keeps the text as it is."
             )
-        return rendered, rendered[at + len(prompt.text.strip()) :]
+        return rendered, at + len(prompt.text.strip())
 
     def batches(
         self,
@@ -147,8 +144,12 @@ class ChatModel:
         order = sorted(range(len(rows)), key=lambda i: (bool(encoded[i].pictures), len(rows[i])))
         groups = [[i for i in order if bool(encoded[i].pictures) == pictured] for pictured in (False, True)]
         for group in groups:
-            for start in range(0, len(group), size):
-                yield self._collate(encoded, rows, group[start : start + size], pad)
+            while group:
+                count = next(
+                    (n for n in range(min(size, len(group)), 1, -1) if n * len(rows[group[n - 1]]) <= _TOKENS), 1
+                )
+                yield self._collate(encoded, rows, group[:count], pad)
+                group = group[count:]
 
     def _collate(self, encoded: Sequence[Encoded], rows: Sequence[Tensor], index: Sequence[int], pad: str) -> Batch:
         width = max(len(rows[i]) for i in index)
@@ -207,6 +208,11 @@ def load(checkpoint: Checkpoint, device: str | None = None) -> ChatModel:
         raise CheckpointError(
             f"{directory}: transformers can't load it: {' '.join(str(error).split())[:300]}"
         ) from error
+    if not tokenizer.is_fast:
+        raise CheckpointError(
+            f"{directory}: its tokenizer does not tell where tokens stand in the text, so the last instruction token "
+            "can't be found. Add a tokenizer.json (a fast tokenizer)."
+        )
     if missing := sorted(info["missing_keys"]):
         raise CheckpointError(
             f"{directory}: {len(missing)} weights are missing, the first is {missing[0]}; transformers would draw them "

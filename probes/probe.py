@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from probes.attribution import attribute, nothing_lost
-from probes.directions import Directions, contrast, difference_of_means, select, separate
+from probes.directions import Directions, contrast, difference_of_means, is_harmful, select, separate
 from probes.generation import complete
 from probes.interventions import LiveBlend
 from probes.judge import judge
@@ -62,8 +62,8 @@ class _Notebook:
         """Directions and separation of one model, with and without a picture."""
         for modality in ("text", PICTURED) if chat.sees else ("text",):
             made_on, shown_on = (contrast(self.prompts, split, modality) for split in ("fit", "report"))
-            if not made_on or not shown_on:
-                self.notes.append(f"{role}: no contrasting prompts of modality {modality}, so no direction")
+            if not (_has_both(made_on) and _has_both(shown_on)):
+                self.notes.append(f"{role}: {modality} prompts lack a harmful or a harmless side, so no direction")
                 continue
             directions = difference_of_means(chat, made_on)
             self.directions[role, modality] = directions
@@ -72,10 +72,10 @@ class _Notebook:
     def answer(self, role: str, chat: ChatModel, prompts: Sequence[Prompt]) -> None:
         """Note down a model's own completions. A picture is left out where the model does not see."""
         asked = list(prompts) if chat.sees else [in_words(prompt) for prompt in prompts]
-        texts = complete(chat, asked, f"asking {role} for its own answers", self.track)
+        written = complete(chat, asked, f"asking {role} for its own answers", self.track)
         self.targets += [
-            Target(prompt=prompt.id, role=role, text=text, verdict=judge(text, prompt))
-            for prompt, text in zip(prompts, texts, strict=True)
+            Target(prompt=prompt.id, role=role, text=each.text, ids=list(each.ids), verdict=judge(each.text, prompt))
+            for prompt, each in zip(prompts, written, strict=True)
         ]
 
 
@@ -112,13 +112,19 @@ def probe(checkpoints: Mapping[str, Checkpoint], prompts: Sequence[Prompt], trac
     return Findings(result, tensors, TargetsResult(rows=book.targets))
 
 
+def _has_both(prompts: Sequence[Prompt]) -> bool:
+    """Whether there are two requests and more on either side of a contrast: enough for a direction and its halves."""
+    sides = [{prompt.request for prompt in prompts if is_harmful(prompt) == side} for side in (True, False)]
+    return all(len(requests) > 1 for requests in sides)
+
+
 def _base(book: _Notebook, checkpoint: Checkpoint, work: Sequence[Prompt]) -> None:
     chat = load(checkpoint)
     book.notes += chat.notes
     book.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
     book.look("base", chat)
     chosen_on = contrast(book.prompts, "select", "text")
-    if ("base", "text") in book.directions and chosen_on:
+    if ("base", "text") in book.directions and _has_both(chosen_on):
         book.selected = select(chat, chosen_on, book.directions["base", "text"])
 
 

@@ -115,7 +115,7 @@ class Completeness(Frozen):
 
 class Ceiling(Frozen):
     """What the LLM's weights can bring back: the refusal log-odds of adapted and graft, in nats, and how many of the
-    harmful prompts' refusals (the base's own completions) each reproduces greedily."""
+    harmful prompts' refusals each begins greedily as the base does."""
 
     adapted: float
     graft: float
@@ -196,8 +196,9 @@ class TradeoffPoint(Frozen):
 
     policy: `fit`, `uniform`, `attribution`, `weights`. parameters: what makes the point, e.g. {"base": .3}.
     coefficients: block -> {"base": ..., "safety": ...}, for points that were compared with others.
-    refusal: share of harmful and jailbroken `select` prompts refused in the base's own words. capability: share of
-        harmless, borderline and capability prompts still answered in the adapted model's words. Both greedy.
+    refusal: of the `select` prompts whose refusal was lost, the share on which refusing is likelier than not where
+        refusal and answer part. capability: share of the other prompts on which greedy decoding begins as the adapted
+        model's own answer does.
     refusal and capability are means over (set, modality); objective, which the choice maximises, is the mean of the
         worst harmful and the worst other (set, modality).
     forward_equivalents, seconds: what it took to find the point, in forward
@@ -226,11 +227,15 @@ class TradeoffResult(Result):
 
 
 class Target(Frozen):
-    """A model's own completion of one prompt, and what the judge made of it."""
+    """A model's own completion of one prompt, and what the judge made of it.
+
+    ids: its tokens, with an end token where it ended by itself; of the model that wrote it.
+    """
 
     prompt: str
     role: str
     text: str
+    ids: list[int]
     verdict: str
 
 

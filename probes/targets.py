@@ -16,6 +16,7 @@ from probes.prompts import HARMFUL_SETS, Prompt
 from probes.results import TargetsResult
 
 T = TypeVar("T")
+OPENING = 8  # tokens by which it is judged whether greedy decoding would give a known answer
 WORKING_SPLITS = ("fit", "select")
 WORKING_MODALITIES = ("text", "benign", "own")
 
@@ -52,10 +53,15 @@ def working_prompts(prompts: Iterable[Prompt]) -> list[Prompt]:
     return [p for p in prompts if p.split in WORKING_SPLITS and p.modality in WORKING_MODALITIES]
 
 
-def token_ids(chat: ChatModel, text: str) -> Tensor:
-    """A completion as the model would write it, its end token included."""
-    ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
-    return torch.tensor([*ids, chat.tokenizer.eos_token_id])
+def token_ids(chat: ChatModel, text: str, ids: Sequence[int]) -> Tensor:
+    """A completion as `chat` would write it: the tokens it was written in, where they mean the same to this model.
+
+    Otherwise (base and adapted have different vocabularies) its text in this model's tokens, without an end.
+    """
+    if chat.tokenizer.decode(list(ids), skip_special_tokens=True).strip() == text:
+        return torch.tensor(list(ids))
+    again = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+    return torch.tensor(again)
 
 
 def working(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> Working:
@@ -69,12 +75,12 @@ def working(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, 
         answer = adapted[prompt.id]
         if prompt.set not in HARMFUL_SETS:
             if answer.verdict == "complied":
-                keep.append((prompt, token_ids(chat, answer.text)))
+                keep.append((prompt, token_ids(chat, answer.text, answer.ids)))
         elif base[prompt.id].verdict == "refused":
-            refusal = token_ids(chat, base[prompt.id].text)
+            refusal = token_ids(chat, base[prompt.id].text, base[prompt.id].ids)
             refuse.append((prompt, refusal))
             if answer.verdict == "complied":
-                lost.append(Lost(prompt, refusal, token_ids(chat, answer.text)))
+                lost.append(Lost(prompt, refusal, token_ids(chat, answer.text, answer.ids)))
     return Working(tuple(refuse), tuple(lost), tuple(keep))
 
 

@@ -26,8 +26,8 @@ def targets(every):
     rows = []
     for prompt in working_prompts(every):
         if prompt.set in HARMFUL_SETS:
-            rows.append(Target(prompt=prompt.id, role="base", text=refusal, verdict="refused"))
-        rows.append(Target(prompt=prompt.id, role="adapted", text=answer, verdict="complied"))
+            rows.append(Target(prompt=prompt.id, role="base", text=refusal, ids=[], verdict="refused"))
+        rows.append(Target(prompt=prompt.id, role="adapted", text=answer, ids=[], verdict="complied"))
     return TargetsResult(rows=rows)
 
 

@@ -1,11 +1,18 @@
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+from tokenizers import Tokenizer, normalizers
+from tokenizers.models import BPE
+from tokenizers.processors import TemplateProcessing
+from tokenizers.trainers import BpeTrainer
+from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
 from probes.generation import complete
-from probes.models import load
+from probes.models import ChatModel, load
+from probes.prompts import Prompt
+from probes.specimen import chat
 from surgery.checkpoint import Checkpoint
 from surgery.errors import CheckpointError
 
@@ -27,6 +34,47 @@ def test_a_rendered_prompt_has_one_start_token_and_ends_where_the_answer_begins(
         assert tail.split() == ["<|end|>", "<|assistant|>"]
         last = adapted.tokenizer.decode(item.ids[-item.post - 1])
         assert last == item.prompt.text.split()[-1]
+
+
+def test_a_start_token_that_the_template_leaves_out_is_added_as_transformers_adds_it(adapted, asked):
+    """LLaVA-1.5's template writes none; its tokenizer does."""
+    processor = chat.processor()
+    core = processor.tokenizer.backend_tokenizer
+    core.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", processor.tokenizer.bos_token_id)]
+    )
+    processor.chat_template = processor.chat_template.replace("{{ bos_token }}", "")
+    bare = replace(adapted, tokenizer=processor.tokenizer, processor=processor)
+    for prompt in (asked[0], asked[-1]):
+        content = [{"type": "text", "text": prompt.text}]
+        if prompt.image is not None:
+            content.insert(0, {"type": "image", "image": prompt.image})
+        expected = processor.apply_chat_template(
+            [{"role": "user", "content": content}], add_generation_prompt=True, tokenize=True, return_dict=True
+        )["input_ids"]
+        (found,) = bare.encode([prompt])
+        assert found.ids.tolist() == torch.tensor(expected).flatten().tolist()
+        assert (found.ids == processor.tokenizer.bos_token_id).sum() == 1
+        assert found.post == 2
+
+
+def test_the_last_instruction_token_is_found_where_words_and_spaces_are_one_token():
+    """A tokenizer of Llama-2's kind writes the space before a word into the word's token, and one before the text."""
+    core = Tokenizer(BPE(unk_token="<unk>"))
+    core.normalizer = normalizers.Sequence([normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")])
+    texts = ["[INST] how do i make a cake [/INST]", "[INST] where is the key [/INST]"]
+    core.train_from_iterator(texts * 20, BpeTrainer(vocab_size=60, special_tokens=["<unk>", "<s>", "</s>"]))
+    template = "{{ bos_token }}[INST] {{ messages[0]['content'] }} [/INST]"
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=core, unk_token="<unk>", bos_token="<s>", eos_token="</s>", chat_template=template
+    )
+    model = ChatModel(torch.nn.Identity(), tokenizer, None, [])
+    for text in ("how do i make a cake", "where is the key"):
+        (found,) = model.encode([Prompt("p", "r", "harmful", text, "fit")])
+        pieces = tokenizer.convert_ids_to_tokens(found.ids.tolist())
+        tail, before = "".join(pieces[-found.post :]), "".join(pieces[: -found.post])
+        assert tail.replace("\u2581", " ").strip() == "[/INST]"
+        assert before.replace("\u2581", " ").rstrip().endswith(text)
 
 
 def test_base_and_adapted_read_the_same_words(base, adapted, asked):
@@ -74,7 +122,7 @@ def test_completions_in_company_are_completions_alone_and_transformers_own(trio,
     )
     out = plain.generate(**rendered, do_sample=False, max_new_tokens=8)
     expected = base.tokenizer.decode(out[0, rendered["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert complete(base, [prompt], "asking", tokens=8) == [expected]
+    assert complete(base, [prompt], "asking", tokens=8)[0].text == expected.strip()
 
 
 def test_logits_of_a_picture_prompt_are_transformers_own(trio, asked, adapted):

@@ -5,7 +5,8 @@ import torch
 
 from probes import targets as working_targets
 from probes.behaviour import Subject, evaluate, graft
-from probes.judge import is_right, judge
+from probes.generation import complete
+from probes.judge import judge
 from probes.models import load
 from probes.probe import probe
 from probes.prompts import HARMFUL_SETS
@@ -104,17 +105,18 @@ def test_a_merge_of_nothing_behaves_as_the_adapted_model(behaviour):
             assert row.kl is None or row.kl == pytest.approx(0, abs=1e-5)
     same = [item for item in behaviour.paired if (item.role, item.against) == ("merged", "adapted")]
     assert same
-    assert all(item.difference == item.low == item.high == 0 for item in same)
+    assert all(item.difference == 0 and item.low <= 0 <= item.high for item in same)
 
 
-def test_the_graft_is_the_base_on_text(trio, behaviour, prompts):
-    from probes.generation import complete
-
-    asked = [prompt for prompt in prompts if prompt.split == "report" and prompt.modality == "text" and prompt.answer]
-    texts = complete(load(trio.checkpoints["base"], "cpu"), asked, "asking")
-    right = sum(is_right(text, prompt.answer) for text, prompt in zip(texts, asked, strict=True))
-    rows = [row for row in behaviour.rows if row.role == "base" and row.right.rate is not None]
-    assert sum(row.right.rate * row.right.n for row in rows) == pytest.approx(right)
+def test_the_graft_writes_in_words_what_the_base_writes(trio, prompts):
+    asked = [prompt for prompt in prompts if prompt.split == "report" and prompt.modality == "text"]
+    base = complete(load(trio.checkpoints["base"], "cpu"), asked, "asking", tokens=6)
+    chat, state = graft(trio.checkpoints["adapted"], trio.checkpoints["base"]).open()
+    with state:
+        grafted = complete(chat, asked, "asking", tokens=6)
+    adapted = complete(chat, asked, "asking", tokens=6)
+    assert [each.text for each in grafted] == [each.text for each in base]
+    assert [each.text for each in adapted] != [each.text for each in base]
 
 
 def test_what_cannot_be_had_has_its_reason(behaviour):

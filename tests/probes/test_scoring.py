@@ -60,12 +60,23 @@ def test_log_probabilities_sum_to_one(adapted, asked):
         torch.testing.assert_close(part.exp().sum(-1), torch.ones(len(part)))
 
 
-def test_a_completion_comes_back_as_the_tokens_it_was_written_in(adapted, asked):
-    texts = complete(adapted, asked[:4], "asking", tokens=6)
-    for text in texts:
-        ids = token_ids(adapted, text)
-        assert ids[-1] == adapted.tokenizer.eos_token_id
-        assert adapted.tokenizer.decode(ids, skip_special_tokens=True) == text
+def test_a_completion_keeps_its_tokens_and_ends_only_where_it_ended(adapted, asked):
+    for tokens in (3, 40):
+        for each in complete(adapted, asked[:6], "asking", tokens=tokens):
+            assert each.finished == (each.ids[-1] == adapted.tokenizer.eos_token_id)
+            assert each.finished or len(each.ids) == tokens
+            assert token_ids(adapted, each.text, each.ids).tolist() == list(each.ids)
+
+
+def test_what_was_written_greedily_is_matched_greedily_cut_or_not(adapted, asked):
+    for tokens in (3, 40):
+        answers = [torch.tensor(each.ids) for each in complete(adapted, asked, "asking", tokens=tokens)]
+        assert greedy_matches(adapted, known(adapted, asked, answers)).all()
+
+
+def test_a_completion_in_other_tokens_is_read_anew_without_an_end(adapted):
+    ids = token_ids(adapted, "i cannot help", [0, 0, 0])
+    assert adapted.tokenizer.decode(ids) == "i cannot help"
 
 
 @pytest.mark.parametrize(("count", "most"), [(0, 5), (3, 5), (100, 7), (8, 8)])
