@@ -18,6 +18,9 @@ lint: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
+	$(BIN)/python tests/benchmarks/architectures.py
+	$(BIN)/python tests/benchmarks/adapters.py
+	$(BIN)/python tests/benchmarks/opening.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
