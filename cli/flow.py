@@ -1,9 +1,10 @@
 """The steps of a case as data, and the engine that runs the ones that are missing.
 
-A step is current while its files are there, the checkpoints' identities are the ones it saw, its settings are the
-ones asked for, and nothing that it read was made again since. Everything else is run, and said.
+A step is current while its files are there as it left them, the checkpoints' identities are the ones it saw, its
+settings are the ones asked for, and nothing that it read was made again since. Everything else is run, and said.
 """
 
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Result)
 Settings = dict[str, Any]
-Fault = Literal["missing", "outdated"]
+Fault = Literal["missing", "changed", "outdated"]
 Files = Callable[[Case, Settings], Sequence[Path]]
 Policy = Literal["fit", "attribution", "weights", "uniform"]
 Toward = Literal["base", "safety", "both"]
@@ -31,6 +32,7 @@ Toward = Literal["base", "safety", "both"]
 
 REASONS: Mapping[Fault, str] = {
     "missing": "the case has none yet",
+    "changed": "its files were changed since",
     "outdated": "made under other settings or checkpoints",
 }
 
@@ -141,6 +143,8 @@ class Flow:
                 continue
             if step.name not in goals and fault == "missing":
                 say(f"{folder} has no {step.name} yet: running it first")
+            elif fault == "changed":
+                say(f"{folder} has {step.name} whose files were changed since it was done: running it again")
             elif fault == "outdated":
                 say(f"{folder} has {step.name} of other settings or checkpoints: running it again")
             self._run(step)
@@ -171,13 +175,14 @@ class Flow:
         if recorded is None or not all(self.is_current(other) for other in step.needs):
             return False
         inputs = (*step.needs, *recorded["uses"])
-        return self._has_files(step, recorded) and self.job.case.is_current(name, recorded, inputs)
+        return self._file_fault(step, recorded) is None and self.job.case.is_current(name, recorded, inputs)
 
     def why_stale(self, step: Step) -> Fault | None:
         """Why a step must run; None where its result can be used as it is."""
         recorded = self.job.case.settings_of(step.name)
-        if recorded is None or not self._has_files(step, recorded):
-            return "missing"
+        fault = "missing" if recorded is None else self._file_fault(step, recorded)
+        if fault is not None:
+            return fault
         current = self.job.case.is_current(step.name, self._settings(step), self._inputs(step))
         return None if current else "outdated"
 
@@ -187,8 +192,18 @@ class Flow:
             if self.job.case.settings_of(name) is not None and not self.is_current(name):
                 self.job.say(f"{step.name}: the {name} in {self.job.case.folder} is out of date and is left out")
         settings = self._settings(step)
-        step.run(self.job, settings)
-        self.job.case.record(step.name, settings)
+        try:
+            step.run(self.job, settings)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            reason = textwrap.shorten(str(error), 120, placeholder=" ...") or "no more could be had"
+            raise SurgeryError(
+                f"{step.name}: out of memory ({reason}). Use a machine with more memory, give fewer prompts with "
+                "--prompts, or keep off the graphics card: put CUDA_VISIBLE_DEVICES= before the command. Steps that "
+                "are done are kept."
+            ) from error
+        self.job.case.record(step.name, settings, step.files(self.job.case, settings))
         self.job.say(f"{step.name}: done in {time.perf_counter() - began:.1f} s")
 
     def _settings(self, step: Step) -> Settings:
@@ -205,5 +220,15 @@ class Flow:
                 wanted.update(step.needs)
         return (step for step in self.steps.values() if step.name in wanted)
 
-    def _has_files(self, step: Step, recorded: Settings) -> bool:
-        return all(path.exists() for path in step.files(self.job.case, recorded))
+    def _file_fault(self, step: Step, recorded: Settings) -> Fault | None:
+        """What is wrong with the files that a step left when it was done."""
+        files = step.files(self.job.case, recorded)
+        if not all(path.exists() for path in files):
+            return "missing"
+        return None if self.job.case.is_untouched(step.name, files) else "changed"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Known by name, and on a CPU by torch's wording: this module must not wait for torch to be imported."""
+    name = type(error).__name__
+    return name in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator" in str(error)

@@ -45,18 +45,56 @@ class Material:
 
     @cached_property
     def prompts(self) -> "list[Prompt]":
-        """All prompts; a file takes the place of the package's own prompts of every set that it has."""
+        """All prompts; a file takes the place of the package's own prompts of every set that it has, and of every
+        request that it asks."""
+        return [*self._kept, *self._given]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the results must know of how files and the package's own prompts go together."""
+        notes = []
+        own, kept = ({prompt.request for prompt in prompts} for prompts in (self._others, self._kept))
+        if own > kept:
+            notes.append(
+                f"{len(own) - len(kept)} of the package's own requests are left out: a prompt file asks them too"
+            )
+        from_files = {prompt.set for prompt in self._given}
+        from_package = {prompt.set for prompt in self._kept}
+        for side, other in (("harmful", "harmless"), ("harmless", "harmful")):
+            if side not in from_files or other not in from_package:
+                continue
+            twins = "harmless twins" if other == "harmless" else "harmful requests of the same kind"
+            notes.append(
+                f"{side} prompts are from a file and {other} ones from the package: directions may then also tell "
+                f"topic and style apart; give {twins} with FILE:{other}"
+            )
+        return notes
+
+    @cached_property
+    def _given(self) -> "list[Prompt]":
         from probes.loaders import load_prompts
 
-        given = [prompt for spec in self.files for prompt in load_prompts(spec, SEED)]
-        replaced = {prompt.set for prompt in given}
-        return [prompt for prompt in self._own() if prompt.set not in replaced] + given
+        return [prompt for spec in self.files for prompt in load_prompts(spec, SEED)]
+
+    @cached_property
+    def _others(self) -> "list[Prompt]":
+        """The package's own prompts of the sets that no file has."""
+        given = {prompt.set for prompt in self._given}
+        return [prompt for prompt in self._own if prompt.set not in given]
+
+    @cached_property
+    def _kept(self) -> "list[Prompt]":
+        from probes.loaders import without_repeats
+
+        kept = {prompt.request for prompt in without_repeats(self._own, self._given)}
+        return [prompt for prompt in self._others if prompt.request in kept]
 
     def _digest(self) -> str:
         """What is asked, in one word: it changes when the package's own prompts do."""
         asked = [[p.id, p.request, p.set, p.split, p.modality, p.text, p.answer] for p in self.prompts]
         return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
 
+    @cached_property
     def _own(self) -> "list[Prompt]":
         if self.specimen:
             from probes.specimen import prompts

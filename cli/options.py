@@ -30,7 +30,8 @@ PromptsOption = Annotated[
         metavar="FILE:KIND",
         help="Use your own prompts for a prompt set; may be given several times. KIND is harmful, jailbroken, "
         "harmless, borderline or capability, or the name of a data set (advbench, harmbench, xstest, ...). "
-        "Sets that you don't name keep the package's own prompts. [default: those of the case's last probe]",
+        "Sets that you don't name keep the package's own prompts, less the requests that your files ask too. "
+        "[default: those of the case's last probe]",
     ),
 ]
 

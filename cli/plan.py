@@ -6,14 +6,16 @@ of three.
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from cli.console import Console
 from cli.flow import Job, Pending
 from surgery.alignment import align
+from surgery.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from probes.prompts import Prompt
@@ -26,7 +28,15 @@ START_SECONDS = 2.0  # imports and loading, of any step that runs a model
 PROGRAM_BYTES = 5e8  # torch and transformers themselves
 STREAM_BYTES = 1e9  # the most that a diff or a merge takes, whatever the model
 BACKWARD = 3  # a forward pass with its backward, in forward passes
-SPECIMEN_FACTS = {"parameters": 700_000, "stored": 8_000_000, "blocks": 19, "roles": 3, "sources": 2}
+SPECIMEN_FACTS = {
+    "parameters": 700_000,
+    "moved": 500_000,
+    "stored": 8_000_000,
+    "blocks": 19,
+    "width": 4,
+    "roles": 3,
+    "sources": 2,
+}
 TRAINING_SECONDS = 90.0
 HARMFUL = ("harmful", "jailbroken")
 
@@ -35,14 +45,17 @@ HARMFUL = ("harmful", "jailbroken")
 class Facts:
     """What estimates rest on.
 
-    parameters: of the adapted model. stored: bytes of all checkpoints. blocks: that can be moved on their own.
+    parameters: of the adapted model. moved: those of its text stack, which are moved and have gradients. stored:
+    bytes of all checkpoints. blocks: that can be moved on their own. width: bytes of a parameter in a model that runs.
     roles, sources: how many checkpoints there are, and how many of them are merged toward. fits: whether
     coefficients are fitted. token_seconds: the cost of a token on this machine.
     """
 
     parameters: int
+    moved: int
     stored: int
     blocks: int
+    width: float
     roles: int
     sources: int
     fits: bool
@@ -55,7 +68,11 @@ class Facts:
 
 @dataclass(frozen=True)
 class Estimate:
-    """What a step would take. memory: bytes at its peak. prompts: different ones that models are asked."""
+    """What a step would take.
+
+    memory: bytes at its peak, of weights and gradients; activations come on top, and grow with the length of prompts.
+    prompts: different ones that models are asked.
+    """
 
     seconds: float
     memory: float
@@ -77,11 +94,14 @@ def facts_of(job: Job) -> Facts:
     checkpoints = job.checkpoints
     tensors = [tensor for checkpoint in checkpoints.values() for tensor in checkpoint.values()]
     parameters = sum(tensor.numel for tensor in checkpoints["adapted"].values())
-    blocks = {pair.site.block for pair in align(checkpoints).pairs if pair.site.tower == "text"}
+    pairs = [pair for pair in align(checkpoints).pairs if pair.site.tower == "text"]
+    blocks = {pair.site.block for pair in pairs}
     return Facts(
         parameters=parameters,
+        moved=sum(math.prod(pair.shape) for pair in pairs),
         stored=sum(tensor.nbytes for tensor in tensors),
         blocks=len(blocks),
+        width=_width(checkpoints["adapted"]),
         roles=len(checkpoints),
         sources=len(job.sources),
         fits=job.wishes.policy == "fit",
@@ -115,7 +135,9 @@ def show_plan(console: Console, steps: Sequence[PlannedStep]) -> None:
         table.add_row(*row, str(took.prompts or ""))
     total = _duration(sum(step.estimate.seconds for step in steps))
     console.show(
-        table, f"About {total} in all; times are estimates, good to a factor of about three. Nothing was written."
+        table,
+        f"About {total} in all; times are estimates, good to a factor of about three. Memory is that of weights and "
+        "gradients; activations come on top. Nothing was written.",
     )
 
 
@@ -124,6 +146,16 @@ def _writes(job: Job, pending: Pending) -> tuple[str, ...]:
     files = pending.step.files(job.case, pending.step.settings(job))
     root = job.case.folder
     return tuple(str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files)
+
+
+def _width(checkpoint: Checkpoint) -> float:
+    """Bytes of a parameter as `probes.models.load` holds it: float32 on a CPU, else as it is stored."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return 4
+    tensors = checkpoint.values()
+    return sum(tensor.nbytes for tensor in tensors) / sum(tensor.numel for tensor in tensors)
 
 
 def _operations_per_second() -> float:
@@ -152,7 +184,7 @@ def _probe(facts: Facts) -> Estimate:
     shown = (facts.roles + 1) * facts.count("fit", "select", "report", sets=("harmful", "harmless"))
     gradients = BACKWARD * POINTS[0] * 2 * MOST_LOST
     transplants = facts.blocks * (2 * MOST_LOST + MOST_KEPT)
-    return _asked(facts, answers, shown + gradients + transplants, 1, len(facts.prompts))
+    return _with_gradients(facts, _asked(facts, answers, shown + gradients + transplants, 1, len(facts.prompts)))
 
 
 def _coefficients(facts: Facts) -> Estimate:
@@ -163,7 +195,8 @@ def _coefficients(facts: Facts) -> Estimate:
     passes = grid * (2 * choice.MOST_LOST + choice.MOST_KEPT)
     if facts.fits:
         passes += BACKWARD * fitting.STEPS * (fitting.MOST_REFUSED + fitting.MOST_KEPT)
-    return _asked(facts, 0, passes, facts.sources, facts.count("fit", "select"))
+    estimate = _asked(facts, 0, passes, facts.sources, facts.count("fit", "select"))
+    return _with_gradients(facts, estimate) if facts.fits else estimate
 
 
 def _evaluate(facts: Facts) -> Estimate:
@@ -182,6 +215,11 @@ def _asked(facts: Facts, answers: int, passes: int, sources: int, prompts: int) 
     tokens = answers * (PROMPT_TOKENS + ANSWER_TOKENS) + passes * PROMPT_TOKENS
     memory = PROGRAM_BYTES + 4 * facts.parameters * (2 + sources)
     return Estimate(START_SECONDS + tokens * facts.token_seconds, memory, prompts)
+
+
+def _with_gradients(facts: Facts, estimate: Estimate) -> Estimate:
+    """Backward passes hold one gradient, as wide as the weight, for everything that can be moved."""
+    return replace(estimate, memory=estimate.memory + facts.width * facts.moved)
 
 
 ESTIMATES: Mapping[str, Callable[[Facts], Estimate]] = {

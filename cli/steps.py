@@ -62,13 +62,22 @@ def _run_probe(job: Job, settings: Settings) -> None:
     from probes.probe import probe
 
     _prepare_to_run(job)
+    for note in job.material.notes:
+        job.say(f"probe: {note}")
+    _log_look(job, "probe", list(job.checkpoints), settings)
     found = probe(job.checkpoints, job.prompts, job.track)
+    result = found.result.model_copy(update={"notes": [*found.result.notes, *job.material.notes]})
     partial = job.case.path("directions.safetensors.partial")
     metadata = {role: checkpoint.identity for role, checkpoint in job.checkpoints.items()}
     save_file(found.directions, partial, metadata=metadata)
     os.replace(partial, job.case.path("directions.safetensors"))
     _stamped(found.targets, job, settings).save(job.case.path("targets.json"))
-    _stamped(found.result, job, settings).save(job.case.path("probe.json"))
+    _stamped(result, job, settings).save(job.case.path("probe.json"))
+
+
+def _log_look(job: Job, step: str, roles: Sequence[str], settings: Settings) -> int:
+    """Note in the case that a step looks at `report` prompts. Returns how many looks there were, this one included."""
+    return job.case.log_look({"step": step, "roles": list(roles), "prompts": settings["prompts"]})
 
 
 def _coefficient_settings(job: Job) -> Settings:
@@ -101,8 +110,19 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         job.track,
     )
     recipe = recipe_of(result, job.checkpoints, job.sources, gains)
+    keep_edited_recipe(job)
     recipe.save(job.case.path("recipe.yaml"))
     _stamped(result, job, settings).save(job.case.path("tradeoff.json"))
+
+
+def keep_edited_recipe(job: Job) -> None:
+    """A recipe that somebody changed by hand is moved aside, and not written over."""
+    recipe, edited = job.case.path("recipe.yaml"), job.case.path("recipe.edited.yaml")
+    left = [job.case.path("tradeoff.json"), recipe]
+    done = job.case.settings_of("coefficients") is not None
+    if done and recipe.exists() and not job.case.is_untouched("coefficients", left):
+        os.replace(recipe, edited)
+        job.say(f"coefficients: the changed recipe is kept as {edited}; `vlsurgery merge --recipe` merges by it")
 
 
 def recipe_of(
@@ -157,9 +177,11 @@ def check_merge_target(job: Job) -> None:
 
 
 def _evaluate_settings(job: Job) -> Settings:
+    """A merge whose files are not what the merge left is not opened: it may be broken, and is not shown either."""
     recorded = job.case.settings_of("merge")
     merged = merged_path(job.case, recorded) if recorded else None
-    identity = Checkpoint.open(merged).identity if merged and merged.exists() else None
+    whole = merged is not None and merged.exists() and job.case.is_untouched("merge", [merged])
+    identity = Checkpoint.open(merged).identity if merged and whole else None
     return {**_prompt_settings(job), "merged": identity}
 
 
@@ -168,7 +190,7 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
 
     _prepare_to_run(job)
     subjects = _subjects(job, with_merge="merge" in settings["uses"])
-    looks = job.case.log_look({"roles": [subject.role for subject in subjects], "prompts": settings["prompts"]})
+    looks = _log_look(job, "evaluate", [subject.role for subject in subjects], settings)
     result = evaluate(subjects, job.prompts, looks, job.track)
     _stamped(result, job, settings).save(job.case.path("behaviour.json"))
 

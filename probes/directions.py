@@ -147,5 +147,5 @@ def select(chat: ChatModel, prompts: Sequence[Prompt], directions: Directions) -
         layer=int(layer),
         position=directions.positions[position],
         auroc=float(areas[position, layer]),
-        null=best_by_chance(flat, positive),
+        null=best_by_chance(flat, positive, [prompt.request for prompt in prompts]),
     )

@@ -4,7 +4,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,6 +75,27 @@ def load_prompts(spec: str, seed: int = 0) -> list[Prompt]:
     if not prompts:
         raise SurgeryError(f"{path}: holds no prompts. Put at least one into it.")
     return prompts
+
+
+def without_repeats(own: Sequence[Prompt], given: Sequence[Prompt]) -> list[Prompt]:
+    """The prompts of `own` whose requests are nowhere in `given`.
+
+    The two are split by different rules, so what both ask would stand on both sides of a split. A request is left out
+    whole, with its twin and its wrapped forms, when any of its prompts has the words of a given prompt or of a given
+    prompt's request, whatever their case, spacing and punctuation. A question on a picture is not known by its words.
+    """
+    asked = {_words(text) for prompt in given for text in (prompt.text, prompt.request)}
+    repeated = {
+        prompt.request
+        for prompt in own
+        if prompt.modality != "own" and not asked.isdisjoint((_words(prompt.text), _words(prompt.request)))
+    }
+    return [prompt for prompt in own if prompt.request not in repeated]
+
+
+def _words(text: str) -> str:
+    """What a request says; where that is no words, the text itself."""
+    return " ".join(re.findall(r"[^\W_]+", text.casefold())) or text
 
 
 def split_of(request: str, seed: int) -> Split:

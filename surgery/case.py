@@ -1,5 +1,6 @@
 """The case: a folder that holds one set of checkpoints by reference, and every finding about them."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -24,12 +25,14 @@ class Step(Frozen):
     """A step that was done: when, with which settings, on which files.
 
     order: steps of a case are numbered as they are done, so that one can tell which came after which.
+    left: what the step left behind, file by file, in one word (`_fingerprint`).
     """
 
     order: int
     finished: str
     settings: dict[str, Any]
     identities: dict[str, str]
+    left: str | None = None
 
 
 class CaseFile(Result):
@@ -128,14 +131,20 @@ class Case:
         upstream = [self._content.steps.get(name) for name in inputs]
         return all(earlier is not None and earlier.order < done.order for earlier in upstream)
 
-    def record(self, step: str, settings: Mapping[str, Any]) -> None:
-        """Note that a step was done with these settings on the present files."""
+    def is_untouched(self, step: str, files: Iterable[Path]) -> bool:
+        """Whether what a step left behind, files and whole directories, is still as `record` saw it."""
+        done = self._content.steps.get(step)
+        return done is not None and done.left == _fingerprint(files)
+
+    def record(self, step: str, settings: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
+        """Note that a step was done with these settings on the present checkpoints, and left `files` behind."""
         steps = self._content.steps
         entry = Step(
             order=1 + max((other.order for other in steps.values()), default=0),
             finished=_now(),
             settings=json.loads(_normal(settings)),
             identities={role: ref.identity for role, ref in self.refs.items()},
+            left=_fingerprint(files),
         )
         self._content = self._content.model_copy(update={"steps": {**steps, step: entry}})
         self._save()
@@ -178,6 +187,21 @@ def _paths(refs: Mapping[str, CheckpointRef]) -> dict[str, str]:
 
 def _listed(refs: Mapping[str, CheckpointRef]) -> str:
     return ", ".join(f"{role}: {ref.path}" for role, ref in refs.items())
+
+
+def _fingerprint(paths: Iterable[Path]) -> str:
+    """SHA-256 over name, size and modification time of each file, and of every file in each directory.
+
+    Contents are not read: a merged checkpoint may have many gigabytes.
+    """
+    lines = []
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                facts = file.stat()
+                name = file.relative_to(path.parent)
+                lines.append(f"{name}\t{facts.st_size}\t{facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _normal(settings: Mapping[str, Any]) -> str:

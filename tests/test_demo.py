@@ -110,8 +110,52 @@ def test_the_best_uniform_merge_stands_beside(demo):
     points = TradeoffResult.load(demo.case / "tradeoff.json").points
     assert {point.policy for point in points if point.chosen} == {"fit", "uniform"}
     assert set(demo.rows("merged:uniform")) == set(demo.rows("merged"))
-    for word in ("base", "graft", "adapted", "safety", "uniform", "merge"):
-        assert word in demo.printed
+
+
+PRINTED_ROLES = {
+    "base": "base",
+    "graft": "graft",
+    "adapted": "adapted",
+    "safety": "safety",
+    "best uniform merge": "merged:uniform",
+    "auto merge": "merged",
+}
+
+
+def printed_table(printed: str, title: str) -> tuple[int, dict[str, list[str]]]:
+    """The table under a title: how many columns of numbers its head names, and the cells of every row by its label."""
+    table = re.search(rf"^{re.escape(title)}[^\n]*\n([^─]+)\n─+\s*\n(.+?)\n\s*\n", printed, re.DOTALL | re.MULTILINE)
+    assert table, title
+    rows = [re.split(r"\s{2,}", line.strip()) for line in table[2].splitlines()]
+    return len(table[1].splitlines()[0].split()), {label: cells for label, *cells in rows}
+
+
+@pytest.mark.parametrize(
+    ("title", "harmful", "measure"),
+    [("Harmful requests: refused", True, "refused"), ("Requests to answer: answered right", False, "right")],
+)
+def test_every_roles_behaviour_is_printed_in_full(demo, title, harmful, measure):
+    columns, table = printed_table(demo.printed, title)
+    asked = {cell for cell in demo.rows("graft") if (cell[0] in HARMFUL_SETS) == harmful}
+    assert columns == len(asked)
+    assert list(table) == list(PRINTED_ROLES)
+    for label, cells in table.items():
+        assert len(cells) == columns, label
+        rates = {cell: getattr(row, measure) for cell, row in demo.rows(PRINTED_ROLES[label]).items() if cell in asked}
+        shown = [cell.split() for cell in cells if cell != "–"]
+        assert sorted(float(share) for share, _ in shown) == pytest.approx(
+            sorted(100 * rate.rate for rate in rates.values()), abs=0.51
+        )
+        assert all(re.fullmatch(r"\d+–\d+", bounds) for _, bounds in shown), label
+
+
+def test_the_last_lines_say_where_everything_is(demo):
+    *_, recipe, merged, report, total = demo.printed.splitlines()
+    assert recipe.split() == ["recipe", "case/recipe.yaml"]
+    assert merged.split() == ["merged", "case/merged"]
+    assert report.split() == ["report", "case/report.html"]
+    assert total.split()[0] == "total"
+    assert all((demo.folder / line.split()[1]).exists() for line in (recipe, merged, report))
 
 
 def test_the_merged_directory_loads_whole(demo):
@@ -129,8 +173,6 @@ def test_the_report_is_one_file_and_tells_that_the_seed_was_chosen(demo):
     assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?https?:", page)
     assert "seed was chosen" in page
     assert "stopped on purpose" in page
-    assert str(demo.case.name) in demo.printed
-    assert "report.html" in demo.printed.split("completeness")[-1]
 
 
 @pytest.mark.parametrize(

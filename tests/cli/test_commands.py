@@ -134,6 +134,19 @@ def test_a_plan_names_the_steps_and_writes_nothing(
     assert files(opened.parent) == before
 
 
+@pytest.mark.usefixtures("opened")
+def test_a_plan_counts_the_gradients_of_what_is_moved(run: Run, trio: dict[str, Path]) -> None:
+    """Fitting goes backward through the text stack, which is all that a trio has; a grid of uniform merges does not."""
+
+    def memory(policy: str) -> float:
+        plan = json.loads(run("merge", "--auto", "--policy", policy, "--plan", "--json").stdout)["plan"]
+        return next(step["estimate"]["memory"] for step in plan if step["step"] == "coefficients")
+
+    parameters = sum(tensor.numel for tensor in Checkpoint.open(trio["adapted"]).values())
+    assert memory("fit") - memory("uniform") == 4 * parameters
+    assert "activations come on top" in " ".join(run("probe", "--plan").stdout.split())
+
+
 def test_the_plan_of_a_case_that_is_not_there_makes_none(run: Run, trio: dict[str, Path]) -> None:
     plan = json.loads(run("diff", trio["base"], trio["adapted"], "--plan", "--json").stdout)["plan"]
     assert [(step["step"], step["writes"]) for step in plan] == [("diff", ["diff.json"])]

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from probes.loaders import COLUMNS, KINDS, SHARES, load_prompts, seeded_unit, split_of
+from probes.loaders import COLUMNS, KINDS, SHARES, load_prompts, seeded_unit, split_of, without_repeats
 from probes.prompts import SETS
 from surgery.errors import SurgeryError
 
@@ -156,6 +156,22 @@ def test_shares_of_the_split(seed):
 def test_seeds_split_independently():
     same = sum(split_of(f"{number}", 0) == split_of(f"{number}", 1) for number in range(10_000)) / 10_000
     assert same == pytest.approx(sum(share**2 for share in SHARES.values()), abs=0.03)
+
+
+def test_a_repeat_is_known_by_its_words_or_its_request(write):
+    def asked(name, *entries):
+        return load_prompts(f"{write(name, list(entries))}:harmful")
+
+    own = asked("own.jsonl", *({"prompt": text, "request": text[0]} for text in ("a: do it?", "b: do it?", "c")))
+    for others, left in (
+        (asked("1.jsonl", {"prompt": "A do  it"}), "bc"),
+        (asked("2.jsonl", {"prompt": "Pretend: do it.", "request": "B, do it"}), "ac"),
+        (asked("3.jsonl", {"prompt": "Do it."}), "abc"),
+        (asked("4.jsonl", {"prompt": "?!", "request": "C"}), "ab"),
+    ):
+        assert "".join(prompt.request for prompt in without_repeats(own, others)) == left
+    assert without_repeats(own, []) == own
+    assert without_repeats(own, own) == []
 
 
 # Faults
