@@ -135,9 +135,11 @@ def _headline_price(behaviour: BehaviourResult) -> str:
     loss = _headline_loss(behaviour)
     if loss:
         return loss
-    if any(change.low is None or change.low < -LARGEST_UNSEEN_LOSS for change in found):
+    telling = [change for change in found if change.low is not None and change.low >= -LARGEST_UNSEEN_LOSS]
+    if not telling:
         return "; whether harmless ones paid for it, too few requests were measured to tell"
-    return ", at no measurable cost to harmless ones"
+    where = "" if len(telling) == len(found) else ", where enough were asked to tell"
+    return f", at no measurable cost to harmless ones{where}"
 
 
 def _headline_loss(behaviour: BehaviourResult) -> str:
