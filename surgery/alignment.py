@@ -4,15 +4,16 @@ its reason."""
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from surgery.anatomy import Site, identify, ties_head
-from surgery.checkpoint import Checkpoint, LazyTensor
+from surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
 from surgery.correspondence import Correspondence
 from surgery.errors import AlignmentError
 from surgery.forms import Part, Parts, harmonise
 from surgery.results import UnmatchedTensor
 from surgery.stack import Facts, Shape
+from surgery.uncollected import uncollected
 
 if TYPE_CHECKING:
     import torch
@@ -35,8 +36,7 @@ VOCABULARY: Final = (
 )
 
 
-@dataclass(frozen=True)
-class Aligned:
+class Aligned(NamedTuple):
     """One site that `like` and at least one other role share. `shape`: of what they share; the same in every role."""
 
     site: Site
@@ -114,6 +114,7 @@ class Alignment:
         return sorted(self.pairs, key=lambda pair: _place(self.tensor(pair, self.like)))
 
 
+@uncollected()
 def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Alignment:
     """Match every tensor of `like` with its partners in the other roles, by site and never by raw name.
 
@@ -175,7 +176,7 @@ class _Matcher:
         self.notes: list[str] = []
         self.stale: dict[str, str] = {}
         self.reasons: dict[tuple[str, Site], str] = {}
-        self._all_float = all(t.is_float for checkpoint in checkpoints.values() for t in checkpoint.values())
+        self._all_float = all(FLOATS.issuperset(checkpoint.codes.values()) for checkpoint in checkpoints.values())
 
     def alignment(self) -> Alignment:
         for role in sorted(self.roles, key=lambda role: role != self.like):
@@ -206,11 +207,12 @@ class _Matcher:
 
     def _unmatched(self, pairs: Iterable[Aligned]) -> tuple[UnmatchedTensor, ...]:
         """Every tensor that no pair takes anything of, once."""
-        matched = {(role, part.name) for pair in pairs for role, part in pair.parts.items()}
+        matched = {role: {pair.parts[role].name for pair in pairs if role in pair.parts} for role in self.roles}
         found = {}
         for role, sites in self.roles.items():
+            taken = matched[role]
             for site, part in sites.items():
-                if (role, part.name) not in matched and (role, part.name) not in found:
+                if part.name not in taken and (role, part.name) not in found:
                     reason = self.reasons.get((role, site)) or self._reason(role, site)
                     found[role, part.name] = UnmatchedTensor(role=role, name=part.name, reason=reason)
         stale = [
@@ -238,30 +240,36 @@ class _Matcher:
 
     def _pair(self, site: Site) -> Aligned | None:
         """The pair at a site of `like`, or None with a reason in `self.reasons`."""
-        first = self.roles[self.like][site]
-        if self._all_float and all(sites.get(site) is first for sites in self.roles.values()):
-            # Twins share their parts: nothing is left to compare.
-            shape = first.shape(self.shapes[self.like][first.name])
-            return Aligned(site, shape, dict.fromkeys(self.roles, first))
-        parts = {role: sites[site] for role, sites in self.roles.items() if site in sites}
+        parts: dict[str, Part] = {}
+        shapes: dict[str, Shape] = {}
+        for role, sites in self.roles.items():
+            part = sites.get(site)
+            if part is not None:
+                parts[role] = part
+                shapes[role] = part.shape(self.shapes[role][part.name])
         if len(parts) < 2:
             return None
-        shapes = {role: part.shape(self.shapes[role][part.name]) for role, part in parts.items()}
-        strange = next((role for role, part in parts.items() if not self.checkpoints[role][part.name].is_float), None)
+        strange = None if self._all_float else self._strange(parts)
         if strange is not None:
-            tensor = self.checkpoints[strange][parts[strange].name]
-            self._apart(site, parts, f"{tensor.dtype_name} values are not weights to compare or combine")
+            self._apart(site, parts, f"{strange.dtype_name} values are not weights to compare or combine")
             return None
         if site.tower == "text" and site.component in VOCABULARY:
             return self._vocabulary_pair(site, parts, shapes)
         shape = shapes[self.like]
         for role, other in shapes.items():
-            if other == shape[::-1] != shape and site.component in ROUTERS:
+            if other == shape:
+                continue
+            if other == shape[::-1] and site.component in ROUTERS:
                 parts[role] = Part(parts[role].name, parts[role].rows, not parts[role].transposed)
-            elif other != shape:
+            else:
                 self._differing(site, parts, shapes, role)
                 return None
         return Aligned(site, shape, parts)
+
+    def _strange(self, parts: Mapping[str, Part]) -> LazyTensor | None:
+        """The first of these tensors that holds no plain floating-point weights."""
+        tensors = (self.checkpoints[role][part.name] for role, part in parts.items())
+        return next((tensor for tensor in tensors if not tensor.is_float), None)
 
     def _apart(self, site: Site, parts: Mapping[str, Part], reason: str) -> None:
         self.reasons.update(((role, site), reason) for role in parts)

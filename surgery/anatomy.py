@@ -11,6 +11,7 @@ from surgery.results import AnatomyResult, Tower, TowerAnatomy, TypedTensor
 from surgery.stack import Shape, TextStack, find_text_stack, is_above, numbered, parent
 
 TOWERS: Final[tuple[Tower, ...]] = get_args(Tower)
+RANKS: Final = {tower: rank for rank, tower in enumerate(TOWERS)}
 
 # Prefixes that say nothing of what is below them, so that legacy and native names meet.
 WRAPPERS: Final = ("model", "thinker")
@@ -58,7 +59,7 @@ class Site(NamedTuple):
     def order(self) -> tuple[int, int, int, str]:
         """What sites sort by; as a sort key it spares a comparison in Python for each pair of sites."""
         layer = -1 if self.layer is None else self.layer
-        return TOWERS.index(self.tower), -1 if self.own_layer is None else self.own_layer, layer, self.component
+        return RANKS[self.tower], -1 if self.own_layer is None else self.own_layer, layer, self.component
 
 
 def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> dict[str, Site]:
@@ -82,12 +83,18 @@ def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> d
     for tower, names in towers.items():
         if names:
             sites |= _tower_sites(names, tower)
+    if len(set(sites.values())) < len(sites):
+        _refuse_twice(sites)
+    return {name: sites[name] for name in shapes}
+
+
+def _refuse_twice(sites: Mapping[str, Site]) -> None:
+    """Raise AlignmentError for the first two names that share a site."""
     owners: dict[Site, str] = {}
     for name, site in sites.items():
         if site in owners:
             raise AlignmentError(f"{owners[site]!r} and {name!r} both look like {site.key}; nothing tells which it is")
         owners[site] = name
-    return {name: sites[name] for name in shapes}
 
 
 def _one_layout(shapes: Mapping[str, Shape]) -> dict[str, str]:

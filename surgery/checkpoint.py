@@ -3,13 +3,11 @@
 Imports torch only where bytes become tensors, so that looking at what a checkpoint holds stays instant.
 """
 
-import gc
 import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
@@ -24,6 +22,7 @@ from surgery.lazy import FLOATS, TORCH_NAMES, LazyTensor, ListedTensor
 from surgery.pickled import read_pickled
 from surgery.quantised import quantisation
 from surgery.results import CheckpointRef
+from surgery.uncollected import uncollected
 
 __all__ = ["FLOATS", "TORCH_NAMES", "Checkpoint", "LazyTensor"]
 
@@ -71,7 +70,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         model that can't be fetched.
         """
         base, adapter = _split(str(ref))
-        with _no_collection():
+        with uncollected():
             checkpoint = cls._open_whole(base, headers_only, allow_pickle)
             if adapter is not None:
                 checkpoint._fold(str(ref), adapter)
@@ -129,7 +128,12 @@ class Checkpoint(Mapping[str, LazyTensor]):
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape: what `anatomy.identify` needs."""
-        return {name: tensor.shape for name, tensor in self._tensors.items()}
+        return {name: tensor.entry.shape for name, tensor in self._tensors.items()}
+
+    @property
+    def codes(self) -> dict[str, str]:
+        """Name -> dtype, by the format's own name."""
+        return {name: tensor.entry.code for name, tensor in self._tensors.items()}
 
     @cached_property
     def identity(self) -> str:
@@ -176,7 +180,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     @cached_property
     def quantised(self) -> str | None:
         """The scheme, when the weights are quantised, else None. Such weights can be listed, not combined."""
-        return quantisation({name: tensor.code for name, tensor in self._tensors.items()}, self.config)
+        return quantisation(self.codes, self.config)
 
     @cached_property
     def extra_files(self) -> list[Path]:
@@ -236,16 +240,3 @@ def _split(ref: str) -> tuple[str, str | None]:
     if not base or not adapter:
         raise CheckpointError(f"{ref}: no such directory. A base with a LoRA adapter is written BASE+ADAPTER.")
     return base, adapter
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Without garbage collection: a hundred thousand small objects that all stay are made here, and the collector
-    would walk them again and again."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 from surgery.anatomy import Site
 from surgery.errors import AlignmentError
-from surgery.forms import Part, Parts
-from surgery.naming import ABBREVIATED, pattern
+from surgery.forms import EMBED, Part, Parts
+from surgery.naming import ABBREVIATED, pattern, split_leaf
+from surgery.rearranged import COLUMNS, Left, arrangements, cut_sites
 from surgery.stack import Shape
 
 if TYPE_CHECKING:
@@ -85,8 +86,8 @@ class Correspondence:
         Raises AlignmentError where several tensors of the text stack look alike and nothing tells which is which.
         """
         self._part_shapes()
-        doubted = self._doubted()
         left = {role: self._left(role) for role in (self.like, self.other)}
+        doubted = self._doubted([*left[self.like], *left[self.other]])
         if not doubted and not all(left.values()):
             return
         kin = self._kinship()
@@ -97,7 +98,11 @@ class Correspondence:
             self._match(in_stack, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
         for where in (_in_text, _out_of_stack):
             self._match(where, _single, self._by_values)
+        if self._follow_weights():
+            self._match(_out_of_stack, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
+        self._rearrange()
         self._check_told()
+        self._check_forms()
 
     def _match(self, where: "Where", place: "Place", tell: "Tell") -> None:
         """Pair what is left, pattern by pattern, among those that stand in the same layers with the same shapes."""
@@ -136,6 +141,88 @@ class Correspondence:
         if len(first) == len(second) == 1:
             return [*pairs, (first[0], second[0])] if agree(first[0], second[0]) else pairs
         return [*pairs, *(pair for pair in _in_number_order(first, second) if agree(*pair))]
+
+    def _follow_weights(self) -> bool:
+        """Pair the biases that are left, often too short or too even to tell, in modules whose weights are paired."""
+        mine, theirs = (
+            {part.name: site for site, part in self.roles[role].items() if part.rows is None}
+            for role in (self.like, self.other)
+        )
+        pairs = []
+        for site in self._left(self.like):
+            module, ending = split_leaf(self.roles[self.like][site].name)
+            weight = mine.get(f"{module}.weight") if ending else None
+            partner = self.roles[self.other].get(weight) if weight is not None else None
+            bias = theirs.get(f"{split_leaf(partner.name)[0]}{ending}") if partner is not None else None
+            if bias is None or bias in self.roles[self.like]:
+                continue
+            if self._shape(self.like, site) == self._shape(self.other, bias):
+                pairs.append((site, bias))
+        for site, bias in pairs:
+            self._join(site, bias)
+        return bool(pairs)
+
+    def _rearrange(self) -> None:
+        """Pair what is left slice by slice, where one layout holds the rows of the other fused or in another order."""
+        mine, theirs = (self._left_whole(role) for role in (self.like, self.other))
+        if not mine or not theirs:
+            return
+        known: dict[tuple[str, Site], Tensor] = {}
+
+        def load(group: Left) -> "Tensor":
+            site = group.members[min(group.members)]
+            if (group.role, site) not in known:
+                shape = self._shape(group.role, site)
+                entries = self.read(group.role, self.roles[group.role][site], math.prod(shape))
+                known[group.role, site] = entries.reshape(shape[0], -1)[:, :COLUMNS].float()
+            return known[group.role, site]
+
+        for found in arrangements(mine, theirs, load):
+            cut_sites(found, self.like, self.roles, lambda role, part: part.shape(self.shapes[role][part.name]))
+
+    def _left_whole(self, role: str) -> list[Left]:
+        """What is left of a role's whole tensors, pattern by pattern."""
+        found = self._by_signature(role, lambda site: self._is_whole(role, site), _repeated)
+        return [Left(role, group.pattern, group.members, group.shapes) for groups in found.values() for group in groups]
+
+    def _is_whole(self, role: str, site: Site) -> bool:
+        part = self.roles[role][site]
+        return part.rows is None and not part.transposed
+
+    def _check_forms(self) -> None:
+        """Refuse text stacks that in one layer leave matrices on both sides, as many entries as if they were one weight
+        in two forms, under names that are in no table; and a vocabulary's table that the other side must have."""
+        for role, other in ((self.like, self.other), (self.other, self.like)):
+            if EMBED in self.roles[role] and EMBED not in self.roles[other]:
+                raise AlignmentError(
+                    f"{self.roles[role][EMBED].name} of {role} is the table of its vocabulary, and nothing tells which "
+                    f"tensor is that of {other}. Name it as the other checkpoint does"
+                )
+        left = {role: self._left_matrices(role) for role in (self.like, self.other)}
+        for layer in sorted(left[self.like].keys() & left[self.other].keys()):
+            sides = [left[role][layer] for role in (self.like, self.other)]
+            sizes = [
+                sum(math.prod(self._shape(role, site)) for site in side)
+                for role, side in zip((self.like, self.other), sides, strict=True)
+            ]
+            named = all(not site.component.startswith("raw:") for side in sides for site in side)
+            if not named and 2 * min(sizes) >= max(sizes):
+                ours, others = (
+                    ", ".join(sorted({self.roles[role][site].name for site in side})[:3])
+                    for role, side in zip((self.like, self.other), sides, strict=True)
+                )
+                raise AlignmentError(
+                    f"{ours} of {self.like} and {others} of {self.other} may be one weight in two forms, and neither "
+                    "names nor values tell how the one lies in the other. Name them as the other checkpoint does"
+                )
+
+    def _left_matrices(self, role: str) -> dict[int, list[Site]]:
+        """The matrices of the text stack's layers that have no partner, by layer."""
+        found: dict[int, list[Site]] = {}
+        for site in self._left(role):
+            if site.tower == "text" and site.layer is not None and len(self._shape(role, site)) > 1:
+                found.setdefault(site.layer, []).append(site)
+        return found
 
     def _check_told(self) -> None:
         """Refuse text stacks in which as many patterns are left on either side, alike in all that can be seen."""
@@ -176,27 +263,31 @@ class Correspondence:
     def _left(self, role: str) -> list[Site]:
         """The sites of a role that the other one lacks."""
         mine, theirs = self.roles[role], self.roles[self.other if role == self.like else self.like]
+        if mine.keys() <= theirs.keys():
+            return []
         return [site for site in mine if site not in theirs]
 
-    def _doubted(self) -> dict[Site, float | None]:
+    def _doubted(self, left: Sequence[Site]) -> dict[Site, float | None]:
         """Sites that both roles have under names that end differently, one for each pattern, with their similarity.
 
         Outside of the text stack one name can even mean two things (norm1 is the first norm in one layout, and the
         second in another), so a tower whose names differ anywhere is doubted as a whole.
+
+        left: the sites that one of the roles lacks.
         """
-        shared = [site for site in self.roles[self.like] if site in self.roles[self.other]]
-        tails = {site: (self._tail(self.like, site), self._tail(self.other, site)) for site in shared}
-        mixed = {site.tower for site, (mine, theirs) in tails.items() if mine != theirs}
-        mixed |= {site.tower for role in (self.like, self.other) for site in self._left(role)}
+        found = self.roles[self.other]
+        shared = [(site, part.name, found[site].name) for site, part in self.roles[self.like].items() if site in found]
+        differing = {site for site, mine, theirs in shared if site.layer is not None and not _end_alike(mine, theirs)}
+        mixed = {site.tower for site in (*differing, *left)} - {"text"}
         seen: dict[tuple[str, str, str], Site] = {}
-        for site, (mine, theirs) in tails.items():
-            if mine != theirs or (site.tower != "text" and site.tower in mixed):
-                seen.setdefault((site.tower, mine, theirs), site)
+        for site, *_ in shared if differing or mixed else ():
+            if site in differing or site.tower in mixed:
+                seen.setdefault((site.tower, self._tail(self.like, site), self._tail(self.other, site)), site)
         return {site: self.similarity([site], [site]) for site in seen.values() if self._same_shape(site, site)}
 
     def _tail(self, role: str, site: Site) -> str:
         """The end of a tensor's name, without numbers and without what prefixes add."""
-        return ".".join(pattern(self.roles[role][site].name)[0].split(".")[-3:]) if site.layer is not None else ""
+        return "" if site.layer is None else _tail_of(self.roles[role][site].name)
 
     def _same_shape(self, mine: Site, theirs: Site) -> bool:
         first, second = self.roles[self.like][mine], self.roles[self.other][theirs]
@@ -214,8 +305,8 @@ class Correspondence:
 
     def _part_shapes(self) -> None:
         """Outside of the text stack, tensors of one site but of two shapes only share a name."""
-        for site in [site for site in self.roles[self.like] if site in self.roles[self.other]]:
-            if site.tower != "text" and self._shape(self.like, site) != self._shape(self.other, site):
+        for site in [site for site in self.roles[self.like] if site.tower != "text" and site in self.roles[self.other]]:
+            if self._shape(self.like, site) != self._shape(self.other, site):
                 mine, theirs = (" x ".join(map(str, self._shape(role, site))) for role in (self.like, self.other))
                 self._move_away(site, f"shapes differ: {theirs} in {self.other}, {mine} in {self.like}")
 
@@ -269,6 +360,16 @@ class Correspondence:
             if back == row and margin >= STRANGERS:
                 pairs.append((first, theirs[place]))
         return pairs
+
+
+def _tail_of(name: str) -> str:
+    """The last three words of a name, without numbers."""
+    return ".".join(pattern(name)[0].rsplit(".", 3)[-3:])
+
+
+def _end_alike(mine: str, theirs: str) -> bool:
+    """Whether two names have the same tail. Most of those that do end alike to the letter, and need no pattern."""
+    return mine.rsplit(".", 3)[-3:] == theirs.rsplit(".", 3)[-3:] or _tail_of(mine) == _tail_of(theirs)
 
 
 def _least(group: Group) -> float:

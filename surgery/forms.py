@@ -6,9 +6,9 @@ v, of gate and up, of each expert. Nothing is copied; a part is a slice of the t
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from surgery.anatomy import Site, identify
 from surgery.naming import FUSED, IN_TURNS, split_leaf
@@ -23,8 +23,7 @@ GATE_UP: Final = ("gate", "up")
 STACKS: Final = ("experts", "vision_experts")
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """The tensor `name` of one role, or what of it belongs to a pair.
 
     rows: a slice per dimension where only a part does. transposed: the last two dimensions change places behind the
@@ -114,6 +113,9 @@ def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shap
     """
     _split_tables(roles, shapes)
     _split_corrections(roles, shapes)
+    components = {site.component for parts in roles.values() for site in parts}
+    if not any(_kin(component, fused=True) for component in components):
+        return
     families = {family for parts in roles.values() for site in parts if (family := _family(site, fused=True))}
     members: dict[_Family, dict[str, list[Site]]] = {family: {} for family in families}
     for role, parts in roles.items():
@@ -172,8 +174,7 @@ def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> Par
     return found
 
 
-@dataclass(frozen=True, slots=True)
-class _Family:
+class _Family(NamedTuple):
     """The sites of one layer that together are one weight in some form. ending: "" or ".bias"."""
 
     tower: str
@@ -186,18 +187,23 @@ class _Family:
 
 def _family(site: Site, fused: bool = False) -> _Family | None:
     """The family of a site; with `fused`, only of one that holds several parts in one tensor."""
-    component = site.component
+    kin = _kin(site.component, fused)
+    return None if kin is None else _Family(site.tower, site.layer, site.own_layer, *kin)
+
+
+@lru_cache(maxsize=1 << 12)
+def _kin(component: str, fused: bool) -> tuple[str, str, str] | None:
+    """Prefix, kind and ending of a component's family. Kept, because the same few components are in every layer."""
     if component[:4] in ("raw:", "norm") or "." not in component:
         return None
     ending = ".bias" if component.endswith(".bias") else ""
     prefix, _, word = component.removesuffix(ending).rpartition(".")
-    place = (site.tower, site.layer, site.own_layer)
     if prefix in STACKS or (prefix[:7] == "expert." and prefix != "expert.shared"):
-        return None if fused and prefix not in STACKS else _Family(*place, "expert", "experts", ending)
+        return None if fused and prefix not in STACKS else ("expert", "experts", ending)
     if word == "qkv" or (word in QKV and not fused):
-        return _Family(*place, prefix, "qkv", ending)
+        return prefix, "qkv", ending
     if word == "gate_up" or (word in GATE_UP and not fused):
-        return _Family(*place, prefix, "gate_up", ending)
+        return prefix, "gate_up", ending
     return None
 
 

@@ -54,9 +54,10 @@ def find_shards(path: Path, allow_pickle: bool = False) -> Files:
     if not (path / "config.json").is_file():
         raise CheckpointError(f"{path}: no config.json beside the weights. Copy it from the model that this one is.")
     if not has_index:
-        return Files((_inside(path, single),), pickled=pickled)
+        return Files((_inside(path, path.resolve(), single),), pickled=pickled)
     weight_map = read_weight_map(path / index)
-    shards = tuple(_inside(path, file) for file in sorted(set(weight_map.values())))
+    home = path.resolve()
+    shards = tuple(_inside(path, home, file) for file in sorted(set(weight_map.values())))
     if has_single and shards != (single,):
         raise CheckpointError(f"{path}: holds both {single} and {index}. Remove the one that is stale.")
     return Files(shards, weight_map, pickled)
@@ -123,14 +124,14 @@ def check_name(path: Path, file: str) -> str:
     return file
 
 
-def _inside(path: Path, file: str) -> str:
-    """`file`, once it is known to be a file of the checkpoint."""
+def _inside(path: Path, home: Path, file: str) -> str:
+    """`file`, once it is known to be a file of the checkpoint `path`, which is `home` behind all links."""
     part = check_name(path, file)
     try:
         real = (path / part).resolve(strict=True)
     except (OSError, RuntimeError) as error:
         raise CheckpointError(f"{path}: shard {file} is missing. Download the checkpoint again.") from error
-    if not real.is_relative_to(path.resolve()) and real.parent not in _hub_blobs(path):
+    if not real.is_relative_to(home) and real.parent not in _hub_blobs(path):
         raise CheckpointError(f"{path / part}: a link out of the checkpoint, to {real}. Put the file itself there.")
     if not real.is_file():
         raise CheckpointError(f"{path / part}: a file was expected. Download the checkpoint again.")

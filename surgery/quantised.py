@@ -11,10 +11,17 @@ ENDINGS: Final = {
     ".weight_shape": "compressed-tensors", ".qweight": "gptq or awq", ".qzeros": "gptq or awq",
 }  # fmt: skip
 
+# What else betrays a scheme by a name alone.
+INFIX: Final = ".quant_state.bitsandbytes__"
+
 # Dtypes in which no model stores plain weight matrices.
 CODES: Final = frozenset(
     {"F4", "F6_E2M3", "F6_E3M2", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 )
+
+# Dtypes whose tensors need a look at their names; of all others, the ending tells.
+DOUBTFUL: Final = CODES | {"U8", "I32"}
+_ENDINGS: Final = tuple(ENDINGS)
 
 
 def quantisation(codes: Mapping[str, str], config: Mapping[str, Any]) -> str | None:
@@ -27,14 +34,21 @@ def quantisation(codes: Mapping[str, str], config: Mapping[str, Any]) -> str | N
         if settings:
             method = settings.get("quant_method") if isinstance(settings, Mapping) else None
             return str(method or "quantization_config present")
-    for name, code in codes.items():
-        if ".quant_state.bitsandbytes__" in name:
-            return "bitsandbytes"
-        for ending, scheme in ENDINGS.items():
-            if name.endswith(ending):
-                return scheme
-        if code == "U8" and name.endswith(("_blocks", "_scales")):
-            return "mxfp4"
-        if code in CODES or (code in ("U8", "I32") and name.endswith(".weight")):
-            return f"unknown scheme: {name} is {code}"
+    suspects = (
+        (name, code) for name, code in codes.items() if code in DOUBTFUL or name.endswith(_ENDINGS) or INFIX in name
+    )
+    return next((scheme for name, code in suspects if (scheme := _scheme(name, code))), None)
+
+
+def _scheme(name: str, code: str) -> str | None:
+    """The scheme that one tensor betrays."""
+    if INFIX in name:
+        return "bitsandbytes"
+    for ending, scheme in ENDINGS.items():
+        if name.endswith(ending):
+            return scheme
+    if code == "U8" and name.endswith(("_blocks", "_scales")):
+        return "mxfp4"
+    if code in CODES or (code in ("U8", "I32") and name.endswith(".weight")):
+        return f"unknown scheme: {name} is {code}"
     return None

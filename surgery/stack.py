@@ -10,13 +10,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from surgery.errors import AlignmentError
 from surgery.naming import CONTAINERS, LAYER_COUNTS, NEW_ROWS, SPLIT_TABLE, TEXT_CONFIGS, WIDTHS, split_leaf, tower_of
 
-# A number between dots, with something in front.
-_NUMBER: Final = re.compile(r"(?<=[^.])\.([0-9]+)(?=\.)")
+# A number between dots, with something in front. The first dot leads, because the search then skips from dot to dot.
+_NUMBER: Final = re.compile(r"\.(?<=[^.]\.)([0-9]+)(?=\.)")
 
 Shape = tuple[int, ...]
 Layers = dict[int, dict[str, Shape]]
@@ -52,13 +53,16 @@ class TextStack:
     width: int
     vocabulary: int
 
-    @property
+    @cached_property
     def root(self) -> tuple[str, ...]:
         """The path of the module that holds the container."""
         return tuple(self.prefix.split(".")[:-1])
 
     def is_table(self, name: str, shape: Shape) -> bool:
         """Whether a tensor can be a row per token: by its shape, and because it lies beside the stack or above it."""
+        if name.count(".") > len(self.root) + 1:
+            # Too deep to be above; most names are, and telling so spares reading them.
+            return False
         return _is_table(name, shape, self.width, self.vocabulary) and is_above(parent(name), self.root)
 
 
@@ -86,10 +90,17 @@ def numbered(names: Iterable[str] | Mapping[str, Shape]) -> dict[str, Layers]:
     """Every container with numbered members: its name -> number -> the member's suffix -> shape."""
     shapes = names if isinstance(names, Mapping) else dict.fromkeys(names, ())
     found: dict[str, Layers] = {}
+    # The same members by the layer's whole name ("model.layers.0"), which most names repeat.
+    known: dict[str, dict[str, Shape]] = {}
     for name, shape in shapes.items():
         for place in _NUMBER.finditer(name):
-            layers = found.setdefault(name[: place.start()], {})
-            layers.setdefault(int(place[1]), {})[name[place.end() + 1 :]] = shape
+            end = place.end()
+            layer = name[:end]
+            members = known.get(layer)
+            if members is None:
+                layers = found.setdefault(name[: place.start()], {})
+                members = known[layer] = layers.setdefault(int(place[1]), {})
+            members[name[end + 1 :]] = shape
     return found
 
 
@@ -115,7 +126,8 @@ def _decoder_width(layers: Layers, facts: Facts) -> int | None:
     norms = Counter(shape[0] for shape in members if len(shape) == 1)
     width = facts.width or (norms.most_common(1)[0][0] if norms else None)
     matrices = sum(len(shape) > 1 and width in shape for shape in members)
-    return width if width and norms[width] and matrices >= 3 else None
+    # Where several streams run side by side (hyper-connections), a norm is as wide as all of them together.
+    return width if width and matrices >= 3 and any(size % width == 0 for size in norms) else None
 
 
 def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:

@@ -77,6 +77,23 @@ SIZES: dict[str, tuple[int, int]] = {
 }  # fmt: skip
 
 
+# Of language models whose layers differ: what their configs are made with, because no field of one can change alone.
+TEXT_ARGUMENTS: dict[str, dict[str, Any]] = {
+    "diffusion_gemma": {
+        "num_hidden_layers": TEXT_DEPTH, "layer_types": ["sliding_attention"] * 3 + ["full_attention"],
+        "num_attention_heads": 4, "num_key_value_heads": 2, "num_global_key_value_heads": 1, "head_dim": 8,
+        "global_head_dim": 16, "num_experts": 4, "top_k_experts": 2, "moe_intermediate_size": 20,
+    },
+    "dots3_note": {
+        "num_hidden_layers": TEXT_DEPTH, "num_attention_heads": 4, "num_key_value_heads": 4,
+        "q_lora_rank": 12, "kv_lora_rank": 8, "head_dim": 12, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4,
+        "v_head_dim": 8, "swa_num_attention_heads": 2, "swa_num_key_value_heads": 2, "swa_q_lora_rank": 12,
+        "swa_kv_lora_rank": 16, "swa_head_dim": 16, "swa_qk_nope_head_dim": 12, "swa_v_head_dim": 8,
+        "shared_experts_intermediate_size": 20, "index_n_heads": 2, "index_head_dim": 4,
+    },
+}  # fmt: skip
+
+
 DEPTHS = ("num_hidden_layers", "depth", "n_layer", "num_layers")
 LARGE = re.compile(r"(size|dim|dims|rank|hidden|channels?|width|features|filters)$|lora|neurons")
 SPECIAL_FIELDS = {
@@ -110,9 +127,13 @@ class Score:
         return "perfect" if self.found == self.entries and not self.problems else "missed"
 
 
-def tiny(config: Any) -> Any:
-    """The same config with few layers, narrow matrices and a small vocabulary; nothing is ever run, so sizes need
-    only be good enough to build modules from."""
+def tiny(name: str) -> Any:
+    """A model type's config with few layers, narrow matrices and a small vocabulary; nothing is ever run, so sizes
+    need only be good enough to build modules from."""
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    arguments = {"text_config": dict(TEXT_ARGUMENTS[name])} if name in TEXT_ARGUMENTS else {}
+    config = CONFIG_MAPPING[name](**arguments)
     text = config.get_text_config()
     for part in _parts(config):
         _shrink(part, is_text=part is text or part.model_type == text.model_type)
@@ -130,9 +151,12 @@ def _parts(config: Any) -> Iterator[Any]:
 
 def _shrink(config: Any, is_text: bool) -> None:
     """Small numbers for everything that makes a model large, by the names of the fields."""
+    fixed = TEXT_ARGUMENTS.get(config.model_type.removesuffix("_text"), {}) if is_text else {}
     known = {config.attribute_map.get(name, name): size for name, size in SIZES.items()} | SIZES
     depths = [vars(config).get(config.attribute_map.get(name, name)) for name in DEPTHS]
     for key, value in list(vars(config).items()):
+        if key in fixed or key == "per_layer_config":
+            continue
         if isinstance(value, dict) and "mrope_section" in value:
             value["mrope_section"] = [2, 1, 1]
         elif key in SPECIAL_FIELDS and isinstance(value, type(SPECIAL_FIELDS[key])):
@@ -155,9 +179,9 @@ def _shrink(config: Any, is_text: bool) -> None:
 def _special(config: Any, text: Any) -> None:
     """What few families need beyond the general rules."""
     kind = config.model_type
-    if kind in ("dots3_note", "glm5_next"):
-        text.num_key_value_heads = text.num_attention_heads
-    if kind in ("chameleon", "emu3"):
+    if kind == "glm5_next":
+        text.num_key_value_heads, text.qk_rope_head_dim = text.num_attention_heads, 0
+    elif kind in ("chameleon", "emu3"):
         config.vocabulary_map = {"<image>": 5, "<|extra_200|>": 6}
     elif kind == "qwen3_omni_moe":
         config.enable_audio_output = False
@@ -165,9 +189,6 @@ def _special(config: Any, text: Any) -> None:
         text.rope_parameters = {word: {"rope_type": "default", "rope_theta": 1e4} for word in set(text.layer_types)}
     elif kind == "deepseek_ocr2":
         text.mlp_layer_types = ["dense", "sparse", "sparse", "sparse"]
-    elif kind == "diffusion_gemma":
-        text.num_experts, text.top_k_experts, text.moe_intermediate_size = 4, 2, 20
-        text.layer_types = ["sliding_attention"] * 3 + ["full_attention"]
     elif kind == "molmo2":
         config.adapter_config.vision_feature_layer = [-1, -2]
     elif kind == "step3p7":
@@ -179,14 +200,22 @@ def _special(config: Any, text: Any) -> None:
         text.layer_types = ["sliding_attention", "full_attention"] * 2
         text.num_kv_shared_layers = 0
     elif kind == "fun_asr_nano":
-        config.adaptor_config.hidden_size = 32
+        config.adaptor_config.hidden_size, config.adaptor_config.intermediate_size = 32, 8
     elif kind == "granite4_vision":
         config.deepstack_layer_map, config.downsample_rate = [(0, 1)], "1/2"
     elif kind == "ernie4_5_vl_moe":
         text.hidden_size, text.moe_intermediate_size = 512, [20, 12]
     elif kind == "qwen4_exp":
-        text.indexer_compress_ratio, text.indexer_budget, text.index_kv_heads = 4, 16, 1
-        text.index_n_heads, text.index_head_dim = 2, 4
+        text.indexer_compress_ratio, text.indexer_budget = 4, 16
+        text.indexer_n_heads, text.indexer_kv_heads, text.indexer_head_dim = 2, 1, 8
+    elif kind == "perception_lm":
+        config.vision_config.model_args = {"embed_dim": 16}
+    elif kind == "vibevoice_asr":
+        for codec in (config.acoustic_tokenizer_encoder_config, config.semantic_tokenizer_encoder_config):
+            codec.num_filters, codec.downsampling_ratios, codec.depths = 4, [2], [1, 1]
+        config.acoustic_tokenizer_chunk_size = config.acoustic_tokenizer_encoder_config.hop_length
+    elif kind == "kyutai_speech_to_text":
+        config.codec_config.upsample_groups = config.codec_config.hidden_size
 
 
 def grown(config: Any) -> Any:
@@ -236,14 +265,13 @@ class Case:
 def build(name: str, class_name: str, root: Path) -> Case:
     """Write the trio of one class."""
     import transformers
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
     folder = root / name
     if (folder / "case.json").exists():
         return _load(name, folder)
     with without_timm():
-        model = getattr(transformers, class_name)(grown(tiny(CONFIG_MAPPING[name]()))).double()
-        bases = _bases(model, tiny(CONFIG_MAPPING[name]()))
+        model = getattr(transformers, class_name)(grown(tiny(name))).double()
+        bases = _bases(model, tiny(name))
     _number(model, -1)
     case = Case(name, {}, {}, {}, [])
     for kind, base in bases.items():
@@ -347,6 +375,7 @@ def _fill(model: Any, base: Any, name: str) -> list[str]:
     if heads[0] is None and hasattr(model, "language_model"):
         heads[0] = model.language_model.get_output_embeddings()
     embeds = getattr(model, "thinker", model).get_input_embeddings()
+    embeds = getattr(embeds, "embed_tokens", embeds)
     tied = heads[0] is not None and embeds is not None and heads[0].weight.data_ptr() == embeds.weight.data_ptr()
     if all(head is not None for head in heads) and not tied:
         pairs.append((heads[0].weight, heads[1].weight, "head"))

@@ -1,7 +1,8 @@
 """How long it takes to open a checkpoint of 100,000 tensors in 1,000 shards and its twin, and to align them.
 
-Run it as `python tests/benchmarks/opening.py`. The limits: 3 s (half of it for opening), and 500 MB beyond the
-interpreter. Each round runs in a process of its own; modules are imported before the clock starts.
+Run it as `python tests/benchmarks/opening.py`. The twin has the same names, and then the names that modules have
+where the base has the Hub's older ones. The limits: 3 s (half of it for opening), and 500 MB beyond the interpreter.
+Each round runs in a process of its own; modules are imported before the clock starts.
 """
 
 import argparse
@@ -21,10 +22,17 @@ from surgery.headers import header_bytes
 WIDTH, VOCABULARY, EXPERTS = 4, 8, 30
 CONFIG = {"model_type": "qwen3_moe", "hidden_size": WIDTH, "vocab_size": VOCABULARY, "tie_word_embeddings": False}
 
+# What stands before the names of the stack, and before the head: a language model's own names, and those of one inside
+# a vision-language model, as files have them and as modules have them.
+PREFIXES = {
+    "plain": ("model.", ""),
+    "legacy": ("language_model.model.", "language_model."),
+    "native": ("model.language_model.", ""),
+}
 
-def layer(number: int) -> dict[str, tuple[int, ...]]:
+
+def layer(stem: str) -> dict[str, tuple[int, ...]]:
     """A layer of 99 tensors: attention, norms, and thirty small experts."""
-    stem = f"model.layers.{number}"
     shapes: dict[str, tuple[int, ...]] = {f"{stem}.self_attn.{part}_proj.weight": (WIDTH, WIDTH) for part in "qkvo"}
     shapes |= {f"{stem}.{part}_layernorm.weight": (WIDTH,) for part in ("input", "post_attention")}
     shapes |= {f"{stem}.self_attn.{part}_norm.weight": (2,) for part in "qk"}
@@ -35,16 +43,19 @@ def layer(number: int) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def make(path: Path, shards: int, tensors: int) -> None:
-    """A checkpoint of that many shards and tensors, a layer of 99 after the other."""
+def make(path: Path, shards: int, tensors: int, layout: str) -> None:
+    """A checkpoint of that many shards and tensors, a layer of 99 after the other, named as `layout` does."""
     path.mkdir()
+    stack, head = PREFIXES[layout]
     ends: dict[str, tuple[int, ...]] = {
-        "model.embed_tokens.weight": (VOCABULARY, WIDTH),
-        "model.norm.weight": (WIDTH,),
-        "lm_head.weight": (VOCABULARY, WIDTH),
+        f"{stack}embed_tokens.weight": (VOCABULARY, WIDTH),
+        f"{stack}norm.weight": (WIDTH,),
+        f"{head}lm_head.weight": (VOCABULARY, WIDTH),
     }
-    layers = (tensors - len(ends)) // len(layer(0))
-    shapes = ends | {name: shape for number in range(layers) for name, shape in layer(number).items()}
+    layers = (tensors - len(ends)) // len(layer(""))
+    shapes = dict(ends)
+    for number in range(layers):
+        shapes |= layer(f"{stack}layers.{number}")
     # What is left of the round number is an extra table that belongs to no layer.
     shapes |= {f"extra.{number}": (2,) for number in range(tensors - len(shapes))}
     names = list(shapes)
@@ -91,11 +102,13 @@ def main() -> None:
         print(json.dumps(measure(*options.measure)))
         return
     with tempfile.TemporaryDirectory() as folder:
-        twins = [Path(folder) / name for name in ("base", "adapted")]
-        for path in twins:
-            make(path, options.shards, options.tensors)
-        for _ in range(options.rounds):
-            subprocess.run([sys.executable, __file__, "--measure", *map(str, twins)], check=True)
+        for pair in (("plain", "plain"), ("legacy", "native")):
+            twins = [Path(folder) / f"{role}-{layout}" for role, layout in zip(("base", "adapted"), pair, strict=True)]
+            for path, layout in zip(twins, pair, strict=True):
+                make(path, options.shards, options.tensors, layout)
+            print(f"{pair[0]} names against {pair[1]} ones", flush=True)
+            for _ in range(options.rounds):
+                subprocess.run([sys.executable, __file__, "--measure", *map(str, twins)], check=True)
 
 
 if __name__ == "__main__":

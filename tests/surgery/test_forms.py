@@ -252,3 +252,52 @@ def test_what_nothing_tells_is_refused(tmp_path: Path, write: Write, llama: Llam
     }
     with pytest.raises(AlignmentError, match=r"abc.*xyz.*neither names nor values"):
         align(opened(base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", renamed)))
+
+
+def rotary_halves(tensor: Tensor, heads: int) -> Tensor:
+    """Rows of each head in the order of rotary halves: all the even ones, then all the odd ones."""
+    return tensor.reshape(heads, -1, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
+
+
+@pytest.mark.parametrize("fused_role", ["adapted", "safety"])
+@pytest.mark.parametrize("heads", [2, 4])
+def test_rows_fused_and_reordered_for_rotary_embeddings_pair_slice_by_slice(
+    tmp_path: Path, write: Write, llama: Llama, fused_role: str, heads: int
+) -> None:
+    """One layout of a vision tower has q, k and v in one tensor, with rotary pairs in q and k; the other has halves."""
+    text, start = llama(1), "vision_tower.blocks"
+    tower = {
+        f"{layer}.{word}": torch.randn(16, 12 if leaf else 1, generator=torch.Generator().manual_seed(seed)).squeeze(1)
+        for seed, (layer, word, leaf) in enumerate(
+            (layer, f"{part}{ending}", ending == "") for layer in range(2) for part in "qkv" for ending in ("", ".bias")
+        )
+    }
+    fused = {
+        f"{start}.{layer}.wqkv.{leaf}": torch.cat([tower[f"{layer}.{part}{ending}"] for part in "qkv"])
+        for layer in range(2)
+        for leaf, ending in (("weight", ""), ("bias", ".bias"))
+    }
+    split = {
+        f"model.vision_tower.layers.{layer}.attn.{part}_proj.{leaf}": (
+            tower[f"{layer}.{part}{ending}"] if part == "v" else rotary_halves(tower[f"{layer}.{part}{ending}"], heads)
+        )
+        for layer in range(2)
+        for part in "qkv"
+        for leaf, ending in (("weight", ""), ("bias", ".bias"))
+    }
+    split_role = "safety" if fused_role == "adapted" else "adapted"
+    held = {fused_role: text | fused, split_role: text | split}
+    alignment = align(opened(**{role: write(tmp_path / role, tensors) for role, tensors in held.items()}))
+    assert not alignment.unmatched
+    paired = [pair for pair in alignment.pairs if pair.site.tower == "vision"]
+    assert sum(pair.numel for pair in paired) == sum(tensor.numel() for tensor in fused.values())
+    for pair in paired:
+        assert torch.equal(alignment.load(pair, "adapted"), alignment.load(pair, "safety"))
+
+
+def test_a_form_that_nothing_tells_is_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
+    """Experts turned and stacked under a name that nobody knows are not half aligned."""
+    base = one_by_one(llama(1))
+    renamed = {name.replace("gate_up_proj", "abc").replace("down_proj", "xyz"): t for name, t in turned(base).items()}
+    with pytest.raises(AlignmentError, match=r"may be one weight in two forms"):
+        align(opened(base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", renamed)))
