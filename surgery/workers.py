@@ -21,8 +21,8 @@ def cores() -> int:
 
 @contextmanager
 def crew() -> Iterator[ThreadPoolExecutor]:
-    """A thread per core. Torch's own threads are off meanwhile: pieces of work that fit the cache run faster side by side
-    than one after another on all cores, and reading, hashing and torch's kernels all let go of the interpreter's lock.
+    """A thread per core. Torch's own threads are off meanwhile: pieces of work that fit the cache run faster side by
+    side than one after another on all cores; reading, hashing and torch's kernels all let go of the interpreter's lock.
 
     What was submitted and has not begun is dropped when the block ends by an error.
     """
