@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +16,8 @@ from surgery.methods import METHODS, MergeFunction
 from surgery.progress import Track, silent
 from surgery.recipe import Recipe
 from surgery.results import MergeResult
-from surgery.writer import plan, write
+from surgery.workers import crew
+from surgery.writer import Piece, plan, write
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,25 +52,23 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
     order = plan(checkpoints[recipe.like], [stale] if stale else [])
     function = METHODS[recipe.method].function
 
-    def produce(tensor: LazyTensor) -> Iterator[memoryview]:
-        return _produced(alignment, jobs.get(tensor.name, ()), tensor, function)
+    def produce(tensor: LazyTensor) -> Iterator[Piece]:
+        for view in _produced(alignment, jobs.get(tensor.name, ()), tensor, function):
+            yield Piece(len(view), partial(_fill, view))
 
     kept = sum(tensor.name not in jobs for tensor in order.tensors)
-    shards = write(
-        order,
-        out,
-        produce,
-        {"recipe.yaml": recipe.text(), "README.md": model_card(recipe, alignment, len(jobs), kept)},
-        [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders],
-        track,
-    )
+    texts = {"recipe.yaml": recipe.text(), "README.md": model_card(recipe, alignment, len(jobs), kept)}
+    notes: list[str] = []
+    with crew() as pool:
+        shards = write(order, out, produce, texts, checkpoints.values(), track, notes.append, pool=pool)
     return MergeResult(
         path=str(out),
         tensors=len(order.tensors),
-        bytes=sum(tensor.nbytes for tensor in order.tensors),
+        bytes=sum(entry.nbytes for entry in order.entries.values()),
         seconds=time.monotonic() - start,
         shards=shards,
         kept=kept,
+        notes=notes,
         blended=len(jobs),
     )
 
@@ -185,3 +185,7 @@ def _bytes_of(vector: "Tensor") -> memoryview:
     import torch
 
     return vector.contiguous().view(torch.uint8).numpy().data
+
+
+def _fill(view: memoryview, buffer: memoryview) -> None:
+    buffer[:] = view
