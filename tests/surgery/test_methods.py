@@ -1,5 +1,5 @@
-"""Every row of METHODS obeys the laws that it states, whatever the blocks that it is cut into, and equals its formula in
-float64."""
+"""Every row of METHODS obeys the laws that it states, whatever the blocks that it is cut into, and equals its
+formula in float64."""
 
 import itertools
 from typing import Any
