@@ -98,7 +98,9 @@ def former_of(out: Path) -> Path:
 
 
 def in_words(nbytes: int) -> str:
-    """A size as people read it: "13.48 GB", "0.3 MB"."""
+    """A size as people read it: "13.48 GB", "0.3 MB", "512 bytes"."""
+    if nbytes < 100_000:
+        return f"{nbytes} bytes"
     return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
