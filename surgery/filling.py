@@ -56,7 +56,7 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._file: FileIO = path.open("r+b", buffering=0)
         self._digest = hashlib.sha256()
-        self._hashed = 0
+        self.hashed = 0
         self._flushed = 0
 
     def fill(self, pieces: Sequence[Piece], views: Sequence[memoryview], offset: int) -> None:
@@ -74,17 +74,17 @@ class _File:
     def hash(self, views: Sequence[memoryview]) -> None:
         for view in views:
             self._digest.update(view)
-            self._hashed += len(view)
+            self.hashed += len(view)
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
 
     def unflushed(self) -> tuple[int, int] | None:
         """The stretch that was written since the last one that this gave, once it is worth a flush."""
-        if self._hashed - self._flushed < FLUSH:
+        if self.hashed - self._flushed < FLUSH:
             return None
-        start, self._flushed = self._flushed, self._hashed
-        return start, self._hashed
+        start, self._flushed = self._flushed, self.hashed
+        return start, self.hashed
 
     def flush(self, start: int, stop: int) -> None:
         """Send what is written to the disk, and let go of the pages of a stretch."""
@@ -93,7 +93,7 @@ class _File:
             os.posix_fadvise(self._file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def finish(self) -> None:
-        self.flush(self._flushed, self._hashed)
+        self.flush(self._flushed, self.hashed)
         self.close()
 
     def close(self) -> None:
@@ -147,7 +147,7 @@ class Filling:
         for batch in batches([Piece(len(header), lambda view: _copy(view, whole))], pieces):
             self._submit(file, batch, offset)
             offset += sum(piece.nbytes for piece in batch)
-        self._endings.append(self._hasher.submit(self._end, file, finished))
+        self._endings.append(self._hasher.submit(self._end, file, offset, finished))
         while self._endings[0].done() and len(self._endings) > 1:
             self._endings.popleft().result()
 
@@ -200,8 +200,11 @@ class Filling:
         if stretch is not None:
             self._flush(self._flusher.submit(file.flush, *stretch))
 
-    def _end(self, file: _File, finished: Callable[[str], None]) -> None:
-        """Runs in the hashing thread behind the file's last batch."""
+    def _end(self, file: _File, size: int, finished: Callable[[str], None]) -> None:
+        """Runs in the hashing thread behind the file's last batch. A file that lacks a batch is none: that batch's own
+        step tells why."""
+        if file.hashed != size:
+            return
         finished(file.hexdigest())
         self._flush(self._flusher.submit(file.finish))
 
