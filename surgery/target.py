@@ -221,10 +221,10 @@ def _advice(out: Path, error: OSError, needed: int) -> str:
         return "Give another directory with -o."
     free = shutil.disk_usage(out.parent).free
     more = max(0, needed - _taken(partial_of(out)))
+    missing = f": {in_words(more - free)} are missing" if more > free else ""
     return (
-        f"{in_words(more)} are still to be written, and {in_words(free)} are free there: "
-        f"{in_words(max(0, more - free))} are missing. Make room and give the same command again, or give a directory "
-        "on another disk with -o."
+        f"{in_words(more)} are still to be written, and {in_words(free)} are free there{missing}. Make room and give "
+        "the same command again, or give a directory on another disk with -o."
     )
 
 
