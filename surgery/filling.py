@@ -56,8 +56,10 @@ class _File:
     def __init__(self, path: Path) -> None:
         self._file: FileIO = path.open("r+b", buffering=0)
         self._digest = hashlib.sha256()
-        self.hashed = 0
+        self._hashed = 0
         self._flushed = 0
+        # Bytes of batches that went well from end to end.
+        self.well = 0
 
     def fill(self, pieces: Sequence[Piece], views: Sequence[memoryview], offset: int) -> None:
         """Make pieces that follow one another, the first at `offset`, and write each while the cache still has it."""
@@ -74,17 +76,17 @@ class _File:
     def hash(self, views: Sequence[memoryview]) -> None:
         for view in views:
             self._digest.update(view)
-            self.hashed += len(view)
+            self._hashed += len(view)
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
 
     def unflushed(self) -> tuple[int, int] | None:
         """The stretch that was written since the last one that this gave, once it is worth a flush."""
-        if self.hashed - self._flushed < FLUSH:
+        if self._hashed - self._flushed < FLUSH:
             return None
-        start, self._flushed = self._flushed, self.hashed
-        return start, self.hashed
+        start, self._flushed = self._flushed, self._hashed
+        return start, self._hashed
 
     def flush(self, start: int, stop: int) -> None:
         """Send what is written to the disk, and let go of the pages of a stretch."""
@@ -93,7 +95,7 @@ class _File:
             os.posix_fadvise(self._file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
 
     def finish(self) -> None:
-        self.flush(self._flushed, self.hashed)
+        self.flush(self._flushed, self._hashed)
         self.close()
 
     def close(self) -> None:
@@ -199,11 +201,12 @@ class Filling:
         stretch = file.unflushed()
         if stretch is not None:
             self._flush(self._flusher.submit(file.flush, *stretch))
+        file.well += sum(map(len, views))
 
     def _end(self, file: _File, size: int, finished: Callable[[str], None]) -> None:
         """Runs in the hashing thread behind the file's last batch. A file that lacks a batch is none: that batch's own
         step tells why."""
-        if file.hashed != size:
+        if file.well != size:
             return
         finished(file.hexdigest())
         self._flush(self._flusher.submit(file.finish))

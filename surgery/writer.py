@@ -20,9 +20,9 @@ from surgery.inputs import check_unchanged
 from surgery.journal import JOURNAL, Journal
 from surgery.layout import INDEX
 from surgery.plan import CONFIG, Plan, Shard, plan
-from surgery.progress import Track, silent
+from surgery.progress import Note, Track, silent, unheard
 from surgery.sums import SUMS, file_digest, sums_text
-from surgery.target import RECIPE, Note, check_target, target, unheard
+from surgery.target import RECIPE, check_target, target
 from surgery.workers import cores, in_order
 
 __all__ = ["Piece", "Plan", "Produce", "Shard", "plan", "write"]

@@ -1,5 +1,7 @@
 """The journal tells what is finished, never more; and one process at a time writes in it."""
 
+import errno
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -68,3 +70,13 @@ def test_a_directory_that_was_renamed_is_not_the_one_to_claim(tmp_path: Path) ->
     assert (tmp_path / "out.partial" / JOURNAL).exists()
     second.close()
     first.close()
+
+
+def test_without_locks_people_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    notes: list[str] = []
+    monkeypatch.setattr(fcntl, "flock", none)
+    Journal.claim(tmp_path, notes.append).close()
+    assert "has no locks" in notes[0]
