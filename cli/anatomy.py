@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import CHECKPOINT_HELP, PickleOption, Session, standard
-from cli.verified import VerifyOption, show_verified, verify_all
+from cli.verified import VerifyOption, verify_all
 
 if TYPE_CHECKING:
     from surgery.checkpoint import Checkpoint
@@ -39,6 +39,7 @@ def anatomy(
     from surgery.anatomy import describe
     from surgery.checkpoint import Checkpoint
 
+    verified = verify_all(checkpoints, session.console) if verify and not session.plan else {}
     opened = [Checkpoint.open(each, headers_only=True, allow_pickle=allow_pickle) for each in checkpoints]
     if session.plan:
         shards = [file for each in opened for file in each.shards]
@@ -46,22 +47,21 @@ def anatomy(
         what = "every file of the checkpoints, and the headers" if verify else "the headers"
         session.console.show(f"would read {what} of {len(shards)} weight files, and write nothing")
         return
-    verified = verify_all(opened, session.console) if verify else {}
     results = [describe(each) for each in opened]
     shared = _compare(opened) if len(opened) > 1 else None
     written = [result.model_dump(mode="json") for result in results]
     told: dict[str, object] = (
         written[0] if shared is None else {"checkpoints": written, "shared": shared.model_dump(mode="json")}
     )
-    if verify:
+    if verified:
         told["verified"] = {ref: asdict(each) for ref, each in verified.items()}
     session.console.emit(json.dumps(told, indent=1))
     for ref, result in zip(checkpoints, results, strict=True):
         session.console.show(*([ref] if shared else []), *anatomy_tables(result))
     if shared is not None:
         session.console.show(*comparison_tables(shared))
-    if verify:
-        show_verified(verified, session.console)
+    for ref, found in verified.items():
+        session.console.show(f"{ref}: all {len(found.agree)} files are as they were written")
 
 
 def _compare(opened: "Sequence[Checkpoint]") -> "ComparisonResult":

@@ -1,6 +1,9 @@
 """`--verify`: are the files of a merged checkpoint as they were written?"""
 
-from collections.abc import Iterable, Mapping
+import json
+from collections.abc import Iterable
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,7 +12,6 @@ from cli.console import Console
 from surgery.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from surgery.checkpoint import Checkpoint
     from surgery.sums import Verified
 
 VerifyOption = Annotated[
@@ -18,28 +20,20 @@ VerifyOption = Annotated[
 ]
 
 
-def verify_all(checkpoints: "Iterable[Checkpoint]", console: Console) -> "dict[str, Verified]":
-    """How each compares with its SHA256SUMS, by the name that the user gave it.
+def verify_all(refs: Iterable[str], console: Console) -> "dict[str, Verified]":
+    """How each directory of a merged checkpoint compares with its SHA256SUMS; all of them as they were written.
 
-    Raises CheckpointError for one that has no such list, or of which only the headers were fetched.
+    Raises CheckpointError with every file that is not, for a directory without such a list, and for what is none.
     """
     from surgery.sums import verify
 
     found = {}
-    for checkpoint in checkpoints:
-        if checkpoint.headers_only:
-            raise CheckpointError(
-                f"{checkpoint.ref}: only its headers were fetched. Download it, and give its directory to --verify."
-            )
-        found[checkpoint.ref] = verify(checkpoint.path, console.track)
-    return found
-
-
-def show_verified(verified: "Mapping[str, Verified]", console: Console) -> None:
-    """Say that all is well, or raise CheckpointError with every file that is not as it was written."""
-    for ref, each in verified.items():
-        if each.fault is None:
-            console.show(f"{ref}: all {len(each.agree)} files are as they were written")
-    faults = [f"{ref}: {each.fault}" for ref, each in verified.items() if each.fault]
+    for ref in refs:
+        if not Path(ref).is_dir():
+            raise CheckpointError(f"{ref}: no such directory. --verify takes directories of merged checkpoints.")
+        found[ref] = verify(Path(ref), console.track)
+    faults = [f"{ref}: {each.fault}." for ref, each in found.items() if each.fault]
     if faults:
-        raise CheckpointError(f"{'. '.join(faults)}. Merge again, or take these files from where they came.")
+        console.emit(json.dumps({"verified": {ref: asdict(each) for ref, each in found.items()}}, indent=1))
+        raise CheckpointError(f"{' '.join(faults)} Merge again, or take these files from where they came.")
+    return found

@@ -58,6 +58,8 @@ class _File:
         self._digest = hashlib.sha256()
         self._hashed = 0
         self._flushed = 0
+        # Bytes of batches that went well from end to end.
+        self.well = 0
 
     def fill(self, pieces: Sequence[Piece], views: Sequence[memoryview], offset: int) -> None:
         """Make pieces that follow one another, the first at `offset`, and write each while the cache still has it."""
@@ -147,7 +149,7 @@ class Filling:
         for batch in batches([Piece(len(header), lambda view: _copy(view, whole))], pieces):
             self._submit(file, batch, offset)
             offset += sum(piece.nbytes for piece in batch)
-        self._endings.append(self._hasher.submit(self._end, file, finished))
+        self._endings.append(self._hasher.submit(self._end, file, offset, finished))
         while self._endings[0].done() and len(self._endings) > 1:
             self._endings.popleft().result()
 
@@ -199,9 +201,13 @@ class Filling:
         stretch = file.unflushed()
         if stretch is not None:
             self._flush(self._flusher.submit(file.flush, *stretch))
+        file.well += sum(map(len, views))
 
-    def _end(self, file: _File, finished: Callable[[str], None]) -> None:
-        """Runs in the hashing thread behind the file's last batch."""
+    def _end(self, file: _File, size: int, finished: Callable[[str], None]) -> None:
+        """Runs in the hashing thread behind the file's last batch. A file that lacks a batch is none: that batch's own
+        step tells why."""
+        if file.well != size:
+            return
         finished(file.hexdigest())
         self._flush(self._flusher.submit(file.finish))
 
