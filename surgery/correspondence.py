@@ -120,7 +120,11 @@ class Correspondence:
         def agree(first: Group, second: Group) -> bool:
             # Constants (fresh norms) say nothing; strangers say no, unless the whole checkpoint is one.
             cosine = self._alike(first, second)
-            return cosine is None or cosine >= PARTNERS or kin is None or kin < RELATIVES
+            if kin is None or kin < RELATIVES:
+                return True
+            if cosine is not None:
+                return cosine >= PARTNERS
+            return not any(self.likeness.apart(site, second.members[n]) for n, site in first.members.items())
 
         for words in (2, 1):
             pairs += [pair for pair in _by_ends(*left(), words) if agree(*pair)]

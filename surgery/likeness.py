@@ -84,6 +84,15 @@ class Likeness:
         spread = max(float((vector - vector.mean()).norm()) for vector in (first, second))
         return float((first - second).norm()) / spread if math.isfinite(spread) else None
 
+    def apart(self, mine: Site, theirs: Site) -> bool:
+        """Whether two short vectors are clearly different: by what their entries differ among themselves, and by what
+        they hold in all, because around one mean (norms hardly trained) any change is as large as the rest."""
+        distance = self.distance(mine, theirs)
+        if distance is None or distance < FAR:
+            return False
+        first, second = self._sample(self.like, mine), self._sample(self.other, theirs)
+        return float((first - second).norm()) >= FAR * min(float(first.norm()), float(second.norm()))
+
     def shape(self, role: str, site: Site) -> Shape:
         part = self.roles[role][site]
         return part.shape(self.shapes[role][part.name])

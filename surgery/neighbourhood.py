@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from surgery.anatomy import Site
 from surgery.errors import AlignmentError
-from surgery.likeness import CLEAR, CLOSE, FAR, Likeness, least
+from surgery.likeness import CLEAR, CLOSE, Likeness, least
 from surgery.stack import Shape
 
 # Towers that a site gets when its name tells none.
@@ -138,10 +138,7 @@ class Neighbourhood:
 
     def _undecided(self, mine: Site, theirs: Site) -> bool:
         """Whether two tensors are too short or too even to tell, and not clearly different."""
-        if self.likeness.cosine([mine], [theirs]) is not None:
-            return False
-        distance = self.likeness.distance(mine, theirs)
-        return distance is None or distance < FAR
+        return self.likeness.cosine([mine], [theirs]) is None and not self.likeness.apart(mine, theirs)
 
     def _refuse(self, mine: Iterable[Site], theirs: Iterable[Site], why: str) -> None:
         roles = (self.likeness.like, self.likeness.other)
