@@ -11,6 +11,7 @@ import argparse
 import json
 import zlib
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -121,7 +122,7 @@ def make(folder: Path, gb: float, roles: Sequence[str], seed: int = 0) -> None:
             work = (piece for name in names for piece in pieces(name, sizes[name]))
             with (path / file).open("wb") as out, crew() as pool:
                 out.write(header(names, sizes))
-                for data in in_order(pool, lambda piece: entries(seed, (roles[0], role), piece), work, cores() + 1):
+                for data in in_order(pool, partial(entries, seed, (roles[0], role)), work, cores() + 1):
                     out.write(data)
         total = sum(2 * torch.Size(shape).numel() for shape in sizes.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}
