@@ -71,13 +71,16 @@ class Alignment:
         """The shared part of one role's tensor, of shape `aligned.shape`."""
         return self.read(aligned, role, 0, aligned.numel).reshape(aligned.shape)
 
-    def read(self, aligned: Aligned, role: str, start: int, stop: int) -> "torch.Tensor":
-        """Entries `start` to `stop` of the shared part in row-major order, as a vector."""
+    def read(
+        self, aligned: Aligned, role: str, start: int, stop: int, buffer: "torch.Tensor | None" = None
+    ) -> "torch.Tensor":
+        """Entries `start` to `stop` of the shared part in row-major order, as a vector; in the bytes of `buffer` where
+        they are a run of the tensor's own."""
         part, tensor = aligned.parts[role], self.tensor(aligned, role)
         if not part.is_run(tensor.shape):
             return self._scattered(aligned, role)[start:stop]
         first, _ = part.box(tensor.shape)
-        return tensor.read(first + start, first + stop)
+        return tensor.read(first + start, first + stop, buffer)
 
     def chunks(
         self, aligned: Aligned, roles: Iterable[str] | None = None, size: int = CHUNK

@@ -19,8 +19,14 @@ from surgery.target import check_target, target
 # What we write ourselves beside the weights; the same files of `like` speak of `like`.
 OURS: Final = ("README.md", "recipe.yaml")
 
-# Turns a tensor of the plan into its bytes, in order, in pieces of any size.
-Produce = Callable[[LazyTensor], Iterator[memoryview]]
+
+@dataclass(frozen=True)
+class Piece:
+    nbytes: int
+    make: Callable[[memoryview], None]
+
+
+Produce = Callable[[LazyTensor], Iterator[Piece]]
 
 
 @dataclass(frozen=True)
@@ -55,7 +61,7 @@ class Plan:
         return [tensor for shard in self.shards for tensor in shard.tensors]
 
 
-def plan(like: Checkpoint, leave_out: Collection[str] = ()) -> Plan:
+def plan(like: Checkpoint, leave_out: Collection[str] = (), code=None) -> Plan:
     """The files of a checkpoint with the names, shapes, dtypes and shards of `like`, less the tensors `leave_out`."""
     shards = []
     for file, header in like.shards.items():
@@ -74,6 +80,7 @@ def write(
     texts: Mapping[str, str],
     inputs: Iterable[Path] = (),
     track: Track = silent,
+    pool=None,
 ) -> dict[str, str]:
     """Write a planned checkpoint to the directory `out`; returns file name -> SHA-256 of every shard.
 
@@ -111,7 +118,7 @@ def _write_shard(path: Path, members: Iterator[tuple[Shard, LazyTensor]], produc
         for shard, tensor in members:
             if not file.tell():
                 put(shard.header)
-            written = sum(put(piece) for piece in produce(tensor))
+            written = sum(put(_mk(piece)) for piece in produce(tensor))
             if written != tensor.nbytes:
                 raise AssertionError(f"{tensor.name}: {written} bytes were made, {tensor.nbytes} planned")
         file.flush()
@@ -150,3 +157,9 @@ def _write_bytes(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _mk(piece):
+    b = bytearray(piece.nbytes)
+    piece.make(memoryview(b))
+    return b

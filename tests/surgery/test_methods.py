@@ -32,7 +32,7 @@ def bits(tensor: Tensor) -> Tensor:
 @given(seed=st.integers(0, 999), dtype=DTYPES)
 def test_identity(name: str, seed: int, dtype: torch.dtype) -> None:
     adapted, base, safety = draw(seed, dtype)
-    result = METHODS[name].function(adapted, {"base": base, "safety": safety}, {"base": 0.0, "safety": 0.0})
+    result = call(name, adapted, {"base": base, "safety": safety}, {"base": 0.0, "safety": 0.0})
     assert torch.equal(bits(result), bits(adapted))
 
 
@@ -41,7 +41,7 @@ def test_identity(name: str, seed: int, dtype: torch.dtype) -> None:
 def test_endpoint(name: str, seed: int, dtype: torch.dtype, role: str) -> None:
     adapted, base, safety = draw(seed, dtype)
     others = {"base": base, "safety": safety}
-    result = METHODS[name].function(adapted, others, {"base": 0.0, "safety": 0.0, role: 1.0})
+    result = call(name, adapted, others, {"base": 0.0, "safety": 0.0, role: 1.0})
     assert torch.equal(bits(result), bits(others[role]))
 
 
@@ -50,7 +50,7 @@ def test_endpoint(name: str, seed: int, dtype: torch.dtype, role: str) -> None:
 def test_equal_inputs(name: str, seed: int, dtype: torch.dtype, shares: tuple[float, float]) -> None:
     (adapted,) = draw(seed, dtype, 1)
     others = {"base": adapted.clone(), "safety": adapted.clone()}
-    result = METHODS[name].function(adapted, others, dict(zip(others, shares, strict=True)))
+    result = call(name, adapted, others, dict(zip(others, shares, strict=True)))
     assert torch.equal(result, adapted)
 
 
@@ -61,7 +61,7 @@ def test_linear(name: str, seed: int, shares: tuple[float, float], scale: float)
     others = {"base": base, "safety": safety}
 
     def move(first: float, second: float) -> Tensor:
-        return METHODS[name].function(adapted, others, {"base": first, "safety": second}) - adapted
+        return call(name, adapted, others, {"base": first, "safety": second}) - adapted
 
     first, second = shares
     assert torch.allclose(move(first, second), move(first, 0) + move(0, second), atol=1e-12)
@@ -74,7 +74,7 @@ def test_permutation(name: str, seed: int, dtype: torch.dtype, shares: list[floa
     adapted, *tensors = draw(seed, dtype, 5)
     roles = dict(zip("abcd", zip(tensors, shares, strict=True), strict=True))
     results = [
-        METHODS[name].function(adapted, {role: roles[role][0] for role in order}, {r: roles[r][1] for r in order})
+        call(name, adapted, {role: roles[role][0] for role in order}, {r: roles[r][1] for r in order})
         for order in itertools.permutations(roles)
     ]
     assert all(torch.equal(bits(result), bits(results[0])) for result in results)
