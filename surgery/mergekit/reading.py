@@ -190,7 +190,7 @@ class _Order:
     def _check_layers(self) -> None:
         """Slices must be the layers of the result's model, in their order, each once."""
         slices = self.document.slices
-        if slices[0].layers is None and len(slices) == 1 and slices[0].where == "models":
+        if slices[0].layers is None:
             return
         stacks = {place.stack: place.layers for place in self.places.values() if place.stack is not None}
         if len(stacks) != 1:
@@ -198,8 +198,7 @@ class _Order:
         (layers,) = stacks.values()
         reached = 0
         for part in slices:
-            if part.layers is None:
-                raise RecipeError(f"{part.where}.sources[0].layer_range: missing.")
+            assert part.layers is not None
             if part.layers[0] != reached or part.layers[1] <= reached:
                 raise RecipeError(
                     f"{part.where}: layers [{part.layers[0]}, {part.layers[1]}] where {reached} comes next; slices "

@@ -1,6 +1,7 @@
 """Our recipe in, mergekit's YAML out."""
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -135,14 +136,14 @@ class _Export:
         """What mergekit is to store: it knows one dtype for all tensors."""
         if self.recipe.dtype != "as like":
             return self.recipe.dtype
-        first = next(iter(self.like.values()))
+        most = Counter(tensor.dtype_name for tensor in self.like.values()).most_common(1)[0][0]
         for name, tensor in self.like.items():
-            if not tensor.is_float or tensor.code != first.code:
+            if not tensor.is_float or tensor.dtype_name != most:
                 raise RecipeError(
-                    f"dtype: {self.recipe.like} stores {name!r} as {tensor.dtype_name}, others as {first.dtype_name}, "
-                    "and mergekit writes one dtype. Give the recipe a dtype, if all may have it."
+                    f"dtype: {self.recipe.like} stores {name!r} as {tensor.dtype_name} and most as {most}, and mergekit "
+                    "writes one dtype. Give the recipe a dtype, if all may have it."
                 )
-        return first.dtype_name
+        return most
 
     def _check(self) -> None:
         """Raise RecipeError for what mergekit can't do."""
