@@ -140,8 +140,8 @@ class _Export:
         for name, tensor in self.like.items():
             if not tensor.is_float or tensor.dtype_name != most:
                 raise RecipeError(
-                    f"dtype: {self.recipe.like} stores {name!r} as {tensor.dtype_name} and most as {most}, and mergekit "
-                    "writes one dtype. Give the recipe a dtype, if all may have it."
+                    f"dtype: {self.recipe.like} stores {name!r} as {tensor.dtype_name} and most as {most}, and "
+                    "mergekit writes one dtype. Give the recipe a dtype, if all may have it."
                 )
         return most
 
