@@ -41,22 +41,23 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
         "recipe.yaml": recipe.text(),
         "README.md": model_card(recipe, alignment, asked, kept),
     }
-    inputs = [folder for checkpoint in checkpoints.values() for folder in checkpoint.folders]
+    notes: list[str] = []
     with crew() as pool:
         surgeon = Surgeon(recipe, alignment, pool)
 
         def produce(tensor: LazyTensor) -> Iterator[Piece]:
             return surgeon.pieces(tensor, asked.jobs.get(tensor.name, ()))
 
-        shards = write(order, out, produce, texts, inputs, track, pool)
+        shards = write(order, out, produce, texts, checkpoints.values(), track, notes.append, pool=pool)
     return MergeResult(
         path=str(out),
         tensors=len(order.tensors),
-        bytes=sum(shard.nbytes for shard in order.shards),
+        bytes=sum(entry.nbytes for entry in order.entries.values()),
         seconds=time.monotonic() - start,
         shards=shards,
         kept=kept,
         blended=len(asked.jobs),
+        notes=notes,
     )
 
 

@@ -262,7 +262,10 @@ class ComparisonResult(Result):
 
 
 class MergeResult(Frozen):
-    """What a merge wrote: `shards` maps each file to the SHA-256 of its bytes."""
+    """What a merge wrote: `shards` maps each file to the SHA-256 of its bytes.
+
+    notes: what an earlier, unfinished run of it had left, and what became of that.
+    """
 
     path: str
     tensors: int
@@ -271,3 +274,4 @@ class MergeResult(Frozen):
     shards: dict[str, str]
     kept: int
     blended: int
+    notes: list[str] = []

@@ -1,76 +1,33 @@
-"""Writing a checkpoint tensor by tensor: planned from headers, streamed, hashed on the way, index last."""
+"""Writing a checkpoint piece by piece: reserved, filled in place, hashed on the way, taken up again after a fault."""
 
+import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
-from typing import Final
 
 from surgery.checkpoint import Checkpoint, LazyTensor
 from surgery.errors import CheckpointError
-from surgery.headers import header_bytes
-from surgery.layout import INDEX, read_json
+from surgery.filling import Filling, Piece
+from surgery.headers import Entry
+from surgery.inputs import check_unchanged
+from surgery.journal import JOURNAL, Journal
+from surgery.layout import INDEX
+from surgery.plan import CONFIG, Plan, Shard, plan
 from surgery.progress import Track, silent
-from surgery.target import check_target, target
+from surgery.sums import SUMS, file_digest, sums_text
+from surgery.target import RECIPE, Note, check_target, target, unheard
+from surgery.workers import cores, in_order
 
-# What we write ourselves beside the weights; the same files of `like` speak of `like`.
-OURS: Final = ("README.md", "recipe.yaml")
+__all__ = ["Piece", "Plan", "Produce", "Shard", "plan", "write"]
 
-
-@dataclass(frozen=True)
-class Piece:
-    nbytes: int
-    make: Callable[[memoryview], None]
-
-
+# A tensor's pieces in order; together exactly the bytes that are planned for it.
 Produce = Callable[[LazyTensor], Iterator[Piece]]
-
-
-@dataclass(frozen=True)
-class Shard:
-    """A file to be written. `header`: with its length in front. `tensors`: of `like`, in the order of their bytes."""
-
-    file: str
-    header: bytes
-    tensors: tuple[LazyTensor, ...]
-
-    @property
-    def nbytes(self) -> int:
-        return len(self.header) + sum(tensor.nbytes for tensor in self.tensors)
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that will be written, known before the first byte is: the layout of `like`, less what was left out."""
-
-    like: Checkpoint
-    shards: tuple[Shard, ...]
-    extra: tuple[Path, ...]
-    index: str | None
-
-    @property
-    def nbytes(self) -> int:
-        return sum(shard.nbytes for shard in self.shards) + sum(file.stat().st_size for file in self.extra)
-
-    @property
-    def tensors(self) -> list[LazyTensor]:
-        """Every tensor of the result, in the order in which it is written."""
-        return [tensor for shard in self.shards for tensor in shard.tensors]
-
-
-def plan(like: Checkpoint, leave_out: Collection[str] = (), code=None) -> Plan:
-    """The files of a checkpoint with the names, shapes, dtypes and shards of `like`, less the tensors `leave_out`."""
-    shards = []
-    for file, header in like.shards.items():
-        tensors = tuple(like[entry.name] for entry in header.entries if entry.name not in leave_out)
-        if tensors:
-            members = ((tensor.name, tensor.code, tensor.shape, tensor.nbytes) for tensor in tensors)
-            shards.append(Shard(file, header_bytes(members, header.metadata), tensors))
-    extra = tuple(file for file in like.extra_files if str(file.relative_to(like.path)) not in OURS)
-    return Plan(like, tuple(shards), extra, _index_text(like, shards))
 
 
 def write(
@@ -78,88 +35,152 @@ def write(
     out: Path,
     produce: Produce,
     texts: Mapping[str, str],
-    inputs: Iterable[Path] = (),
+    inputs: Iterable[Checkpoint] = (),
     track: Track = silent,
-    pool=None,
+    note: Note = unheard,
+    *,
+    pool: ThreadPoolExecutor,
 ) -> dict[str, str]:
     """Write a planned checkpoint to the directory `out`; returns file name -> SHA-256 of every shard.
 
-    produce: gives the bytes of each tensor. texts: further files (recipe.yaml, README.md). inputs: directories that
-    must not be written over. Memory stays within one piece of one tensor.
+    produce: gives the pieces of each tensor of `like`. It is called in this thread, in the order of the files, as soon
+    as there is room for more; the pieces are made in `pool`. texts: further files, recipe.yaml and README.md. inputs:
+    the checkpoints that are read: they must not be written over, and must stay as they are. note: is told what an
+    earlier run left, and what became of it.
 
-    Whatever goes wrong, Ctrl-C included, `out` is as it was. Raises TargetError for what the disk refuses.
+    Whatever goes wrong, kill -9 included, `out` is as it was, and the same order given again goes on behind the last
+    shard that is finished; its bytes are those of an uninterrupted run. The order is the recipe's text, the plan, the
+    inputs' identities and the version of this program.
+
+    Raises TargetError for what the disk refuses and what must not be written over, CheckpointError when an input
+    changes or goes away.
     """
-    contents = {name: text.encode() for name, text in texts.items()}
-    check_target(out, [order.like.path, *inputs], order.nbytes + sum(map(len, contents.values())))
-    steps = [(shard, tensor) for shard in order.shards for tensor in shard.tensors]
-    digests: dict[str, str] = {}
-    with target(out, texts["recipe.yaml"]) as folder:
-        for file, members in groupby(track(steps, "writing weights", len(steps)), key=lambda step: step[0].file):
-            digests[file] = _write_shard(folder / file, members, produce)
-        for source in order.extra:
-            _copy(source, folder / source.relative_to(order.like.path))
-        for name, content in contents.items():
-            _write_bytes(folder / name, content)
-        if order.index is not None:
-            _write_bytes(folder / INDEX, order.index.encode())
-    return digests
+    read = [order.like, *inputs]
+    needed = order.nbytes + sum(len(text.encode()) for text in texts.values())
+    check_target(out, [folder for checkpoint in read for folder in checkpoint.folders], needed)
+    digest = _order_digest(order, texts[RECIPE], read)
+    with target(out, digest, needed, note) as (folder, journal):
+        rest = _resume(order, folder, journal, pool, track, note)
+        for shard in rest:
+            _reserve(_partial(folder / shard.file), shard.nbytes)
+        steps = [(shard, *step) for shard in rest for step in zip(shard.tensors, shard.entries, strict=True)]
+        with Filling(pool) as filling:
+            for shard, members in groupby(track(steps, "writing weights", len(steps)), key=lambda step: step[0]):
+                path = folder / shard.file
+                finish = partial(_finish, path, shard.file, journal, read)
+                filling.add(_partial(path), shard.header, _pieces(members, produce), finish)
+            filling.settle()
+        check_unchanged(read)
+        _write_files(order, folder, texts, journal.finished)
+        return {shard.file: journal.finished[shard.file] for shard in order.shards}
 
 
-def _write_shard(path: Path, members: Iterator[tuple[Shard, LazyTensor]], produce: Produce) -> str:
-    """Write one file, tensor by tensor, hashing what goes in."""
+def _order_digest(order: Plan, recipe: str, inputs: Sequence[Checkpoint]) -> str:
+    """What must be the same for one run to go on where another one stopped."""
+    layout = [[shard.file, hashlib.sha256(shard.header).hexdigest()] for shard in order.shards]
+    programs = [version("vlsurgery"), version("torch")]
+    identities = [checkpoint.identity for checkpoint in inputs]
+    return hashlib.sha256(json.dumps([programs, recipe, layout, order.index, identities]).encode()).hexdigest()
+
+
+def _resume(
+    order: Plan, folder: Path, journal: Journal, pool: ThreadPoolExecutor, track: Track, note: Note
+) -> list[Shard]:
+    """The shards that are still to be written. Those that an earlier run finished are hashed again, and only kept when
+    they are what it wrote; everything else that it left is removed."""
+    claimed = [
+        shard.file for shard in order.shards if (folder / shard.file).is_file() and shard.file in journal.finished
+    ]
+    digests = in_order(pool, lambda file: file_digest(folder / file), claimed, cores())
+    found = dict(zip(claimed, track(digests, "checking finished shards", len(claimed)), strict=True)) if claimed else {}
+    for file in list(journal.finished):
+        if found.get(file) != journal.finished[file]:
+            note(f"{folder / file}: is not as it was finished; it is written again.")
+            del journal.finished[file]
+    if journal.finished:
+        note(f"{folder}: {len(journal.finished)} of {len(order.shards)} shards were finished before, and are kept.")
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        if not path.is_dir() and name != JOURNAL and name not in journal.finished:
+            path.unlink()
+    return [shard for shard in order.shards if shard.file not in journal.finished]
+
+
+def _partial(path: Path) -> Path:
+    """What a shard is called until it is finished, so that nobody takes it for one that is."""
+    return path.with_name(path.name + ".partial")
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes, with room on the disk for all of them where the file system can promise that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+
+
+def _pieces(members: Iterable[tuple[Shard, LazyTensor, Entry]], produce: Produce) -> Iterator[Piece]:
+    """The pieces of tensors that follow one another in a file, known to be as long as planned."""
+    for _, tensor, entry in members:
+        made = 0
+        for piece in produce(tensor):
+            made += piece.nbytes
+            if made > entry.nbytes:
+                break
+            yield piece
+        if made != entry.nbytes:
+            raise AssertionError(f"{tensor.name}: pieces of {made} bytes, {entry.nbytes} planned")
+
+
+def _finish(path: Path, file: str, journal: Journal, inputs: Sequence[Checkpoint], digest: str) -> None:
+    """A shard is whole: what it was made of is still the same, so it gets its name, and a line in the journal."""
+    check_unchanged(inputs)
+    os.replace(_partial(path), path)
+    journal.add(file, digest)
+
+
+def _write_files(order: Plan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:
+    """Everything beside the shards. Without config.json and, where there is one, the index, nobody takes a directory
+    for a checkpoint: they come last."""
+    digests, config = dict(shards), order.like.path / CONFIG
+    for source in order.extra:
+        if source != config:
+            name = str(source.relative_to(order.like.path))
+            digests[name] = _write(folder / name, _blocks(source))
+    for name, text in texts.items():
+        digests[name] = _write(folder / name, [text.encode()])
+    last = {CONFIG: b"".join(_blocks(config)) if order.config is None else order.config.encode()}
+    if order.index is not None:
+        last[INDEX] = order.index.encode()
+    digests |= {name: hashlib.sha256(content).hexdigest() for name, content in last.items()}
+    _write(folder / SUMS, [sums_text(digests).encode()])
+    for name, content in last.items():
+        _write(folder / name, [content])
+
+
+def _write(path: Path, blocks: Iterable[bytes]) -> str:
+    """Write a small file to the disk; its SHA-256."""
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
-
-        def put(piece: bytes | memoryview) -> int:
-            digest.update(piece)
-            return file.write(piece)
-
-        for shard, tensor in members:
-            if not file.tell():
-                put(shard.header)
-            written = sum(put(_mk(piece)) for piece in produce(tensor))
-            if written != tensor.nbytes:
-                raise AssertionError(f"{tensor.name}: {written} bytes were made, {tensor.nbytes} planned")
+        for block in blocks:
+            digest.update(block)
+            file.write(block)
         file.flush()
         os.fsync(file.fileno())
     return digest.hexdigest()
 
 
-def _index_text(like: Checkpoint, shards: Sequence[Shard]) -> str | None:
-    """The index of the written shards, with the other metadata that `like`'s has; None for one file without one."""
-    has_index = (like.path / INDEX).is_file()
-    if not has_index and len(shards) == 1:
-        return None
-    tensors = [(tensor, shard.file) for shard in shards for tensor in shard.tensors]
-    kept = read_json(like.path / INDEX).get("metadata") if has_index else None
-    totals = {
-        "total_parameters": sum(tensor.numel for tensor, _ in tensors),
-        "total_size": sum(tensor.nbytes for tensor, _ in tensors),
-    }
-    weight_map = {tensor.name: file for tensor, file in sorted(tensors, key=lambda item: item[0].name)}
-    metadata = {**(kept if isinstance(kept, dict) else {}), **totals}
-    return json.dumps({"metadata": metadata, "weight_map": weight_map}, indent=2, ensure_ascii=False) + "\n"
-
-
-def _copy(source: Path, goal: Path) -> None:
-    """Copy a small file. What can't be read is the checkpoint's fault, not the target's."""
+def _blocks(source: Path) -> Iterator[bytes]:
+    """A file's content. What can't be read is the checkpoint's fault, not the target's."""
     try:
-        content = source.read_bytes()
+        with source.open("rb") as file:
+            while block := file.read(1 << 20):
+                yield block
     except OSError as error:
         raise CheckpointError(f"{source}: can't be read ({error.strerror or error}).") from error
-    goal.parent.mkdir(parents=True, exist_ok=True)
-    _write_bytes(goal, content)
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _mk(piece):
-    b = bytearray(piece.nbytes)
-    piece.make(memoryview(b))
-    return b
