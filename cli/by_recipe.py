@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 
 from cli.options import Session
+from surgery.mergekit import load_recipe
 from surgery.operation import operate
-from surgery.recipe import Recipe
 
 
 def merge_by_recipe(session: Session, path: Path, out: Path) -> None:
     """Write the checkpoint that the recipe at `path` orders to `out`."""
-    recipe = Recipe.load(path)
+    recipe = load_recipe(path)
     console = session.console
     if session.plan:
         console.emit(json.dumps({"plan": [{"step": "merge", "writes": [str(out)]}]}))

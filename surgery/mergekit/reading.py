@@ -15,12 +15,21 @@ from surgery.mergekit.places import Place, places
 from surgery.mergekit.settings import Settings, look_up
 from surgery.mergekit.spelling import Values, compress
 from surgery.mergekit.vocabulary import vocabulary
-from surgery.recipe import Recipe
+from surgery.recipe import Recipe, read_yaml
 
 # What stands behind the layers; all else outside of them stands before.
 _BEHIND: Final = ("norm", "head")
 
 Dtype = Literal["as like", "float32", "bfloat16", "float16"]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in a file: ours, or what a mergekit YAML stands for, which has `merge_method` in place of `schema`.
+
+    Raises RecipeError that names the file, the key and the fault.
+    """
+    _, data = read_yaml(path)
+    return read_mergekit(data, path) if "merge_method" in data and "schema" not in data else Recipe.load(path)
 
 
 def read_mergekit(data: Mapping[str, Any], path: Path) -> Recipe:

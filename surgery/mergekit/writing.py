@@ -95,8 +95,11 @@ class _Export:
 
     @cached_property
     def roles(self) -> list[str]:
-        """The models that go in anywhere; where deltas have no base, `like` too, since mergekit wants it among them."""
+        """The models that go in anywhere, or all where none does; without a base of deltas `like` too, since mergekit
+        wants it among them."""
         asked = {role for weights in self.weights.values() for role, weight in weights.items() if weight}
+        if not asked:
+            return self.recipe.models
         return [
             role for role in self.recipe.models if role in asked or (role == self.recipe.like and not self.taken.base)
         ]
@@ -154,8 +157,6 @@ class _Export:
             raise RecipeError(
                 f"like: {recipe.like!r}; mergekit's result is like the base of the deltas, here {recipe.origin!r}."
             )
-        if not self.roles:
-            raise RecipeError("coefficients: nothing is merged in anywhere, so there is nothing to export.")
         if "weight" not in self.taken.each and self.method != "slerp":
             for name, weights in self.weights.items():
                 if any(weights.get(role) != 1 for role in self.roles):
