@@ -21,6 +21,7 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/architectures.py
 	$(BIN)/python tests/benchmarks/adapters.py
 	$(BIN)/python tests/benchmarks/opening.py
+	$(BIN)/python tests/benchmarks/merge_faults.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli.options import CHECKPOINT_HELP, PickleOption, Session, standard
+from cli.verified import VerifyOption, verify_all
 
 if TYPE_CHECKING:
     from surgery.checkpoint import Checkpoint
@@ -18,39 +20,48 @@ def anatomy(
     session: Session,
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT ...", help=CHECKPOINT_HELP)],
     allow_pickle: PickleOption = False,
+    verify: VerifyOption = False,
 ) -> None:
     """List what checkpoints hold: towers, layers, shapes, dtypes.
 
     Reads headers only, never weights, so it answers at once whatever the size; of a model on the Hub it fetches
     nothing else. With several checkpoints, says which tensors the others share with the last one, and which do not
-    and why. Needs no case and writes nothing.
+    and why. With --verify, reads every file of a merged checkpoint again and compares it with its SHA256SUMS. Needs no
+    case and writes nothing.
 
     \b
     Example:
       vlsurgery anatomy llava/
       vlsurgery anatomy llama/ llava/
+      vlsurgery anatomy case/merged --verify
     """
     from cli.tables import anatomy_tables, comparison_tables
     from surgery.anatomy import describe
     from surgery.checkpoint import Checkpoint
 
+    verified = verify_all(checkpoints, session.console) if verify and not session.plan else {}
     opened = [Checkpoint.open(each, headers_only=True, allow_pickle=allow_pickle) for each in checkpoints]
     if session.plan:
         shards = [file for each in opened for file in each.shards]
         session.console.emit(json.dumps({"plan": [{"step": "anatomy", "reads": shards, "writes": []}]}))
-        session.console.show(f"would read the headers of {len(shards)} weight files, and write nothing")
+        what = "every file of the checkpoints, and the headers" if verify else "the headers"
+        session.console.show(f"would read {what} of {len(shards)} weight files, and write nothing")
         return
     results = [describe(each) for each in opened]
     shared = _compare(opened) if len(opened) > 1 else None
-    if shared is None:
-        session.console.emit(results[0].model_dump_json(indent=1))
-    else:
-        written = [result.model_dump(mode="json") for result in results]
-        session.console.emit(json.dumps({"checkpoints": written, "shared": shared.model_dump(mode="json")}, indent=1))
+    written = [result.model_dump(mode="json") for result in results]
+    told: dict[str, object] = (
+        written[0] if shared is None else {"checkpoints": written, "shared": shared.model_dump(mode="json")}
+    )
+    if verified:
+        told["verified"] = {ref: asdict(each) for ref, each in verified.items()}
+    session.console.emit(json.dumps(told, indent=1))
     for ref, result in zip(checkpoints, results, strict=True):
         session.console.show(*([ref] if shared else []), *anatomy_tables(result))
     if shared is not None:
         session.console.show(*comparison_tables(shared))
+    for ref, found in verified.items():
+        session.console.show(f"{ref}: all {len(found.agree)} files are as they were written")
 
 
 def _compare(opened: "Sequence[Checkpoint]") -> "ComparisonResult":

@@ -20,10 +20,11 @@ BATCH: Final = 1 << 22
 MEMBERS: Final = 1 << 10
 # Bytes under way at most, unless a single piece needs more.
 HELD: Final = 1 << 28
-# Bytes after which the disk is told to begin: what it has written by then, the last fsync need not wait for.
-FLUSH: Final = 1 << 28
-# Finished files that wait for the disk at most; each is still open.
-BEHIND: Final = 32
+# Bytes after which a file's new pages are sent to the disk and taken out of the page cache. Without that, a merge would
+# push its own inputs out of memory, and leave all of its writing to the last fsync.
+FLUSH: Final = 1 << 27
+# Such stretches that wait for the disk at most.
+BEHIND: Final = 2
 # Where a piece begins in its buffer: vector instructions and every dtype are content with it.
 ALIGNMENT: Final = 64
 
@@ -50,39 +51,54 @@ class _Step:
 
 
 class _File:
-    """A file that is being filled, and the SHA-256 of what went in so far."""
+    """A file that is being filled, the SHA-256 of what went in so far, and how far it is on the disk."""
 
     def __init__(self, path: Path) -> None:
         self._file: FileIO = path.open("r+b", buffering=0)
         self._digest = hashlib.sha256()
-
-    def write(self, data: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(self._file.fileno(), data[done:], offset + done)
+        self._hashed = 0
+        self._flushed = 0
+        # Bytes of batches that went well from end to end.
+        self.well = 0
 
     def fill(self, pieces: Sequence[Piece], views: Sequence[memoryview], offset: int) -> None:
         """Make pieces that follow one another, the first at `offset`, and write each while the cache still has it."""
         for piece, view in zip(pieces, views, strict=True):
             piece.make(view)
-            self.write(view, offset)
+            self._write(view, offset)
             offset += piece.nbytes
 
-    def hash(self, made: Future[None], views: Sequence[memoryview]) -> None:
-        made.result()
+    def _write(self, data: memoryview, offset: int) -> None:
+        done = 0
+        while done < len(data):
+            done += os.pwrite(self._file.fileno(), data[done:], offset + done)
+
+    def hash(self, views: Sequence[memoryview]) -> None:
         for view in views:
             self._digest.update(view)
+            self._hashed += len(view)
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
 
-    def flush(self) -> None:
-        if not self._file.closed:
-            os.fsync(self._file.fileno())
+    def unflushed(self) -> tuple[int, int] | None:
+        """The stretch that was written since the last one that this gave, once it is worth a flush."""
+        if self._hashed - self._flushed < FLUSH:
+            return None
+        start, self._flushed = self._flushed, self._hashed
+        return start, self._hashed
 
-    def close(self, durable: bool = True) -> None:
-        if durable:
-            self.flush()
+    def flush(self, start: int, stop: int) -> None:
+        """Send what is written to the disk, and let go of the pages of a stretch."""
+        os.fsync(self._file.fileno())
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(self._file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
+
+    def finish(self) -> None:
+        self.flush(self._flushed, self._hashed)
+        self.close()
+
+    def close(self) -> None:
         self._file.close()
 
 
@@ -91,7 +107,8 @@ class Filling:
 
     pool: where pieces are made. A thread of its own hashes them in order, another waits for the disk, so that neither
     keeps the pool from computing. At most a few pieces are under way, in buffers that are used again: memory is told
-    by the largest piece, whatever the size of the files.
+    by the largest piece, whatever the size of the files. Finished files are on the disk, and no longer in the page
+    cache.
 
     Left by an error, it drops what has not begun, and waits for what has: nothing writes any more afterwards.
     """
@@ -118,7 +135,7 @@ class Filling:
         self._hasher.shutdown(cancel_futures=True)
         self._flusher.shutdown(cancel_futures=True)
         for file in self._files:
-            file.close(durable=False)
+            file.close()
 
     def add(self, path: Path, header: bytes, pieces: Iterable[Piece], finished: Callable[[str], None]) -> None:
         """Fill the file `path`, which is there and long enough, with `header` and the pieces behind it.
@@ -128,16 +145,11 @@ class Filling:
         """
         file = _File(path)
         self._files.append(file)
-        whole = memoryview(header)
-        offset = unflushed = 0
+        whole, offset = memoryview(header), 0
         for batch in batches([Piece(len(header), lambda view: _copy(view, whole))], pieces):
-            nbytes = sum(piece.nbytes for piece in batch)
             self._submit(file, batch, offset)
-            offset, unflushed = offset + nbytes, unflushed + nbytes
-            if unflushed >= FLUSH:
-                self._flushes.append(self._flusher.submit(file.flush))
-                unflushed = 0
-        self._endings.append(self._hasher.submit(self._end, file, finished))
+            offset += sum(piece.nbytes for piece in batch)
+        self._endings.append(self._hasher.submit(self._end, file, offset, finished))
         while self._endings[0].done() and len(self._endings) > 1:
             self._endings.popleft().result()
 
@@ -161,7 +173,7 @@ class Filling:
         whole = memoryview(buffer)
         views = [whole[start : start + piece.nbytes] for start, piece in zip(starts, batch, strict=True)]
         made = self._pool.submit(file.fill, batch, views, offset)
-        self._under_way.append(_Step(made, self._hasher.submit(file.hash, made, views), buffer))
+        self._under_way.append(_Step(made, self._hasher.submit(self._hash, file, made, views), buffer))
         self._held += len(buffer)
 
     def _buffer(self, nbytes: int) -> mmap.mmap:
@@ -182,12 +194,27 @@ class Filling:
         self._held -= len(step.buffer)
         self._spare.append(step.buffer)
 
-    def _end(self, file: _File, finished: Callable[[str], None]) -> None:
-        """Runs in the hashing thread behind the file's last batch."""
+    def _hash(self, file: _File, made: Future[None], views: Sequence[memoryview]) -> None:
+        """Runs in the hashing thread: a batch is taken in where its bytes are in order."""
+        made.result()
+        file.hash(views)
+        stretch = file.unflushed()
+        if stretch is not None:
+            self._flush(self._flusher.submit(file.flush, *stretch))
+        file.well += sum(map(len, views))
+
+    def _end(self, file: _File, size: int, finished: Callable[[str], None]) -> None:
+        """Runs in the hashing thread behind the file's last batch. A file that lacks a batch is none: that batch's own
+        step tells why."""
+        if file.well != size:
+            return
         finished(file.hexdigest())
-        self._files.remove(file)
-        self._flushes.append(self._flusher.submit(file.close))
-        if len(self._flushes) > BEHIND:
+        self._flush(self._flusher.submit(file.finish))
+
+    def _flush(self, flush: Future[None]) -> None:
+        """Let the disk be behind, but not far: what waits for it holds memory, and is waited for in the end."""
+        self._flushes.append(flush)
+        while len(self._flushes) > BEHIND:
             self._flushes.popleft().result()
 
 

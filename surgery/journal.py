@@ -1,5 +1,6 @@
 """What of a merge is finished, written down where it is written; and the lock that keeps a second one out."""
 
+import errno
 import fcntl
 import json
 import os
@@ -8,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from surgery.errors import TargetError
+from surgery.progress import Note, unheard
 
 JOURNAL: Final = ".vlsurgery-journal"
 
@@ -27,8 +29,10 @@ class Journal:
         self._read()
 
     @classmethod
-    def claim(cls, folder: Path) -> "Journal":
+    def claim(cls, folder: Path, note: Note = unheard) -> "Journal":
         """Open the journal of the directory `folder`; both are made where they are missing.
+
+        note: is told where a file system knows no locks, so that only people can keep each other out.
 
         Raises TargetError when another process has it open. The system lets go of the lock when a process dies.
         """
@@ -38,17 +42,10 @@ class Journal:
             try:
                 file = path.open("a+b", buffering=0)
             except FileNotFoundError:
-                continue  # the directory was renamed in between: whoever held it is done
+                continue  # the directory was renamed in between
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno())):
+                if _locked(file, folder, note):
                     return cls(file)
-            except BlockingIOError as error:
-                file.close()
-                raise TargetError(
-                    f"{folder}: another process is merging into it. Wait until it is done, or give another directory "
-                    "with -o."
-                ) from error
             except BaseException:
                 file.close()
                 raise
@@ -99,3 +96,19 @@ class Journal:
             case _:
                 return False
         return True
+
+
+def _locked(file: FileIO, folder: Path, note: Note) -> bool:
+    """Lock a journal; whether it is still the one in `folder`, now that nobody else can rename it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise TargetError(
+            f"{folder}: another process is merging into it. Wait until it is done, or give another directory with -o."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
+        note(f"{folder}: its file system has no locks; see to it that nobody else merges into it.")
+    path = folder / JOURNAL
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))

@@ -19,7 +19,7 @@ from surgery.writer import Piece
 
 # Entries of a piece. A site of up to as many is surveyed and merged by one thread, in one go.
 PIECE: Final = 1 << 20
-WHOLE: Final = 1 << 23
+WHOLE: Final = 1 << 24
 
 # The largest values of a dtype that has fewer than float32: what is stored must be checked against them.
 _NARROW: Final = {torch.float16: torch.finfo(torch.float16).max}

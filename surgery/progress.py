@@ -1,6 +1,6 @@
-"""How long work tells how far it is, without knowing who listens."""
+"""How long work tells how far it is, and what it met, without knowing who listens."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
 
 T = TypeVar("T")
@@ -18,3 +18,11 @@ class Track(Protocol):
 def silent(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:  # noqa: ARG001
     """The `Track` that shows nothing: the default in a library."""
     return items
+
+
+# Takes a line that a person should read.
+Note = Callable[[str], None]
+
+
+def unheard(line: str) -> None:
+    """The `Note` that tells nobody: the default in a library."""

@@ -30,7 +30,7 @@ class Recipe(Frozen):
 
     checkpoints: role -> path and the identity that its files had; a merge refuses files that changed since.
     like: the role whose tensors, config, tokenizer and processor the result has.
-    base: the role that deltas are taken from, for methods that take them; None for `like`.
+    base: the role that deltas are taken from, for methods that take them; blend takes them from `like`.
     method: a name in METHODS. coefficients: key -> {role: share}, how much of each model goes in; `Coefficients` says
         which key wins. parameters: key -> {parameter: value}, what else the method is told; `Parameters` says how.
     dtype: what floating-point tensors are stored as.
@@ -65,6 +65,8 @@ class Recipe(Frozen):
                 raise RecipeError(f"{name}: {role!r} is none of the checkpoints ({', '.join(self.checkpoints)}).")
         if self.base is not None and not self.rule.needs_base:
             raise RecipeError(f"base: {self.method} takes no deltas, so it has no base; leave the line out.")
+        if self.base is None and self.rule.needs_base and self.method != "blend":
+            raise RecipeError(f"base: {self.method} takes deltas from a base; say which of the checkpoints it is.")
         self._check_models()
         for key, shares in self.table.items():
             for role, share in shares.items():

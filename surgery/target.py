@@ -4,26 +4,20 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from surgery.errors import SurgeryError, TargetError
 from surgery.journal import JOURNAL, Journal
+from surgery.progress import Note, unheard
 
 RECIPE: Final = "recipe.yaml"
 WEIGHTS: Final = (".safetensors", ".bin")
 # A directory of ours is known as such by either; the journal also by name alone.
 KNOWN_BY: Final = (RECIPE, JOURNAL)
 MARK: Final = re.compile(rb"^schema: vlsurgery/recipe/\d+", re.MULTILINE)
-
-# Takes a line that a person should read.
-Note = Callable[[str], None]
-
-
-def unheard(line: str) -> None:
-    """The `Note` that tells nobody: the default in a library."""
 
 
 def check_target(out: Path, inputs: Iterable[Path], needed: int) -> None:
@@ -46,8 +40,8 @@ def check_target(out: Path, inputs: Iterable[Path], needed: int) -> None:
         for left in (partial_of(out), former_of(out)):
             if left.exists() and not _is_ours(left):
                 raise TargetError(f"{left}: is in the way, and not left by a merge of ours. Move or remove it.")
-        out.parent.mkdir(parents=True, exist_ok=True)
-        free = shutil.disk_usage(out.parent).free + _taken(partial_of(out))
+        real.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(real.parent).free + _taken(partial_of(out))
     if free < needed:
         raise TargetError(
             f"{out}: the merge needs {in_words(needed)}, but only {in_words(free)} are free there. Make room, or give "
@@ -69,14 +63,15 @@ def target(out: Path, order: str, needed: int, note: Note = unheard) -> Iterator
     """
     real, partial, former = Path(os.path.realpath(out)), partial_of(out), former_of(out)
     with _faults(out, needed):
-        journal = Journal.claim(partial)
+        journal = Journal.claim(partial, note)
         try:
             with _keeping(partial, journal), _faults(out, needed):
                 if former.exists() and not real.exists():
                     os.rename(former, real)  # a merge was killed between its two renames
                 _begin(partial, journal, order, note)
                 yield partial, journal
-                _sync(partial)
+                for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
+                    _sync(folder)
                 _swap(partial, real, former)
             # Until here it told others that somebody is at work.
             (real / JOURNAL).unlink()
@@ -98,7 +93,9 @@ def former_of(out: Path) -> Path:
 
 
 def in_words(nbytes: int) -> str:
-    """A size as people read it: "13.48 GB", "0.3 MB"."""
+    """A size as people read it: "13.48 GB", "0.3 MB", "512 bytes"."""
+    if nbytes < 100_000:
+        return f"{nbytes} bytes"
     return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
@@ -217,12 +214,13 @@ def _faults(out: Path, needed: int = 0) -> Iterator[None]:
 def _advice(out: Path, error: OSError, needed: int) -> str:
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return "Give another directory with -o."
-    free = shutil.disk_usage(out.parent).free
-    more = max(0, needed - _taken(partial_of(out)))
+    partial = partial_of(out)
+    free = shutil.disk_usage(partial.parent).free
+    more = max(0, needed - _taken(partial))
+    missing = f": {in_words(more - free)} are missing" if more > free else ""
     return (
-        f"{in_words(more)} are still to be written, and {in_words(free)} are free there: "
-        f"{in_words(max(0, more - free))} are missing. Make room and give the same command again, or give a directory "
-        "on another disk with -o."
+        f"{in_words(more)} are still to be written, and {in_words(free)} are free there{missing}. Make room and give "
+        "the same command again, or give a directory on another disk with -o."
     )
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import groupby
 from pathlib import Path
+from typing import Final
 
 from surgery.checkpoint import Checkpoint, LazyTensor
 from surgery.errors import CheckpointError
@@ -19,12 +20,16 @@ from surgery.inputs import check_unchanged
 from surgery.journal import JOURNAL, Journal
 from surgery.layout import INDEX
 from surgery.plan import CONFIG, Plan, Shard, plan
-from surgery.progress import Track, silent
+from surgery.progress import Note, Track, silent, unheard
 from surgery.sums import SUMS, file_digest, sums_text
-from surgery.target import RECIPE, Note, check_target, target, unheard
+from surgery.target import RECIPE, check_target, target
 from surgery.workers import cores, in_order
 
 __all__ = ["Piece", "Plan", "Produce", "Shard", "plan", "write"]
+
+# What file systems give a file at a time, and about what a line of SHA256SUMS takes.
+BLOCK: Final = 4096
+LINE: Final = 128
 
 # A tensor's pieces in order; together exactly the bytes that are planned for it.
 Produce = Callable[[LazyTensor], Iterator[Piece]]
@@ -56,7 +61,7 @@ def write(
     changes or goes away.
     """
     read = [order.like, *inputs]
-    needed = order.nbytes + sum(len(text.encode()) for text in texts.values())
+    needed = _needed(order, texts)
     check_target(out, [folder for checkpoint in read for folder in checkpoint.folders], needed)
     digest = _order_digest(order, texts[RECIPE], read)
     with target(out, digest, needed, note) as (folder, journal):
@@ -73,6 +78,18 @@ def write(
         check_unchanged(read)
         _write_files(order, folder, texts, journal.finished)
         return {shard.file: journal.finished[shard.file] for shard in order.shards}
+
+
+def _needed(order: Plan, texts: Mapping[str, str]) -> int:
+    """What the merge takes of a disk, in whole blocks."""
+    written = [*texts.values(), order.index or ""]
+    sizes = [
+        *(shard.nbytes for shard in order.shards),
+        *(file.stat().st_size for file in order.extra),
+        *(len(text.encode()) for text in written),
+        LINE * (len(order.shards) + len(order.extra) + len(written)),
+    ]
+    return sum(-(-size // BLOCK) * BLOCK for size in sizes)
 
 
 def _order_digest(order: Plan, recipe: str, inputs: Sequence[Checkpoint]) -> str:

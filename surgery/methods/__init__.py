@@ -19,6 +19,7 @@ from typing import Final
 
 from surgery.methods.geometry import angle, centring, model_stock, slerp
 from surgery.methods.method import Block, Law, Method, Parameter, Settings, Stream
+from surgery.methods.safety import resta, safelora, safemerge, unsafe_part
 from surgery.methods.sparse import band, by_magnitude, by_sign, by_sum, drop, magprune, trim, without_outliers
 from surgery.methods.weighted import blend, linear, task_arithmetic
 
@@ -34,6 +35,9 @@ DENSITY: Final = Parameter("share of the delta's entries that are kept", 1.0, lo
 GAMMA: Final = Parameter("share of the largest entries that are left out", 0.01, low=0.0, high=1.0, per_model=True)
 EPSILON: Final = Parameter("how far the chance rises and falls around density", 0.15, low=0.0, high=0.5, per_model=True)
 DIVIDED: Final = Parameter("divide by the sum of the weights", True)
+TAU: Final = Parameter("cosine up to which a delta gives way", 0.5, low=-1.0, high=1.0)
+SAFELY: Final = Parameter("how much of the safe model goes in", 0.5, low=0.0, high=1.0)
+VECTOR: Final = Parameter("strength of the safety vector", 1.0, low=0.0)
 UNDIVIDED: Final = Parameter("divide by the sum of the weights", False)
 RESCALED: Final = Parameter("multiply what is kept by 1 over its chance to be", True)
 
@@ -158,5 +162,48 @@ METHODS: Final[dict[str, Method]] = {
         needs_base=True,
         weight=PART,
         models=(2, None),
+    ),
+    "safelora": Method(
+        combine=safelora,
+        survey=unsafe_part,
+        formula="theta = base + C (adapted - base) where cos(C delta, delta) <= tau, else adapted; "
+        "C = V V^T / norm(V), V = base - unaligned",
+        source="Hsu et al. 2024, arXiv 2405.16833",
+        laws=("equal_inputs", "zero_delta"),
+        needs_base=True,
+        weight=PART,
+        parameters={"tau": TAU},
+        models=(2, 2),
+        slots=("adapted", "unaligned"),
+        rows=True,
+    ),
+    "safemerge": Method(
+        combine=safemerge,
+        survey=unsafe_part,
+        formula="theta = base + (1 - share) (adapted - base) + share (safe - base) where safelora's test is met, else "
+        "adapted",
+        source="Djuhera et al. 2025, arXiv 2503.17239",
+        laws=("equal_inputs", "zero_delta", "scaling"),
+        needs_base=True,
+        weight=PART,
+        parameters={"tau": TAU, "share": SAFELY},
+        models=(3, 3),
+        slots=("adapted", "safe", "unaligned"),
+        rows=True,
+    ),
+    "resta": Method(
+        combine=resta,
+        formula="theta = base + (adapted - base) + gamma (base - unaligned)",
+        source="Bhardwaj et al. 2024, arXiv 2402.11746",
+        laws=("equal_inputs", "zero_delta", "scaling"),
+        needs_base=True,
+        weight=PART,
+        parameters={
+            "gamma": VECTOR,
+            "density": DENSITY,
+            "rescale": RESCALED,
+        },
+        models=(2, 2),
+        slots=("adapted", "unaligned"),
     ),
 }

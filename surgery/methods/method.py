@@ -101,7 +101,7 @@ class Stream(Protocol):
         """`function` of every block, in order; on several cores where the site is large."""
 
     def read(self, start: int, stop: int) -> Block:
-        """The entries `start` to `stop`."""
+        """The entries `start` to `stop`, good until the next read of this thread."""
 
 
 @dataclass(frozen=True)

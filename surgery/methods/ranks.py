@@ -1,12 +1,12 @@
 """Which entries of a tensor are the largest, exactly, without holding it in memory.
 
-The magnitude of a float32 orders like its bits read as an integer. So the entry of a given rank is found digit by
-digit: one pass counts the upper 16 bits of all entries, a second one the lower 16 bits of those that share the upper.
+A sample tells nearly how large the entry of a given rank is. One pass over the tensor then counts what is smaller than
+that span and keeps what lies within it, a few hundredths of the whole, in which the entry is found. Should the sample
+have misled, a wider span is tried, up to all there is: the result is exact in any case.
 """
 
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
@@ -15,10 +15,21 @@ from surgery.methods.method import Block, Stream
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Values of 16 bits; the upper half of a magnitude has no sign and takes half as many.
-_DIGITS: Final = 1 << 16
+# How many stretches are sampled, and how many entries each has.
+_PLACES: Final = 64
+_RUN: Final = 1 << 10
 
-Deltas = Callable[[Block], Iterator[tuple[str, "Tensor"]]]
+# How far around the expected rank is looked, as a share of all entries: five deviations of a sample's rank, then
+# more where entries that are close together are alike, then everywhere.
+_MARGINS: Final = (0.01, 0.1, 1.0)
+
+
+class Wanted(NamedTuple):
+    """The `size` largest entries of a model's delta, or its smallest; of equal ones those that come first."""
+
+    model: str
+    size: int
+    largest: bool
 
 
 @dataclass(frozen=True)
@@ -33,16 +44,22 @@ class Cut:
     until: int
 
 
-def largest(stream: Stream, counts: Mapping[str, int]) -> dict[str, Cut]:
-    """For each model, the cut above which the `counts` largest entries of its delta lie; of equal ones, the first."""
-    places = {name: stream.numel - count for name, count in counts.items()}
-    return _cuts(stream, places, lambda name, found: counts[name] - (stream.numel - found.below - found.equal))
+def cut(stream: Stream, wanted: list[Wanted]) -> list[Cut]:
+    """The cut that parts each wanted set of entries from the rest.
 
-
-def smallest(stream: Stream, counts: Mapping[str, int]) -> dict[str, Cut]:
-    """For each model, the cut below which the `counts` smallest entries of its delta lie; of equal ones, the first."""
-    places = {name: count - 1 for name, count in counts.items()}
-    return _cuts(stream, places, lambda name, found: counts[name] - found.below)
+    A set has an entry at least, and at most all of the tensor's.
+    """
+    sample = _sample(stream, {target.model for target in wanted})
+    found: list[_Found | None] = [None] * len(wanted)
+    for margin in _MARGINS:
+        open_ = [place for place, entry in enumerate(found) if entry is None]
+        spans = [_span(sample[wanted[place].model], _share(stream, wanted[place]), margin) for place in open_]
+        tallies = _tallies(stream, [wanted[place].model for place in open_], spans)
+        for place, tally in zip(open_, tallies, strict=True):
+            found[place] = tally.entry(_rank(stream, wanted[place]))
+        if None not in found:
+            break
+    return [_cut(stream, target, entry) for target, entry in zip(wanted, found, strict=True) if entry is not None]
 
 
 def above(delta: "Tensor", start: int, cut: Cut, first: bool) -> "Tensor":
@@ -57,88 +74,130 @@ def above(delta: "Tensor", start: int, cut: Cut, first: bool) -> "Tensor":
     with_equal = (stop <= cut.until) == first
     if with_equal and cut.threshold == 0:
         return delta
+    if delta.dtype == torch.float64:  # ranked as float32, so compared as such
+        return delta * (above(delta.float(), start, cut, first) != 0)
     bound = np.nextafter(np.float32(cut.threshold), np.float32(0)) if with_equal else cut.threshold
     return torch.nn.functional.hardshrink(delta, float(bound))
 
 
-@dataclass(frozen=True)
-class _Found:
-    """The entry of one rank: its bits, and how many entries are smaller and how many equal."""
+class _Found(NamedTuple):
+    """The entry of one rank: its magnitude, and how many entries are smaller and how many equal."""
 
-    bits: int
+    value: float
     below: int
     equal: int
 
 
-def _cuts(stream: Stream, places: Mapping[str, int], share: Callable[[str, _Found], int]) -> dict[str, Cut]:
-    """The cut at the entry of each model that has `places` smaller ones before it. share: how many of the entries equal
-    to it are on the side of the first ones."""
-    found = _ranked(stream, places)
-    cuts = {}
-    for name, entry in found.items():
-        some = share(name, entry)
-        until = stream.numel if some == entry.equal else _place_after(stream, name, entry.bits, some)
-        cuts[name] = Cut(float(np.uint32(entry.bits).view(np.float32)), until)
-    return cuts
+class _Tally:
+    """What is smaller than a span of magnitudes, and which magnitudes within it occur how often."""
+
+    def __init__(self) -> None:
+        self._below = 0
+        self._values: list[np.ndarray] = []
+        self._counts: list[np.ndarray] = []
+
+    def add(self, below: int, values: np.ndarray, counts: np.ndarray) -> None:
+        self._below += below
+        self._values.append(values)
+        self._counts.append(counts)
+
+    def entry(self, rank: int) -> _Found | None:
+        """The entry with `rank` smaller ones before it, None where that is not within the span."""
+        values, inverse = np.unique(np.concatenate(self._values), return_inverse=True)
+        counts = np.bincount(inverse, weights=np.concatenate(self._counts), minlength=len(values)).astype(np.int64)
+        ends = self._below + np.cumsum(counts)
+        place = int(np.searchsorted(ends, rank, side="right"))
+        if rank < self._below or place == len(ends):
+            return None
+        return _Found(float(values[place]), int(ends[place] - counts[place]), int(counts[place]))
 
 
-def _ranked(stream: Stream, places: Mapping[str, int]) -> dict[str, _Found]:
-    upper = _summed(stream, places, lambda bits, _: bits >> 16, _DIGITS // 2)
-    leading, before = {}, {}
-    for name, place in places.items():
-        leading[name], before[name] = _digit(upper[name], place)
-    lower = _summed(stream, places, lambda bits, name: bits[bits >> 16 == leading[name]] & (_DIGITS - 1), _DIGITS)
-    found = {}
-    for name, place in places.items():
-        digit, less = _digit(lower[name], place - before[name])
-        found[name] = _Found(leading[name] << 16 | digit, before[name] + less, int(lower[name][digit]))
-    return found
+def _rank(stream: Stream, wanted: Wanted) -> int:
+    """How many smaller entries the last of those that are wanted has before it, equal ones in any order."""
+    return stream.numel - wanted.size if wanted.largest else wanted.size - 1
 
 
-def _summed(
-    stream: Stream, names: Mapping[str, int], digits: Callable[[np.ndarray, str], np.ndarray], count: int
-) -> dict[str, np.ndarray]:
-    """How often each digit occurs in each model's delta."""
-
-    def counted(block: Block) -> dict[str, np.ndarray]:
-        return {
-            name: np.bincount(digits(_bits(delta), name), minlength=count)
-            for name, delta in block.deltas()
-            if name in names
-        }
-
-    totals = {name: np.zeros(count, dtype=np.int64) for name in names}
-    for part in stream.map(counted):
-        for name, counts in part.items():
-            totals[name] += counts
-    return totals
+def _share(stream: Stream, wanted: Wanted) -> float:
+    return _rank(stream, wanted) / max(1, stream.numel - 1)
 
 
-def _bits(delta: "Tensor") -> np.ndarray:
-    """The magnitudes as integers of the same order."""
-    import torch
+def _sample(stream: Stream, models: set[str]) -> dict[str, np.ndarray]:
+    """Magnitudes of each model's delta from all over the tensor, sorted."""
+    if stream.numel <= _PLACES * _RUN:
+        starts = [0]
+        run = stream.numel
+    else:
+        starts = [int(start) for start in np.linspace(0, stream.numel - _RUN, _PLACES)]
+        run = _RUN
+    parts: dict[str, list[np.ndarray]] = {model: [] for model in models}
+    for start in starts:
+        for name, delta in stream.read(start, start + run).deltas():
+            if name in parts:
+                parts[name].append(_magnitudes(delta))
+    return {name: np.sort(np.concatenate(each)) for name, each in parts.items()}
 
-    return delta.float().abs().view(torch.int32).numpy()
+
+def _span(sample: np.ndarray, share: float, margin: float) -> tuple[float, float]:
+    """The least and the largest magnitude that the entry of a rank may have; open where the margin reaches the end."""
+    low, high = (int((share + side * margin) * (len(sample) - 1)) for side in (-1, 1))
+    least = float(sample[low]) if share - margin > 0 else 0.0
+    return least, float(sample[high + 1]) if high + 1 < len(sample) and share + margin < 1 else float("inf")
 
 
-def _digit(counts: np.ndarray, place: int) -> tuple[int, int]:
-    """The digit of the entry with `place` smaller ones, and how many entries have a smaller digit."""
-    reached = np.cumsum(counts)
-    digit = int(np.searchsorted(reached, place, side="right"))
-    return digit, int(reached[digit] - counts[digit])
+def _tallies(stream: Stream, models: list[str], spans: list[tuple[float, float]]) -> list[_Tally]:
+    def counted(block: Block) -> list[tuple[int, np.ndarray, np.ndarray]]:
+        magnitudes = {name: _magnitudes(delta) for name, delta in block.deltas() if name in models}
+        return [_within(magnitudes[model], *span) for model, span in zip(models, spans, strict=True)]
+
+    tallies = [_Tally() for _ in models]
+    for parts in stream.map(counted):
+        for tally, part in zip(tallies, parts, strict=True):
+            tally.add(*part)
+    return tallies
 
 
-def _place_after(stream: Stream, name: str, bits: int, count: int) -> int:
-    """The place behind the first `count` entries of these bits."""
+def _within(magnitudes: np.ndarray, least: float, most: float) -> tuple[int, np.ndarray, np.ndarray]:
+    """How many magnitudes are smaller than a span, and which ones within it occur how often.
+
+    Weights of few digits have deltas of few values, of which a span's ends are two: those are counted, not collected.
+    """
+    low, high = np.float32(least), np.float32(most)
+    smaller, up_to_low = (int(np.count_nonzero(found)) for found in (magnitudes < low, magnitudes <= low))
+    if low == high:
+        return smaller, np.array([low]), np.array([up_to_low - smaller])
+    below_high, up_to_high = (int(np.count_nonzero(found)) for found in (magnitudes < high, magnitudes <= high))
+    between = magnitudes[:0]
+    if below_high > up_to_low:
+        between = magnitudes[(magnitudes > low) & (magnitudes < high)]
+    values = np.concatenate([[low], between, [high]])
+    counts = np.ones(len(values), dtype=np.int64)
+    counts[[0, -1]] = up_to_low - smaller, up_to_high - below_high
+    return smaller, values, counts
+
+
+def _magnitudes(delta: "Tensor") -> np.ndarray:
+    magnitudes: np.ndarray = delta.float().abs().numpy()
+    return magnitudes
+
+
+def _cut(stream: Stream, wanted: Wanted, found: _Found) -> Cut:
+    """The cut at an entry: how many of its equals are among those that are wanted, and where the last of them is."""
+    smaller = found.below
+    larger = stream.numel - found.below - found.equal
+    some = wanted.size - (larger if wanted.largest else smaller)
+    until = stream.numel if some == found.equal else _place_after(stream, wanted.model, found.value, some)
+    return Cut(found.value, until)
+
+
+def _place_after(stream: Stream, model: str, value: float, count: int) -> int:
+    """The place behind the first `count` entries of this magnitude."""
 
     def equal(block: Block) -> tuple[int, np.ndarray]:
-        delta = next(delta for each, delta in block.deltas() if each == name)
-        return block.start, np.flatnonzero(_bits(delta) == bits)
+        delta = next(delta for name, delta in block.deltas() if name == model)
+        return block.start, np.flatnonzero(_magnitudes(delta) == np.float32(value))
 
-    if not count:
-        return 0
     for start, places in stream.map(equal):
         if len(places) >= count:
             return start + int(places[count - 1]) + 1
         count -= len(places)
-    raise AssertionError(f"{name}: fewer entries of one value than were counted before")
+    raise AssertionError(f"{model}: fewer entries of one magnitude than were counted before")

@@ -3,11 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from surgery.methods.chance import STEPS
 from surgery.methods.method import Block, Settings, Stream
-from surgery.methods.ranks import Cut, above, largest, smallest
+from surgery.methods.ranks import Cut, Wanted, above, cut
 from surgery.methods.weighted import active, divisor
 
 if TYPE_CHECKING:
@@ -15,6 +13,10 @@ if TYPE_CHECKING:
 
 # Larger than 0 and smaller than any sum of weights that means something.
 TINY: Final = 1e-30
+
+# How far below the largest entry of a row magnitudes are told apart, and how many values they then have.
+OCTAVES: Final = 16
+DIGITS: Final = OCTAVES * 128
 
 # Gives a model's delta with some of its entries set to 0.
 Thin = Callable[[Block, Settings, Any, str, "Tensor"], "Tensor"]
@@ -71,12 +73,13 @@ def _thinned(block: Block, settings: Settings, facts: Any, thin: Thin) -> Iterat
 
 def by_magnitude(stream: Stream, settings: Settings) -> dict[str, Cut]:
     """Where each model's delta is cut so that the share `density` of its largest entries is left."""
-    counts = {}
-    for name in active(settings.weights):
-        density = settings["density"][name]
-        if 0 < density < 1:
-            counts[name] = max(1, int(density * stream.numel))
-    return largest(stream, counts) if counts else {}
+    densities = {name: settings["density"][name] for name in active(settings.weights)}
+    wanted = {
+        name: Wanted(name, max(1, int(density * stream.numel)), largest=True)
+        for name, density in densities.items()
+        if 0 < density < 1
+    }
+    return dict(zip(wanted, cut(stream, list(wanted.values())), strict=True)) if wanted else {}
 
 
 def trim(block: Block, settings: Settings, facts: Mapping[str, Cut], name: str, delta: "Tensor") -> "Tensor":
@@ -89,17 +92,16 @@ def trim(block: Block, settings: Settings, facts: Mapping[str, Cut], name: str, 
 
 def without_outliers(stream: Stream, settings: Settings) -> dict[str, tuple[Cut | None, Cut | None]]:
     """The cuts below and above the entries that are kept: the smallest go, and the share `gamma` of the largest, as
-    far as the share `density` is left. None where nothing is cut off."""
-    low, kept = {}, {}
-    for name in active(settings.weights):
-        density = settings["density"][name]
-        if density < 1:
-            kept[name] = int(density * stream.numel)
-            low[name] = max(0, stream.numel - kept[name] - int(settings["gamma"][name] * stream.numel))
-    top = {name: low[name] + kept[name] for name in kept}
-    below = smallest(stream, {name: count for name, count in low.items() if count})
-    beyond = smallest(stream, {name: count for name, count in top.items() if 0 < count < stream.numel})
-    return {name: (below.get(name), beyond.get(name)) for name in kept if kept[name]}
+    far as the share `density` is left. None where nothing is cut off; a model of which nothing is kept is left out."""
+    wanted: dict[tuple[str, bool], Wanted] = {}
+    kept = {name: int(settings["density"][name] * stream.numel) for name in active(settings.weights)}
+    for name, count in kept.items():
+        below = max(0, stream.numel - count - int(settings["gamma"][name] * stream.numel))
+        for top, end in ((False, below), (True, below + count)):
+            if count and 0 < end < stream.numel:
+                wanted[name, top] = Wanted(name, end, largest=False)
+    cuts = dict(zip(wanted, cut(stream, list(wanted.values())), strict=True)) if wanted else {}
+    return {name: (cuts.get((name, False)), cuts.get((name, True))) for name, count in kept.items() if count}
 
 
 def band(
@@ -135,30 +137,36 @@ def magprune(block: Block, settings: Settings, facts: Any, name: str, delta: "Te
     """DELLA's MagPrune (Deep et al. 2024, arXiv 2406.11617): within a row, the chance to be kept rises with the rank of
     the magnitude from density - epsilon to density + epsilon; with `rescale` what is kept grows by 1 over its chance.
 
-    Entries of one magnitude have one chance, that of the first of their ranks.
+    Magnitudes are ranked by their first eight binary digits: entries that share them share the mean of their ranks.
     """
+    import torch
+
     density, epsilon = settings["density"][name], settings["epsilon"][name]
     if density >= 1:
         return delta
     if density <= 0:
         return delta.new_zeros(len(delta))
-    rows = delta.abs().view(-1, min(block.width, len(delta))).numpy()
-    steps = np.rint((density - epsilon + 2 * epsilon * _ranks(rows)) * STEPS).reshape(-1)
+    rows = delta.float().abs().view(-1, min(block.width, len(delta)))
+    places, ranks = _ranks(rows)
+    steps = ranks.mul_(2 * epsilon * STEPS).add_((density - epsilon) * STEPS).round_().clamp_(0, STEPS)
+    chances = steps.index_select(0, places)
+    kept = torch.from_numpy(block.chance(name)).to(torch.float32).lt(chances).to(delta.dtype).mul_(delta)
+    return kept.mul_(chances.clamp_(min=1).reciprocal_().mul_(STEPS)) if settings["rescale"] else kept
+
+
+def _ranks(rows: "Tensor") -> "tuple[Tensor, Tensor]":
+    """For each entry the place in a table, and the table: ranks within a row as shares, from 0 to 1.
+
+    rows: magnitudes. The table has a stretch for each row, with a place for each value of exponent and first seven
+    digits behind the point; what is smaller than the row's largest by more than `OCTAVES` is taken for 0.
+    """
     import torch
 
-    kept = torch.from_numpy(np.where(block.chance(name) < steps, STEPS / steps if settings["rescale"] else 1.0, 0.0))
-    return kept.to(delta.dtype).mul_(delta)
-
-
-def _ranks(rows: np.ndarray) -> np.ndarray:
-    """The rank of each entry within its row as a share, 0 for the smallest and 1 for the largest."""
-    width = rows.shape[1]
-    order = np.argsort(rows, axis=1)
-    rising = np.take_along_axis(rows, order, axis=1)
-    places = np.zeros(rows.shape, dtype=np.int32)
-    places[:, 1:] = np.where(rising[:, 1:] > rising[:, :-1], np.arange(1, width, dtype=np.int32), 0)
-    np.maximum.accumulate(places, axis=1, out=places)
-    shares = (places / max(1, width - 1)).astype(np.float32)
-    ranks = np.empty_like(shares)
-    np.put_along_axis(ranks, order, shares, axis=1)
-    return ranks
+    height, width = rows.shape
+    digits = rows.view(torch.int32) >> 16
+    digits -= digits.amax(dim=1, keepdim=True) - (DIGITS - 1)
+    digits.clamp_(min=0).add_(torch.arange(0, height * DIGITS, DIGITS, dtype=torch.int32)[:, None])
+    places = digits.view(-1)
+    counts = torch.bincount(places, minlength=height * DIGITS).to(torch.float32).view(height, DIGITS)
+    ranks = counts.cumsum(dim=1).sub_(counts.add_(1).div_(2)).div_(max(1, width - 1))
+    return places, ranks.view(-1)

@@ -18,7 +18,7 @@ from safetensors.torch import save_file
 from surgery.anatomy import Site, identify
 from surgery.checkpoint import Checkpoint
 from surgery.errors import RecipeError
-from surgery.mergekit import read_mergekit, write_mergekit
+from surgery.mergekit import load_recipe, read_mergekit, write_mergekit
 from surgery.mergekit.document import parse
 from surgery.mergekit.methods import KINDS, TAKEN
 from surgery.mergekit.spelling import compress
@@ -394,6 +394,17 @@ def test_blend_becomes_task_arithmetic_from_the_adapted_model(models: Path) -> N
     assert (again.method, again.like, again.base) == ("task_arithmetic", "base", "base")
     wanted = {name: values.get("safety", 0.0) for name, values in resolved(recipe).items()}
     assert {name: values["x"] for name, values in resolved(again).items()} == pytest.approx(wanted)
+
+
+def test_a_file_is_read_as_what_it_is(models: Path, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs.yaml", tmp_path / "ours.yaml"
+    theirs.write_text(yaml.safe_dump(order(models, parameters={"weight": [0.1, 0.4, 0.2]})))
+    recipe = load_recipe(theirs)
+    recipe.save(ours)
+    assert load_recipe(ours) == recipe
+    theirs.write_text(yaml.safe_dump({**order(models), "schema": "vlsurgery/recipe/1"}))
+    with pytest.raises(RecipeError, match=r"theirs\.yaml: merge_method"):
+        load_recipe(theirs)
 
 
 # Refusals

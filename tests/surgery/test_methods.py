@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from surgery.methods import METHODS, Law
+from surgery.methods import METHODS, Law, projection
 
 SHARES = st.floats(0, 1, width=32)
 SEEDS = st.integers(0, 999)
@@ -40,11 +40,22 @@ def call(
 ) -> Tensor:
     """A method on as many of the models as it takes; it gets the base only where it needs one."""
     method = METHODS[name]
+    if method.slots:
+        return called_by_slots(name, base, models, density, **more)
     most = method.models[1] or len(models)
     taken = dict(itertools.islice(models.items(), most))
     if "density" in method.parameters:
         more["density"] = density
     return method.merge(taken, base if method.needs_base else None, weights, **more)
+
+
+def called_by_slots(name: str, base: Tensor, models: dict[str, Tensor], density: float, **more: Any) -> Tensor:
+    """A method whose models each play a part: the models in turn, the last one again where there are too few."""
+    method, given = METHODS[name], list(models)
+    chosen = dict(zip(method.slots, [*given, *given[-1:] * len(method.slots)], strict=False))
+    if "density" in method.parameters:
+        more["density"] = density
+    return method.merge({slot: models[model] for slot, model in chosen.items()}, base, 1.0, **more)
 
 
 def weights_of(name: str, *shares: float) -> dict[str, float]:
@@ -162,6 +173,36 @@ def test_blocks_never_change_the_result(name: str, seed: int, dtype: torch.dtype
     cut = call(name, base, {"x": x, "y": y}, 0.5 if METHODS[name].models[0] == 1 else 1.0, density, block=block)
     # Sums over a tensor (angles, norms) are added block by block, in float64.
     torch.testing.assert_close(cut, whole, rtol=0 if METHODS[name].survey is None else 1e-6, atol=1e-7)
+
+
+def projected(base: np.ndarray, adapted: np.ndarray, unaligned: np.ndarray) -> tuple[np.ndarray, float]:
+    """Safe LoRA's C delta, and its cosine with the delta, as the paper writes them."""
+    vector, delta = base - unaligned, adapted - base
+    rows = vector @ vector.T / np.linalg.norm(vector) @ delta
+    return rows, float((rows * delta).sum() / np.linalg.norm(rows) / np.linalg.norm(delta))
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (6, 6)])
+@given(seed=SEEDS, tau=st.floats(0, 1), share=st.floats(0, 1), gamma=st.floats(0, 2), group=st.integers(1, 60))
+def test_safety_methods_in_float64(
+    shape: tuple[int, int], seed: int, tau: float, share: float, gamma: float, group: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    base, adapted, safe, unaligned = (torch.randn(*shape, generator=generator) for _ in range(4))
+    b, a, s, u = (tensor.double().numpy() for tensor in (base, adapted, safe, unaligned))
+    rows, cosine = projected(b, a, u)
+    assume(abs(cosine - tau) > 1e-5)
+    models = {"adapted": adapted, "unaligned": unaligned}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projection, "GROUP", group)
+        lora = METHODS["safelora"].merge(models, base, tau=tau, block=7)
+        merge = METHODS["safemerge"].merge({**models, "safe": safe}, base, tau=tau, share=share)
+    expected = b + rows if cosine <= tau else a
+    np.testing.assert_allclose(lora.double().numpy(), expected, rtol=1e-4, atol=1e-4)
+    expected = a + share * (s - a) if cosine <= tau else a
+    np.testing.assert_allclose(merge.double().numpy(), expected, rtol=1e-5, atol=1e-5)
+    resta = METHODS["resta"].merge(models, base, gamma=gamma)
+    np.testing.assert_allclose(resta.double().numpy(), a + gamma * (b - u), rtol=1e-5, atol=1e-5)
 
 
 @EVERY
