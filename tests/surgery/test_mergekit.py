@@ -403,7 +403,7 @@ def test_a_file_is_read_as_what_it_is(models: Path, tmp_path: Path) -> None:
     recipe.save(ours)
     assert load_recipe(ours) == recipe
     theirs.write_text(yaml.safe_dump({**order(models), "schema": "vlsurgery/recipe/1"}))
-    with pytest.raises(RecipeError, match=r"theirs\.yaml: merge_method"):
+    with pytest.raises(RecipeError, match=r"theirs\.yaml: checkpoints"):
         load_recipe(theirs)
 
 
