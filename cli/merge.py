@@ -143,12 +143,12 @@ def merge(
     if out is None:
         raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     from cli.by_recipe import merge_by_recipe
-    from surgery.recipe import Recipe
+    from surgery.mergekit import load_recipe
 
     if recipe is not None:
         if models:
             raise SurgeryError(f"a recipe names its checkpoints; {models[0]} is one too many")
-        merge_by_recipe(session, Recipe.load(recipe), out, verify)
+        merge_by_recipe(session, load_recipe(recipe), out, verify)
         return
     from cli.by_method import Asked, recipe_of
 

@@ -138,17 +138,7 @@ class Recipe(Frozen):
 
         Raises RecipeError that names the file, the key and the fault.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RecipeError(f"{path}: can't be read as a recipe ({error}).") from error
-        try:
-            data = yaml.load(text, _StrictLoader)
-        except (yaml.YAMLError, ValueError, RecursionError) as error:
-            fault = " ".join(str(error).split())
-            raise RecipeError(f"{path}: not valid YAML: {fault}.") from error
-        if not isinstance(data, dict):
-            raise RecipeError(f"{path}: a recipe is a mapping that starts with `schema: {SCHEMA}`.")
+        text, data = read_yaml(path)
         if "why" in data:
             raise RecipeError(f"{path}: why: no such key; a reason is a comment behind its coefficients, `# why: ...`.")
         if "schema" not in data:
@@ -199,6 +189,22 @@ class Recipe(Frozen):
         values = ", ".join(f"{_plain(role)}: {_plain(_floats(share))}" for role, share in shares.items())
         why = f"  # why: {' '.join(self.why[key].split())}" if key in self.why else ""
         return f"  {_plain(key)}: {{{values}}}{why}"
+
+
+def read_yaml(path: Path) -> tuple[str, dict[Any, Any]]:
+    """The text of a recipe's file, and the mapping in it. Raises RecipeError that names the file and the fault."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: can't be read as a recipe ({error}).") from error
+    try:
+        data = yaml.load(text, _StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        fault = " ".join(str(error).split())
+        raise RecipeError(f"{path}: not valid YAML: {fault}.") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping that starts with `schema: {SCHEMA}`.")
+    return text, data
 
 
 class _StrictLoader(yaml.SafeLoader):
