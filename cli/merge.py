@@ -109,6 +109,14 @@ def merge(
     ] = None,
     dtype: Annotated[Dtype, typer.Option(help="With --method: what floats are stored as.")] = Dtype.as_like,
     seed: Annotated[int, typer.Option(help="With --method: what random methods draw by.")] = 0,
+    to_mergekit: Annotated[
+        Path | None,
+        typer.Option(
+            "--to-mergekit",
+            metavar="FILE",
+            help="With --recipe or --method: merge nothing, write it as mergekit's YAML.",
+        ),
+    ] = None,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read what was written again, and compare it with what was hashed.")
     ] = False,
@@ -140,28 +148,28 @@ def merge(
             raise SurgeryError(f"--auto merges the case's checkpoints; {models[0]} is one too many")
         merge_auto(session, Wishes(tuple(prompts) if prompts else None, policy.value, toward.value, out), verify)
         return
+    if recipe is not None:
+        from surgery.mergekit import load_recipe
+
+        if models:
+            raise SurgeryError(f"a recipe names its checkpoints; {models[0]} is one too many")
+        order = load_recipe(recipe)
+    else:
+        from cli.by_method import Asked, recipe_of
+
+        numbers = {"density": density, "lambda": strength, "gamma": gamma, "epsilon": epsilon, "tau": tau}
+        given = {**numbers, "share": share, "normalize": normalize, "rescale": rescale}
+        told = {name: value for name, value in given.items() if value not in (None, [])}
+        order = recipe_of(
+            Asked(method or "", models or [], base, like, weight or [], told, dtype.value, seed), allow_pickle
+        )
+    if to_mergekit is not None:
+        from cli.to_mergekit import export_to_mergekit
+
+        export_to_mergekit(session, order, to_mergekit)
+        return
     if out is None:
         raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     from cli.by_recipe import merge_by_recipe
-    from surgery.mergekit import load_recipe
 
-    if recipe is not None:
-        if models:
-            raise SurgeryError(f"a recipe names its checkpoints; {models[0]} is one too many")
-        merge_by_recipe(session, load_recipe(recipe), out, verify)
-        return
-    from cli.by_method import Asked, recipe_of
-
-    numbers = {"density": density, "lambda": strength, "gamma": gamma, "epsilon": epsilon, "tau": tau, "share": share}
-    given = {**numbers, "normalize": normalize, "rescale": rescale}
-    asked = Asked(
-        method or "",
-        models or [],
-        base,
-        like,
-        weight or [],
-        {name: value for name, value in given.items() if value not in (None, [])},
-        dtype.value,
-        seed,
-    )
-    merge_by_recipe(session, recipe_of(asked, allow_pickle), out, verify)
+    merge_by_recipe(session, order, out, verify)

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from cli.options import Session
 from surgery.errors import TargetError
-from surgery.mergekit import load_recipe, write_mergekit
+from surgery.mergekit import write_mergekit
+from surgery.recipe import Recipe
 from surgery.results import write_text
 
 
-def export_to_mergekit(session: Session, path: Path, out: Path) -> None:
-    """Write the YAML with which mergekit merges as the recipe at `path` says to `out`; nothing is merged."""
-    text = write_mergekit(load_recipe(path))
+def export_to_mergekit(session: Session, recipe: Recipe, out: Path) -> None:
+    """Write the YAML with which mergekit merges as the recipe says to `out`; nothing is merged."""
+    text = write_mergekit(recipe)
     console = session.console
     if session.plan:
         console.emit(json.dumps({"plan": [{"step": "export", "writes": [str(out)]}]}))

@@ -109,11 +109,8 @@ def alternate(commands: Sequence[Sequence[str | Path]], outs: Sequence[Path], ro
 
 def show(name: str, mine: Run, rival: str, other: Run, ratio: float, bound: str, met: bool) -> bool:
     kept = met and mine.peak < LIMIT_MB
-    print(
-        f"{name:17} {mine.seconds:7.1f} s {mine.peak:5.0f} MB   "
-        f"{rival:12} {other.seconds:7.1f} s {other.peak:6.0f} MB   {ratio:6.2f} {bound:8} {'met' if kept else 'MISSED'}",
-        flush=True,
-    )
+    sides = [f"{who:17} {each.seconds:7.1f} s {each.peak:6.0f} MB" for who, each in ((name, mine), (rival, other))]
+    print(*sides, f"{ratio:6.2f} {bound:8}", "met" if kept else "MISSED", sep="   ", flush=True)
     return kept
 
 

@@ -30,25 +30,25 @@ def recipe(trio: dict[str, Path], tmp_path: Path) -> Path:
 
 def test_a_recipe_is_exported(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "order.yaml"
-    export_to_mergekit(session(tmp_path), recipe, out)
+    export_to_mergekit(session(tmp_path), Recipe.load(recipe), out)
     assert json.loads(capsys.readouterr().out) == {"path": str(out)}
     assert yaml.safe_load(out.read_text())["merge_method"] == "task_arithmetic"
 
 
 def test_a_plan_writes_nothing(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "order.yaml"
-    export_to_mergekit(session(tmp_path, plan=True), recipe, out)
+    export_to_mergekit(session(tmp_path, plan=True), Recipe.load(recipe), out)
     assert json.loads(capsys.readouterr().out)["plan"][0]["writes"] == [str(out)]
     assert not out.exists()
 
 
 def test_an_unwritable_target_is_named(recipe: Path, tmp_path: Path) -> None:
     with pytest.raises(TargetError, match=r"below.*can't write the order"):
-        export_to_mergekit(session(tmp_path), recipe, recipe / "below" / "order.yaml")
+        export_to_mergekit(session(tmp_path), Recipe.load(recipe), recipe / "below" / "order.yaml")
 
 
 def test_their_file_merges_as_ours_does(recipe: Path, tmp_path: Path, run: Callable[..., Result]) -> None:
-    export_to_mergekit(session(tmp_path), recipe, tmp_path / "order.yaml")
+    export_to_mergekit(session(tmp_path), Recipe.load(recipe), tmp_path / "order.yaml")
     for file, out in ((recipe, "ours"), (tmp_path / "order.yaml", "theirs")):
         result = run("merge", "--recipe", str(file), "-o", str(tmp_path / out), "--quiet")
         assert result.exit_code == 0, result.output
