@@ -114,7 +114,7 @@ def merge(
         typer.Option(
             "--to-mergekit",
             metavar="FILE",
-            help="With --recipe or --method: merge nothing, write it as mergekit's YAML.",
+            help="With --recipe or --method: only write it as mergekit's YAML.",
         ),
     ] = None,
     verify: Annotated[
