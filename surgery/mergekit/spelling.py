@@ -19,12 +19,12 @@ Values = tuple[Scalar | None, ...]
 Spelt = tuple[Scalar | list[float] | None, ...]
 
 # The keys that sites in layers of the text tower share with others, from the general to the specific.
-_LEVELS: Final[Mapping[str, Callable[[Site], str | None]]] = {
-    DEFAULT: lambda _: DEFAULT,
-    "layer": lambda site: None if site.layer is None else str(site.layer),
-    "component": lambda site: None if site.layer is None else site.component,
-    "block": lambda site: None if site.layer is None else site.block,
-}
+_LEVELS: Final[tuple[Callable[[Site], str | None], ...]] = (
+    lambda _: DEFAULT,
+    lambda site: None if site.layer is None else str(site.layer),
+    lambda site: None if site.layer is None else site.component,
+    lambda site: None if site.layer is None else site.block,
+)
 
 
 def compress(values: Mapping[Site, Values], gradients: Collection[Sequence[float]] = ()) -> dict[str, Spelt]:
@@ -34,13 +34,40 @@ def compress(values: Mapping[Site, Values], gradients: Collection[Sequence[float
     gradients: lists that may be behind the values; one of them is spelt in place of a value per layer where it says the
     same. Of the tables that combinations of levels give, the shortest is taken.
     """
-    speller = _Speller(values, tuple(sorted(gradients, key=len)), _depths(values))
     if len(set(values.values())) == 1:
-        return speller.table(())
+        return {EVERYWHERE: next(iter(values.values()))}
+    speller = _Speller(values, tuple(sorted(gradients, key=len)), _depths(values))
+    first = speller.offers(lambda _: EVERYWHERE, values)
+    text = [site for site in values if site.tower == "text"]
+    levels = [speller.offers(key_of, text) for key_of in _LEVELS]
+    last = [speller.offers(_outer_block, values), speller.offers(lambda site: site.key, values)]
     tables = (
-        speller.table(levels) for count in range(len(_LEVELS) + 1) for levels in combinations(_LEVELS.values(), count)
+        _table([first, *chosen, *last]) for count in range(len(levels) + 1) for chosen in combinations(levels, count)
     )
     return min(tables, key=_length)
+
+
+@dataclass(frozen=True)
+class _Offer:
+    """What one key would best say, and for which of its sites that is right."""
+
+    key: str
+    spelt: Spelt
+    right: Mapping[Site, bool]
+
+
+def _table(levels: Iterable[Iterable[_Offer]]) -> dict[str, Spelt]:
+    """Key after key, from the general to the specific, those that make more sites right than wrong."""
+    table: dict[str, Spelt] = {}
+    settled: set[Site] = set()
+    for offers in levels:
+        for offer in offers:
+            before = sum(map(settled.__contains__, offer.right))
+            if before < sum(offer.right.values()):
+                table[offer.key] = offer.spelt
+                settled.difference_update(offer.right)
+                settled.update(site for site, right in offer.right.items() if right)
+    return table
 
 
 def _length(table: Mapping[str, Spelt]) -> float:
@@ -64,42 +91,20 @@ class _Speller:
     gradients: tuple[Sequence[float], ...]
     depths: Mapping[str, int]
 
-    def table(self, levels: Iterable[Callable[[Site], str | None]]) -> dict[str, Spelt]:
-        """`everywhere`, then the keys of these levels that make more sites right, then blocks outside of the text
-        tower's layers, then single sites."""
-        table: dict[str, Spelt] = {}
-        wrong = dict.fromkeys(self.values, True)
-        text = [site for site in self.values if site.tower == "text"]
-        self._offer(table, wrong, lambda _: EVERYWHERE, self.values)
-        for level in levels:
-            self._offer(table, wrong, level, text)
-        self._offer(table, wrong, _outer_block, self.values)
-        self._offer(table, wrong, lambda site: site.key, self.values)
-        return table
-
-    def _offer(
-        self,
-        table: dict[str, Spelt],
-        wrong: dict[Site, bool],
-        key_of: Callable[[Site], str | None],
-        sites: Iterable[Site],
-    ) -> None:
-        """Put the keys of one level that help into the table, and note which sites are still wrong."""
+    def offers(self, key_of: Callable[[Site], str | None], sites: Iterable[Site]) -> list[_Offer]:
+        """The best that each key of one level could say."""
         groups: dict[str, list[Site]] = {}
         for site in sites:
             key = key_of(site)
             if key is not None:
                 groups.setdefault(key, []).append(site)
-        for key, members in groups.items():
-            if not any(wrong[site] for site in members):
-                continue
-            best = min(self._candidates(members), key=lambda spelt: self._faults(spelt, members))
-            if self._faults(best, members) < sum(wrong[site] for site in members):
-                table[key] = best
-                wrong.update({site: not self._says(best, site) for site in members})
+        return [self._offer(key, members) for key, members in groups.items()]
 
-    def _faults(self, spelt: Spelt, sites: Iterable[Site]) -> int:
-        return sum(not self._says(spelt, site) for site in sites)
+    def _offer(self, key: str, sites: list[Site]) -> _Offer:
+        offers = [
+            _Offer(key, spelt, {site: self._says(spelt, site) for site in sites}) for spelt in self._candidates(sites)
+        ]
+        return max(offers, key=lambda offer: sum(offer.right.values()))
 
     def _says(self, spelt: Spelt, site: Site) -> bool:
         """Whether the site has its values where this is what its key says."""
