@@ -46,12 +46,13 @@ def by_sign(thin: Thin) -> Combine:
         if not moves:
             return block.origin
         up, down = block.origin.new_zeros(len(block.origin)), block.origin.new_zeros(len(block.origin))
+        elected = up.clone()
         for _, move in moves:
             up += move.clamp(min=0)
             down += move.clamp(max=0)
-        elected = up + down
+            elected += move
         # The one of the two that has the elected sign: half of their sum and of their distance, signed by the election.
-        agreed = (up - down).copysign_(elected).add_(elected).mul_(0.5)
+        agreed = (up - down).copysign_(elected).add_(up).add_(down).mul_(0.5)
         if settings["normalize"]:
             voted = elected.new_zeros(len(elected))
             side = elected.new_ones(len(elected)).copysign_(elected)
