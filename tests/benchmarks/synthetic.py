@@ -23,7 +23,12 @@ CHUNK = 1 << 22
 SPREAD, MOVE = 0.02, 0.02
 
 # Gigabytes -> width, layers, width of the MLP, heads, key-value heads, vocabulary.
-MODELS = {2.2: (2048, 22, 5632, 32, 4, 32000), 13.5: (4096, 32, 11008, 32, 32, 32000)}
+# 4.4 is all but nothing beside an embedding and a head of 2.1 GB each.
+MODELS = {
+    2.2: (2048, 22, 5632, 32, 4, 32000),
+    4.4: (4096, 1, 1024, 32, 8, 262144),
+    13.5: (4096, 32, 11008, 32, 32, 32000),
+}
 
 Shape = tuple[int, ...]
 Piece = tuple[str, int, int, bool]  # tensor, first entry, last entry, whether it is a norm
