@@ -120,7 +120,9 @@ def _parts(cut: Cut, sums: Sequence[DeltaSums]) -> dict[str, object]:
     if cut.kind == "experts":
         return {"experts": [ExpertMetrics(expert=number, **_numbers(each)) for number, each in enumerate(sums)]}
     words = cut.words or tuple((None, number) for number in range(cut.count))
-    heads = [HeadMetrics(part=word, head=number, **_numbers(each)) for (word, number), each in zip(words, sums, strict=True)]
+    heads = [
+        HeadMetrics(part=word, head=number, **_numbers(each)) for (word, number), each in zip(words, sums, strict=True)
+    ]
     return {"heads": heads}
 
 

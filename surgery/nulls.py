@@ -145,9 +145,7 @@ def conflict_null(shared: float, unshared: float, variance: float, weight: float
     """
     spread = SPREAD * math.sqrt(variance)
     noise = SPREAD * math.sqrt(0.25 / both)
-    mean, most, least = (
-        _conflict(product, weight, norms) for product in (shared, shared - spread, unshared + spread)
-    )
+    mean, most, least = (_conflict(product, weight, norms) for product in (shared, shared - spread, unshared + spread))
     return Null(mean=mean, low=max(0.0, min(least, mean - noise)), high=min(1.0, max(most, mean + noise)))
 
 

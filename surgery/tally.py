@@ -65,9 +65,7 @@ class _Delta:
     def part(self, number: int, entries: int) -> DeltaSums:
         """The sums of one part, which has its squares alone."""
         delta, before, after, product = self.squares[number].tolist()
-        return DeltaSums(
-            entries, delta_squared=delta, before_squared=before, after_squared=after, product=product
-        )
+        return DeltaSums(entries, delta_squared=delta, before_squared=before, after_squared=after, product=product)
 
     def whole(self, entries: int) -> DeltaSums:
         delta, before, after, product = self.squares.sum(0).tolist()
@@ -130,9 +128,7 @@ class Tally:
         between = None
         if vl is not None and safety is not None and self._cross is not None:
             both, signs, *sums = self._cross.tolist()
-            between = BetweenSums(
-                round(both), round((both - signs) / 2), vl.delta_squared, safety.delta_squared, *sums
-            )
+            between = BetweenSums(round(both), round((both - signs) / 2), vl.delta_squared, safety.delta_squared, *sums)
             shared, unshared = noise(vl, safety, self._grid, codes)
             between = replace(between, shared=shared, unshared=unshared)
         return Sums(vl, safety, between)

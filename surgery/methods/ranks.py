@@ -1,8 +1,8 @@
 """Which entries of a tensor are the largest, exactly, without holding it in memory.
 
-A sample tells nearly how large the entry of a given rank is. One pass over the tensor then counts what is smaller than
-that span and keeps what lies within it, a few hundredths of the whole, in which the entry is found. Should the sample
-have misled, a wider span is tried, up to all there is: the result is exact in any case.
+A magnitude orders like its bits read as an integer. A sample tells nearly how large the entry of a given rank is, a
+span of integers; one pass over the tensor counts what is smaller, and how often each integer of the span occurs. Should
+the span be too wide for that, or the entry outside of it, the next pass knows where to look: the result is exact.
 """
 
 from dataclasses import dataclass
@@ -19,9 +19,12 @@ if TYPE_CHECKING:
 _PLACES: Final = 64
 _RUN: Final = 1 << 10
 
-# How far around the expected rank is looked, as a share of all entries: five deviations of a sample's rank, then
-# more where entries that are close together are alike, then everywhere.
-_MARGINS: Final = (0.01, 0.1, 1.0)
+# How far around the expected rank a span reaches, as a share of all entries: five deviations of a sample's rank.
+_MARGIN: Final = 0.01
+
+# How many numbers a pass counts for each span, and the bits of infinity, which no magnitude is above.
+_BINS: Final = 1 << 20
+_MOST: Final = 0x7F800000
 
 
 class Wanted(NamedTuple):
@@ -50,16 +53,10 @@ def cut(stream: Stream, wanted: list[Wanted]) -> list[Cut]:
     A set has an entry at least, and at most all of the tensor's.
     """
     sample = _sample(stream, {target.model for target in wanted})
-    found: list[_Found | None] = [None] * len(wanted)
-    for margin in _MARGINS:
-        open_ = [place for place, entry in enumerate(found) if entry is None]
-        spans = [_span(sample[wanted[place].model], _share(stream, wanted[place]), margin) for place in open_]
-        tallies = _tallies(stream, [wanted[place].model for place in open_], spans)
-        for place, tally in zip(open_, tallies, strict=True):
-            found[place] = tally.entry(_rank(stream, wanted[place]))
-        if None not in found:
-            break
-    return [_cut(stream, target, entry) for target, entry in zip(wanted, found, strict=True) if entry is not None]
+    searches = [_Search(target, stream.numel, sample[target.model]) for target in wanted]
+    while looking := [search for search in searches if search.found is None]:
+        _pass(stream, looking)
+    return [_cut(stream, search.wanted, search.found) for search in searches if search.found is not None]
 
 
 def above(delta: "Tensor", start: int, cut: Cut, first: bool) -> "Tensor":
@@ -81,103 +78,117 @@ def above(delta: "Tensor", start: int, cut: Cut, first: bool) -> "Tensor":
 
 
 class _Found(NamedTuple):
-    """The entry of one rank: its magnitude, and how many entries are smaller and how many equal."""
+    """The entry of one rank: the bits of its magnitude, and how many entries are smaller and how many equal."""
 
-    value: float
+    bits: int
     below: int
     equal: int
 
 
-class _Tally:
-    """What is smaller than a span of magnitudes, and which magnitudes within it occur how often."""
+class _Part(NamedTuple):
+    """What a block holds of a span: how many are smaller, how many are its first number and how many its last, and the
+    bins of all between."""
 
-    def __init__(self) -> None:
-        self._below = 0
-        self._values: list[np.ndarray] = []
-        self._counts: list[np.ndarray] = []
-
-    def add(self, below: int, values: np.ndarray, counts: np.ndarray) -> None:
-        self._below += below
-        self._values.append(values)
-        self._counts.append(counts)
-
-    def entry(self, rank: int) -> _Found | None:
-        """The entry with `rank` smaller ones before it, None where that is not within the span."""
-        values, inverse = np.unique(np.concatenate(self._values), return_inverse=True)
-        counts = np.bincount(inverse, weights=np.concatenate(self._counts), minlength=len(values)).astype(np.int64)
-        ends = self._below + np.cumsum(counts)
-        place = int(np.searchsorted(ends, rank, side="right"))
-        if rank < self._below or place == len(ends):
-            return None
-        return _Found(float(values[place]), int(ends[place] - counts[place]), int(counts[place]))
+    below: int
+    first: int
+    last: int
+    bins: np.ndarray
 
 
-def _rank(stream: Stream, wanted: Wanted) -> int:
-    """How many smaller entries the last of those that are wanted has before it, equal ones in any order."""
-    return stream.numel - wanted.size if wanted.largest else wanted.size - 1
+class _Search:
+    """The entry of one rank, looked for in a span of integers, ends included.
+
+    The ends are counted by themselves: weights of few digits have deltas of few values, and a sample's bounds are such.
+    """
+
+    def __init__(self, wanted: Wanted, numel: int, sample: np.ndarray) -> None:
+        self.wanted = wanted
+        self.found: _Found | None = None
+        self.rank = numel - wanted.size if wanted.largest else wanted.size - 1
+        share = self.rank / max(1, numel - 1)
+        low, high = (int((share + side * _MARGIN) * (len(sample) - 1)) for side in (-1, 1))
+        self._look(
+            int(sample[low]) if share > _MARGIN else 0, int(sample[high + 1]) if high + 1 < len(sample) else _MOST
+        )
+
+    def _look(self, first: int, last: int) -> None:
+        self.first, self.last = first, last
+        self.shift = max(0, (last - first - 1).bit_length() - (_BINS - 1).bit_length())
+        self._parts: list[_Part] = []
+        self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
+
+    def count(self, bits: np.ndarray) -> _Part:
+        """What a block holds of the span."""
+        below, to_first = (int(np.count_nonzero(held)) for held in (bits < self.first, bits <= self.first))
+        if self.first == self.last:
+            return _Part(below, to_first - below, 0, bits[:0])
+        to_last, before_last = (int(np.count_nonzero(held)) for held in (bits <= self.last, bits < self.last))
+        inside = bits[:0]
+        if before_last > to_first:
+            inside = bits[(bits > self.first) & (bits < self.last)] - self.first >> self.shift
+        return _Part(below, to_first - below, to_last - before_last, inside)
+
+    def add(self, part: _Part) -> None:
+        self._parts.append(part._replace(bins=part.bins[:0]))
+        np.add.at(self._counts, part.bins, 1)
+
+    def settle(self) -> None:
+        """Find the entry by what a whole pass counted, or the span in which to look next."""
+        below = sum(part.below for part in self._parts)
+        first = sum(part.first for part in self._parts)
+        last = sum(part.last for part in self._parts)
+        ends = below + first + np.cumsum(self._counts)
+        inside = int(ends[-1])
+        if self.rank < below:
+            self._look(0, self.first - 1)
+        elif self.rank < below + first:
+            self.found = _Found(self.first, below, first)
+        elif self.rank >= inside + last:
+            self._look(self.last + 1, _MOST)
+        elif self.rank >= inside:
+            self.found = _Found(self.last, inside, last)
+        else:
+            place = int(np.searchsorted(ends, self.rank, side="right"))
+            bits, count = self.first + (place << self.shift), int(self._counts[place])
+            if self.shift:
+                self._look(max(bits, self.first + 1), min(bits + (1 << self.shift) - 1, self.last - 1))
+            else:
+                self.found = _Found(bits, int(ends[place]) - count, count)
 
 
-def _share(stream: Stream, wanted: Wanted) -> float:
-    return _rank(stream, wanted) / max(1, stream.numel - 1)
+def _pass(stream: Stream, searches: list[_Search]) -> None:
+    """Go through the tensor once, for all searches together."""
+
+    def counted(block: Block) -> list[_Part]:
+        models = {search.wanted.model for search in searches}
+        bits = {name: _bits(delta) for name, delta in block.deltas() if name in models}
+        return [search.count(bits[search.wanted.model]) for search in searches]
+
+    for parts in stream.map(counted):
+        for search, part in zip(searches, parts, strict=True):
+            search.add(part)
+    for search in searches:
+        search.settle()
 
 
 def _sample(stream: Stream, models: set[str]) -> dict[str, np.ndarray]:
-    """Magnitudes of each model's delta from all over the tensor, sorted."""
-    if stream.numel <= _PLACES * _RUN:
-        starts = [0]
-        run = stream.numel
-    else:
-        starts = [int(start) for start in np.linspace(0, stream.numel - _RUN, _PLACES)]
-        run = _RUN
+    """Magnitudes of each model's delta from all over the tensor, as bits, sorted."""
+    few = stream.numel <= _PLACES * _RUN
+    run = stream.numel if few else _RUN
     parts: dict[str, list[np.ndarray]] = {model: [] for model in models}
-    for start in starts:
+    for start in [0] if few else np.linspace(0, stream.numel - run, _PLACES).astype(int).tolist():
         for name, delta in stream.read(start, start + run).deltas():
             if name in parts:
-                parts[name].append(_magnitudes(delta))
+                parts[name].append(_bits(delta))
     return {name: np.sort(np.concatenate(each)) for name, each in parts.items()}
 
 
-def _span(sample: np.ndarray, share: float, margin: float) -> tuple[float, float]:
-    """The least and the largest magnitude that the entry of a rank may have; open where the margin reaches the end."""
-    low, high = (int((share + side * margin) * (len(sample) - 1)) for side in (-1, 1))
-    least = float(sample[low]) if share - margin > 0 else 0.0
-    return least, float(sample[high + 1]) if high + 1 < len(sample) and share + margin < 1 else float("inf")
+def _bits(delta: "Tensor") -> np.ndarray:
+    """The magnitudes as integers of the same order."""
+    import torch
 
-
-def _tallies(stream: Stream, models: list[str], spans: list[tuple[float, float]]) -> list[_Tally]:
-    def counted(block: Block) -> list[tuple[int, np.ndarray, np.ndarray]]:
-        magnitudes = {name: _magnitudes(delta) for name, delta in block.deltas() if name in models}
-        return [_within(magnitudes[model], *span) for model, span in zip(models, spans, strict=True)]
-
-    tallies = [_Tally() for _ in models]
-    for parts in stream.map(counted):
-        for tally, part in zip(tallies, parts, strict=True):
-            tally.add(*part)
-    return tallies
-
-
-def _within(magnitudes: np.ndarray, least: float, most: float) -> tuple[int, np.ndarray, np.ndarray]:
-    """How many magnitudes are smaller than a span, and which ones within it occur how often.
-
-    Weights of few digits have deltas of few values, of which a span's ends are two: those are counted, not collected.
-    """
-    low, high = np.float32(least), np.float32(most)
-    smaller, up_to_low = (int(np.count_nonzero(found)) for found in (magnitudes < low, magnitudes <= low))
-    if low == high:
-        return smaller, np.array([low]), np.array([up_to_low - smaller])
-    below_high, up_to_high = (int(np.count_nonzero(found)) for found in (magnitudes < high, magnitudes <= high))
-    between = magnitudes[:0]
-    if below_high > up_to_low:
-        between = magnitudes[(magnitudes > low) & (magnitudes < high)]
-    values = np.concatenate([[low], between, [high]])
-    counts = np.ones(len(values), dtype=np.int64)
-    counts[[0, -1]] = up_to_low - smaller, up_to_high - below_high
-    return smaller, values, counts
-
-
-def _magnitudes(delta: "Tensor") -> np.ndarray:
-    magnitudes: np.ndarray = delta.float().abs().numpy()
-    return magnitudes
+    bits: np.ndarray = delta.float().abs().view(torch.int32).numpy()
+    return bits
 
 
 def _cut(stream: Stream, wanted: Wanted, found: _Found) -> Cut:
@@ -185,16 +196,16 @@ def _cut(stream: Stream, wanted: Wanted, found: _Found) -> Cut:
     smaller = found.below
     larger = stream.numel - found.below - found.equal
     some = wanted.size - (larger if wanted.largest else smaller)
-    until = stream.numel if some == found.equal else _place_after(stream, wanted.model, found.value, some)
-    return Cut(found.value, until)
+    until = stream.numel if some == found.equal else _place_after(stream, wanted.model, found.bits, some)
+    return Cut(float(np.int32(found.bits).view(np.float32)), until)
 
 
-def _place_after(stream: Stream, model: str, value: float, count: int) -> int:
+def _place_after(stream: Stream, model: str, bits: int, count: int) -> int:
     """The place behind the first `count` entries of this magnitude."""
 
     def equal(block: Block) -> tuple[int, np.ndarray]:
         delta = next(delta for name, delta in block.deltas() if name == model)
-        return block.start, np.flatnonzero(_magnitudes(delta) == np.float32(value))
+        return block.start, np.flatnonzero(_bits(delta) == bits)
 
     for start, places in stream.map(equal):
         if len(places) >= count:

@@ -1,6 +1,6 @@
 """How fast whole merges are, beside mergekit 0.1.5 and beside bare scripts, on the same files in the same run.
 
-    python tests/benchmarks/merge_speed.py [--gb 2.2|4.4|13.5] [--methods linear,ties] [--data DIR] [--venv DIR] [--rounds 3]
+    python tests/benchmarks/merge_speed.py [--gb 2.2|4.4|13.5] [--methods linear,ties] [--data DIR] [--venv DIR]
 
 Synthetic checkpoints are made where they are missing. mergekit lives in an environment of its own. For each method it
 prints the seconds of both, their ratio and the ratio that is asked for, and the peak of resident memory, which must
