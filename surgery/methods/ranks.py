@@ -114,7 +114,7 @@ class _Search:
     def _look(self, first: int, last: int) -> None:
         self.first, self.last = first, last
         self.shift = max(0, (last - first - 1).bit_length() - (_BINS - 1).bit_length())
-        self._parts: list[_Part] = []
+        self._below = self._at_first = self._at_last = 0
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
 
     def count(self, bits: np.ndarray) -> _Part:
@@ -129,14 +129,14 @@ class _Search:
         return _Part(below, to_first - below, to_last - before_last, inside)
 
     def add(self, part: _Part) -> None:
-        self._parts.append(part._replace(bins=part.bins[:0]))
+        self._below += part.below
+        self._at_first += part.first
+        self._at_last += part.last
         np.add.at(self._counts, part.bins, 1)
 
     def settle(self) -> None:
         """Find the entry by what a whole pass counted, or the span in which to look next."""
-        below = sum(part.below for part in self._parts)
-        first = sum(part.first for part in self._parts)
-        last = sum(part.last for part in self._parts)
+        below, first, last = self._below, self._at_first, self._at_last
         ends = below + first + np.cumsum(self._counts)
         inside = int(ends[-1])
         if self.rank < below:
