@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cli.by_recipe import check_sums
 from cli.flow import Flow, Wishes
 from cli.opening import perform
 from cli.options import Session
@@ -12,11 +13,13 @@ from cli.tables import behaviour_tables, coefficients_table, completeness_line, 
 from probes.results import BehaviourResult, ProbeResult, TradeoffResult
 
 
-def merge_auto(session: Session, wishes: Wishes) -> None:
-    """Bring the case to its merge, evaluation and report."""
+def merge_auto(session: Session, wishes: Wishes, verify: bool = False) -> None:
+    """Bring the case to its merge, evaluation and report; with `verify`, read the merge again."""
     flow = perform(session, wishes, *AUTO_GOALS)
     if flow is None:
         return
+    if verify:
+        check_sums(destinations(flow)["merged"], session.console.track)
     session.console.emit(json.dumps(outcome(flow), indent=1))
     show_outcome(session, flow)
 

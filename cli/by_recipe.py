@@ -1,16 +1,18 @@
-"""`merge --recipe`: a merge that needs no case."""
+"""`merge --recipe` and `merge --method`: a merge that needs no case."""
 
 import json
 from pathlib import Path
 
 from cli.options import Session
+from surgery.errors import CheckpointError
 from surgery.operation import operate
+from surgery.progress import Track
 from surgery.recipe import Recipe
+from surgery.sums import verify as compared
 
 
-def merge_by_recipe(session: Session, path: Path, out: Path) -> None:
-    """Write the checkpoint that the recipe at `path` orders to `out`."""
-    recipe = Recipe.load(path)
+def merge_by_recipe(session: Session, recipe: Recipe, out: Path, verify: bool = False) -> None:
+    """Write the checkpoint that a recipe orders to `out`; with `verify`, read it again and compare what was hashed."""
     console = session.console
     if session.plan:
         console.emit(json.dumps({"plan": [{"step": "merge", "writes": [str(out)]}]}))
@@ -18,8 +20,19 @@ def merge_by_recipe(session: Session, path: Path, out: Path) -> None:
         console.show(f"would merge {sources} by {recipe.method} into {out}; nothing was written")
         return
     made = operate(recipe, out, console.track)
+    for note in made.notes:
+        console.say(note)
+    if verify:
+        check_sums(out, console.track)
     console.emit(made.model_dump_json(indent=1))
     console.show(
-        f"{made.path}: {made.tensors} tensors, {made.blended} blended, {made.kept} kept as they are, "
-        f"{made.bytes / 1e6:.1f} MB in {made.seconds:.1f} s"
+        f"{made.path}: {made.tensors} tensors, {made.blended} merged, {made.kept} kept as they are, "
+        f"{made.bytes / 1e6:.1f} MB in {made.seconds:.1f} s" + ("; verified" if verify else "")
     )
+
+
+def check_sums(folder: Path, track: Track) -> None:
+    """Read a merge again. Raises CheckpointError that names each file that is not as it was written."""
+    fault = compared(folder, track).fault
+    if fault is not None:
+        raise CheckpointError(f"{folder}: not as it was written: {fault}. The disk may be failing; merge again.")

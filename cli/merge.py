@@ -2,12 +2,18 @@
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from cli.options import PromptsOption, Session, standard
+from cli.options import CHECKPOINT_HELP, PickleOption, PromptsOption, Session, standard
 from surgery.errors import SurgeryError
+
+# The keys of surgery.methods.METHODS, which take too long to import for a help text; a test compares.
+METHOD_NAMES = (
+    "linear, slerp, task_arithmetic, ties, dare_linear, dare_ties, della, della_linear, breadcrumbs, breadcrumbs_ties, "
+    "model_stock, safelora, safemerge, resta, blend"
+)
 
 
 class Policy(StrEnum):
@@ -27,14 +33,36 @@ class Toward(StrEnum):
     both = "both"
 
 
+class Dtype(StrEnum):
+    """What floating-point tensors are stored as."""
+
+    as_like = "as like"
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+def _numbers(name: str, meaning: str, of: str = "") -> Any:
+    """An option that is given once, or once for each model."""
+    return typer.Option(f"--{name}", metavar="NUMBER", help=f"With --method: {meaning}; {of or 'once, or per model'}.")
+
+
 @standard
 def merge(
     session: Session,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[MODEL ...]", help=f"With --method, what is merged. {CHECKPOINT_HELP}"),
+    ] = None,
     auto: Annotated[
         bool, typer.Option("--auto", help="Choose coefficients for the case's checkpoints, merge, evaluate and report.")
     ] = False,
     recipe: Annotated[
-        Path | None, typer.Option("--recipe", metavar="FILE", help="Merge as this recipe.yaml says; needs -o.")
+        Path | None,
+        typer.Option("--recipe", metavar="FILE", help="Merge as this recipe.yaml says, ours or mergekit's; needs -o."),
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option("--method", metavar="NAME", help=f"Merge MODELs by one of {METHOD_NAMES}.")
     ] = None,
     policy: Annotated[
         Policy,
@@ -52,30 +80,88 @@ def merge(
         typer.Option("-o", "--out", metavar="OUT", help="Where the checkpoint goes. [default: merged/ in the case]"),
     ] = None,
     prompts: PromptsOption = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from, where they are.")
+    ] = None,
+    like: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="With --method: whose tensors, config, tokenizer and vision tower the result has. [default: the "
+            "first MODEL]",
+        ),
+    ] = None,
+    weight: Annotated[list[float] | None, _numbers("weight", "how much of a model goes in; slerp's t")] = None,
+    density: Annotated[list[float] | None, _numbers("density", "share of a delta's entries that are kept")] = None,
+    strength: Annotated[list[float] | None, _numbers("lambda", "what the merged move is multiplied by", "once")] = None,
+    gamma: Annotated[
+        list[float] | None, _numbers("gamma", "breadcrumbs' share of outliers, or resta's strength")
+    ] = None,
+    epsilon: Annotated[list[float] | None, _numbers("epsilon", "della's spread around density")] = None,
+    tau: Annotated[list[float] | None, _numbers("tau", "safelora's and safemerge's threshold", "once")] = None,
+    share: Annotated[list[float] | None, _numbers("share", "safemerge's share of the safe model", "once")] = None,
+    normalize: Annotated[
+        bool | None, typer.Option("--normalize/--sum", help="With --method: divide by the sum of weights, or don't.")
+    ] = None,
+    rescale: Annotated[
+        bool | None,
+        typer.Option("--rescale/--no-rescale", help="With --method: make up for what was dropped at random, or don't."),
+    ] = None,
+    dtype: Annotated[Dtype, typer.Option(help="With --method: what floats are stored as.")] = Dtype.as_like,
+    seed: Annotated[int, typer.Option(help="With --method: what random methods draw by.")] = 0,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read what was written again, and compare it with what was hashed.")
+    ] = False,
+    allow_pickle: PickleOption = False,
 ) -> None:
-    """Write a merged checkpoint that refuses again.
+    """Write a merged checkpoint.
 
-    The result is the adapted model with some of the base's weights (and of the safety-tuned model's) mixed in.
-
-    With --auto, needs a case (vlsurgery diff opens one) and runs every step that is still missing: probe, choice of
-    coefficients, merge, evaluation, report. Writes case/recipe.yaml, case/merged/ and case/report.html.
-    With --recipe FILE, only writes the checkpoint that the recipe orders.
+    With --auto: one that refuses again. The result is the adapted model with some of the base's weights (and of the
+    safety-tuned model's) mixed in. Needs a case (vlsurgery diff opens one) and runs every step that is still missing:
+    probe, choice of coefficients, merge, evaluation, report. Writes case/recipe.yaml, case/merged/ and
+    case/report.html.
+    With --method NAME MODEL ..., merges the language models of any checkpoints by a method of the field; with
+    --recipe FILE, does what the recipe orders. Both only write the checkpoint, need -o and no case. A merge that was
+    cut short goes on where it stopped when the same command is given again.
 
     \b
     Example:
       vlsurgery merge --auto
       vlsurgery merge --recipe case/recipe.yaml -o merged-again/
+      vlsurgery merge --method ties llava/ llava-safe/ --base llama/ --density 0.5 -o merged/
     """
-    if auto == (recipe is not None):
-        raise SurgeryError("say how to merge: either --auto, or --recipe FILE -o OUT")
-    if recipe is not None:
-        if out is None:
-            raise SurgeryError("--recipe needs to be told where the merged checkpoint goes: add -o OUT")
-        from cli.by_recipe import merge_by_recipe
+    if sum((auto, recipe is not None, method is not None)) != 1:
+        raise SurgeryError("say how to merge: one of --auto, --recipe FILE -o OUT, or --method NAME MODEL ... -o OUT")
+    if auto:
+        from cli.auto import merge_auto
+        from cli.flow import Wishes
 
-        merge_by_recipe(session, recipe, out)
+        if models:
+            raise SurgeryError(f"--auto merges the case's checkpoints; {models[0]} is one too many")
+        merge_auto(session, Wishes(tuple(prompts) if prompts else None, policy.value, toward.value, out), verify)
         return
-    from cli.auto import merge_auto
-    from cli.flow import Wishes
+    if out is None:
+        raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
+    from cli.by_recipe import merge_by_recipe
+    from surgery.mergekit import load_recipe
 
-    merge_auto(session, Wishes(tuple(prompts) if prompts else None, policy.value, toward.value, out))
+    if recipe is not None:
+        if models:
+            raise SurgeryError(f"a recipe names its checkpoints; {models[0]} is one too many")
+        merge_by_recipe(session, load_recipe(recipe), out, verify)
+        return
+    from cli.by_method import Asked, recipe_of
+
+    numbers = {"density": density, "lambda": strength, "gamma": gamma, "epsilon": epsilon, "tau": tau, "share": share}
+    given = {**numbers, "normalize": normalize, "rescale": rescale}
+    asked = Asked(
+        method or "",
+        models or [],
+        base,
+        like,
+        weight or [],
+        {name: value for name, value in given.items() if value not in (None, [])},
+        dtype.value,
+        seed,
+    )
+    merge_by_recipe(session, recipe_of(asked, allow_pickle), out, verify)

@@ -11,6 +11,7 @@ from surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
 from surgery.correspondence import Correspondence
 from surgery.errors import AlignmentError
 from surgery.forms import Part, Parts, harmonise
+from surgery.likeness import Likeness
 from surgery.results import UnmatchedTensor
 from surgery.stack import Facts, Shape
 from surgery.uncollected import uncollected
@@ -71,13 +72,16 @@ class Alignment:
         """The shared part of one role's tensor, of shape `aligned.shape`."""
         return self.read(aligned, role, 0, aligned.numel).reshape(aligned.shape)
 
-    def read(self, aligned: Aligned, role: str, start: int, stop: int) -> "torch.Tensor":
-        """Entries `start` to `stop` of the shared part in row-major order, as a vector."""
+    def read(
+        self, aligned: Aligned, role: str, start: int, stop: int, buffer: "torch.Tensor | None" = None
+    ) -> "torch.Tensor":
+        """Entries `start` to `stop` of the shared part in row-major order, as a vector; in the bytes of `buffer` where
+        they are a run of the tensor's own."""
         part, tensor = aligned.parts[role], self.tensor(aligned, role)
         if not part.is_run(tensor.shape):
             return self._scattered(aligned, role)[start:stop]
         first, _ = part.box(tensor.shape)
-        return tensor.read(first + start, first + stop)
+        return tensor.read(first + start, first + stop, buffer)
 
     def chunks(
         self, aligned: Aligned, roles: Iterable[str] | None = None, size: int = CHUNK
@@ -198,7 +202,11 @@ class _Matcher:
                 return tensor.read(start, start + min(count, size))
             return part.view(tensor.read(start, start + size), tensor.shape).reshape(-1)[:count]
 
-        found = Correspondence(self.like, role, self.roles, self.shapes, read)
+        def is_weight(owner: str, part: Part) -> bool:
+            tensor = self.checkpoints[owner][part.name]
+            return tensor.is_float and tensor.numel > 0
+
+        found = Correspondence(Likeness(self.like, role, self.roles, self.shapes, read), is_weight)
         try:
             found.settle()
         except AlignmentError as error:
@@ -309,6 +317,9 @@ class _Matcher:
     def _reason(self, role: str, site: Site) -> str:
         """Why a tensor of `role` found no partner: what was looked for, and where."""
         others = [other for other in self.roles if other != role] if role == self.like else [self.like]
+        tensor = self.checkpoints[role][self.roles[role][site].name]
+        if not tensor.is_float:
+            return f"{tensor.dtype_name} values are not weights to compare or combine"
         with_tower = [other for other in others if any(found.tower == site.tower for found in self.roles[other])]
         if not with_tower:
             place = {"projector": "projector", "other": "part of this kind"}.get(site.tower, f"{site.tower} tower")

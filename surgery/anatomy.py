@@ -220,7 +220,8 @@ def _inserted(layers: Mapping[int, Mapping[str, str]]) -> set[int]:
 
 def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
     """Module -> component of the tables with a row per token. Where one of them goes by a known name, others of its
-    kind only happen to be as large."""
+    kind only happen to be as large; so does one that only its place makes a head, where the config ties the head to the
+    embedding."""
     found = {
         naming.split_leaf(name)[0]: _table_component(name, stack)
         for name, shape in outside.items()
@@ -228,6 +229,7 @@ def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
     }
     words = naming.EMBEDS | naming.HEADS | naming.POSITIONS
     known = {kind for module, kind in found.items() if module.rpartition(".")[2] in words}
+    known |= {"head"} if stack.tied else set()
     return {
         module: kind
         for module, kind in found.items()
@@ -278,12 +280,16 @@ def _tower_sites(names: list[str], tower: Tower) -> dict[str, Site]:
     if tower not in ("vision", "audio") or len(stacks) != 1:
         return sites
     start = len(stacks.pop().split("."))
-    layered: dict[str, Site] = {}
+    members: dict[int, dict[str, str]] = {}
     for name, path in paths.items():
         parts = path.split(".")
         if len(parts) > start + 1 and parts[start].isdecimal():
-            suffix = ".".join(parts[start + 1 :])
-            layered[name] = Site(tower, int(parts[start]), naming.component(suffix, ()))
+            members.setdefault(int(parts[start]), {})[".".join(parts[start + 1 :])] = name
+    layered = {
+        suffixes[suffix]: Site(tower, number, naming.component(word, ()))
+        for number, suffixes in members.items()
+        for suffix, word in naming.from_one(suffixes).items()
+    }
     # Two suffixes that the tables take for one component stay what they are called.
     return sites | layered if len(set(layered.values())) == len(layered) else sites
 

@@ -1,7 +1,7 @@
 """The model card of a merged checkpoint: where it comes from, what was done, and how to do it again."""
 
 from surgery.alignment import Alignment
-from surgery.methods import METHODS
+from surgery.jobs import Orders
 from surgery.recipe import Recipe
 
 FRONT = """---
@@ -13,44 +13,37 @@ tags:
 """
 
 
-def model_card(recipe: Recipe, alignment: Alignment, blended: int, kept: int) -> str:
-    """README.md of a merge. blended, kept: how many tensors were changed, and how many kept their bytes."""
-    method = METHODS[recipe.method]
-    parents = [f"| {role} | `{ref.path}` | `{ref.identity}` |" for role, ref in recipe.checkpoints.items()]
-    roles = sorted({role for shares in recipe.coefficients.values() for role in shares})
-    rows = [
-        f"| {key} | {' | '.join(f'{shares.get(role, 0.0):.4g}' for role in roles)} | {_cell(recipe.why.get(key, ''))} |"
-        for key, shares in recipe.coefficients.items()
-    ]
+def model_card(recipe: Recipe, alignment: Alignment, asked: Orders, kept: int) -> str:
+    """README.md of a merge. kept: how many tensors kept their bytes."""
+    changed = len(asked.jobs)
+    origin = f" Deltas are taken from `{recipe.origin}`." if recipe.origin else ""
     lines = [
         FRONT,
         f"# A merge made by vlsurgery {_version()}",
         "",
-        f"The `{recipe.like}` checkpoint below, with {blended} of its {blended + kept} tensors moved toward the others "
-        f"and {kept} left byte for byte as they were. Tensors, shapes, dtypes, config, tokenizer and processor are "
-        f"those of `{recipe.like}`.",
+        f"The `{recipe.like}` checkpoint below, with {changed} of its {changed + kept} tensors merged with the others "
+        f"and {kept} left byte for byte as they were. Tensors, shapes, config, tokenizer and processor are those of "
+        f"`{recipe.like}`; dtypes: {recipe.dtype}.",
         "",
         "## Parents",
         "",
         "| role | path | identity |",
         "|---|---|---|",
-        *parents,
+        *(f"| {role} | `{ref.path}` | `{ref.identity}` |" for role, ref in recipe.checkpoints.items()),
         "",
         "## Method",
         "",
-        f"`{recipe.method}`: {method.formula}",
+        f"`{recipe.method}`: {recipe.rule.formula}.{origin}",
         "",
-        f"Source: {method.source}.",
+        f"Source: {recipe.rule.source}.",
         "",
-        "## Coefficients",
+        *_weights(recipe),
+        *_parameters(recipe),
+        *_section("Notes", [*alignment.notes, *_lacking(asked)]),
+        "## Limits",
         "",
-        "The most specific key wins: site, block, component, layer, default. Vision tower and projector are the "
-        "adapted model's unless they are named.",
-        "",
-        f"| key | {' | '.join(roles)} | why |",
-        f"|---|{'---|' * len(roles)}---|",
-        *rows,
-        *(["", "## Notes", "", *(f"- {note}" for note in alignment.notes)] if alignment.notes else []),
+        "None were set for this merge. How the merged model behaves was not measured by the merge itself: "
+        "`vlsurgery evaluate` does that.",
         "",
         "## Reproduce",
         "",
@@ -60,9 +53,59 @@ def model_card(recipe: Recipe, alignment: Alignment, blended: int, kept: int) ->
         "vlsurgery merge --recipe recipe.yaml -o OUT",
         "```",
         "",
-        "How the merged model behaves was not measured by the merge itself: `vlsurgery evaluate` does that.",
+        "`SHA256SUMS` holds what was written; `vlsurgery anatomy . --verify` compares.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _weights(recipe: Recipe) -> list[str]:
+    """The table of coefficients."""
+    roles = sorted({role for shares in recipe.coefficients.values() for role in shares})
+    rows = [
+        f"| {key} | {' | '.join(_number(shares.get(role, 0.0)) for role in roles)} | {_cell(recipe.why.get(key, ''))} |"
+        for key, shares in recipe.coefficients.items()
+    ]
+    return [
+        "## Coefficients",
+        "",
+        "The most specific key wins: site, block, component, layer, default, everywhere. Vision tower and projector "
+        f"are those of `{recipe.like}` unless they are named.",
+        "",
+        f"| key | {' | '.join(roles)} | why |",
+        f"|---|{'---|' * len(roles)}---|",
+        *rows,
+        "",
+    ]
+
+
+def _parameters(recipe: Recipe) -> list[str]:
+    """The method's parameters where no key says otherwise, and what the keys say."""
+    if not recipe.rule.parameters:
+        return []
+    rows = [
+        f"| {name} | its default | {rule.default} | {rule.meaning} |" for name, rule in recipe.rule.parameters.items()
+    ]
+    rows += [
+        f"| {name} | {key} | {_cell(str(value))} | {recipe.rule.parameters[name].meaning} |"
+        for key, values in recipe.parameters.items()
+        for name, value in values.items()
+    ]
+    return ["## Parameters", "", "| name | key | value | meaning |", "|---|---|---|---|", *rows, ""]
+
+
+def _lacking(asked: Orders) -> list[str]:
+    return [
+        f"{role} has no tensor at {count} sites that were to be merged; they are as they were."
+        for role, count in asked.lacking.items()
+    ]
+
+
+def _section(title: str, notes: list[str]) -> list[str]:
+    return [f"## {title}", "", *(f"- {note}" for note in notes), ""] if notes else []
+
+
+def _number(share: float | list[float]) -> str:
+    return f"[{', '.join(f'{number:.4g}' for number in share)}]" if isinstance(share, list) else f"{share:.4g}"
 
 
 def _cell(text: str) -> str:

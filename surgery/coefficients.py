@@ -1,51 +1,38 @@
 """How much of which checkpoint goes where: the coefficients of a merge, and the plain policies that make them."""
 
 import math
-import re
-from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Literal
 
 from surgery.anatomy import Site
 from surgery.errors import RecipeError
+from surgery.keys import DEFAULT, at, check_key, keys_of
 
-DEFAULT: Final = "default"
 Toward = Literal["base", "safety", "both"]
-
-# What a key can be: "default", a layer, a block, a component, or a site's own key.
-_KEY: Final = re.compile(
-    r"default|\d+|\d+\.(attn|mlp)|embed|head|norm|projector|vision"
-    r"|(text|vision|audio|projector|other)\..+"
-    r"|((attn|cross_attn|linear_attn|mlp|experts?|vision_experts?|vision_router|norm)\..+|pos_embed|raw:.+)"
-    r"|(embed|head|pos_embed)\.bias|vision_router|embed\.new"
-)
+Share = float | Sequence[float]
 
 
-class Coefficients(Mapping[str, Mapping[str, float]]):
-    """Key -> {role: coefficient}, as recipes spell it. The most specific key that fits a site wins, whole:
+class Coefficients(Mapping[str, Mapping[str, Share]]):
+    """Key -> {role: coefficient}, as recipes spell it. Of the keys that fit a site (`keys.keys_of`) the most specific
+    wins, whole.
 
-    1. the site: "text.3.mlp.gate", "text.embed", "vision.0.attn.q"
-    2. the block: "3.mlp", "embed", "head", "norm", "projector", "vision"
-    3. the component, in every layer: "mlp.gate"
-    4. the layer: "3"
-    5. "default"
-
-    Layers, components and the default speak of the text tower alone. What lies outside of it stays the adapted
-    model's unless its own site or block is named. Coefficients are in [0, 1]; they need not sum to 1.
+    What lies outside of the text tower stays the adapted model's unless its own site or block is named, or
+    `everywhere`. A coefficient may be a list along the layers (`keys.at`). Coefficients lie in [low, high]; they need
+    not sum to 1.
     """
 
-    def __init__(self, table: Mapping[str, Mapping[str, float]]) -> None:
+    def __init__(self, table: Mapping[str, Mapping[str, Share]], low: float = 0.0, high: float = 1.0) -> None:
         self._table = {key: dict(shares) for key, shares in table.items()}
         for key, shares in self._table.items():
-            if not _KEY.fullmatch(key):
-                raise RecipeError(
-                    f"coefficient {key!r}: no such key. Name a site (text.3.mlp.gate), a block (3.mlp, embed), "
-                    "a component (mlp.gate), a layer (3), or default."
-                )
+            check_key(key)
             for role, share in shares.items():
-                if not (math.isfinite(share) and 0 <= share <= 1):
-                    raise RecipeError(f"coefficient {key}.{role}: {share} is not between 0 and 1.")
+                numbers = share if isinstance(share, Sequence) else [share]
+                if not numbers:
+                    raise RecipeError(f"coefficient {key}.{role}: an empty list.")
+                for number in numbers:
+                    check_range(f"coefficient {key}.{role}", number, low, high)
 
-    def __getitem__(self, key: str) -> Mapping[str, float]:
+    def __getitem__(self, key: str) -> Mapping[str, Share]:
         return self._table[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -57,21 +44,24 @@ class Coefficients(Mapping[str, Mapping[str, float]]):
     def __repr__(self) -> str:
         return f"Coefficients({self._table!r})"
 
-    def resolve(self, site: Site) -> dict[str, float]:
-        """The coefficients of one site, role -> share; empty where no key fits."""
-        return dict(next((self._table[key] for key in keys_of(site) if key in self._table), {}))
+    def resolve(self, site: Site, depth: int = 1) -> dict[str, float]:
+        """The coefficients of one site, role -> share; empty where no key fits. depth: layers of the site's tower."""
+        shares = next((self._table[key] for key in keys_of(site) if key in self._table), {})
+        return {role: at(share, site, depth) for role, share in shares.items()}
 
-    def plain(self) -> dict[str, dict[str, float]]:
-        return {key: dict(shares) for key, shares in self._table.items()}
+    def plain(self) -> dict[str, dict[str, float | list[float]]]:
+        return {
+            key: {role: list(share) if isinstance(share, Sequence) else share for role, share in shares.items()}
+            for key, shares in self._table.items()
+        }
 
 
-def keys_of(site: Site) -> tuple[str, ...]:
-    """Every key that fits a site, the most specific first."""
-    named = (site.key,) if site.block is None else (site.key, site.block)
-    if site.tower != "text":
-        return named
-    layer = () if site.layer is None else (str(site.layer),)
-    return (*named, site.component, *layer, DEFAULT)
+def check_range(what: str, number: float, low: float, high: float) -> None:
+    """Raise RecipeError for a number that is not finite, or outside of its range."""
+    if math.isfinite(number) and low <= number <= high:
+        return
+    bounds = f"between {low:g} and {high:g}" if math.isfinite(high) else f"{low:g} or more"
+    raise RecipeError(f"{what}: {number} is not {bounds}.")
 
 
 def uniform(base: float = 0.0, safety: float = 0.0) -> Coefficients:

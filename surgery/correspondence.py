@@ -13,34 +13,18 @@ from typing import TYPE_CHECKING, Final
 
 from surgery.anatomy import Site
 from surgery.errors import AlignmentError
-from surgery.forms import EMBED, Part, Parts
+from surgery.forms import EMBED, Part
+from surgery.likeness import PARTNERS, STRANGERS, Likeness, least
 from surgery.naming import ABBREVIATED, pattern, split_leaf
+from surgery.neighbourhood import NAMELESS, Neighbourhood, in_stack
 from surgery.rearranged import COLUMNS, Left, arrangements, cut_sites
 from surgery.stack import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Entries of a tensor that are compared: at this many, strangers have cosines of 0 to within .02.
-SAMPLE: Final = 4096
-
-# Of short tensors, several layers are taken together; with fewer entries than this, chance would tell.
-LAYERS: Final = 8
-SHORTEST: Final = 12
-
-# Towers that a site gets when its name tells none.
-NAMELESS: Final = ("text", "other")
-
-# Cosines of the samples, each less its mean: .99 and more between partners, unless a delta is as large as the weights
-# (then .7). A weight stored with its rows in another order keeps a few of them in place, so it can have .5 in a small
-# model. STRANGERS is also by how much a partner must lead before all others.
-PARTNERS: Final = 0.7
-STRANGERS: Final = 0.2
-
 # From this median on, over the pairs that names tell, two checkpoints are taken for relatives.
 RELATIVES: Final = 0.8
-
-Read = Callable[[str, Part, int], "Tensor"]
 
 
 @dataclass(frozen=True)
@@ -68,17 +52,17 @@ Tell = Callable[[Sequence[Group], Sequence[Group]], Iterable[Pairing]]
 class Correspondence:
     """What two roles' tensors have in common beyond their names.
 
-    like, other: roles. shapes: role -> name -> shape. read: entries of a part, (role, part, how many) -> vector.
-    reasons: (role, site) -> why a site stays without partner.
+    likeness: how alike their tensors are. is_weight: whether a part holds weights, (role, part) -> bool. reasons:
+    (role, site) -> why a site stays without partner.
     """
 
-    like: str
-    other: str
-    roles: Mapping[str, Parts]
-    shapes: Mapping[str, Mapping[str, Shape]]
-    read: Read
+    likeness: Likeness
+    is_weight: Callable[[str, Part], bool]
     reasons: dict[tuple[str, Site], str] = field(default_factory=dict)
-    _samples: dict[tuple[str, str, str], "Tensor"] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.like, self.other = self.likeness.like, self.likeness.other
+        self.roles, self.shapes = self.likeness.roles, self.likeness.shapes
 
     def settle(self) -> None:
         """Give every tensor of `other` that has a partner in `like` the partner's site, in place.
@@ -94,15 +78,18 @@ class Correspondence:
         for site, cosine in doubted.items():
             if kin is not None and kin >= RELATIVES and cosine is not None and cosine < PARTNERS:
                 self._part_ways(site, cosine)
-        for in_stack in (_in_stack, _out_of_stack):
-            self._match(in_stack, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
+        for where in (in_stack, _out_of_stack):
+            self._match(where, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
         for where in (_in_text, _out_of_stack):
             self._match(where, _single, self._by_values)
         if self._follow_weights():
             self._match(_out_of_stack, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
         self._rearrange()
+        for mine, theirs in self._neighbourhood().pairs():
+            self._join(mine, theirs)
         self._check_told()
         self._check_forms()
+        self._neighbourhood().check()
 
     def _match(self, where: "Where", place: "Place", tell: "Tell") -> None:
         """Pair what is left, pattern by pattern, among those that stand in the same layers with the same shapes."""
@@ -116,7 +103,7 @@ class Correspondence:
         """Give two tensors one site: that of `like`, unless only the other's name tells a tower."""
         part = self.roles[self.other].pop(theirs)
         elsewhere = any(mine in parts for role, parts in self.roles.items() if role != self.like)
-        if mine.tower in NAMELESS and not _in_stack(mine) and theirs.tower not in NAMELESS and not elsewhere:
+        if mine.tower in NAMELESS and not in_stack(mine) and theirs.tower not in NAMELESS and not elsewhere:
             self.roles[self.like][theirs] = self.roles[self.like].pop(mine)
             mine = theirs
         self.roles[self.other][mine] = part
@@ -133,7 +120,11 @@ class Correspondence:
         def agree(first: Group, second: Group) -> bool:
             # Constants (fresh norms) say nothing; strangers say no, unless the whole checkpoint is one.
             cosine = self._alike(first, second)
-            return cosine is None or cosine >= PARTNERS or kin is None or kin < RELATIVES
+            if kin is None or kin < RELATIVES:
+                return True
+            if cosine is not None:
+                return cosine >= PARTNERS
+            return not any(self.likeness.apart(site, second.members[n]) for n, site in first.members.items())
 
         for words in (2, 1):
             pairs += [pair for pair in _by_ends(*left(), words) if agree(*pair)]
@@ -156,7 +147,7 @@ class Correspondence:
             bias = theirs.get(f"{split_leaf(partner.name)[0]}{ending}") if partner is not None else None
             if bias is None or bias in self.roles[self.like]:
                 continue
-            if self._shape(self.like, site) == self._shape(self.other, bias):
+            if self.likeness.shape(self.like, site) == self.likeness.shape(self.other, bias):
                 pairs.append((site, bias))
         for site, bias in pairs:
             self._join(site, bias)
@@ -172,13 +163,23 @@ class Correspondence:
         def load(group: Left) -> "Tensor":
             site = group.members[min(group.members)]
             if (group.role, site) not in known:
-                shape = self._shape(group.role, site)
-                entries = self.read(group.role, self.roles[group.role][site], math.prod(shape))
+                shape = self.likeness.shape(group.role, site)
+                entries = self.likeness.read(group.role, self.roles[group.role][site], math.prod(shape))
                 known[group.role, site] = entries.reshape(shape[0], -1)[:, :COLUMNS].float()
             return known[group.role, site]
 
         for found in arrangements(mine, theirs, load):
             cut_sites(found, self.like, self.roles, lambda role, part: part.shape(self.shapes[role][part.name]))
+
+    def _neighbourhood(self) -> Neighbourhood:
+        """What is left outside of the text stack."""
+        left = {
+            role: [
+                site for site in self._left(role) if not in_stack(site) and self.is_weight(role, self.roles[role][site])
+            ]
+            for role in (self.like, self.other)
+        }
+        return Neighbourhood.of(self.likeness, left)
 
     def _left_whole(self, role: str) -> list[Left]:
         """What is left of a role's whole tensors, pattern by pattern."""
@@ -202,7 +203,7 @@ class Correspondence:
         for layer in sorted(left[self.like].keys() & left[self.other].keys()):
             sides = [left[role][layer] for role in (self.like, self.other)]
             sizes = [
-                sum(math.prod(self._shape(role, site)) for site in side)
+                sum(math.prod(self.likeness.shape(role, site)) for site in side)
                 for role, side in zip((self.like, self.other), sides, strict=True)
             ]
             named = all(not site.component.startswith("raw:") for side in sides for site in side)
@@ -220,13 +221,13 @@ class Correspondence:
         """The matrices of the text stack's layers that have no partner, by layer."""
         found: dict[int, list[Site]] = {}
         for site in self._left(role):
-            if site.tower == "text" and site.layer is not None and len(self._shape(role, site)) > 1:
+            if site.tower == "text" and site.layer is not None and len(self.likeness.shape(role, site)) > 1:
                 found.setdefault(site.layer, []).append(site)
         return found
 
     def _check_told(self) -> None:
         """Refuse text stacks in which as many patterns are left on either side, alike in all that can be seen."""
-        mine, theirs = (self._by_signature(role, _in_stack, _repeated) for role in (self.like, self.other))
+        mine, theirs = (self._by_signature(role, in_stack, _repeated) for role in (self.like, self.other))
         for signature in [signature for signature in mine if signature in theirs]:
             first, second = mine[signature], theirs[signature]
             if len(first) == len(second) and all(self._alike(a, b) is None for a in first for b in second):
@@ -235,30 +236,6 @@ class Correspondence:
                     f"{ours} of {self.like} and {others} of {self.other} have the same shapes in the same layers, and "
                     "neither names nor values tell which is which. Name them as the other checkpoint does"
                 )
-
-    def similarity(self, mine: Sequence[Site], theirs: Sequence[Site]) -> float | None:
-        """Cosine of samples of two rows of tensors, each tensor less its mean, in [-1, 1]; None where one is constant,
-        or where there is too little to compare."""
-        import torch
-
-        pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
-        for first, second in zip(mine, theirs, strict=True):
-            pieces.append((self._sample(self.like, first), self._sample(self.other, second)))
-            if sum(len(piece[0]) for piece in pieces) >= SAMPLE or len(pieces) >= LAYERS:
-                break
-        ours, others = (torch.cat(side) for side in zip(*pieces, strict=True))
-        norm = float(ours.norm() * others.norm())
-        if len(ours) != len(others) or len(ours) < SHORTEST or not math.isfinite(norm) or norm == 0:
-            return None
-        return float(ours @ others) / norm
-
-    def _sample(self, role: str, site: Site) -> "Tensor":
-        part = self.roles[role][site]
-        key = (role, part.name, str(part.rows))
-        if key not in self._samples:
-            vector = self.read(role, part, min(SAMPLE, math.prod(self._shape(role, site)))).double()
-            self._samples[key] = vector - vector.mean()
-        return self._samples[key]
 
     def _left(self, role: str) -> list[Site]:
         """The sites of a role that the other one lacks."""
@@ -279,11 +256,15 @@ class Correspondence:
         shared = [(site, part.name, found[site].name) for site, part in self.roles[self.like].items() if site in found]
         differing = {site for site, mine, theirs in shared if site.layer is not None and not _end_alike(mine, theirs)}
         mixed = {site.tower for site in (*differing, *left)} - {"text"}
-        seen: dict[tuple[str, str, str], Site] = {}
+        seen: dict[tuple[str, str, str], list[Site]] = {}
         for site, *_ in shared if differing or mixed else ():
             if site in differing or site.tower in mixed:
-                seen.setdefault((site.tower, self._tail(self.like, site), self._tail(self.other, site)), site)
-        return {site: self.similarity([site], [site]) for site in seen.values() if self._same_shape(site, site)}
+                tails = (site.tower, self._tail(self.like, site), self._tail(self.other, site))
+                if self._same_shape(site, site):
+                    seen.setdefault(tails, []).append(site)
+        # What lies outside of layers shares no pattern, so that one of them speaks for itself alone.
+        samples = [sites if sites[0].layer is not None else sites[:1] for sites in seen.values()]
+        return {sites[0]: self.likeness.cosine(sites, sites) for sites in samples}
 
     def _tail(self, role: str, site: Site) -> str:
         """The end of a tensor's name, without numbers and without what prefixes add."""
@@ -297,7 +278,7 @@ class Correspondence:
         """How alike the pairs are that names tell; None where there are none to compare."""
         shared = [site for site in self.roles[self.like] if site in self.roles[self.other] and self._is_matrix(site)]
         picked = shared[:: max(1, len(shared) // 16)]
-        found = [cosine for site in picked if (cosine := self.similarity([site], [site])) is not None]
+        found = [cosine for site in picked if (cosine := self.likeness.cosine([site], [site])) is not None]
         return median(found) if found else None
 
     def _is_matrix(self, site: Site) -> bool:
@@ -306,8 +287,10 @@ class Correspondence:
     def _part_shapes(self) -> None:
         """Outside of the text stack, tensors of one site but of two shapes only share a name."""
         for site in [site for site in self.roles[self.like] if site.tower != "text" and site in self.roles[self.other]]:
-            if self._shape(self.like, site) != self._shape(self.other, site):
-                mine, theirs = (" x ".join(map(str, self._shape(role, site))) for role in (self.like, self.other))
+            if self.likeness.shape(self.like, site) != self.likeness.shape(self.other, site):
+                mine, theirs = (
+                    " x ".join(map(str, self.likeness.shape(role, site))) for role in (self.like, self.other)
+                )
                 self._move_away(site, f"shapes differ: {theirs} in {self.other}, {mine} in {self.like}")
 
     def _part_ways(self, doubted: Site, cosine: float) -> None:
@@ -336,17 +319,13 @@ class Correspondence:
                 members.setdefault(name, {})[numbers] = site
         found: dict[Signature, list[Group]] = {}
         for name, sites in members.items():
-            group = Group(name, sites, {number: self._shape(role, site) for number, site in sites.items()})
+            group = Group(name, sites, {number: self.likeness.shape(role, site) for number, site in sites.items()})
             found.setdefault(group.signature, []).append(group)
         return found
 
-    def _shape(self, role: str, site: Site) -> Shape:
-        part = self.roles[role][site]
-        return part.shape(self.shapes[role][part.name])
-
     def _alike(self, first: Group, second: Group) -> float | None:
         numbers = sorted(first.members)
-        return self.similarity([first.members[n] for n in numbers], [second.members[n] for n in numbers])
+        return self.likeness.cosine([first.members[n] for n in numbers], [second.members[n] for n in numbers])
 
     def _by_values(self, mine: Sequence[Group], theirs: Sequence[Group]) -> list[Pairing]:
         """Pairs that prefer each other to all others, clearly."""
@@ -354,7 +333,7 @@ class Correspondence:
         pairs = []
         for row, first in enumerate(mine):
             place, best, margin = _best(table[row])
-            if place is None or best < _least(first) or margin < STRANGERS:
+            if place is None or best < least(sum(map(math.prod, first.shapes.values()))) or margin < STRANGERS:
                 continue
             back, _, margin = _best([line[place] for line in table])
             if back == row and margin >= STRANGERS:
@@ -372,18 +351,8 @@ def _end_alike(mine: str, theirs: str) -> bool:
     return mine.rsplit(".", 3)[-3:] == theirs.rsplit(".", 3)[-3:] or _tail_of(mine) == _tail_of(theirs)
 
 
-def _least(group: Group) -> float:
-    """The cosine from which on chance, among all the tensors that could be partners, is ruled out."""
-    size = sum(math.prod(shape) for shape in group.shapes.values())
-    return PARTNERS if size >= 256 else 0.9 if size >= 64 else 0.98
-
-
-def _in_stack(site: Site) -> bool:
-    return site.tower == "text" and (site.layer is not None or site.own_layer is not None)
-
-
 def _out_of_stack(site: Site) -> bool:
-    return not _in_stack(site)
+    return not in_stack(site)
 
 
 def _in_text(site: Site) -> bool:

@@ -82,12 +82,14 @@ class LazyTensor:
         """The whole tensor, in memory of its own (no page of the file stays mapped)."""
         return self.read(0, self.numel).reshape(self.shape)
 
-    def read(self, start: int, stop: int) -> "torch.Tensor":
-        """Entries `start` to `stop` in row-major order, as a vector in memory of its own."""
+    def read(self, start: int, stop: int, buffer: "torch.Tensor | None" = None) -> "torch.Tensor":
+        """Entries `start` to `stop` in row-major order, as a vector in memory of its own, or in that of `buffer`, as
+        many bytes."""
         import torch
 
         itemsize = self.dtype.itemsize
-        buffer = torch.empty((stop - start) * itemsize, dtype=torch.uint8)
+        if buffer is None:
+            buffer = torch.empty((stop - start) * itemsize, dtype=torch.uint8)
         self.read_into(buffer.numpy().data, start * itemsize)
         return buffer.view(self.dtype)
 
@@ -116,9 +118,17 @@ class LazyTensor:
 
 
 class ComputedTensor(LazyTensor):
-    """A tensor whose entries are made rather than read: a subclass says how in `read`."""
+    """A tensor whose entries are made rather than read: a subclass says how in `compute`."""
 
     __slots__ = ()
+
+    def compute(self, start: int, stop: int) -> "torch.Tensor":
+        """Entries `start` to `stop` in row-major order, as a vector in memory of its own."""
+        raise NotImplementedError
+
+    def read(self, start: int, stop: int, buffer: "torch.Tensor | None" = None) -> "torch.Tensor":  # noqa: ARG002
+        """Entries `start` to `stop` in row-major order, as a vector in memory of its own."""
+        return self.compute(start, stop)
 
     def read_into(self, buffer: memoryview, start: int = 0) -> None:
         """Fill `buffer` with the tensor's bytes from byte `start` on."""
@@ -127,7 +137,7 @@ class ComputedTensor(LazyTensor):
         self._check_range(start, len(buffer))
         itemsize = self.dtype.itemsize
         first, last = start // itemsize, -(-(start + len(buffer)) // itemsize)
-        data = self.read(first, last).contiguous().view(torch.uint8).numpy().data
+        data = self.compute(first, last).contiguous().view(torch.uint8).numpy().data
         buffer[:] = data[start - first * itemsize :][: len(buffer)]
 
 

@@ -203,7 +203,7 @@ class FoldedTensor(ComputedTensor):
     def of(cls, base: LazyTensor, width: int, patches: Sequence[Patch]) -> "FoldedTensor":
         return cls(base.entry, base.shard, base, width, tuple(patches))
 
-    def read(self, start: int, stop: int) -> "Tensor":
+    def compute(self, start: int, stop: int) -> "Tensor":
         """Entries `start` to `stop` of the folded tensor in row-major order, as a vector in memory of its own."""
         first, last = start // self.width, -(-stop // self.width)
         rows = self.rows(first, last).to(self.dtype)

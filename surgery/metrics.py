@@ -1,23 +1,17 @@
-"""How far tensors moved, and how two moves relate: tensors in, numbers out.
+"""How far tensors moved, and how two moves relate: sums that add up, and the metrics that they give.
 
-Every number comes from sums that add up, so that a layer or a tower is summarised as one long vector without reading
-its tensors again, and a large tensor is read in chunks. Elementwise work is in float32 (float64 where the weights
-are), sums are in float64.
+A layer or a tower is summarised as one long vector without reading its tensors again, and a large tensor is read in
+chunks. `surgery.tally` takes the sums.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
-from typing import Final, Self
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Self, TypeVar
 
-import torch
-from torch import Tensor
+from surgery import nulls
+from surgery.results import BetweenMetrics, DeltaMetrics, Null, PairMetrics
 
-from surgery.errors import CheckpointError
-from surgery.results import BetweenMetrics, DeltaMetrics
-
-Names = Sequence[str]
-ROLES: Final = ("base", "adapted", "safety")
+UNMOVED: Final = "a delta is 0"
 
 
 @dataclass(frozen=True)
@@ -26,126 +20,131 @@ class DeltaSums:
 
     entries: int = 0
     moved: int = 0
+    shift: float = 0.0
     delta_squared: float = 0.0
     before_squared: float = 0.0
     after_squared: float = 0.0
     product: float = 0.0
     largest: float = 0.0
 
-    @classmethod
-    def of(cls, before: Tensor, after: Tensor, names: Names = ("before", "after")) -> Self:
-        """The sums of one tensor or chunk. `names`: what an error calls the two."""
-        first, second = tensors = _comparable(before, after)
-        if not first.numel():
-            return cls()
-        delta = second - first
-        sums = cls(
-            entries=delta.numel(),
-            moved=int(torch.count_nonzero(delta)),
-            delta_squared=_dot(delta, delta),
-            before_squared=_dot(first, first),
-            after_squared=_dot(second, second),
-            product=_dot(first, second),
-            largest=float(delta.abs().max()),
-        )
-        _check_finite(sums, tensors, names)
-        return sums
-
     def __add__(self, other: Self) -> Self:
-        merged = {field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
-        return type(self)(**{**merged, "largest": max(self.largest, other.largest)})
+        return replace(_added(self, other), largest=max(self.largest, other.largest))
+
+    @property
+    def relative(self) -> float | None:
+        return math.sqrt(self.delta_squared / self.before_squared) if self.before_squared else None
+
+    @property
+    def cosine(self) -> float | None:
+        norms = math.sqrt(self.before_squared) * math.sqrt(self.after_squared)
+        return _within(self.product / norms) if norms else None
+
+    @property
+    def rms(self) -> float:
+        return math.sqrt(self.delta_squared / self.entries) if self.entries else 0.0
 
     def metrics(self) -> DeltaMetrics:
-        norms = math.sqrt(self.before_squared) * math.sqrt(self.after_squared)
+        why = {"relative": "it started from 0"} if self.relative is None else {}
+        if self.cosine is None:
+            why["cosine"] = "it is 0 before or after"
         return DeltaMetrics(
-            relative=math.sqrt(self.delta_squared / self.before_squared) if self.before_squared else None,
-            cosine=_within(self.product / norms) if norms else None,
-            rms=math.sqrt(self.delta_squared / self.entries) if self.entries else 0.0,
+            relative=self.relative,
+            cosine=self.cosine,
+            rms=self.rms,
             max_abs=self.largest,
             changed=self.moved / self.entries if self.entries else 0.0,
+            mean_shift=self.shift / self.entries if self.entries else 0.0,
+            why=why,
         )
 
 
 @dataclass(frozen=True)
 class BetweenSums:
-    """What BetweenMetrics is made of. `both`: entries that both deltas change; `opposed`: in opposite ways."""
+    """What BetweenMetrics is made of, d1 being the VL delta and d2 the safety delta.
+
+    both: entries that both change; opposed: in opposite ways. first_both, second_both: squared norms over these.
+    product: <d1, d2>. weight: sum of |d1 d2|. variance: sum of (d1 d2)^2. shared, unshared: the product expected of
+    independent moves with all, and with none, of the noise of `adapted` shared (`surgery.nulls`).
+    """
 
     both: int = 0
     opposed: int = 0
     first_squared: float = 0.0
     second_squared: float = 0.0
+    first_both: float = 0.0
+    second_both: float = 0.0
     product: float = 0.0
-
-    @classmethod
-    def of(cls, base: Tensor, adapted: Tensor, safety: Tensor, names: Names = ROLES) -> Self:
-        """The sums of the VL delta (adapted - base) and the safety delta (safety - adapted)."""
-        start, middle, end = tensors = _comparable(base, adapted, safety)
-        first, second = middle - start, end - middle
-        signs = torch.sign(first) * torch.sign(second)
-        sums = cls(
-            both=int(torch.count_nonzero(signs)),
-            opposed=int(torch.count_nonzero(signs < 0)),
-            first_squared=_dot(first, first),
-            second_squared=_dot(second, second),
-            product=_dot(first, second),
-        )
-        _check_finite(sums, tensors, names)
-        return sums
+    weight: float = 0.0
+    variance: float = 0.0
+    shared: float = 0.0
+    unshared: float = 0.0
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(
-            **{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
-        )
+        return _added(self, other)
 
     def metrics(self) -> BetweenMetrics:
         norms = math.sqrt(self.first_squared) * math.sqrt(self.second_squared)
+        if not norms:
+            reasons = dict.fromkeys(("cosine", "sign_conflict", "sign_conflict_weighted", "undoes"), UNMOVED)
+            return BetweenMetrics(cosine=None, sign_conflict=None, why=reasons)
+        cosine = _within(self.product / norms)
+        cosines = nulls.cosine_null(self.shared, self.unshared, self.variance, norms)
         return BetweenMetrics(
-            cosine=_within(self.product / norms) if norms else None,
-            sign_conflict=self.opposed / self.both if self.both else None,
+            cosine=cosine,
+            cosine_null=cosines,
+            undoes=nulls.undoes(cosine),
+            undoes_null=nulls.undoes_null(cosines),
+            **self._conflict(),
+        )
+
+    def _conflict(self) -> dict[str, Any]:
+        """Both sign conflicts and their nulls; where no entry counts, the reason."""
+        norms = math.sqrt(self.first_both) * math.sqrt(self.second_both)
+        if not self.both or not norms or not self.weight:
+            reason = "no entry is changed by both deltas"
+            return {"sign_conflict": None, "why": dict.fromkeys(("sign_conflict", "sign_conflict_weighted"), reason)}
+        noise = (self.shared, self.unshared, self.variance, self.weight)
+        found: dict[str, float | Null] = {
+            "sign_conflict": self.opposed / self.both,
+            "sign_conflict_null": nulls.conflict_null(*noise, norms, self.both),
+            "sign_conflict_weighted": nulls.weighted_conflict(self.product, self.weight),
+            "sign_conflict_weighted_null": nulls.weighted_conflict_null(*noise),
+        }
+        return found
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The sums of one pair, or of many taken as one long vector; None where a role is missing."""
+
+    vl: DeltaSums | None = None
+    safety: DeltaSums | None = None
+    between: BetweenSums | None = None
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            _either(self.vl, other.vl), _either(self.safety, other.safety), _either(self.between, other.between)
+        )
+
+    def metrics(self) -> PairMetrics:
+        return PairMetrics(
+            vl=self.vl and self.vl.metrics(),
+            safety=self.safety and self.safety.metrics(),
+            between=self.between and self.between.metrics(),
         )
 
 
-def delta_metrics(before: Tensor, after: Tensor, names: Names = ("before", "after")) -> DeltaMetrics:
-    """How far a tensor moved from `before` to `after`, of the same shape.
-
-    Raises CheckpointError that names the tensor when a value is NaN or infinite.
-    """
-    return DeltaSums.of(before, after, names).metrics()
+Addable = TypeVar("Addable", DeltaSums, BetweenSums)
 
 
-def between_metrics(base: Tensor, adapted: Tensor, safety: Tensor, names: Names = ROLES) -> BetweenMetrics:
-    """How adapted - base and safety - adapted relate. Both contain `adapted`: three unrelated tensors give -.5.
-
-    Raises CheckpointError that names the tensor when a value is NaN or infinite.
-    """
-    return BetweenSums.of(base, adapted, safety, names).metrics()
+def _added(first: Addable, second: Addable) -> Addable:
+    return type(first)(*(getattr(first, each.name) + getattr(second, each.name) for each in fields(first)))
 
 
-def _comparable(*tensors: Tensor) -> tuple[Tensor, ...]:
-    """The tensors as vectors of one dtype, float32 or more, in which differences are taken."""
-    if len({tensor.shape for tensor in tensors}) != 1:
-        raise ValueError(f"shapes differ: {[tuple(tensor.shape) for tensor in tensors]}")
-    dtype = torch.float32
-    for tensor in tensors:
-        dtype = torch.promote_types(dtype, tensor.dtype)
-    return tuple(tensor.to(dtype).reshape(-1) for tensor in tensors)
-
-
-def _dot(first: Tensor, second: Tensor) -> float:
-    return float(torch.dot(first.double(), second.double()))
+def _either(first: Addable | None, second: Addable | None) -> Addable | None:
+    return first or second if first is None or second is None else first + second
 
 
 def _within(cosine: float) -> float:
     """Rounding can carry a cosine a hair outside of [-1, 1]."""
     return min(1.0, max(-1.0, cosine))
-
-
-def _check_finite(sums: DeltaSums | BetweenSums, tensors: tuple[Tensor, ...], names: Names) -> None:
-    """One NaN or infinity among the entries makes a sum NaN or infinite, so the sums tell for nothing."""
-    if all(math.isfinite(getattr(sums, field.name)) for field in fields(sums)):
-        return
-    broken = [name for tensor, name in zip(tensors, names, strict=True) if not tensor.isfinite().all()]
-    raise CheckpointError(
-        f"{' and '.join(broken) or ' or '.join(names)}: holds NaN or infinite values, or differences too large for "
-        "float32. Such a checkpoint is broken; get it again."
-    )

@@ -161,6 +161,21 @@ def _feed_forward(path: list[str], ending: str) -> str | None:
     return None
 
 
+def from_one(suffixes: Collection[str]) -> dict[str, str]:
+    """The suffixes of one layer, each with what `component` is to read: where numbered norms and projections count from
+    0 ("norm0", "norm1"), as others count from 1, so that "norm1" means one thing in both."""
+    modules = {split_leaf(suffix)[0] for suffix in suffixes}
+
+    def counted(suffix: str) -> str:
+        module = split_leaf(suffix)[0]
+        found = _COUNTED.search(module)
+        if found is None or f"{module[: found.start(1)]}0" not in modules:
+            return suffix
+        return f"{module[: found.start(1)]}{int(found[1]) + 1}{suffix[len(module) :]}"
+
+    return {suffix: counted(suffix) for suffix in suffixes}
+
+
 def half(component_name: str) -> str | None:
     """Which half of its layer a component acts in, "attn" or "mlp"; None where nothing tells.
 
@@ -195,3 +210,6 @@ def pattern(name: str) -> tuple[str, tuple[int, ...]]:
 
 
 _DIGIT: Final = re.compile(r"\d")
+
+# Modules of which models count several, some from 0 and some from 1.
+_COUNTED: Final = re.compile(r"(?<![^.])(?:norm|fc)([0-9])$")

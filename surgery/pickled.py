@@ -31,7 +31,7 @@ class PickledTensor(ComputedTensor):
 
     tensor: "Tensor"
 
-    def read(self, start: int, stop: int) -> "Tensor":
+    def compute(self, start: int, stop: int) -> "Tensor":
         """Entries `start` to `stop` in row-major order, as a vector in memory of its own."""
         return self.tensor.detach().reshape(-1)[start:stop].clone()
 

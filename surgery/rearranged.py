@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from surgery.anatomy import Site
 from surgery.forms import Part, rows
+from surgery.likeness import PARTNERS, STRANGERS
 from surgery.naming import split_leaf
 from surgery.stack import Shape
 
@@ -21,10 +22,6 @@ if TYPE_CHECKING:
 # Columns of a matrix that are compared, and siblings among which the parts of a fused tensor are looked for.
 COLUMNS: Final = 256
 SIBLINGS: Final = 6
-
-# As in `correspondence`: the cosine of partners, and by how much it must lead before any other order of the rows.
-PARTNERS: Final = 0.7
-LEAD: Final = 0.2
 
 Cut = tuple[int, ...]
 Numbers = tuple[int, ...]
@@ -157,7 +154,7 @@ def _pieces(whole: "Tensor", part: "Tensor", cut: Cut) -> list[Piece] | None:
                 found.append((_cosine(held, part[order]), reverse))
     found.sort(key=lambda entry: -entry[0])
     lead = found[0][0] - (found[1][0] if len(found) > 1 else 0.0)
-    return found[0][1] if found[0][0] >= PARTNERS and lead >= LEAD else None
+    return found[0][1] if found[0][0] >= PARTNERS and lead >= STRANGERS else None
 
 
 def _moved(cut: Cut, by: int) -> Cut:

@@ -143,12 +143,69 @@ class SliceName(Frozen):
     transposed: bool = False
 
 
-class DeltaMetrics(Frozen):
+class Reasoned(Frozen):
+    """Metrics, and why those that are `None` could not be had.
+
+    why: metric -> reason. A metric that is `None` without a reason was not asked for, or means nothing here (the
+    spectrum of a layer taken as one long vector); it is left out of the JSON, and so is an empty `why`.
+    """
+
+    why: dict[str, str] = {}
+
+    @model_serializer(mode="wrap")
+    def _without_what_was_not_asked(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if value is not None or key in self.why if key != "why" or value}
+
+
+class HeadMetrics(Frozen):
+    """How far one attention head moved; `relative`, `cosine` and `rms` as in DeltaMetrics.
+
+    head: its number. Query heads in q and o, key-value heads in k and v. part: of a fused projection, which of q, k
+    and v this is; left out otherwise.
+    """
+
+    head: int
+    part: str | None = None
+    relative: float | None
+    cosine: float | None
+    rms: float
+
+    @model_serializer(mode="wrap")
+    def _without_a_part(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if key != "part" or value is not None}
+
+
+class ExpertMetrics(Frozen):
+    """How far one expert of a stack moved; `relative`, `cosine` and `rms` as in DeltaMetrics."""
+
+    expert: int
+    relative: float | None
+    cosine: float | None
+    rms: float
+
+
+class DeltaMetrics(Reasoned):
     """How far one tensor moved.
 
     relative: Frobenius norm of the delta over that of the tensor it started from; `None` where that is 0.
     cosine: between the tensor before and after, in [-1, 1]; `None` where either is 0.
     rms: root mean square of the delta's entries. max_abs: its largest entry. changed: share of entries that differ.
+    mean_shift: mean of the delta's entries. heads: per head, of attention's q, k, v and o. experts: per expert, of a
+    stack of them.
+
+    The rest is of the delta as a matrix, at level `full`; where the matrix has no spectrum, `why` says so once, under
+    `singular_values`. Definitions and bounds: `surgery.spectrum`, `surgery.subspaces`.
+
+    singular_values: the leading ones, at most 64, from below: the true i-th is never smaller, and larger by at most
+        singular_values_error (up to rounding).
+    stable_rank: squared Frobenius norm over the squared largest singular value, from 1 to the smaller side.
+    effective_rank: exponential of the entropy of the singular values' shares in their sum (Roy and Vetterli 2007);
+        exact, or an estimate between effective_rank_low and effective_rank_high.
+    energy: "1", "8", "64" -> share of the squared Frobenius norm in so many leading singular values.
+    base_overlap: share of the delta's squared norm inside of the base's leading left and right subspaces, and
+        base_overlap_null, what a delta of random direction has there.
+    foreign: share of the squared norm of the delta's leading 8 directions outside of both of these subspaces, and
+        foreign_null, what random directions have there.
     """
 
     relative: float | None
@@ -156,19 +213,64 @@ class DeltaMetrics(Frozen):
     rms: float
     max_abs: float
     changed: float
+    mean_shift: float | None = None
+    heads: list[HeadMetrics] | None = None
+    experts: list[ExpertMetrics] | None = None
+    singular_values: list[float] | None = None
+    singular_values_error: float | None = None
+    stable_rank: float | None = None
+    effective_rank: float | None = None
+    effective_rank_low: float | None = None
+    effective_rank_high: float | None = None
+    energy: dict[str, float] | None = None
+    base_overlap: float | None = None
+    base_overlap_null: float | None = None
+    foreign: float | None = None
+    foreign_null: float | None = None
 
 
-class BetweenMetrics(Frozen):
-    """How the VL delta and the safety delta of one tensor relate.
+class Null(Frozen):
+    """What a number would be of two deltas that have nothing to do with each other but share a checkpoint's noise.
+
+    mean: where all of the noise is shared. low, high: the range in which such deltas leave the number, 95% of them.
+    """
+
+    mean: float
+    low: float
+    high: float
+
+
+class Sides(Frozen):
+    """A number of the left singular subspaces (of rows) and one of the right (of columns)."""
+
+    left: float
+    right: float
+
+
+class BetweenMetrics(Reasoned):
+    """How the VL delta and the safety delta of one tensor relate. Nulls: `surgery.nulls`.
 
     cosine: between the two deltas. Both contain `adapted`, so it is -.5 for three independent models and negative
-        from rounding alone: a negative value is no evidence of divergence by itself. `None` where a delta is 0.
+        from rounding alone: a negative value is evidence of divergence only outside of `cosine_null`. `None` where a
+        delta is 0.
     sign_conflict: share of the entries changed by both deltas in which they point opposite ways; `None` where there
-        are none.
+        are none. sign_conflict_weighted: the same, each entry weighed by the product of its two changes.
+    undoes: share of the safety delta's squared norm that points straight back along the VL delta, in [0, 1].
+    subspace_left, subspace_right: mean squared cosine of the principal angles between the two deltas' leading 8
+        singular directions; subspace_null is that of independent random subspaces.
     """
 
     cosine: float | None
+    cosine_null: Null | None = None
     sign_conflict: float | None
+    sign_conflict_null: Null | None = None
+    sign_conflict_weighted: float | None = None
+    sign_conflict_weighted_null: Null | None = None
+    undoes: float | None = None
+    undoes_null: Null | None = None
+    subspace_left: float | None = None
+    subspace_right: float | None = None
+    subspace_null: Sides | None = None
 
 
 class PairMetrics(Frozen):

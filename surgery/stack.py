@@ -25,11 +25,15 @@ Layers = dict[int, dict[str, Shape]]
 
 @dataclass(frozen=True)
 class Facts:
-    """What a config says of its language model; None where it says nothing (old ones leave defaults out)."""
+    """What a config says of its language model; None where it says nothing (old ones leave defaults out).
+
+    tied: whether its top level says that the head is the embedding.
+    """
 
     layers: int | None
     width: int | None
     vocabulary: int | None
+    tied: bool
 
     @classmethod
     def of(cls, config: Mapping[str, Any] | None) -> "Facts":
@@ -37,7 +41,8 @@ class Facts:
         for key in TEXT_CONFIGS:
             if isinstance(text.get(key), Mapping):
                 text = text[key]
-        return cls(_first(text, LAYER_COUNTS), _first(text, WIDTHS), _first(text, ("vocab_size",)))
+        tied = (config or {}).get("tie_word_embeddings") is True
+        return cls(_first(text, LAYER_COUNTS), _first(text, WIDTHS), _first(text, ("vocab_size",)), tied)
 
 
 @dataclass(frozen=True)
@@ -52,6 +57,7 @@ class TextStack:
     layers: Layers
     width: int
     vocabulary: int
+    tied: bool
 
     @cached_property
     def root(self) -> tuple[str, ...]:
@@ -70,11 +76,7 @@ def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | Non
     """The one text stack among `shapes`. Raises AlignmentError when there is none, or when nothing tells which."""
     facts = Facts.of(config)
     stacks = numbered(shapes)
-    candidates = []
-    for prefix, layers in stacks.items():
-        width = _decoder_width(layers, facts)
-        if width is not None:
-            candidates.append(TextStack(prefix, layers, width, facts.vocabulary or 0))
+    candidates = _candidates(stacks, facts) or _candidates(numbered(shapes, nested=True), facts)
     ranked = sorted(((_closeness(stack, shapes), stack) for stack in candidates), key=lambda item: item[0])
     if not ranked:
         raise AlignmentError(_none_found(stacks, facts))
@@ -86,8 +88,18 @@ def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | Non
     return ranked[-1][1]
 
 
-def numbered(names: Iterable[str] | Mapping[str, Shape]) -> dict[str, Layers]:
-    """Every container with numbered members: its name -> number -> the member's suffix -> shape."""
+def _candidates(stacks: Mapping[str, Layers], facts: Facts) -> list[TextStack]:
+    widths = {prefix: _decoder_width(layers, facts) for prefix, layers in stacks.items()}
+    return [
+        TextStack(prefix, stacks[prefix], width, facts.vocabulary or 0, facts.tied)
+        for prefix, width in widths.items()
+        if width is not None
+    ]
+
+
+def numbered(names: Iterable[str] | Mapping[str, Shape], nested: bool = False) -> dict[str, Layers]:
+    """Every container with numbered members: its name -> number -> the member's suffix -> shape. Those that lie in a
+    member of another one (a layer's experts) only with `nested`: they are many, and few ask for them."""
     shapes = names if isinstance(names, Mapping) else dict.fromkeys(names, ())
     found: dict[str, Layers] = {}
     # The same members by the layer's whole name ("model.layers.0"), which most names repeat.
@@ -101,6 +113,8 @@ def numbered(names: Iterable[str] | Mapping[str, Shape]) -> dict[str, Layers]:
                 layers = found.setdefault(name[: place.start()], {})
                 members = known[layer] = layers.setdefault(int(place[1]), {})
             members[name[end + 1 :]] = shape
+            if not nested:
+                break
     return found
 
 

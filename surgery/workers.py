@@ -10,6 +10,9 @@ from typing import Final, TypeVar
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
+# The largest size by which glibc sets what it keeps.
+KEPT: Final = 32 << 20
+
 # More would only wait for the memory bus.
 MOST: Final = 16
 
@@ -28,6 +31,9 @@ def crew() -> Iterator[ThreadPoolExecutor]:
     """
     import torch
 
+    # glibc keeps freed memory for the next use up to twice the size of the largest piece that was ever freed, and gives
+    # it back to the system beyond: without a large one, every temporary tensor would be taken from there anew.
+    torch.empty(KEPT, dtype=torch.uint8)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(cores())

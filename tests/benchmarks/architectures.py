@@ -355,13 +355,16 @@ def _weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def _number(model: nn.Module, sign: int) -> None:
-    """Give every entry of a model a whole number of its own, counted from 1, with a sign."""
-    serial = 1
+    """Give every entry of a model a whole number of its own, in a random order over the whole model, with a sign.
+
+    Were each tensor given numbers in a row, any two fused tensors whose parts follow each other would look alike, as no
+    weights of real models do.
+    """
+    weights = _weights(model).values()
+    numbers = sign * (1 + torch.randperm(sum(tensor.numel() for tensor in weights)).double())
     with torch.no_grad():
-        for tensor in _weights(model).values():
-            numbers = serial + torch.randperm(tensor.numel()).double()
-            tensor.copy_((sign * numbers).reshape(tensor.shape))
-            serial += tensor.numel()
+        for tensor, own in zip(weights, numbers.split([tensor.numel() for tensor in weights]), strict=True):
+            tensor.copy_(own.reshape(tensor.shape))
 
 
 def _fill(model: Any, base: Any, name: str) -> list[str]:

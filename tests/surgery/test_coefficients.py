@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from surgery.anatomy import Site
-from surgery.coefficients import Coefficients, keys_of, proportional, uniform
+from surgery.coefficients import Coefficients, proportional, uniform
 from surgery.errors import RecipeError
+from surgery.keys import keys_of
 
 GATE = Site("text", 3, "mlp.gate")
 # From the most specific key of this site to the least.
-LADDER = ["text.3.mlp.gate", "3.mlp", "mlp.gate", "3", "default"]
+LADDER = ["text.3.mlp.gate", "3.mlp", "mlp.gate", "3", "default", "everywhere"]
 
 
 @given(st.sets(st.sampled_from(LADDER)))
@@ -24,7 +25,7 @@ def test_the_most_specific_key_wins(keys: set[str]) -> None:
 
 def test_the_ladder_is_what_the_site_says() -> None:
     assert list(keys_of(GATE)) == LADDER
-    assert keys_of(Site("text", None, "embed")) == ("text.embed", "embed", "embed", "default")
+    assert keys_of(Site("text", None, "embed")) == ("text.embed", "embed", "embed", "default", "everywhere")
     assert keys_of(Site("text", 3, "norm.mlp"))[1] == "3.mlp"
 
 

@@ -11,7 +11,8 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from surgery.errors import CheckpointError
-from surgery.metrics import BetweenSums, DeltaSums, between_metrics, delta_metrics
+from surgery.tally import between_metrics, delta_metrics
+from surgery.metrics import BetweenSums, DeltaSums
 
 VALUES = st.floats(-100, 100, width=32).map(lambda x: round(x * 64) / 64)
 SHAPES = arrays.array_shapes(max_dims=3, max_side=5)

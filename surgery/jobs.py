@@ -1,0 +1,84 @@
+"""What a recipe asks of each tensor: which parts of it change, by which models, with which settings."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from surgery.alignment import Aligned, Alignment
+from surgery.anatomy import Site
+from surgery.errors import RecipeError
+from surgery.keys import keys_of
+from surgery.methods import Settings
+from surgery.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """A tensor that changes, or a part of one: the pair that it is in, and what the method is told about it. The
+    settings' weights name the models that take part; without one, the result is the origin's own tensor."""
+
+    pair: Aligned
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Orders:
+    """jobs: name of a tensor in `like` -> what is done with its parts; tensors that keep their bytes are not in it.
+    lacking: role -> in how many sites that were to be merged it has no tensor; those keep the bytes of `like`."""
+
+    jobs: Mapping[str, list[Job]]
+    lacking: Mapping[str, int]
+
+
+def orders(recipe: Recipe, alignment: Alignment) -> Orders:
+    """What is to be done.
+
+    Raises RecipeError when a key with a share fits no tensor that its role has (a typo must not merge nothing), and
+    when a method can't work with the models that a site has a weight for.
+    """
+    table, parameters = recipe.table, recipe.settings
+    depths = _depths(alignment)
+    jobs: dict[str, list[Job]] = {}
+    used: set[tuple[str, str]] = set()
+    lacking: Counter[str] = Counter()
+    for pair in alignment.pairs:
+        used |= {(key, role) for key in keys_of(pair.site) for role in pair.parts}
+        depth = depths.get(pair.site.tower, 1)
+        shares = table.resolve(pair.site, depth)
+        weights = {role: shares[role] for role in sorted(shares) if shares[role]}
+        if recipe.method == "blend":
+            weights = {role: weight for role, weight in weights.items() if role in pair.parts}
+        if not shares or (not weights and recipe.origin == recipe.like):
+            continue
+        missing = [role for role in (*weights, recipe.origin) if role is not None and role not in pair.parts]
+        if missing:
+            lacking.update(missing)
+            continue
+        _check_count(recipe, pair.site, weights)
+        settings = Settings(weights, parameters.resolve(pair.site, depth))
+        jobs.setdefault(pair.parts[recipe.like].name, []).append(Job(pair, settings))
+    for key, asked in table.items():
+        for role, share in asked.items():
+            if share and (key, role) not in used:
+                raise RecipeError(f"coefficient {key}.{role}: fits no tensor that {recipe.like} shares with {role}.")
+    return Orders(jobs, lacking)
+
+
+def _depths(alignment: Alignment) -> dict[str, int]:
+    """How many layers each tower has."""
+    depths: dict[str, int] = {}
+    for pair in alignment.pairs:
+        if pair.site.layer is not None:
+            depths[pair.site.tower] = max(depths.get(pair.site.tower, 0), pair.site.layer + 1)
+    return depths
+
+
+def _check_count(recipe: Recipe, site: Site, weights: Mapping[str, float]) -> None:
+    if not weights and recipe.origin is None:
+        raise RecipeError(f"coefficients at {site.key}: all weights are 0, so nothing is left of the tensor.")
+    fewest, _ = recipe.rule.models
+    if 0 < len(weights) < fewest:
+        raise RecipeError(
+            f"coefficients at {site.key}: {recipe.method} needs {fewest} models or more, and only "
+            f"{', '.join(weights)} has a weight."
+        )

@@ -1,0 +1,262 @@
+"""mergekit's YAML in, our recipe out."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from surgery.anatomy import Site, identify
+from surgery.checkpoint import Checkpoint
+from surgery.errors import RecipeError
+from surgery.mergekit.document import Document, Slice, parse
+from surgery.mergekit.methods import OFF, Scalar
+from surgery.mergekit.places import Place, places
+from surgery.mergekit.settings import Settings, look_up
+from surgery.mergekit.spelling import Values, compress
+from surgery.mergekit.vocabulary import vocabulary
+from surgery.recipe import Recipe, read_yaml
+
+# What stands behind the layers; all else outside of them stands before.
+_BEHIND: Final = ("norm", "head")
+
+Dtype = Literal["as like", "float32", "bfloat16", "float16"]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """The recipe in a file: ours, or what a mergekit YAML stands for, which has `merge_method` in place of `schema`.
+
+    Raises RecipeError that names the file, the key and the fault.
+    """
+    _, data = read_yaml(path)
+    return read_mergekit(data, path) if "merge_method" in data and "schema" not in data else Recipe.load(path)
+
+
+def read_mergekit(data: Mapping[str, Any], path: Path) -> Recipe:
+    """The recipe that a mergekit YAML stands for: the same numbers, as far as the package's docstring says.
+
+    data: what the file held. path: the file, for messages. Models are looked for where mergekit looks: below the
+    working directory, then on the Hub. The result is like `base_model`, or else like the first model.
+
+    Opens the checkpoints, for their identities and the names of their tensors; reads no weights. Raises RecipeError
+    that names the file and the key for what can't be carried over, CheckpointError for a model that can't be opened.
+    """
+    try:
+        document = parse(data)
+        order = _Order(document, {model: Checkpoint.open(model) for model in document.models})
+        return order.recipe()
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error}") from error
+
+
+@dataclass(frozen=True)
+class _Order:
+    """A document and its open checkpoints, model -> checkpoint."""
+
+    document: Document
+    checkpoints: Mapping[str, Checkpoint]
+
+    def recipe(self) -> Recipe:
+        self._check_layers()
+        self._check_filters()
+        self._check_tokenizer()
+        document = self.document
+        weights = {role: model for role, model in self.roles.items() if not (document.taken.base and role == "base")}
+        coefficients: dict[str, dict[str, float | list[float]]] = {
+            key: {role: value for role, value in zip(weights, spelt, strict=True) if value is not None}
+            for key, spelt in compress(self._values(self._weights, weights), self._gradients).items()
+        }
+        return Recipe(
+            checkpoints={role: self.checkpoints[model].ref_model for role, model in self.roles.items()},
+            like=self._role(self.like),
+            base="base" if document.taken.base else None,
+            method=document.method,
+            coefficients=coefficients,
+            parameters=self._parameters(weights),
+            dtype=self._dtype(),
+        )
+
+    @property
+    def like(self) -> str:
+        return self.document.base or self.document.models[0]
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """Role -> model: `base` for the base model, the others by the last part of their path."""
+        roles: dict[str, str] = {}
+        taken = {"base"} if self.document.base is not None else set()
+        for model in self.document.models:
+            stem = model.split("@")[0].rstrip("/").replace("\\", "/").rpartition("/")[2] or "model"
+            name, number = stem, 1
+            while name in taken:
+                number += 1
+                name = f"{stem}-{number}"
+            if model == self.document.base:
+                name = "base"
+            taken.add(name)
+            roles[name] = model
+        return roles
+
+    def _role(self, model: str) -> str:
+        return next(role for role, each in self.roles.items() if each == model)
+
+    @cached_property
+    def names(self) -> dict[str, Site]:
+        """The raw names that filters are held against, with their sites."""
+        checkpoint = self.checkpoints[self.like]
+        return identify(checkpoint.shapes, checkpoint.config)
+
+    @cached_property
+    def places(self) -> dict[str, Place]:
+        return places(self.names)
+
+    def _slice_of(self, name: str) -> Slice:
+        """The slice that a tensor's settings come from: its layer's, outside of layers the first or the last."""
+        place, slices = self.places[name], self.document.slices
+        if place.stack is None:
+            behind = (self.names[name].block or "") in _BEHIND
+            return slices[-1 if behind else 0]
+        return next(part for part in slices if part.layers is None or place.layer < part.layers[1])
+
+    def _look_up(self, parameter: str, name: str, model: str | None = None) -> Scalar | None:
+        """A parameter's value for one tensor, of one model or of all; None where the model has no part in it."""
+        part = self._slice_of(name)
+        source = None if model is None else part.source(model)
+        if model is not None and source is None:
+            return None
+        t = self.places[name].t(*(part.layers or (0, None)))
+        scopes = [part.settings, self.document.settings]
+        value = look_up(parameter, scopes if source is None else [source.settings, *scopes], name, t)
+        taken = self.document.taken
+        default = {**taken.shared, **taken.each}[parameter]
+        if value is None and default is None:
+            where = part.where if source is None else source.where
+            raise RecipeError(f"{where}.parameters.{parameter}: missing for tensor {name!r}.")
+        return default if value is None else value
+
+    def _values(self, value_of: Callable[[str, str], Scalar | None], roles: Mapping[str, str]) -> dict[Site, Values]:
+        """Site -> the values of all roles, given what one raw name of one model has."""
+        return {site: tuple(value_of(name, model) for model in roles.values()) for name, site in self.names.items()}
+
+    def _weights(self, name: str, model: str) -> Scalar | None:
+        """A model's coefficient at one tensor. Where mergekit knows no weights, every model counts."""
+        if self.document.method == "slerp":
+            return self._look_up("t", name)
+        if "weight" in self.document.taken.each:
+            return self._look_up("weight", name, model)
+        return 1.0
+
+    def _parameters(self, roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+        """Key -> parameter -> value, for what the method takes beside weights."""
+        found: dict[str, dict[str, Any]] = {}
+        taken, off = self.document.taken, OFF.get(self.document.method, frozenset())
+        for parameter in taken.shared:
+            values: dict[Site, Values] = {site: (self._look_up(parameter, name),) for name, site in self.names.items()}
+            if parameter in off and any(any(value) for value in values.values()):
+                raise RecipeError(
+                    f"parameters.{parameter}: {self.document.method} with {parameter}: true can't be carried over."
+                )
+            if parameter not in off and parameter != "t":
+                for key, (value,) in compress(values, self._gradients).items():
+                    found.setdefault(key, {})[parameter] = value
+        for parameter in taken.each:
+            if parameter != "weight":
+                values = self._values(partial(self._look_up, parameter), roles)
+                for key, spelt in compress(values, self._gradients).items():
+                    found.setdefault(key, {})[parameter] = _together(dict(zip(roles, spelt, strict=True)))
+        return found
+
+    @property
+    def _scopes(self) -> Iterator[tuple[str, Settings]]:
+        """Every `parameters` of the document, with its place in the file."""
+        yield "parameters", self.document.settings
+        for part in self.document.slices:
+            yield f"{part.where}.parameters", part.settings
+            for source in part.sources:
+                yield f"{source.where}.parameters", source.settings
+
+    @cached_property
+    def _gradients(self) -> set[tuple[float, ...]]:
+        """Every list of numbers in the document."""
+        return {
+            tuple(map(float, case.values))
+            for _, settings in self._scopes
+            for setting in settings.values()
+            for case in setting
+            if len(case.values) > 1
+        }
+
+    def _check_filters(self) -> None:
+        for where, settings in self._scopes:
+            for parameter, setting in settings.items():
+                for case in setting:
+                    if not any(map(case.fits, self.names)):
+                        raise RecipeError(
+                            f"{where}.{parameter}: filter {case.filter!r} is in no tensor's name of {self.like}. "
+                            "Remove it, or name what is there."
+                        )
+
+    def _check_layers(self) -> None:
+        """Slices must be the layers of the result's model, in their order, each once."""
+        slices = self.document.slices
+        if slices[0].layers is None:
+            return
+        stacks = {place.stack: place.layers for place in self.places.values() if place.stack is not None}
+        if len(stacks) != 1:
+            raise RecipeError(f"slices: {self.like} has layers in {' and '.join(stacks)}; give `models` with filters.")
+        (layers,) = stacks.values()
+        reached = 0
+        for part in slices:
+            assert part.layers is not None
+            if part.layers[0] != reached or part.layers[1] <= reached:
+                raise RecipeError(
+                    f"{part.where}: layers [{part.layers[0]}, {part.layers[1]}] where {reached} comes next; slices "
+                    "that reorder, repeat or leave out layers can't be carried over."
+                )
+            reached = part.layers[1]
+        if reached != layers:
+            raise RecipeError(f"{slices[-1].where}: ends at layer {reached} of {layers}; all layers must be there.")
+        together = {frozenset(source.model for source in part.sources) for part in slices}
+        if len(together) > 1 and "weight" not in self.document.taken.each:
+            raise RecipeError(f"slices: {self.document.method} needs the same models in every slice.")
+
+    def _check_tokenizer(self) -> None:
+        """A tokenizer that is asked for reorders embeddings, unless all models have the same vocabulary."""
+        if self.document.tokenizer is None:
+            return
+        own = vocabulary(self.checkpoints[self.like])
+        for model, checkpoint in self.checkpoints.items():
+            if vocabulary(checkpoint) != own:
+                raise RecipeError(
+                    f"tokenizer_source: the vocabulary of {model} is not that of {self.like}, so that embeddings would "
+                    "be put in another order; that can't be carried over."
+                )
+
+    def _dtype(self) -> Dtype:
+        """What the result is stored in: where the document is silent, what the models' dtypes have in common."""
+        wanted = self.document.dtype
+        if wanted is None:
+            like = self.checkpoints[self.like]
+            promoted = {name: self._promoted(name) for name in self.names}
+            changed = {name: dtype for name, dtype in promoted.items() if dtype != like[name].dtype_name}
+            if not changed:
+                return "as like"
+            if len(set(promoted.values())) > 1:
+                name = next(iter(changed))
+                raise RecipeError(f"dtype: missing; the models store {name!r} as different dtypes, so say which.")
+            wanted = next(iter(changed.values()))
+        if wanted not in ("float32", "bfloat16", "float16"):
+            raise RecipeError(f"dtype: models in {wanted} can't be carried over. Give out_dtype.")
+        return wanted  # type: ignore[return-value]
+
+    def _promoted(self, name: str) -> str:
+        """The dtype that holds a tensor's values in all models that have it."""
+        found = {checkpoint[name].dtype_name for checkpoint in self.checkpoints.values() if name in checkpoint}
+        return next(iter(found)) if len(found) == 1 else "float64" if "float64" in found else "float32"
+
+
+def _together(values: Mapping[str, Any]) -> Any:
+    """One value where all models agree, else role -> value."""
+    given = {role: value for role, value in values.items() if value is not None}
+    first = next(iter(given.values()))
+    return first if all(value == first for value in given.values()) else given

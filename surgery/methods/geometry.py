@@ -1,0 +1,81 @@
+"""Methods that look at angles between whole tensors: along the arc of two, and to the centre of many."""
+
+import math
+from itertools import combinations
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+from surgery.methods.method import Block, Settings, Stream
+from surgery.methods.weighted import active
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Beyond this cosine two tensors lie along one line, or nearly, and the arc between them is a straight one.
+COLLINEAR = 0.9995
+
+# Norms below this are those of a tensor that is 0.
+NOTHING = 1e-8
+
+
+def angle(stream: Stream, settings: Settings) -> float | None:  # noqa: ARG001
+    """The angle between the base's tensor and the other model's, in radians; None where they lie along one line."""
+
+    def dots(block: Block) -> tuple[float, float, float]:
+        (other,) = block.models.values()
+        return _dot(block.origin, other), _dot(block.origin, block.origin), _dot(other, other)
+
+    product, first, second = (math.fsum(parts) for parts in zip(*stream.map(dots), strict=True))
+    norms = [math.sqrt(square) if math.sqrt(square) > NOTHING else 1.0 for square in (first, second)]
+    cosine = min(1.0, max(-1.0, product / norms[0] / norms[1]))
+    return None if abs(cosine) > COLLINEAR else math.acos(cosine)
+
+
+def slerp(block: Block, settings: Settings, facts: float | None) -> "Tensor":
+    """Along the arc from the base to the other model: theta = (sin((1-t) a) base + sin(t a) other) / sin a, with a the
+    angle between the two tensors, and t the other model's weight (Shoemake 1985). On a straight line, linear
+    interpolation."""
+    ((name, other),) = block.models.items()
+    t = settings.weights[name]
+    if t in (0, 1):
+        return other if t else block.origin
+    if facts is None:
+        return block.origin.lerp(other, t)
+    result = block.origin * (math.sin((1 - t) * facts) / math.sin(facts))
+    return result.add_(other, alpha=math.sin(t * facts) / math.sin(facts))
+
+
+def centring(stream: Stream, settings: Settings) -> float:
+    """How far from the base to the models' mean the centre is: N c / (1 + (N-1) c), with c the mean cosine between the
+    deltas of two models; 0 where that has no value."""
+    names = sorted(active(settings.weights))
+    pairs = [(one, other) for one, other in combinations(names, 2)]
+
+    def dots(block: Block) -> list[float]:
+        deltas = dict(block.deltas())
+        both = [_dot(deltas[one], deltas[other]) for one, other in pairs]
+        return both + [_dot(deltas[name], deltas[name]) for name in names]
+
+    sums = [math.fsum(parts) for parts in zip(*stream.map(dots), strict=True)]
+    norms = dict(zip(names, (math.sqrt(square) for square in sums[len(pairs) :]), strict=True))
+    cosines = [
+        min(1.0, max(-1.0, product / max(norms[one] * norms[other], 1e-6)))
+        for (one, other), product in zip(pairs, sums, strict=False)
+    ]
+    cosine = fmean(cosines)
+    below = 1 + (len(names) - 1) * cosine
+    return len(names) * cosine / below if abs(below) >= 1e-6 else 0.0
+
+
+def model_stock(block: Block, settings: Settings, facts: float) -> "Tensor":
+    """theta = base + t (mean of the models - base), where t follows from the angles between the models (Jang et al.
+    2024, "Model stock", arXiv 2403.19522, eq. 4)."""
+    names = active(settings.weights)
+    total = sum((delta for name, delta in block.deltas() if name in names), start=block.origin * 0)
+    return block.origin.add(total, alpha=facts / len(names))
+
+
+def _dot(first: "Tensor", second: "Tensor") -> float:
+    import torch
+
+    return float((first * second).sum(dtype=torch.float64))

@@ -1,0 +1,218 @@
+"""What a merge method is: pure functions on stretches of tensors, and a row that says what it takes and obeys."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
+
+import numpy as np
+
+from surgery.methods.chance import key_of, uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+Made = TypeVar("Made", covariant=True)
+
+# Entries worked on at a time: what is computed of them stays in the processor's cache.
+BLOCK: Final = 1 << 16
+
+# What a method promises, and tests/surgery/test_methods.py holds every row to:
+# identity: all weights 0 give the base, bit for bit. endpoint: one weight 1 and the rest 0 give that model, bit for
+# bit. equal_inputs: when all tensors are equal, so is the result. zero_delta: models equal to the base give the base.
+# linear: the move from the base is proportional to the weights, and the moves that they ask for add up. scaling: all
+# tensors times two (a power of two rounds nothing) give the result times two. permutation: the order of the models does
+# not matter. entries: the order of a tensor's entries does not matter. between: each entry lies between the least and
+# the largest of the inputs.
+Law = Literal[
+    "identity", "endpoint", "equal_inputs", "zero_delta", "linear", "scaling", "permutation", "entries", "between"
+]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One setting of a method. `meaning` in a few words; `default`: None where it must be given; low, high: the range,
+    both allowed; per_model: whether each model may have a value of its own."""
+
+    meaning: str
+    default: float | bool | None = None
+    low: float = -math.inf
+    high: float = math.inf
+    per_model: bool = False
+
+    @property
+    def is_switch(self) -> bool:
+        return isinstance(self.default, bool)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a method is told about one site: a weight per model, and the values of its parameters, those that each model
+    has of its own as name -> value."""
+
+    weights: Mapping[str, float]
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.values[name]
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A stretch of one site in every model.
+
+    models: name -> vector, in float32 (float64 where the weights are), sorted by name. base: the same stretch of
+    what deltas are taken from, or None. start: where it starts in the site, in row-major order. width: entries a row.
+    seed, site: what randomness is keyed by.
+    """
+
+    models: Mapping[str, "Tensor"]
+    base: "Tensor | None"
+    start: int
+    width: int
+    seed: int = 0
+    site: str = ""
+
+    @property
+    def origin(self) -> "Tensor":
+        """The base, where the method can't do without."""
+        assert self.base is not None
+        return self.base
+
+    def deltas(self) -> Iterator[tuple[str, "Tensor"]]:
+        """How far each model is from the base."""
+        return ((name, model - self.origin) for name, model in self.models.items())
+
+    def chance(self, name: str) -> np.ndarray:
+        """A random 16-bit number for each entry of one model: the same ones however the site is cut into blocks."""
+        return uniform(key_of(self.seed, self.site, name), self.start, len(self.models[name]))
+
+
+class Stream(Protocol):
+    """A site in every model, gone through block by block as often as a method needs."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def numel(self) -> int: ...
+
+    def map(self, function: Callable[[Block], Made]) -> Iterator[Made]:
+        """`function` of every block, in order; on several cores where the site is large."""
+
+    def read(self, start: int, stop: int) -> Block:
+        """The entries `start` to `stop`, good until the next read of this thread."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of the table.
+
+    combine: a block, the settings and what the survey found -> the merged block, in the block's own precision. Pure: it
+        changes none of its inputs. survey: looks at the whole site first, where a method needs to (norms, ranks).
+    formula: in words that fit a model card. source: the paper. laws: what it obeys.
+    needs_base: whether deltas are taken from a base; otherwise there must be none. models: fewest and most models
+    beside it. slots: the names that its models must have, where each has a part of its own to play.
+    weight: what a model's weight may be. parameters: name -> parameter. rows: whether blocks must be whole rows.
+    """
+
+    combine: Callable[[Block, Settings, Any], "Tensor"]
+    formula: str
+    source: str
+    laws: tuple[Law, ...]
+    needs_base: bool
+    weight: Parameter
+    parameters: Mapping[str, Parameter] = field(default_factory=dict)
+    survey: Callable[[Stream, Settings], Any] | None = None
+    models: tuple[int, int | None] = (1, None)
+    slots: tuple[str, ...] = ()
+    rows: bool = False
+
+    def merge(
+        self,
+        models: Mapping[str, "Tensor"],
+        base: "Tensor | None" = None,
+        weights: Mapping[str, float] | float | None = None,
+        seed: int = 0,
+        site: str = "",
+        block: int = BLOCK,
+        **parameters: Any,
+    ) -> "Tensor":
+        """Merge tensors that are in memory: the method as a function.
+
+        models: name -> tensor, all of one shape. base: what deltas are taken from, where the method needs one. weights:
+        name -> weight, or one for all. parameters: by name; one that is per model as name -> value, or one for all.
+        seed, site: what a random method draws by. block: entries at a time; it never changes the result.
+
+        Computed in float32 (float64 where the weights are) and returned in the dtype of the base, or else of the first
+        model by name, rounded to nearest even.
+        """
+        import torch
+
+        names = sorted(models)
+        stored = base if base is not None else models[names[0]]
+        given = self.weight.default if weights is None else weights
+        settings = Settings(
+            {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names},
+            {name: _spread(parameter, parameters, name, names) for name, parameter in self.parameters.items()},
+        )
+        held = Held({name: precise(models[name]) for name in names}, precise(base), seed, site, block, self.rows)
+        facts = self.survey(held, settings) if self.survey else None
+        merged = torch.cat([self.combine(stretch, settings, facts) for stretch in held.blocks()])
+        return merged.view(stored.shape).to(stored.dtype)
+
+
+def _spread(parameter: Parameter, given: Mapping[str, Any], name: str, models: list[str]) -> Any:
+    """A parameter's value; for every model where it is per model."""
+    value = given.get(name, parameter.default)
+    if not parameter.per_model or isinstance(value, Mapping):
+        return value
+    return dict.fromkeys(models, value)
+
+
+@dataclass(frozen=True)
+class Held:
+    """A stream of tensors that are in memory."""
+
+    models: Mapping[str, "Tensor"]
+    base: "Tensor | None"
+    seed: int
+    site: str
+    block: int
+    rows: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(next(iter(self.models.values())).shape)
+
+    @property
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+    def blocks(self) -> Iterator[Block]:
+        step = block_size(self.shape, self.rows, self.block)
+        return (self.read(start, min(start + step, self.numel)) for start in range(0, self.numel, step))
+
+    def map(self, function: Callable[[Block], Made]) -> Iterator[Made]:
+        return map(function, self.blocks())
+
+    def read(self, start: int, stop: int) -> Block:
+        models = {name: tensor.reshape(-1)[start:stop] for name, tensor in self.models.items()}
+        base = None if self.base is None else self.base.reshape(-1)[start:stop]
+        return Block(models, base, start, width_of(self.shape), self.seed, self.site)
+
+
+def width_of(shape: tuple[int, ...]) -> int:
+    """Entries a row; a vector is one row."""
+    return shape[-1] if shape else 1
+
+
+def block_size(shape: tuple[int, ...], rows: bool, size: int = BLOCK) -> int:
+    """How many entries are worked on at a time: `size`, or as many whole rows as come near it."""
+    width = max(1, width_of(shape))
+    return max(1, size // width) * width if rows else size
+
+
+def precise(tensor: "Tensor | None") -> Any:
+    """The tensor as it is computed with."""
+    return tensor if tensor is None or tensor.dtype.itemsize > 4 else tensor.float()

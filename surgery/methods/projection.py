@@ -1,0 +1,125 @@
+"""The part of a matrix's delta that lies where alignment changed the matrix: Safe LoRA's projection, in little memory.
+
+V is what alignment changed, base - unaligned, and the projection of a delta D is C D with C = V V^T / norm(V) (Hsu et
+al. 2024, "Safe LoRA", arXiv 2405.16833, eq. 2). Whichever is smaller of V^T D and V V^T is held; rows are gone through
+in groups, so that no matrix is held as a whole.
+"""
+
+import math
+import threading
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Final
+
+from surgery.methods.method import Block, Stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Entries of a group of rows.
+GROUP: Final = 1 << 24
+
+ADAPTED: Final = "adapted"
+UNALIGNED: Final = "unaligned"
+
+
+class Projection:
+    """The projected delta of one site, and how it lies to the delta."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+        self._height, self._width = stream.shape
+        self._rows = max(1, GROUP // self._width)
+        self._lock = threading.Lock()
+        self._held: tuple[int, Tensor] | None = None
+
+    @cached_property
+    def cosine(self) -> float | None:
+        """Between the delta and its projection, in [0, 1]; None where either is 0."""
+        shared = projected = delta = 0.0
+        for first, block in self._groups():
+            moved = _delta(block)
+            rows = self._group(first)
+            shared += _dot(rows, moved)
+            projected += _dot(rows, rows)
+            delta += _dot(moved, moved)
+        return shared / math.sqrt(projected * delta) if projected and delta else None
+
+    def of(self, block: Block) -> "Tensor":
+        """The projected delta, for the rows of a block."""
+        import torch
+
+        if self._is_narrow:
+            return (_vector(block) @ self._inner).div_(self._norm).view(-1)
+        start, stop = block.start // self._width, (block.start + len(block.origin)) // self._width
+        done = []
+        while start < stop:
+            first = start - start % self._rows
+            end = min(stop, first + self._rows)
+            with self._lock:
+                if self._held is None or self._held[0] != first:
+                    self._held = (first, self._group(first))
+                done.append(self._held[1][start - first : end - first].reshape(-1))
+            start = end
+        return torch.cat(done)
+
+    @property
+    def _is_narrow(self) -> bool:
+        return self._width <= self._height
+
+    @cached_property
+    def _norm(self) -> float:
+        return math.sqrt(math.fsum(_dot(_vector(block), _vector(block)) for _, block in self._groups()))
+
+    @cached_property
+    def _inner(self) -> "Tensor":
+        """V^T D, [width, width]."""
+        inner = self._stream.read(0, self._width).origin.new_zeros(self._width, self._width)
+        for _, block in self._groups():
+            inner.addmm_(_vector(block).T, _delta(block))
+        return inner
+
+    @cached_property
+    def _outer(self) -> "Tensor":
+        """V V^T, [height, height]."""
+        outer = self._stream.read(0, self._width).origin.new_zeros(self._height, self._height)
+        for first, block in self._groups():
+            rows = _vector(block).clone()
+            for other, against in self._groups(first):
+                part = rows @ _vector(against).T
+                outer[first : first + part.shape[0], other : other + part.shape[1]] = part
+                outer[other : other + part.shape[1], first : first + part.shape[0]] = part.T
+        return outer
+
+    def _group(self, first: int) -> "Tensor":
+        """The projected delta of a group of rows, the first of them `first`."""
+        if self._is_narrow:
+            return (_vector(self._read(first)) @ self._inner).div_(self._norm)
+        outer = self._outer[first : first + self._rows]
+        total = outer.new_zeros(len(outer), self._width)
+        for other, block in self._groups():
+            total.addmm_(outer[:, other : other + self._rows], _delta(block))
+        return total.div_(self._norm)
+
+    def _groups(self, first: int = 0) -> Iterator[tuple[int, Block]]:
+        """Groups of rows from row `first` on, each with its first row."""
+        return ((start, self._read(start)) for start in range(first, self._height, self._rows))
+
+    def _read(self, first: int) -> Block:
+        return self._stream.read(first * self._width, min(first + self._rows, self._height) * self._width)
+
+
+def _vector(block: Block) -> "Tensor":
+    """What alignment changed, as rows."""
+    return (block.origin - block.models[UNALIGNED]).view(-1, block.width)
+
+
+def _delta(block: Block) -> "Tensor":
+    """What adaptation changed, as rows."""
+    return (block.models[ADAPTED] - block.origin).view(-1, block.width)
+
+
+def _dot(first: "Tensor", second: "Tensor") -> float:
+    import torch
+
+    return float((first * second).sum(dtype=torch.float64))

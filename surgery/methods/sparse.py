@@ -1,0 +1,172 @@
+"""Moves away from a base, thinned out before they are added: by magnitude, at random, or both."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from surgery.methods.chance import STEPS
+from surgery.methods.method import Block, Settings, Stream
+from surgery.methods.ranks import Cut, Wanted, above, cut
+from surgery.methods.weighted import active, divisor
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+# Larger than 0 and smaller than any sum of weights that means something.
+TINY: Final = 1e-30
+
+# How far below the largest entry of a row magnitudes are told apart, and how many values they then have.
+OCTAVES: Final = 16
+DIGITS: Final = OCTAVES * 128
+
+# Gives a model's delta with some of its entries set to 0.
+Thin = Callable[[Block, Settings, Any, str, "Tensor"], "Tensor"]
+Combine = Callable[[Block, Settings, Any], "Tensor"]
+
+
+def by_sum(thin: Thin) -> Combine:
+    """theta = base + lambda sum w_i thin(theta_i - base)."""
+
+    def combine(block: Block, settings: Settings, facts: Any) -> "Tensor":
+        result = block.origin
+        scale = settings["lambda"] / divisor(settings)
+        for weight, delta in _thinned(block, settings, facts, thin):
+            result = result.add(delta, alpha=weight * scale)
+        return result
+
+    return combine
+
+
+def by_sign(thin: Thin) -> Combine:
+    """TIES' consensus (Yadav et al. 2023, "TIES-merging", arXiv 2306.01708): entry by entry the sign of the weighted
+    sum of all thinned deltas is elected, 0 counting as plus, and the deltas of that sign alone are added; with
+    `normalize` they are averaged, each by its weight."""
+
+    def combine(block: Block, settings: Settings, facts: Any) -> "Tensor":
+        moves = [(weight, delta.mul_(weight)) for weight, delta in _thinned(block, settings, facts, thin)]
+        if not moves:
+            return block.origin
+        up, down = block.origin.new_zeros(len(block.origin)), block.origin.new_zeros(len(block.origin))
+        for _, move in moves:
+            up += move.clamp(min=0)
+            down += move.clamp(max=0)
+        elected = up + down
+        # The one of the two that has the elected sign: half of their sum and of their distance, signed by the election.
+        agreed = (up - down).copysign_(elected).add_(elected).mul_(0.5)
+        if settings["normalize"]:
+            voted = elected.new_zeros(len(elected))
+            side = elected.new_ones(len(elected)).copysign_(elected)
+            for weight, move in moves:
+                voted.add_(move.sign_().mul_(side).clamp_(min=0), alpha=weight)
+            agreed /= voted.clamp_(min=TINY)
+        return block.origin.add(agreed, alpha=settings["lambda"])
+
+    return combine
+
+
+def _thinned(block: Block, settings: Settings, facts: Any, thin: Thin) -> Iterator[tuple[float, "Tensor"]]:
+    """Weight and thinned delta, in memory of its own, of every model that has a weight."""
+    weights = active(settings.weights)
+    for name, delta in block.deltas():
+        if name in weights:
+            yield weights[name], thin(block, settings, facts, name, delta)
+
+
+def by_magnitude(stream: Stream, settings: Settings) -> dict[str, Cut]:
+    """Where each model's delta is cut so that the share `density` of its largest entries is left."""
+    densities = {name: settings["density"][name] for name in active(settings.weights)}
+    wanted = {
+        name: Wanted(name, max(1, int(density * stream.numel)), largest=True)
+        for name, density in densities.items()
+        if 0 < density < 1
+    }
+    return dict(zip(wanted, cut(stream, list(wanted.values())), strict=True)) if wanted else {}
+
+
+def trim(block: Block, settings: Settings, facts: Mapping[str, Cut], name: str, delta: "Tensor") -> "Tensor":
+    """The largest entries of a delta: exactly the share `density` of the site's, of equal ones the first."""
+    density = settings["density"][name]
+    if density <= 0:
+        return delta.new_zeros(len(delta))
+    return above(delta, block.start, facts[name], first=True) if name in facts else delta
+
+
+def without_outliers(stream: Stream, settings: Settings) -> dict[str, tuple[Cut | None, Cut | None]]:
+    """The cuts below and above the entries that are kept: the smallest go, and the share `gamma` of the largest, as
+    far as the share `density` is left. None where nothing is cut off; a model of which nothing is kept is left out."""
+    wanted: dict[tuple[str, bool], Wanted] = {}
+    kept = {name: int(settings["density"][name] * stream.numel) for name in active(settings.weights)}
+    for name, count in kept.items():
+        below = max(0, stream.numel - count - int(settings["gamma"][name] * stream.numel))
+        for top, end in ((False, below), (True, below + count)):
+            if count and 0 < end < stream.numel:
+                wanted[name, top] = Wanted(name, end, largest=False)
+    cuts = dict(zip(wanted, cut(stream, list(wanted.values())), strict=True)) if wanted else {}
+    return {name: (cuts.get((name, False)), cuts.get((name, True))) for name, count in kept.items() if count}
+
+
+def band(
+    block: Block, settings: Settings, facts: Mapping[str, tuple[Cut | None, Cut | None]], name: str, delta: "Tensor"
+) -> "Tensor":
+    """The entries of middling size (Davari and Belilovsky 2024, "Model breadcrumbs", arXiv 2312.06795)."""
+    if settings["density"][name] >= 1:
+        return delta
+    if name not in facts:
+        return delta.new_zeros(len(delta))
+    low, high = facts[name]
+    kept = delta if low is None else above(delta, block.start, low, first=False)
+    return kept if high is None else kept - above(delta, block.start, high, first=False)
+
+
+def drop(block: Block, settings: Settings, facts: Any, name: str, delta: "Tensor") -> "Tensor":  # noqa: ARG001
+    """DARE (Yu et al. 2024, "Language models are Super Mario", arXiv 2311.03099): each entry is kept with probability
+    `density`; with `rescale` what is kept grows by 1/density, so that the expected delta is the whole one."""
+    density = settings["density"][name]
+    if density >= 1:
+        return delta
+    steps = round(density * STEPS)
+    if not steps:
+        return delta.new_zeros(len(delta))
+    import torch
+
+    kept = torch.from_numpy(block.chance(name) < steps).to(delta.dtype)
+    kept *= delta
+    return kept.mul_(STEPS / steps) if settings["rescale"] else kept
+
+
+def magprune(block: Block, settings: Settings, facts: Any, name: str, delta: "Tensor") -> "Tensor":  # noqa: ARG001
+    """DELLA's MagPrune (Deep et al. 2024, arXiv 2406.11617): within a row, the chance to be kept rises with the rank of
+    the magnitude from density - epsilon to density + epsilon; with `rescale` what is kept grows by 1 over its chance.
+
+    Magnitudes are ranked by their first eight binary digits: entries that share them share the mean of their ranks.
+    """
+    import torch
+
+    density, epsilon = settings["density"][name], settings["epsilon"][name]
+    if density >= 1:
+        return delta
+    if density <= 0:
+        return delta.new_zeros(len(delta))
+    rows = delta.float().abs().view(-1, min(block.width, len(delta)))
+    places, ranks = _ranks(rows)
+    steps = ranks.mul_(2 * epsilon * STEPS).add_((density - epsilon) * STEPS).round_().clamp_(0, STEPS)
+    chances = steps.index_select(0, places)
+    kept = torch.from_numpy(block.chance(name)).to(torch.float32).lt(chances).to(delta.dtype).mul_(delta)
+    return kept.mul_(chances.clamp_(min=1).reciprocal_().mul_(STEPS)) if settings["rescale"] else kept
+
+
+def _ranks(rows: "Tensor") -> "tuple[Tensor, Tensor]":
+    """For each entry the place in a table, and the table: ranks within a row as shares, from 0 to 1.
+
+    rows: magnitudes. The table has a stretch for each row, with a place for each value of exponent and first seven
+    digits behind the point; what is smaller than the row's largest by more than `OCTAVES` is taken for 0.
+    """
+    import torch
+
+    height, width = rows.shape
+    digits = rows.view(torch.int32) >> 16
+    digits -= digits.amax(dim=1, keepdim=True) - (DIGITS - 1)
+    digits.clamp_(min=0).add_(torch.arange(0, height * DIGITS, DIGITS, dtype=torch.int32)[:, None])
+    places = digits.view(-1)
+    counts = torch.bincount(places, minlength=height * DIGITS).to(torch.float32).view(height, DIGITS)
+    ranks = counts.cumsum(dim=1).sub_(counts.add_(1).div_(2)).div_(max(1, width - 1))
+    return places, ranks.view(-1)

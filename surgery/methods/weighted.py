@@ -1,0 +1,72 @@
+"""Weighted sums: of models, and of moves away from a base."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from surgery.methods.method import Block, Settings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+def linear(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: ARG001
+    """The weighted mean of the models: theta = sum w_i theta_i / sum w_i, or without the division where `normalize` is
+    off (Wortsman et al. 2022, "Model soups", arXiv 2203.05482).
+
+    A mean is taken as the first model's tensor and moves away from it, so that equal tensors stay what they are.
+    """
+    weights = active(settings.weights)
+    total = sum(weights.values()) if settings["normalize"] else 1.0
+    shares = {name: weight / total for name, weight in weights.items()}
+    first, *others = shares
+    if not settings["normalize"]:
+        result = block.models[first] * shares[first]
+        for name in others:
+            result.add_(block.models[name], alpha=shares[name])
+        return result
+    if not others:
+        return block.models[first]
+    result = block.models[first].lerp(block.models[others[0]], shares[others[0]])
+    for name in others[1:]:
+        result.add_(block.models[name] - block.models[first], alpha=shares[name])
+    return result
+
+
+def blend(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: ARG001
+    """Move a tensor toward others, each by its own share: theta = adapted + sum over r of c_r (theta_r - adapted).
+
+    With base alone this is linear interpolation; c_base = c_safety = 1 adds both whole moves. All c = 0 give `adapted`
+    itself, and one c = 1 alone the other tensor itself, not a rounding of it.
+    """
+    return moved(block, active(settings.weights), 1.0)
+
+
+def task_arithmetic(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: ARG001
+    """theta = base + lambda sum w_i (theta_i - base), over sum w_i where `normalize` is on (Ilharco et al. 2023,
+    "Editing models with task arithmetic", arXiv 2212.04089)."""
+    weights = active(settings.weights)
+    return moved(block, weights, settings["lambda"] / divisor(settings))
+
+
+def active(weights: Mapping[str, float]) -> dict[str, float]:
+    """The weights that are not 0."""
+    return {name: weight for name, weight in weights.items() if weight}
+
+
+def divisor(settings: Settings) -> float:
+    """What weighted moves are divided by: the sum of weights where they are normalised and don't cancel, else 1."""
+    total = sum(settings.weights.values())
+    return total if settings["normalize"] and abs(total) >= 1e-8 else 1.0
+
+
+def moved(block: Block, weights: Mapping[str, float], scale: float) -> "Tensor":
+    """The base, moved toward each model by its weight times `scale`; a model itself where the move is the whole way."""
+    if not weights:
+        return block.origin
+    first, *others = weights
+    if not others and weights[first] * scale == 1:
+        return block.models[first]
+    result = block.origin.lerp(block.models[first], weights[first] * scale)
+    for name in others:
+        result.add_(block.models[name] - block.origin, alpha=weights[name] * scale)
+    return result

@@ -1,0 +1,67 @@
+"""Reading what a pair holds, a stretch at a time, into memory that each thread uses again."""
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from surgery.alignment import Aligned, Alignment
+from surgery.tally import Buffers
+
+# Entries read of each tensor at a time: few enough to be still in the processor's cache when they are summed up.
+STRETCH: Final = 1 << 19
+
+
+class Memory(threading.local):
+    """What a thread reads into and computes in."""
+
+    def __init__(self) -> None:
+        self.buffers = Buffers()
+        self._bytes: dict[str, Tensor] = {}
+
+    def raw(self, role: str, nbytes: int) -> Tensor:
+        """So many bytes for what is read of a role; what was read before is written over."""
+        kept = self._bytes.get(role)
+        if kept is None or kept.numel() < nbytes:
+            kept = self._bytes[role] = torch.empty(nbytes, dtype=torch.uint8)
+        return kept[:nbytes]
+
+
+class Source:
+    """The shared entries of one pair, of some roles.
+
+    A part whose entries are scattered over its tensor (one expert's columns) is read once, as a whole; the others are
+    read as they are asked for.
+    """
+
+    def __init__(self, alignment: Alignment, pair: Aligned, roles: Sequence[str], memory: Memory) -> None:
+        self.pair, self.roles, self._memory = pair, tuple(roles), memory
+        self._tensors = {role: alignment.tensor(pair, role) for role in roles}
+        self._runs = {role: is_run(alignment, pair, role) for role in roles}
+        self._whole = {role: alignment.load(pair, role).reshape(-1) for role, run in self._runs.items() if not run}
+
+    def read(self, start: int, stop: int, roles: Sequence[str] | None = None) -> dict[str, Tensor]:
+        """Entries `start` to `stop` in row-major order, role -> vector; good until this thread reads again."""
+        return {role: self._read(role, start, stop) for role in roles or self.roles}
+
+    def stretches(self, start: int, stop: int, size: int = STRETCH) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
+        """Entries `start` to `stop`, at most `size` at a time, with the place of the first."""
+        for place in range(start, stop, size):
+            yield place, self.read(place, min(place + size, stop))
+
+    def _read(self, role: str, start: int, stop: int) -> Tensor:
+        if role in self._whole:
+            return self._whole[role][start:stop]
+        tensor = self._tensors[role]
+        first, _ = self.pair.parts[role].box(tensor.shape)
+        itemsize = tensor.dtype.itemsize
+        raw = self._memory.raw(role, (stop - start) * itemsize)
+        tensor.read_into(raw.numpy().data, (first + start) * itemsize)
+        return raw.view(tensor.dtype)
+
+
+def is_run(alignment: Alignment, pair: Aligned, role: str) -> bool:
+    """Whether a role's shared entries lie one behind the other in its file."""
+    return pair.parts[role].is_run(alignment.tensor(pair, role).shape)
