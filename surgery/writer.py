@@ -60,7 +60,7 @@ def write(
     Raises TargetError for what the disk refuses and what must not be written over, CheckpointError when an input
     changes or goes away.
     """
-    read = [order.like, *inputs]
+    read = [order.like, *(each for each in inputs if each is not order.like)]
     needed = _needed(order, texts)
     check_target(out, [folder for checkpoint in read for folder in checkpoint.folders], needed)
     digest = _order_digest(order, texts[RECIPE], read)
