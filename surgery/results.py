@@ -154,7 +154,12 @@ class Reasoned(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_what_was_not_asked(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in write(self).items() if value is not None or key in self.why if key != "why" or value}
+        return {
+            key: value
+            for key, value in write(self).items()
+            if value is not None or key in self.why
+            if key != "why" or value
+        }
 
 
 class HeadMetrics(Frozen):
