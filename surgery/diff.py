@@ -1,6 +1,6 @@
 """What changed in the weights between checkpoints, site by site, and summed up by layer, block and tower."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Literal
@@ -11,6 +11,7 @@ from surgery.checkpoint import Checkpoint
 from surgery.measure import Measured, Survey
 from surgery.progress import Track, silent
 from surgery.results import DiffResult, Pair
+from surgery.roles import safety_role
 from surgery.spectra import PairSpectra
 from surgery.summaries import kinship, layer_key, summaries, verdict
 from surgery.tally import Tally
@@ -50,12 +51,6 @@ def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent, level: Le
         notes=list(alignment.notes),
         warnings=kinship(pairs),
     )
-
-
-def safety_role(roles: Iterable[str]) -> str | None:
-    """The role whose delta counts as safety tuning: `safety`, or else the first of `safety:NAME`."""
-    named = [role for role in roles if role == "safety" or role.startswith("safety:")]
-    return min(named, key=lambda role: role != "safety", default=None)
 
 
 def _measured(survey: Survey, pool: ThreadPoolExecutor, level: Level) -> Iterator[tuple[Site, Measured]]:
