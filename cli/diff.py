@@ -1,11 +1,19 @@
 """`vlsurgery diff`: open a case and say how far the weights moved."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, standard
+
+
+class Level(StrEnum):
+    """How much a diff measures."""
+
+    norms = "norms"
+    full = "full"
 
 
 @standard
@@ -18,8 +26,22 @@ def diff(
     safety: Annotated[
         str | None, typer.Argument(metavar="SAFETY", help="A safety-tuned version of ADAPTED, if you have one.")
     ] = None,
+    level: Annotated[
+        Level,
+        typer.Option(
+            "--level",
+            help="norms: how far every tensor and every head moved, and how the two deltas relate. full: also the "
+            "singular values of every delta and where its leading directions lie; takes several times as long.",
+        ),
+    ] = Level.full,
     csv: Annotated[
-        Path | None, typer.Option("--csv", metavar="FILE", help="Also write every tensor's metrics as a long table.")
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Also write every tensor's metrics as a table: a line a tensor, a column a number, and lists (heads, "
+            "experts, singular values) as JSON in one cell.",
+        ),
     ] = None,
     new: NewOption = False,
     allow_pickle: PickleOption = False,
@@ -37,11 +59,11 @@ def diff(
     """
     from cli.flow import Wishes
     from cli.opening import Named, perform
-    from cli.tables import diff_table, prose, unmatched_line
+    from cli.tables import diff_table, prose, shape_table, unmatched_line
     from surgery.results import DiffResult
 
     roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
-    flow = perform(session, Wishes(), "diff", named=Named(roles, new, allow_pickle))
+    flow = perform(session, Wishes(level=level.value), "diff", named=Named(roles, new, allow_pickle))
     if flow is None:
         return
     result = flow.result(DiffResult)
@@ -50,6 +72,7 @@ def diff(
 
         write_csv(csv, result)
     session.console.emit(result.json_text())
-    session.console.show(diff_table(result), prose(unmatched_line(result.unmatched)), prose(result.verdict))
+    session.console.show(diff_table(result), *shape_table(result))
+    session.console.show(prose(unmatched_line(result.unmatched)), prose(result.verdict))
     session.console.show(*(prose(f"Warning: {warning}") for warning in result.warnings))
     session.console.say("next: vlsurgery merge --auto (or vlsurgery probe, to look first)")

@@ -28,6 +28,7 @@ Fault = Literal["missing", "changed", "outdated"]
 Files = Callable[[Case, Settings], Sequence[Path]]
 Policy = Literal["fit", "attribution", "weights", "uniform"]
 Toward = Literal["base", "safety", "both"]
+Level = Literal["norms", "full"]
 
 
 REASONS: Mapping[Fault, str] = {
@@ -41,7 +42,8 @@ REASONS: Mapping[Fault, str] = {
 class Wishes:
     """What the user asked for. `None` means: as the case did it last, else the default.
 
-    prompts: "FILE:KIND" specifications. out: where the merged checkpoint goes. page: where the report goes.
+    prompts: "FILE:KIND" specifications. level: of the diff. out: where the merged checkpoint goes. page: where the
+    report goes.
     """
 
     prompts: tuple[str, ...] | None = None
@@ -50,6 +52,7 @@ class Wishes:
     out: Path | None = None
     page: Path | None = None
     cdn: bool = False
+    level: Level | None = None
 
 
 @dataclass

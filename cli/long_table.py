@@ -1,8 +1,15 @@
-"""Diff's long table: one line per tensor, for spreadsheets and data frames."""
+"""Diff's long table, for spreadsheets and data frames: one line per tensor, one column per number.
+
+A number inside of another has a dotted name ("between.cosine_null.mean"). Lists (heads, experts, singular values) and
+reasons are JSON in one cell each, so that `frame["vl.heads"].map(json.loads).explode()` gives a line per head.
+"""
 
 import csv
 import io
+import json
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from surgery.errors import TargetError
 from surgery.results import DiffResult, write_text
@@ -19,11 +26,7 @@ def long_table(result: DiffResult) -> str:
             "name": str(pair.names.get("adapted", "")),
             "shape": "x".join(map(str, pair.shape)),
             "dtype": pair.dtype,
-            **{
-                f"{group}.{metric}": value
-                for group, metrics in pair.metrics.model_dump().items()
-                for metric, value in (metrics or {}).items()
-            },
+            **dict(_columns("", pair.metrics.model_dump())),
         }
         for pair in result.pairs
     ]
@@ -32,6 +35,14 @@ def long_table(result: DiffResult) -> str:
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
+
+
+def _columns(prefix: str, metrics: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key, value in metrics.items():
+        if isinstance(value, Mapping) and key != "why":
+            yield from _columns(f"{prefix}{key}.", value)
+        elif value is not None or prefix:
+            yield f"{prefix}{key}", json.dumps(value) if isinstance(value, list | Mapping) else value
 
 
 def write_csv(path: Path, result: DiffResult) -> None:

@@ -14,8 +14,11 @@ from typing import TYPE_CHECKING
 
 from cli.console import Console
 from cli.flow import Job, Pending
-from surgery.alignment import align
+from cli.steps import diff_settings
+from surgery.alignment import Alignment, align
 from surgery.checkpoint import Checkpoint
+from surgery.effort import effort
+from surgery.roles import safety_role
 
 if TYPE_CHECKING:
     from probes.prompts import Prompt
@@ -24,6 +27,8 @@ PROMPT_TOKENS = 32
 ANSWER_TOKENS = 24
 TOKEN_SECONDS = 2e-5  # what a token costs in a model so small that its arithmetic is free
 BYTES_PER_SECOND = 3e8  # read, compared and written
+COMPARED_PER_SECOND = 1e9  # bytes that a diff reads and sums up
+OVERHEAD = 1.3  # of spectra, beside the products of matrices that they are made of
 START_SECONDS = 2.0  # imports and loading, of any step that runs a model
 PROGRAM_BYTES = 5e8  # torch and transformers themselves
 STREAM_BYTES = 1e9  # the most that a diff or a merge takes, whatever the model
@@ -37,6 +42,7 @@ SPECIMEN_FACTS = {
     "roles": 3,
     "sources": 2,
 }
+SPECIMEN_DIFF_SECONDS = 3.0
 TRAINING_SECONDS = 90.0
 HARMFUL = ("harmful", "jailbroken")
 
@@ -48,7 +54,7 @@ class Facts:
     parameters: of the adapted model. moved: those of its text stack, which are moved and have gradients. stored:
     bytes of all checkpoints. blocks: that can be moved on their own. width: bytes of a parameter in a model that runs.
     roles, sources: how many checkpoints there are, and how many of them are merged toward. fits: whether
-    coefficients are fitted. token_seconds: the cost of a token on this machine.
+    coefficients are fitted. diff_seconds: what a diff takes. token_seconds: the cost of a token on this machine.
     """
 
     parameters: int
@@ -59,6 +65,7 @@ class Facts:
     roles: int
     sources: int
     fits: bool
+    diff_seconds: float
     token_seconds: float
     prompts: "Sequence[Prompt]"
 
@@ -94,7 +101,9 @@ def facts_of(job: Job) -> Facts:
     checkpoints = job.checkpoints
     tensors = [tensor for checkpoint in checkpoints.values() for tensor in checkpoint.values()]
     parameters = sum(tensor.numel for tensor in checkpoints["adapted"].values())
-    pairs = [pair for pair in align(checkpoints).pairs if pair.site.tower == "text"]
+    alignment = align(checkpoints)
+    pairs = [pair for pair in alignment.pairs if pair.site.tower == "text"]
+    speed = _operations_per_second()
     blocks = {pair.site.block for pair in pairs}
     return Facts(
         parameters=parameters,
@@ -105,7 +114,8 @@ def facts_of(job: Job) -> Facts:
         roles=len(checkpoints),
         sources=len(job.sources),
         fits=job.wishes.policy == "fit",
-        token_seconds=TOKEN_SECONDS + 2 * parameters / _operations_per_second(),
+        diff_seconds=_diff_seconds(alignment, str(diff_settings(job)["level"]), speed),
+        token_seconds=TOKEN_SECONDS + 2 * parameters / speed,
         prompts=job.prompts,
     )
 
@@ -131,9 +141,9 @@ def show_plan(console: Console, steps: Sequence[PlannedStep]) -> None:
     table = plain_table("What would be done", "step", "because", "writes", "time", "memory", "prompts", left=3)
     for step in steps:
         took = step.estimate
-        row = (step.step, step.reason, "\n".join(step.writes), _duration(took.seconds), _size(took.memory))
+        row = (step.step, step.reason, "\n".join(step.writes), duration(took.seconds), _size(took.memory))
         table.add_row(*row, str(took.prompts or ""))
-    total = _duration(sum(step.estimate.seconds for step in steps))
+    total = duration(sum(step.estimate.seconds for step in steps))
     console.show(
         table,
         f"About {total} in all; times are estimates, good to a factor of about three. Memory is that of weights and "
@@ -156,6 +166,17 @@ def _width(checkpoint: Checkpoint) -> float:
         return 4
     tensors = checkpoint.values()
     return sum(tensor.nbytes for tensor in tensors) / sum(tensor.numel for tensor in tensors)
+
+
+def diff_seconds(checkpoints: Mapping[str, Checkpoint], level: str) -> float:
+    """About how long a diff takes on this machine, by a short product of matrices."""
+    return _diff_seconds(align(checkpoints), level, _operations_per_second())
+
+
+def _diff_seconds(alignment: Alignment, level: str, speed: float) -> float:
+    work = effort(alignment, safety_role(alignment.checkpoints))
+    spectra = OVERHEAD * work.operations / speed if level == "full" else 0.0
+    return 1 + work.bytes / COMPARED_PER_SECOND + spectra
 
 
 def _operations_per_second() -> float:
@@ -223,7 +244,7 @@ def _with_gradients(facts: Facts, estimate: Estimate) -> Estimate:
 
 
 ESTIMATES: Mapping[str, Callable[[Facts], Estimate]] = {
-    "diff": _streamed(1),
+    "diff": lambda facts: Estimate(facts.diff_seconds, min(STREAM_BYTES, PROGRAM_BYTES + facts.stored), 0),
     "probe": _probe,
     "coefficients": _coefficients,
     "merge": _streamed(2),
@@ -232,7 +253,7 @@ ESTIMATES: Mapping[str, Callable[[Facts], Estimate]] = {
 }
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = seconds / 60
@@ -247,6 +268,12 @@ def plan_demo(seed: int, goals: Sequence[str]) -> list[PlannedStep]:
     """The demo from nothing: training, then every step at the specimen's size. What is cached or done is skipped."""
     from probes.specimen import prompts
 
-    facts = Facts(**SPECIMEN_FACTS, fits=True, token_seconds=TOKEN_SECONDS, prompts=prompts(seed))
+    facts = Facts(
+        **SPECIMEN_FACTS,
+        fits=True,
+        diff_seconds=SPECIMEN_DIFF_SECONDS,
+        token_seconds=TOKEN_SECONDS,
+        prompts=prompts(seed),
+    )
     train = PlannedStep("train", "unless it is cached", ("the cache directory",), Estimate(TRAINING_SECONDS, 1e9, 0))
     return [train, *(PlannedStep(goal, "unless the case has it", (), ESTIMATES[goal](facts)) for goal in goals)]

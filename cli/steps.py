@@ -27,14 +27,24 @@ def _stamped(result: R, job: Job, settings: Settings) -> R:
     return result.model_copy(update={"settings": settings, "checkpoints": refs})
 
 
-def _no_settings(job: Job) -> Settings:  # noqa: ARG001
-    return {}
+def diff_settings(job: Job) -> Settings:
+    """The level of the diff: the one asked for, else the case's own, else full. A full one serves for norms."""
+    recorded = job.case.settings_of("diff")
+    had = (recorded or {}).get("level")
+    if recorded is not None and had == "full" and job.case.is_current("diff", recorded, ()):
+        return {"level": "full"}
+    return {"level": job.wishes.level or had or "full"}
 
 
 def _run_diff(job: Job, settings: Settings) -> None:
+    from cli.plan import diff_seconds, duration
     from surgery.diff import diff
 
-    _stamped(diff(job.checkpoints, job.track), job, settings).save(job.case.path("diff.json"))
+    level = settings["level"]
+    if level == "full":
+        full, norms = (duration(diff_seconds(job.checkpoints, each)) for each in ("full", "norms"))
+        job.say(f"diff: with the spectrum of every matrix this takes about {full} (--level norms, without: {norms})")
+    _stamped(diff(job.checkpoints, job.track, level), job, settings).save(job.case.path("diff.json"))
 
 
 def _prepare_to_run(job: Job) -> None:
@@ -248,7 +258,7 @@ def _named(*names: str) -> Files:
 
 
 STEPS = (
-    Step("diff", (), (), _named("diff.json"), _no_settings, _run_diff),
+    Step("diff", (), (), _named("diff.json"), diff_settings, _run_diff),
     Step("probe", (), (), _named("probe.json", "targets.json", "directions.safetensors"), _prompt_settings, _run_probe),
     Step(
         "coefficients",

@@ -3,6 +3,7 @@
 Every table is readable at 100 columns. A number that could not be had is a dash; it never becomes 0.
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -27,6 +28,7 @@ from surgery.results import (
     ComparisonResult,
     DeltaMetrics,
     DiffResult,
+    Pair,
     Summary,
     UnmatchedTensor,
 )
@@ -98,7 +100,8 @@ def diff_table(result: DiffResult) -> Table:
     )
     has_safety = any(summary.metrics.safety for summary in (*result.blocks, *result.towers))
     names = ["layer", "attention", "MLP"]
-    names += ["safety:\nattention", "safety:\nMLP", "delta\ncosine", "sign\nconflict"] if has_safety else []
+    if has_safety:
+        names += ["safety:\nattention", "safety:\nMLP", "delta\ncosine", "of it\nnoise", "sign\nconflict"]
     title = "Relative change of the weights, base to adapted" + (" and adapted to safety" if has_safety else "")
     table = plain_table(title, *names, bars=(1, 2, 3, 4))
     for layer in layers:
@@ -121,12 +124,61 @@ def _change_cells(
     cells += [with_bar(_relative(block.metrics.safety if block else None), scales[1]) for block in blocks] + gap
     between = whole.metrics.between
     if between is None:
-        return [*cells, ABSENT, ABSENT]
-    return [*cells, number(between.cosine), number(between.sign_conflict)]
+        return [*cells, ABSENT, ABSENT, ABSENT]
+    noise = between.cosine_null.mean if between.cosine_null else None
+    return [*cells, number(between.cosine), number(noise), number(between.sign_conflict)]
 
 
 def _relative(metrics: DeltaMetrics | None) -> float | None:
     return metrics.relative if metrics else None
+
+
+def shape_table(result: DiffResult) -> list[Table]:
+    """The shape of the deltas, layer by layer: how few directions they take, and how many of these are new. None where
+    spectra were not asked for.
+
+    Of a layer's matrices, means weighed by the squared size of their deltas.
+    """
+    pairs = [pair for pair in result.pairs if pair.tower == "text" and pair.layer is not None]
+    deltas = [delta for delta in ("vl", "safety") if any(_spectral(pair, delta) for pair in pairs)]
+    if not deltas:
+        return []
+    names = ["layer"]
+    for delta in deltas:
+        prefix = "safety:\n" if delta == "safety" else ""
+        names += [f"{prefix}in 8\ndirections", f"{prefix}stable\nrank", f"{prefix}foreign\nto base"]
+    names += ["shared\ndirections"] if len(deltas) == 2 else []
+    bars = [1 + 3 * place for place in range(len(deltas))]
+    table = plain_table("Shape of the deltas: share of their squared size in 8 directions", *names, bars=bars)
+    for layer in sorted({pair.layer for pair in pairs if pair.layer is not None}):
+        members = [pair for pair in pairs if pair.layer == layer]
+        cells = [cell for delta in deltas for cell in _shape_cells(members, delta)]
+        shared = [
+            (each.subspace_left + each.subspace_right) / 2
+            for pair in members
+            if (each := pair.metrics.between) and each.subspace_left is not None and each.subspace_right is not None
+        ]
+        cells += [number(sum(shared) / len(shared) if shared else None)] if len(deltas) == 2 else []
+        table.add_row(str(layer), *cells)
+    return [table]
+
+
+def _spectral(pair: Pair, delta: str) -> DeltaMetrics | None:
+    """The metrics of one delta of a pair whose spectrum was measured."""
+    found: DeltaMetrics | None = getattr(pair.metrics, delta)
+    return found if found is not None and found.energy is not None else None
+
+
+def _shape_cells(pairs: Sequence[Pair], delta: str) -> list[str]:
+    found = [(math.prod(pair.shape) * each.rms**2, each) for pair in pairs if (each := _spectral(pair, delta))]
+
+    def mean(value_of: Callable[[DeltaMetrics], float | None]) -> float | None:
+        held = [(weight, value) for weight, each in found if (value := value_of(each)) is not None]
+        whole = sum(weight for weight, _ in held)
+        return sum(weight * value for weight, value in held) / whole if whole else None
+
+    few = mean(lambda each: each.energy["8"] if each.energy else None)
+    return [with_bar(few, 1.0), number(mean(lambda each: each.stable_rank), 1), number(mean(lambda each: each.foreign))]
 
 
 def probe_table(result: ProbeResult) -> Table:

@@ -1,7 +1,8 @@
 """What changed in the weights between checkpoints, site by site, and summed up by layer, block and tower."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from typing import Literal
 
 from surgery.alignment import Aligned, align
@@ -10,6 +11,8 @@ from surgery.checkpoint import Checkpoint
 from surgery.measure import Measured, Survey
 from surgery.progress import Track, silent
 from surgery.results import DiffResult, Pair
+from surgery.roles import safety_role
+from surgery.spectra import PairSpectra
 from surgery.summaries import kinship, layer_key, summaries, verdict
 from surgery.tally import Tally
 from surgery.workers import cores, crew, in_order
@@ -50,24 +53,26 @@ def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent, level: Le
     )
 
 
-def safety_role(roles: Iterable[str]) -> str | None:
-    """The role whose delta counts as safety tuning: `safety`, or else the first of `safety:NAME`."""
-    named = [role for role in roles if role == "safety" or role.startswith("safety:")]
-    return min(named, key=lambda role: role != "safety", default=None)
-
-
 def _measured(survey: Survey, pool: ThreadPoolExecutor, level: Level) -> Iterator[tuple[Site, Measured]]:
     """Every pair, by its site, with what was measured of it, in file order."""
-    tasks = (task for pair in survey.alignment.in_file_order() for task in survey.tasks(pair))
-    whole: Tally | None = None
-    for task, tally in in_order(pool, survey.run, tasks, 2 * cores()):
-        if whole is None:
-            whole = tally
-        else:
-            whole.join(tally)
-        if task.stop == task.pair.numel:
-            yield task.pair.site, survey.measured(task.pair, whole)
-            whole = None
+    pairs = survey.alignment.in_file_order()
+    if level == "full":
+        # What takes longest comes first, so that the threads end together.
+        pairs.sort(key=lambda pair: not survey.is_streamed(pair))
+    work = [work for pair in pairs for work in survey.tasks(pair, spectra=level == "full")]
+    done = in_order(pool, survey.run, work, 2 * cores())
+    for pair, found in groupby(done, key=lambda each: each[0].pair):
+        tally: Tally | None = None
+        spectra = PairSpectra()
+        for _, each in found:
+            if isinstance(each, PairSpectra):
+                spectra = each
+            elif tally is None:
+                tally = each
+            else:
+                tally.join(each)
+        assert tally is not None
+        yield pair.site, survey.measured(pair, tally, spectra)
 
 
 def _pair(survey: Survey, pair: Aligned, measured: Measured) -> Pair:

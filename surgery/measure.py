@@ -1,13 +1,16 @@
-"""Everything that is measured of one pair: its sums, its heads or experts."""
+"""Everything that is measured of one pair: its sums, its heads or experts, its spectra."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from surgery.alignment import Aligned, Alignment
 from surgery.heads import Cut, cut_of
 from surgery.metrics import DeltaSums, Sums
+from surgery.nulls import are_kin
 from surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMetrics, PairMetrics
+from surgery.room import Room
+from surgery.spectra import ALL_HELD, DELTAS, HELD, PairSpectra, bytes_needed, pair_spectra, without_spectrum
 from surgery.stretches import STRETCH, Memory, Source, is_run
 from surgery.tally import Tally
 
@@ -15,12 +18,21 @@ from surgery.tally import Tally
 DEALT: Final = 1 << 23
 
 
-class Task(NamedTuple):
+class Stretch(NamedTuple):
     """A stretch of one pair to sum up."""
 
     pair: Aligned
     start: int
     stop: int
+
+
+class Whole(NamedTuple):
+    """A pair whose spectra are to be found."""
+
+    pair: Aligned
+
+
+Work = Stretch | Whole
 
 
 @dataclass
@@ -29,8 +41,8 @@ class Measured:
     spectrum, by name. between: those of both spectra."""
 
     sums: Sums
-    deltas: dict[str, dict[str, object]] = field(default_factory=dict)
-    between: dict[str, object] = field(default_factory=dict)
+    deltas: dict[str, dict[str, Any]] = field(default_factory=dict)
+    between: dict[str, Any] = field(default_factory=dict)
 
     def metrics(self) -> PairMetrics:
         plain = self.sums.metrics()
@@ -47,6 +59,7 @@ class Survey:
     def __init__(self, alignment: Alignment, roles: Mapping[str, str]) -> None:
         self.alignment, self.roles = alignment, dict(roles)
         self.memory = Memory()
+        self._room = Room(ALL_HELD)
 
     def held(self, pair: Aligned) -> list[str]:
         """Which of base, adapted and safety a pair has."""
@@ -58,44 +71,69 @@ class Survey:
         config = self.alignment.checkpoints[owner].config
         return cut_of(pair.site, pair.shape, pair.parts[self.alignment.like].name, config)
 
-    def tasks(self, pair: Aligned) -> list[Task]:
-        """Stretches of a pair that can be summed up apart: they begin and end with a head, an expert or a row."""
-        if not all(is_run(self.alignment, pair, self.roles[word]) for word in self.held(pair)):
-            return [Task(pair, 0, pair.numel)]
-        cut = self.cut(pair)
-        unit = pair.shape[-1] if cut.columns or cut.kind == "whole" and pair.shape else pair.numel // cut.count
-        size = max(1, DEALT // max(1, unit)) * unit
-        return [Task(pair, start, min(start + size, pair.numel)) for start in range(0, pair.numel, size or 1)] or [
-            Task(pair, 0, 0)
-        ]
+    def tasks(self, pair: Aligned, spectra: bool) -> list[Work]:
+        """What there is to do on a pair: to sum up stretches of it, which begin and end with a head, an expert or a
+        row, and where asked for to find its spectra, which comes last."""
+        cut, size = self.cut(pair), pair.numel
+        if pair.numel and all(is_run(self.alignment, pair, self.roles[word]) for word in self.held(pair)):
+            unit = pair.shape[-1] if cut.columns else 1 if cut.kind == "whole" else pair.numel // cut.count
+            size = max(1, DEALT // unit) * unit
+        stretches = [Stretch(pair, start, min(start + size, pair.numel)) for start in range(0, pair.numel, size or 1)]
+        return [*(stretches or [Stretch(pair, 0, 0)]), *([Whole(pair)] if spectra else [])]
 
-    def run(self, task: Task) -> tuple[Task, Tally]:
-        """Sum up a stretch of a pair."""
+    def run(self, work: Work) -> tuple[Work, Tally | PairSpectra]:
+        """Do one piece of work; any thread may."""
+        return work, self._tally(work) if isinstance(work, Stretch) else self._spectra(work.pair)
+
+    def is_streamed(self, pair: Aligned) -> bool:
+        """Whether a pair is too large to be held, so that its spectra take long."""
+        return 4 * pair.numel * len(self.held(pair)) > HELD
+
+    def _source(self, pair: Aligned) -> Source:
+        return Source(self.alignment, pair, [self.roles[word] for word in self.held(pair)], self.memory)
+
+    def _spectra(self, pair: Aligned) -> PairSpectra:
+        words = {word: self.roles[word] for word in self.held(pair)}
+        reason = without_spectrum(pair.shape)
+        if reason is not None:
+            return PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS})
+        with self._room.lent(bytes_needed(pair.shape, len(words))):
+            return pair_spectra(self._source(pair), words)
+
+    def _tally(self, task: Stretch) -> Tally:
         pair, cut, words = task.pair, self.cut(task.pair), self.held(task.pair)
-        source = Source(self.alignment, pair, [self.roles[word] for word in words], self.memory)
+        source = self._source(pair)
         names = {word: self.alignment.label(pair, self.roles[word]) for word in words}
         tally = Tally(pair.numel, words, cut.count, pair.shape[-1] if cut.columns else 0)
         for start, stop, part in _steps(pair, cut, task.start, task.stop):
             found = source.read(start, stop)
             chunk = {word: found[self.roles[word]] for word in words}
             tally.add(chunk, names, self.memory.buffers, part)
-        return task, tally
+        return tally
 
-    def measured(self, pair: Aligned, tally: Tally) -> Measured:
-        """What the sums of a whole pair say."""
+    def measured(self, pair: Aligned, tally: Tally, spectra: PairSpectra) -> Measured:
+        """What the sums of a whole pair and its spectra say."""
         codes = {word: self.alignment.tensor(pair, self.roles[word]).code for word in self.held(pair)}
-        cut = self.cut(pair)
-        deltas = {role: _parts(cut, tally.part_sums(role)) for role in ("adapted", "safety")}
-        return Measured(tally.sums(codes), deltas)
+        cut, sums = self.cut(pair), tally.sums(codes)
+        deltas = {role: _joined(_parts(cut, tally.part_sums(role)), spectra.deltas.get(role, {})) for role in DELTAS}
+        between = dict(spectra.between)
+        if "subspace_null" in between and sums.vl and sums.safety and not are_kin(sums.vl, sums.safety):
+            del between["subspace_null"]
+            between["why"] = {"subspace_null": "adapted is no kin of the others, and leads both deltas"}
+        return Measured(sums, deltas, between)
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics by name, and all reasons for those that are missing."""
+    return {**first, **second, "why": {**first.get("why", {}), **second.get("why", {})}}
 
 
 Metrics = TypeVar("Metrics", DeltaMetrics, BetweenMetrics)
 
 
-def _with(metrics: Metrics, more: Mapping[str, object]) -> Metrics:
+def _with(metrics: Metrics, more: Mapping[str, Any]) -> Metrics:
     """Metrics with some more of them; reasons are added to those that are there."""
-    why = {**metrics.why, **more.get("why", {})}  # type: ignore[dict-item]
-    return metrics.model_copy(update={**more, "why": why})
+    return metrics.model_copy(update=_joined({"why": metrics.why}, more))
 
 
 def _steps(pair: Aligned, cut: Cut, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
@@ -111,7 +149,7 @@ def _steps(pair: Aligned, cut: Cut, start: int, stop: int) -> Iterator[tuple[int
         yield from ((place, min(place + STRETCH, last), part) for place in range(first, last, STRETCH))
 
 
-def _parts(cut: Cut, sums: Sequence[DeltaSums]) -> dict[str, object]:
+def _parts(cut: Cut, sums: Sequence[DeltaSums]) -> dict[str, Any]:
     """The metrics of heads or experts under their key, or the reason why there are none."""
     if cut.why is not None:
         return {"why": {"heads": cut.why}}
@@ -119,12 +157,12 @@ def _parts(cut: Cut, sums: Sequence[DeltaSums]) -> dict[str, object]:
         return {}
     if cut.kind == "experts":
         return {"experts": [ExpertMetrics(expert=number, **_numbers(each)) for number, each in enumerate(sums)]}
-    words = cut.words or tuple((None, number) for number in range(cut.count))
+    words: Sequence[tuple[str | None, int]] = cut.words or [(None, number) for number in range(cut.count)]
     heads = [
         HeadMetrics(part=word, head=number, **_numbers(each)) for (word, number), each in zip(words, sums, strict=True)
     ]
     return {"heads": heads}
 
 
-def _numbers(sums: DeltaSums) -> dict[str, float | None]:
+def _numbers(sums: DeltaSums) -> dict[str, Any]:
     return {"relative": sums.relative, "cosine": sums.cosine, "rms": sums.rms}

@@ -24,10 +24,9 @@ class DeltaSums:
     delta_squared: float = 0.0
     before_squared: float = 0.0
     after_squared: float = 0.0
-    product: float = 0.0
     largest: float = 0.0
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: "DeltaSums") -> "DeltaSums":
         return replace(_added(self, other), largest=max(self.largest, other.largest))
 
     @property
@@ -37,7 +36,9 @@ class DeltaSums:
     @property
     def cosine(self) -> float | None:
         norms = math.sqrt(self.before_squared) * math.sqrt(self.after_squared)
-        return _within(self.product / norms) if norms else None
+        # The product of the two, by the law of cosines: the sums are exact enough, and one pass is spared.
+        product = (self.before_squared + self.after_squared - self.delta_squared) / 2
+        return _within(product / norms) if norms else None
 
     @property
     def rms(self) -> float:
@@ -79,7 +80,7 @@ class BetweenSums:
     shared: float = 0.0
     unshared: float = 0.0
 
-    def __add__(self, other: Self) -> Self:
+    def __add__(self, other: "BetweenSums") -> "BetweenSums":
         return _added(self, other)
 
     def metrics(self) -> BetweenMetrics:

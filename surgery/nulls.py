@@ -15,7 +15,7 @@ independent models of one size is -.5.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Final, Self
 
 import torch
@@ -44,17 +44,21 @@ SPREAD: Final = 1.96  # standard deviations in which 95% of a normal variable li
 
 
 @dataclass(frozen=True)
-class Grid:
-    """Entries by their binary exponent in `adapted`: how many, and how far both deltas moved them.
+class Sample:
+    """What the nulls need of a pair's entries, taken of every 17th where there are many.
 
-    counts, first, second: [256] float64, by the exponent as float32 stores it; the number of entries, and the sums of
-    the squared VL and safety deltas. Only sampled entries are in them; `entries` counts all.
+    entries: how many there are in all. counts, first, second: [256] float64, by the binary exponent in `adapted` as
+    float32 stores it: sampled entries, and the sums of their squared VL deltas d1 and safety deltas d2. first_both,
+    second_both: sums of d1^2 and of d2^2 over the entries that both change. variance: sum of (d1 d2)^2.
     """
 
     entries: int
     counts: Tensor
     first: Tensor
     second: Tensor
+    first_both: float
+    second_both: float
+    variance: float
 
     @classmethod
     def of(cls, base: Tensor, adapted: Tensor, safety: Tensor, entries: int) -> Self:
@@ -62,16 +66,25 @@ class Grid:
         stride = 1 if entries <= ALL_BELOW else STRIDE
         start, middle, end = (tensor[::stride].double() for tensor in (base, adapted, safety))
         exponents = ((middle.float().view(torch.int32) >> STORED_BITS) & (EXPONENTS - 1)).long()
-        sums = (torch.bincount(exponents, move.square(), EXPONENTS) for move in (middle - start, end - middle))
-        return cls(len(adapted), torch.bincount(exponents, minlength=EXPONENTS).double(), *sums)
+        first, second = (middle - start).square(), (end - middle).square()
+        return cls(
+            len(adapted),
+            torch.bincount(exponents, minlength=EXPONENTS).double(),
+            torch.bincount(exponents, first, EXPONENTS),
+            torch.bincount(exponents, second, EXPONENTS),
+            float(first[second > 0].sum()),
+            float(second[first > 0].sum()),
+            float(torch.dot(first, second)),
+        )
 
     def __add__(self, other: Self) -> Self:
-        return type(self)(
-            self.entries + other.entries,
-            self.counts + other.counts,
-            self.first + other.first,
-            self.second + other.second,
-        )
+        return type(self)(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+
+    @property
+    def scale(self) -> float:
+        """Entries for every sampled one."""
+        sampled = float(self.counts.sum())
+        return self.entries / sampled if sampled else 0.0
 
     def shared_product(self, code: str, first_on_grid: bool, second_on_grid: bool) -> float:
         """The deltas' expected inner product where the moves are independent and all rounding is shared; never above 0.
@@ -93,25 +106,26 @@ class Grid:
         for on_grid, sums in ((first_on_grid, self.first), (second_on_grid, self.second)):
             if on_grid:
                 moved = torch.minimum(moved, sums / self.counts.clamp_min(1) / squared_ulp)
-        sampled = float(self.counts.sum())
         lost = self.counts * squared_ulp * (-torch.expm1(-6 * moved)) / 12
-        return -float(lost.sum()) * self.entries / sampled if sampled else 0.0
+        return -float(lost.sum()) * self.scale
 
 
-def noise(vl: "DeltaSums", safety: "DeltaSums", grid: Grid | None, codes: Mapping[str, str]) -> tuple[float, float]:
+def are_kin(vl: "DeltaSums", safety: "DeltaSums") -> bool:
+    """Whether `adapted` looks like base or safety in this pair."""
+    return max(0.0 if delta.cosine is None else delta.cosine for delta in (vl, safety)) >= KIN
+
+
+def noise(vl: "DeltaSums", safety: "DeltaSums", sample: Sample, codes: Mapping[str, str]) -> tuple[float, float]:
     """The inner product of the two deltas of a pair that is expected of independent moves: with all of the noise of
     `adapted` shared, and with none of it.
 
     codes: role -> dtype by the format's own name.
     """
-    likeness = [0.0 if delta.cosine is None else delta.cosine for delta in (vl, safety)]
-    if max(likeness) < KIN:
+    if not are_kin(vl, safety):
         return -vl.after_squared, -vl.after_squared
-    if grid is None:
-        return 0.0, 0.0
     bits = {role: PRECISION[code][0] for role, code in codes.items()}
     own = bits["adapted"]
-    return grid.shared_product(codes["adapted"], bits["base"] <= own, bits["safety"] <= own), 0.0
+    return sample.shared_product(codes["adapted"], bits["base"] <= own, bits["safety"] <= own), 0.0
 
 
 def cosine_null(shared: float, unshared: float, variance: float, norms: float) -> Null:

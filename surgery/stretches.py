@@ -1,7 +1,7 @@
 """Reading what a pair holds, a stretch at a time, into memory that each thread uses again."""
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -37,19 +37,23 @@ class Source:
     """
 
     def __init__(self, alignment: Alignment, pair: Aligned, roles: Sequence[str], memory: Memory) -> None:
-        self.pair, self.roles, self._memory = pair, tuple(roles), memory
+        self.pair, self.roles, self.numel = pair, tuple(roles), pair.numel
+        self._memory = memory
         self._tensors = {role: alignment.tensor(pair, role) for role in roles}
-        self._runs = {role: is_run(alignment, pair, role) for role in roles}
-        self._whole = {role: alignment.load(pair, role).reshape(-1) for role, run in self._runs.items() if not run}
+        scattered = [role for role in roles if not is_run(alignment, pair, role)]
+        self._whole = {role: alignment.load(pair, role).reshape(-1) for role in scattered}
 
     def read(self, start: int, stop: int, roles: Sequence[str] | None = None) -> dict[str, Tensor]:
         """Entries `start` to `stop` in row-major order, role -> vector; good until this thread reads again."""
         return {role: self._read(role, start, stop) for role in roles or self.roles}
 
-    def stretches(self, start: int, stop: int, size: int = STRETCH) -> Iterator[tuple[int, Mapping[str, Tensor]]]:
-        """Entries `start` to `stop`, at most `size` at a time, with the place of the first."""
-        for place in range(start, stop, size):
-            yield place, self.read(place, min(place + size, stop))
+    def load(self, role: str) -> Tensor:
+        """All entries of a role as a vector of float32, in memory of its own."""
+        whole = torch.empty(self.numel)
+        for start in range(0, self.numel, STRETCH):
+            stop = min(start + STRETCH, self.numel)
+            whole[start:stop].copy_(self._read(role, start, stop))
+        return whole
 
     def _read(self, role: str, start: int, stop: int) -> Tensor:
         if role in self._whole:

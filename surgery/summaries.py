@@ -77,7 +77,8 @@ def _against(text: BetweenMetrics | None) -> str:
         sense = "nothing is left beyond what they share"
     return (
         f" In the text tower the safety delta's cosine with the VL delta is {text.cosine:.3f}, where the noise of the "
-        f"adapted weights, which both contain, gives {null.mean:.3f} ({null.low:.3f} to {null.high:.3f}) by itself: {sense}."
+        f"adapted weights, which both contain, gives {null.mean:.3f} ({null.low:.3f} to {null.high:.3f}) by itself: "
+        f"{sense}."
     )
 
 

@@ -5,7 +5,6 @@ float64 throughout, so that no square of a tiny or a huge entry is lost.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Final
 
 import torch
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from surgery.errors import CheckpointError
 from surgery.metrics import BetweenSums, DeltaSums, Sums
-from surgery.nulls import Grid, noise
+from surgery.nulls import Sample, noise
 from surgery.results import BetweenMetrics, DeltaMetrics
 
 # Entries worked on at a time: what is computed of them stays in the processor's cache.
@@ -41,10 +40,10 @@ class Buffers:
 
 
 class _Delta:
-    """The sums of one delta so far. squares: per part, of delta^2, before^2, after^2 and before x after."""
+    """The sums of one delta so far. squares: per part, of delta^2, before^2 and after^2."""
 
     def __init__(self, parts: int) -> None:
-        self.squares = torch.zeros(parts, 4, dtype=torch.float64)
+        self.squares = torch.zeros(parts, 3, dtype=torch.float64)
         self.moved = 0
         self.shift = 0.0
         self.largest = 0.0
@@ -55,21 +54,22 @@ class _Delta:
         self.shift += other.shift
         self.largest = max(self.largest, other.largest)
 
-    def add_delta(self, delta: Tensor) -> None:
-        """What is counted of the delta alone."""
+    def add_delta(self, delta: Tensor, scratch: Tensor) -> None:
+        """What is counted of the delta alone; `scratch` is written over."""
         low, high = torch.aminmax(delta)
-        self.moved += int(torch.count_nonzero(delta))
+        # Ones and zeros of one block: their sum is exact in float32, and sooner had than by count_nonzero.
+        self.moved += int(torch.ne(delta, 0, out=scratch).sum())
         self.shift += float(delta.sum(dtype=torch.float64))
         self.largest = max(self.largest, -float(low), float(high))
 
     def part(self, number: int, entries: int) -> DeltaSums:
         """The sums of one part, which has its squares alone."""
-        delta, before, after, product = self.squares[number].tolist()
-        return DeltaSums(entries, delta_squared=delta, before_squared=before, after_squared=after, product=product)
+        delta, before, after = self.squares[number].tolist()
+        return DeltaSums(entries, delta_squared=delta, before_squared=before, after_squared=after)
 
     def whole(self, entries: int) -> DeltaSums:
-        delta, before, after, product = self.squares.sum(0).tolist()
-        return DeltaSums(entries, self.moved, self.shift, delta, before, after, product, self.largest)
+        delta, before, after = self.squares.sum(0).tolist()
+        return DeltaSums(entries, self.moved, self.shift, delta, before, after, self.largest)
 
 
 class Tally:
@@ -85,8 +85,8 @@ class Tally:
         self.counts = [0] * parts
         self.vl = _Delta(parts) if "base" in roles else None
         self.safety = _Delta(parts) if "safety" in roles else None
-        self._cross = torch.zeros(7, dtype=torch.float64) if self.vl and self.safety else None
-        self._grid: Grid | None = None
+        self._cross = torch.zeros(4, dtype=torch.float64) if self.vl and self.safety else None
+        self._sample: Sample | None = None
 
     def add(self, chunk: Mapping[str, Tensor], names: Mapping[str, str], buffers: Buffers, part: int = 0) -> None:
         """Add vectors of one length, role -> entries. names: what an error calls them. part: where a part is a run of
@@ -107,8 +107,8 @@ class Tally:
         else:
             self.counts[part] += length
         if self._cross is not None:
-            grid = Grid.of(chunk["base"], chunk["adapted"], chunk["safety"], self.entries)
-            self._grid = grid if self._grid is None else self._grid + grid
+            sample = Sample.of(chunk["base"], chunk["adapted"], chunk["safety"], self.entries)
+            self._sample = sample if self._sample is None else self._sample + sample
 
     def join(self, other: "Tally") -> None:
         """Add another stretch of the same pair."""
@@ -118,19 +118,32 @@ class Tally:
                 mine.add(theirs)
         if self._cross is not None and other._cross is not None:
             self._cross += other._cross
-        if other._grid is not None:
-            self._grid = other._grid if self._grid is None else self._grid + other._grid
+        if other._sample is not None:
+            self._sample = other._sample if self._sample is None else self._sample + other._sample
 
     def sums(self, codes: Mapping[str, str]) -> Sums:
         """What was summed up. codes: role -> dtype by the format's own name, which settles what rounding costs."""
         entries = sum(self.counts)
-        vl, safety = (delta and delta.whole(entries) for delta in (self.vl, self.safety))
+        vl = None if self.vl is None else self.vl.whole(entries)
+        safety = None if self.safety is None else self.safety.whole(entries)
         between = None
-        if vl is not None and safety is not None and self._cross is not None:
-            both, signs, *sums = self._cross.tolist()
-            between = BetweenSums(round(both), round((both - signs) / 2), vl.delta_squared, safety.delta_squared, *sums)
-            shared, unshared = noise(vl, safety, self._grid, codes)
-            between = replace(between, shared=shared, unshared=unshared)
+        if vl is not None and safety is not None and self._cross is not None and self._sample is not None:
+            both, signs, product, weight = self._cross.tolist()
+            scale = self._sample.scale
+            shared, unshared = noise(vl, safety, self._sample, codes)
+            between = BetweenSums(
+                both=round(both),
+                opposed=round((both - signs) / 2),
+                first_squared=vl.delta_squared,
+                second_squared=safety.delta_squared,
+                first_both=self._sample.first_both * scale,
+                second_both=self._sample.second_both * scale,
+                product=product,
+                weight=weight,
+                variance=self._sample.variance * scale,
+                shared=shared,
+                unshared=unshared,
+            )
         return Sums(vl, safety, between)
 
     def part_sums(self, role: str) -> list[DeltaSums]:
@@ -141,28 +154,26 @@ class Tally:
     def _add_block(self, block: Mapping[str, Tensor], buffers: Sequence[Tensor], part: int) -> None:
         base, adapted, safety, first, second, scratch = buffers
         adapted.copy_(block["adapted"])
-        after = self._square(adapted, adapted, scratch)
+        after = self._square(adapted, scratch)
         where = slice(None) if self.row else part
         if self.vl is not None:
             base.copy_(block["base"])
             torch.sub(adapted, base, out=first)
-            squares = (self._square(*pair, scratch) for pair in ((first, first), (base, base), (base, adapted)))
-            delta, before, product = squares
-            self.vl.squares[where] += torch.stack((delta, before, after, product), -1)
-            self.vl.add_delta(first)
+            squares = (self._square(first, scratch), self._square(base, scratch), after)
+            self.vl.squares[where] += torch.stack(squares, -1)
+            self.vl.add_delta(first, scratch)
         if self.safety is not None:
             safety.copy_(block["safety"])
             torch.sub(safety, adapted, out=second)
-            squares = (self._square(*pair, scratch) for pair in ((second, second), (safety, safety), (adapted, safety)))
-            delta, final, product = squares
-            self.safety.squares[where] += torch.stack((delta, after, final, product), -1)
-            self.safety.add_delta(second)
+            squares = (self._square(second, scratch), after, self._square(safety, scratch))
+            self.safety.squares[where] += torch.stack(squares, -1)
+            self.safety.add_delta(second, scratch)
         if self._cross is not None:
-            self._cross += torch.stack(_cross(first, second, base, scratch))
+            self._cross += _cross(first, second, base, scratch)
 
-    def _square(self, first: Tensor, second: Tensor, scratch: Tensor) -> Tensor:
-        """The sum of first x second; of every part apart where parts are columns."""
-        torch.mul(first, second, out=scratch)
+    def _square(self, vector: Tensor, scratch: Tensor) -> Tensor:
+        """The sum of squares; of every part apart where parts are columns."""
+        torch.mul(vector, vector, out=scratch)
         if not self.row:
             return scratch.sum(dtype=torch.float64)
         return scratch.view(-1, self.parts, self.row // self.parts).sum((0, 2), dtype=torch.float64)
@@ -178,24 +189,16 @@ class Tally:
         )
 
 
-def _cross(first: Tensor, second: Tensor, spare: Tensor, scratch: Tensor) -> list[Tensor]:
-    """Of two deltas: entries changed by both, sum of their signs' products, squared norms of the first and of the
-    second over these entries, sum of products, of their sizes and of their squares. `spare` and `scratch` are written
-    over."""
-    double = torch.float64
-    torch.sign(first, out=spare)
-    torch.mul(spare, second, out=scratch)
-    both = torch.count_nonzero(scratch).double()
-    second_both = torch.mul(scratch, scratch, out=spare).sum(dtype=double)
-    signs = torch.sign(scratch, out=spare).sum(dtype=double)
-    torch.sign(second, out=spare)
-    torch.mul(spare, first, out=scratch)
-    first_both = torch.mul(scratch, scratch, out=spare).sum(dtype=double)
-    torch.mul(first, second, out=scratch)
-    product = scratch.sum(dtype=double)
-    weight = torch.abs(scratch, out=spare).sum(dtype=double)
-    variance = torch.mul(scratch, scratch, out=spare).sum(dtype=double)
-    return [both, signs, first_both, second_both, product, weight, variance]
+def _cross(first: Tensor, second: Tensor, spare: Tensor, scratch: Tensor) -> Tensor:
+    """Of two deltas: entries changed by both, sum of the signs of the products, sum of the products and of their
+    sizes. `spare` and `scratch` are written over."""
+    # The sign of one times the other has the product's sign, and never underflows.
+    torch.mul(torch.sign(first, out=spare), second, out=scratch)
+    both = torch.ne(scratch, 0, out=spare).sum()
+    signs = torch.sign(scratch, out=spare).sum()
+    product = torch.mul(first, second, out=scratch).sum(dtype=torch.float64)
+    weight = torch.abs(scratch, out=spare).sum(dtype=torch.float64)
+    return torch.stack((both.double(), signs.double(), product, weight))
 
 
 def delta_metrics(before: Tensor, after: Tensor, names: Sequence[str] = ("before", "after")) -> DeltaMetrics:

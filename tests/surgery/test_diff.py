@@ -11,10 +11,11 @@ from torch import Tensor
 
 from surgery.alignment import align
 from surgery.checkpoint import Checkpoint
-from surgery.diff import diff, safety_role
+from surgery.diff import diff
 from surgery.errors import CheckpointError
-from surgery.metrics import between_metrics, delta_metrics
 from surgery.results import DiffResult, SliceName
+from surgery.roles import safety_role
+from surgery.tally import between_metrics, delta_metrics
 
 if TYPE_CHECKING:
     from conftest import Trio

@@ -1,6 +1,8 @@
 """Metrics against float64 numpy, and the laws that any such number obeys."""
 
 import math
+from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -11,9 +13,11 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from surgery.errors import CheckpointError
-from surgery.metrics import BetweenSums, DeltaSums
-from surgery.tally import between_metrics, delta_metrics
+from surgery.metrics import Sums
+from surgery.tally import BLOCK, Buffers, Tally, between_metrics, delta_metrics
 
+ROLES = ("base", "adapted", "safety")
+NAMES = dict(zip(ROLES, ROLES, strict=True))
 VALUES = st.floats(-100, 100, width=32).map(lambda x: round(x * 64) / 64)
 SHAPES = arrays.array_shapes(max_dims=3, max_side=5)
 
@@ -47,6 +51,7 @@ def test_delta_metrics_equal_numpy(pair: tuple[Tensor, Tensor]) -> None:
     assert same(found.rms, float(np.sqrt(np.mean(delta**2))))
     assert found.max_abs == np.abs(delta).max()
     assert same(found.changed, float(np.mean(delta != 0)))
+    assert same(found.mean_shift, float(np.mean(delta)))
 
 
 @given(tensors(3))
@@ -58,20 +63,78 @@ def test_between_metrics_equal_numpy(triple: tuple[Tensor, Tensor, Tensor]) -> N
     both = (first != 0) & (second != 0)
     conflict = None if not both.any() else float(np.mean(np.sign(first[both]) != np.sign(second[both])))
     assert same(found.sign_conflict, conflict)
+    products = first * second
+    opposed, weight = -products[products < 0].sum(), np.abs(products).sum()
+    assert same(found.sign_conflict_weighted, float(opposed / weight) if weight else None)
+    undone = None if found.cosine is None else min(0.0, cosine(first, second)) ** 2
+    assert same(found.undoes, undone)
+    assert {key for key in ("cosine", "sign_conflict", "undoes") if getattr(found, key) is None} <= set(found.why)
+
+
+CODES = dict.fromkeys(ROLES, "F32")
+
+
+def tallied(tensors: Sequence[Tensor], cuts: Sequence[int] = (), parts: int = 1, row: int = 0) -> Tally:
+    """The sums of base, adapted and safety, taken in stretches that end at `cuts`."""
+    flat = [tensor.reshape(-1) for tensor in tensors]
+    whole = Tally(len(flat[0]), ROLES, parts, row)
+    for start, stop in pairwise([0, *cuts, len(flat[0])]):
+        stretch = Tally(len(flat[0]), ROLES, parts, row)
+        stretch.add({role: vector[start:stop] for role, vector in zip(ROLES, flat, strict=True)}, NAMES, Buffers())
+        whole.join(stretch)
+    return whole
+
+
+def numbers(table: dict[str, object], prefix: str = "") -> dict[str, float]:
+    """Every number of a result, by its dotted name."""
+    found: dict[str, float] = {}
+    for key, value in table.items():
+        if isinstance(value, dict):
+            found |= numbers(value, f"{prefix}{key}.")
+        elif isinstance(value, int | float):
+            found[prefix + key] = value
+    return found
+
+
+def close(first: Sums, second: Sums) -> None:
+    """All metrics agree. float32 squares are rounded, and a cosine is their difference."""
+    assert numbers(first.metrics().model_dump()) == pytest.approx(numbers(second.metrics().model_dump()), 1e-6, 1e-6)
 
 
 @given(tensors(3), st.integers(0, 200))
-def test_sums_of_pieces_add_up_to_the_whole(triple: tuple[Tensor, ...], cut: int) -> None:
-    flat = [tensor.reshape(-1) for tensor in triple]
-    parts = [[tensor[:cut] for tensor in flat], [tensor[cut:] for tensor in flat]]
-    whole = DeltaSums.of(flat[0], flat[1]).metrics()
-    pieces = (DeltaSums.of(*parts[0][:2]) + DeltaSums.of(*parts[1][:2])).metrics()
-    for name in ("relative", "cosine", "rms", "max_abs", "changed"):
-        assert same(getattr(pieces, name), getattr(whole, name))
-    between = BetweenSums.of(*flat).metrics()
-    added = (BetweenSums.of(*parts[0]) + BetweenSums.of(*parts[1])).metrics()
-    assert same(added.cosine, between.cosine)
-    assert same(added.sign_conflict, between.sign_conflict)
+def test_sums_of_stretches_add_up_to_the_whole(triple: tuple[Tensor, ...], cut: int) -> None:
+    whole = tallied(triple)
+    close(tallied(triple, [min(cut, triple[0].numel())]).sums(CODES), whole.sums(CODES))
+    assert sum(sums.entries for sums in whole.part_sums("adapted")) == triple[0].numel()
+
+
+def test_sums_do_not_depend_on_where_a_large_tensor_is_cut() -> None:
+    """In float32, and with nulls from a sample; the tensor is no whole number of blocks."""
+    draws = torch.randn(3, 5 * BLOCK + 77, generator=torch.Generator().manual_seed(3))
+    tensors = [draws[0], draws[0] + 0.1 * draws[1], draws[0] + 0.1 * draws[1] + 0.1 * draws[2]]
+    cuts = [17 * 1000, 17 * 9000]
+    close(tallied(tensors, cuts).sums(CODES), tallied(tensors).sums(CODES))
+
+
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.integers(0, 99))
+def test_parts_are_rows_or_columns(parts: int, width: int, other: int, columns: bool, seed: int) -> None:
+    """Head by head, and all of them together, against the tensors cut apart."""
+    extent = (other, parts * width) if columns else (parts * width, other)
+    draws = torch.randn(3, *extent, generator=torch.Generator().manual_seed(seed))
+    pieces = [tensor.split(width, dim=int(columns)) for tensor in draws]
+    tally = Tally(draws[0].numel(), ROLES, parts, parts * width if columns else 0)
+    if columns:
+        tally.add({role: tensor.reshape(-1) for role, tensor in zip(ROLES, draws, strict=True)}, NAMES, Buffers())
+    else:
+        for part in range(parts):
+            chunk = {role: piece[part].reshape(-1) for role, piece in zip(ROLES, pieces, strict=True)}
+            tally.add(chunk, NAMES, Buffers(), part)
+    close(tally.sums(CODES), tallied(draws).sums(CODES))
+    for part, sums in enumerate(tally.part_sums("safety")):
+        expected = delta_metrics(pieces[1][part], pieces[2][part])
+        assert sums.relative == pytest.approx(expected.relative)
+        assert sums.cosine == pytest.approx(expected.cosine)
+        assert sums.rms == pytest.approx(expected.rms)
 
 
 @given(tensors(1))

@@ -1,0 +1,217 @@
+"""The leading singular values and directions of a matrix that is read in chunks of rows, with a bound on their error.
+
+Small matrices: exactly, from the Gram matrix in float64. Others: randomised subspace iteration (Halko, Martinsson and
+Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.1), of which every pass is a product of matrices.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import torch
+from torch import Tensor
+
+KEPT: Final = 64  # singular values that are reported
+SPARE: Final = 16  # directions that are carried along so that those converge sooner
+STEPS: Final = 2  # of subspace iteration
+EXACT: Final = 512  # a smaller side up to this is decomposed exactly
+
+# The norm of what the leading directions leave is bounded with random probes: each misses the largest direction left
+# (has less than MISS along it) with probability .42, and all sixteen with one in a million.
+PROBES: Final = 16
+MISS: Final = 0.553
+SQUARINGS: Final = 4  # powers of the remainder's Gram matrix that the probes go through
+
+ROUNDING: Final = 2e-6  # of float32 products, beside the largest singular value
+DOUBLE: Final = 2.0**-52
+ROWS: Final = 256
+
+
+class Matrix(Protocol):
+    """A matrix of float32 that is gone through in chunks of rows."""
+
+    @property
+    def shape(self) -> tuple[int, int]: ...
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        """The first row of each chunk, and the chunk; good until the next one."""
+
+
+class Held:
+    """A matrix in memory, of float32."""
+
+    def __init__(self, matrix: Tensor) -> None:
+        self.matrix = matrix
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.matrix.shape
+        return rows, columns
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        yield from ((row, self.matrix[row : row + ROWS]) for row in range(0, len(self.matrix), ROWS))
+
+
+@dataclass(frozen=True)
+class Spectrum:
+    """Singular values and directions of a matrix D.
+
+    values: float64, falling; all of them where `exact`, else the leading ones, none larger than the true one. error:
+    how much larger the true ones of `reported` can be. left, right: [rows, k] and [columns, k] float32, the
+    directions of the leading values that are not 0, k at most 64. energy: the squared Frobenius norm of D. remainder:
+    bound on the largest singular value that is not among `values`, 0 where all are.
+    """
+
+    shape: tuple[int, int]
+    energy: float
+    values: Tensor
+    left: Tensor
+    right: Tensor
+    error: float
+    remainder: float
+    exact: bool
+
+    @property
+    def reported(self) -> Tensor:
+        return self.values[:KEPT]
+
+
+def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
+    """The spectrum of a matrix that is not 0. energy: its squared Frobenius norm. seed: of the random directions.
+
+    The randomised values are those of Q^T D, with Q orthonormal: by Cauchy's interlacing none is larger than the true
+    one. By Weyl's inequality s_i^2 <= sigma_i^2 + ||(I - Q Q^T) D||^2 (spectral norm). That norm is bounded by the
+    remainder's Frobenius norm, which is known exactly, and by sixteen random probes w (their lemma 4.1, for the power
+    p = 4 of the remainder's Gram matrix G): ||G|| <= (max_j ||G^p w_j|| / .553)^(1/p), wrong for one seed in a million.
+    """
+    if is_exact(matrix):
+        return _exact(matrix, energy, KEPT)
+    generator = torch.Generator().manual_seed(seed)
+    width = min(*matrix.shape, KEPT + SPARE)
+    right = _range(matrix, width, STEPS, generator)
+    probes = torch.randn(matrix.shape[1], PROBES, generator=generator)
+    image = times(matrix, torch.cat((right, probes), 1))
+    left, rest = _orthonormal(image[:, :width]), image[:, width:].clone()
+    del image
+    back = transposed_times(matrix, torch.cat((left, _without(rest, left)), 1))
+    right, values, turn = torch.linalg.svd(back[:, :width], full_matrices=False)
+    values = values.double()
+    first, last = float(values[0]), float(values[min(KEPT, width) - 1])
+    left_over = math.sqrt(max(0.0, energy - float(values.square().sum())))
+    remainder = min(left_over, _remainder_norm(matrix, left, back[:, width:])) + ROUNDING * first
+    count = min(KEPT, int((values > ROUNDING * first).sum()))
+    return Spectrum(
+        shape=matrix.shape,
+        energy=energy,
+        values=values,
+        left=left @ turn[:count].T,
+        right=right[:, :count].clone(),
+        error=math.hypot(last, remainder) - last + ROUNDING * first,
+        remainder=remainder,
+        exact=False,
+    )
+
+
+def leading_directions(matrix: Matrix, seed: int, keep: int) -> tuple[Tensor, Tensor]:
+    """The leading left and right singular directions of a matrix that is not 0, [rows, k] and [columns, k] float32, k
+    at most `keep`: as `spectrum` has them, with one step fewer and no bound."""
+    if is_exact(matrix):
+        found = _exact(matrix, 0.0, keep)
+        return found.left, found.right
+    generator = torch.Generator().manual_seed(seed)
+    right = _range(matrix, min(*matrix.shape, keep + SPARE), STEPS - 1, generator)
+    left = _orthonormal(times(matrix, right))
+    right, values, turn = torch.linalg.svd(transposed_times(matrix, left), full_matrices=False)
+    count = min(keep, int((values > ROUNDING * values[0]).sum()))
+    return left @ turn[:count].T, right[:, :count].clone()
+
+
+def is_exact(matrix: Matrix) -> bool:
+    """Whether a matrix is small enough to be decomposed exactly; a wide one must be held as a whole for that."""
+    rows, columns = matrix.shape
+    return columns <= EXACT or (rows <= EXACT and isinstance(matrix, Held))
+
+
+def _range(matrix: Matrix, width: int, steps: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal columns that nearly span the leading right singular directions."""
+    right = _orthonormal(torch.randn(matrix.shape[1], width, generator=generator))
+    for _ in range(steps):
+        right = _orthonormal(gram_times(matrix, right))
+    return right
+
+
+def _remainder_norm(matrix: Matrix, left: Tensor, probed: Tensor) -> float:
+    """A bound on the norm of R = (I - Q Q^T) D, from the probes after one power of G = R^T R."""
+    growth = 0.0  # logarithm of what the probes were divided by
+    for step in range(SQUARINGS):
+        if step:
+            probed = transposed_times(matrix, _without(times(matrix, probed), left))
+        size = float(probed.norm(dim=0).max())
+        if not size:
+            return 0.0
+        growth += math.log(size)
+        probed = probed / size
+    return math.exp((growth - math.log(MISS)) / SQUARINGS / 2)
+
+
+def _exact(matrix: Matrix, energy: float, keep: int) -> Spectrum:
+    """By the eigenvalues of the Gram matrix of the smaller side, in float64. Rounding moves these by no more than
+    n 2^-52 s_1^2 or so."""
+    rows, columns = matrix.shape
+    wide = rows < columns
+    small = min(rows, columns)
+    if wide:
+        whole = torch.cat([chunk for _, chunk in matrix.chunks()]).double()
+        gram = whole @ whole.T
+        del whole
+    else:
+        gram = torch.zeros(small, small, dtype=torch.float64)
+        for _, chunk in matrix.chunks():
+            exact = chunk.double()
+            gram.addmm_(exact.T, exact)
+    squares, vectors = torch.linalg.eigh(gram)
+    squares, vectors = squares.flip(0).clamp_min(0), vectors.flip(1)
+    values = squares.sqrt()
+    slack = small * DOUBLE * float(squares[0])
+    last = float(values[min(KEPT, small) - 1])
+    count = min(keep, int((squares > slack).sum()))
+    near = vectors[:, :count].float()
+    far = (transposed_times(matrix, near) if wide else times(matrix, near)) / values[:count].float()
+    left, right = (near, far) if wide else (far, near)
+    return Spectrum((rows, columns), energy, values, left, right, math.sqrt(last**2 + slack) - last, 0.0, True)
+
+
+def times(matrix: Matrix, right: Tensor) -> Tensor:
+    """D V."""
+    found = torch.empty(matrix.shape[0], right.shape[1])
+    for row, chunk in matrix.chunks():
+        torch.mm(chunk, right, out=found[row : row + len(chunk)])
+    return found
+
+
+def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
+    """D^T U."""
+    found = torch.zeros(matrix.shape[1], left.shape[1])
+    for row, chunk in matrix.chunks():
+        found.addmm_(chunk.T, left[row : row + len(chunk)])
+    return found
+
+
+def gram_times(matrix: Matrix, right: Tensor) -> Tensor:
+    """D^T D V, in one pass over D."""
+    found = torch.zeros(matrix.shape[1], right.shape[1])
+    for _, chunk in matrix.chunks():
+        found.addmm_(chunk.T, chunk @ right)
+    return found
+
+
+def _orthonormal(matrix: Tensor) -> Tensor:
+    return torch.linalg.qr(matrix)[0]
+
+
+def _without(vectors: Tensor, basis: Tensor) -> Tensor:
+    """What of the vectors stands at right angles to an orthonormal basis; twice, so that rounding leaves nothing."""
+    for _ in range(2):
+        vectors = vectors - basis @ (basis.T @ vectors)
+    return vectors
