@@ -110,16 +110,26 @@ def finished(out: Path) -> dict[str, int]:
     folder = partial_of(out)
     if not (folder / JOURNAL).exists():
         return {}
-    lines = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines() if line.endswith("}")]
-    return {line["file"]: (folder / line["file"]).stat().st_ino for line in lines if "file" in line}
+    entries = [json.loads(line) for line in (folder / JOURNAL).read_text().splitlines() if line.endswith("}")]
+    return {entry["file"]: (folder / entry["file"]).stat().st_ino for entry in entries if "file" in entry}
 
 
-def kill_once(recipe: Path, out: Path, delay: float) -> bool:
-    """Kill a merge so many seconds after it began to write; whether it was still at work."""
+def kill_once(recipe: Path, out: Path, shards: int, delay: float) -> bool:
+    """Kill a merge so many seconds after it finished so many shards; whether it was still at work."""
     process = begin(recipe, out)
+    while process.poll() is None and partial_of(out).exists() and lines(out) <= shards:
+        time.sleep(0.0002)
     time.sleep(delay)
     process.kill()
     return process.wait() == -signal.SIGKILL
+
+
+def lines(out: Path) -> int:
+    """How far the journal is: a line for the order, and one for each finished shard."""
+    try:
+        return (partial_of(out) / JOURNAL).read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
 def rounds(options: argparse.Namespace, folder: Path, recipe: Path, seconds: float) -> bool:
@@ -132,7 +142,8 @@ def rounds(options: argparse.Namespace, folder: Path, recipe: Path, seconds: flo
         shutil.rmtree(out, ignore_errors=True)
         if number % 2:
             shutil.copytree(folder / "former", out)
-        killed += kill_once(recipe, out, chance.uniform(0, seconds))
+        moment = chance.randrange(options.shards), chance.uniform(0, seconds / options.shards)
+        killed += kill_once(recipe, out, *moment)
         begun += partial_of(out).exists()
         now = digests(out) if out.exists() else {}
         untouched += now in ({}, old, expected) or {**now, JOURNAL: ""} == {**expected, JOURNAL: ""}
