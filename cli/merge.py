@@ -77,11 +77,11 @@ def merge(
     ] = Toward.both,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="OUT", help="Where the checkpoint goes. [default: merged/ in the case]"),
+        typer.Option("-o", "--out", metavar="OUT", help="Where the checkpoint goes. [default, with --auto: merged/]"),
     ] = None,
     prompts: PromptsOption = None,
     base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from, where they are.")
+        str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from.")
     ] = None,
     like: Annotated[
         str | None,
@@ -114,11 +114,12 @@ def merge(
         typer.Option(
             "--to-mergekit",
             metavar="FILE",
-            help="With --recipe or --method: merge nothing, write it as mergekit's YAML.",
+            help="With --recipe or --method: merge nothing, but write the order as mergekit's YAML.",
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read what was written again, and compare it with what was hashed.")
+        bool,
+        typer.Option("--verify", help="Read the result again, and compare it with what was hashed on writing."),
     ] = False,
     allow_pickle: PickleOption = False,
 ) -> None:
@@ -148,6 +149,8 @@ def merge(
             raise SurgeryError(f"--auto merges the case's checkpoints; {models[0]} is one too many")
         merge_auto(session, Wishes(tuple(prompts) if prompts else None, policy.value, toward.value, out), verify)
         return
+    if out is None and to_mergekit is None:
+        raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     if recipe is not None:
         from surgery.mergekit import load_recipe
 
@@ -167,9 +170,7 @@ def merge(
         from cli.to_mergekit import export_to_mergekit
 
         export_to_mergekit(session, order, to_mergekit)
-        return
-    if out is None:
-        raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
-    from cli.by_recipe import merge_by_recipe
+    elif out is not None:
+        from cli.by_recipe import merge_by_recipe
 
-    merge_by_recipe(session, order, out, verify)
+        merge_by_recipe(session, order, out, verify)
