@@ -83,9 +83,10 @@ def _summary(recipe: Recipe, changed: int, kept: int) -> str:
     stored = "" if recipe.code is None else f", but what is floating-point is stored as {recipe.dtype}"
     merged = f"{changed} of its {changed + kept} tensors" if kept else "all of its tensors"
     left = f", and {kept} left as {'it was' if kept == 1 else 'they were'}" if kept else ""
+    like, maker = _code(recipe.like), f"vlsurgery {version('vlsurgery')}"
     return (
-        f"A checkpoint that vlsurgery {version('vlsurgery')} made: {_code(recipe.like)} with {merged} merged with "
-        f"{_and(others)}{left}. Names, shapes, config, tokenizer and processor are those of {_code(recipe.like)}{stored}."
+        f"A checkpoint that {maker} made: {like} with {merged} merged with {_and(others)}{left}. "
+        f"Names, shapes, config, tokenizer and processor are those of {like}{stored}."
     )
 
 
@@ -143,7 +144,7 @@ def _setting(value: object) -> str:
 
 def _lacking(recipe: Recipe, asked: Orders) -> list[str]:
     return [
-        f"{role} has no tensor at {count} site{'' if count == 1 else 's'} that were to be merged; "
+        f"{role} has no tensor at {count} site{' that was' if count == 1 else 's that were'} to be merged; "
         f"what {recipe.like} has there is as it was."
         for role, count in asked.lacking.items()
     ]
