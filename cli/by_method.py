@@ -46,7 +46,8 @@ def recipe_of(asked: Asked, allow_pickle: bool = False) -> Recipe:
     """The recipe for it: the same weights in the whole language model, every parameter of the method written out.
 
     Without a base, slerp and blend start from the first model. The result has the tensors, config, tokenizer and vision
-    tower of `like`: the first model unless one is named. Nothing is opened, or fetched, before all of it makes sense.
+    tower of `like`: unless one is named, the first model that is not the base that was. Nothing is opened, or fetched,
+    before all of it makes sense.
 
     Raises SurgeryError that names the option, what the method takes and what was given.
     """
@@ -81,7 +82,7 @@ def _cast(asked: Asked, rule: Method) -> Cast:
         roles = dict(zip([*merged, *(place for place in refs if place == start)], [*rule.slots, "base"], strict=True))
     else:
         roles = dict(zip(refs, _roles(list(refs.values())), strict=True))
-    like = asked.like or asked.models[0]
+    like = asked.like or (asked.models[0] if asked.base is None else given[merged[0]])
     if _place(like) not in roles:
         raise SurgeryError(f"--like: {like} is none of the models; it is one of {', '.join(refs.values())}.")
     return Cast(

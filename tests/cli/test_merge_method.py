@@ -123,7 +123,7 @@ def test_without_a_base_they_start_from_the_first_model(run: Run, four: dict[str
 
 def test_a_base_among_the_models_is_no_model(run: Run, four: dict[str, Path]) -> None:
     paths = (four["base"], four["adapted"], four["safety"], "--base", f"{four['base']}/.")
-    assert run("merge", "--method", "ties", *paths, "--like", four["adapted"], "-o", "out").exit_code == 0
+    assert run("merge", "--method", "ties", *paths, "-o", "out").exit_code == 0
     recipe = Recipe.load(Path("out/recipe.yaml"))
     assert (recipe.models, recipe.base, recipe.like) == (["adapted", "safety"], "base", "adapted")
 
@@ -253,6 +253,23 @@ def test_targets_that_must_not_be_written(run: Run, four: dict[str, Path]) -> No
 
 def test_models_that_share_no_language_model(run: Run, four: dict[str, Path], stranger: Path) -> None:
     refused(run("merge", "--method", "linear", four["adapted"], stranger, "-o", "out"), "stranger")
+
+
+@pytest.mark.parametrize(
+    ("typed", "option", "home"),
+    [
+        ("--recipe r.yaml -o out --weight 0.5", "--weight", "--method"),
+        ("--recipe r.yaml -o out --sum", "--normalize", "--method"),
+        ("--recipe r.yaml -o out --seed 1", "--seed", "--method"),
+        ("--recipe r.yaml -o out --dtype float16", "--dtype", "--method"),
+        ("--auto --base x", "--base", "--method"),
+        ("--auto --to-mergekit x", "--to-mergekit", "--recipe and --method"),
+        ("--recipe r.yaml -o out --policy uniform", "--policy", "--auto"),
+        ("--method linear a b -o out --prompts p:harmful", "--prompts", "--auto"),
+    ],
+)
+def test_an_option_is_never_passed_over(run: Run, typed: str, option: str, home: str) -> None:
+    refused(run("merge", *typed.split()), f"{option}: goes with {home} alone")
 
 
 def test_an_unknown_key_in_mergekits_file(run: Run, four: dict[str, Path]) -> None:
