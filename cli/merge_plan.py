@@ -21,6 +21,8 @@ from surgery.workers import cores, crew
 
 DISK_BYTES_PER_SECOND: Final = 1e9
 SAMPLE: Final = (512, 1024)
+# They multiply whole matrices, so that an entry costs as much as its matrix's shorter side is long.
+BY_SIDE: Final = ("safelora", "safemerge")
 
 
 def plan_merge(session: Session, recipe: Recipe, out: Path) -> None:
@@ -65,9 +67,15 @@ def estimate(recipe: Recipe, ready: Prepared, read: int) -> Estimate:
     """What the merge would take. A method that surveys a tensor first reads it twice, the second time mostly from
     memory."""
     moved = read + ready.order.nbytes
-    entries = sum(job.pair.numel for job in _jobs(ready))
+    entries = sum(job.pair.numel * _cost(recipe, job) for job in _jobs(ready))
     seconds = START_SECONDS + moved / DISK_BYTES_PER_SECOND + entries * _seconds_per_entry(recipe, ready) / cores()
     return Estimate(seconds, min(STREAM_BYTES, PROGRAM_BYTES + moved), 0)
+
+
+def _cost(recipe: Recipe, job: Job) -> float:
+    """What an entry costs, in entries of the sample."""
+    shape = job.pair.shape
+    return min(shape) / min(SAMPLE) if recipe.method in BY_SIDE and len(shape) == 2 else 1.0
 
 
 def _seconds_per_entry(recipe: Recipe, ready: Prepared) -> float:
