@@ -1,6 +1,5 @@
 """`merge --recipe` and `merge --method`: a merge that needs no case."""
 
-import json
 from pathlib import Path
 
 from cli.options import Session
@@ -15,9 +14,9 @@ def merge_by_recipe(session: Session, recipe: Recipe, out: Path, verify: bool = 
     """Write the checkpoint that a recipe orders to `out`; with `verify`, read it again and compare what was hashed."""
     console = session.console
     if session.plan:
-        console.emit(json.dumps({"plan": [{"step": "merge", "writes": [str(out)]}]}))
-        sources = ", ".join(f"{role} {ref.path}" for role, ref in recipe.checkpoints.items())
-        console.show(f"would merge {sources} by {recipe.method} into {out}; nothing was written")
+        from cli.merge_plan import plan_merge
+
+        plan_merge(session, recipe, out)
         return
     made = operate(recipe, out, console.track)
     for note in made.notes:

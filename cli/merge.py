@@ -1,13 +1,17 @@
 """`vlsurgery merge`: choose coefficients, or take a recipe's, and write the merged checkpoint."""
 
+from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli.options import CHECKPOINT_HELP, PickleOption, PromptsOption, Session, standard
 from surgery.errors import SurgeryError
+
+if TYPE_CHECKING:
+    from surgery.recipe import Recipe
 
 # The keys of surgery.methods.METHODS, which take too long to import for a help text; a test compares.
 METHOD_NAMES = (
@@ -77,18 +81,18 @@ def merge(
     ] = Toward.both,
     out: Annotated[
         Path | None,
-        typer.Option("-o", "--out", metavar="OUT", help="Where the checkpoint goes. [default: merged/ in the case]"),
+        typer.Option("-o", "--out", metavar="OUT", help="Where the checkpoint goes. [default, with --auto: merged/]"),
     ] = None,
     prompts: PromptsOption = None,
     base: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from, where they are.")
+        str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from.")
     ] = None,
     like: Annotated[
         str | None,
         typer.Option(
             metavar="MODEL",
             help="With --method: whose tensors, config, tokenizer and vision tower the result has. [default: the "
-            "first MODEL]",
+            "first MODEL that is not --base]",
         ),
     ] = None,
     weight: Annotated[list[float] | None, _numbers("weight", "how much of a model goes in; slerp's t")] = None,
@@ -114,11 +118,12 @@ def merge(
         typer.Option(
             "--to-mergekit",
             metavar="FILE",
-            help="With --recipe or --method: only write it as mergekit's YAML.",
+            help="With --recipe or --method: merge nothing, but write the order as mergekit's YAML.",
         ),
     ] = None,
     verify: Annotated[
-        bool, typer.Option("--verify", help="Read what was written again, and compare it with what was hashed.")
+        bool,
+        typer.Option("--verify", help="Read the result again, and compare it with what was hashed on writing."),
     ] = False,
     allow_pickle: PickleOption = False,
 ) -> None:
@@ -140,14 +145,26 @@ def merge(
     """
     if sum((auto, recipe is not None, method is not None)) != 1:
         raise SurgeryError("say how to merge: one of --auto, --recipe FILE -o OUT, or --method NAME MODEL ... -o OUT")
-    if auto:
+    numbers = {"density": density, "lambda": strength, "gamma": gamma, "epsilon": epsilon, "tau": tau, "share": share}
+    switches = {"normalize": normalize, "rescale": rescale}
+    told = {name: value for name, value in (numbers | switches).items() if value not in (None, [])}
+    if method is None:
+        whose = {"base": base, "like": like, "weight": weight, **dict.fromkeys(told, True)}
+        _refuse({**whose, "dtype": dtype is not Dtype.as_like, "seed": seed}, "--method")
+    if not auto:
+        choice = {"policy": policy is not Policy.fit, "toward": toward is not Toward.both, "prompts": prompts}
+        _refuse(choice, "--auto")
+    else:
         from cli.auto import merge_auto
         from cli.flow import Wishes
 
+        _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
         if models:
             raise SurgeryError(f"--auto merges the case's checkpoints; {models[0]} is one too many")
         merge_auto(session, Wishes(tuple(prompts) if prompts else None, policy.value, toward.value, out), verify)
         return
+    if out is None and to_mergekit is None:
+        raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     if recipe is not None:
         from surgery.mergekit import load_recipe
 
@@ -157,19 +174,25 @@ def merge(
     else:
         from cli.by_method import Asked, recipe_of
 
-        numbers = {"density": density, "lambda": strength, "gamma": gamma, "epsilon": epsilon, "tau": tau}
-        given = {**numbers, "share": share, "normalize": normalize, "rescale": rescale}
-        told = {name: value for name, value in given.items() if value not in (None, [])}
-        order = recipe_of(
-            Asked(method or "", models or [], base, like, weight or [], told, dtype.value, seed), allow_pickle
-        )
+        asked = Asked(method or "", models or [], base, like, weight or [], told, dtype.value, seed)
+        order = recipe_of(asked, allow_pickle)
+    _carry_out(session, order, out, to_mergekit, verify)
+
+
+def _carry_out(session: Session, order: "Recipe", out: Path | None, to_mergekit: Path | None, verify: bool) -> None:
+    """Merge, or write the order for mergekit."""
     if to_mergekit is not None:
         from cli.to_mergekit import export_to_mergekit
 
         export_to_mergekit(session, order, to_mergekit)
-        return
-    if out is None:
-        raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
-    from cli.by_recipe import merge_by_recipe
+    elif out is not None:
+        from cli.by_recipe import merge_by_recipe
 
-    merge_by_recipe(session, order, out, verify)
+        merge_by_recipe(session, order, out, verify)
+
+
+def _refuse(options: Mapping[str, object], home: str) -> None:
+    """Raise SurgeryError for an option that was given and would be passed over."""
+    for name, given in options.items():
+        if given:
+            raise SurgeryError(f"--{name}: goes with {home} alone; leave it out.")

@@ -1,23 +1,23 @@
 """Executing a recipe: checkpoints in, a merged checkpoint out, one stretch of a tensor at a time."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from surgery.alignment import Alignment, align
-from surgery.card import model_card
+from surgery.card import left_out, model_card
 from surgery.checkpoint import Checkpoint, LazyTensor
 from surgery.errors import CheckpointError
-from surgery.jobs import Job, orders
+from surgery.jobs import Job, Orders, orders
 from surgery.merging import assembled, copied, merged
 from surgery.progress import Track, silent
 from surgery.recipe import Recipe
 from surgery.results import MergeResult
 from surgery.streams import SiteStream
 from surgery.workers import crew
-from surgery.writer import Piece, plan, write
+from surgery.writer import Piece, Plan, plan, write
 
 
 def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
@@ -31,33 +31,55 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
     when `out` can't or must not be written. `out` is then as it was.
     """
     start = time.monotonic()
+    ready = prepare(recipe)
+    texts = {
+        "recipe.yaml": recipe.text(),
+        "README.md": model_card(recipe, ready.alignment, ready.asked, ready.kept),
+    }
+    notes = left_out(ready.alignment)
+    with crew() as pool:
+        surgeon = Surgeon(recipe, ready.alignment, pool)
+
+        def produce(tensor: LazyTensor) -> Iterator[Piece]:
+            return surgeon.pieces(tensor, ready.asked.jobs.get(tensor.name, ()))
+
+        shards = write(ready.order, out, produce, texts, ready.checkpoints.values(), track, notes.append, pool=pool)
+    return MergeResult(
+        path=str(out),
+        tensors=len(ready.order.tensors),
+        bytes=sum(entry.nbytes for entry in ready.order.entries.values()),
+        seconds=time.monotonic() - start,
+        shards=shards,
+        kept=ready.kept,
+        blended=len(ready.asked.jobs),
+        notes=notes,
+    )
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A merge as far as headers tell. checkpoints: role -> checkpoint. asked: what is done with which tensor. order:
+    what will be written."""
+
+    checkpoints: Mapping[str, Checkpoint]
+    alignment: Alignment
+    asked: Orders
+    order: Plan
+
+    @property
+    def kept(self) -> int:
+        """How many tensors keep their values."""
+        return sum(tensor.name not in self.asked.jobs for tensor in self.order.tensors)
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Open the recipe's checkpoints and see that it can be carried out; no weights are read. Raises as `operate`."""
     checkpoints = open_checkpoints(recipe)
     alignment = align(checkpoints, recipe.like)
     asked = orders(recipe, alignment)
     stale = alignment.stale_heads.get(recipe.like)
-    order = plan(checkpoints[recipe.like], [stale] if stale else [], recipe.code)
-    kept = sum(tensor.name not in asked.jobs for tensor in order.tensors)
-    texts = {
-        "recipe.yaml": recipe.text(),
-        "README.md": model_card(recipe, alignment, asked, kept),
-    }
-    notes: list[str] = []
-    with crew() as pool:
-        surgeon = Surgeon(recipe, alignment, pool)
-
-        def produce(tensor: LazyTensor) -> Iterator[Piece]:
-            return surgeon.pieces(tensor, asked.jobs.get(tensor.name, ()))
-
-        shards = write(order, out, produce, texts, checkpoints.values(), track, notes.append, pool=pool)
-    return MergeResult(
-        path=str(out),
-        tensors=len(order.tensors),
-        bytes=sum(entry.nbytes for entry in order.entries.values()),
-        seconds=time.monotonic() - start,
-        shards=shards,
-        kept=kept,
-        blended=len(asked.jobs),
-        notes=notes,
+    return Prepared(
+        checkpoints, alignment, asked, plan(checkpoints[recipe.like], [stale] if stale else [], recipe.code)
     )
 
 

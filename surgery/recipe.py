@@ -166,7 +166,6 @@ class Recipe(Frozen):
         ]
         shares = [self._coefficient_line(key, value) for key, value in self.coefficients.items()]
         none = "" if shares else " {}"
-        settings = [f"  {_plain(key)}: {_plain(dict(values))}" for key, values in self.parameters.items()]
         lines = [
             "# A complete order for one merge. Run it with: vlsurgery merge --recipe FILE -o OUT",
             f"schema: {self.schema_}",
@@ -175,17 +174,25 @@ class Recipe(Frozen):
             f"like: {_plain(self.like)}  # whose tensors, config, tokenizer and processor the result has",
             *([f"base: {_plain(self.base)}  # what deltas are taken from"] if self.base is not None else []),
             f"method: {_plain(self.method)}  # {self.rule.formula}",
-            f"coefficients:{none}  # the most specific key wins: site, block, component, layer, default",
+            f"coefficients:{none}  # the most specific key wins: site, block, component, layer, default, everywhere",
             *shares,
-            *(
-                ["parameters:  # each has the value of the most specific key that names it", *settings]
-                if settings
-                else []
-            ),
-            f"dtype: {self.dtype}",
-            f"seed: {self.seed}",
+            *self._parameter_lines(),
+            f"dtype: {self.dtype}  # what floating-point tensors are stored as",
+            f"seed: {self.seed}  # what random methods draw by",
         ]
         return "\n".join(lines) + "\n"
+
+    def _parameter_lines(self) -> list[str]:
+        """What the method can be told, each with its meaning and default, and what it is told."""
+        if not self.rule.parameters:
+            return []
+        known = [
+            f"  # {name}: {parameter.meaning}; {_plain(parameter.default)} where no key names it"
+            for name, parameter in self.rule.parameters.items()
+        ]
+        stated = [f"  {_plain(key)}: {_plain(dict(values))}" for key, values in self.parameters.items()]
+        none = "" if stated else " {}"
+        return [f"parameters:{none}  # each has the value of the most specific key that names it", *known, *stated]
 
     def _coefficient_line(self, key: str, shares: Mapping[str, Share]) -> str:
         values = ", ".join(f"{_plain(role)}: {_plain(_floats(share))}" for role, share in shares.items())

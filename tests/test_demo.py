@@ -191,7 +191,8 @@ def test_the_readmes_commands_answer_in_this_case(demo, command, says):
 
 def test_the_readmes_library_example_runs(demo, capsys):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    (example,) = re.findall(r"^```python\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    section = readme.partition("## As a library")[2]
+    (example,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     for role, place in (("base", "llama/"), ("adapted", "llava/")):
         assert place in example
         example = example.replace(place, Recipe.load(demo.case / "recipe.yaml").checkpoints[role].path)

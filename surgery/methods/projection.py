@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Entries of a group of rows.
-GROUP: Final = 1 << 24
+GROUP: Final = 1 << 21
 
 ADAPTED: Final = "adapted"
 UNALIGNED: Final = "unaligned"

@@ -95,8 +95,8 @@ def test_usage_errors_exit_with_2(arguments: tuple[str, ...]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (("merge",), "either --auto, or --recipe FILE"),
-        (("merge", "--auto", "--recipe", "r.yaml"), "either --auto, or --recipe FILE"),
+        (("merge",), "one of --auto, --recipe FILE -o OUT, or --method NAME MODEL ... -o OUT"),
+        (("merge", "--auto", "--recipe", "r.yaml"), "one of --auto, --recipe FILE -o OUT, or --method"),
         (("merge", "--recipe", "r.yaml"), "add -o OUT"),
         (("probe", "only-one"), "expected BASE ADAPTED [SAFETY]"),
     ],
