@@ -147,7 +147,7 @@ def _remainder_norm(matrix: Matrix, left: Tensor, probed: Tensor) -> float:
     for step in range(SQUARINGS):
         if step:
             probed = transposed_times(matrix, _without(times(matrix, probed), left))
-        size = float(probed.norm(dim=0).max())
+        size = float(probed.double().norm(dim=0).max())
         if not size:
             return 0.0
         growth += math.log(size)
@@ -158,20 +158,10 @@ def _remainder_norm(matrix: Matrix, left: Tensor, probed: Tensor) -> float:
 def _exact(matrix: Matrix, energy: float, keep: int) -> Spectrum:
     """By the eigenvalues of the Gram matrix of the smaller side, in float64. Rounding moves these by no more than
     n 2^-52 s_1^2 or so."""
-    rows, columns = matrix.shape
-    wide = rows < columns
-    small = min(rows, columns)
-    if wide:
-        whole = torch.cat([chunk for _, chunk in matrix.chunks()]).double()
-        gram = whole @ whole.T
-        del whole
-    else:
-        gram = torch.zeros(small, small, dtype=torch.float64)
-        for _, chunk in matrix.chunks():
-            exact = chunk.double()
-            gram.addmm_(exact.T, exact)
-    squares, vectors = torch.linalg.eigh(gram)
-    squares, vectors = squares.flip(0).clamp_min(0), vectors.flip(1)
+    small = min(matrix.shape)
+    wide = isinstance(matrix, Held) and matrix.shape[0] < matrix.shape[1]
+    squares, vectors = torch.linalg.eigh(_gram(matrix, wide))
+    squares, vectors = squares.flip(0)[:small].clamp_min(0), vectors.flip(1)
     values = squares.sqrt()
     slack = small * DOUBLE * float(squares[0])
     last = float(values[min(KEPT, small) - 1])
@@ -179,7 +169,19 @@ def _exact(matrix: Matrix, energy: float, keep: int) -> Spectrum:
     near = vectors[:, :count].float()
     far = (transposed_times(matrix, near) if wide else times(matrix, near)) / values[:count].float()
     left, right = (near, far) if wide else (far, near)
-    return Spectrum((rows, columns), energy, values, left, right, math.sqrt(last**2 + slack) - last, 0.0, True)
+    return Spectrum(matrix.shape, energy, values, left, right, math.sqrt(last**2 + slack) - last, 0.0, True)
+
+
+def _gram(matrix: Matrix, wide: bool) -> Tensor:
+    """D D^T of a wide matrix that is held, else D^T D; float64."""
+    if wide and isinstance(matrix, Held):
+        whole = matrix.matrix.double()
+        return whole @ whole.T
+    gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64)
+    for _, chunk in matrix.chunks():
+        exact = chunk.double()
+        gram.addmm_(exact.T, exact)
+    return gram
 
 
 def times(matrix: Matrix, right: Tensor) -> Tensor:
