@@ -1,6 +1,7 @@
 """A diff measures every pair once, and sums layers, blocks and towers as one long vector each."""
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
@@ -254,6 +255,13 @@ def test_the_verdict_says_what_is_left_beyond_the_null(tmp_path: Path, write: Wr
     against = diff(opened(base=paths["base"], adapted=paths["adapted"], safety=paths["safety"])).verdict
     assert "cosine with the VL delta is -1.000" in against
     assert "goes against adaptation beyond" in against
+    assert "made from the base" not in against
+    sibling = {
+        name: tensor + 0.01 * other for (name, tensor), other in zip(base.items(), llama(5).values(), strict=True)
+    }
+    paths["sibling"] = write(tmp_path / "sibling", sibling)
+    beside = diff(opened(base=paths["base"], adapted=paths["adapted"], safety=paths["sibling"])).verdict
+    assert re.search(r"takes (9[5-9]|10[0-4])% of the VL delta back, as if the safety checkpoint was made from", beside)
     strangers = diff(opened(base=paths["base"], adapted=write(tmp_path / "a", llama(2)), safety=paths["other"])).verdict
     assert "nothing is left beyond" in strangers
     assert "beyond" not in diff(opened(base=paths["base"], adapted=paths["adapted"])).verdict
