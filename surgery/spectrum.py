@@ -7,6 +7,7 @@ Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.1), of whi
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Protocol
 
 import torch
@@ -201,11 +202,25 @@ def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
 
 
 def gram_times(matrix: Matrix, right: Tensor) -> Tensor:
-    """D^T D V, in one pass over D."""
+    """About D^T D V, in one pass over D: good enough to find a subspace that is then measured in float32.
+
+    Where the processor multiplies bfloat16 natively, that takes a third of the time.
+    """
+    dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
     found = torch.zeros(matrix.shape[1], right.shape[1])
+    right = right.to(dtype)
     for _, chunk in matrix.chunks():
-        found.addmm_(chunk.T, chunk @ right)
+        part = chunk.to(dtype)
+        found += part.T @ (part @ right)
     return found
+
+
+@cache
+def multiplies_bfloat16() -> bool:
+    """Whether this processor has instructions for products of bfloat16. Where torch can't tell, it is taken to have
+    none, because without them such products take many times as long."""
+    tell = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    return tell is not None and bool(tell())
 
 
 def _orthonormal(matrix: Tensor) -> Tensor:
