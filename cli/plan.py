@@ -7,18 +7,16 @@ of three.
 
 import json
 import math
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from cli.console import Console
 from cli.flow import Job, Pending
+from cli.speed import duration, operations_per_second, seconds_of_diff
 from cli.steps import diff_settings
-from surgery.alignment import Alignment, align
+from surgery.alignment import align
 from surgery.checkpoint import Checkpoint
-from surgery.effort import effort
-from surgery.roles import safety_role
 
 if TYPE_CHECKING:
     from probes.prompts import Prompt
@@ -27,8 +25,6 @@ PROMPT_TOKENS = 32
 ANSWER_TOKENS = 24
 TOKEN_SECONDS = 2e-5  # what a token costs in a model so small that its arithmetic is free
 BYTES_PER_SECOND = 3e8  # read, compared and written
-COMPARED_PER_SECOND = 1e9  # bytes that a diff reads and sums up
-OVERHEAD = 1.3  # of spectra, beside the products of matrices that they are made of
 START_SECONDS = 2.0  # imports and loading, of any step that runs a model
 PROGRAM_BYTES = 5e8  # torch and transformers themselves
 STREAM_BYTES = 1e9  # the most that a diff or a merge takes, whatever the model
@@ -103,7 +99,7 @@ def facts_of(job: Job) -> Facts:
     parameters = sum(tensor.numel for tensor in checkpoints["adapted"].values())
     alignment = align(checkpoints)
     pairs = [pair for pair in alignment.pairs if pair.site.tower == "text"]
-    speed = _operations_per_second()
+    speed = operations_per_second()
     blocks = {pair.site.block for pair in pairs}
     return Facts(
         parameters=parameters,
@@ -114,7 +110,7 @@ def facts_of(job: Job) -> Facts:
         roles=len(checkpoints),
         sources=len(job.sources),
         fits=job.wishes.policy == "fit",
-        diff_seconds=_diff_seconds(alignment, str(diff_settings(job)["level"]), speed),
+        diff_seconds=seconds_of_diff(alignment, str(diff_settings(job)["level"]), speed),
         token_seconds=TOKEN_SECONDS + 2 * parameters / speed,
         prompts=job.prompts,
     )
@@ -166,28 +162,6 @@ def _width(checkpoint: Checkpoint) -> float:
         return 4
     tensors = checkpoint.values()
     return sum(tensor.nbytes for tensor in tensors) / sum(tensor.numel for tensor in tensors)
-
-
-def diff_seconds(checkpoints: Mapping[str, Checkpoint], level: str) -> float:
-    """About how long a diff takes on this machine, by a short product of matrices."""
-    return _diff_seconds(align(checkpoints), level, _operations_per_second())
-
-
-def _diff_seconds(alignment: Alignment, level: str, speed: float) -> float:
-    work = effort(alignment, safety_role(alignment.checkpoints))
-    spectra = OVERHEAD * work.operations / speed if level == "full" else 0.0
-    return 1 + work.bytes / COMPARED_PER_SECOND + spectra
-
-
-def _operations_per_second() -> float:
-    """How fast this machine multiplies matrices of float32."""
-    import torch
-
-    matrix = torch.ones(768, 768)
-    began = time.perf_counter()
-    for _ in range(4):
-        matrix @ matrix
-    return 4 * 2 * 768**3 / (time.perf_counter() - began)
 
 
 def _streamed(passes: float) -> Callable[[Facts], Estimate]:
@@ -251,13 +225,6 @@ ESTIMATES: Mapping[str, Callable[[Facts], Estimate]] = {
     "evaluate": _evaluate,
     "report": _report,
 }
-
-
-def duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = seconds / 60
-    return f"{minutes:.0f} min" if minutes < 90 else f"{minutes / 60:.1f} h"
 
 
 def _size(memory: float) -> str:

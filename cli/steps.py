@@ -37,12 +37,12 @@ def diff_settings(job: Job) -> Settings:
 
 
 def _run_diff(job: Job, settings: Settings) -> None:
-    from cli.plan import diff_seconds, duration
+    from cli.speed import times_of_levels
     from surgery.diff import diff
 
     level = settings["level"]
     if level == "full":
-        full, norms = (duration(diff_seconds(job.checkpoints, each)) for each in ("full", "norms"))
+        full, norms = times_of_levels(job.checkpoints)
         job.say(f"diff: with the spectrum of every matrix this takes about {full} (--level norms, without: {norms})")
     _stamped(diff(job.checkpoints, job.track, level), job, settings).save(job.case.path("diff.json"))
 

@@ -39,7 +39,7 @@ def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent, level: Le
     sums = {site: found.sums for site, found in measured.items()}
     pairs = [_pair(survey, pair, measured[pair.site]) for pair in alignment.pairs]
     towers = summaries(alignment.pairs, sums, lambda site: site.tower)
-    text = next((tower.metrics.between for tower in towers if tower.key == "text"), None)
+    text = next((tower.metrics for tower in towers if tower.key == "text"), None)
     return DiffResult(
         checkpoints={role: checkpoint.ref_model for role, checkpoint in checkpoints.items()},
         pairs=pairs,

@@ -7,9 +7,9 @@ from typing import Any, Final, NamedTuple, TypeVar
 from surgery.alignment import Aligned, Alignment
 from surgery.heads import Cut, cut_of
 from surgery.metrics import DeltaSums, Sums
-from surgery.nulls import are_kin
 from surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMetrics, PairMetrics
 from surgery.room import Room
+from surgery.rounding import are_kin
 from surgery.spectra import ALL_HELD, DELTAS, HELD, PairSpectra, bytes_needed, pair_spectra, without_spectrum
 from surgery.stretches import STRETCH, Memory, Source, is_run
 from surgery.tally import Tally

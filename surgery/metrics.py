@@ -9,7 +9,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Self, TypeVar
 
 from surgery import nulls
-from surgery.results import BetweenMetrics, DeltaMetrics, Null, PairMetrics
+from surgery.results import BetweenMetrics, DeltaMetrics, PairMetrics
 
 UNMOVED: Final = "a delta is 0"
 
@@ -63,22 +63,21 @@ class DeltaSums:
 class BetweenSums:
     """What BetweenMetrics is made of, d1 being the VL delta and d2 the safety delta.
 
-    both: entries that both change; opposed: in opposite ways. first_both, second_both: squared norms over these.
-    product: <d1, d2>. weight: sum of |d1 d2|. variance: sum of (d1 d2)^2. shared, unshared: the product expected of
-    independent moves with all, and with none, of the noise of `adapted` shared (`surgery.nulls`).
+    both: entries that both change; opposed: in opposite ways. product: <d1, d2>. weight: sum of |d1 d2|. The rest is
+    what independent moves would have, as in `rounding.Noise`.
     """
 
     both: int = 0
     opposed: int = 0
     first_squared: float = 0.0
     second_squared: float = 0.0
-    first_both: float = 0.0
-    second_both: float = 0.0
     product: float = 0.0
     weight: float = 0.0
-    variance: float = 0.0
     shared: float = 0.0
     unshared: float = 0.0
+    opposed_shared: float = 0.0
+    opposed_unshared: float = 0.0
+    variance: float = 0.0
 
     def __add__(self, other: "BetweenSums") -> "BetweenSums":
         return _added(self, other)
@@ -100,18 +99,17 @@ class BetweenSums:
 
     def _conflict(self) -> dict[str, Any]:
         """Both sign conflicts and their nulls; where no entry counts, the reason."""
-        norms = math.sqrt(self.first_both) * math.sqrt(self.second_both)
-        if not self.both or not norms or not self.weight:
+        if not self.both or not self.weight:
             reason = "no entry is changed by both deltas"
             return {"sign_conflict": None, "why": dict.fromkeys(("sign_conflict", "sign_conflict_weighted"), reason)}
-        noise = (self.shared, self.unshared, self.variance, self.weight)
-        found: dict[str, float | Null] = {
+        return {
             "sign_conflict": self.opposed / self.both,
-            "sign_conflict_null": nulls.conflict_null(*noise, norms, self.both),
+            "sign_conflict_null": nulls.conflict_null(self.opposed_shared, self.opposed_unshared, self.both),
             "sign_conflict_weighted": nulls.weighted_conflict(self.product, self.weight),
-            "sign_conflict_weighted_null": nulls.weighted_conflict_null(*noise),
+            "sign_conflict_weighted_null": nulls.weighted_conflict_null(
+                self.shared, self.unshared, self.variance, self.weight
+            ),
         }
-        return found
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 GRID: Final = 512
+STEEPEST: Final = 200.0  # power of a tail; a steeper one would vanish in float64
 
 
 class EffectiveRank(NamedTuple):
@@ -53,7 +54,7 @@ def estimated_rank(values: Tensor, tail_energy: float, most: float, count: int) 
 
 
 def _power_tail(values: Tensor, energy: float, count: int) -> Tensor:
-    last = min(float(values[-1]), math.inf) or math.sqrt(energy / count)
-    power = max(0.0, (count * last * last / energy - 1) / 2)
+    last = float(values[-1])
+    power = min(STEEPEST, max(0.0, (count * last * last / energy - 1) / 2))
     tail = (1 - (torch.arange(count, dtype=torch.float64) + 0.5) / count) ** power
     return tail * math.sqrt(energy / float(tail.square().sum()))

@@ -2,12 +2,17 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from statistics import median
+from typing import Final
 
 from surgery.alignment import Aligned
 from surgery.anatomy import Site
 from surgery.metrics import Sums
 from surgery.nulls import KIN
-from surgery.results import BetweenMetrics, Pair, Summary
+from surgery.results import Pair, PairMetrics, Summary
+
+# A safety checkpoint that was made from the base beside the adapted one takes all of the VL delta back, give or take
+# this share of it.
+SIBLING: Final = 0.05
 
 
 def layer_key(site: Site) -> str | None:
@@ -36,9 +41,9 @@ def summaries(
     ]
 
 
-def verdict(pairs: Iterable[Aligned], sums: Mapping[Site, Sums], text: BetweenMetrics | None) -> str:
+def verdict(pairs: Iterable[Aligned], sums: Mapping[Site, Sums], text: PairMetrics | None) -> str:
     """Where most of the squared VL delta sits, and whether safety tuning goes against it, in words that don't claim
-    more than weights can tell. text: how the two deltas of the text tower relate."""
+    more than weights can tell. text: the metrics of the text tower."""
     moved: dict[str, float] = {}
     for pair in pairs:
         change = sums[pair.site].vl
@@ -64,21 +69,29 @@ def verdict(pairs: Iterable[Aligned], sums: Mapping[Site, Sums], text: BetweenMe
     )
 
 
-def _against(text: BetweenMetrics | None) -> str:
+def _against(text: PairMetrics | None) -> str:
     """What is left of the two deltas' cosine beyond what shared noise makes of it."""
-    if text is None or text.cosine is None or text.cosine_null is None:
+    between = text.between if text else None
+    if text is None or between is None or between.cosine is None or between.cosine_null is None:
         return ""
-    null = text.cosine_null
-    if text.cosine < null.low:
+    null = between.cosine_null
+    if between.cosine < null.low:
         sense = "safety tuning goes against adaptation beyond what they share"
-    elif text.cosine > null.high:
+    elif between.cosine > null.high:
         sense = "safety tuning goes further where adaptation went"
     else:
         sense = "nothing is left beyond what they share"
+    if between.cosine < null.low and text.vl and text.safety and text.vl.rms:
+        taken_back = -between.cosine * text.safety.rms / text.vl.rms
+        if abs(taken_back - 1) < SIBLING:
+            sense += (
+                f". It takes {taken_back:.0%} of the VL delta back, as if the safety checkpoint was made from the base "
+                "and not from the adapted one; of such siblings the cosine says nothing"
+            )
     return (
-        f" In the text tower the safety delta's cosine with the VL delta is {text.cosine:.3f}, where the noise of the "
-        f"adapted weights, which both contain, gives {null.mean:.3f} ({null.low:.3f} to {null.high:.3f}) by itself: "
-        f"{sense}."
+        f" In the text tower the safety delta's cosine with the VL delta is {between.cosine:.3f}, where the noise of "
+        f"the adapted weights, which both contain, gives {null.mean:.3f} ({null.low:.3f} to {null.high:.3f}) by "
+        f"itself: {sense}."
     )
 
 

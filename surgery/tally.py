@@ -12,8 +12,8 @@ from torch import Tensor
 
 from surgery.errors import CheckpointError
 from surgery.metrics import BetweenSums, DeltaSums, Sums
-from surgery.nulls import Sample, noise
 from surgery.results import BetweenMetrics, DeltaMetrics
+from surgery.rounding import Sample
 
 # Entries worked on at a time: what is computed of them stays in the processor's cache.
 BLOCK: Final = 1 << 15
@@ -129,20 +129,14 @@ class Tally:
         between = None
         if vl is not None and safety is not None and self._cross is not None and self._sample is not None:
             both, signs, product, weight = self._cross.tolist()
-            scale = self._sample.scale
-            shared, unshared = noise(vl, safety, self._sample, codes)
             between = BetweenSums(
                 both=round(both),
                 opposed=round((both - signs) / 2),
                 first_squared=vl.delta_squared,
                 second_squared=safety.delta_squared,
-                first_both=self._sample.first_both * scale,
-                second_both=self._sample.second_both * scale,
                 product=product,
                 weight=weight,
-                variance=self._sample.variance * scale,
-                shared=shared,
-                unshared=unshared,
+                **self._sample.noise(vl, safety, codes)._asdict(),
             )
         return Sums(vl, safety, between)
 

@@ -196,8 +196,7 @@ def slow(self, buffer, start=0):
     count += 1
     if count == 20:
         print("in the middle", flush=True)
-    if count >= 20:
-        time.sleep(0.5)
+        time.sleep(3)  # in a thread, which ends what it is at
     return read(self, buffer, start)
 LazyTensor.read_into = slow
 from cli.main import run

@@ -69,6 +69,51 @@ def test_the_long_table_has_a_line_per_pair(run: Run, trio: dict[str, Path]) -> 
     assert [float(row["vl.relative"]) for row in rows] == [pair["metrics"]["vl"]["relative"] for pair in pairs]
 
 
+def test_the_long_table_has_a_column_per_number_and_lists_as_json(run: Run, trio: dict[str, Path]) -> None:
+    assert run("diff", *trio.values(), "--csv", "table.csv").exit_code == 0
+    rows = list(csv.DictReader(Path("table.csv").read_text().splitlines()))
+    pairs = json.loads(Path("case/diff.json").read_text())["pairs"]
+    both = [(row, pair["metrics"]) for row, pair in zip(rows, pairs, strict=True) if pair["component"] == "attn.q"]
+    assert both
+    for row, metrics in both:
+        assert float(row["between.cosine_null.mean"]) == metrics["between"]["cosine_null"]["mean"]
+        assert float(row["vl.energy.8"]) == metrics["vl"]["energy"]["8"]
+        assert json.loads(row["vl.singular_values"]) == metrics["vl"]["singular_values"]
+    assert not any(key in row for row in rows for key in ("vl", "safety", "between"))
+
+
+def test_norms_are_redone_when_full_is_asked_and_full_serves_norms(run: Run, trio: dict[str, Path]) -> None:
+    command = ("diff", *trio.values())
+
+    def level() -> object:
+        return json.loads(Path("case/diff.json").read_text())["settings"]["level"]
+
+    norms = run(*command, "--level", "norms")
+    assert "takes about" not in norms.stderr
+    assert level() == "norms"
+    assert "Shape of the deltas" not in norms.stdout
+    assert "nothing changed" in run(*command, "--level", "norms").stderr
+    # Other commands take the diff as it is.
+    assert "nothing changed" not in run("report").stderr
+    assert level() == "norms"
+    full = run(*command)
+    assert "other settings" in full.stderr
+    assert "with the spectrum of every matrix this takes about" in full.stderr
+    assert level() == "full"
+    assert "Shape of the deltas" in full.stdout
+    assert "nothing changed" in run(*command, "--level", "norms").stderr
+    assert level() == "full"
+
+
+def test_the_plan_of_a_diff_tells_the_levels_apart(run: Run, trio: dict[str, Path]) -> None:
+    plans = {
+        level: json.loads(run("diff", *trio.values(), "--level", level, "--plan", "--json").stdout)["plan"]
+        for level in ("norms", "full")
+    }
+    seconds = {level: plan[0]["estimate"]["seconds"] for level, plan in plans.items()}
+    assert 0 < seconds["norms"] < seconds["full"]
+
+
 def test_quiet_keeps_notices_to_itself(run: Run, trio: dict[str, Path]) -> None:
     shown = run("diff", trio["base"], trio["adapted"], "--quiet")
     assert shown.stderr == ""

@@ -21,6 +21,7 @@ from cli.tables import (
     number,
     percent,
     probe_table,
+    shape_table,
     tradeoff_table,
     unmatched_line,
 )
@@ -44,6 +45,8 @@ from surgery.results import (
     BetweenMetrics,
     DeltaMetrics,
     DiffResult,
+    Null,
+    Pair,
     PairMetrics,
     Summary,
     TowerAnatomy,
@@ -99,6 +102,45 @@ def test_diff_shows_every_block(safety: float | None) -> None:
     assert ("-0.321" in text) == ("0.654" in text) == ("0.023" in text) == (safety is not None)
     assert re.search(rf"embed +{ABSENT}", text)
     assert re.search(rf"vision +{ABSENT}", text)
+
+
+def matrix(layer: int, rms: float, few: float, shape: tuple[int, int] = (4, 4)) -> Pair:
+    def moved(few: float) -> DeltaMetrics:
+        return delta(0.1).model_copy(
+            update={"rms": rms, "energy": {"1": 0.0, "8": few, "64": 1.0}, "stable_rank": 3.25, "foreign": 0.625}
+        )
+
+    between = BetweenMetrics(cosine=-0.3, sign_conflict=0.6, subspace_left=0.25, subspace_right=0.5)
+    return Pair(
+        tower="text",
+        layer=layer,
+        component="mlp.up",
+        names={"base": "up", "adapted": "up"},
+        shape=list(shape),
+        block=f"{layer}.mlp",
+        dtype="bfloat16",
+        metrics=PairMetrics(vl=moved(few), safety=moved(few / 2), between=between),
+    )
+
+
+def test_the_shape_of_the_deltas_is_weighed_by_their_size() -> None:
+    pairs = [matrix(0, 1.0, 0.5), matrix(0, 2.0, 1.0), matrix(1, 1.0, 0.25)]
+    (table,) = shape_table(diff_result(0.1).model_copy(update={"pairs": pairs}))
+    text = shown(table)
+    for figure in ("0.900", "0.450", "0.250", "0.125", "3.2", "0.625", "0.375"):
+        assert figure in text
+    assert max(map(len, text.splitlines())) <= 100
+    assert shape_table(diff_result(0.1)) == []
+
+
+def test_the_noise_in_a_cosine_stands_beside_it() -> None:
+    result = diff_result(0.1)
+    null = Null(mean=-0.123, low=-0.2, high=0.0)
+    between = result.layers[0].metrics.between
+    assert between is not None
+    metrics = result.layers[0].metrics.model_copy(update={"between": between.model_copy(update={"cosine_null": null})})
+    layers = [result.layers[0].model_copy(update={"metrics": metrics}), *result.layers[1:]]
+    assert "-0.123" in shown(diff_table(result.model_copy(update={"layers": layers})))
 
 
 def test_tensors_without_partner_are_counted_by_reason() -> None:

@@ -1,5 +1,7 @@
 """A diff measures every pair once, and sums layers, blocks and towers as one long vector each."""
 
+import json
+import re
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from statistics import median
@@ -13,7 +15,7 @@ from surgery.alignment import align
 from surgery.checkpoint import Checkpoint
 from surgery.diff import diff
 from surgery.errors import CheckpointError
-from surgery.results import DiffResult, SliceName
+from surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, SliceName
 from surgery.roles import safety_role
 from surgery.tally import between_metrics, delta_metrics
 
@@ -29,6 +31,15 @@ def opened(**paths: Path) -> dict[str, Checkpoint]:
     return {role: Checkpoint.open(path) for role, path in paths.items()}
 
 
+def same(found: DeltaMetrics | BetweenMetrics | None, expected: DeltaMetrics | BetweenMetrics) -> None:
+    """Every metric that `expected` has."""
+    assert found is not None
+    for key, value in expected.model_dump(exclude={"why"}).items():
+        if isinstance(value, float):
+            assert getattr(found, key) == pytest.approx(value, rel=1e-9, abs=1e-12), key
+    assert expected.why.items() <= found.why.items()
+
+
 def test_pairs_carry_the_metrics_of_their_tensors(trio: "Trio", tmp_path: Path) -> None:
     checkpoints = opened(base=trio.base, adapted=trio.adapted, safety=trio.safety_native)
     found = diff(checkpoints)
@@ -37,10 +48,10 @@ def test_pairs_carry_the_metrics_of_their_tensors(trio: "Trio", tmp_path: Path) 
     for pair, expected in zip(found.pairs, alignment.pairs, strict=True):
         tensors = {role: alignment.load(expected, role) for role in expected.parts}
         assert pair.names == {role: part.name for role, part in expected.parts.items()}
-        assert pair.metrics.safety == delta_metrics(tensors["adapted"], tensors["safety"])
+        same(pair.metrics.safety, delta_metrics(tensors["adapted"], tensors["safety"]))
         if pair.tower == "text":
-            assert pair.metrics.vl == delta_metrics(tensors["base"], tensors["adapted"])
-            assert pair.metrics.between == between_metrics(*(tensors[r] for r in ("base", "adapted", "safety")))
+            same(pair.metrics.vl, delta_metrics(tensors["base"], tensors["adapted"]))
+            same(pair.metrics.between, between_metrics(*(tensors[r] for r in ("base", "adapted", "safety"))))
         else:
             assert pair.metrics.vl is None
             assert pair.metrics.between is None
@@ -129,3 +140,128 @@ def test_the_safety_role_is_the_plain_one_or_the_first() -> None:
     assert safety_role(["base", "adapted"]) is None
     assert safety_role(["base", "safety:b", "safety:a"]) == "safety:b"
     assert safety_role(["safety:a", "safety"]) == "safety"
+
+
+SPECTRAL = ("singular_values", "singular_values_error", "stable_rank", "effective_rank", "energy", "base_overlap")
+
+
+def test_full_finds_the_spectrum_of_every_matrix(trio: "Trio") -> None:
+    checkpoints = opened(base=trio.base, adapted=trio.adapted, safety=trio.safety)
+    alignment = align(checkpoints)
+    for pair, aligned in zip(diff(checkpoints).pairs, alignment.pairs, strict=True):
+        for delta, before, after in ((pair.metrics.vl, "base", "adapted"), (pair.metrics.safety, "adapted", "safety")):
+            if delta is None:
+                continue
+            moved = (alignment.load(aligned, after) - alignment.load(aligned, before)).double()
+            if len(pair.shape) != 2 or not moved.any():
+                assert delta.singular_values is None
+                assert delta.why["singular_values"].startswith(("a vector", "a stack", "the delta is 0"))
+                continue
+            exact = torch.linalg.svdvals(moved)
+            assert delta.singular_values == pytest.approx(exact.tolist(), rel=1e-6, abs=1e-6 * float(exact[0]))
+            assert delta.stable_rank == pytest.approx(float(exact.square().sum() / exact[0] ** 2), rel=1e-5)
+            assert delta.base_overlap is not None
+            assert 0 <= delta.base_overlap <= 1
+
+
+def test_norms_leave_out_spectra_and_nothing_else(trio: "Trio") -> None:
+    checkpoints = opened(base=trio.base, adapted=trio.adapted, safety=trio.safety)
+    full, norms = diff(checkpoints), diff(checkpoints, level="norms")
+    assert norms.towers == full.towers
+    assert norms.verdict == full.verdict
+    for one, other in zip(norms.pairs, full.pairs, strict=True):
+        for delta in ("vl", "safety"):
+            if getattr(one.metrics, delta) is not None:
+                same(getattr(other.metrics, delta), getattr(one.metrics, delta))
+                assert getattr(other.metrics, delta).heads == getattr(one.metrics, delta).heads
+        dumped = one.metrics.model_dump()
+        assert not any(key in (dumped[delta] or {}) for delta in ("vl", "safety") for key in SPECTRAL)
+
+
+def test_streamed_spectra_equal_held_ones(
+    tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A matrix that is read again for every pass has the spectrum of one in memory."""
+    paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
+    held = diff(opened(**paths))
+    monkeypatch.setattr("surgery.spectra.HELD", 0)
+    monkeypatch.setattr("surgery.measure.HELD", 0)
+    monkeypatch.setattr("surgery.spectra.STRETCH", 50)
+    streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(opened(**paths)).pairs}
+    for pair in held.pairs:
+        metrics = streamed[pair.layer, pair.component]
+        for one, other in ((pair.metrics.vl, metrics.vl), (pair.metrics.between, metrics.between)):
+            assert one is not None
+            assert other is not None
+            for key, value in one.model_dump().items():
+                if isinstance(value, float):
+                    assert getattr(other, key) == pytest.approx(value, rel=1e-4, abs=1e-5), key
+
+
+def test_a_diff_is_the_same_every_time(trio: "Trio") -> None:
+    """Whatever the threads do first."""
+    checkpoints = opened(base=trio.base, adapted=trio.adapted, safety=trio.safety)
+    assert diff(checkpoints).pairs == diff(checkpoints).pairs
+
+
+def test_heads_are_told_by_the_config(trio: "Trio") -> None:
+    """Of q, k and v rows, of o columns; other tensors have none."""
+    checkpoints = opened(base=trio.base, adapted=trio.adapted)
+    alignment = align(checkpoints)
+    for pair, aligned in zip(diff(checkpoints, level="norms").pairs, alignment.pairs, strict=True):
+        metrics = pair.metrics.vl
+        if metrics is None:
+            continue
+        if not pair.component.startswith("attn.") or pair.component.endswith("norm"):
+            assert metrics.heads is None
+            continue
+        assert metrics.heads is not None
+        before, after = (alignment.load(aligned, role) for role in ("base", "adapted"))
+        dim = int(pair.component == "attn.o")
+        for head, one, other in zip(metrics.heads, before.chunk(2, dim), after.chunk(2, dim), strict=True):
+            assert head.relative == pytest.approx(delta_metrics(one, other).relative, rel=1e-9)
+
+
+def test_a_config_without_heads_gives_the_reason(tmp_path: Path, write: Write, llama: Llama) -> None:
+    found = diff(opened(base=write(tmp_path / "base", llama(1)), adapted=write(tmp_path / "adapted", llama(2))))
+    metrics = next(pair.metrics.vl for pair in found.pairs if pair.component == "attn.q")
+    assert metrics is not None
+    assert metrics.heads is None
+    assert "does not say how many heads" in metrics.why["heads"]
+    assert json.loads(metrics.model_dump_json())["heads"] is None
+
+
+def test_a_large_tensor_is_dealt_out_and_adds_up(
+    tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
+    whole = diff(opened(**paths), level="norms")
+    monkeypatch.setattr("surgery.measure.DEALT", 40)
+    monkeypatch.setattr("surgery.measure.STRETCH", 24)
+    dealt = diff(opened(**paths), level="norms")
+    for one, other in zip(whole.towers, dealt.towers, strict=True):
+        same(other.metrics.vl, one.metrics.vl)  # type: ignore[arg-type]
+        same(other.metrics.between, one.metrics.between)  # type: ignore[arg-type]
+
+
+def test_the_verdict_says_what_is_left_beyond_the_null(tmp_path: Path, write: Write, llama: Llama) -> None:
+    base = llama(1)
+    moved = {name: tensor + 0.01 * other for (name, tensor), other in zip(base.items(), llama(2).values(), strict=True)}
+    undone = {name: (tensor + 0.2 * (moved[name] - tensor)) for name, tensor in base.items()}
+    paths = {
+        role: write(tmp_path / role, tensors)
+        for role, tensors in (("base", base), ("adapted", moved), ("safety", undone), ("other", llama(3)))
+    }
+    against = diff(opened(base=paths["base"], adapted=paths["adapted"], safety=paths["safety"])).verdict
+    assert "cosine with the VL delta is -1.000" in against
+    assert "goes against adaptation beyond" in against
+    assert "made from the base" not in against
+    sibling = {
+        name: tensor + 0.01 * other for (name, tensor), other in zip(base.items(), llama(5).values(), strict=True)
+    }
+    paths["sibling"] = write(tmp_path / "sibling", sibling)
+    beside = diff(opened(base=paths["base"], adapted=paths["adapted"], safety=paths["sibling"])).verdict
+    assert re.search(r"takes (9[5-9]|10[0-4])% of the VL delta back, as if the safety checkpoint was made from", beside)
+    strangers = diff(opened(base=paths["base"], adapted=write(tmp_path / "a", llama(2)), safety=paths["other"])).verdict
+    assert "nothing is left beyond" in strangers
+    assert "beyond" not in diff(opened(base=paths["base"], adapted=paths["adapted"])).verdict

@@ -121,7 +121,7 @@ def test_nulls_are_ordered_and_in_range(shared: float, unshared: float, variance
     assert 0 <= undone.low <= undone.mean <= undone.high <= 1
     weighted = nulls.weighted_conflict_null(shared, 0.0, variance, 0.7 * size)
     assert 0 <= weighted.low <= weighted.mean <= weighted.high <= 1
-    conflict = nulls.conflict_null(shared, 0.0, variance, 0.7 * size, size, 1000)
+    conflict = nulls.conflict_null(500 - 500 * shared, 500, 1000)
     assert 0 <= conflict.low <= conflict.mean <= conflict.high <= 1
 
 
