@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import gc
 import os
 import sys
 from typing import Annotated, Any
@@ -101,7 +102,24 @@ def run() -> None:
         # A terminal without Unicode shows "?" in place of a bar; it must not end in a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    app()
+    # Importing torch makes a million objects that stay, which the collector would walk again and again.
+    gc.set_threshold(100_000)
+    try:
+        app()
+    except SystemExit as end:
+        leave(end.code)
+        raise
+
+
+def leave(code: object) -> None:
+    """End the process at once where torch was loaded: taking it down in order would cost half a second, and nothing is
+    left to be done by then. Returns where it was not, and where there is a message to be shown."""
+    if "torch" not in sys.modules or not (code is None or isinstance(code, int)):
+        return
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code or 0)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from surgery.streams import SiteStream
 from surgery.writer import Piece
 
 # Entries of a piece. A site of up to as many is surveyed and merged by one thread, in one go.
-PIECE: Final = 1 << 20
+PIECE: Final = 1 << 21
 WHOLE: Final = 1 << 24
 
 # The largest values of a dtype that has fewer than float32: what is stored must be checked against them.

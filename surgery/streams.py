@@ -18,7 +18,7 @@ from surgery.workers import cores, in_order
 Made = TypeVar("Made")
 
 # Entries read of each tensor at a time: large enough that reading is sequential, small enough for any memory.
-STRETCH: Final = 1 << 20
+STRETCH: Final = 1 << 21
 
 
 @dataclass(frozen=True)

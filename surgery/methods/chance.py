@@ -5,11 +5,14 @@ from typing import Final
 
 import numpy as np
 
-# 16-bit numbers that one step of Philox's counter makes: four words of 64 bits.
-_PER_STEP: Final = 16
+# 16-bit numbers in one word of a generator.
+_PER_WORD: Final = 4
 
 # Chances are counted in these: a keep probability is rounded to a multiple of 1/65536.
 STEPS: Final = 1 << 16
+
+# The lowest of the numbers that are drawn.
+LOWEST: Final = -(1 << 15)
 
 
 def key_of(seed: int, site: str, model: str) -> int:
@@ -19,12 +22,13 @@ def key_of(seed: int, site: str, model: str) -> int:
 
 
 def uniform(key: int, start: int, count: int) -> np.ndarray:
-    """The numbers `start` to `start + count` of the key's sequence, each uniform in 0 ... 65535.
+    """The numbers `start` to `start + count` of the key's sequence, each uniform in -32768 ... 32767.
 
-    Philox is a function of key and counter (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"), so any
-    stretch of the sequence is had without what comes before it.
+    PCG64 can be moved along its sequence by any distance at once (O'Neill 2014, "PCG: a family of simple fast
+    space-efficient statistically good algorithms for random number generation"; here with the DXSM output function), so
+    any stretch is had without what comes before it.
     """
-    first, skipped = divmod(start, _PER_STEP)
-    words = -(-(skipped + count) // _PER_STEP) * 4
-    raw = np.random.Philox(key=key, counter=first).random_raw(words)
-    return raw.astype("<u8", copy=False).view("<u2")[skipped : skipped + count]
+    first, skipped = divmod(start, _PER_WORD)
+    words = -(-(skipped + count) // _PER_WORD)
+    raw = np.random.PCG64DXSM(key).advance(first).random_raw(words)
+    return raw.astype("<u8", copy=False).view("<i2")[skipped : skipped + count]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Made = TypeVar("Made", covariant=True)
 
 # Entries worked on at a time: what is computed of them stays in the processor's cache.
-BLOCK: Final = 1 << 16
+BLOCK: Final = 1 << 17
 
 # What a method promises, and tests/surgery/test_methods.py holds every row to:
 # identity: all weights 0 give the base, bit for bit. endpoint: one weight 1 and the rest 0 give that model, bit for
@@ -84,7 +84,7 @@ class Block:
         return ((name, model - self.origin) for name, model in self.models.items())
 
     def chance(self, name: str) -> np.ndarray:
-        """A random 16-bit number for each entry of one model: the same ones however the site is cut into blocks."""
+        """A random number of 16 bits for each entry of one model: the same ones however the site is cut into blocks."""
         return uniform(key_of(self.seed, self.site, name), self.start, len(self.models[name]))
 
 

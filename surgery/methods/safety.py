@@ -41,5 +41,6 @@ def resta(block: Block, settings: Settings, facts: None) -> "Tensor":
     none by default (Bhardwaj et al. 2024, arXiv 2402.11746)."""
     moved = block.models[ADAPTED]
     if settings["density"][ADAPTED] < 1:
-        moved = block.origin + drop(block, settings, facts, ADAPTED, moved - block.origin)
+        left, gain = drop(block, settings, facts, ADAPTED, moved - block.origin)
+        moved = block.origin.add(left, alpha=gain)
     return moved.add(block.origin - block.models[UNALIGNED], alpha=settings["gamma"])

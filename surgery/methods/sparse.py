@@ -1,9 +1,9 @@
 """Moves away from a base, thinned out before they are added: by magnitude, at random, or both."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from surgery.methods.chance import STEPS
+from surgery.methods.chance import LOWEST, STEPS
 from surgery.methods.method import Block, Settings, Stream
 from surgery.methods.ranks import Cut, Wanted, above, cut
 from surgery.methods.weighted import active, divisor
@@ -18,8 +18,9 @@ TINY: Final = 1e-30
 OCTAVES: Final = 16
 DIGITS: Final = OCTAVES * 128
 
-# Gives a model's delta with some of its entries set to 0.
-Thin = Callable[[Block, Settings, Any, str, "Tensor"], "Tensor"]
+# Sets entries of a model's delta to 0, in the delta's own memory or in new one; gives what is left, and what it is to
+# be multiplied by.
+Thin = Callable[[Block, Settings, Any, str, "Tensor"], tuple["Tensor", float]]
 Combine = Callable[[Block, Settings, Any], "Tensor"]
 
 
@@ -29,8 +30,8 @@ def by_sum(thin: Thin) -> Combine:
     def combine(block: Block, settings: Settings, facts: Any) -> "Tensor":
         result = block.origin
         scale = settings["lambda"] / divisor(settings)
-        for weight, delta in _thinned(block, settings, facts, thin):
-            result = result.add(delta, alpha=weight * scale)
+        for move in _thinned(block, settings, facts, thin):
+            result = result.add(move.delta, alpha=move.share * scale)
         return result
 
     return combine
@@ -42,34 +43,41 @@ def by_sign(thin: Thin) -> Combine:
     `normalize` they are averaged, each by its weight."""
 
     def combine(block: Block, settings: Settings, facts: Any) -> "Tensor":
-        moves = [(weight, delta.mul_(weight)) for weight, delta in _thinned(block, settings, facts, thin)]
+        moves = list(_thinned(block, settings, facts, thin))
         if not moves:
             return block.origin
-        up, down = block.origin.new_zeros(len(block.origin)), block.origin.new_zeros(len(block.origin))
-        elected = up.clone()
-        for _, move in moves:
-            up += move.clamp(min=0)
-            down += move.clamp(max=0)
-            elected += move
-        # The one of the two that has the elected sign: half of their sum and of their distance, signed by the election.
-        agreed = (up - down).copysign_(elected).add_(up).add_(down).mul_(0.5)
+        elected = moves[0].delta * moves[0].share
+        for move in moves[1:]:
+            elected.add_(move.delta, alpha=move.share)
+        side = elected.new_ones(len(elected)).copysign_(elected)
+        agreed, voted = elected.zero_(), elected.new_zeros(len(elected))
+        for move in moves:
+            # Seen from the elected side, what agrees is positive.
+            agreed.add_(move.delta.mul_(side).clamp_(min=0), alpha=move.share)
+            if settings["normalize"]:
+                voted.add_(move.delta.sign_(), alpha=move.weight)
         if settings["normalize"]:
-            voted = elected.new_zeros(len(elected))
-            side = elected.new_ones(len(elected)).copysign_(elected)
-            for weight, move in moves:
-                voted.add_(move.sign_().mul_(side).clamp_(min=0), alpha=weight)
             agreed /= voted.clamp_(min=TINY)
-        return block.origin.add(agreed, alpha=settings["lambda"])
+        return block.origin.addcmul(agreed, side, value=settings["lambda"])
 
     return combine
 
 
-def _thinned(block: Block, settings: Settings, facts: Any, thin: Thin) -> Iterator[tuple[float, "Tensor"]]:
-    """Weight and thinned delta, in memory of its own, of every model that has a weight."""
+class _Move(NamedTuple):
+    """A thinned delta, in memory of its own; its model's weight, and that times what makes up for the thinning."""
+
+    delta: "Tensor"
+    weight: float
+    share: float
+
+
+def _thinned(block: Block, settings: Settings, facts: Any, thin: Thin) -> Iterator[_Move]:
+    """The move of every model that has a weight."""
     weights = active(settings.weights)
     for name, delta in block.deltas():
         if name in weights:
-            yield weights[name], thin(block, settings, facts, name, delta)
+            left, gain = thin(block, settings, facts, name, delta)
+            yield _Move(left, weights[name], weights[name] * gain)
 
 
 def by_magnitude(stream: Stream, settings: Settings) -> dict[str, Cut]:
@@ -83,12 +91,14 @@ def by_magnitude(stream: Stream, settings: Settings) -> dict[str, Cut]:
     return dict(zip(wanted, cut(stream, list(wanted.values())), strict=True)) if wanted else {}
 
 
-def trim(block: Block, settings: Settings, facts: Mapping[str, Cut], name: str, delta: "Tensor") -> "Tensor":
+def trim(
+    block: Block, settings: Settings, facts: Mapping[str, Cut], name: str, delta: "Tensor"
+) -> tuple["Tensor", float]:
     """The largest entries of a delta: exactly the share `density` of the site's, of equal ones the first."""
     density = settings["density"][name]
     if density <= 0:
-        return delta.new_zeros(len(delta))
-    return above(delta, block.start, facts[name], first=True) if name in facts else delta
+        return delta.zero_(), 1.0
+    return (above(delta, block.start, facts[name], first=True) if name in facts else delta), 1.0
 
 
 def without_outliers(stream: Stream, settings: Settings) -> dict[str, tuple[Cut | None, Cut | None]]:
@@ -107,34 +117,43 @@ def without_outliers(stream: Stream, settings: Settings) -> dict[str, tuple[Cut 
 
 def band(
     block: Block, settings: Settings, facts: Mapping[str, tuple[Cut | None, Cut | None]], name: str, delta: "Tensor"
-) -> "Tensor":
+) -> tuple["Tensor", float]:
     """The entries of middling size (Davari and Belilovsky 2024, "Model breadcrumbs", arXiv 2312.06795)."""
     if settings["density"][name] >= 1:
-        return delta
+        return delta, 1.0
     if name not in facts:
-        return delta.new_zeros(len(delta))
+        return delta.zero_(), 1.0
     low, high = facts[name]
     kept = delta if low is None else above(delta, block.start, low, first=False)
-    return kept if high is None else kept - above(delta, block.start, high, first=False)
+    return (kept if high is None else kept - above(delta, block.start, high, first=False)), 1.0
 
 
-def drop(block: Block, settings: Settings, facts: Any, name: str, delta: "Tensor") -> "Tensor":  # noqa: ARG001
+def drop(
+    block: Block,
+    settings: Settings,
+    facts: Any,  # noqa: ARG001
+    name: str,
+    delta: "Tensor",
+) -> tuple["Tensor", float]:
     """DARE (Yu et al. 2024, "Language models are Super Mario", arXiv 2311.03099): each entry is kept with probability
     `density`; with `rescale` what is kept grows by 1/density, so that the expected delta is the whole one."""
-    density = settings["density"][name]
-    if density >= 1:
-        return delta
-    steps = round(density * STEPS)
-    if not steps:
-        return delta.new_zeros(len(delta))
     import torch
 
-    kept = torch.from_numpy(block.chance(name) < steps).to(delta.dtype)
-    kept *= delta
-    return kept.mul_(STEPS / steps) if settings["rescale"] else kept
+    density = settings["density"][name]
+    steps = round(density * STEPS)
+    if steps in (0, STEPS):
+        return delta.mul_(steps // STEPS), 1.0
+    kept = torch.from_numpy(block.chance(name) < steps + LOWEST).to(delta.dtype)
+    return delta.mul_(kept), STEPS / steps if settings["rescale"] else 1.0
 
 
-def magprune(block: Block, settings: Settings, facts: Any, name: str, delta: "Tensor") -> "Tensor":  # noqa: ARG001
+def magprune(
+    block: Block,
+    settings: Settings,
+    facts: Any,  # noqa: ARG001
+    name: str,
+    delta: "Tensor",
+) -> tuple["Tensor", float]:
     """DELLA's MagPrune (Deep et al. 2024, arXiv 2406.11617): within a row, the chance to be kept rises with the rank of
     the magnitude from density - epsilon to density + epsilon; with `rescale` what is kept grows by 1 over its chance.
 
@@ -143,16 +162,16 @@ def magprune(block: Block, settings: Settings, facts: Any, name: str, delta: "Te
     import torch
 
     density, epsilon = settings["density"][name], settings["epsilon"][name]
-    if density >= 1:
-        return delta
-    if density <= 0:
-        return delta.new_zeros(len(delta))
-    rows = delta.float().abs().view(-1, min(block.width, len(delta)))
-    places, ranks = _ranks(rows)
+    if density <= 0 or density >= 1:
+        return delta.mul_(float(density >= 1)), 1.0
+    places, ranks = _ranks(delta.float().abs().view(-1, min(block.width, len(delta))))
     steps = ranks.mul_(2 * epsilon * STEPS).add_((density - epsilon) * STEPS).round_().clamp_(0, STEPS)
     chances = steps.index_select(0, places)
-    kept = torch.from_numpy(block.chance(name)).to(torch.float32).lt(chances).to(delta.dtype).mul_(delta)
-    return kept.mul_(chances.clamp_(min=1).reciprocal_().mul_(STEPS)) if settings["rescale"] else kept
+    drawn = torch.from_numpy(block.chance(name)).to(torch.float32).sub_(LOWEST)
+    delta.mul_(drawn.lt(chances).to(delta.dtype))
+    if not settings["rescale"]:
+        return delta, 1.0
+    return delta.div_(chances.clamp_(min=1)), float(STEPS)
 
 
 def _ranks(rows: "Tensor") -> "tuple[Tensor, Tensor]":

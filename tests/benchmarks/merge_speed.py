@@ -17,9 +17,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from mergekit_agreement import mergekit_python
 from platformdirs import user_cache_path
-from synthetic import make
+from rivals import mergekit_python
 from timing import Run, middle, run, vlsurgery
 
 # Method -> how many times as fast as mergekit it is to be.
@@ -157,7 +156,9 @@ def main() -> None:
     roles = ROLES if options.gb < 10 else ROLES[:3]
     missing = [role for role in roles if not (data / role / "config.json").exists()]
     if missing:
-        make(data, options.gb, roles)
+        # In a process of its own: a child's peak of memory counts its parent's, and this one is to stay small.
+        generator = Path(__file__).with_name("synthetic.py")
+        run([sys.executable, generator, data, "--gb", str(options.gb), "--roles", ",".join(roles)])
     with tempfile.TemporaryDirectory(dir=options.data) as name:
         folder = Path(name)
         good = options.gb == 4.4 or beside_scripts(options, data, folder)

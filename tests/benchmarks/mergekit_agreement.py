@@ -19,7 +19,6 @@ import math
 import subprocess
 import sys
 import tempfile
-import venv
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,7 @@ from typing import Any
 
 import torch
 import yaml
-from platformdirs import user_cache_path
+from rivals import mergekit_python
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -136,19 +135,6 @@ def chance_orders() -> Iterator[Order]:
             yield Order(method, f"density {density}", {"weight": 1.0, "density": density}, children=("x",))
         unscaled = {"rescale": False, "normalize": False}
         yield Order(method, "not rescaled", {"weight": 0.6, "density": 0.5}, unscaled, ("x",))
-
-
-def mergekit_python(folder: Path | None) -> Path:
-    """The interpreter of an environment that has mergekit 0.1.5, made where there is none."""
-    place = folder or user_cache_path("vlsurgery") / "mergekit-0.1.5"
-    python = place / "bin" / "python"
-    if not python.exists():
-        print(f"making {place}", flush=True)
-        venv.create(place, with_pip=True)
-        constraints = Path(__file__).parents[2] / "constraints.txt"
-        wanted = [str(python), "-m", "pip", "install", "-q", "-c", str(constraints), "mergekit==0.1.5"]
-        subprocess.run(wanted, check=True)
-    return python
 
 
 def shapes() -> dict[str, tuple[int, ...]]:
