@@ -7,7 +7,7 @@ from surgery.errors import CheckpointError
 from surgery.operation import operate
 from surgery.progress import Track
 from surgery.recipe import Recipe
-from surgery.sums import verify as compared
+from surgery.writing.sums import verify as compared
 
 
 def merge_by_recipe(session: Session, recipe: Recipe, out: Path, verify: bool = False) -> None:

@@ -13,11 +13,11 @@ from typing import Final
 
 from cli.options import Session
 from cli.plan import PROGRAM_BYTES, START_SECONDS, STREAM_BYTES, Estimate, PlannedStep
-from surgery.jobs import Job
+from surgery.merging.jobs import Job
 from surgery.operation import Prepared, prepare
 from surgery.recipe import Recipe
-from surgery.target import check_target, in_words
 from surgery.workers import cores, crew
+from surgery.writing.target import check_target, in_words
 
 DISK_BYTES_PER_SECOND: Final = 1e9
 SAMPLE: Final = (512, 1024)

@@ -24,7 +24,7 @@ def operations_per_second() -> float:
 
 def seconds_of_diff(alignment: Alignment, level: str, speed: float) -> float:
     """About how long a diff takes where so many operations are done in a second."""
-    from surgery.effort import effort
+    from surgery.measuring.effort import effort
 
     work = effort(alignment, safety_role(alignment.checkpoints))
     spectra = OVERHEAD * work.operations / speed if level == "full" else 0.0

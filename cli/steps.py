@@ -179,7 +179,7 @@ def _run_merge(job: Job, settings: Settings) -> None:
 
 def check_merge_target(job: Job) -> None:
     """Refuse a place that can't be merged into before hours are spent on the way there. Raises TargetError."""
-    from surgery.target import check_target
+    from surgery.writing.target import check_target
 
     inputs = [checkpoint.path for checkpoint in job.checkpoints.values()]
     needed = sum(tensor.nbytes for tensor in job.checkpoints["adapted"].values())

@@ -12,7 +12,7 @@ from cli.console import Console
 from surgery.errors import CheckpointError
 
 if TYPE_CHECKING:
-    from surgery.sums import Verified
+    from surgery.writing.sums import Verified
 
 VerifyOption = Annotated[
     bool,
@@ -25,7 +25,7 @@ def verify_all(refs: Iterable[str], console: Console) -> "dict[str, Verified]":
 
     Raises CheckpointError with every file that is not, for a directory without such a list, and for what is none.
     """
-    from surgery.sums import verify
+    from surgery.writing.sums import verify
 
     found = {}
     for ref in refs:

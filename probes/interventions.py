@@ -16,7 +16,7 @@ from probes.models import ChatModel
 from surgery.alignment import Aligned, Alignment
 from surgery.anatomy import Site
 from surgery.errors import AlignmentError
-from surgery.forms import Part, locate
+from surgery.matching.forms import Part, locate
 
 Coefficients = Mapping[str, Mapping[str, float]]
 

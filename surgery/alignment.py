@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from surgery.anatomy import Site, identify, ties_head
 from surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
-from surgery.correspondence import Correspondence
 from surgery.errors import AlignmentError
-from surgery.forms import Part, Parts, harmonise
-from surgery.likeness import Likeness
+from surgery.matching.correspondence import Correspondence
+from surgery.matching.forms import Part, Parts, harmonise
+from surgery.matching.likeness import Likeness
+from surgery.matching.stack import Facts, Shape
 from surgery.results import UnmatchedTensor
-from surgery.stack import Facts, Shape
 from surgery.uncollected import uncollected
 
 if TYPE_CHECKING:

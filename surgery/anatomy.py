@@ -4,11 +4,11 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple, get_args
 
-from surgery import naming
 from surgery.checkpoint import Checkpoint
 from surgery.errors import AlignmentError
+from surgery.matching import naming
+from surgery.matching.stack import Shape, TextStack, find_text_stack, is_above, numbered, parent
 from surgery.results import AnatomyResult, Tower, TowerAnatomy, TypedTensor
-from surgery.stack import Shape, TextStack, find_text_stack, is_above, numbered, parent
 
 TOWERS: Final[tuple[Tower, ...]] = get_args(Tower)
 RANKS: Final = {tower: rank for rank, tower in enumerate(TOWERS)}

@@ -9,8 +9,8 @@ from typing import Final
 import yaml
 
 from surgery.alignment import Alignment
-from surgery.jobs import Orders
 from surgery.keys import DEFAULT, EVERYWHERE
+from surgery.merging.jobs import Orders
 from surgery.recipe import Recipe
 from surgery.results import CheckpointRef
 

@@ -12,15 +12,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
-from surgery.adapter import Adapter
 from surgery.errors import CheckpointError
-from surgery.folding import fold
-from surgery.headers import Header, read_header
-from surgery.hub import HubName, download, is_offline, listing
-from surgery.layout import Files, find_shards, read_json
-from surgery.lazy import FLOATS, TORCH_NAMES, LazyTensor, ListedTensor
-from surgery.pickled import read_pickled
-from surgery.quantised import quantisation
+from surgery.files.headers import Header, read_header
+from surgery.files.hub import HubName, download, is_offline, listing
+from surgery.files.layout import Files, find_shards, read_json
+from surgery.files.lazy import FLOATS, TORCH_NAMES, LazyTensor, ListedTensor
+from surgery.files.pickled import read_pickled
+from surgery.files.quantised import quantisation
+from surgery.lora.adapter import Adapter
+from surgery.lora.folding import fold
 from surgery.results import CheckpointRef
 from surgery.uncollected import uncollected
 

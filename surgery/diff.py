@@ -8,13 +8,13 @@ from typing import Literal
 from surgery.alignment import Aligned, align
 from surgery.anatomy import Site
 from surgery.checkpoint import Checkpoint
-from surgery.measure import Measured, Survey
+from surgery.measuring.measure import Measured, Survey
+from surgery.measuring.spectra import PairSpectra
+from surgery.measuring.summaries import kinship, layer_key, summaries, verdict
+from surgery.measuring.tally import Tally
 from surgery.progress import Track, silent
 from surgery.results import DiffResult, Pair
 from surgery.roles import safety_role
-from surgery.spectra import PairSpectra
-from surgery.summaries import kinship, layer_key, summaries, verdict
-from surgery.tally import Tally
 from surgery.workers import cores, crew, in_order
 
 Level = Literal["norms", "full"]

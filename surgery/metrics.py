@@ -1,14 +1,14 @@
 """How far tensors moved, and how two moves relate: sums that add up, and the metrics that they give.
 
 A layer or a tower is summarised as one long vector without reading its tensors again, and a large tensor is read in
-chunks. `surgery.tally` takes the sums.
+chunks. `surgery.measuring.tally` takes the sums.
 """
 
 import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Self, TypeVar
 
-from surgery import nulls
+from surgery.measuring import nulls
 from surgery.results import BetweenMetrics, DeltaMetrics, PairMetrics
 
 UNMOVED: Final = "a delta is 0"

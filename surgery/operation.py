@@ -10,12 +10,12 @@ from surgery.alignment import Alignment, align
 from surgery.card import left_out, model_card
 from surgery.checkpoint import Checkpoint, LazyTensor
 from surgery.errors import CheckpointError
-from surgery.jobs import Job, Orders, orders
-from surgery.merging import assembled, copied, merged
+from surgery.merging.jobs import Job, Orders, orders
+from surgery.merging.pieces import assembled, copied, merged
+from surgery.merging.streams import SiteStream
 from surgery.progress import Track, silent
 from surgery.recipe import Recipe
 from surgery.results import MergeResult
-from surgery.streams import SiteStream
 from surgery.workers import crew
 from surgery.writer import Piece, Plan, plan, write
 

@@ -199,7 +199,7 @@ class DeltaMetrics(Reasoned):
     stack of them.
 
     The rest is of the delta as a matrix, at level `full`; where the matrix has no spectrum, `why` says so once, under
-    `singular_values`. Definitions and bounds: `surgery.spectrum`, `surgery.subspaces`.
+    `singular_values`. Definitions and bounds: `surgery.measuring.spectrum`, `surgery.measuring.subspaces`.
 
     singular_values: the leading ones, at most 64, from below: the true i-th is never smaller, and larger by at most
         singular_values_error (up to rounding).
@@ -253,7 +253,7 @@ class Sides(Frozen):
 
 
 class BetweenMetrics(Reasoned):
-    """How the VL delta and the safety delta of one tensor relate. Nulls: `surgery.nulls`.
+    """How the VL delta and the safety delta of one tensor relate. Nulls: `surgery.measuring.nulls`.
 
     cosine: between the two deltas. Both contain `adapted`, so it is -.5 for three independent models and negative
         from rounding alone: a negative value is evidence of divergence only outside of `cosine_null`. `None` where a

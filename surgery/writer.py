@@ -14,16 +14,16 @@ from typing import Final
 
 from surgery.checkpoint import Checkpoint, LazyTensor
 from surgery.errors import CheckpointError
-from surgery.filling import Filling, Piece
-from surgery.headers import Entry
-from surgery.inputs import check_unchanged
-from surgery.journal import JOURNAL, Journal
-from surgery.layout import INDEX
-from surgery.plan import CONFIG, Plan, Shard, plan
+from surgery.files.headers import Entry
+from surgery.files.layout import INDEX
 from surgery.progress import Note, Track, silent, unheard
-from surgery.sums import SUMS, file_digest, sums_text
-from surgery.target import RECIPE, check_target, target
 from surgery.workers import cores, in_order
+from surgery.writing.filling import Filling, Piece
+from surgery.writing.inputs import check_unchanged
+from surgery.writing.journal import JOURNAL, Journal
+from surgery.writing.plan import CONFIG, Plan, Shard, plan
+from surgery.writing.sums import SUMS, file_digest, sums_text
+from surgery.writing.target import RECIPE, check_target, target
 
 __all__ = ["Piece", "Plan", "Produce", "Shard", "plan", "write"]
 

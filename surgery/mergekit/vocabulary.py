@@ -4,7 +4,7 @@ from pathlib import Path
 
 from surgery.checkpoint import Checkpoint
 from surgery.errors import RecipeError
-from surgery.layout import read_json
+from surgery.files.layout import read_json
 
 
 def vocabulary(checkpoint: Checkpoint) -> dict[str, int]:

@@ -26,9 +26,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from surgery.checkpoint import Checkpoint
-from surgery.journal import JOURNAL
-from surgery.sums import file_digest
-from surgery.target import partial_of
+from surgery.writing.journal import JOURNAL
+from surgery.writing.sums import file_digest
+from surgery.writing.target import partial_of
 
 HOUSE = Path(__file__).parent.parent.parent
 HIDDEN, INNER, VOCABULARY = 1024, 2816, 8000

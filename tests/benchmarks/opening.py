@@ -17,7 +17,7 @@ from pathlib import Path
 
 from surgery.alignment import align
 from surgery.checkpoint import Checkpoint
-from surgery.headers import header_bytes
+from surgery.files.headers import header_bytes
 
 WIDTH, VOCABULARY, EXPERTS = 4, 8, 30
 CONFIG = {"model_type": "qwen3_moe", "hidden_size": WIDTH, "vocab_size": VOCABULARY, "tie_word_embeddings": False}

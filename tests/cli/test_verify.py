@@ -6,7 +6,7 @@ from pathlib import Path
 
 from typer.testing import Result
 
-from surgery.sums import SUMS, file_digest, sums_text
+from surgery.writing.sums import SUMS, file_digest, sums_text
 
 Run = Callable[..., Result]
 

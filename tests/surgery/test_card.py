@@ -13,7 +13,7 @@ from torch import Tensor
 from surgery.alignment import Alignment, align
 from surgery.card import left_out, model_card
 from surgery.checkpoint import Checkpoint
-from surgery.jobs import orders
+from surgery.merging.jobs import orders
 from surgery.methods import METHODS
 from surgery.recipe import Recipe
 from surgery.results import CheckpointRef

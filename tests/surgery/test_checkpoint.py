@@ -17,7 +17,7 @@ from torch import Tensor
 
 from surgery.checkpoint import Checkpoint
 from surgery.errors import CheckpointError
-from surgery.layout import INDEX, SINGLE
+from surgery.files.layout import INDEX, SINGLE
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int64, torch.uint8, torch.bool]
 Write = Callable[..., Path]

@@ -15,9 +15,9 @@ from surgery.alignment import align
 from surgery.checkpoint import Checkpoint
 from surgery.diff import diff
 from surgery.errors import CheckpointError
+from surgery.measuring.tally import between_metrics, delta_metrics
 from surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, SliceName
 from surgery.roles import safety_role
-from surgery.tally import between_metrics, delta_metrics
 
 if TYPE_CHECKING:
     from conftest import Trio
@@ -184,9 +184,9 @@ def test_streamed_spectra_equal_held_ones(
     """A matrix that is read again for every pass has the spectrum of one in memory."""
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     held = diff(opened(**paths))
-    monkeypatch.setattr("surgery.spectra.HELD", 0)
-    monkeypatch.setattr("surgery.measure.HELD", 0)
-    monkeypatch.setattr("surgery.spectra.STRETCH", 50)
+    monkeypatch.setattr("surgery.measuring.spectra.HELD", 0)
+    monkeypatch.setattr("surgery.measuring.measure.HELD", 0)
+    monkeypatch.setattr("surgery.measuring.spectra.STRETCH", 50)
     streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(opened(**paths)).pairs}
     for pair in held.pairs:
         metrics = streamed[pair.layer, pair.component]
@@ -236,8 +236,8 @@ def test_a_large_tensor_is_dealt_out_and_adds_up(
 ) -> None:
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     whole = diff(opened(**paths), level="norms")
-    monkeypatch.setattr("surgery.measure.DEALT", 40)
-    monkeypatch.setattr("surgery.measure.STRETCH", 24)
+    monkeypatch.setattr("surgery.measuring.measure.DEALT", 40)
+    monkeypatch.setattr("surgery.measuring.measure.STRETCH", 24)
     dealt = diff(opened(**paths), level="norms")
     for one, other in zip(whole.towers, dealt.towers, strict=True):
         same(other.metrics.vl, one.metrics.vl)  # type: ignore[arg-type]

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from surgery.checkpoint import Checkpoint, LazyTensor
 from surgery.errors import CheckpointError, TargetError
-from surgery.journal import JOURNAL
-from surgery.target import partial_of
 from surgery.writer import Piece, plan
 from surgery.writer import write as write_planned
+from surgery.writing.journal import JOURNAL
+from surgery.writing.target import partial_of
 
 Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]

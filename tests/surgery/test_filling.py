@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgery import filling
-from surgery.filling import BATCH, MEMBERS, Filling, Piece, batches
 from surgery.workers import cores
+from surgery.writing import filling
+from surgery.writing.filling import BATCH, MEMBERS, Filling, Piece, batches
 
 SIZES = st.lists(st.integers(0, 3) | st.integers(0, 20_000), max_size=40)
 

@@ -15,7 +15,7 @@ from surgery.coefficients import Coefficients
 from surgery.comparison import compare
 from surgery.diff import diff
 from surgery.errors import AlignmentError
-from surgery.forms import Part, locate, rows
+from surgery.matching.forms import Part, locate, rows
 from surgery.operation import operate
 from surgery.recipe import Recipe
 

@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 
 from surgery.errors import CheckpointError, SurgeryError
-from surgery.headers import header_bytes, read_header
+from surgery.files.headers import header_bytes, read_header
 
 ANY_FOLDER = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

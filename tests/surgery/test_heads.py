@@ -3,7 +3,7 @@
 import pytest
 
 from surgery.anatomy import Site
-from surgery.heads import cut_of
+from surgery.measuring.heads import cut_of
 
 CONFIG = {"hidden_size": 16, "num_attention_heads": 4, "num_key_value_heads": 2}
 

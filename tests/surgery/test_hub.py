@@ -16,8 +16,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from surgery.headers import header_bytes
-from surgery.hub import HubName
+from surgery.files.headers import header_bytes
+from surgery.files.hub import HubName
 
 HOUSE = Path(__file__).parents[2]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgery.errors import TargetError
-from surgery.journal import JOURNAL, Journal
+from surgery.writing.journal import JOURNAL, Journal
 
 LINES = st.dictionaries(st.text(min_size=1, max_size=8), st.text(max_size=8), max_size=6)
 

@@ -10,11 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from surgery import merging, streams
 from surgery.anatomy import Site, identify
 from surgery.checkpoint import Checkpoint
 from surgery.errors import CheckpointError, RecipeError
 from surgery.keys import at
+from surgery.merging import pieces, streams
 from surgery.methods import METHODS, method
 from surgery.operation import operate
 from surgery.recipe import Recipe
@@ -77,8 +77,8 @@ def family(request: pytest.FixtureRequest, tmp_path: Path, write: Write, llama: 
 def test_every_method(family: Family, name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On disk, in pieces and in parallel, as in memory and at once."""
     if way == "in small pieces":
-        monkeypatch.setattr(merging, "PIECE", 48)
-        monkeypatch.setattr(merging, "WHOLE", 0)
+        monkeypatch.setattr(pieces, "PIECE", 48)
+        monkeypatch.setattr(pieces, "WHOLE", 0)
         monkeypatch.setattr(streams, "STRETCH", 64)
         monkeypatch.setattr(streams, "block_size", lambda shape, rows: method.block_size(shape, rows, 16))
     settings = {"density": 0.6} if "density" in METHODS[name].parameters else {}

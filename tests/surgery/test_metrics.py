@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from surgery.errors import CheckpointError
+from surgery.measuring.tally import BLOCK, Buffers, Tally, between_metrics, delta_metrics
 from surgery.metrics import Sums
-from surgery.tally import BLOCK, Buffers, Tally, between_metrics, delta_metrics
 
 ROLES = ("base", "adapted", "safety")
 NAMES = dict(zip(ROLES, ROLES, strict=True))

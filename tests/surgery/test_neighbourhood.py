@@ -13,10 +13,10 @@ from surgery.alignment import Alignment, align
 from surgery.anatomy import Site, identify
 from surgery.checkpoint import Checkpoint
 from surgery.errors import AlignmentError
-from surgery.forms import Part
-from surgery.likeness import SHORTEST, Likeness
-from surgery.naming import from_one
-from surgery.neighbourhood import modules
+from surgery.matching.forms import Part
+from surgery.matching.likeness import SHORTEST, Likeness
+from surgery.matching.naming import from_one
+from surgery.matching.neighbourhood import modules
 
 Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]

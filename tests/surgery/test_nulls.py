@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from surgery import nulls
+from surgery.measuring import nulls
+from surgery.measuring.tally import between_metrics
 from surgery.results import BetweenMetrics
-from surgery.tally import between_metrics
 
 ENTRIES = 200_000
 SPREAD = 0.02

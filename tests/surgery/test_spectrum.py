@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from surgery import subspaces
-from surgery.ranks import effective_rank, estimated_rank
-from surgery.spectrum import EXACT, KEPT, Held, Spectrum, leading_directions, spectrum
-from surgery.subspaces import Subspaces
+from surgery.measuring import subspaces
+from surgery.measuring.ranks import effective_rank, estimated_rank
+from surgery.measuring.spectrum import EXACT, KEPT, Held, Spectrum, leading_directions, spectrum
+from surgery.measuring.subspaces import Subspaces
 
 ROWS, COLUMNS = 700, 560
 
@@ -66,7 +66,7 @@ def test_values_are_within_the_bound_and_never_above(name: str) -> None:
 @pytest.mark.parametrize("name", ["low rank", "low rank in noise", "exponential", "one direction", "small"])
 def test_values_that_stand_out_are_found_to_float32(name: str, bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the subspace is sought in."""
-    monkeypatch.setattr("surgery.spectrum.multiplies_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr("surgery.measuring.spectrum.multiplies_bfloat16", lambda: bfloat16)
     matrix = MATRICES[name]
     exact = torch.linalg.svdvals(matrix.double())
     assert found(matrix).values[:12].tolist() == pytest.approx(

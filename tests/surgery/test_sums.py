@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from surgery.errors import CheckpointError
-from surgery.sums import SUMS, file_digest, sums_text, verify
+from surgery.writing.sums import SUMS, file_digest, sums_text, verify
 
 NAMES = ("config.json", "inside/table.txt", "odd\\name\n.txt", "model.safetensors")
 

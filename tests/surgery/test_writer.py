@@ -18,12 +18,12 @@ from torch import Tensor
 from surgery.checkpoint import TORCH_NAMES, Checkpoint, LazyTensor
 from surgery.coefficients import uniform
 from surgery.errors import TargetError
-from surgery.layout import INDEX
+from surgery.files.layout import INDEX
 from surgery.operation import operate
 from surgery.recipe import Recipe
-from surgery.target import check_target, former_of, partial_of
 from surgery.writer import Piece, Plan, plan
 from surgery.writer import write as write_planned
+from surgery.writing.target import check_target, former_of, partial_of
 
 T = TypeVar("T")
 Write = Callable[..., Path]

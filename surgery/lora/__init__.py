@@ -1,0 +1,1 @@
+"""LoRA adapters, folded into a base's tensors as they are read."""

@@ -1,0 +1,1 @@
+"""What tells which tensor is which: names, structure, forms of one weight, and values where nothing else does."""

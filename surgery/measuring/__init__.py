@@ -1,0 +1,1 @@
+"""What is measured of pairs of tensors: sums, spectra, subspaces, and what chance alone would give."""

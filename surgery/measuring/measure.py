@@ -1,0 +1,168 @@
+"""Everything that is measured of one pair: its sums, its heads or experts, its spectra."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, NamedTuple, TypeVar
+
+from surgery.alignment import Aligned, Alignment
+from surgery.measuring.heads import Cut, cut_of
+from surgery.measuring.room import Room
+from surgery.measuring.rounding import are_kin
+from surgery.measuring.spectra import ALL_HELD, DELTAS, HELD, PairSpectra, bytes_needed, pair_spectra, without_spectrum
+from surgery.measuring.stretches import STRETCH, Memory, Source, is_run
+from surgery.measuring.tally import Tally
+from surgery.metrics import DeltaSums, Sums
+from surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMetrics, PairMetrics
+
+# Entries of a pair that are summed up in one go: large pairs are dealt out to several threads.
+DEALT: Final = 1 << 23
+
+
+class Stretch(NamedTuple):
+    """A stretch of one pair to sum up."""
+
+    pair: Aligned
+    start: int
+    stop: int
+
+
+class Whole(NamedTuple):
+    """A pair whose spectra are to be found."""
+
+    pair: Aligned
+
+
+Work = Stretch | Whole
+
+
+@dataclass
+class Measured:
+    """What was measured of one pair. deltas: role that a delta ends in -> metrics of its heads or experts and of its
+    spectrum, by name. between: those of both spectra."""
+
+    sums: Sums
+    deltas: dict[str, dict[str, Any]] = field(default_factory=dict)
+    between: dict[str, Any] = field(default_factory=dict)
+
+    def metrics(self) -> PairMetrics:
+        plain = self.sums.metrics()
+        return PairMetrics(
+            vl=plain.vl and _with(plain.vl, self.deltas.get("adapted", {})),
+            safety=plain.safety and _with(plain.safety, self.deltas.get("safety", {})),
+            between=plain.between and _with(plain.between, self.between),
+        )
+
+
+class Survey:
+    """Measures the pairs of an alignment. roles: base, adapted and safety -> the alignment's own names of them."""
+
+    def __init__(self, alignment: Alignment, roles: Mapping[str, str]) -> None:
+        self.alignment, self.roles = alignment, dict(roles)
+        self.memory = Memory()
+        self._room = Room(ALL_HELD)
+
+    def held(self, pair: Aligned) -> list[str]:
+        """Which of base, adapted and safety a pair has."""
+        return [word for word, role in self.roles.items() if role in pair.parts]
+
+    def cut(self, pair: Aligned) -> Cut:
+        """How a pair divides into heads or experts, by the config of the base where that has the tensor."""
+        owner = self.roles["base" if "base" in self.held(pair) else "adapted"]
+        config = self.alignment.checkpoints[owner].config
+        return cut_of(pair.site, pair.shape, pair.parts[self.alignment.like].name, config)
+
+    def tasks(self, pair: Aligned, spectra: bool) -> list[Work]:
+        """What there is to do on a pair: to sum up stretches of it, which begin and end with a head, an expert or a
+        row, and where asked for to find its spectra, which comes last."""
+        cut, size = self.cut(pair), pair.numel
+        if pair.numel and all(is_run(self.alignment, pair, self.roles[word]) for word in self.held(pair)):
+            unit = pair.shape[-1] if cut.columns else 1 if cut.kind == "whole" else pair.numel // cut.count
+            size = max(1, DEALT // unit) * unit
+        stretches = [Stretch(pair, start, min(start + size, pair.numel)) for start in range(0, pair.numel, size or 1)]
+        return [*(stretches or [Stretch(pair, 0, 0)]), *([Whole(pair)] if spectra else [])]
+
+    def run(self, work: Work) -> tuple[Work, Tally | PairSpectra]:
+        """Do one piece of work; any thread may."""
+        return work, self._tally(work) if isinstance(work, Stretch) else self._spectra(work.pair)
+
+    def is_streamed(self, pair: Aligned) -> bool:
+        """Whether a pair is too large to be held, so that its spectra take long."""
+        return 4 * pair.numel * len(self.held(pair)) > HELD
+
+    def _source(self, pair: Aligned) -> Source:
+        return Source(self.alignment, pair, [self.roles[word] for word in self.held(pair)], self.memory)
+
+    def _spectra(self, pair: Aligned) -> PairSpectra:
+        words = {word: self.roles[word] for word in self.held(pair)}
+        reason = without_spectrum(pair.shape)
+        if reason is not None:
+            return PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS})
+        with self._room.lent(bytes_needed(pair.shape, len(words))):
+            return pair_spectra(self._source(pair), words)
+
+    def _tally(self, task: Stretch) -> Tally:
+        pair, cut, words = task.pair, self.cut(task.pair), self.held(task.pair)
+        source = self._source(pair)
+        names = {word: self.alignment.label(pair, self.roles[word]) for word in words}
+        tally = Tally(pair.numel, words, cut.count, pair.shape[-1] if cut.columns else 0)
+        for start, stop, part in _steps(pair, cut, task.start, task.stop):
+            found = source.read(start, stop)
+            chunk = {word: found[self.roles[word]] for word in words}
+            tally.add(chunk, names, self.memory.buffers, part)
+        return tally
+
+    def measured(self, pair: Aligned, tally: Tally, spectra: PairSpectra) -> Measured:
+        """What the sums of a whole pair and its spectra say."""
+        codes = {word: self.alignment.tensor(pair, self.roles[word]).code for word in self.held(pair)}
+        cut, sums = self.cut(pair), tally.sums(codes)
+        deltas = {role: _joined(_parts(cut, tally.part_sums(role)), spectra.deltas.get(role, {})) for role in DELTAS}
+        between = dict(spectra.between)
+        if "subspace_null" in between and sums.vl and sums.safety and not are_kin(sums.vl, sums.safety):
+            del between["subspace_null"]
+            between["why"] = {"subspace_null": "adapted is no kin of the others, and leads both deltas"}
+        return Measured(sums, deltas, between)
+
+
+def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    """Metrics by name, and all reasons for those that are missing."""
+    return {**first, **second, "why": {**first.get("why", {}), **second.get("why", {})}}
+
+
+Metrics = TypeVar("Metrics", DeltaMetrics, BetweenMetrics)
+
+
+def _with(metrics: Metrics, more: Mapping[str, Any]) -> Metrics:
+    """Metrics with some more of them; reasons are added to those that are there."""
+    return metrics.model_copy(update=_joined({"why": metrics.why}, more))
+
+
+def _steps(pair: Aligned, cut: Cut, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
+    """First and last entry of what is read in one go, and the part that it belongs to."""
+    if cut.columns or cut.kind == "whole":
+        row = pair.shape[-1] if cut.columns else 1
+        size = max(1, STRETCH // row) * row
+        yield from ((place, min(place + size, stop), 0) for place in range(start, stop, size))
+        return
+    extent = pair.numel // cut.count
+    for part in range(start // extent, stop // extent):
+        first, last = part * extent, (part + 1) * extent
+        yield from ((place, min(place + STRETCH, last), part) for place in range(first, last, STRETCH))
+
+
+def _parts(cut: Cut, sums: Sequence[DeltaSums]) -> dict[str, Any]:
+    """The metrics of heads or experts under their key, or the reason why there are none."""
+    if cut.why is not None:
+        return {"why": {"heads": cut.why}}
+    if cut.kind == "whole" or not sums:
+        return {}
+    if cut.kind == "experts":
+        return {"experts": [ExpertMetrics(expert=number, **_numbers(each)) for number, each in enumerate(sums)]}
+    words: Sequence[tuple[str | None, int]] = cut.words or [(None, number) for number in range(cut.count)]
+    heads = [
+        HeadMetrics(part=word, head=number, **_numbers(each)) for (word, number), each in zip(words, sums, strict=True)
+    ]
+    return {"heads": heads}
+
+
+def _numbers(sums: DeltaSums) -> dict[str, Any]:
+    return {"relative": sums.relative, "cosine": sums.cosine, "rms": sums.rms}

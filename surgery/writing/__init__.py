@@ -1,0 +1,1 @@
+"""From bytes to a directory: planned, filled in parallel, journalled, complete under its name or not there."""
