@@ -5,9 +5,6 @@ from typing import Final
 
 import numpy as np
 
-# 16-bit numbers in one word of a generator.
-_PER_WORD: Final = 4
-
 # Chances are counted in these: a keep probability is rounded to a multiple of 1/65536.
 STEPS: Final = 1 << 16
 
@@ -22,13 +19,40 @@ def key_of(seed: int, site: str, model: str) -> int:
 
 
 def uniform(key: int, start: int, count: int) -> np.ndarray:
-    """The numbers `start` to `start + count` of the key's sequence, each uniform in -32768 ... 32767.
+    """The numbers `start` to `start + count` of the key's sequence, each uniform in -32768 ... 32767."""
+    return _stretch(key, start, count, np.dtype("<i2"))
+
+
+def kept(key: int, start: int, count: int, steps: int) -> np.ndarray:
+    """For each of the entries `start` to `start + count`, whether it is kept, with a probability of `steps` / 65536.
+
+    A byte decides for all but one in 256, and a hash of key and place for those.
+    """
+    high, low = divmod(steps, 256)
+    drawn = _stretch(key, start, count, np.dtype("u1"))
+    mask = drawn < high
+    if low:
+        (edge,) = np.nonzero(drawn == high)
+        mask[edge] = _mixed(edge.astype(np.uint64) + np.uint64((start + key) % (1 << 64))) & np.uint64(255) < low
+    return mask
+
+
+def _stretch(key: int, start: int, count: int, dtype: np.dtype) -> np.ndarray:
+    """Random numbers by their places in the key's sequence.
 
     PCG64 can be moved along its sequence by any distance at once (O'Neill 2014, "PCG: a family of simple fast
     space-efficient statistically good algorithms for random number generation"; here with the DXSM output function), so
     any stretch is had without what comes before it.
     """
-    first, skipped = divmod(start, _PER_WORD)
-    words = -(-(skipped + count) // _PER_WORD)
+    first, skipped = divmod(start, 8 // dtype.itemsize)
+    words = -(-(skipped + count) * dtype.itemsize // 8)
     raw = np.random.PCG64DXSM(key).advance(first).random_raw(words)
-    return raw.astype("<u8", copy=False).view("<i2")[skipped : skipped + count]
+    return raw.astype("<u8", copy=False).view(dtype)[skipped : skipped + count]
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """A hash of 64-bit numbers (the finaliser of SplitMix64: Steele et al. 2014, "Fast splittable pseudorandom number
+    generators")."""
+    numbers = (numbers ^ numbers >> np.uint64(30)) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ numbers >> np.uint64(27)) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ numbers >> np.uint64(31)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
 
-from surgery.methods.chance import key_of, uniform
+from surgery.methods.chance import kept, key_of, uniform
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -86,6 +86,10 @@ class Block:
     def chance(self, name: str) -> np.ndarray:
         """A random number of 16 bits for each entry of one model: the same ones however the site is cut into blocks."""
         return uniform(key_of(self.seed, self.site, name), self.start, len(self.models[name]))
+
+    def kept(self, name: str, steps: int) -> np.ndarray:
+        """For each entry of one model, whether it is kept, with a probability of `steps` / 65536."""
+        return kept(key_of(self.seed, self.site, name), self.start, len(self.models[name]), steps)
 
 
 class Stream(Protocol):

@@ -117,7 +117,7 @@ class Filling:
         self._pool = pool
         self._hasher = ThreadPoolExecutor(1, "hash")
         self._flusher = ThreadPoolExecutor(1, "flush")
-        self._most = cores() + 3
+        self._most = 4 * cores() + 8
         self._under_way: deque[_Step] = deque()
         self._held = 0
         self._spare: list[mmap.mmap] = []
