@@ -20,7 +20,13 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/python tests/benchmarks/architectures.py
 	$(BIN)/python tests/benchmarks/adapters.py
+	$(BIN)/python tests/benchmarks/architectures.py --renamed
 	$(BIN)/python tests/benchmarks/opening.py
+	$(BIN)/python tests/benchmarks/diff_speed.py
+	$(BIN)/python tests/benchmarks/mergekit_agreement.py
+	$(BIN)/python tests/benchmarks/merge_speed.py
+	$(BIN)/python tests/benchmarks/merge_speed.py --gb 4.4
+	$(BIN)/python tests/benchmarks/merge_speed.py --gb 13.5
 	$(BIN)/python tests/benchmarks/merge_faults.py
 
 .venv/installed: pyproject.toml constraints.txt

@@ -69,7 +69,7 @@ def prose(text: str) -> Text:
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    return ABSENT if value is None else f"{value:.{digits}f}"
+    return ABSENT if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no "-0.000"
 
 
 def bar(value: float | None, largest: float, width: int = BAR_WIDTH) -> str:

@@ -142,6 +142,11 @@ class SliceName(Frozen):
     slice: list[tuple[int, int] | tuple[int, int, int]]
     transposed: bool = False
 
+    def __str__(self) -> str:
+        """As numpy would write it: "mlp.gate_up_proj.weight[0:96:2, 0:64].T"."""
+        cuts = ", ".join(":".join(map(str, cut)) for cut in self.slice)
+        return f"{self.name}{f'[{cuts}]' if cuts else ''}{'.T' if self.transposed else ''}"
+
 
 class Reasoned(Frozen):
     """Metrics, and why those that are `None` could not be had.
@@ -371,7 +376,7 @@ class ComparisonResult(Result):
 class MergeResult(Frozen):
     """What a merge wrote: `shards` maps each file to the SHA-256 of its bytes.
 
-    notes: what an earlier, unfinished run of it had left, and what became of that.
+    notes: what an earlier, unfinished run of it had left and what became of that, and what was left out of the merge.
     """
 
     path: str

@@ -90,7 +90,7 @@ def _against(text: PairMetrics | None) -> str:
             )
     return (
         f" In the text tower the safety delta's cosine with the VL delta is {between.cosine:.3f}, where the noise of "
-        f"the adapted weights, which both contain, gives {null.mean:.3f} ({null.low:.3f} to {null.high:.3f}) by "
+        f"the adapted weights, which both contain, gives {round(null.mean, 3) + 0.0:.3f} ({null.low:.3f} to {null.high:.3f}) by "
         f"itself: {sense}."
     )
 
