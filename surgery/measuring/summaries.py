@@ -88,10 +88,10 @@ def _against(text: PairMetrics | None) -> str:
                 f". It takes {taken_back:.0%} of the VL delta back, as if the safety checkpoint was made from the base "
                 "and not from the adapted one; of such siblings the cosine says nothing"
             )
+    alone = f"{round(null.mean, 3) + 0.0:.3f} ({null.low:.3f} to {null.high:.3f})"
     return (
         f" In the text tower the safety delta's cosine with the VL delta is {between.cosine:.3f}, where the noise of "
-        f"the adapted weights, which both contain, gives {round(null.mean, 3) + 0.0:.3f} ({null.low:.3f} to {null.high:.3f}) by "
-        f"itself: {sense}."
+        f"the adapted weights, which both contain, gives {alone} by itself: {sense}."
     )
 
 
