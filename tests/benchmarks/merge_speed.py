@@ -153,7 +153,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     data = options.data / f"{options.gb}GB"
-    roles = ROLES if options.gb < 10 else ROLES[:3]
+    roles = ROLES if options.gb < 10 else models_of("linear")
     missing = [role for role in roles if not (data / role / "config.json").exists()]
     if missing:
         # In a process of its own: a child's peak of memory counts its parent's, and this one is to stay small.
