@@ -9,7 +9,7 @@ from pathlib import Path
 from surgery.alignment import Alignment, align
 from surgery.card import left_out, model_card
 from surgery.checkpoint import Checkpoint, LazyTensor
-from surgery.errors import CheckpointError
+from surgery.errors import CheckpointError, RecipeError
 from surgery.merging.jobs import Job, Orders, orders
 from surgery.merging.pieces import assembled, copied, merged
 from surgery.merging.streams import SiteStream
@@ -74,6 +74,8 @@ class Prepared:
 
 def prepare(recipe: Recipe) -> Prepared:
     """Open the recipe's checkpoints and see that it can be carried out; no weights are read. Raises as `operate`."""
+    if len(recipe.checkpoints) < 2:
+        raise RecipeError("checkpoints: a merge needs two of them or more.")
     checkpoints = open_checkpoints(recipe)
     alignment = align(checkpoints, recipe.like)
     asked = orders(recipe, alignment)

@@ -79,8 +79,6 @@ class Recipe(Frozen):
         return self
 
     def _check_models(self) -> None:
-        if len(self.checkpoints) < 2:
-            raise RecipeError("checkpoints: a merge needs two of them or more.")
         fewest, most = self.rule.models
         count = len(self.models)
         if self.rule.slots and set(self.models) != set(self.rule.slots):

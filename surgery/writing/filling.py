@@ -29,6 +29,11 @@ BEHIND: Final = 2
 ALIGNMENT: Final = 64
 
 
+def most_under_way() -> int:
+    """Batches under way at most: enough that a slow one keeps neither the threads nor the hash waiting."""
+    return 4 * cores() + 8
+
+
 @dataclass(frozen=True)
 class Piece:
     """A stretch of a file that can be made on its own.
@@ -117,7 +122,7 @@ class Filling:
         self._pool = pool
         self._hasher = ThreadPoolExecutor(1, "hash")
         self._flusher = ThreadPoolExecutor(1, "flush")
-        self._most = 4 * cores() + 8
+        self._most = most_under_way()
         self._under_way: deque[_Step] = deque()
         self._held = 0
         self._spare: list[mmap.mmap] = []

@@ -229,7 +229,8 @@ def test_ctrl_c_in_the_middle(tmp_path: Path, trio: dict[str, Path], command: st
     assert said.splitlines()[-1].startswith("interrupted: ")
     assert "Traceback" not in said
     assert not (tmp_path / "out").exists()
-    assert not list(tmp_path.glob("**/*.partial"))
+    # What a merge has finished by then stays for the same command to go on with, and nothing else does.
+    assert {path.name for path in tmp_path.glob("*.partial")} <= {"out.partial"}
     assert not (tmp_path / "case" / "diff.json").exists()
     if command == "diff":
         assert Case.open(tmp_path / "case").settings_of("diff") is None

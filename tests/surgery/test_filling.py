@@ -11,9 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgery.workers import cores
 from surgery.writing import filling
-from surgery.writing.filling import BATCH, MEMBERS, Filling, Piece, batches
+from surgery.writing.filling import BATCH, MEMBERS, Filling, Piece, batches, most_under_way
 
 SIZES = st.lists(st.integers(0, 3) | st.integers(0, 20_000), max_size=40)
 
@@ -90,7 +89,7 @@ def test_a_fault_comes_up_and_nobody_writes_any_more(tmp_path: Path, broken: int
 
 def test_memory_stays_within_a_few_pieces(tmp_path: Path) -> None:
     """No more buffers than may be under way, and each is used again."""
-    path, count = tmp_path / "file", 3 * (cores() + 3)
+    path, count = tmp_path / "file", 3 * most_under_way()
     path.write_bytes(bytes(count * BATCH))
     addresses, lock = set(), threading.Lock()
 
@@ -102,7 +101,7 @@ def test_memory_stays_within_a_few_pieces(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         fill(pool, path, [Piece(BATCH, make)] * count, [])
-    assert len(addresses) <= cores() + 3
+    assert len(addresses) <= most_under_way()
 
 
 def test_pieces_begin_where_vector_instructions_want_them(tmp_path: Path) -> None:
