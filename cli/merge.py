@@ -163,6 +163,8 @@ def merge(
             raise SurgeryError(f"--auto merges the case's checkpoints; {models[0]} is one too many")
         merge_auto(session, Wishes(tuple(prompts) if prompts else None, policy.value, toward.value, out), verify)
         return
+    if to_mergekit is not None and (out is not None or verify):
+        raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")
     if out is None and to_mergekit is None:
         raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     if recipe is not None:
@@ -171,6 +173,9 @@ def merge(
         if models:
             raise SurgeryError(f"a recipe names its checkpoints; {models[0]} is one too many")
         order = load_recipe(recipe)
+        if allow_pickle:
+            refs = {role: ref.model_copy(update={"pickled": True}) for role, ref in order.checkpoints.items()}
+            order = order.model_copy(update={"checkpoints": refs})
     else:
         from cli.by_method import Asked, recipe_of
 

@@ -1,7 +1,7 @@
 """A recipe: a complete order for one merge, as a person reads and edits it."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -70,6 +70,9 @@ class Recipe(Frozen):
         self._check_models()
         for key, shares in self.table.items():
             for role, share in shares.items():
+                numbers = share if isinstance(share, Sequence) else [share]
+                if self.rule.weight.whole and not {0, 1}.issuperset(numbers):
+                    raise RecipeError(f"coefficients.{key}: {role} is {share}, and {self.method} knows only 0 and 1.")
                 if share and role not in self.models:
                     raise RecipeError(
                         f"coefficients.{key}: {role!r} has a share but is none of the checkpoints to merge in "

@@ -57,6 +57,10 @@ def orders(recipe: Recipe, alignment: Alignment) -> Orders:
         _check_count(recipe, pair.site, weights)
         settings = Settings(weights, parameters.resolve(pair.site, depth))
         jobs.setdefault(pair.parts[recipe.like].name, []).append(Job(pair, settings))
+    fitting = {key for pair in alignment.pairs for key in keys_of(pair.site)}
+    for key in recipe.parameters:
+        if key not in fitting:
+            raise RecipeError(f"parameter {key}: fits no tensor that {recipe.like} shares with another.")
     for key, asked in table.items():
         for role, share in asked.items():
             if share and (key, role) not in used:

@@ -14,15 +14,14 @@ from surgery.checkpoint import TORCH_NAMES, LazyTensor
 from surgery.errors import CheckpointError
 from surgery.merging.streams import SiteStream
 from surgery.methods import Block, Method
-from surgery.methods.method import precise
 from surgery.writer import Piece
 
 # Entries of a piece. A site of up to as many is surveyed and merged by one thread, in one go.
 PIECE: Final = 1 << 21
 WHOLE: Final = 1 << 24
 
-# The largest values of a dtype that has fewer than float32: what is stored must be checked against them.
-_NARROW: Final = {torch.float16: torch.finfo(torch.float16).max}
+# Sums below this have no summand that is too large for bfloat16 or float32, unless two such cancel to the last digit.
+_HARMLESS: Final = 1e30
 
 
 def copied(tensor: LazyTensor, code: str, start: int, stop: int) -> Iterator[Piece]:
@@ -125,12 +124,15 @@ def _put_together(
     tensor: LazyTensor, dtype: torch.dtype, streams: Sequence[SiteStream], method: Method, run: tuple[int, int]
 ) -> Tensor:
     start, stop = run
-    result = precise(tensor.read(start, stop))
+    whole = tensor.read(start, stop)
+    result = whole.to(torch.promote_types(whole.dtype, torch.float32))
     for stream in streams:
         pair, like = stream.job.pair, stream.alignment.like
         part = pair.parts[like]
         first, size = part.box(tensor.shape)
-        vector = torch.cat([made for _, made in _made(stream, method, _NOT_YET, 0, stream.numel)])
+        vector = result.new_empty(stream.numel)
+        for place, made in _made(stream, method, _NOT_YET, 0, stream.numel):
+            vector[place : place + len(made)] = made
         view = part.view(result[first - start : first - start + size], tensor.shape)
         view.copy_(vector.view(view.shape))
     stored = torch.empty(len(result), dtype=dtype)
@@ -143,12 +145,17 @@ def _store(vector: Tensor, out: Tensor, culprits: Callable[[], str]) -> None:
 
     One NaN or infinity among the entries makes the sum one, so the sum tells for nothing.
     """
-    sound = math.isfinite(float(vector.sum())) or bool(vector.isfinite().all())
-    limit = _NARROW.get(out.dtype)
-    if not sound or (limit is not None and float(vector.abs().max()) > limit):
-        stored = str(out.dtype).removeprefix("torch.")
-        fault = f"values above {limit:g} arise when it is merged as {stored}" if sound else "NaN or infinite values"
-        raise CheckpointError(f"{culprits()}: {fault}.")
+    total = float(vector.sum())
+    if not math.isfinite(total) and not bool(vector.isfinite().all()):
+        raise CheckpointError(f"{culprits()}: NaN or infinite values. Such a checkpoint is broken; get it again.")
+    narrow = torch.float16 in (out.dtype, vector.dtype) or vector.dtype.itemsize > max(4, out.dtype.itemsize)
+    if narrow or not abs(total) < _HARMLESS:
+        limit, stored = torch.finfo(out.dtype).max, str(out.dtype).removeprefix("torch.")
+        if float(vector.abs().max()) > limit:
+            raise CheckpointError(
+                f"{culprits()}: values above {limit:g} arise when it is merged as {stored}. Store the result with "
+                "more room: --dtype bfloat16 or float32."
+            )
     out.copy_(vector)
 
 

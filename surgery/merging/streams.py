@@ -79,19 +79,21 @@ class SiteStream:
                 yield self._block({role: vector[begin - first : end - first] for role, vector in read.items()}, begin)
 
     def read(self, start: int, stop: int) -> Block:
-        """The entries `start` to `stop`."""
-        return self._block({role: self._read(role, start, stop) for role in self.roles}, start)
+        """The entries `start` to `stop`, in memory of their own: what reads here and there keeps what it has read."""
+        return self._block({role: self._read(role, start, stop, reuse=False) for role in self.roles}, start)
 
     def _block(self, vectors: dict[str, Tensor], start: int) -> Block:
-        models = {role: precise(vectors[role]) for role in self.job.settings.weights}
-        base = None if self.origin is None else precise(vectors[self.origin])
+        exact = precise(vectors)
+        models = {role: exact[role] for role in self.job.settings.weights}
+        base = None if self.origin is None else exact[self.origin]
         return Block(models, base, start, width_of(self.shape), self.seed, self.job.pair.site.key)
 
-    def _read(self, role: str, start: int, stop: int) -> Tensor:
+    def _read(self, role: str, start: int, stop: int, reuse: bool = True) -> Tensor:
         if role in self._scattered:
             return self._scattered[role][start:stop]
         itemsize = self.alignment.tensor(self.job.pair, role).dtype.itemsize
-        return self.alignment.read(self.job.pair, role, start, stop, _SCRATCH.buffer(role, (stop - start) * itemsize))
+        buffer = _SCRATCH.buffer(role, (stop - start) * itemsize) if reuse else None
+        return self.alignment.read(self.job.pair, role, start, stop, buffer)
 
     @cached_property
     def _scattered(self) -> dict[str, Tensor]:

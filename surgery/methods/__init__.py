@@ -25,10 +25,11 @@ from surgery.methods.weighted import blend, linear, task_arithmetic
 
 __all__ = ["METHODS", "Block", "Law", "Method", "Parameter", "Settings", "Stream"]
 
-# A weight below 0 would subtract a model, which is how refusals are taken out of one: no method here takes it.
+# A weight below 0 would subtract a model, which is how refusals are taken out of one: no method here takes it. How far
+# beyond a model the weights and lambda above 1 may lead is the user's to judge, and `vlsurgery evaluate`'s to measure.
 WEIGHT: Final = Parameter("how much of the model goes in", 1.0, low=0.0)
 SHARE: Final = Parameter("how far toward the model", 0.0, low=0.0, high=1.0)
-PART: Final = Parameter("whether the model takes part: 1 or 0", 1.0, low=0.0, high=1.0)
+PART: Final = Parameter("whether the model takes part: 1 or 0", 1.0, low=0.0, high=1.0, whole=True)
 
 STRENGTH: Final = Parameter("what the merged move is multiplied by", 1.0, low=0.0)
 DENSITY: Final = Parameter("share of the delta's entries that are kept", 1.0, low=0.0, high=1.0, per_model=True)
@@ -158,7 +159,7 @@ METHODS: Final[dict[str, Method]] = {
         survey=centring,
         formula="theta = base + t (mean of theta_i - base), t = N c / (1 + (N-1) c), c the mean cosine of the deltas",
         source="Jang et al. 2024, arXiv 2403.19522",
-        laws=("equal_inputs", "zero_delta", "scaling", "permutation", "entries"),
+        laws=("equal_inputs", "zero_delta", "permutation", "entries"),
         needs_base=True,
         weight=PART,
         models=(2, None),

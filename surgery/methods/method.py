@@ -32,13 +32,14 @@ Law = Literal[
 @dataclass(frozen=True)
 class Parameter:
     """One setting of a method. `meaning` in a few words; `default`: None where it must be given; low, high: the range,
-    both allowed; per_model: whether each model may have a value of its own."""
+    both allowed; per_model: whether each model may have a value of its own; whole: whether nothing lies between."""
 
     meaning: str
     default: float | bool | None = None
     low: float = -math.inf
     high: float = math.inf
     per_model: bool = False
+    whole: bool = False
 
     @property
     def is_switch(self) -> bool:
@@ -105,7 +106,7 @@ class Stream(Protocol):
         """`function` of every block, in order; on several cores where the site is large."""
 
     def read(self, start: int, stop: int) -> Block:
-        """The entries `start` to `stop`, good until the next read of this thread."""
+        """The entries `start` to `stop`, in memory of their own."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +161,8 @@ class Method:
             {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names},
             {name: _spread(parameter, parameters, name, names) for name, parameter in self.parameters.items()},
         )
-        held = Held({name: precise(models[name]) for name in names}, precise(base), seed, site, block, self.rows)
+        exact = precise({**{name: models[name] for name in names}, **({} if base is None else {"": base})})
+        held = Held({name: exact[name] for name in names}, exact.get(""), seed, site, block, self.rows)
         facts = self.survey(held, settings) if self.survey else None
         merged = torch.cat([self.combine(stretch, settings, facts) for stretch in held.blocks()])
         return merged.view(stored.shape).to(stored.dtype)
@@ -217,6 +219,9 @@ def block_size(shape: tuple[int, ...], rows: bool, size: int = BLOCK) -> int:
     return max(1, size // width) * width if rows else size
 
 
-def precise(tensor: "Tensor | None") -> Any:
-    """The tensor as it is computed with."""
-    return tensor if tensor is None or tensor.dtype.itemsize > 4 else tensor.float()
+def precise(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
+    """The tensors as they are computed with: all in float32, or in float64 where one of them is."""
+    import torch
+
+    wide = any(tensor.dtype == torch.float64 for tensor in tensors.values())
+    return {name: tensor.to(torch.float64 if wide else torch.float32) for name, tensor in tensors.items()}

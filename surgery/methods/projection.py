@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 # Entries of a group of rows.
 GROUP: Final = 1 << 21
 
+# Groups that are kept once they are projected: threads work at neighbouring ones.
+GROUPS: Final = 6
+
 ADAPTED: Final = "adapted"
 UNALIGNED: Final = "unaligned"
 
@@ -31,7 +34,7 @@ class Projection:
         self._height, self._width = stream.shape
         self._rows = max(1, GROUP // self._width)
         self._lock = threading.Lock()
-        self._held: tuple[int, Tensor] | None = None
+        self._held: dict[int, Tensor] = {}
 
     @cached_property
     def cosine(self) -> float | None:
@@ -57,9 +60,11 @@ class Projection:
             first = start - start % self._rows
             end = min(stop, first + self._rows)
             with self._lock:
-                if self._held is None or self._held[0] != first:
-                    self._held = (first, self._group(first))
-                done.append(self._held[1][start - first : end - first].reshape(-1))
+                if first not in self._held:
+                    self._held[first] = self._group(first)
+                    for old in list(self._held)[:-GROUPS]:
+                        del self._held[old]
+                done.append(self._held[first][start - first : end - first].reshape(-1))
             start = end
         return torch.cat(done)
 

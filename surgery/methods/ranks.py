@@ -22,9 +22,9 @@ _RUN: Final = 1 << 10
 # How far around the expected rank a span reaches, as a share of all entries: five deviations of a sample's rank.
 _MARGIN: Final = 0.01
 
-# How many numbers a pass counts for each span, and the bits of infinity, which no magnitude is above.
+# How many numbers a pass counts for each span, and the largest magnitude's bits, a NaN's.
 _BINS: Final = 1 << 20
-_MOST: Final = 0x7F800000
+_MOST: Final = 0x7FFFFFFF
 
 
 class Wanted(NamedTuple):

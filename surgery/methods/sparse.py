@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
+from surgery.errors import RecipeError
 from surgery.methods.chance import LOWEST, STEPS
 from surgery.methods.method import Block, Settings, Stream
 from surgery.methods.ranks import Cut, Wanted, above, cut
@@ -22,6 +23,9 @@ NOTHING: Final = 1e-37
 # How far below the largest entry of a row magnitudes are told apart, and how many values they then have.
 OCTAVES: Final = 16
 DIGITS: Final = OCTAVES * 128
+
+# Rows whose ranks are worked out at a time: each takes a table of `DIGITS` places.
+ROWS: Final = 1 << 10
 
 # Sets entries of a model's delta to 0, in the delta's own memory or in new one; gives what is left, and what it is to
 # be multiplied by.
@@ -167,9 +171,18 @@ def magprune(
     density, epsilon = settings["density"][name], settings["epsilon"][name]
     if density <= 0 or density >= 1:
         return delta.mul_(float(density >= 1)), 1.0
-    places, ranks = _ranks(delta.float().abs().view(-1, min(block.width, len(delta))))
-    steps = ranks.mul_(2 * epsilon * STEPS).add_((density - epsilon) * STEPS).round_().clamp_(0, STEPS)
-    chances = steps.index_select(0, places)
+    if not epsilon <= density <= 1 - epsilon:
+        raise RecipeError(
+            f"density {density:g} and epsilon {epsilon:g}: chances from {density - epsilon:g} to "
+            f"{density + epsilon:g}, which must lie between 0 and 1. Lower epsilon."
+        )
+    chances = delta.new_empty(len(delta), dtype=torch.float32)
+    width = min(block.width, len(delta))
+    rows = delta.float().abs().view(-1, width)
+    for first in range(0, len(rows), ROWS):
+        places, ranks = _ranks(rows[first : first + ROWS])
+        steps = ranks.mul_(2 * epsilon * STEPS).add_((density - epsilon) * STEPS).round_()
+        chances[first * width : (first + ROWS) * width] = steps.index_select(0, places)
     drawn = torch.from_numpy(block.chance(name)).to(torch.float32).sub_(LOWEST)
     _mask(delta, drawn.lt(chances).numpy())
     if not settings["rescale"]:

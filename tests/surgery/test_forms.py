@@ -16,6 +16,7 @@ from surgery.comparison import compare
 from surgery.diff import diff
 from surgery.errors import AlignmentError
 from surgery.matching.forms import Part, locate, rows
+from surgery.merging import streams
 from surgery.operation import operate
 from surgery.recipe import Recipe
 
@@ -141,6 +142,21 @@ def test_experts_pair_in_every_layout_and_merge_in_the_targets(
     operate(Recipe.of(checkpoints, Coefficients({"default": {"base": 0.5}})), tmp_path / "m")
     for name, tensor in Checkpoint.open(tmp_path / "m").items():
         torch.testing.assert_close(tensor.load(), adapted[name] - 0.125, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("share", [0.25, 1.0])
+def test_interleaved_parts_are_put_together_whatever_is_read_at_a_time(
+    tmp_path: Path, write: Write, llama: Llama, share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a whole share the merged blocks are views of what was read; they must outlive the next read."""
+    monkeypatch.setattr(streams, "STRETCH", 16)
+    monkeypatch.setattr(streams, "block_size", lambda shape, rows: 16)  # noqa: ARG005
+    base, adapted = one_by_one(llama(1)), one_by_one(llama(2))
+    checkpoints = opened(base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", turned(adapted)))
+    operate(Recipe.of(checkpoints, {"default": {"base": share}}), tmp_path / "m")
+    expected = turned({name: torch.lerp(adapted[name], base[name], share) for name in base})
+    for name, tensor in Checkpoint.open(tmp_path / "m").items():
+        torch.testing.assert_close(tensor.load(), expected[name], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("form", FORMS)

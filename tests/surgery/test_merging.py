@@ -15,7 +15,7 @@ from surgery.checkpoint import Checkpoint
 from surgery.errors import CheckpointError, RecipeError
 from surgery.keys import at
 from surgery.merging import pieces, streams
-from surgery.methods import METHODS, method
+from surgery.methods import METHODS, method, projection
 from surgery.operation import operate
 from surgery.recipe import Recipe
 
@@ -79,6 +79,7 @@ def test_every_method(family: Family, name: str, way: str, monkeypatch: pytest.M
     if way == "in small pieces":
         monkeypatch.setattr(pieces, "PIECE", 48)
         monkeypatch.setattr(pieces, "WHOLE", 0)
+        monkeypatch.setattr(projection, "GROUP", 40)
         monkeypatch.setattr(streams, "STRETCH", 64)
         monkeypatch.setattr(streams, "block_size", lambda shape, rows: method.block_size(shape, rows, 16))
     settings = {"density": 0.6} if "density" in METHODS[name].parameters else {}
@@ -190,6 +191,30 @@ def test_nan_is_named(tmp_path: Path, write: Write, llama: Llama, where: str) ->
             operate(recipe, tmp_path / "out")
 
 
+@pytest.mark.parametrize("name", sorted(METHODS.keys() - {"blend"}))
+def test_models_of_several_dtypes(tmp_path: Path, write: Write, llama: Llama, name: str) -> None:
+    """Everything is computed in float64 where one model is, and stored as `like` has it."""
+    family = Family(tmp_path, write, llama, torch.float64)
+    narrow = {role: torch.float32 if role == "base" else torch.bfloat16 for role in ("base", "unaligned")}
+    for role, dtype in narrow.items():
+        family.tensors[role] = {key: tensor.to(dtype) for key, tensor in family.tensors[role].items()}
+        family.checkpoints[role] = Checkpoint.open(write(tmp_path / f"{role} again", family.tensors[role]))
+    recipe = family.recipe(name, like="adapted")
+    for tensor, made in family.made(recipe).items():
+        wanted = family.expected(recipe, tensor, recipe.coefficients["everywhere"])
+        torch.testing.assert_close(made.to(wanted.dtype), wanted, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize(("value", "dtype"), [(1e300, "float32"), (3.4e38, "bfloat16"), (1e5, "float16")])
+def test_what_a_dtype_cannot_hold_is_told(tmp_path: Path, write: Write, llama: Llama, value: float, dtype: str) -> None:
+    huge = {name: tensor.double() for name, tensor in llama(1).items()}
+    huge[GATE.format(1)][3, 4] = value
+    checkpoints = {role: Checkpoint.open(write(tmp_path / role, huge)) for role in ("a", "b")}
+    recipe = Recipe.of(checkpoints, {"default": {"a": 0.5, "b": 0.5}}, method="linear", like="a", dtype=dtype)
+    with pytest.raises(CheckpointError, match=rf"{GATE.format(1)}.*too large|{GATE.format(1)}.*--dtype"):
+        operate(recipe, tmp_path / "out")
+
+
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a negative weight": ({"coefficients": {"default": {"adapted": -0.1}}}, "adapted: -0.1 is not 0 or more"),
     "no such parameter": ({"parameters": {"default": {"t": 0.5}}}, "default.t: the method has no such parameter"),
@@ -200,6 +225,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "not per model": ({"parameters": {"default": {"lambda": {"adapted": 1.0}}}}, "lambda: is the same for all models"),
     "an empty list": ({"coefficients": {"default": {"adapted": []}}}, "adapted: an empty list"),
     "no such key": ({"parameters": {"3.mpl": {"lambda": 1.0}}}, "parameter '3.mpl': no such key"),
+    "a key that fits nothing": ({"parameters": {"9.mlp": {"lambda": 1.0}}}, "parameter 9.mlp: fits no tensor"),
     "no such base": ({"base": "mother"}, "base: 'mother' is none of the checkpoints"),
 }
 
@@ -209,7 +235,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(tmp_path: Path, write: Write, l
     family = Family(tmp_path, write, llama, torch.float32)
     fields, words = FAULTS[fault]
     with pytest.raises(RecipeError) as caught:
-        family.recipe("ties", "adapted", **fields)
+        operate(family.recipe("ties", "adapted", **fields), tmp_path / "out")
     assert words in str(caught.value)
 
 
@@ -221,6 +247,8 @@ def test_models_must_be_as_many_as_the_method_takes(tmp_path: Path, write: Write
         family.recipe("model_stock", "adapted")
     with pytest.raises(RecipeError, match="linear takes no deltas"):
         family.recipe("linear", "adapted", "safe", base="adapted")
+    with pytest.raises(RecipeError, match=r"safe is 0\.5, and model_stock knows only 0 and 1"):
+        family.recipe("model_stock", "adapted", "safe", coefficients={"0": {"adapted": 1.0, "safe": 0.5}})
     lonely = family.recipe("model_stock", "adapted", "safe", coefficients={"0": {"adapted": 1.0, "safe": 0.0}})
     with pytest.raises(RecipeError, match=r"text\.0\..* model_stock needs 2 models or more"):
         operate(lonely, tmp_path / "out")
