@@ -48,7 +48,7 @@ def estimated_rank(values: Tensor, tail_energy: float, most: float, count: int) 
     share = sums / (head + sums)
     mixed = torch.special.entr(share) + torch.special.entr(1 - share) + (1 - share) * inner
     low = math.exp(float((mixed + share * (2 * sums.log() - math.log(tail_energy)).clamp_min(0)).min()))
-    high = math.exp(float((mixed + share * math.log(count)).max()))
+    high = max(low, math.exp(float((mixed + share * math.log(count)).max())))
     rank = effective_rank(torch.cat((values.double(), _power_tail(values, tail_energy, count))))
     return EffectiveRank(min(high, max(low, rank)), low, high)
 
