@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from surgery.files.lazy import ComputedTensor, LazyTensor
 
@@ -95,6 +95,22 @@ class LowRank:
         return rows
 
 
+class Met(NamedTuple):
+    """The rows of a stretch that a patch changes (a view), and the outputs `first` to `last` that they meet."""
+
+    rows: "Tensor"
+    first: int
+    last: int
+
+
+def _met(start: int, stop: int, output: int, rows: "Tensor", first: int) -> Met | None:
+    """What a patch of the rows `start` to `stop`, whose first meets `output`, changes of `rows`, which begin at row
+    number `first`; None where it changes nothing of them."""
+    low, high = max(start, first), min(stop, first + len(rows))
+    shift = output - start
+    return Met(rows[low - first : high - first], low + shift, high + shift) if low < high else None
+
+
 @dataclass(frozen=True)
 class RowMagnitude:
     """DoRA where each row is an output: gives the rows `start` to `stop` the lengths that were learned for them.
@@ -108,12 +124,10 @@ class RowMagnitude:
     output: int = 0
 
     def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        low, high = max(self.start, first), min(self.stop, first + len(rows))
-        if low < high:
-            shift = self.output - self.start
-            wanted = self.vector.read(low + shift, high + shift).to(rows.dtype)
-            part = rows[low - first : high - first]
-            part *= (wanted / part.norm(dim=1))[:, None]
+        met = _met(self.start, self.stop, self.output, rows, first)
+        if met is not None:
+            wanted = self.vector.read(met.first, met.last).to(rows.dtype)
+            met.rows.mul_((wanted / met.rows.norm(dim=1))[:, None])
         return rows
 
 
@@ -146,12 +160,9 @@ class Shift:
     output: int = 0
 
     def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        low, high = max(self.start, first), min(self.stop, first + len(rows))
-        if low < high:
-            shift = self.output - self.start
-            rows[low - first : high - first, 0] += (
-                self.vector.read(low + shift, high + shift).to(rows.dtype) * self.scale
-            )
+        met = _met(self.start, self.stop, self.output, rows, first)
+        if met is not None:
+            met.rows[:, 0] += self.vector.read(met.first, met.last).to(rows.dtype) * self.scale
         return rows
 
 
@@ -165,11 +176,11 @@ class Replacement:
     output: int = 0
 
     def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        low, high = max(self.start, first), min(self.stop, first + len(rows))
-        if low < high:
-            shift, width = self.output - self.start, rows.shape[1]
-            new = self.source.read((low + shift) * width, (high + shift) * width)
-            rows[low - first : high - first] = new.view(-1, width).to(rows.dtype)
+        met = _met(self.start, self.stop, self.output, rows, first)
+        if met is not None:
+            width = rows.shape[1]
+            new = self.source.read(met.first * width, met.last * width)
+            met.rows.copy_(new.view(-1, width))
         return rows
 
 

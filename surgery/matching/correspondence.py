@@ -6,7 +6,7 @@ Where neither shapes nor values tell, nothing is paired.
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 from typing import TYPE_CHECKING, Final
@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Final
 from surgery.anatomy import Site
 from surgery.errors import AlignmentError
 from surgery.matching.forms import EMBED, Part
+from surgery.matching.groups import Group, Pairing, Signature, by_ends, in_number_order, repeated, single
 from surgery.matching.likeness import PARTNERS, STRANGERS, Likeness, least
-from surgery.matching.naming import ABBREVIATED, pattern, split_leaf
+from surgery.matching.naming import pattern, split_leaf
 from surgery.matching.neighbourhood import NAMELESS, Neighbourhood, in_stack
 from surgery.matching.rearranged import COLUMNS, Left, arrangements, cut_sites
-from surgery.matching.stack import Shape
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,22 +27,6 @@ if TYPE_CHECKING:
 RELATIVES: Final = 0.8
 
 
-@dataclass(frozen=True)
-class Group:
-    """The sites of one role that share a pattern: one tensor a layer. members: numbers in the name -> site."""
-
-    pattern: str
-    members: Mapping[tuple[int, ...], Site]
-    shapes: Mapping[tuple[int, ...], Shape]
-
-    @property
-    def signature(self) -> "Signature":
-        """Where it stands: in which layers, with which shapes."""
-        return frozenset(self.shapes.items())
-
-
-Pairing = tuple[Group, Group]
-Signature = frozenset[tuple[tuple[int, ...], Shape]]
 Where = Callable[[Site], bool]
 Place = Callable[[Site, Part], tuple[str, tuple[int, ...]]]
 Tell = Callable[[Sequence[Group], Sequence[Group]], Iterable[Pairing]]
@@ -79,11 +63,11 @@ class Correspondence:
             if kin is not None and kin >= RELATIVES and cosine is not None and cosine < PARTNERS:
                 self._part_ways(site, cosine)
         for where in (in_stack, _out_of_stack):
-            self._match(where, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
+            self._match(where, repeated, lambda mine, theirs: self._told(mine, theirs, kin))
         for where in (_in_text, _out_of_stack):
-            self._match(where, _single, self._by_values)
+            self._match(where, single, self._by_values)
         if self._follow_weights():
-            self._match(_out_of_stack, _repeated, lambda mine, theirs: self._told(mine, theirs, kin))
+            self._match(_out_of_stack, repeated, lambda mine, theirs: self._told(mine, theirs, kin))
         self._rearrange()
         for mine, theirs in self._neighbourhood().pairs():
             self._join(mine, theirs)
@@ -127,11 +111,11 @@ class Correspondence:
             return not any(self.likeness.apart(site, second.members[n]) for n, site in first.members.items())
 
         for words in (2, 1):
-            pairs += [pair for pair in _by_ends(*left(), words) if agree(*pair)]
+            pairs += [pair for pair in by_ends(*left(), words) if agree(*pair)]
         first, second = left()
         if len(first) == len(second) == 1:
             return [*pairs, (first[0], second[0])] if agree(first[0], second[0]) else pairs
-        return [*pairs, *(pair for pair in _in_number_order(first, second) if agree(*pair))]
+        return [*pairs, *(pair for pair in in_number_order(first, second) if agree(*pair))]
 
     def _follow_weights(self) -> bool:
         """Pair the biases that are left, often too short or too even to tell, in modules whose weights are paired."""
@@ -183,7 +167,7 @@ class Correspondence:
 
     def _left_whole(self, role: str) -> list[Left]:
         """What is left of a role's whole tensors, pattern by pattern."""
-        found = self._by_signature(role, lambda site: self._is_whole(role, site), _repeated)
+        found = self._by_signature(role, lambda site: self._is_whole(role, site), repeated)
         return [Left(role, group.pattern, group.members, group.shapes) for groups in found.values() for group in groups]
 
     def _is_whole(self, role: str, site: Site) -> bool:
@@ -227,7 +211,7 @@ class Correspondence:
 
     def _check_told(self) -> None:
         """Refuse text stacks in which as many patterns are left on either side, alike in all that can be seen."""
-        mine, theirs = (self._by_signature(role, in_stack, _repeated) for role in (self.like, self.other))
+        mine, theirs = (self._by_signature(role, in_stack, repeated) for role in (self.like, self.other))
         for signature in [signature for signature in mine if signature in theirs]:
             first, second = mine[signature], theirs[signature]
             if len(first) == len(second) and all(self._alike(a, b) is None for a in first for b in second):
@@ -359,31 +343,6 @@ def _in_text(site: Site) -> bool:
     return site.tower == "text"
 
 
-def _repeated(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
-    """A site's pattern and numbers; in the text stack the layer is the base's, whatever the file's number is."""
-    if site.tower == "text" and site.layer is not None:
-        word, numbers = pattern(site.component.removeprefix("raw:"))
-        return word, (site.layer, *numbers)
-    return pattern(part.name if part.rows is None else f"{part.name}.{site.component}")
-
-
-def _single(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
-    """Each tensor by itself, for what repeats under names that don't."""
-    return f"{part.name} {site.component}", ()
-
-
-def _by_ends(mine: Sequence[Group], theirs: Sequence[Group], words: int) -> list[Pairing]:
-    """Pairs of patterns that alone, on either side, end in the same `words` words."""
-    sides = []
-    for groups in (mine, theirs):
-        ends: dict[tuple[str, ...], list[Group]] = {}
-        for group in groups:
-            end = [ABBREVIATED.get(word, word) for word in group.pattern.removesuffix(".weight").split(".")[-words:]]
-            ends.setdefault(tuple(end), []).append(group)
-        sides.append({end: held[0] for end, held in ends.items() if len(held) == 1})
-    return [(group, sides[1][end]) for end, group in sides[0].items() if end in sides[1]]
-
-
 def _best(cosines: Sequence[float | None]) -> tuple[int | None, float, float]:
     """The place of the largest cosine, it, and by how much it leads."""
     ranked = sorted(((cosine, place) for place, cosine in enumerate(cosines) if cosine is not None), reverse=True)
@@ -391,20 +350,3 @@ def _best(cosines: Sequence[float | None]) -> tuple[int | None, float, float]:
         return None, 0.0, 0.0
     second = ranked[1][0] if len(ranked) > 1 else 0.0
     return ranked[0][1], ranked[0][0], ranked[0][0] - max(second, 0.0)
-
-
-def _in_number_order(mine: Sequence[Group], theirs: Sequence[Group]) -> list[Pairing]:
-    """Patterns that differ by a number alone on both sides ("norm0", "norm1" and "ln.1", "ln.2"): pairs in order."""
-    if len(mine) != len(theirs):
-        return []
-    sides = []
-    for groups in (mine, theirs):
-        stems = {"".join(c for c in group.pattern if not c.isdecimal()) for group in groups}
-        if len(stems) != 1:
-            return []
-        sides.append(sorted(groups, key=lambda group: [int(n) for n in _numbers(group.pattern)]))
-    return list(zip(*sides, strict=True))
-
-
-def _numbers(text: str) -> list[str]:
-    return "".join(c if c.isdecimal() else " " for c in text).split()
