@@ -1,18 +1,17 @@
-"""Filling files in parallel: pieces are made on all cores, written in place, and hashed in order on the way."""
+"""Filling files in parallel: pieces are made on all cores, written in place, and hashed in order beside that."""
 
 import hashlib
 import mmap
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from surgery.workers import cores
+from surgery.writing.direct import PAGE, DirectFile
 
 # Pieces of up to so many bytes together, and so many pieces, are handed over at once: that costs more than making a
 # small one.
@@ -20,13 +19,8 @@ BATCH: Final = 1 << 22
 MEMBERS: Final = 1 << 10
 # Bytes under way at most, unless a single piece needs more.
 HELD: Final = 1 << 28
-# Bytes after which a file's new pages are sent to the disk and taken out of the page cache. Without that, a merge would
-# push its own inputs out of memory, and leave all of its writing to the last fsync.
-FLUSH: Final = 1 << 27
-# Such stretches that wait for the disk at most.
-BEHIND: Final = 2
-# Where a piece begins in its buffer: vector instructions and every dtype are content with it.
-ALIGNMENT: Final = 64
+# Writes at a time: while the disk is busy with one, the next is there.
+WRITERS: Final = 2
 
 
 def most_under_way() -> int:
@@ -48,72 +42,42 @@ class Piece:
 
 @dataclass(frozen=True)
 class _Step:
-    """Work under way: once `made` is done, the bytes are in buffer and file; once `hashed` is, the buffer is free."""
+    """Work under way. Once `made` is done the bytes are in the buffer, and what it gives is done once they are in the
+    file; once `hashed` is done too, the buffer is free."""
 
-    made: Future[None]
+    made: Future[Future[None]]
     hashed: Future[None]
     buffer: mmap.mmap
 
 
 class _File:
-    """A file that is being filled, the SHA-256 of what went in so far, and how far it is on the disk."""
+    """A file that is being filled, and the SHA-256 of what went in so far."""
 
     def __init__(self, path: Path) -> None:
-        self._file: FileIO = path.open("r+b", buffering=0)
+        self.place = DirectFile(path)
         self._digest = hashlib.sha256()
-        self._hashed = 0
-        self._flushed = 0
-        # Bytes of batches that went well from end to end.
-        self.well = 0
+        # Of every batch that was hashed, in order.
+        self.writes: list[Future[None]] = []
+        self.hashed = 0
 
-    def fill(self, pieces: Sequence[Piece], views: Sequence[memoryview], offset: int) -> None:
-        """Make pieces that follow one another, the first at `offset`, and write each while the cache still has it."""
-        for piece, view in zip(pieces, views, strict=True):
-            piece.make(view)
-            self._write(view, offset)
-            offset += piece.nbytes
-
-    def _write(self, data: memoryview, offset: int) -> None:
-        done = 0
-        while done < len(data):
-            done += os.pwrite(self._file.fileno(), data[done:], offset + done)
-
-    def hash(self, views: Sequence[memoryview]) -> None:
-        for view in views:
-            self._digest.update(view)
-            self._hashed += len(view)
+    def hash(self, data: memoryview) -> None:
+        self._digest.update(data)
+        self.hashed += len(data)
 
     def hexdigest(self) -> str:
         return self._digest.hexdigest()
 
-    def unflushed(self) -> tuple[int, int] | None:
-        """The stretch that was written since the last one that this gave, once it is worth a flush."""
-        if self._hashed - self._flushed < FLUSH:
-            return None
-        start, self._flushed = self._flushed, self._hashed
-        return start, self._hashed
-
-    def flush(self, start: int, stop: int) -> None:
-        """Send what is written to the disk, and let go of the pages of a stretch."""
-        os.fsync(self._file.fileno())
-        if hasattr(os, "posix_fadvise"):
-            os.posix_fadvise(self._file.fileno(), start, stop - start, os.POSIX_FADV_DONTNEED)
-
     def finish(self) -> None:
-        self.flush(self._flushed, self._hashed)
-        self.close()
-
-    def close(self) -> None:
-        self._file.close()
+        self.place.sync()
+        self.place.close()
 
 
 class Filling:
     """Fills files one after another; use it as a context manager.
 
-    pool: where pieces are made. A thread of its own hashes them in order, another waits for the disk, so that neither
+    pool: where pieces are made. A thread of its own hashes them in order, others wait for the disk, so that neither
     keeps the pool from computing. At most a few pieces are under way, in buffers that are used again: memory is told
-    by the largest piece, whatever the size of the files. Finished files are on the disk, and no longer in the page
-    cache.
+    by the largest piece, whatever the size of the files. Finished files are on the disk, and not in the page cache.
 
     Left by an error, it drops what has not begun, and waits for what has: nothing writes any more afterwards.
     """
@@ -121,14 +85,13 @@ class Filling:
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._hasher = ThreadPoolExecutor(1, "hash")
-        self._flusher = ThreadPoolExecutor(1, "flush")
+        self._writers = ThreadPoolExecutor(WRITERS, "write")
         self._most = most_under_way()
         self._under_way: deque[_Step] = deque()
         self._held = 0
         self._spare: list[mmap.mmap] = []
         self._files: list[_File] = []
         self._endings: deque[Future[None]] = deque()
-        self._flushes: deque[Future[None]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -138,9 +101,9 @@ class Filling:
     ) -> None:
         wait([step.made for step in self._under_way if not step.made.cancel()])
         self._hasher.shutdown(cancel_futures=True)
-        self._flusher.shutdown(cancel_futures=True)
+        self._writers.shutdown(cancel_futures=True)
         for file in self._files:
-            file.close()
+            file.place.close()
 
     def add(self, path: Path, header: bytes, pieces: Iterable[Piece], finished: Callable[[str], None]) -> None:
         """Fill the file `path`, which is there and long enough, with `header` and the pieces behind it.
@@ -162,23 +125,18 @@ class Filling:
         """Wait until every file is finished and on the disk; raises what failed."""
         while self._under_way:
             self._retire()
-        for queue in (self._endings, self._flushes):
-            while queue:
-                queue.popleft().result()
+        while self._endings:
+            self._endings.popleft().result()
 
     def _submit(self, file: _File, batch: Sequence[Piece], offset: int) -> None:
         """Hand a batch over as soon as there is room for it."""
-        starts, end = [], 0
-        for piece in batch:
-            starts.append(end)
-            end += -(-piece.nbytes // ALIGNMENT) * ALIGNMENT
-        while self._under_way and (len(self._under_way) >= self._most or self._held + end > HELD):
+        lead, size = offset % PAGE, sum(piece.nbytes for piece in batch)
+        while self._under_way and (len(self._under_way) >= self._most or self._held + lead + size > HELD):
             self._retire()
-        buffer = self._buffer(end)
-        whole = memoryview(buffer)
-        views = [whole[start : start + piece.nbytes] for start, piece in zip(starts, batch, strict=True)]
-        made = self._pool.submit(file.fill, batch, views, offset)
-        self._under_way.append(_Step(made, self._hasher.submit(self._hash, file, made, views), buffer))
+        buffer = self._buffer(lead + size)
+        data = memoryview(buffer)[lead : lead + size]
+        made = self._pool.submit(self._make, file, batch, data, offset)
+        self._under_way.append(_Step(made, self._hasher.submit(self._hash, file, made, data), buffer))
         self._held += len(buffer)
 
     def _buffer(self, nbytes: int) -> mmap.mmap:
@@ -189,38 +147,39 @@ class Filling:
             return fitting
         if self._spare:
             self._spare.pop()
-        return mmap.mmap(-1, max(nbytes, BATCH))
+        return mmap.mmap(-1, max(nbytes, BATCH + PAGE))
 
     def _retire(self) -> None:
         """Wait for the oldest batch, and take its buffer back."""
         step = self._under_way[0]
+        step.made.result().result()
         step.hashed.result()
         self._under_way.popleft()
         self._held -= len(step.buffer)
         self._spare.append(step.buffer)
 
-    def _hash(self, file: _File, made: Future[None], views: Sequence[memoryview]) -> None:
+    def _make(self, file: _File, batch: Sequence[Piece], data: memoryview, offset: int) -> Future[None]:
+        """Make pieces that follow one another; what is given is done once they are written."""
+        start = 0
+        for piece in batch:
+            piece.make(data[start : start + piece.nbytes])
+            start += piece.nbytes
+        return self._writers.submit(file.place.write, data, offset)
+
+    def _hash(self, file: _File, made: Future[Future[None]], data: memoryview) -> None:
         """Runs in the hashing thread: a batch is taken in where its bytes are in order."""
-        made.result()
-        file.hash(views)
-        stretch = file.unflushed()
-        if stretch is not None:
-            self._flush(self._flusher.submit(file.flush, *stretch))
-        file.well += sum(map(len, views))
+        file.writes.append(made.result())
+        file.hash(data)
 
     def _end(self, file: _File, size: int, finished: Callable[[str], None]) -> None:
         """Runs in the hashing thread behind the file's last batch. A file that lacks a batch is none: that batch's own
         step tells why."""
-        if file.well != size:
+        if file.hashed != size:
             return
+        for write in file.writes:
+            write.result()
         finished(file.hexdigest())
-        self._flush(self._flusher.submit(file.finish))
-
-    def _flush(self, flush: Future[None]) -> None:
-        """Let the disk be behind, but not far: what waits for it holds memory, and is waited for in the end."""
-        self._flushes.append(flush)
-        while len(self._flushes) > BEHIND:
-            self._flushes.popleft().result()
+        self._endings.append(self._writers.submit(file.finish))
 
 
 def batches(*runs: Iterable[Piece]) -> Iterator[list[Piece]]:

@@ -1,20 +1,29 @@
 """Files that are filled in parallel hold what one thread would have written, and a fault leaves nobody writing."""
 
+import errno
+import fcntl
+import itertools
+import mmap
+import os
 import random
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from surgery.writing import filling
+from surgery.writing import direct, filling
+from surgery.writing.direct import PAGE, DirectFile
 from surgery.writing.filling import BATCH, MEMBERS, Filling, Piece, batches, most_under_way
 
-SIZES = st.lists(st.integers(0, 3) | st.integers(0, 20_000), max_size=40)
+SIZES = st.lists(st.integers(0, 3) | st.integers(0, 20_000) | st.just(PAGE), max_size=40)
 
 
 def nothing(_: memoryview) -> None:
@@ -44,7 +53,7 @@ def test_the_same_bytes_as_one_after_another(
     with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool, Filling(pool) as files_filled:
         patch.setattr(filling, "BATCH", 5_000)
         patch.setattr(filling, "HELD", 30_000)
-        patch.setattr(filling, "FLUSH", 10_000)
+        patch.setattr(direct, "FLUSH", 10_000)
         for number, sizes in enumerate(files):
             parts = [seed.randbytes(size) for size in sizes]
             whole.append(b"".join([b"head", *parts]))
@@ -94,8 +103,6 @@ def test_memory_stays_within_a_few_pieces(tmp_path: Path) -> None:
     addresses, lock = set(), threading.Lock()
 
     def make(view: memoryview) -> None:
-        import numpy as np
-
         with lock:
             addresses.add(np.frombuffer(view, np.uint8).ctypes.data)
 
@@ -104,15 +111,89 @@ def test_memory_stays_within_a_few_pieces(tmp_path: Path) -> None:
     assert len(addresses) <= most_under_way()
 
 
-def test_pieces_begin_where_vector_instructions_want_them(tmp_path: Path) -> None:
-    import numpy as np
-
-    path, sizes, places = tmp_path / "file", [1, 3, 64, 100, 7], []
+def test_pieces_lie_in_memory_as_in_the_file(tmp_path: Path) -> None:
+    """Relative to a page, as direct writes need it: so whole pages of a file are whole pages of memory."""
+    path, sizes, places = tmp_path / "file", [1, 3, PAGE, 100, BATCH, 7], []
     path.write_bytes(bytes(sum(sizes)))
 
     def make(view: memoryview) -> None:
-        places.append(np.frombuffer(view, np.uint8).ctypes.data % filling.ALIGNMENT)
+        places.append(np.frombuffer(view, np.uint8).ctypes.data % PAGE)
 
     with ThreadPoolExecutor(1) as pool:
         fill(pool, path, [Piece(size, make) for size in sizes], [])
-    assert places == [0] * len(sizes)
+    assert places == [sum(sizes[:number]) % PAGE for number in range(len(sizes))]
+
+
+def without_direct(patch: pytest.MonkeyPatch) -> None:
+    patch.delattr(os, "O_DIRECT", raising=False)
+
+
+def refusing_to_open(patch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def open_(path: Path, flags: int, *more: Any) -> int:
+        if flags & os.O_DIRECT:
+            raise OSError(errno.EINVAL, "no direct writes here")
+        return opened(path, flags, *more)
+
+    patch.setattr(os, "open", open_)
+
+
+def refusing_to_write(patch: pytest.MonkeyPatch) -> None:
+    """As a file system that lets files be opened so, and gives up behind the first page."""
+    pwrite = os.pwrite
+
+    def written(descriptor: int, data: memoryview, offset: int) -> int:
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_DIRECT:
+            if offset:
+                raise OSError(errno.EINVAL, "no direct write here")
+            data = data[:PAGE]
+        return pwrite(descriptor, data, offset)
+
+    patch.setattr(os, "pwrite", written)
+
+
+def untouched(patch: pytest.MonkeyPatch) -> None:
+    """The file system as it is."""
+
+
+@pytest.mark.parametrize("hindrance", [untouched, without_direct, refusing_to_open, refusing_to_write])
+@settings(max_examples=20)
+@given(
+    stops=st.sets(st.integers(1, 5 * PAGE) | st.sampled_from([PAGE, 2 * PAGE, 3 * PAGE]), min_size=1, max_size=6),
+    order=st.randoms(),
+)
+def test_stretches_written_in_any_order_are_the_whole(
+    tmp_path_factory: pytest.TempPathFactory,
+    hindrance: Callable[[pytest.MonkeyPatch], None],
+    stops: set[int],
+    order: random.Random,
+) -> None:
+    path, ends = tmp_path_factory.getbasetemp() / "whole", [0, *sorted(stops)]
+    memory, content = mmap.mmap(-1, 6 * PAGE), order.randbytes(ends[-1])
+    memory[: len(content)] = content
+    path.write_bytes(bytes(len(content)))
+    with pytest.MonkeyPatch.context() as patch:
+        hindrance(patch)
+        file = DirectFile(path)
+        stretches = list(itertools.pairwise(ends))
+        order.shuffle(stretches)
+        for start, stop in stretches:
+            file.write(memoryview(memory)[start:stop], start)
+        file.sync()
+        file.close()
+    assert path.read_bytes() == content
+
+
+def test_what_the_disk_refuses_comes_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(2 * PAGE))
+    file = DirectFile(path)
+
+    def full(*_: object) -> int:
+        raise OSError(errno.ENOSPC, "no room")
+
+    monkeypatch.setattr(os, "pwrite", full)
+    with pytest.raises(OSError, match="no room"):
+        file.write(memoryview(mmap.mmap(-1, 2 * PAGE)), 0)
+    file.close()
