@@ -6,7 +6,11 @@ from typing import Final
 import numpy as np
 
 # Chances are counted in these: a keep probability is rounded to a multiple of 1/65536.
-STEPS: Final = 1 << 16
+DIGITS: Final = 16
+STEPS: Final = 1 << DIGITS
+
+# Up to so many binary digits of a probability, drawing them one by one is faster than drawing a byte.
+FEW: Final = 4
 
 # The lowest of the numbers that are drawn.
 LOWEST: Final = -(1 << 15)
@@ -24,10 +28,15 @@ def uniform(key: int, start: int, count: int) -> np.ndarray:
 
 
 def kept(key: int, start: int, count: int, steps: int) -> np.ndarray:
-    """For each of the entries `start` to `start + count`, whether it is kept, with a probability of `steps` / 65536.
+    """For each of the entries `start` to `start + count`, whether it is kept, with a probability of `steps` / 65536,
+    which is neither 0 nor 1.
 
-    A byte decides for all but one in 256, and a hash of key and place for those.
+    Where the probability has few binary digits, as many bits decide for each entry. Else a byte does for all but one in
+    256, and a hash of key and place for those.
     """
+    unused = (steps & -steps).bit_length() - 1
+    if DIGITS - unused <= FEW:
+        return _kept_by_bits(key, start, count, steps >> unused, DIGITS - unused)
     high, low = divmod(steps, 256)
     drawn = _stretch(key, start, count, np.dtype("u1"))
     mask = drawn < high
@@ -35,6 +44,19 @@ def kept(key: int, start: int, count: int, steps: int) -> np.ndarray:
         (edge,) = np.nonzero(drawn == high)
         mask[edge] = _mixed(edge.astype(np.uint64) + np.uint64((start + key) % (1 << 64))) & np.uint64(255) < low
     return mask
+
+
+def _kept_by_bits(key: int, start: int, count: int, steps: int, digits: int) -> np.ndarray:
+    """The same with a probability of `steps` / 2^digits, for 64 entries at a time: whether the number that `digits`
+    random bits are is below `steps`, told from the lowest digit up."""
+    first, skipped = divmod(start, 64)
+    words = _stretch(key, first * digits, -(-(skipped + count) // 64) * digits, np.dtype("<u8"))
+    mask = words[::digits]
+    for digit in range(1, digits):
+        drawn = words[digit::digits]
+        mask = drawn | mask if steps >> digit & 1 else drawn & mask
+    bits = np.unpackbits(mask.view(np.uint8), bitorder="little")
+    return bits[skipped : skipped + count].view(np.bool_)
 
 
 def _stretch(key: int, start: int, count: int, dtype: np.dtype) -> np.ndarray:

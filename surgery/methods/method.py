@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 Made = TypeVar("Made", covariant=True)
 
 # Entries worked on at a time: what is computed of them stays in the processor's cache.
-BLOCK: Final = 1 << 17
+BLOCK: Final = 1 << 18
 
 # What a method promises, and tests/surgery/test_methods.py holds every row to:
 # identity: all weights 0 give the base, bit for bit. endpoint: one weight 1 and the rest 0 give that model, bit for

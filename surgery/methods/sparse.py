@@ -1,6 +1,6 @@
 """Moves away from a base, thinned out before they are added: by magnitude, at random, or both."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -55,22 +55,50 @@ def by_sign(thin: Thin) -> Combine:
         moves = list(_thinned(block, settings, facts, thin))
         if not moves:
             return block.origin
-        elected = moves[0].delta * moves[0].share
-        for move in moves[1:]:
-            elected.add_(move.delta, alpha=move.share)
-        side = elected.add_(NOTHING).sign_()
-        agreed = side.new_zeros(len(side))
-        for move in moves:
-            # Seen from the elected side, what agrees is positive.
-            agreed.add_(move.delta.mul_(side).clamp_(min=0), alpha=move.share)
+        total = _sum(moves)
         if settings["normalize"]:
-            voted = agreed.new_zeros(len(agreed))
-            for move in moves:
-                voted.add_(move.delta.sign_(), alpha=move.weight)
-            agreed /= voted.clamp_(min=TINY)
-        return block.origin.addcmul(agreed, side, value=settings["lambda"])
+            return block.origin.add(_agreed_mean(moves, _side(total)), alpha=settings["lambda"])
+        # The sum of sizes, with the elected sign, and the sum itself: what agrees is there twice, the rest cancels out.
+        side = _side(total)
+        twice = total.addcmul_(_sum_of_sizes(moves), side)
+        return block.origin.add(twice, alpha=moves[0].share * settings["lambda"] / 2)
 
     return combine
+
+
+def _sum(moves: "Sequence[_Move]") -> "Tensor":
+    """The sum of moves by their shares, over the first one's share."""
+    first, *others = moves
+    if not others:
+        return first.delta.clone()
+    total = first.delta.add(others[0].delta, alpha=others[0].share / first.share)
+    for move in others[1:]:
+        total.add_(move.delta, alpha=move.share / first.share)
+    return total
+
+
+def _sum_of_sizes(moves: "Sequence[_Move]") -> "Tensor":
+    """The same of their magnitudes. Changes the moves."""
+    first, *others = moves
+    sizes = first.delta.abs_()
+    for move in others:
+        sizes.add_(move.delta.abs_(), alpha=move.share / first.share)
+    return sizes
+
+
+def _side(total: "Tensor") -> "Tensor":
+    """The sign of each entry, 0 counting as plus."""
+    return total.add(NOTHING).sign_()
+
+
+def _agreed_mean(moves: "Sequence[_Move]", side: "Tensor") -> "Tensor":
+    """The mean of the moves that have the elected sign, by their weights. Changes the moves."""
+    agreed, voted = side.new_zeros(len(side)), side.new_zeros(len(side))
+    for move in moves:
+        # Seen from the elected side, what agrees is positive.
+        agreed.add_(move.delta.mul_(side).clamp_(min=0), alpha=move.share)
+        voted.add_(move.delta.sign_(), alpha=move.weight)
+    return agreed.div_(voted.clamp_(min=TINY)).mul_(side)
 
 
 class _Move(NamedTuple):
