@@ -267,7 +267,8 @@ class BetweenMetrics(Reasoned):
         are none. sign_conflict_weighted: the same, each entry weighed by the product of its two changes.
     undoes: share of the safety delta's squared norm that points straight back along the VL delta, in [0, 1].
     subspace_left, subspace_right: mean squared cosine of the principal angles between the two deltas' leading 8
-        singular directions; subspace_null is that of independent random subspaces.
+        singular directions; subspace_null is that of independent moves that share what storing `adapted` rounded
+        away, and of unrelated models that share `adapted` alone (`surgery.measuring.shared`).
     """
 
     cosine: float | None

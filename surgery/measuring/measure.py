@@ -8,6 +8,7 @@ from surgery.alignment import Aligned, Alignment
 from surgery.measuring.heads import Cut, cut_of
 from surgery.measuring.room import Room
 from surgery.measuring.rounding import are_kin
+from surgery.measuring.shared import rounding_null, strangers_null
 from surgery.measuring.spectra import ALL_HELD, DELTAS, HELD, PairSpectra, bytes_needed, pair_spectra, without_spectrum
 from surgery.measuring.stretches import STRETCH, Memory, Source, is_run
 from surgery.measuring.tally import Tally
@@ -116,11 +117,25 @@ class Survey:
         codes = {word: self.alignment.tensor(pair, self.roles[word]).code for word in self.held(pair)}
         cut, sums = self.cut(pair), tally.sums(codes)
         deltas = {role: _joined(_parts(cut, tally.part_sums(role)), spectra.deltas.get(role, {})) for role in DELTAS}
-        between = dict(spectra.between)
-        if "subspace_null" in between and sums.vl and sums.safety and not are_kin(sums.vl, sums.safety):
-            del between["subspace_null"]
-            between["why"] = {"subspace_null": "adapted is no kin of the others, and leads both deltas"}
-        return Measured(sums, deltas, between)
+        return Measured(sums, deltas, self._between(pair, sums, spectra.between))
+
+    def _between(self, pair: Aligned, sums: Sums, spectra: Mapping[str, Any]) -> dict[str, Any]:
+        """How the two spectra relate, with a null that shares what both deltas have of `adapted`."""
+        found, plain = dict(spectra), sums.metrics().between
+        if "subspace_null" not in found or not (sums.vl and sums.safety and plain and plain.cosine_null):
+            return found
+        rows, columns = pair.shape
+        if are_kin(sums.vl, sums.safety):
+            found["subspace_null"] = rounding_null(found["subspace_null"], (rows, columns), plain.cosine_null.mean)
+        elif self.is_streamed(pair):
+            del found["subspace_null"]
+            found["why"] = {"subspace_null": "adapted is no kin of the others, and the tensor is too large to be held"}
+        else:
+            with self._room.lent(2 * bytes_needed(pair.shape, len(self.roles))):
+                source = self._source(pair)
+                tensors = {word: source.load(self.roles[word]).view(pair.shape) for word in self.roles}
+                found["subspace_null"] = strangers_null(**tensors, seed=pair.numel)
+        return found
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

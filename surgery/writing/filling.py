@@ -25,7 +25,7 @@ WRITERS: Final = 2
 
 def most_under_way() -> int:
     """Batches under way at most: enough that a slow one keeps neither the threads nor the hash waiting."""
-    return 4 * cores() + 8
+    return 3 * cores() + 2
 
 
 @dataclass(frozen=True)

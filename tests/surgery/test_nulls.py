@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from surgery.measuring import nulls
+from surgery.measuring import nulls, shared, subspaces
 from surgery.measuring.tally import between_metrics
-from surgery.results import BetweenMetrics
+from surgery.results import BetweenMetrics, Sides
 
 ENTRIES = 200_000
 SPREAD = 0.02
@@ -130,3 +130,69 @@ def test_a_delta_of_0_has_reasons_and_no_numbers() -> None:
     found = between_metrics(base, base, base + 1)
     assert found == BetweenMetrics(cosine=None, sign_conflict=None, why=found.why)
     assert set(found.why) == {"cosine", "sign_conflict", "sign_conflict_weighted", "undoes"}
+
+
+def matrices(seed: int, count: int, rows: int, columns: int) -> Tensor:
+    return torch.randn(count, rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def low_rank(seed: int, rows: int, columns: int) -> Tensor:
+    """As trained weights are: a few strong directions in noise."""
+    left, right = matrices(seed, 2, max(rows, columns), 16)
+    return 3 * left[:rows] @ right[:columns].T / 4 + matrices(seed + 1, 1, rows, columns)[0]
+
+
+def leading(delta: Tensor) -> tuple[Tensor, Tensor]:
+    left, _, right = torch.linalg.svd(delta.double(), full_matrices=False)
+    return left[:, :8], right[:8].T
+
+
+def overlaps(first: Tensor, second: Tensor) -> tuple[float, float]:
+    left, right = zip(leading(first), leading(second), strict=True)
+    return subspaces.overlap(*left), subspaces.overlap(*right)
+
+
+def unrelated(rows: int, columns: int) -> Sides:
+    return Sides(left=8 / rows, right=8 / columns)
+
+
+@pytest.mark.parametrize("correlation", [0.0, -0.3, -0.7, -0.9, -1.0])
+@pytest.mark.parametrize("shape", [(96, 160), (200, 64)])
+def test_directions_that_rounding_alone_shares_are_the_null(shape: tuple[int, int], correlation: float) -> None:
+    """Noise with a share of it in both deltas, the one with a minus; against a whole decomposition in float64."""
+    null = shared.rounding_null(unrelated(*shape), shape, correlation)
+    found = []
+    for seed in range(10, 18):
+        noise, first, second = matrices(seed, 3, *shape)
+        alone = math.sqrt(1 + correlation)
+        both = math.sqrt(-correlation)
+        found.append(overlaps(alone * first + both * noise, alone * second - both * noise))
+    for side, values in zip((null.left, null.right), zip(*found, strict=True), strict=True):
+        assert sum(values) / len(values) == pytest.approx(side, rel=0.2, abs=0.03)
+
+
+def test_large_matrices_share_no_more_than_small_ones() -> None:
+    """What is cut down for the simulation overstates the overlap, and never understates it."""
+    shape = (600, 700)
+    null = shared.rounding_null(unrelated(*shape), shape, -0.9)
+    noise, first, second = matrices(3, 3, *shape)
+    found = overlaps(first * 0.1**0.5 + 0.9**0.5 * noise, second * 0.1**0.5 - 0.9**0.5 * noise)
+    assert 8 / 600 < found[0] < null.left
+    assert 8 / 700 < found[1] < null.right
+
+
+def test_unrelated_models_share_the_directions_of_adapted_and_no_others() -> None:
+    base, adapted, safety = (low_rank(seed, 120, 150) for seed in (0, 10, 20))
+    null = shared.strangers_null(base, adapted, safety, seed=1)
+    found = overlaps(adapted - base, safety - adapted)
+    for value, side, random in zip(found, (null.left, null.right), (8 / 120, 8 / 150), strict=True):
+        assert value > 2 * random
+        assert value == pytest.approx(side, abs=0.15)
+
+
+def test_directions_that_are_undone_are_beyond_the_null() -> None:
+    base, move = low_rank(0, 120, 150), low_rank(5, 120, 150)
+    cosine = -0.02  # of rounding, as bfloat16 leaves it beside such a move
+    null = shared.rounding_null(unrelated(120, 150), (120, 150), cosine)
+    found = overlaps(move, (base + 0.2 * move + 0.1 * matrices(9, 1, 120, 150)[0]) - (base + move))
+    assert min(found) > max(null.left, null.right) + 0.5
