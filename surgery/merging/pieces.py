@@ -14,11 +14,15 @@ from surgery.checkpoint import TORCH_NAMES, LazyTensor
 from surgery.errors import CheckpointError
 from surgery.merging.streams import SiteStream
 from surgery.methods import Block, Method
+from surgery.workers import cores
 from surgery.writer import Piece
 
 # Entries of a piece. A site of up to as many is surveyed and merged by one thread, in one go.
 PIECE: Final = 1 << 21
 WHOLE: Final = 1 << 24
+
+# What such sites may take in the memory of all threads, for that they are read once and not for every look.
+HELD: Final = 192 << 20
 
 # Sums below this have no summand that is too large for bfloat16 or float32, unless two such cancel to the last digit.
 _HARMLESS: Final = 1e30
@@ -46,7 +50,7 @@ def merged(stream: SiteStream, method: Method, code: str) -> Iterator[Piece]:
     large, and within its one piece where it is not."""
     itemsize, numel = _dtype(code).itemsize, stream.numel
     if method.survey is not None and numel <= WHOLE:
-        alone = replace(stream, pool=None)
+        alone = replace(stream, pool=None, held=stream.nbytes * cores() <= HELD)
         yield Piece(numel * itemsize, partial(_operate, alone, method, code, _NOT_YET, 0, numel))
         return
     facts = _survey(stream, method)

@@ -26,7 +26,8 @@ class SiteStream:
     """A job's site, as a method goes through it.
 
     origin: the role that deltas are taken from, or None. rows: whether blocks must be whole rows. seed: of the recipe.
-    pool: the threads that share the work of going through the whole site; None where one thread does it alone.
+    pool: the threads that share the work of going through the whole site; None where one thread does it alone. held:
+    whether that thread reads the site once, and goes through it in memory from then on.
     """
 
     alignment: Alignment
@@ -35,6 +36,7 @@ class SiteStream:
     rows: bool
     seed: int
     pool: ThreadPoolExecutor | None = None
+    held: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -89,11 +91,27 @@ class SiteStream:
         return Block(models, base, start, width_of(self.shape), self.seed, self.job.pair.site.key)
 
     def _read(self, role: str, start: int, stop: int, reuse: bool = True) -> Tensor:
-        if role in self._scattered:
-            return self._scattered[role][start:stop]
+        whole = self._scattered.get(role)
+        if whole is None and self.held:
+            whole = self._in_memory[role]
+        if whole is not None:
+            return whole[start:stop]
+        return self._read_file(role, start, stop, reuse)
+
+    def _read_file(self, role: str, start: int, stop: int, reuse: bool) -> Tensor:
         itemsize = self.alignment.tensor(self.job.pair, role).dtype.itemsize
         buffer = _SCRATCH.buffer(role, (stop - start) * itemsize) if reuse else None
         return self.alignment.read(self.job.pair, role, start, stop, buffer)
+
+    @property
+    def nbytes(self) -> int:
+        """What everyone who is read takes in memory."""
+        return sum(self.numel * self.alignment.tensor(self.job.pair, role).dtype.itemsize for role in self.roles)
+
+    @cached_property
+    def _in_memory(self) -> dict[str, Tensor]:
+        """Everyone's entries, in this thread's scratch memory."""
+        return {role: self._read_file(role, 0, self.numel, reuse=True) for role in self.roles}
 
     @cached_property
     def _scattered(self) -> dict[str, Tensor]:

@@ -22,8 +22,9 @@ def angle(stream: Stream, settings: Settings) -> float | None:  # noqa: ARG001
     """The angle between the base's tensor and the other model's, in radians; None where they lie along one line."""
 
     def dots(block: Block) -> tuple[float, float, float]:
-        (other,) = block.models.values()
-        return _dot(block.origin, other), _dot(block.origin, block.origin), _dot(other, other)
+        (other,) = (model.double() for model in block.models.values())
+        base = block.origin.double()
+        return float(base.dot(other)), float(base.dot(base)), float(other.dot(other))
 
     product, first, second = (math.fsum(parts) for parts in zip(*stream.map(dots), strict=True))
     norms = [math.sqrt(square) if math.sqrt(square) > NOTHING else 1.0 for square in (first, second)]
@@ -52,9 +53,9 @@ def centring(stream: Stream, settings: Settings) -> float:
     pairs = [(one, other) for one, other in combinations(names, 2)]
 
     def dots(block: Block) -> list[float]:
-        deltas = dict(block.deltas())
-        both = [_dot(deltas[one], deltas[other]) for one, other in pairs]
-        return both + [_dot(deltas[name], deltas[name]) for name in names]
+        deltas = {name: delta.double() for name, delta in block.deltas()}
+        both = [float(deltas[one].dot(deltas[other])) for one, other in pairs]
+        return both + [float(deltas[name].dot(deltas[name])) for name in names]
 
     sums = [math.fsum(parts) for parts in zip(*stream.map(dots), strict=True)]
     norms = dict(zip(names, (math.sqrt(square) for square in sums[len(pairs) :]), strict=True))
@@ -71,11 +72,7 @@ def model_stock(block: Block, settings: Settings, facts: float) -> "Tensor":
     """theta = base + t (mean of the models - base), where t follows from the angles between the models (Jang et al.
     2024, "Model stock", arXiv 2403.19522, eq. 4)."""
     names = active(settings.weights)
-    total = sum((delta for name, delta in block.deltas() if name in names), start=block.origin * 0)
-    return block.origin.add(total, alpha=facts / len(names))
-
-
-def _dot(first: "Tensor", second: "Tensor") -> float:
-    import torch
-
-    return float((first * second).sum(dtype=torch.float64))
+    first, *others = (delta for name, delta in block.deltas() if name in names)
+    for delta in others:
+        first.add_(delta)
+    return block.origin.add(first, alpha=facts / len(names))
