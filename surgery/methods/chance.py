@@ -12,8 +12,9 @@ STEPS: Final = 1 << DIGITS
 # Up to so many binary digits of a probability, drawing them one by one is faster than drawing a byte.
 FEW: Final = 4
 
-# The lowest of the numbers that are drawn.
+# The lowest and the highest of the numbers that are drawn.
 LOWEST: Final = -(1 << 15)
+HIGHEST: Final = (1 << 15) - 1
 
 
 def key_of(seed: int, site: str, model: str) -> int:

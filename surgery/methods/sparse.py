@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import numpy as np
 
 from surgery.errors import RecipeError
-from surgery.methods.chance import LOWEST, STEPS
+from surgery.methods.chance import HIGHEST, LOWEST, STEPS
 from surgery.methods.method import Block, Settings, Stream
 from surgery.methods.ranks import Cut, Wanted, above, cut
 from surgery.methods.weighted import active, divisor
@@ -204,18 +204,18 @@ def magprune(
             f"density {density:g} and epsilon {epsilon:g}: chances from {density - epsilon:g} to "
             f"{density + epsilon:g}, which must lie between 0 and 1. Lower epsilon."
         )
-    chances = delta.new_empty(len(delta), dtype=torch.float32)
+    # Chances in steps, less what the numbers that are drawn begin at, so that both are of 16 bits.
+    bounds = torch.empty(len(delta), dtype=torch.int16)
     width = min(block.width, len(delta))
     rows = delta.float().abs().view(-1, width)
     for first in range(0, len(rows), ROWS):
         places, ranks = _ranks(rows[first : first + ROWS])
-        steps = ranks.mul_(2 * epsilon * STEPS).add_((density - epsilon) * STEPS).round_()
-        chances[first * width : (first + ROWS) * width] = steps.index_select(0, places)
-    drawn = torch.from_numpy(block.chance(name)).to(torch.float32).sub_(LOWEST)
-    _mask(delta, drawn.lt(chances).numpy())
+        steps = ranks.mul_(2 * epsilon * STEPS).add_((density - epsilon) * STEPS + LOWEST).round_().clamp_(max=HIGHEST)
+        bounds[first * width : (first + ROWS) * width] = steps.to(torch.int16).index_select(0, places)
+    _mask(delta, block.chance(name) < bounds.numpy())
     if not settings["rescale"]:
         return delta, 1.0
-    return delta.div_(chances.clamp_(min=1)), float(STEPS)
+    return delta.div_(bounds.to(torch.float32).sub_(LOWEST).clamp_(min=1)), float(STEPS)
 
 
 def _mask(delta: "Tensor", kept: np.ndarray) -> None:
