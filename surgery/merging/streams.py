@@ -91,11 +91,8 @@ class SiteStream:
         return Block(models, base, start, width_of(self.shape), self.seed, self.job.pair.site.key)
 
     def _read(self, role: str, start: int, stop: int, reuse: bool = True) -> Tensor:
-        whole = self._scattered.get(role)
-        if whole is None and self.held:
-            whole = self._in_memory[role]
-        if whole is not None:
-            return whole[start:stop]
+        if role in self._whole:
+            return self._whole[role][start:stop]
         return self._read_file(role, start, stop, reuse)
 
     def _read_file(self, role: str, start: int, stop: int, reuse: bool) -> Tensor:
@@ -109,19 +106,16 @@ class SiteStream:
         return sum(self.numel * self.alignment.tensor(self.job.pair, role).dtype.itemsize for role in self.roles)
 
     @cached_property
-    def _in_memory(self) -> dict[str, Tensor]:
-        """Everyone's entries, in this thread's scratch memory."""
-        return {role: self._read_file(role, 0, self.numel, reuse=True) for role in self.roles}
-
-    @cached_property
-    def _scattered(self) -> dict[str, Tensor]:
-        """The parts whose entries are no run of their tensor's: those are read once, as a whole."""
-        pair = self.job.pair
-        return {
-            role: self.alignment.load(pair, role).reshape(-1)
-            for role in self.roles
-            if not pair.parts[role].is_run(self.alignment.tensor(pair, role).shape)
-        }
+    def _whole(self) -> dict[str, Tensor]:
+        """Who is read once, as a whole: parts whose entries are no run of their tensor's; where the site is held, the
+        others too, into this thread's scratch memory."""
+        pair, found = self.job.pair, {}
+        for role in self.roles:
+            if not pair.parts[role].is_run(self.alignment.tensor(pair, role).shape):
+                found[role] = self.alignment.load(pair, role).reshape(-1)
+            elif self.held:
+                found[role] = self._read_file(role, 0, self.numel, reuse=True)
+        return found
 
 
 class _Scratch(threading.local):

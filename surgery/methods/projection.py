@@ -16,8 +16,8 @@ from surgery.methods.method import Block, Stream
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Entries of a group of rows.
-GROUP: Final = 1 << 21
+# Entries of a group of rows. A thread has some ten vectors of as many.
+GROUP: Final = 1 << 18
 
 # Groups that are kept once they are projected: threads work at neighbouring ones.
 GROUPS: Final = 6
