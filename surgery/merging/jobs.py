@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from surgery.alignment import Aligned, Alignment
-from surgery.anatomy import Site
+from surgery.anatomy import Site, identify
 from surgery.errors import RecipeError
 from surgery.keys import keys_of
 from surgery.methods import Settings
@@ -33,8 +34,9 @@ class Orders:
 def orders(recipe: Recipe, alignment: Alignment) -> Orders:
     """What is to be done.
 
-    Raises RecipeError when a key with a share fits no tensor that its role has (a typo must not merge nothing), and
-    when a method can't work with the models that a site has a weight for.
+    Raises RecipeError when a key with a share fits no tensor that its role has, or one without a share no tensor at
+    all (a typo must neither merge nothing nor leave alone what it did not name), and when a method can't work with the
+    models that a site has a weight for.
     """
     table, parameters = recipe.table, recipe.settings
     depths = _depths(alignment)
@@ -57,15 +59,27 @@ def orders(recipe: Recipe, alignment: Alignment) -> Orders:
         _check_count(recipe, pair.site, weights)
         settings = Settings(weights, parameters.resolve(pair.site, depth))
         jobs.setdefault(pair.parts[recipe.like].name, []).append(Job(pair, settings))
-    fitting = {key for pair in alignment.pairs for key in keys_of(pair.site)}
+    shared = {key for pair in alignment.pairs for key in keys_of(pair.site)}
     for key in recipe.parameters:
-        if key not in fitting:
-            raise RecipeError(f"parameter {key}: fits no tensor that {recipe.like} shares with another.")
+        if key not in shared:
+            raise RecipeError(f"parameter {key}: fits no tensor that {recipe.like} shares with another. {_NAMES}")
     for key, asked in table.items():
         for role, share in asked.items():
-            if share and (key, role) not in used:
-                raise RecipeError(f"coefficient {key}.{role}: fits no tensor that {recipe.like} shares with {role}.")
+            if (key, role) not in used and (share or key not in _keys(alignment)):
+                raise RecipeError(
+                    f"coefficient {key}.{role}: fits no tensor that {recipe.like} shares with {role}. {_NAMES}"
+                )
     return Orders(jobs, lacking)
+
+
+_NAMES: Final = "`vlsurgery anatomy` shows a checkpoint's layers, blocks and sites by name."
+
+
+def _keys(alignment: Alignment) -> set[str]:
+    """Every key that fits a tensor of `like`, shared with another or not."""
+    like = alignment.checkpoints[alignment.like]
+    sites = [*identify(like.shapes, like.config).values(), *(pair.site for pair in alignment.pairs)]
+    return {key for site in sites for key in keys_of(site)}
 
 
 def _depths(alignment: Alignment) -> dict[str, int]:

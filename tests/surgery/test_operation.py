@@ -1,5 +1,6 @@
 """A merge writes exactly what the recipe orders, in the form of `like`, and transformers loads it."""
 
+import contextlib
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -175,8 +176,14 @@ def test_changed_inputs_are_refused(tmp_path: Path, write: Write, llama: Llama) 
 def test_a_share_that_fits_nothing_is_refused(trio: "Trio", tmp_path: Path, key: str, role: str) -> None:
     with pytest.raises(RecipeError, match=f"{key}.{role}: fits no tensor"):
         merged(tmp_path / "m", {key: {role: 0.1}}, base=trio.base, adapted=trio.adapted, safety=trio.safety)
-    silent: dict[str, dict[str, Any]] = {key: {role: 0.0}}
-    merged(tmp_path / "m", silent, base=trio.base, adapted=trio.adapted, safety=trio.safety)
+
+
+@pytest.mark.parametrize(("key", "known"), [("7.mlp", False), ("mlp.gate_up", False), ("vision", True)])
+def test_no_share_needs_a_site_but_not_a_tensor(trio: "Trio", tmp_path: Path, key: str, known: bool) -> None:
+    silent: dict[str, dict[str, Any]] = {key: {"base": 0.0}}
+    refusal = contextlib.nullcontext() if known else pytest.raises(RecipeError, match=f"{key}.base: fits no tensor")
+    with refusal:
+        merged(tmp_path / "m", silent, base=trio.base, adapted=trio.adapted)
 
 
 def test_nan_is_named_and_nothing_is_left(tmp_path: Path, write: Write, llama: Llama) -> None:
