@@ -445,4 +445,5 @@ def test_any_settings_and_tensors_are_an_error_or_an_adapter(
     save_file(tensors, adapter / "adapter_model.safetensors")
     with contextlib.suppress(CheckpointError):
         for tensor in Checkpoint.open(f"{llama_base}+{adapter}").values():
-            tensor.load()
+            loaded = tensor.load()
+            assert (loaded.shape, loaded.dtype) == (tensor.shape, tensor.dtype)

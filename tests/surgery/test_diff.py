@@ -265,3 +265,20 @@ def test_the_verdict_says_what_is_left_beyond_the_null(tmp_path: Path, write: Wr
     strangers = diff(opened(base=paths["base"], adapted=write(tmp_path / "a", llama(2)), safety=paths["other"])).verdict
     assert "nothing is left beyond" in strangers
     assert "beyond" not in diff(opened(base=paths["base"], adapted=paths["adapted"])).verdict
+
+
+def test_unrelated_models_have_a_null_of_what_they_share(tmp_path: Path, write: Write, llama: Llama) -> None:
+    """Their leading directions overlap because `adapted` is in both deltas, and by no more than that."""
+    generator, folders = torch.Generator().manual_seed(4), {}
+    for role in ("base", "adapted", "safety"):
+        tensors = {name: torch.randn(each.shape, generator=generator) for name, each in llama().items()}
+        folders[role] = write(tmp_path / role, tensors)
+    compared = 0
+    for pair in diff(opened(**folders)).pairs:
+        between = pair.metrics.between
+        if between is not None and between.subspace_left is not None:
+            assert between.subspace_null is not None
+            assert between.cosine == pytest.approx(-0.5, abs=0.15)
+            assert between.subspace_left == pytest.approx(between.subspace_null.left, abs=0.35)
+            compared += 1
+    assert compared
