@@ -7,11 +7,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Final, TypeVar
 
+from surgery.memory import keep_freed
+
 Item = TypeVar("Item")
 Made = TypeVar("Made")
-
-# Nearly the largest size by which glibc sets what it keeps: 32 MiB with what it adds.
-KEPT: Final = 31 << 20
 
 # More would only wait for the memory bus.
 MOST: Final = 16
@@ -31,9 +30,7 @@ def crew() -> Iterator[ThreadPoolExecutor]:
     """
     import torch
 
-    # glibc keeps freed memory for the next use up to twice the size of the largest piece that was ever freed, and gives
-    # it back to the system beyond: without a large one, every temporary tensor would be taken from there anew.
-    torch.empty(KEPT, dtype=torch.uint8)
+    keep_freed()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     pool = ThreadPoolExecutor(cores())
