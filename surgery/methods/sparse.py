@@ -204,18 +204,20 @@ def magprune(
             f"density {density:g} and epsilon {epsilon:g}: chances from {density - epsilon:g} to "
             f"{density + epsilon:g}, which must lie between 0 and 1. Lower epsilon."
         )
-    # Chances in steps, less what the numbers that are drawn begin at, so that both are of 16 bits.
+    # Chances in steps, less what the numbers that are drawn begin at, so that both are of 16 bits. None is 0, by which
+    # what is kept would have to be divided.
     bounds = torch.empty(len(delta), dtype=torch.int16)
     width = min(block.width, len(delta))
     rows = delta.float().abs().view(-1, width)
     for first in range(0, len(rows), ROWS):
-        places, ranks = _ranks(rows[first : first + ROWS])
-        steps = ranks.mul_(2 * epsilon * STEPS).add_((density - epsilon) * STEPS + LOWEST).round_().clamp_(max=HIGHEST)
+        places, twice = _ranks(rows[first : first + ROWS])
+        steps = twice.to(torch.float32).mul_(epsilon * STEPS / max(1, width - 1))
+        steps.add_((density - epsilon) * STEPS + LOWEST).round_().clamp_(LOWEST + 1, HIGHEST)
         bounds[first * width : (first + ROWS) * width] = steps.to(torch.int16).index_select(0, places)
     _mask(delta, block.chance(name) < bounds.numpy())
     if not settings["rescale"]:
         return delta, 1.0
-    return delta.div_(bounds.to(torch.float32).sub_(LOWEST).clamp_(min=1)), float(STEPS)
+    return delta.div_(bounds.to(torch.float32).sub_(LOWEST)), float(STEPS)
 
 
 def _mask(delta: "Tensor", kept: np.ndarray) -> None:
@@ -225,18 +227,19 @@ def _mask(delta: "Tensor", kept: np.ndarray) -> None:
 
 
 def _ranks(rows: "Tensor") -> "tuple[Tensor, Tensor]":
-    """For each entry the place in a table, and the table: ranks within a row as shares, from 0 to 1.
+    """For each entry the place in a table, and the table: twice the ranks within a row, from 0 to 2 (width - 1).
 
     rows: magnitudes. The table has a stretch for each row, with a place for each value of exponent and first seven
     digits behind the point; what is smaller than the row's largest by more than `OCTAVES` is taken for 0.
     """
     import torch
 
-    height, width = rows.shape
+    height = len(rows)
     digits = rows.view(torch.int32) >> 16
-    digits -= digits.amax(dim=1, keepdim=True) - (DIGITS - 1)
-    digits.clamp_(min=0).add_(torch.arange(0, height * DIGITS, DIGITS, dtype=torch.int32)[:, None])
-    places = digits.view(-1)
-    counts = torch.bincount(places, minlength=height * DIGITS).to(torch.float32).view(height, DIGITS)
-    ranks = counts.cumsum(dim=1).sub_(counts.add_(1).div_(2)).div_(max(1, width - 1))
-    return places, ranks.view(-1)
+    begin = torch.arange(0, height * DIGITS, DIGITS, dtype=torch.int32)[:, None]
+    digits += begin + (DIGITS - 1) - digits.amax(dim=1, keepdim=True)
+    places = torch.maximum(digits, begin, out=digits).view(-1)
+    counts = torch.bincount(places, minlength=height * DIGITS).to(torch.int32).view(height, DIGITS)
+    # Of n equal entries with m below, the mean rank is m + (n - 1) / 2.
+    twice = counts.cumsum(dim=1, dtype=torch.int32).mul_(2).sub_(counts).sub_(1)
+    return places, twice.view(-1)
