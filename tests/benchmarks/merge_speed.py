@@ -5,7 +5,7 @@
 Synthetic checkpoints are made where they are missing. mergekit lives in an environment of its own. For each method it
 prints the seconds of both, their ratio and the ratio that is asked for, and the peak of resident memory, which must
 stay below 1024 MB; then linear beside a bare script of its own, and beside plain copying of the bytes that are read and
-written. All files are read once beforehand; runs alternate, and the median of --rounds counts. With --gb 13.5 only
+written. Before each run the files are read once; runs alternate, and the median of --rounds counts. With --gb 13.5 only
 linear is measured, beside the scripts: mergekit would take hours. With --gb 4.4, a model of two tensors of 2.1 GB, only
 the memory of every method is.
 """
@@ -96,12 +96,24 @@ def theirs(python: Path, method: str, data: Path, folder: Path) -> list[str | Pa
     return [python.parent / "mergekit-yaml", file, folder / "theirs", "--quiet"]
 
 
-def alternate(commands: Sequence[Sequence[str | Path]], outs: Sequence[Path], rounds: int) -> list[Run]:
-    """The middle run of each command; what they wrote is removed."""
+def read_once(data: Path) -> None:
+    """Whoever comes first, or after a long run, would read some of the files from the disk."""
+    for file in sorted(data.glob("*/*.safetensors")):
+        with file.open("rb", buffering=0) as opened:
+            while opened.read(1 << 24):
+                pass
+
+
+def alternate(
+    commands: Sequence[Sequence[str | Path]], outs: Sequence[Path], rounds: int, data: Path | None = None
+) -> list[Run]:
+    """The middle run of each command, each with the files of `data` in the page cache; what they wrote is removed."""
     runs: list[list[Run]] = [[] for _ in commands]
     for _ in range(rounds):
         for each, command, out in zip(runs, commands, outs, strict=True):
             shutil.rmtree(out, ignore_errors=True)
+            if data is not None:
+                read_once(data)
             each.append(run(command))
             shutil.rmtree(out, ignore_errors=True)
     return [middle(each) for each in runs]
@@ -114,14 +126,6 @@ def show(name: str, mine: Run, rival: str, other: Run, ratio: float, bound: str,
     return kept
 
 
-def read_once(data: Path) -> None:
-    """Whoever is first would read the files from the disk, and the other from the page cache."""
-    for file in sorted(data.glob("*/*.safetensors")):
-        with file.open("rb", buffering=0) as opened:
-            while opened.read(1 << 24):
-                pass
-
-
 def beside_mergekit(options: argparse.Namespace, data: Path, folder: Path) -> bool:
     python, good = (mergekit_python(options.venv) if options.gb == 2.2 else Path()), True
     for method in options.methods:
@@ -131,7 +135,7 @@ def beside_mergekit(options: argparse.Namespace, data: Path, folder: Path) -> bo
             good &= mine.peak < LIMIT_MB
             continue
         commands = [ours(method, data, folder / "ours"), theirs(python, method, data, folder)]
-        mine, other = alternate(commands, [folder / "ours", folder / "theirs"], options.rounds)
+        mine, other = alternate(commands, [folder / "ours", folder / "theirs"], options.rounds, data)
         ratio = other.seconds / mine.seconds
         good &= show(method, mine, "mergekit", other, ratio, f">= {ASKED[method]}", ratio >= ASKED[method])
     return good
@@ -145,7 +149,7 @@ def beside_scripts(options: argparse.Namespace, data: Path, folder: Path) -> boo
         del scripts["copying"]
     for name, (script, most) in scripts.items():
         commands = [ours("linear", data, out), [sys.executable, "-c", script, *paths]]
-        mine, other = alternate(commands, [out, out], options.rounds)
+        mine, other = alternate(commands, [out, out], options.rounds, data if options.gb < 10 else None)
         ratio = mine.seconds / other.seconds
         good &= show("linear", mine, name, other, ratio, f"<= {most}", ratio <= most)
     return good
@@ -167,8 +171,6 @@ def main() -> None:
         # In a process of its own: a child's peak of memory counts its parent's, and this one is to stay small.
         generator = Path(__file__).with_name("synthetic.py")
         run([sys.executable, generator, data, "--gb", str(options.gb), "--roles", ",".join(roles)])
-    if options.gb < 10:
-        read_once(data)
     with tempfile.TemporaryDirectory(dir=options.data) as name:
         folder = Path(name)
         good = options.gb == 4.4 or beside_scripts(options, data, folder)
