@@ -15,6 +15,7 @@ A method that must see the whole tensor first (a norm, a rank) has a second func
 tests/surgery/test_methods.py, the bytes by the writer, the memory by the blocks: a method sees none of these.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from surgery.methods.geometry import angle, centring, model_stock, slerp
@@ -201,7 +202,7 @@ METHODS: Final[dict[str, Method]] = {
         weight=PART,
         parameters={
             "gamma": VECTOR,
-            "density": DENSITY,
+            "density": replace(DENSITY, per_model=False),
             "rescale": RESCALED,
         },
         models=(2, 2),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from surgery.methods.method import Block, Settings, Stream
 from surgery.methods.projection import ADAPTED, UNALIGNED, Projection
-from surgery.methods.sparse import drop
+from surgery.methods.sparse import thin_at_random
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,11 +36,12 @@ def safemerge(block: Block, settings: Settings, facts: Projection | None) -> "Te
     return adapted if facts is None else adapted.lerp(block.models[SAFE], settings["share"])
 
 
-def resta(block: Block, settings: Settings, facts: None) -> "Tensor":
+def resta(block: Block, settings: Settings, facts: None) -> "Tensor":  # noqa: ARG001
     """RESTA: theta = base + thin(adapted - base) + gamma (base - unaligned), with DARE's thinning of share `density`,
     none by default (Bhardwaj et al. 2024, arXiv 2402.11746)."""
     moved = block.models[ADAPTED]
-    if settings["density"][ADAPTED] < 1:
-        left, gain = drop(block, settings, facts, ADAPTED, moved - block.origin)
+    density, rescale = settings["density"], settings["rescale"]
+    if density < 1:
+        left, gain = thin_at_random(block, ADAPTED, moved - block.origin, density, rescale)
         moved = block.origin.add(left, alpha=gain)
     return moved.add(block.origin - block.models[UNALIGNED], alpha=settings["gamma"])

@@ -173,13 +173,19 @@ def drop(
     name: str,
     delta: "Tensor",
 ) -> tuple["Tensor", float]:
-    """DARE (Yu et al. 2024, "Language models are Super Mario", arXiv 2311.03099): each entry is kept with probability
-    `density`; with `rescale` what is kept grows by 1/density, so that the expected delta is the whole one."""
-    steps = round(settings["density"][name] * STEPS)
+    """DARE: thinned at random, by the model's own density."""
+    return thin_at_random(block, name, delta, settings["density"][name], settings["rescale"])
+
+
+def thin_at_random(block: Block, name: str, delta: "Tensor", density: float, rescale: bool) -> tuple["Tensor", float]:
+    """DARE's thinning (Yu et al. 2024, "Language models are Super Mario", arXiv 2311.03099): each entry is kept with
+    probability `density`; with `rescale` what is kept grows by 1/density, so that the expected delta is the whole one.
+    """
+    steps = round(density * STEPS)
     if steps in (0, STEPS):
         return delta.mul_(steps // STEPS), 1.0
     _mask(delta, block.kept(name, steps))
-    return delta, STEPS / steps if settings["rescale"] else 1.0
+    return delta, STEPS / steps if rescale else 1.0
 
 
 def magprune(

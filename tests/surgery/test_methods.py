@@ -205,6 +205,16 @@ def test_safety_methods_in_float64(
     np.testing.assert_allclose(resta.double().numpy(), a + gamma * (b - u), rtol=1e-5, atol=1e-5)
 
 
+@given(seed=SEEDS, density=st.floats(0.1, 0.9), rescale=st.booleans())
+def test_resta_thins_the_adaptation_as_dare_does_and_nothing_else(seed: int, density: float, rescale: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    base, adapted, unaligned = (torch.randn(9, 40, generator=generator) for _ in range(3))
+    asked = {"density": density, "rescale": rescale, "seed": seed, "site": "text.0.mlp.up"}
+    thinned = METHODS["dare_linear"].merge({"adapted": adapted}, base, 1.0, **asked)
+    merged = METHODS["resta"].merge({"adapted": adapted, "unaligned": unaligned}, base, gamma=0.5, **asked)
+    torch.testing.assert_close(merged, thinned + 0.5 * (base - unaligned))
+
+
 @EVERY
 @given(seed=SEEDS)
 def test_inputs_are_left_as_they_were(name: str, seed: int) -> None:
