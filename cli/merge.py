@@ -151,37 +151,40 @@ def merge(
     if method is None:
         whose = {"base": base, "like": like, "weight": weight, **dict.fromkeys(told, True)}
         _refuse({**whose, "dtype": dtype is not Dtype.as_like, "seed": seed}, "--method")
-    if not auto:
-        choice = {"policy": policy is not Policy.fit, "toward": toward is not Toward.both, "prompts": prompts}
-        _refuse(choice, "--auto")
-    else:
+    if auto:
         from cli.auto import merge_auto
         from cli.flow import Wishes
 
         _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
-        if models:
-            raise SurgeryError(f"--auto merges the case's checkpoints; {models[0]} is one too many")
+        _refuse_models(models, "--auto merges the case's checkpoints")
         merge_auto(session, Wishes(tuple(prompts) if prompts else None, policy.value, toward.value, out), verify)
         return
+    choice = {"policy": policy is not Policy.fit, "toward": toward is not Toward.both, "prompts": prompts}
+    _refuse(choice, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")
     if out is None and to_mergekit is None:
         raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     if recipe is not None:
-        from surgery.mergekit import load_recipe
-
-        if models:
-            raise SurgeryError(f"a recipe names its checkpoints; {models[0]} is one too many")
-        order = load_recipe(recipe)
-        if allow_pickle:
-            refs = {role: ref.model_copy(update={"pickled": True}) for role, ref in order.checkpoints.items()}
-            order = order.model_copy(update={"checkpoints": refs})
+        _refuse_models(models, "a recipe names its checkpoints")
+        order = _ordered(recipe, allow_pickle)
     else:
         from cli.by_method import Asked, recipe_of
 
         asked = Asked(method or "", models or [], base, like, weight or [], told, dtype.value, seed)
         order = recipe_of(asked, allow_pickle)
     _carry_out(session, order, out, to_mergekit, verify)
+
+
+def _ordered(file: Path, allow_pickle: bool) -> "Recipe":
+    """What a recipe orders, ours or mergekit's."""
+    from surgery.mergekit import load_recipe
+
+    order = load_recipe(file)
+    if not allow_pickle:
+        return order
+    refs = {role: ref.model_copy(update={"pickled": True}) for role, ref in order.checkpoints.items()}
+    return order.model_copy(update={"checkpoints": refs})
 
 
 def _carry_out(session: Session, order: "Recipe", out: Path | None, to_mergekit: Path | None, verify: bool) -> None:
@@ -201,3 +204,8 @@ def _refuse(options: Mapping[str, object], home: str) -> None:
     for name, given in options.items():
         if given:
             raise SurgeryError(f"--{name}: goes with {home} alone; leave it out.")
+
+
+def _refuse_models(models: list[str] | None, why: str) -> None:
+    if models:
+        raise SurgeryError(f"{why}; {models[0]} is one too many")
