@@ -1,6 +1,7 @@
 """Randomness that any stretch of any site can be drawn from alone, on any machine, with the same outcome."""
 
 import hashlib
+import threading
 from typing import Final
 
 import numpy as np
@@ -11,6 +12,9 @@ STEPS: Final = 1 << DIGITS
 
 # Up to so many binary digits of a probability, drawing them one by one is faster than drawing a byte.
 FEW: Final = 4
+
+# Generators that a thread keeps: more than a site has models.
+HELD: Final = 16
 
 # The lowest and the highest of the numbers that are drawn.
 LOWEST: Final = -(1 << 15)
@@ -61,16 +65,37 @@ def _kept_by_bits(key: int, start: int, count: int, steps: int, digits: int) -> 
 
 
 def _stretch(key: int, start: int, count: int, dtype: np.dtype) -> np.ndarray:
-    """Random numbers by their places in the key's sequence.
+    """Random numbers by their places in the key's sequence."""
+    first, skipped = divmod(start, 8 // dtype.itemsize)
+    words = -(-(skipped + count) * dtype.itemsize // 8)
+    return _SEQUENCES.words(key, first, words).view(dtype)[skipped : skipped + count]
+
+
+class _Sequences(threading.local):
+    """Each thread's generators, by key, and how far they have come: making one takes as long as a block's numbers do,
+    and no other thread can run meanwhile.
 
     PCG64 can be moved along its sequence by any distance at once (O'Neill 2014, "PCG: a family of simple fast
     space-efficient statistically good algorithms for random number generation"; here with the DXSM output function), so
     any stretch is had without what comes before it.
     """
-    first, skipped = divmod(start, 8 // dtype.itemsize)
-    words = -(-(skipped + count) * dtype.itemsize // 8)
-    raw = np.random.PCG64DXSM(key).advance(first).random_raw(words)
-    return raw.astype("<u8", copy=False).view(dtype)[skipped : skipped + count]
+
+    def __init__(self) -> None:
+        self._held: dict[int, tuple[np.random.PCG64DXSM, int]] = {}
+
+    def words(self, key: int, first: int, count: int) -> np.ndarray:
+        """The 64-bit words `first` to `first + count` of the key's sequence."""
+        generator, place = self._held.pop(key) if key in self._held else (np.random.PCG64DXSM(key), 0)
+        if place != first:
+            generator.advance(first - place)
+        drawn: np.ndarray = generator.random_raw(count)
+        self._held[key] = generator, first + count
+        if len(self._held) > HELD:
+            del self._held[next(iter(self._held))]
+        return drawn.astype("<u8", copy=False)
+
+
+_SEQUENCES: Final = _Sequences()
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:
