@@ -55,54 +55,44 @@ def by_sign(thin: Thin) -> Combine:
         moves = list(_thinned(block, settings, facts, thin))
         if not moves:
             return block.origin
-        total = _sum(moves)
+        # Each product is rounded before it is added, as in mergekit: that tells the side of sums that cancel out.
+        parts = [move.delta.mul_(move.share) for move in moves]
+        total = _sum(parts)
+        side = total.add(NOTHING).sign_()
         if settings["normalize"]:
-            return block.origin.add(_agreed_mean(moves, _side(total)), alpha=settings["lambda"])
+            return block.origin.add(_agreed_mean(moves, side), alpha=settings["lambda"])
         # The sum of sizes, with the elected sign, and the sum itself: what agrees is there twice, the rest cancels out.
-        side = _side(total)
-        twice = total.addcmul_(_sum_of_sizes(moves), side)
-        return block.origin.add(twice, alpha=moves[0].share * settings["lambda"] / 2)
+        twice = total.addcmul_(_sum([part.abs_() for part in parts]), side)
+        return block.origin.add(twice, alpha=settings["lambda"] / 2)
 
     return combine
 
 
-def _sum(moves: "Sequence[_Move]") -> "Tensor":
-    """The sum of moves by their shares, over the first one's share."""
-    first, *others = moves
+def _sum(parts: "Sequence[Tensor]") -> "Tensor":
+    """Of one tensor or more, in new memory."""
+    first, *others = parts
     if not others:
-        return first.delta.clone()
-    total = first.delta.add(others[0].delta, alpha=others[0].share / first.share)
-    for move in others[1:]:
-        total.add_(move.delta, alpha=move.share / first.share)
+        return first.clone()
+    total = first.add(others[0])
+    for part in others[1:]:
+        total.add_(part)
     return total
 
 
-def _sum_of_sizes(moves: "Sequence[_Move]") -> "Tensor":
-    """The same of their magnitudes. Changes the moves."""
-    first, *others = moves
-    sizes = first.delta.abs_()
-    for move in others:
-        sizes.add_(move.delta.abs_(), alpha=move.share / first.share)
-    return sizes
-
-
-def _side(total: "Tensor") -> "Tensor":
-    """The sign of each entry, 0 counting as plus."""
-    return total.add(NOTHING).sign_()
-
-
 def _agreed_mean(moves: "Sequence[_Move]", side: "Tensor") -> "Tensor":
-    """The mean of the moves that have the elected sign, by their weights. Changes the moves."""
+    """The mean of the moves that have the elected sign, by their weights. Changes the moves, whose deltas are
+    multiplied by their shares already."""
     agreed, voted = side.new_zeros(len(side)), side.new_zeros(len(side))
     for move in moves:
         # Seen from the elected side, what agrees is positive.
-        agreed.add_(move.delta.mul_(side).clamp_(min=0), alpha=move.share)
+        agreed.add_(move.delta.mul_(side).clamp_(min=0))
         voted.add_(move.delta.sign_(), alpha=move.weight)
     return agreed.div_(voted.clamp_(min=TINY)).mul_(side)
 
 
 class _Move(NamedTuple):
-    """A thinned delta, in memory of its own; its model's weight, and that times what makes up for the thinning."""
+    """A thinned delta, in memory of its own; its model's weight, and that times what makes up for the thinning, by
+    which the delta is to be multiplied."""
 
     delta: "Tensor"
     weight: float

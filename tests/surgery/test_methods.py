@@ -205,6 +205,28 @@ def test_safety_methods_in_float64(
     np.testing.assert_allclose(resta.double().numpy(), a + gamma * (b - u), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("weights", [(0.5, 0.3, 0.8), (0.3, 0.3, 0.3), (1.0, 0.6, 0.2)])
+@given(seed=SEEDS)
+def test_sums_that_cancel_out_fall_on_the_side_of_their_rounded_products(
+    seed: int, weights: tuple[float, ...], normalize: bool
+) -> None:
+    """Deltas of few digits cancel out often, but for the rounding of what they are multiplied by."""
+    drawn = torch.randint(-8, 9, (3, 2000), generator=torch.Generator().manual_seed(seed))
+    deltas = (drawn.float() / 1024).numpy()
+    parts = [delta * np.float32(weight) for delta, weight in zip(deltas, weights, strict=True)]
+    side = np.where(parts[0] + parts[1] + parts[2] >= 0, 1, -1)
+    agree = [np.sign(part) == side for part in parts]
+    expected = sum(part.astype(float) * kept for part, kept in zip(parts, agree, strict=True))
+    if normalize:
+        votes = sum(weight * kept for weight, kept in zip(weights, agree, strict=True))
+        expected = np.divide(expected, votes, out=np.zeros_like(expected), where=votes > 0)
+    models = dict(zip("abc", map(torch.from_numpy, deltas), strict=True))
+    asked = dict(zip("abc", weights, strict=True))
+    merged = METHODS["ties"].merge(models, torch.zeros(2000), asked, normalize=normalize)
+    np.testing.assert_allclose(merged.numpy(), expected, rtol=1e-5, atol=1e-9)
+
+
 @given(seed=SEEDS, density=st.floats(0.1, 0.9), rescale=st.booleans())
 def test_resta_thins_the_adaptation_as_dare_does_and_nothing_else(seed: int, density: float, rescale: bool) -> None:
     generator = torch.Generator().manual_seed(seed)
