@@ -56,7 +56,7 @@ def by_sign(thin: Thin) -> Combine:
         if not moves:
             return block.origin
         # Each product is rounded before it is added, as in mergekit: that tells the side of sums that cancel out.
-        parts = [move.delta.mul_(move.share) for move in moves]
+        parts = [move.delta if move.share == 1 else move.delta.mul_(move.share) for move in moves]
         total = _sum(parts)
         side = total.add(NOTHING).sign_()
         if settings["normalize"]:
