@@ -29,7 +29,7 @@ def keep_freed() -> None:
             set_option(option, value)
 
 
-def room(nbytes: int) -> mmap.mmap:
+def new_buffer(nbytes: int) -> mmap.mmap:
     """Memory of its own, in large pages where the system has such."""
     if sys.platform != "linux":
         return mmap.mmap(-1, nbytes)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from surgery.alignment import Alignment
-from surgery.memory import room
+from surgery.memory import new_buffer
 from surgery.merging.jobs import Job
 from surgery.methods.method import Block, block_size, precise, width_of
 from surgery.workers import cores, in_order
@@ -129,7 +129,7 @@ class _Scratch(threading.local):
     def buffer(self, role: str, nbytes: int) -> Tensor:
         held = self._buffers.get(role)
         if held is None or len(held) < nbytes:
-            held = self._buffers[role] = torch.frombuffer(room(nbytes), dtype=torch.uint8)
+            held = self._buffers[role] = torch.frombuffer(new_buffer(nbytes), dtype=torch.uint8)
         return held[:nbytes]
 
 

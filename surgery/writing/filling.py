@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from surgery.memory import room
+from surgery.memory import new_buffer
 from surgery.workers import cores
 from surgery.writing.direct import PAGE, DirectFile
 
@@ -148,7 +148,7 @@ class Filling:
             return fitting
         if self._spare:
             self._spare.pop()
-        return room(max(nbytes, BATCH + PAGE))
+        return new_buffer(max(nbytes, BATCH + PAGE))
 
     def _retire(self) -> None:
         """Wait for the oldest batch, and take its buffer back."""

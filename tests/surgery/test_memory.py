@@ -6,16 +6,15 @@ import sys
 
 import pytest
 
-from surgery.memory import room
+from surgery.memory import new_buffer
 
 MANY = """
-import resource, threading
+import resource
 import torch
 from surgery.workers import crew
 
 def work():
-    for _ in range(3):
-        rounds(1)
+    rounds(3)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     rounds(50)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
@@ -38,8 +37,8 @@ def test_a_thread_takes_freed_memory_again() -> None:
 
 
 @pytest.mark.parametrize("nbytes", [1, 4096, (1 << 22) + 4097])
-def test_room_is_empty_private_and_as_large_as_asked(nbytes: int) -> None:
-    memory, other = room(nbytes), room(nbytes)
+def test_a_buffer_is_empty_private_and_as_large_as_asked(nbytes: int) -> None:
+    memory, other = new_buffer(nbytes), new_buffer(nbytes)
     assert memory[:] == bytes(nbytes)
     memory[-1:] = b"x"
     assert memory[-1:] == b"x"
