@@ -1,6 +1,7 @@
 """Methods that look at angles between whole tensors: along the arc of two, and to the centre of many."""
 
 import math
+from collections.abc import Callable
 from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING
@@ -17,16 +18,14 @@ COLLINEAR = 0.9995
 # Norms below this are those of a tensor that is 0.
 NOTHING = 1e-8
 
+# Entries that products are summed over in the vectors' own precision; sums of such sums are in float64.
+RUN = 1 << 10
+
 
 def angle(stream: Stream, settings: Settings) -> float | None:  # noqa: ARG001
     """The angle between the base's tensor and the other model's, in radians; None where they lie along one line."""
 
-    def dots(block: Block) -> tuple[float, float, float]:
-        (other,) = (model.double() for model in block.models.values())
-        base = block.origin.double()
-        return float(base.dot(other)), float(base.dot(base)), float(other.dot(other))
-
-    product, first, second = (math.fsum(parts) for parts in zip(*stream.map(dots), strict=True))
+    (first, product), (_, second) = _products(stream, lambda block: (block.origin, *block.models.values()))
     norms = [math.sqrt(square) if math.sqrt(square) > NOTHING else 1.0 for square in (first, second)]
     cosine = min(1.0, max(-1.0, product / norms[0] / norms[1]))
     return None if abs(cosine) > COLLINEAR else math.acos(cosine)
@@ -49,21 +48,14 @@ def slerp(block: Block, settings: Settings, facts: float | None) -> "Tensor":
 def centring(stream: Stream, settings: Settings) -> float:
     """How far from the base to the models' mean the centre is: N c / (1 + (N-1) c), with c the mean cosine between the
     deltas of two models; 0 where that has no value."""
-    names = sorted(active(settings.weights))
-    pairs = [(one, other) for one, other in combinations(names, 2)]
+    names = active(settings.weights)
 
-    def dots(block: Block) -> list[float]:
-        deltas = {name: delta.double() for name, delta in block.deltas()}
-        both = [float(deltas[one].dot(deltas[other])) for one, other in pairs]
-        return both + [float(deltas[name].dot(deltas[name])) for name in names]
-
-    sums = [math.fsum(parts) for parts in zip(*stream.map(dots), strict=True)]
-    norms = dict(zip(names, (math.sqrt(square) for square in sums[len(pairs) :]), strict=True))
-    cosines = [
-        min(1.0, max(-1.0, product / max(norms[one] * norms[other], 1e-6)))
-        for (one, other), product in zip(pairs, sums, strict=False)
-    ]
-    cosine = fmean(cosines)
+    sums = _products(stream, lambda block: tuple(delta for name, delta in block.deltas() if name in names))
+    norms = [math.sqrt(row[place]) for place, row in enumerate(sums)]
+    cosine = fmean(
+        min(1.0, max(-1.0, sums[one][other] / max(norms[one] * norms[other], 1e-6)))
+        for one, other in combinations(range(len(names)), 2)
+    )
     below = 1 + (len(names) - 1) * cosine
     return len(names) * cosine / below if abs(below) >= 1e-6 else 0.0
 
@@ -76,3 +68,19 @@ def model_stock(block: Block, settings: Settings, facts: float) -> "Tensor":
     for delta in others:
         first.add_(delta)
     return block.origin.add(first, alpha=facts / len(names))
+
+
+def _products(stream: Stream, vectors: "Callable[[Block], tuple[Tensor, ...]]") -> list[list[float]]:
+    """The dot product of every vector with every other, over the whole site. vectors: a block's, in one order."""
+    import torch
+
+    def products(block: Block) -> "Tensor":
+        rows = torch.stack(vectors(block))
+        count, length = rows.shape
+        whole = length - length % RUN
+        runs = rows[:, :whole].view(count, -1, RUN).transpose(0, 1)
+        rest = rows[:, whole:].double()
+        return torch.bmm(runs, runs.mT).sum(0, dtype=torch.float64).addmm_(rest, rest.T)
+
+    sums: list[list[float]] = torch.stack(tuple(stream.map(products))).sum(0).tolist()
+    return sums

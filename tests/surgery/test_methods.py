@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from surgery.methods import METHODS, Law, projection
+from surgery.methods import METHODS, Law, geometry, projection
 
 SHARES = st.just(0.0) | st.floats(2**-10, 1, width=32)
 SEEDS = st.integers(0, 999)
@@ -314,6 +314,25 @@ def test_formulas_in_float64(
         more = {key: value for key, value in given_.items() if key in METHODS[name].parameters}
         result = call(name, base, {"x": x, "y": y}, weights_of(name, *weights), density, **more)
         np.testing.assert_allclose(result.double().numpy(), wanted, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("length", [geometry.RUN, geometry.RUN + 5, 3 * geometry.RUN - 1])
+@given(seed=SEEDS)
+def test_angles_are_those_of_every_entry(length: int, seed: int) -> None:
+    """Their sums are taken in runs, and of what is left behind the last whole run."""
+    noise = np.random.default_rng(seed).normal(size=(4, length)).astype(np.float32)
+    base, *others = (noise[0], *(noise[0] + 0.3 * noise[1] + 0.2 * part for part in noise[1:]))
+    models = dict(zip("xyz", map(torch.tensor, others), strict=True))
+    b, one, *rest = (part.astype(np.float64) for part in (base, *others))
+    merged = {
+        "slerp": (METHODS["slerp"].merge({"x": models["x"]}, torch.tensor(base), 0.4), sphere(b, one, 0.4)),
+        "model_stock": (
+            METHODS["model_stock"].merge(models, torch.tensor(base)),
+            b + stock([one - b, *(part - b for part in rest)]),
+        ),
+    }
+    for name, (result, wanted) in merged.items():
+        np.testing.assert_allclose(result.double().numpy(), wanted, rtol=1e-6, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize("name", ["dare_linear", "dare_ties", "della", "della_linear"])
