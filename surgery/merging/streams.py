@@ -13,7 +13,7 @@ from torch import Tensor
 from surgery.alignment import Alignment
 from surgery.memory import new_buffer
 from surgery.merging.jobs import Job
-from surgery.methods.method import Block, block_size, precise, width_of
+from surgery.methods.method import Block, block_size, width_of, working_dtype
 from surgery.workers import cores, in_order
 
 Made = TypeVar("Made")
@@ -76,61 +76,92 @@ class SiteStream:
         """The blocks of the entries `start` to `stop`, which are read once; `start` is the start of a block."""
         for first in range(start, stop, self.stretch):
             last = min(first + self.stretch, stop)
-            read = {role: self._read(role, first, last) for role in self.roles}
-            for begin in range(first, last, self.block):
-                end = min(begin + self.block, last)
-                yield self._block({role: vector[begin - first : end - first] for role, vector in read.items()}, begin)
+            rows = self._whole[:, first:last] if self.held else self._rows(first, last)
+            exact = _SCRATCH.matrix("exact", len(rows), self.block, self._exact)
+            spare = _SCRATCH.matrix("spare", len(rows) - (self.origin is not None), self.block, self._exact)
+            for begin, part in zip(range(first, last, self.block), rows.split(self.block, dim=1), strict=True):
+                count = part.shape[1]
+                whole = part if part.dtype == self._exact else exact[:, :count].copy_(part)
+                yield self._block(whole, begin, spare[:, :count])
 
     def read(self, start: int, stop: int) -> Block:
         """The entries `start` to `stop`, in memory of their own: what reads here and there keeps what it has read."""
-        return self._block({role: self._read(role, start, stop, reuse=False) for role in self.roles}, start)
+        return self._block(self._rows(start, stop, reuse=False).to(self._exact), start)
 
-    def _block(self, vectors: dict[str, Tensor], start: int) -> Block:
-        exact = precise(vectors)
-        models = {role: exact[role] for role in self.job.settings.weights}
-        base = None if self.origin is None else exact[self.origin]
-        return Block(models, base, start, width_of(self.shape), self.seed, self.job.pair.site.key)
+    def _block(self, rows: Tensor, start: int, spare: Tensor | None = None) -> Block:
+        names = tuple(self.job.settings.weights)
+        return Block(names, rows, start, width_of(self.shape), self.seed, self.job.pair.site.key, spare)
 
-    def _read(self, role: str, start: int, stop: int, reuse: bool = True) -> Tensor:
-        if role in self._whole:
-            return self._whole[role][start:stop]
-        return self._read_file(role, start, stop, reuse)
+    def _rows(self, start: int, stop: int, reuse: bool = True) -> Tensor:
+        """The entries `start` to `stop` of everyone who is read, as the rows of a matrix: in this thread's scratch
+        memory, or in memory of their own."""
+        shape = (len(self.roles), stop - start)
+        rows = _SCRATCH.matrix("stored", *shape, self._stored) if reuse else torch.empty(shape, dtype=self._stored)
+        for role, row in zip(self.roles, rows.unbind(), strict=True):
+            self._fill(role, start, stop, row)
+        return rows
 
-    def _read_file(self, role: str, start: int, stop: int, reuse: bool) -> Tensor:
-        itemsize = self.alignment.tensor(self.job.pair, role).dtype.itemsize
-        buffer = _SCRATCH.buffer(role, (stop - start) * itemsize) if reuse else None
-        return self.alignment.read(self.job.pair, role, start, stop, buffer)
+    def _fill(self, role: str, start: int, stop: int, row: Tensor) -> None:
+        """Read entries of one role into `row`."""
+        pair = self.job.pair
+        if role in self._scattered:
+            row.copy_(self._scattered[role][start:stop])
+            return
+        alike = self.alignment.tensor(pair, role).dtype == row.dtype
+        read = self.alignment.read(pair, role, start, stop, row.view(torch.uint8) if alike else None)
+        if read.data_ptr() != row.data_ptr():
+            row.copy_(read)
+
+    @cached_property
+    def _stored(self) -> torch.dtype:
+        """What entries are read as: as they are stored where all are stored alike, else as they are computed with."""
+        stored = self._dtypes
+        return next(iter(stored)) if len(stored) == 1 else self._exact
+
+    @cached_property
+    def _exact(self) -> torch.dtype:
+        """What entries are computed with."""
+        return working_dtype(self._dtypes)
+
+    @property
+    def _dtypes(self) -> set[torch.dtype]:
+        return {self.alignment.tensor(self.job.pair, role).dtype for role in self.roles}
 
     @property
     def nbytes(self) -> int:
         """What everyone who is read takes in memory."""
-        return sum(self.numel * self.alignment.tensor(self.job.pair, role).dtype.itemsize for role in self.roles)
+        return self.numel * len(self.roles) * self._stored.itemsize
 
     @cached_property
-    def _whole(self) -> dict[str, Tensor]:
-        """Who is read once, as a whole: parts whose entries are no run of their tensor's; where the site is held, the
-        others too, into this thread's scratch memory."""
-        pair, found = self.job.pair, {}
-        for role in self.roles:
-            if not pair.parts[role].is_run(self.alignment.tensor(pair, role).shape):
-                found[role] = self.alignment.load(pair, role).reshape(-1)
-            elif self.held:
-                found[role] = self._read_file(role, 0, self.numel, reuse=True)
-        return found
+    def _whole(self) -> Tensor:
+        """The whole site, read once into this thread's scratch memory."""
+        return self._rows(0, self.numel)
+
+    @cached_property
+    def _scattered(self) -> dict[str, Tensor]:
+        """Parts whose entries are no run of their tensor's, each read once as a whole."""
+        pair = self.job.pair
+        return {
+            role: self.alignment.load(pair, role).reshape(-1)
+            for role in self.roles
+            if not pair.parts[role].is_run(self.alignment.tensor(pair, role).shape)
+        }
 
 
 class _Scratch(threading.local):
-    """Each thread's memory for what it reads, by role: taking fresh memory for each stretch would cost as much as
-    reading it does."""
+    """Each thread's memory for what it reads and for what it computes with: taking fresh memory for each stretch would
+    cost as much as reading it does."""
 
     def __init__(self) -> None:
-        self._buffers: dict[str, Tensor] = {}
+        self._held: dict[str, Tensor] = {}
 
-    def buffer(self, role: str, nbytes: int) -> Tensor:
-        held = self._buffers.get(role)
-        if held is None or len(held) < nbytes:
-            held = self._buffers[role] = torch.frombuffer(new_buffer(nbytes), dtype=torch.uint8)
-        return held[:nbytes]
+    def matrix(self, use: str, height: int, width: int, dtype: torch.dtype) -> Tensor:
+        """A matrix whose memory is the caller's until this thread asks for another one for the same use."""
+        nbytes = height * width * dtype.itemsize
+        if use not in self._held or len(self._held[use]) < nbytes:
+            self._held.pop(use, None)
+            self._held[use] = torch.frombuffer(new_buffer(nbytes), dtype=torch.uint8)
+        return self._held[use][:nbytes].view(dtype).view(height, width)
 
 
 _SCRATCH: Final = _Scratch()

@@ -25,7 +25,7 @@ RUN = 1 << 10
 def angle(stream: Stream, settings: Settings) -> float | None:  # noqa: ARG001
     """The angle between the base's tensor and the other model's, in radians; None where they lie along one line."""
 
-    (first, product), (_, second) = _products(stream, lambda block: (block.origin, *block.models.values()))
+    (first, product), (_, second) = _products(stream, lambda block: block.rows)
     norms = [math.sqrt(square) if math.sqrt(square) > NOTHING else 1.0 for square in (first, second)]
     cosine = min(1.0, max(-1.0, product / norms[0] / norms[1]))
     return None if abs(cosine) > COLLINEAR else math.acos(cosine)
@@ -50,7 +50,7 @@ def centring(stream: Stream, settings: Settings) -> float:
     deltas of two models; 0 where that has no value."""
     names = active(settings.weights)
 
-    sums = _products(stream, lambda block: tuple(delta for name, delta in block.deltas() if name in names))
+    sums = _products(stream, lambda block: block.moves(names))
     norms = [math.sqrt(row[place]) for place, row in enumerate(sums)]
     cosine = fmean(
         min(1.0, max(-1.0, sums[one][other] / max(norms[one] * norms[other], 1e-6)))
@@ -64,23 +64,24 @@ def model_stock(block: Block, settings: Settings, facts: float) -> "Tensor":
     """theta = base + t (mean of the models - base), where t follows from the angles between the models (Jang et al.
     2024, "Model stock", arXiv 2403.19522, eq. 4)."""
     names = active(settings.weights)
-    first, *others = (delta for name, delta in block.deltas() if name in names)
-    for delta in others:
-        first.add_(delta)
-    return block.origin.add(first, alpha=facts / len(names))
+    import torch
+
+    total, *others = block.moves(names).unbind()
+    for move in others:
+        total.add_(move)
+    return torch.add(block.origin, total, alpha=facts / len(names), out=total)
 
 
-def _products(stream: Stream, vectors: "Callable[[Block], tuple[Tensor, ...]]") -> list[list[float]]:
-    """The dot product of every vector with every other, over the whole site. vectors: a block's, in one order."""
+def _products(stream: Stream, rows_of: "Callable[[Block], Tensor]") -> list[list[float]]:
+    """The dot product of every row with every other, over the whole site. rows_of: those of a block."""
     import torch
 
     def products(block: Block) -> "Tensor":
-        rows = torch.stack(vectors(block))
-        count, length = rows.shape
-        whole = length - length % RUN
-        runs = rows[:, :whole].view(count, -1, RUN).transpose(0, 1)
-        rest = rows[:, whole:].double()
-        return torch.bmm(runs, runs.mT).sum(0, dtype=torch.float64).addmm_(rest, rest.T)
+        rows = rows_of(block)
+        runs = rows.shape[1] // RUN
+        first = rows[:, : runs * RUN].unflatten(1, (runs, RUN)).transpose(0, 1)
+        rest = rows[:, runs * RUN :].double()
+        return torch.bmm(first, first.mT).sum(0, dtype=torch.float64).addmm_(rest, rest.T)
 
     sums: list[list[float]] = torch.stack(tuple(stream.map(products))).sum(0).tolist()
     return sums

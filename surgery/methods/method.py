@@ -1,8 +1,9 @@
 """What a merge method is: pure functions on stretches of tensors, and a row that says what it takes and obeys."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy as np
 from surgery.methods.chance import kept, key_of, uniform
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 Made = TypeVar("Made", covariant=True)
@@ -58,39 +60,56 @@ class Settings:
         return self.values[name]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Block:
     """A stretch of one site in every model.
 
-    models: name -> vector, in float32 (float64 where the weights are), sorted by name. base: the same stretch of
-    what deltas are taken from, or None. start: where it starts in the site, in row-major order. width: entries a row.
-    seed, site: what randomness is keyed by.
+    names: the models', sorted. rows: a matrix, in float32 (float64 where the weights are): a row for each model, and a
+    last one for what deltas are taken from, where there is such. start: where the stretch starts in the site, in
+    row-major order. width: entries a row of the site. seed, site: what randomness is keyed by. spare: memory for moves,
+    as large as the models' rows; None takes new memory.
     """
 
-    models: Mapping[str, "Tensor"]
-    base: "Tensor | None"
+    names: tuple[str, ...]
+    rows: "Tensor"
     start: int
     width: int
     seed: int = 0
     site: str = ""
+    spare: "Tensor | None" = None
+
+    @cached_property
+    def models(self) -> "Mapping[str, Tensor]":
+        """Name -> vector."""
+        return dict(zip(self.names, self.rows.unbind(), strict=False))
 
     @property
     def origin(self) -> "Tensor":
         """The base, where the method can't do without."""
-        assert self.base is not None
-        return self.base
+        assert len(self.rows) > len(self.names)
+        return self.rows[-1]
 
-    def deltas(self) -> Iterator[tuple[str, "Tensor"]]:
-        """How far each model is from the base."""
-        return ((name, model - self.origin) for name, model in self.models.items())
+    def moves(self, names: Collection[str]) -> "Tensor":
+        """How far models are from the base: a row for each that is named, in the block's order. The memory is the
+        caller's until it asks the same block again."""
+        import torch
+
+        wanted = [place for place, name in enumerate(self.names) if name in names]
+        if len(wanted) < len(self.names):
+            return self.rows[wanted] - self.origin
+        return torch.sub(self.rows[:-1], self.origin, out=self.spare)
+
+    def deltas(self) -> "Iterator[tuple[str, Tensor]]":
+        """How far each model is from the base, in the memory of `moves`."""
+        return zip(self.names, self.moves(self.names).unbind(), strict=True)
 
     def chance(self, name: str) -> np.ndarray:
         """A random number of 16 bits for each entry of one model: the same ones however the site is cut into blocks."""
-        return uniform(key_of(self.seed, self.site, name), self.start, len(self.models[name]))
+        return uniform(key_of(self.seed, self.site, name), self.start, self.rows.shape[1])
 
     def kept(self, name: str, steps: int) -> np.ndarray:
         """For each entry of one model, whether it is kept, with a probability of `steps` / 65536."""
-        return kept(key_of(self.seed, self.site, name), self.start, len(self.models[name]), steps)
+        return kept(key_of(self.seed, self.site, name), self.start, self.rows.shape[1], steps)
 
 
 class Stream(Protocol):
@@ -161,8 +180,9 @@ class Method:
             {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names},
             {name: _spread(parameter, parameters, name, names) for name, parameter in self.parameters.items()},
         )
-        exact = precise({**{name: models[name] for name in names}, **({} if base is None else {"": base})})
-        held = Held({name: exact[name] for name in names}, exact.get(""), seed, site, block, self.rows)
+        rows = [models[name] for name in names] + ([] if base is None else [base])
+        exact = working_dtype(row.dtype for row in rows)
+        held = Held(tuple(names), [row.to(exact) for row in rows], seed, site, block, self.rows)
         facts = self.survey(held, settings) if self.survey else None
         merged = torch.cat([self.combine(stretch, settings, facts) for stretch in held.blocks()])
         return merged.view(stored.shape).to(stored.dtype)
@@ -178,10 +198,10 @@ def _spread(parameter: Parameter, given: Mapping[str, Any], name: str, models: l
 
 @dataclass(frozen=True)
 class Held:
-    """A stream of tensors that are in memory."""
+    """A stream of tensors that are in memory: the models', by their names, and the base's, where there is one."""
 
-    models: Mapping[str, "Tensor"]
-    base: "Tensor | None"
+    names: tuple[str, ...]
+    tensors: "Sequence[Tensor]"
     seed: int
     site: str
     block: int
@@ -189,7 +209,7 @@ class Held:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(next(iter(self.models.values())).shape)
+        return tuple(self.tensors[0].shape)
 
     @property
     def numel(self) -> int:
@@ -203,9 +223,10 @@ class Held:
         return map(function, self.blocks())
 
     def read(self, start: int, stop: int) -> Block:
-        models = {name: tensor.reshape(-1)[start:stop] for name, tensor in self.models.items()}
-        base = None if self.base is None else self.base.reshape(-1)[start:stop]
-        return Block(models, base, start, width_of(self.shape), self.seed, self.site)
+        import torch
+
+        rows = torch.stack([tensor.reshape(-1)[start:stop] for tensor in self.tensors])
+        return Block(self.names, rows, start, width_of(self.shape), self.seed, self.site)
 
 
 def width_of(shape: tuple[int, ...]) -> int:
@@ -219,9 +240,8 @@ def block_size(shape: tuple[int, ...], rows: bool, size: int = BLOCK) -> int:
     return max(1, size // width) * width if rows else size
 
 
-def precise(tensors: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
-    """The tensors as they are computed with: all in float32, or in float64 where one of them is."""
+def working_dtype(stored: "Iterable[torch.dtype]") -> "torch.dtype":
+    """What tensors of these dtypes are computed in: float32, or float64 where one of them is."""
     import torch
 
-    wide = any(tensor.dtype == torch.float64 for tensor in tensors.values())
-    return {name: tensor.to(torch.float64 if wide else torch.float32) for name, tensor in tensors.items()}
+    return torch.float64 if torch.float64 in stored else torch.float32

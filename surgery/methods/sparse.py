@@ -37,10 +37,12 @@ def by_sum(thin: Thin) -> Combine:
     """theta = base + lambda sum w_i thin(theta_i - base)."""
 
     def combine(block: Block, settings: Settings, facts: Any) -> "Tensor":
+        import torch
+
         result = block.origin
         scale = settings["lambda"] / divisor(settings)
         for move in _thinned(block, settings, facts, thin):
-            result = result.add(move.delta, alpha=move.share * scale)
+            result = torch.add(result, move.delta, alpha=move.share * scale, out=move.delta)
         return result
 
     return combine
@@ -52,6 +54,8 @@ def by_sign(thin: Thin) -> Combine:
     `normalize` they are averaged, each by its weight."""
 
     def combine(block: Block, settings: Settings, facts: Any) -> "Tensor":
+        import torch
+
         moves = list(_thinned(block, settings, facts, thin))
         if not moves:
             return block.origin
@@ -60,10 +64,14 @@ def by_sign(thin: Thin) -> Combine:
         total = _sum(parts)
         side = total.add(NOTHING).sign_()
         if settings["normalize"]:
-            return block.origin.add(_agreed_mean(moves, side), alpha=settings["lambda"])
+            mean = _agreed_mean(moves, side)
+            return torch.add(block.origin, mean, alpha=settings["lambda"], out=mean)
         # The sum of sizes, with the elected sign, and the sum itself: what agrees is there twice, the rest cancels out.
-        twice = total.addcmul_(_sum([part.abs_() for part in parts]), side)
-        return block.origin.add(twice, alpha=settings["lambda"] / 2)
+        sizes, *others = (part.abs_() for part in parts)
+        for other in others:
+            sizes.add_(other)
+        twice = total.addcmul_(sizes, side)
+        return torch.add(block.origin, twice, alpha=settings["lambda"] / 2, out=twice)
 
     return combine
 

@@ -18,7 +18,8 @@ from surgery.writing.direct import PAGE, DirectFile
 # small one.
 BATCH: Final = 1 << 22
 MEMBERS: Final = 1 << 10
-# Bytes under way at most, unless a single piece needs more.
+# Bytes under way at most, unless a single piece needs more: so many for each core, and so many in all.
+HELD_BY_CORE: Final = 1 << 26
 HELD: Final = 1 << 28
 # Writes at a time: while the disk is busy with one, the next is there.
 WRITERS: Final = 2
@@ -27,6 +28,11 @@ WRITERS: Final = 2
 def most_under_way() -> int:
     """Batches under way at most: enough that a slow one keeps neither the threads nor the hash waiting."""
     return 3 * cores() + 2
+
+
+def most_held() -> int:
+    """Bytes under way at most: memory that is touched for the first time costs more than what comes into it."""
+    return min(HELD, HELD_BY_CORE * cores())
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,7 @@ class Filling:
         self._pool = pool
         self._hasher = ThreadPoolExecutor(1, "hash")
         self._writers = ThreadPoolExecutor(WRITERS, "write")
-        self._most = most_under_way()
+        self._most, self._room = most_under_way(), most_held()
         self._under_way: deque[_Step] = deque()
         self._held = 0
         self._spare: list[mmap.mmap] = []
@@ -132,7 +138,7 @@ class Filling:
     def _submit(self, file: _File, batch: Sequence[Piece], offset: int) -> None:
         """Hand a batch over as soon as there is room for it."""
         lead, size = offset % PAGE, sum(piece.nbytes for piece in batch)
-        while self._under_way and (len(self._under_way) >= self._most or self._held + lead + size > HELD):
+        while self._under_way and (len(self._under_way) >= self._most or self._held + lead + size > self._room):
             self._retire()
         buffer = self._buffer(lead + size)
         data = memoryview(buffer)[lead : lead + size]

@@ -50,17 +50,18 @@ def test_the_same_bytes_as_one_after_another(
     tmp_path_factory: pytest.TempPathFactory, files: list[list[int]], seed: random.Random
 ) -> None:
     folder, found, whole = tmp_path_factory.mktemp("filled"), [], []
-    with pytest.MonkeyPatch.context() as patch, ThreadPoolExecutor(3) as pool, Filling(pool) as files_filled:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(filling, "BATCH", 5_000)
         patch.setattr(filling, "HELD", 30_000)
         patch.setattr(direct, "FLUSH", 10_000)
-        for number, sizes in enumerate(files):
-            parts = [seed.randbytes(size) for size in sizes]
-            whole.append(b"".join([b"head", *parts]))
-            (folder / str(number)).write_bytes(bytes(len(whole[-1])))
-            pieces = [copied(part, seed.choice([0, 0, 0.001])) for part in parts]
-            files_filled.add(folder / str(number), b"head", pieces, found.append)
-        files_filled.settle()
+        with ThreadPoolExecutor(3) as pool, Filling(pool) as files_filled:
+            for number, sizes in enumerate(files):
+                parts = [seed.randbytes(size) for size in sizes]
+                whole.append(b"".join([b"head", *parts]))
+                (folder / str(number)).write_bytes(bytes(len(whole[-1])))
+                pieces = [copied(part, seed.choice([0, 0, 0.001])) for part in parts]
+                files_filled.add(folder / str(number), b"head", pieces, found.append)
+            files_filled.settle()
     assert [(folder / str(number)).read_bytes() for number in range(len(files))] == whole
     assert found == [sha256(content).hexdigest() for content in whole]
 

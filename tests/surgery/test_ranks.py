@@ -29,7 +29,7 @@ def test_the_largest_and_the_smallest(
 ) -> None:
     size = data.draw(st.integers(1, len(values)))
     delta = torch.tensor(values)
-    stream = Held({"x": delta, "y": -delta}, torch.zeros(len(values)), 0, "", block, rows=False)
+    stream = Held(("x", "y"), [delta, -delta, torch.zeros(len(values))], 0, "", block, rows=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranks, "_BINS", bins)
         patch.setattr(ranks, "_PLACES", 2)
@@ -51,7 +51,7 @@ def test_a_sample_that_misleads_costs_passes_and_no_entry() -> None:
     delta = torch.linspace(1, 2, 1 << 18)
     for start in np.linspace(0, (1 << 18) - 1024, 64).astype(int):
         delta[start : start + 1024] = 1e-6
-    stream = Held({"x": delta}, torch.zeros(1 << 18), 0, "", 1 << 12, rows=False)
+    stream = Held(("x",), [delta, torch.zeros(1 << 18)], 0, "", 1 << 12, rows=False)
     (found,) = cut(stream, [Wanted("x", 1000, largest=True)])
     assert int((above(delta, 0, found, first=True) != 0).sum()) == 1000
     assert found.threshold == float(delta.sort().values[-1000])
