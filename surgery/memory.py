@@ -30,8 +30,7 @@ def keep_freed() -> None:
 
 
 def new_buffer(nbytes: int) -> mmap.mmap:
-    """Memory of its own, in large pages where the system has such; a byte at least, since none can't be mapped."""
-    nbytes = max(1, nbytes)
+    """Memory of its own, in large pages where the system has such."""
     if sys.platform != "linux":
         return mmap.mmap(-1, nbytes)
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)

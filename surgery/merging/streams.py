@@ -21,6 +21,9 @@ Made = TypeVar("Made")
 # Entries read of each tensor at a time: large enough that reading is sequential, small enough for any memory.
 STRETCH: Final = 1 << 21
 
+# Bytes that are set aside at least. What nothing is put into costs nothing, and what was used once is not taken anew.
+ROOMY: Final = 1 << 27
+
 
 @dataclass(frozen=True)
 class SiteStream:
@@ -160,7 +163,7 @@ class _Scratch(threading.local):
         nbytes = height * width * dtype.itemsize
         if use not in self._held or len(self._held[use]) < nbytes:
             self._held.pop(use, None)
-            self._held[use] = torch.frombuffer(new_buffer(nbytes), dtype=torch.uint8)
+            self._held[use] = torch.frombuffer(new_buffer(max(nbytes, ROOMY)), dtype=torch.uint8)
         return self._held[use][:nbytes].view(dtype).view(height, width)
 
 

@@ -63,13 +63,13 @@ def centring(stream: Stream, settings: Settings) -> float:
 def model_stock(block: Block, settings: Settings, facts: float) -> "Tensor":
     """theta = base + t (mean of the models - base), where t follows from the angles between the models (Jang et al.
     2024, "Model stock", arXiv 2403.19522, eq. 4)."""
-    names = active(settings.weights)
     import torch
 
-    total, *others = block.moves(names).unbind()
-    for move in others:
-        total.add_(move)
-    return torch.add(block.origin, total, alpha=facts / len(names), out=total)
+    first, second, *others = active(settings.weights)
+    mean = torch.lerp(block.models[first], block.models[second], 0.5, out=block.room(first))
+    for count, name in enumerate(others, 3):
+        mean.lerp_(block.models[name], 1 / count)
+    return torch.lerp(block.origin, mean, facts, out=mean)
 
 
 def _products(stream: Stream, rows_of: "Callable[[Block], Tensor]") -> list[list[float]]:

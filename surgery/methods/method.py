@@ -66,8 +66,8 @@ class Block:
 
     names: the models', sorted. rows: a matrix, in float32 (float64 where the weights are): a row for each model, and a
     last one for what deltas are taken from, where there is such. start: where the stretch starts in the site, in
-    row-major order. width: entries a row of the site. seed, site: what randomness is keyed by. spare: memory for moves,
-    as large as the models' rows; None takes new memory.
+    row-major order. width: entries a row of the site. seed, site: what randomness is keyed by. spare: memory to compute
+    in, as large as the models' rows; None takes new memory.
     """
 
     names: tuple[str, ...]
@@ -88,6 +88,11 @@ class Block:
         """The base, where the method can't do without."""
         assert len(self.rows) > len(self.names)
         return self.rows[-1]
+
+    def room(self, name: str) -> "Tensor | None":
+        """Memory for what is made of one model, as torch's functions take it: it is the caller's until it asks the same
+        block again, for this or for moves."""
+        return None if self.spare is None else self.spare[self.names.index(name)]
 
     def moves(self, names: Collection[str]) -> "Tensor":
         """How far models are from the base: a row for each that is named, in the block's order. The memory is the

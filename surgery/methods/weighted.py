@@ -15,20 +15,24 @@ def linear(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: A
 
     A mean is taken as the first model's tensor and moves away from it, so that equal tensors stay what they are.
     """
+    import torch
+
     weights = active(settings.weights)
     total = sum(weights.values()) if settings["normalize"] else 1.0
     shares = {name: weight / total for name, weight in weights.items()}
     first, *others = shares
     if not settings["normalize"]:
-        result = block.models[first] * shares[first]
+        result = torch.mul(block.models[first], shares[first], out=block.room(first))
         for name in others:
             result.add_(block.models[name], alpha=shares[name])
         return result
     if not others:
         return block.models[first]
-    result = block.models[first].lerp(block.models[others[0]], shares[others[0]])
-    for name in others[1:]:
-        result.add_(block.models[name] - block.models[first], alpha=shares[name])
+    second, *others = others
+    result = torch.lerp(block.models[first], block.models[second], shares[second], out=block.room(first))
+    for name in others:
+        move = torch.sub(block.models[name], block.models[first], out=block.room(name))
+        result.add_(move, alpha=shares[name])
     return result
 
 
@@ -61,12 +65,15 @@ def divisor(settings: Settings) -> float:
 
 def moved(block: Block, weights: Mapping[str, float], scale: float) -> "Tensor":
     """The base, moved toward each model by its weight times `scale`; a model itself where the move is the whole way."""
+    import torch
+
     if not weights:
         return block.origin
     first, *others = weights
     if not others and weights[first] * scale == 1:
         return block.models[first]
-    result = block.origin.lerp(block.models[first], weights[first] * scale)
+    result = torch.lerp(block.origin, block.models[first], weights[first] * scale, out=block.room(first))
     for name in others:
-        result.add_(block.models[name] - block.origin, alpha=weights[name] * scale)
+        move = torch.sub(block.models[name], block.origin, out=block.room(name))
+        result.add_(move, alpha=weights[name] * scale)
     return result
