@@ -13,7 +13,7 @@ from torch import Tensor
 from surgery.alignment import Alignment
 from surgery.memory import new_buffer
 from surgery.merging.jobs import Job
-from surgery.methods.method import Block, block_size, width_of, working_dtype
+from surgery.methods.method import Block, Memory, block_size, width_of, working_dtype
 from surgery.workers import cores, in_order
 
 Made = TypeVar("Made")
@@ -80,20 +80,32 @@ class SiteStream:
         for first in range(start, stop, self.stretch):
             last = min(first + self.stretch, stop)
             rows = self._whole[:, first:last] if self.held else self._rows(first, last)
-            exact = _SCRATCH.matrix("exact", len(rows), self.block, self._exact)
-            spare = _SCRATCH.matrix("spare", len(rows) - (self.origin is not None), self.block, self._exact)
+            memory = self._memory()
             for begin, part in zip(range(first, last, self.block), rows.split(self.block, dim=1), strict=True):
-                count = part.shape[1]
-                whole = part if part.dtype == self._exact else exact[:, :count].copy_(part)
-                yield self._block(whole, begin, spare[:, :count])
+                yield self._block(part, begin, memory)
 
     def read(self, start: int, stop: int) -> Block:
         """The entries `start` to `stop`, in memory of their own: what reads here and there keeps what it has read."""
-        return self._block(self._rows(start, stop, reuse=False).to(self._exact), start)
+        return self._block(self._rows(start, stop, reuse=False), start)
 
-    def _block(self, rows: Tensor, start: int, spare: Tensor | None = None) -> Block:
-        names = tuple(self.job.settings.weights)
-        return Block(names, rows, start, width_of(self.shape), self.seed, self.job.pair.site.key, spare)
+    def _block(self, stored: Tensor, start: int, memory: Memory | None = None) -> Block:
+        return Block(self._names, stored, start, width_of(self.shape), self.seed, self._key, memory)
+
+    def _memory(self) -> Memory:
+        """What this thread's blocks compute in."""
+        models, rows = len(self._names), len(self.roles)
+        return Memory(
+            _SCRATCH.matrix("exact", rows, self.block, self._exact),
+            _SCRATCH.matrix("made", models, self.block, self._exact),
+        )
+
+    @cached_property
+    def _names(self) -> tuple[str, ...]:
+        return tuple(self.job.settings.weights)
+
+    @cached_property
+    def _key(self) -> str:
+        return self.job.pair.site.key
 
     def _rows(self, start: int, stop: int, reuse: bool = True) -> Tensor:
         """The entries `start` to `stop` of everyone who is read, as the rows of a matrix: in this thread's scratch

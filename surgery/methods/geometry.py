@@ -1,13 +1,15 @@
 """Methods that look at angles between whole tensors: along the arc of two, and to the centre of many."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from statistics import fmean
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from surgery.methods.method import Block, Settings, Stream
-from surgery.methods.weighted import active
+from surgery.methods.weighted import active, sum_of_moves
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,14 +20,10 @@ COLLINEAR = 0.9995
 # Norms below this are those of a tensor that is 0.
 NOTHING = 1e-8
 
-# Entries that products are summed over in the vectors' own precision; sums of such sums are in float64.
-RUN = 1 << 10
-
 
 def angle(stream: Stream, settings: Settings) -> float | None:  # noqa: ARG001
     """The angle between the base's tensor and the other model's, in radians; None where they lie along one line."""
-
-    (first, product), (_, second) = _products(stream, lambda block: block.rows)
+    (first, _), (product, second) = _products(stream, lambda block: (block.base, *block.vectors.values())).tolist()
     norms = [math.sqrt(square) if math.sqrt(square) > NOTHING else 1.0 for square in (first, second)]
     cosine = min(1.0, max(-1.0, product / norms[0] / norms[1]))
     return None if abs(cosine) > COLLINEAR else math.acos(cosine)
@@ -49,11 +47,10 @@ def centring(stream: Stream, settings: Settings) -> float:
     """How far from the base to the models' mean the centre is: N c / (1 + (N-1) c), with c the mean cosine between the
     deltas of two models; 0 where that has no value."""
     names = active(settings.weights)
-
-    sums = _products(stream, lambda block: block.moves(names))
+    sums = _products(stream, lambda block: block.moves(names).numpy()).tolist()
     norms = [math.sqrt(row[place]) for place, row in enumerate(sums)]
     cosine = fmean(
-        min(1.0, max(-1.0, sums[one][other] / max(norms[one] * norms[other], 1e-6)))
+        min(1.0, max(-1.0, sums[other][one] / max(norms[one] * norms[other], 1e-6)))
         for one, other in combinations(range(len(names)), 2)
     )
     below = 1 + (len(names) - 1) * cosine
@@ -63,25 +60,18 @@ def centring(stream: Stream, settings: Settings) -> float:
 def model_stock(block: Block, settings: Settings, facts: float) -> "Tensor":
     """theta = base + t (mean of the models - base), where t follows from the angles between the models (Jang et al.
     2024, "Model stock", arXiv 2403.19522, eq. 4)."""
-    import torch
-
-    first, second, *others = active(settings.weights)
-    mean = torch.lerp(block.models[first], block.models[second], 0.5, out=block.room(first))
-    for count, name in enumerate(others, 3):
-        mean.lerp_(block.models[name], 1 / count)
-    return torch.lerp(block.origin, mean, facts, out=mean)
+    names = active(settings.weights)
+    return sum_of_moves(block, block.base, dict.fromkeys(names, facts / len(names)))
 
 
-def _products(stream: Stream, rows_of: "Callable[[Block], Tensor]") -> list[list[float]]:
-    """The dot product of every row with every other, over the whole site. rows_of: those of a block."""
-    import torch
+def _products(stream: Stream, vectors_of: "Callable[[Block], Iterable[np.ndarray]]") -> np.ndarray:
+    """The dot product of every vector with those up to itself, over the whole site. vectors_of: those of a block."""
+    from surgery.methods import kernels
 
-    def products(block: Block) -> "Tensor":
-        rows = rows_of(block)
-        runs = rows.shape[1] // RUN
-        first = rows[:, : runs * RUN].unflatten(1, (runs, RUN)).transpose(0, 1)
-        rest = rows[:, runs * RUN :].double()
-        return torch.bmm(first, first.mT).sum(0, dtype=torch.float64).addmm_(rest, rest.T)
+    def products(block: Block) -> np.ndarray:
+        vectors = tuple(vectors_of(block))
+        sums = np.zeros((len(vectors), len(vectors)))
+        kernels.products(vectors, sums)
+        return sums
 
-    sums: list[list[float]] = torch.stack(tuple(stream.map(products))).sum(0).tolist()
-    return sums
+    return np.sum(tuple(stream.map(products)), axis=0)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 
@@ -64,45 +64,76 @@ class Settings:
 class Block:
     """A stretch of one site in every model.
 
-    names: the models', sorted. rows: a matrix, in float32 (float64 where the weights are): a row for each model, and a
-    last one for what deltas are taken from, where there is such. start: where the stretch starts in the site, in
-    row-major order. width: entries a row of the site. seed, site: what randomness is keyed by. spare: memory to compute
-    in, as large as the models' rows; None takes new memory.
+    names: the models', sorted. stored: a matrix: a row for each model, and a last one for what deltas are taken from,
+    where there is such. start: where the stretch starts in the site, in row-major order. width: entries a row of the
+    site. seed, site: what randomness is keyed by. memory: to compute in; None takes new memory.
+
+    What is stored is converted when it is asked for, into float32 (float64 where the weights are): what nobody looks at
+    costs nothing, and pushes nothing else out of the processor's cache.
     """
 
     names: tuple[str, ...]
-    rows: "Tensor"
+    stored: "Tensor"
     start: int
     width: int
     seed: int = 0
     site: str = ""
-    spare: "Tensor | None" = None
+    memory: "Memory | None" = None
+
+    @cached_property
+    def rows(self) -> "Tensor":
+        """All that is stored, in the dtype that is computed with."""
+        return self._exact(0, len(self.stored))
 
     @cached_property
     def models(self) -> "Mapping[str, Tensor]":
         """Name -> vector."""
-        return dict(zip(self.names, self.rows.unbind(), strict=False))
+        return dict(zip(self.names, self._exact(0, len(self.names)).unbind(), strict=True))
 
-    @property
+    @cached_property
     def origin(self) -> "Tensor":
         """The base, where the method can't do without."""
-        assert len(self.rows) > len(self.names)
-        return self.rows[-1]
+        assert len(self.stored) > len(self.names)
+        return self._exact(len(self.names), len(self.stored))[0]
 
-    def room(self, name: str) -> "Tensor | None":
-        """Memory for what is made of one model, as torch's functions take it: it is the caller's until it asks the same
-        block again, for this or for moves."""
-        return None if self.spare is None else self.spare[self.names.index(name)]
+    @cached_property
+    def vectors(self) -> "Mapping[str, np.ndarray]":
+        """Name -> what is stored of a model, for compiled code."""
+        return dict(zip(self.names, self._bits, strict=False))
+
+    @property
+    def base(self) -> np.ndarray:
+        """What is stored of the base, for compiled code."""
+        assert len(self.stored) > len(self.names)
+        return self._bits[-1]
+
+    @cached_property
+    def _bits(self) -> tuple[np.ndarray, ...]:
+        from surgery.methods.kernels import bits
+
+        return tuple(bits(row) for row in self.stored.unbind())
+
+    def room(self, name: str) -> "Tensor":
+        """Memory for what is made of one model: it is the caller's until it asks the same block again, for this or for
+        moves."""
+        return self._made(len(self.names))[self.names.index(name)]
 
     def moves(self, names: Collection[str]) -> "Tensor":
         """How far models are from the base: a row for each that is named, in the block's order. The memory is the
         caller's until it asks the same block again."""
+        from surgery.methods.kernels import moves
+
+        wanted = tuple(self.vectors[name] for name in self.names if name in names)
+        made = self._made(len(wanted))
+        moves(self.base, wanted, tuple(row.numpy() for row in made.unbind()))
+        return made
+
+    def _made(self, rows: int) -> "Tensor":
         import torch
 
-        wanted = [place for place, name in enumerate(self.names) if name in names]
-        if len(wanted) < len(self.names):
-            return self.rows[wanted] - self.origin
-        return torch.sub(self.rows[:-1], self.origin, out=self.spare)
+        if self.memory is None:
+            return torch.empty(rows, self.stored.shape[1], dtype=working_dtype((self.stored.dtype,)))
+        return self.memory.made[:rows, : self.stored.shape[1]]
 
     def deltas(self) -> "Iterator[tuple[str, Tensor]]":
         """How far each model is from the base, in the memory of `moves`."""
@@ -110,11 +141,27 @@ class Block:
 
     def chance(self, name: str) -> np.ndarray:
         """A random number of 16 bits for each entry of one model: the same ones however the site is cut into blocks."""
-        return uniform(key_of(self.seed, self.site, name), self.start, self.rows.shape[1])
+        return uniform(key_of(self.seed, self.site, name), self.start, self.stored.shape[1])
 
     def kept(self, name: str, steps: int) -> np.ndarray:
         """For each entry of one model, whether it is kept, with a probability of `steps` / 65536."""
-        return kept(key_of(self.seed, self.site, name), self.start, self.rows.shape[1], steps)
+        return kept(key_of(self.seed, self.site, name), self.start, self.stored.shape[1], steps)
+
+    def _exact(self, first: int, stop: int) -> "Tensor":
+        """The rows `first` to `stop` in the dtype that is computed with: as stored where that is it."""
+        rows = self.stored[first:stop]
+        dtype = working_dtype((rows.dtype,))
+        if self.memory is None or rows.dtype == dtype:
+            return rows.to(dtype)
+        return self.memory.read[first:stop, : rows.shape[1]].copy_(rows)
+
+
+class Memory(NamedTuple):
+    """What a block computes in, rows of the dtype that is computed with. read: what is stored, converted; a row for
+    each of its rows. made: what becomes of it; a row for each model."""
+
+    read: "Tensor"
+    made: "Tensor"
 
 
 class Stream(Protocol):

@@ -1,6 +1,6 @@
 """Moves away from a base, thinned out before they are added: by magnitude, at random, or both."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -13,12 +13,6 @@ from surgery.methods.weighted import active, divisor
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-# Larger than 0 and smaller than any sum of weights that means something.
-TINY: Final = 1e-30
-
-# Lost in any move that means something, it makes a plus of 0.
-NOTHING: Final = 1e-37
 
 # How far below the largest entry of a row magnitudes are told apart, and how many values they then have.
 OCTAVES: Final = 16
@@ -54,48 +48,21 @@ def by_sign(thin: Thin) -> Combine:
     `normalize` they are averaged, each by its weight."""
 
     def combine(block: Block, settings: Settings, facts: Any) -> "Tensor":
-        import torch
+        from surgery.methods import kernels
 
         moves = list(_thinned(block, settings, facts, thin))
         if not moves:
             return block.origin
-        # Each product is rounded before it is added, as in mergekit: that tells the side of sums that cancel out.
-        parts = [move.delta if move.share == 1 else move.delta.mul_(move.share) for move in moves]
-        total = _sum(parts)
-        side = total.add(NOTHING).sign_()
-        if settings["normalize"]:
-            mean = _agreed_mean(moves, side)
-            return torch.add(block.origin, mean, alpha=settings["lambda"], out=mean)
-        # The sum of sizes, with the elected sign, and the sum itself: what agrees is there twice, the rest cancels out.
-        sizes, *others = (part.abs_() for part in parts)
-        for other in others:
-            sizes.add_(other)
-        twice = total.addcmul_(sizes, side)
-        return torch.add(block.origin, twice, alpha=settings["lambda"] / 2, out=twice)
+        result = moves[0].delta
+        parts = tuple(move.delta.numpy() for move in moves)
+        shares, weights = (
+            np.array(each, parts[0].dtype) for each in ([move.share for move in moves], [move.weight for move in moves])
+        )
+        strength = parts[0].dtype.type(settings["lambda"])
+        kernels.agreed(block.base, parts, shares, weights, strength, settings["normalize"], parts[0])
+        return result
 
     return combine
-
-
-def _sum(parts: "Sequence[Tensor]") -> "Tensor":
-    """Of one tensor or more, in new memory."""
-    first, *others = parts
-    if not others:
-        return first.clone()
-    total = first.add(others[0])
-    for part in others[1:]:
-        total.add_(part)
-    return total
-
-
-def _agreed_mean(moves: "Sequence[_Move]", side: "Tensor") -> "Tensor":
-    """The mean of the moves that have the elected sign, by their weights. Changes the moves, whose deltas are
-    multiplied by their shares already."""
-    agreed, voted = side.new_zeros(len(side)), side.new_zeros(len(side))
-    for move in moves:
-        # Seen from the elected side, what agrees is positive.
-        agreed.add_(move.delta.mul_(side).clamp_(min=0))
-        voted.add_(move.delta.sign_(), alpha=move.weight)
-    return agreed.div_(voted.clamp_(min=TINY)).mul_(side)
 
 
 class _Move(NamedTuple):

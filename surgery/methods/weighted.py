@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from surgery.methods.method import Block, Settings
 
 if TYPE_CHECKING:
@@ -28,12 +30,7 @@ def linear(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: A
         return result
     if not others:
         return block.models[first]
-    second, *others = others
-    result = torch.lerp(block.models[first], block.models[second], shares[second], out=block.room(first))
-    for name in others:
-        move = torch.sub(block.models[name], block.models[first], out=block.room(name))
-        result.add_(move, alpha=shares[name])
-    return result
+    return sum_of_moves(block, block.vectors[first], {name: shares[name] for name in others})
 
 
 def blend(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: ARG001
@@ -65,15 +62,21 @@ def divisor(settings: Settings) -> float:
 
 def moved(block: Block, weights: Mapping[str, float], scale: float) -> "Tensor":
     """The base, moved toward each model by its weight times `scale`; a model itself where the move is the whole way."""
-    import torch
-
     if not weights:
         return block.origin
-    first, *others = weights
-    if not others and weights[first] * scale == 1:
+    shares = {name: weight * scale for name, weight in weights.items()}
+    first, *others = shares
+    if not others and shares[first] == 1:
         return block.models[first]
-    result = torch.lerp(block.origin, block.models[first], weights[first] * scale, out=block.room(first))
-    for name in others:
-        move = torch.sub(block.models[name], block.origin, out=block.room(name))
-        result.add_(move, alpha=weights[name] * scale)
+    return sum_of_moves(block, block.base, shares)
+
+
+def sum_of_moves(block: Block, start: np.ndarray, shares: Mapping[str, float]) -> "Tensor":
+    """start + sum over i of shares[i] (theta_i - start); there is one share or more. start: of the block's vectors."""
+    from surgery.methods import kernels
+
+    result = block.room(next(iter(shares)))
+    out = result.numpy()
+    models = tuple(block.vectors[name] for name in shares)
+    kernels.moved(start, models, np.fromiter(shares.values(), out.dtype), out)
     return result

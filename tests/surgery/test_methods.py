@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from surgery.methods import METHODS, Law, geometry, projection
+from surgery.methods import METHODS, Law, kernels, projection
 
 SHARES = st.just(0.0) | st.floats(2**-10, 1, width=32)
 SEEDS = st.integers(0, 999)
@@ -316,7 +316,7 @@ def test_formulas_in_float64(
         np.testing.assert_allclose(result.double().numpy(), wanted, rtol=2e-5, atol=2e-5, err_msg=name)
 
 
-@pytest.mark.parametrize("length", [geometry.RUN, geometry.RUN + 5, 3 * geometry.RUN - 1])
+@pytest.mark.parametrize("length", [kernels.TILE, kernels.TILE + 5, 3 * kernels.TILE - 1])
 @given(seed=SEEDS)
 def test_angles_are_those_of_every_entry(length: int, seed: int) -> None:
     """Their sums are taken in runs, and of what is left behind the last whole run."""
