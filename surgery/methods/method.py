@@ -81,11 +81,6 @@ class Block:
     memory: "Memory | None" = None
 
     @cached_property
-    def rows(self) -> "Tensor":
-        """All that is stored, in the dtype that is computed with."""
-        return self._exact(0, len(self.stored))
-
-    @cached_property
     def models(self) -> "Mapping[str, Tensor]":
         """Name -> vector."""
         return dict(zip(self.names, self._exact(0, len(self.names)).unbind(), strict=True))
