@@ -23,6 +23,7 @@ from surgery.operation import operate
 from surgery.recipe import Recipe
 from surgery.writer import Piece, Plan, plan
 from surgery.writer import write as write_planned
+from surgery.writing.journal import JOURNAL
 from surgery.writing.target import check_target, former_of, partial_of
 
 T = TypeVar("T")
@@ -91,18 +92,22 @@ def test_a_former_merge_is_replaced(room: Room) -> None:
 
 
 def test_a_whole_merge_that_was_killed_goes_on(room: Room) -> None:
-    """kill -9 between two tensors of a later shard: nothing under the final name, and the same command finishes it."""
+    """kill -9 between two tensors of a later shard, once the first is finished: nothing under the final name, and the
+    same command finishes it."""
     script = (
         "import os, sys, time\nfrom pathlib import Path\nfrom surgery.operation import operate\n"
         "from surgery.recipe import Recipe\n"
         "def track(items, label, total=None):\n"
         "    for number, item in enumerate(items):\n"
-        "        if number == 17: time.sleep(.2); os.kill(os.getpid(), 9)\n"
+        "        if number == 17:\n"
+        "            while '.safetensors' not in Path(sys.argv[3]).read_text(): time.sleep(.01)\n"
+        "            os.kill(os.getpid(), 9)\n"
         "        yield item\n"
         "operate(Recipe.load(Path(sys.argv[1])), Path(sys.argv[2]), track)\n"
     )
     room.recipe.save(room.folder / "order.yaml")
-    code = subprocess.run([sys.executable, "-c", script, room.folder / "order.yaml", room.out], check=False).returncode
+    places = [room.folder / "order.yaml", room.out, partial_of(room.out) / JOURNAL]
+    code = subprocess.run([sys.executable, "-c", script, *places], check=False, timeout=60).returncode
     assert code == -9
     assert not room.out.exists()
     assert partial_of(room.out).exists()
