@@ -17,6 +17,7 @@ from surgery.results import UnmatchedTensor
 from surgery.uncollected import uncollected
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # Entries read of each tensor at a time: small enough for any memory, large enough that reading is sequential.
@@ -72,16 +73,24 @@ class Alignment:
         """The shared part of one role's tensor, of shape `aligned.shape`."""
         return self.read(aligned, role, 0, aligned.numel).reshape(aligned.shape)
 
-    def read(
-        self, aligned: Aligned, role: str, start: int, stop: int, buffer: "torch.Tensor | None" = None
-    ) -> "torch.Tensor":
-        """Entries `start` to `stop` of the shared part in row-major order, as a vector; in the bytes of `buffer` where
-        they are a run of the tensor's own."""
+    def read(self, aligned: Aligned, role: str, start: int, stop: int) -> "torch.Tensor":
+        """Entries `start` to `stop` of the shared part in row-major order, as a vector."""
         part, tensor = aligned.parts[role], self.tensor(aligned, role)
         if not part.is_run(tensor.shape):
             return self._scattered(aligned, role)[start:stop]
         first, _ = part.box(tensor.shape)
-        return tensor.read(first + start, first + stop, buffer)
+        return tensor.read(first + start, first + stop)
+
+    def array(
+        self, aligned: Aligned, role: str, start: int, stop: int, out: "np.ndarray | None" = None
+    ) -> "np.ndarray":
+        """What `read` gives, for numpy: bfloat16 by its bits, as uint16. out: a vector of that dtype and length; it
+        then holds what is given, where that is a run of the tensor's entries."""
+        part, tensor = aligned.parts[role], self.tensor(aligned, role)
+        first, size = part.box(tensor.shape)
+        if part.is_run(tensor.shape):
+            return tensor.array(first + start, first + stop, out)
+        return part.view(tensor.array(first, first + size), tensor.shape).reshape(-1)[start:stop]
 
     def chunks(
         self, aligned: Aligned, roles: Iterable[str] | None = None, size: int = CHUNK

@@ -16,7 +16,7 @@ from surgery.errors import CheckpointError
 from surgery.files.headers import Header, read_header
 from surgery.files.hub import HubName, download, is_offline, listing
 from surgery.files.layout import Files, find_shards, read_json
-from surgery.files.lazy import FLOATS, TORCH_NAMES, LazyTensor, ListedTensor
+from surgery.files.lazy import FLOATS, NUMPY_NAMES, TORCH_NAMES, ComputedTensor, LazyTensor, ListedTensor
 from surgery.files.pickled import read_pickled
 from surgery.files.quantised import quantisation
 from surgery.lora.adapter import Adapter
@@ -24,7 +24,7 @@ from surgery.lora.folding import fold
 from surgery.results import CheckpointRef
 from surgery.uncollected import uncollected
 
-__all__ = ["FLOATS", "TORCH_NAMES", "Checkpoint", "LazyTensor"]
+__all__ = ["FLOATS", "NUMPY_NAMES", "TORCH_NAMES", "Checkpoint", "ComputedTensor", "LazyTensor"]
 
 WEIGHT_ENDINGS: Final = (
     ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".h5",

@@ -4,7 +4,7 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Final, TypeVar
 
 from surgery.memory import keep_freed
@@ -22,22 +22,32 @@ def cores() -> int:
 
 
 @contextmanager
-def crew() -> Iterator[ThreadPoolExecutor]:
-    """A thread per core. Torch's own threads are off meanwhile: pieces of work that fit the cache run faster side by
-    side than one after another on all cores; reading, hashing and torch's kernels all let go of the interpreter's lock.
+def crew(with_torch: bool = True) -> Iterator[ThreadPoolExecutor]:
+    """A thread per core. Reading, hashing, compiled loops and torch's kernels all let go of the interpreter's lock.
+
+    with_torch: whether the work is torch's. Its own threads are off meanwhile: pieces of work that fit the cache run
+    faster side by side than one after another on all cores. Work that does without it need not wait for its import.
 
     What was submitted and has not begun is dropped when the block ends by an error.
     """
+    keep_freed()
+    pool = ThreadPoolExecutor(cores())
+    with _torch_in_one_thread() if with_torch else nullcontext():
+        try:
+            yield pool
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _torch_in_one_thread() -> Iterator[None]:
     import torch
 
-    keep_freed()
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    pool = ThreadPoolExecutor(cores())
     try:
-        yield pool
+        yield
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
         torch.set_num_threads(before)
 
 

@@ -1,4 +1,4 @@
-"""Tensors that stay where they are until asked for. Imports torch only where bytes become tensors."""
+"""Tensors that stay where they are until asked for. Imports torch and numpy only where bytes become such."""
 
 import math
 from dataclasses import dataclass
@@ -9,6 +9,7 @@ from surgery.errors import CheckpointError
 from surgery.files.headers import Entry
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 # The format's dtype names, as attributes of torch. Codes that are missing here only occur in quantised weights.
@@ -18,7 +19,9 @@ TORCH_NAMES: Final = {
     "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
-FLOATS: Final = frozenset({"F16", "BF16", "F32", "F64"})
+# What can be computed with, as dtypes of numpy. It has no bfloat16: its bits stand for it.
+NUMPY_NAMES: Final = {"F16": "float16", "BF16": "uint16", "F32": "float32", "F64": "float64"}
+FLOATS: Final = frozenset(NUMPY_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,16 +85,30 @@ class LazyTensor:
         """The whole tensor, in memory of its own (no page of the file stays mapped)."""
         return self.read(0, self.numel).reshape(self.shape)
 
-    def read(self, start: int, stop: int, buffer: "torch.Tensor | None" = None) -> "torch.Tensor":
-        """Entries `start` to `stop` in row-major order, as a vector in memory of its own, or in that of `buffer`, as
-        many bytes."""
+    def read(self, start: int, stop: int) -> "torch.Tensor":
+        """Entries `start` to `stop` in row-major order, as a vector in memory of its own."""
         import torch
 
         itemsize = self.dtype.itemsize
-        if buffer is None:
-            buffer = torch.empty((stop - start) * itemsize, dtype=torch.uint8)
+        buffer = torch.empty((stop - start) * itemsize, dtype=torch.uint8)
         self.read_into(buffer.numpy().data, start * itemsize)
         return buffer.view(self.dtype)
+
+    @property
+    def array_dtype(self) -> "np.dtype":
+        """What its entries are read as by `array`. It is_float."""
+        import numpy as np
+
+        return np.dtype(NUMPY_NAMES[self.code])
+
+    def array(self, start: int, stop: int, out: "np.ndarray | None" = None) -> "np.ndarray":
+        """What `read` gives, for numpy: bfloat16 by its bits, as uint16. out: a vector of that dtype and length, which
+        then holds it."""
+        import numpy as np
+
+        found: np.ndarray = np.empty(stop - start, self.array_dtype) if out is None else out
+        self.read_into(found.view(np.uint8).data, start * found.itemsize)
+        return found
 
     def read_into(self, buffer: memoryview, start: int = 0) -> None:
         """Fill `buffer` with the tensor's bytes from byte `start` on. Raises CheckpointError when they are gone."""
@@ -126,7 +143,7 @@ class ComputedTensor(LazyTensor):
         """Entries `start` to `stop` in row-major order, as a vector in memory of its own."""
         raise NotImplementedError
 
-    def read(self, start: int, stop: int, buffer: "torch.Tensor | None" = None) -> "torch.Tensor":  # noqa: ARG002
+    def read(self, start: int, stop: int) -> "torch.Tensor":
         """Entries `start` to `stop` in row-major order, as a vector in memory of its own."""
         return self.compute(start, stop)
 

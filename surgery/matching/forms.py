@@ -8,15 +8,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from surgery.anatomy import Site, identify
 from surgery.matching.naming import FUSED, IN_TURNS, split_leaf
 from surgery.matching.stack import Shape
 from surgery.results import SliceName
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 QKV: Final = ("q", "k", "v")
 GATE_UP: Final = ("gate", "up")
@@ -74,17 +71,17 @@ class Part(NamedTuple):
         """Whether the part's entries lie one behind the other in the order in which the pair reads them."""
         return not self.transposed and self.box(whole)[1] == math.prod(self.shape(whole))
 
-    def view(self, box: "Tensor", whole: Shape) -> "Tensor":
-        """The part as the pair sees it, as a view of its box (a vector)."""
+    def view(self, box: Any, whole: Shape) -> Any:
+        """The part as the pair sees it, as a view of its box (a vector, torch's or numpy's)."""
         if self.rows is None:
-            found = box.view(whole)
+            found = box.reshape(whole)
         else:
             outer = next((place for place, cut in enumerate(self.rows) if cut.stop - cut.start > 1), len(self.rows) - 1)
             shape = [*(cut.stop - cut.start for cut in self.rows[: outer + 1]), *whole[outer + 1 :]]
             steps = [slice(None, None, cut.step) for cut in self.rows[: outer + 1]]
-            found = box.view(shape)[(*steps, *self.rows[outer + 1 :])]
+            found = box.reshape(shape)[(*steps, *self.rows[outer + 1 :])]
             found = found[0] if self._is_one_expert(whole) else found
-        return found.transpose(-1, -2) if self.transposed else found
+        return found.swapaxes(-1, -2) if self.transposed else found
 
 
 Parts = dict[Site, Part]

@@ -1,19 +1,18 @@
 """Pieces of a merged checkpoint: bytes of a tensor that stay, bytes that a method makes."""
 
-import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
-import torch
-from torch import Tensor
+import numpy as np
 
-from surgery.checkpoint import TORCH_NAMES, LazyTensor
+from surgery.checkpoint import NUMPY_NAMES, TORCH_NAMES, LazyTensor
 from surgery.errors import CheckpointError
 from surgery.merging.streams import SiteStream
 from surgery.methods import Block, Method
+from surgery.methods.method import BFLOAT16, exact_dtype, to_exact
 from surgery.workers import cores
 from surgery.writer import Piece
 
@@ -24,25 +23,29 @@ WHOLE: Final = 1 << 24
 # What such sites may take in the memory of all threads, for that they are read once and not for every look.
 HELD: Final = 192 << 20
 
-# Sums below this have no summand that is too large for bfloat16 or float32, unless two such cancel to the last digit.
-_HARMLESS: Final = 1e30
+# The largest number of each dtype that weights are stored in.
+_LIMITS: Final = {
+    "F16": 65504.0,
+    "BF16": (2 - 2**-7) * 2.0**127,
+    "F32": float(np.finfo(np.float32).max),
+    "F64": float(np.finfo(np.float64).max),
+}
 
 
 def copied(tensor: LazyTensor, code: str, start: int, stop: int) -> Iterator[Piece]:
     """The tensor's entries `start` to `stop` as they are, stored as `code`."""
-    dtype = _dtype(code)
     for first in range(start, stop, PIECE):
         last = min(first + PIECE, stop)
         if code == tensor.code:
             size = tensor.nbytes // max(1, tensor.numel)
             yield Piece((last - first) * size, partial(tensor.read_into, start=first * size))
         else:
-            yield Piece((last - first) * dtype.itemsize, partial(_cast, tensor, dtype, first, last))
+            yield Piece((last - first) * _dtype(code).itemsize, partial(_cast, tensor, code, first, last))
 
 
-def _cast(tensor: LazyTensor, dtype: torch.dtype, first: int, last: int, buffer: memoryview) -> None:
-    vector = tensor.read(first, last)
-    _store(vector, torch.frombuffer(buffer, dtype=dtype), lambda: f"{tensor.shard}: tensor {tensor.name}")
+def _cast(tensor: LazyTensor, code: str, first: int, last: int, buffer: memoryview) -> None:
+    out = np.frombuffer(buffer, _dtype(code))
+    _store(_exact(tensor.array(first, last)), out, code, lambda: f"{tensor.shard}: tensor {tensor.name}")
 
 
 def merged(stream: SiteStream, method: Method, code: str) -> Iterator[Piece]:
@@ -67,12 +70,12 @@ def _operate(
     stream: SiteStream, method: Method, code: str, facts: Any, start: int, stop: int, buffer: memoryview
 ) -> None:
     """Fill a piece's bytes with the entries `start` to `stop` of the merged site."""
-    out = torch.frombuffer(buffer, dtype=_dtype(code))
+    out = np.frombuffer(buffer, _dtype(code))
     for place, vector in _made(stream, method, facts, start, stop):
-        _store(vector, out[place - start : place - start + len(vector)], lambda: _culprits(stream))
+        _store(vector, out[place - start : place - start + len(vector)], code, lambda: _culprits(stream))
 
 
-def _made(stream: SiteStream, method: Method, facts: Any, start: int, stop: int) -> Iterator[tuple[int, Tensor]]:
+def _made(stream: SiteStream, method: Method, facts: Any, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
     """The merged blocks from entry `start` to `stop`, each with its place. facts: what a survey found."""
     known = _survey(stream, method) if facts is _NOT_YET else facts
     for block in stream.blocks(start, stop):
@@ -85,7 +88,7 @@ def _survey(stream: SiteStream, method: Method) -> Any:
     return method.survey(stream, stream.job.settings)
 
 
-def _combined(method: Method, stream: SiteStream, facts: Any, block: Block) -> Tensor:
+def _combined(method: Method, stream: SiteStream, facts: Any, block: Block) -> np.ndarray:
     """The merged block; where no model has a weight, the origin's own."""
     settings = stream.job.settings
     return method.combine(block, settings, facts) if settings.weights else block.origin
@@ -96,7 +99,7 @@ def assembled(
 ) -> Iterator[Piece]:
     """A stretch of a tensor, the entries `run`, in which the entries of several sites take turns: put together in
     memory as a whole once its first piece is asked for, and let go of with its last one."""
-    whole = _Assembly(partial(_put_together, tensor, _dtype(code), streams, method, run))
+    whole = _Assembly(partial(_put_together, tensor, code, streams, method, run))
     start, stop = run
     for first in range(start, stop, PIECE):
         last = min(first + PIECE, stop)
@@ -107,9 +110,9 @@ def assembled(
 class _Assembly:
     """Bytes that are made once and given away piece by piece."""
 
-    def __init__(self, make: Callable[[], Tensor]) -> None:
+    def __init__(self, make: Callable[[], np.ndarray]) -> None:
         self._make = make
-        self._made: Tensor | None = None
+        self._made: np.ndarray | None = None
         self._given = 0
         self._lock = threading.Lock()
 
@@ -117,50 +120,60 @@ class _Assembly:
         """Fill a buffer with some of the bytes."""
         with self._lock:
             if self._made is None:
-                self._made = self._make().view(torch.uint8)
-            buffer[:] = self._made[cut].numpy().data
+                self._made = self._make().view(np.uint8)
+            buffer[:] = self._made[cut].data
             self._given += cut.stop - cut.start
             if self._given == len(self._made):
                 self._made = None
 
 
 def _put_together(
-    tensor: LazyTensor, dtype: torch.dtype, streams: Sequence[SiteStream], method: Method, run: tuple[int, int]
-) -> Tensor:
+    tensor: LazyTensor, code: str, streams: Sequence[SiteStream], method: Method, run: tuple[int, int]
+) -> np.ndarray:
     start, stop = run
-    whole = tensor.read(start, stop)
-    result = whole.to(torch.promote_types(whole.dtype, torch.float32))
+    result = _exact(tensor.array(start, stop))
     for stream in streams:
         pair, like = stream.job.pair, stream.alignment.like
         part = pair.parts[like]
         first, size = part.box(tensor.shape)
-        vector = result.new_empty(stream.numel)
+        vector = np.empty(stream.numel, result.dtype)
         for place, made in _made(stream, method, _NOT_YET, 0, stream.numel):
             vector[place : place + len(made)] = made
         view = part.view(result[first - start : first - start + size], tensor.shape)
-        view.copy_(vector.view(view.shape))
-    stored = torch.empty(len(result), dtype=dtype)
-    _store(result, stored, lambda: _culprits(streams[0]))
+        view[...] = vector.reshape(view.shape)
+    stored = np.empty(len(result), _dtype(code))
+    _store(result, stored, code, lambda: _culprits(streams[0]))
     return stored
 
 
-def _store(vector: Tensor, out: Tensor, culprits: Callable[[], str]) -> None:
-    """Round a vector into `out`, once it is known to hold numbers alone, none too large for the dtype.
+def _exact(stored: np.ndarray) -> np.ndarray:
+    """What is stored, as it is computed with."""
+    return to_exact(stored, np.empty(len(stored), exact_dtype([stored.dtype])))
 
-    One NaN or infinity among the entries makes the sum one, so the sum tells for nothing.
+
+def _store(vector: np.ndarray, out: np.ndarray, code: str, culprits: Callable[[], str]) -> None:
+    """Round a vector into `out`, and see that it holds numbers alone, none too large for the dtype.
+
+    float16 and float32 are rounded by numpy, which takes what is too large for infinite; its warning would be one of
+    what is refused just below.
     """
-    total = float(vector.sum())
-    if not math.isfinite(total) and not bool(vector.isfinite().all()):
+    from surgery.methods import kernels
+
+    if out.dtype == BFLOAT16:
+        most = kernels.rounded(vector, out)
+    else:
+        most = kernels.largest(vector)
+        with np.errstate(over="ignore", invalid="ignore"):
+            out[:] = vector
+    if most <= np.float32(min(_LIMITS[code], _LIMITS["F32"])).view(np.int32):
+        return
+    if not np.isfinite(vector).all():
         raise CheckpointError(f"{culprits()}: NaN or infinite values. Such a checkpoint is broken; get it again.")
-    narrow = torch.float16 in (out.dtype, vector.dtype) or vector.dtype.itemsize > max(4, out.dtype.itemsize)
-    if narrow or not abs(total) < _HARMLESS:
-        limit, stored = torch.finfo(out.dtype).max, str(out.dtype).removeprefix("torch.")
-        if float(vector.abs().max()) > limit:
-            raise CheckpointError(
-                f"{culprits()}: values above {limit:g} arise when it is merged as {stored}. Store the result with "
-                "more room: --dtype bfloat16 or float32."
-            )
-    out.copy_(vector)
+    if float(np.abs(vector).max()) > _LIMITS[code]:
+        raise CheckpointError(
+            f"{culprits()}: values above {_LIMITS[code]:g} arise when it is merged as {TORCH_NAMES[code]}. Store the "
+            "result with more room: --dtype bfloat16 or float32."
+        )
 
 
 def _culprits(stream: SiteStream) -> str:
@@ -170,7 +183,5 @@ def _culprits(stream: SiteStream) -> str:
     return " and ".join(broken) or f"{alignment.label(pair, alignment.like)}, merged"
 
 
-def _dtype(code: str) -> torch.dtype:
-    dtype = getattr(torch, TORCH_NAMES[code])
-    assert isinstance(dtype, torch.dtype)
-    return dtype
+def _dtype(code: str) -> np.dtype:
+    return np.dtype(NUMPY_NAMES[code])

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, TypeVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from surgery.alignment import Alignment
 from surgery.memory import new_buffer
 from surgery.merging.jobs import Job
-from surgery.methods.method import Block, Memory, block_size, width_of, working_dtype
+from surgery.methods.method import Block, Memory, block_size, exact_dtype, to_exact, width_of
 from surgery.workers import cores, in_order
 
 Made = TypeVar("Made")
@@ -81,14 +80,14 @@ class SiteStream:
             last = min(first + self.stretch, stop)
             rows = self._whole[:, first:last] if self.held else self._rows(first, last)
             memory = self._memory()
-            for begin, part in zip(range(first, last, self.block), rows.split(self.block, dim=1), strict=True):
-                yield self._block(part, begin, memory)
+            for begin in range(first, last, self.block):
+                yield self._block(rows[:, begin - first : min(begin + self.block, last) - first], begin, memory)
 
     def read(self, start: int, stop: int) -> Block:
         """The entries `start` to `stop`, in memory of their own: what reads here and there keeps what it has read."""
         return self._block(self._rows(start, stop, reuse=False), start)
 
-    def _block(self, stored: Tensor, start: int, memory: Memory | None = None) -> Block:
+    def _block(self, stored: np.ndarray, start: int, memory: Memory | None = None) -> Block:
         return Block(self._names, stored, start, width_of(self.shape), self.seed, self._key, memory)
 
     def _memory(self) -> Memory:
@@ -107,40 +106,42 @@ class SiteStream:
     def _key(self) -> str:
         return self.job.pair.site.key
 
-    def _rows(self, start: int, stop: int, reuse: bool = True) -> Tensor:
+    def _rows(self, start: int, stop: int, reuse: bool = True) -> np.ndarray:
         """The entries `start` to `stop` of everyone who is read, as the rows of a matrix: in this thread's scratch
         memory, or in memory of their own."""
         shape = (len(self.roles), stop - start)
-        rows = _SCRATCH.matrix("stored", *shape, self._stored) if reuse else torch.empty(shape, dtype=self._stored)
-        for role, row in zip(self.roles, rows.unbind(), strict=True):
+        rows = _SCRATCH.matrix("stored", *shape, self._stored) if reuse else np.empty(shape, self._stored)
+        for role, row in zip(self.roles, rows, strict=True):
             self._fill(role, start, stop, row)
         return rows
 
-    def _fill(self, role: str, start: int, stop: int, row: Tensor) -> None:
+    def _fill(self, role: str, start: int, stop: int, row: np.ndarray) -> None:
         """Read entries of one role into `row`."""
-        pair = self.job.pair
         if role in self._scattered:
-            row.copy_(self._scattered[role][start:stop])
-            return
-        alike = self.alignment.tensor(pair, role).dtype == row.dtype
-        read = self.alignment.read(pair, role, start, stop, row.view(torch.uint8) if alike else None)
-        if read.data_ptr() != row.data_ptr():
-            row.copy_(read)
+            row[:] = self._scattered[role][start:stop]
+        elif self._dtype(role) == row.dtype:
+            self.alignment.array(self.job.pair, role, start, stop, row)
+        else:
+            to_exact(self.alignment.array(self.job.pair, role, start, stop), row)
 
     @cached_property
-    def _stored(self) -> torch.dtype:
-        """What entries are read as: as they are stored where all are stored alike, else as they are computed with."""
+    def _stored(self) -> np.dtype:
+        """What entries are read as: as they are stored where all are stored alike, and so that compiled code knows it,
+        else as they are computed with."""
         stored = self._dtypes
-        return next(iter(stored)) if len(stored) == 1 else self._exact
+        return next(iter(stored)) if len(stored) == 1 and np.dtype(np.float16) not in stored else self._exact
 
     @cached_property
-    def _exact(self) -> torch.dtype:
+    def _exact(self) -> np.dtype:
         """What entries are computed with."""
-        return working_dtype(self._dtypes)
+        return exact_dtype(self._dtypes)
 
     @property
-    def _dtypes(self) -> set[torch.dtype]:
-        return {self.alignment.tensor(self.job.pair, role).dtype for role in self.roles}
+    def _dtypes(self) -> set[np.dtype]:
+        return {self._dtype(role) for role in self.roles}
+
+    def _dtype(self, role: str) -> np.dtype:
+        return self.alignment.tensor(self.job.pair, role).array_dtype
 
     @property
     def nbytes(self) -> int:
@@ -148,19 +149,20 @@ class SiteStream:
         return self.numel * len(self.roles) * self._stored.itemsize
 
     @cached_property
-    def _whole(self) -> Tensor:
+    def _whole(self) -> np.ndarray:
         """The whole site, read once into this thread's scratch memory."""
         return self._rows(0, self.numel)
 
     @cached_property
-    def _scattered(self) -> dict[str, Tensor]:
+    def _scattered(self) -> dict[str, np.ndarray]:
         """Parts whose entries are no run of their tensor's, each read once as a whole."""
-        pair = self.job.pair
-        return {
-            role: self.alignment.load(pair, role).reshape(-1)
-            for role in self.roles
-            if not pair.parts[role].is_run(self.alignment.tensor(pair, role).shape)
-        }
+        pair, found = self.job.pair, {}
+        for role in self.roles:
+            if not pair.parts[role].is_run(self.alignment.tensor(pair, role).shape):
+                stored = self.alignment.array(pair, role, 0, self.numel)
+                alike = stored.dtype == self._stored
+                found[role] = stored if alike else to_exact(stored, np.empty(self.numel, self._exact))
+        return found
 
 
 class _Scratch(threading.local):
@@ -168,15 +170,15 @@ class _Scratch(threading.local):
     cost as much as reading it does."""
 
     def __init__(self) -> None:
-        self._held: dict[str, Tensor] = {}
+        self._held: dict[str, np.ndarray] = {}
 
-    def matrix(self, use: str, height: int, width: int, dtype: torch.dtype) -> Tensor:
+    def matrix(self, use: str, height: int, width: int, dtype: np.dtype) -> np.ndarray:
         """A matrix whose memory is the caller's until this thread asks for another one for the same use."""
         nbytes = height * width * dtype.itemsize
         if use not in self._held or len(self._held[use]) < nbytes:
             self._held.pop(use, None)
-            self._held[use] = torch.frombuffer(new_buffer(max(nbytes, ROOMY)), dtype=torch.uint8)
-        return self._held[use][:nbytes].view(dtype).view(height, width)
+            self._held[use] = np.frombuffer(new_buffer(max(nbytes, ROOMY)), np.uint8)
+        return self._held[use][:nbytes].view(dtype).reshape(height, width)
 
 
 _SCRATCH: Final = _Scratch()

@@ -1,11 +1,11 @@
 """Merge methods: pure functions on tensors, and the table of them.
 
-Adding a method is one file and one row. In the file, a function `(block, settings, facts) -> Tensor` that merges a
-stretch of a tensor, for instance the entry-wise median:
+Adding a method is one file and one row. In the file, a function `(block, settings, facts) -> vector` that merges a
+stretch of a tensor, numpy's vectors in and out, for instance the entry-wise median:
 
     def median(block, settings, facts):
         '''theta = median over the models of theta_i (paper, equation).'''
-        return torch.stack(list(block.models.values())).median(dim=0).values
+        return np.median(np.stack(list(block.models.values())), axis=0)
 
 and here, in METHODS, what it is and what it obeys:
 
@@ -178,6 +178,7 @@ METHODS: Final[dict[str, Method]] = {
         models=(2, 2),
         slots=("adapted", "unaligned"),
         rows=True,
+        by_torch=True,
     ),
     "safemerge": Method(
         combine=safemerge,
@@ -192,6 +193,7 @@ METHODS: Final[dict[str, Method]] = {
         models=(3, 3),
         slots=("adapted", "safe", "unaligned"),
         rows=True,
+        by_torch=True,
     ),
     "resta": Method(
         combine=resta,

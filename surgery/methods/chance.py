@@ -16,10 +16,6 @@ FEW: Final = 4
 # Generators that a thread keeps: more than a site has models.
 HELD: Final = 16
 
-# The lowest and the highest of the numbers that are drawn.
-LOWEST: Final = -(1 << 15)
-HIGHEST: Final = (1 << 15) - 1
-
 
 def key_of(seed: int, site: str, model: str) -> int:
     """A key of 128 bits for one model's tensor at one site."""

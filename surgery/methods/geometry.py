@@ -1,18 +1,14 @@
 """Methods that look at angles between whole tensors: along the arc of two, and to the centre of many."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from itertools import combinations
 from statistics import fmean
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from surgery.methods.method import Block, Settings, Stream
 from surgery.methods.weighted import active, sum_of_moves
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Beyond this cosine two tensors lie along one line, or nearly, and the arc between them is a straight one.
 COLLINEAR = 0.9995
@@ -23,31 +19,45 @@ NOTHING = 1e-8
 
 def angle(stream: Stream, settings: Settings) -> float | None:  # noqa: ARG001
     """The angle between the base's tensor and the other model's, in radians; None where they lie along one line."""
-    (first, _), (product, second) = _products(stream, lambda block: (block.base, *block.vectors.values())).tolist()
+    from surgery.methods import kernels
+
+    def products(block: Block, sums: np.ndarray) -> None:
+        kernels.products((block.base, *block.vectors.values()), sums)
+
+    (first, _), (product, second) = _summed(stream, 2, products).tolist()
     norms = [math.sqrt(square) if math.sqrt(square) > NOTHING else 1.0 for square in (first, second)]
     cosine = min(1.0, max(-1.0, product / norms[0] / norms[1]))
     return None if abs(cosine) > COLLINEAR else math.acos(cosine)
 
 
-def slerp(block: Block, settings: Settings, facts: float | None) -> "Tensor":
+def slerp(block: Block, settings: Settings, facts: float | None) -> np.ndarray:
     """Along the arc from the base to the other model: theta = (sin((1-t) a) base + sin(t a) other) / sin a, with a the
     angle between the two tensors, and t the other model's weight (Shoemake 1985). On a straight line, linear
     interpolation."""
-    ((name, other),) = block.models.items()
-    t = settings.weights[name]
+    from surgery.methods import kernels
+
+    ((name, t),) = settings.weights.items()
     if t in (0, 1):
-        return other if t else block.origin
+        return block.models[name] if t else block.origin
     if facts is None:
-        return block.origin.lerp(other, t)
-    result = block.origin * (math.sin((1 - t) * facts) / math.sin(facts))
-    return result.add_(other, alpha=math.sin(t * facts) / math.sin(facts))
+        return sum_of_moves(block, block.base, {name: t})
+    result = block.room(name)
+    shares = np.array([math.sin((1 - t) * facts), math.sin(t * facts)]) / math.sin(facts)
+    kernels.summed((block.base, block.vectors[name]), shares.astype(result.dtype), result)
+    return result
 
 
 def centring(stream: Stream, settings: Settings) -> float:
     """How far from the base to the models' mean the centre is: N c / (1 + (N-1) c), with c the mean cosine between the
     deltas of two models; 0 where that has no value."""
+    from surgery.methods import kernels
+
     names = active(settings.weights)
-    sums = _products(stream, lambda block: block.moves(names).numpy()).tolist()
+
+    def products(block: Block, sums: np.ndarray) -> None:
+        kernels.products_of_moves(block.base, tuple(block.vectors[name] for name in names), sums)
+
+    sums = _summed(stream, len(names), products).tolist()
     norms = [math.sqrt(row[place]) for place, row in enumerate(sums)]
     cosine = fmean(
         min(1.0, max(-1.0, sums[other][one] / max(norms[one] * norms[other], 1e-6)))
@@ -57,21 +67,19 @@ def centring(stream: Stream, settings: Settings) -> float:
     return len(names) * cosine / below if abs(below) >= 1e-6 else 0.0
 
 
-def model_stock(block: Block, settings: Settings, facts: float) -> "Tensor":
+def model_stock(block: Block, settings: Settings, facts: float) -> np.ndarray:
     """theta = base + t (mean of the models - base), where t follows from the angles between the models (Jang et al.
     2024, "Model stock", arXiv 2403.19522, eq. 4)."""
     names = active(settings.weights)
     return sum_of_moves(block, block.base, dict.fromkeys(names, facts / len(names)))
 
 
-def _products(stream: Stream, vectors_of: "Callable[[Block], Iterable[np.ndarray]]") -> np.ndarray:
-    """The dot product of every vector with those up to itself, over the whole site. vectors_of: those of a block."""
-    from surgery.methods import kernels
+def _summed(stream: Stream, count: int, add: "Callable[[Block, np.ndarray], None]") -> np.ndarray:
+    """A matrix of sums over the whole site, `count` rows high and wide. add: adds a block's to it."""
 
-    def products(block: Block) -> np.ndarray:
-        vectors = tuple(vectors_of(block))
-        sums = np.zeros((len(vectors), len(vectors)))
-        kernels.products(vectors, sums)
-        return sums
+    def sums(block: Block) -> np.ndarray:
+        found = np.zeros((count, count))
+        add(block, found)
+        return found
 
-    return np.sum(tuple(stream.map(products)), axis=0)
+    return np.sum(tuple(stream.map(sums)), axis=0)

@@ -1,26 +1,27 @@
-"""Loops over entries that are compiled when they are first used: one pass where torch takes one for each step.
+"""Loops over entries that are compiled when they are first used: one pass where numpy takes one for each step.
 
-A step that torch takes alone reads and writes a whole block, and between two steps threads wait for each other to get
+A step that numpy takes alone reads and writes a whole block, and between two steps threads wait for each other to get
 hold of Python. Here a block goes through the processor's nearest cache once, tile by tile, and no thread waits. What
 was compiled is kept on the disk for the next process.
 
-Vectors come as `bits` gives them, several of them as a tuple. What is computed, and what is given, is float32 (float64
-where the vectors are). Nothing but `out` is changed.
+Vectors come as they are stored, bfloat16 by its bits (uint16), several of them as a tuple. What is computed, and what
+is given, is float32 (float64 where the vectors are). Nothing is changed but `out`, and what a loop is said to add to.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 # Entries worked on at a time: with those of a few models, what the processor's nearest cache holds.
 TILE: Final = 1 << 10
+
+# How far below the largest entry of a row `pruned` tells magnitudes apart, and how many values they then have.
+OCTAVES: Final = 16
+DIGITS: Final = OCTAVES * 128
 
 
 def _compiled(function: Callable[..., Any], **options: Any) -> Any:
@@ -30,17 +31,6 @@ def _compiled(function: Callable[..., Any], **options: Any) -> Any:
         return njit(function, cache=True, **options)
     except RuntimeError:  # There is no directory that could keep it: every process compiles for itself.
         return njit(function, **options)
-
-
-def bits(vector: "Tensor") -> np.ndarray:
-    """A vector for compiled code, in its own memory: numbers of 32 or 64 bits, or bfloat16 by its bits. Float16, which
-    compiled code does not know, is converted."""
-    import torch
-
-    if vector.dtype == torch.float16:
-        vector = vector.float()
-    found: np.ndarray = (vector.view(torch.uint16) if vector.dtype == torch.bfloat16 else vector).numpy()
-    return found
 
 
 def _number(entry):  # type: ignore[no-untyped-def]
@@ -57,14 +47,147 @@ def _number_of(entry):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def moves(base, models, out):  # type: ignore[no-untyped-def]
-    """out[k] = models[k] - base."""
+def _size(number):  # type: ignore[no-untyped-def]
+    """A magnitude, in float32, as an integer of the same order; NaN is above all."""
+    return np.float32(abs(number)).view(np.int32)
+
+
+@_compiled
+def exact(stored, out):  # type: ignore[no-untyped-def]
+    """out = stored, as numbers."""
+    for i in range(len(stored)):
+        out[i] = _number(stored[i])
+
+
+@_compiled
+def sizes(numbers, out):  # type: ignore[no-untyped-def]
+    """out = the magnitudes, in float32, as integers of the same order."""
+    for i in range(len(numbers)):
+        out[i] = _size(numbers[i])
+
+
+@_compiled
+def rounded(numbers, out):  # type: ignore[no-untyped-def]
+    """out = the numbers' bfloat16, to nearest even. Gives the largest magnitude by its bits; that of a NaN or an
+    infinity is no number's, and what is in `out` then means nothing."""
+    most = np.int32(0)
+    for i in range(len(numbers)):
+        number = np.float32(numbers[i])
+        most = max(most, _size(number))
+        whole = number.view(np.uint32)
+        out[i] = (whole + np.uint32(0x7FFF) + ((whole >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return most
+
+
+@_compiled
+def largest(numbers):  # type: ignore[no-untyped-def]
+    """The largest magnitude, in float32, by its bits."""
+    most = np.int32(0)
+    for i in range(len(numbers)):
+        most = max(most, _size(numbers[i]))
+    return most
+
+
+@_compiled
+def moves(base, model, out):  # type: ignore[no-untyped-def]
+    """out = model - base."""
+    for i in range(len(base)):
+        out[i] = _number(model[i]) - _number(base[i])
+
+
+@_compiled
+def kept(base, model, chosen, out):  # type: ignore[no-untyped-def]
+    """out = model - base where `chosen` is true, 0 elsewhere; NaN stays."""
+    for i in range(len(base)):
+        out[i] = (_number(model[i]) - _number(base[i])) * out.dtype.type(chosen[i])
+
+
+@_compiled
+def between(base, model, least, most, out):  # type: ignore[no-untyped-def]
+    """out = model - base where its magnitude's bits are of least ... most, 0 elsewhere; NaN stays."""
+    for i in range(len(base)):
+        move = _number(model[i]) - _number(base[i])
+        size = _size(move)
+        out[i] = move * out.dtype.type((size >= least) & (size <= most))
+
+
+@_compiled
+def counted(base, model, first, last, shift, bins):  # type: ignore[no-untyped-def]
+    """How many bits of the magnitudes of model - base are below `first`, are `first`, are `last`, and lie between those
+    two; the latter, less `first` and without their last `shift` digits, are in the beginning of `bins`."""
+    below, at_first, at_last, inside = 0, 0, 0, 0
+    near = np.empty(TILE, np.int32)
     for start in range(0, len(base), TILE):
-        near = base[start : start + TILE]
+        one, other = base[start : start + TILE], model[start : start + TILE]
+        for i in range(len(one)):
+            near[i] = _size(_number(other[i]) - _number(one[i]))
+        # Of 32 bits, so that as many are counted at once as are compared.
+        lower, lowest, highest, within = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
+        for i in range(len(one)):
+            size = near[i]
+            lower += np.int32(size < first)
+            lowest += np.int32(size == first)
+            highest += np.int32(size == last)
+            within += np.int32((size > first) & (size < last))
+        below += int(lower)
+        at_first += int(lowest)
+        at_last += int(highest)
+        if within:
+            for i in range(len(one)):
+                if first < near[i] < last:
+                    bins[inside] = (near[i] - first) >> shift
+                    inside += 1
+    return below, at_first, at_last, inside
+
+
+@_compiled
+def pruned(base, model, width, drawn, chance, spread, rescale, out):  # type: ignore[no-untyped-def]
+    """out = model - base where what was drawn for an entry is below its bound, 0 elsewhere; NaN stays. With `rescale`,
+    what is kept is divided by its chance.
+
+    drawn: integers of 16 bits; a bound is 2^15 below the chance to be kept, in 65536ths. chance: what a row's smallest
+    entry has. spread: what each rank adds to it. width: entries a row.
+
+    Magnitudes are ranked within their row by exponent and the first seven digits behind the point, those that are less
+    than 2^-OCTAVES of the row's largest as one; of n equal entries with m below, the rank is m + (n - 1) / 2.
+    """
+    counts, bounds, gains = np.empty(DIGITS, np.int32), np.empty(DIGITS, np.int32), np.empty(DIGITS, out.dtype)
+    places = np.empty(width, np.int32)
+    for start in range(0, len(base), width):
+        one, other, made = base[start : start + width], model[start : start + width], out[start : start + width]
+        most = np.int32(0)
+        for i in range(width):
+            made[i] = _number(other[i]) - _number(one[i])
+            places[i] = _size(made[i]) >> 16
+            most = max(most, places[i])
+        counts[:] = 0
+        for i in range(width):
+            places[i] = max(places[i] + np.int32(DIGITS - 1) - most, np.int32(0))
+            counts[places[i]] += 1
+        twice = -1
+        for place in range(DIGITS):
+            equal = counts[place]
+            if equal:
+                # 0 is none that could be divided by, and 65536 no bound of 16 bits.
+                steps = min(max(np.rint(np.float32(chance + spread * ((twice + equal) / 2))), 1), 65535)
+                bounds[place] = np.int32(steps) - 32768
+                gains[place] = 65536 / steps if rescale else 1
+                twice += 2 * equal
+        some = drawn[start : start + width]
+        for i in range(width):
+            place = places[i]
+            made[i] *= gains[place] if some[i] < bounds[place] else out.dtype.type(0)
+
+
+@_compiled
+def summed(models, shares, out):  # type: ignore[no-untyped-def]
+    """out = sum over k of shares[k] models[k]."""
+    for start in range(0, len(out), TILE):
+        made = out[start : start + TILE]
         for place in range(len(models)):
-            model, made = models[place][start : start + TILE], out[place][start : start + TILE]
-            for i in range(len(near)):
-                made[i] = _number(model[i]) - _number(near[i])
+            model, share = models[place][start : start + TILE], shares[place]
+            for i in range(len(made)):
+                made[i] = share * _number(model[i]) + (made[i] if place else out.dtype.type(0))
 
 
 @_compiled
@@ -87,6 +210,21 @@ def moved(base, models, shares, out):  # type: ignore[no-untyped-def]
             else:
                 for i in range(len(near)):
                     made[i] = _number(model[i]) - rest * (_number(model[i]) - _number(near[i]))
+
+
+@_compiled
+def added(base, parts, shares, out):  # type: ignore[no-untyped-def]
+    """out = base + sum over k of shares[k] parts[k]. It may be one of the parts."""
+    total = np.empty(TILE, out.dtype)
+    for start in range(0, len(base), TILE):
+        near, made = base[start : start + TILE], out[start : start + TILE]
+        for i in range(len(near)):
+            total[i] = _number(near[i])
+        for place in range(len(parts)):
+            part, share = parts[place][start : start + TILE], shares[place]
+            for i in range(len(near)):
+                total[i] += share * part[i]
+        made[:] = total[: len(near)]
 
 
 @_compiled
@@ -135,3 +273,17 @@ def products(vectors, sums):  # type: ignore[no-untyped-def]
             first = vectors[one][start : start + TILE]
             for two in range(one + 1):
                 sums[one, two] += _dot(first, vectors[two][start : start + TILE])
+
+
+@_compiled
+def products_of_moves(base, models, sums):  # type: ignore[no-untyped-def]
+    """sums[j, k] += the dot product, in float64, of the moves models[j] - base and models[k] - base, for k up to j."""
+    near = np.empty((len(models), TILE), np.float64)
+    for start in range(0, len(base), TILE):
+        one = base[start : start + TILE]
+        for place in range(len(models)):
+            model, move = models[place][start : start + TILE], near[place]
+            for i in range(len(one)):
+                move[i] = _number(model[i]) - _number(one[i])
+            for other in range(place + 1):
+                sums[place, other] += _dot(move[: len(one)], near[other][: len(one)])

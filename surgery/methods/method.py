@@ -1,7 +1,7 @@
 """What a merge method is: pure functions on stretches of tensors, and a row that says what it takes and obeys."""
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
@@ -11,10 +11,12 @@ import numpy as np
 from surgery.methods.chance import kept, key_of, uniform
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor
 
 Made = TypeVar("Made", covariant=True)
+
+# How bfloat16, which numpy has no dtype for, is held: by its bits.
+BFLOAT16: Final = np.dtype(np.uint16)
 
 # Entries worked on at a time: what is computed of them stays in the processor's cache.
 BLOCK: Final = 1 << 18
@@ -65,98 +67,94 @@ class Block:
     """A stretch of one site in every model.
 
     names: the models', sorted. stored: a matrix: a row for each model, and a last one for what deltas are taken from,
-    where there is such. start: where the stretch starts in the site, in row-major order. width: entries a row of the
-    site. seed, site: what randomness is keyed by. memory: to compute in; None takes new memory.
+    where there is such; bfloat16 by its bits, as uint16. start: where the stretch starts in the site, in row-major
+    order. width: entries a row of the site. seed, site: what randomness is keyed by. memory: to compute in; None takes
+    new memory.
 
     What is stored is converted when it is asked for, into float32 (float64 where the weights are): what nobody looks at
     costs nothing, and pushes nothing else out of the processor's cache.
     """
 
     names: tuple[str, ...]
-    stored: "Tensor"
+    stored: np.ndarray
     start: int
     width: int
     seed: int = 0
     site: str = ""
     memory: "Memory | None" = None
 
+    def __len__(self) -> int:
+        return self.stored.shape[1]
+
     @cached_property
-    def models(self) -> "Mapping[str, Tensor]":
+    def models(self) -> Mapping[str, np.ndarray]:
         """Name -> vector."""
-        return dict(zip(self.names, self._exact(0, len(self.names)).unbind(), strict=True))
+        return dict(zip(self.names, self._exact(0, len(self.names)), strict=True))
 
     @cached_property
-    def origin(self) -> "Tensor":
+    def origin(self) -> np.ndarray:
         """The base, where the method can't do without."""
-        assert len(self.stored) > len(self.names)
-        return self._exact(len(self.names), len(self.stored))[0]
+        return self._exact(self._last, self._last + 1)[0]
 
     @cached_property
-    def vectors(self) -> "Mapping[str, np.ndarray]":
+    def vectors(self) -> Mapping[str, np.ndarray]:
         """Name -> what is stored of a model, for compiled code."""
-        return dict(zip(self.names, self._bits, strict=False))
+        return dict(zip(self.names, self.stored, strict=False))
 
     @property
     def base(self) -> np.ndarray:
         """What is stored of the base, for compiled code."""
+        return self.stored[self._last]
+
+    @property
+    def _last(self) -> int:
         assert len(self.stored) > len(self.names)
-        return self._bits[-1]
+        return len(self.names)
 
-    @cached_property
-    def _bits(self) -> tuple[np.ndarray, ...]:
-        from surgery.methods.kernels import bits
-
-        return tuple(bits(row) for row in self.stored.unbind())
-
-    def room(self, name: str) -> "Tensor":
+    def room(self, name: str) -> np.ndarray:
         """Memory for what is made of one model: it is the caller's until it asks the same block again, for this or for
-        moves."""
-        return self._made(len(self.names))[self.names.index(name)]
+        the model's move."""
+        return self._made[self.names.index(name)]
 
-    def moves(self, names: Collection[str]) -> "Tensor":
-        """How far models are from the base: a row for each that is named, in the block's order. The memory is the
-        caller's until it asks the same block again."""
-        from surgery.methods.kernels import moves
+    def move(self, name: str) -> np.ndarray:
+        """How far a model is from the base, in its room."""
+        from surgery.methods import kernels
 
-        wanted = tuple(self.vectors[name] for name in self.names if name in names)
-        made = self._made(len(wanted))
-        moves(self.base, wanted, tuple(row.numpy() for row in made.unbind()))
+        made = self.room(name)
+        kernels.moves(self.base, self.vectors[name], made)
         return made
 
-    def _made(self, rows: int) -> "Tensor":
-        import torch
-
+    @cached_property
+    def _made(self) -> np.ndarray:
         if self.memory is None:
-            return torch.empty(rows, self.stored.shape[1], dtype=working_dtype((self.stored.dtype,)))
-        return self.memory.made[:rows, : self.stored.shape[1]]
-
-    def deltas(self) -> "Iterator[tuple[str, Tensor]]":
-        """How far each model is from the base, in the memory of `moves`."""
-        return zip(self.names, self.moves(self.names).unbind(), strict=True)
+            return np.empty((len(self.names), len(self)), exact_dtype([self.stored.dtype]))
+        return self.memory.made[:, : len(self)]
 
     def chance(self, name: str) -> np.ndarray:
         """A random number of 16 bits for each entry of one model: the same ones however the site is cut into blocks."""
-        return uniform(key_of(self.seed, self.site, name), self.start, self.stored.shape[1])
+        return uniform(key_of(self.seed, self.site, name), self.start, len(self))
 
     def kept(self, name: str, steps: int) -> np.ndarray:
         """For each entry of one model, whether it is kept, with a probability of `steps` / 65536."""
-        return kept(key_of(self.seed, self.site, name), self.start, self.stored.shape[1], steps)
+        return kept(key_of(self.seed, self.site, name), self.start, len(self), steps)
 
-    def _exact(self, first: int, stop: int) -> "Tensor":
+    def _exact(self, first: int, stop: int) -> np.ndarray:
         """The rows `first` to `stop` in the dtype that is computed with: as stored where that is it."""
         rows = self.stored[first:stop]
-        dtype = working_dtype((rows.dtype,))
-        if self.memory is None or rows.dtype == dtype:
-            return rows.to(dtype)
-        return self.memory.read[first:stop, : rows.shape[1]].copy_(rows)
+        if rows.dtype != BFLOAT16:
+            return rows
+        made = np.empty(rows.shape, np.float32) if self.memory is None else self.memory.read[first:stop, : len(self)]
+        for row, out in zip(rows, made, strict=True):
+            to_exact(row, out)
+        return made
 
 
 class Memory(NamedTuple):
     """What a block computes in, rows of the dtype that is computed with. read: what is stored, converted; a row for
     each of its rows. made: what becomes of it; a row for each model."""
 
-    read: "Tensor"
-    made: "Tensor"
+    read: np.ndarray
+    made: np.ndarray
 
 
 class Stream(Protocol):
@@ -185,9 +183,10 @@ class Method:
     needs_base: whether deltas are taken from a base; otherwise there must be none. models: fewest and most models
     beside it. slots: the names that its models must have, where each has a part of its own to play.
     weight: what a model's weight may be. parameters: name -> parameter. rows: whether blocks must be whole rows.
+    by_torch: whether torch works for it, which is slow to import and has threads of its own.
     """
 
-    combine: Callable[[Block, Settings, Any], "Tensor"]
+    combine: Callable[[Block, Settings, Any], np.ndarray]
     formula: str
     source: str
     laws: tuple[Law, ...]
@@ -198,6 +197,7 @@ class Method:
     models: tuple[int, int | None] = (1, None)
     slots: tuple[str, ...] = ()
     rows: bool = False
+    by_torch: bool = False
 
     def merge(
         self,
@@ -228,11 +228,12 @@ class Method:
             {name: _spread(parameter, parameters, name, names) for name, parameter in self.parameters.items()},
         )
         rows = [models[name] for name in names] + ([] if base is None else [base])
-        exact = working_dtype(row.dtype for row in rows)
-        held = Held(tuple(names), [row.to(exact) for row in rows], seed, site, block, self.rows)
+        exact = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
+        vectors = [row.to("cpu", exact).reshape(-1).numpy() for row in rows]
+        held = Held(tuple(names), tuple(stored.shape), vectors, seed, site, block, self.rows)
         facts = self.survey(held, settings) if self.survey else None
-        merged = torch.cat([self.combine(stretch, settings, facts) for stretch in held.blocks()])
-        return merged.view(stored.shape).to(stored.dtype)
+        merged = np.concatenate([self.combine(stretch, settings, facts) for stretch in held.blocks()])
+        return torch.from_numpy(merged).view(stored.shape).to(stored)
 
 
 def _spread(parameter: Parameter, given: Mapping[str, Any], name: str, models: list[str]) -> Any:
@@ -245,18 +246,16 @@ def _spread(parameter: Parameter, given: Mapping[str, Any], name: str, models: l
 
 @dataclass(frozen=True)
 class Held:
-    """A stream of tensors that are in memory: the models', by their names, and the base's, where there is one."""
+    """A stream of vectors that are in memory, of tensors of one shape: the models', by their names, and the base's,
+    where there is one."""
 
     names: tuple[str, ...]
-    tensors: "Sequence[Tensor]"
+    shape: tuple[int, ...]
+    vectors: Sequence[np.ndarray]
     seed: int
     site: str
     block: int
     rows: bool
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.tensors[0].shape)
 
     @property
     def numel(self) -> int:
@@ -270,9 +269,7 @@ class Held:
         return map(function, self.blocks())
 
     def read(self, start: int, stop: int) -> Block:
-        import torch
-
-        rows = torch.stack([tensor.reshape(-1)[start:stop] for tensor in self.tensors])
+        rows = np.stack([vector[start:stop] for vector in self.vectors])
         return Block(self.names, rows, start, width_of(self.shape), self.seed, self.site)
 
 
@@ -287,8 +284,17 @@ def block_size(shape: tuple[int, ...], rows: bool, size: int = BLOCK) -> int:
     return max(1, size // width) * width if rows else size
 
 
-def working_dtype(stored: "Iterable[torch.dtype]") -> "torch.dtype":
-    """What tensors of these dtypes are computed in: float32, or float64 where one of them is."""
-    import torch
+def exact_dtype(stored: Iterable[np.dtype]) -> np.dtype:
+    """What vectors that are stored so are computed in: float32, or float64 where one of them is."""
+    return np.dtype(np.float64 if np.dtype(np.float64) in stored else np.float32)
 
-    return torch.float64 if torch.float64 in stored else torch.float32
+
+def to_exact(stored: np.ndarray, out: np.ndarray) -> np.ndarray:
+    """Convert what is stored, bfloat16 by its bits, into `out`, which is given back."""
+    if stored.dtype == BFLOAT16:
+        from surgery.methods import kernels
+
+        kernels.exact(stored, out)
+    else:
+        out[:] = stored
+    return out

@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from surgery.methods.method import Block, Stream
 
 if TYPE_CHECKING:
@@ -48,13 +50,12 @@ class Projection:
             delta += _dot(moved, moved)
         return shared / math.sqrt(projected * delta) if projected and delta else None
 
-    def of(self, block: Block) -> "Tensor":
+    def of(self, block: Block) -> np.ndarray:
         """The projected delta, for the rows of a block."""
-        import torch
-
         if self._is_narrow:
-            return (_vector(block) @ self._inner).div_(self._norm).view(-1)
-        start, stop = block.start // self._width, (block.start + len(block.origin)) // self._width
+            projected: np.ndarray = (_vector(block) @ self._inner).div_(self._norm).view(-1).numpy()
+            return projected
+        start, stop = block.start // self._width, (block.start + len(block)) // self._width
         done = []
         while start < stop:
             first = start - start % self._rows
@@ -64,9 +65,9 @@ class Projection:
                     self._held[first] = self._group(first)
                     for old in list(self._held)[:-GROUPS]:
                         del self._held[old]
-                done.append(self._held[first][start - first : end - first].reshape(-1))
+                done.append(self._held[first][start - first : end - first].reshape(-1).numpy())
             start = end
-        return torch.cat(done)
+        return np.concatenate(done)
 
     @property
     def _is_narrow(self) -> bool:
@@ -79,7 +80,7 @@ class Projection:
     @cached_property
     def _inner(self) -> "Tensor":
         """V^T D, [width, width]."""
-        inner = self._stream.read(0, self._width).origin.new_zeros(self._width, self._width)
+        inner = self._zeros(self._width)
         for _, block in self._groups():
             inner.addmm_(_vector(block).T, _delta(block))
         return inner
@@ -87,7 +88,7 @@ class Projection:
     @cached_property
     def _outer(self) -> "Tensor":
         """V V^T, [height, height]."""
-        outer = self._stream.read(0, self._width).origin.new_zeros(self._height, self._height)
+        outer = self._zeros(self._height)
         for first, block in self._groups():
             rows = _vector(block).clone()
             for other, against in self._groups(first):
@@ -95,6 +96,9 @@ class Projection:
                 outer[first : first + part.shape[0], other : other + part.shape[1]] = part
                 outer[other : other + part.shape[1], first : first + part.shape[0]] = part.T
         return outer
+
+    def _zeros(self, size: int) -> "Tensor":
+        return _tensor(np.zeros((size, size), self._stream.read(0, 1).origin.dtype))
 
     def _group(self, first: int) -> "Tensor":
         """The projected delta of a group of rows, the first of them `first`."""
@@ -116,12 +120,19 @@ class Projection:
 
 def _vector(block: Block) -> "Tensor":
     """What alignment changed, as rows."""
-    return (block.origin - block.models[UNALIGNED]).view(-1, block.width)
+    return _tensor(block.origin - block.models[UNALIGNED]).view(-1, block.width)
 
 
 def _delta(block: Block) -> "Tensor":
     """What adaptation changed, as rows."""
-    return (block.models[ADAPTED] - block.origin).view(-1, block.width)
+    return _tensor(block.models[ADAPTED] - block.origin).view(-1, block.width)
+
+
+def _tensor(array: np.ndarray) -> "Tensor":
+    """For torch, which multiplies matrices in place."""
+    import torch
+
+    return torch.from_numpy(array)
 
 
 def _dot(first: "Tensor", second: "Tensor") -> float:

@@ -6,14 +6,12 @@ the span be too wide for that, or the entry outside of it, the next pass knows w
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from itertools import pairwise
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from surgery.methods.method import Block, Stream
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # How many stretches are sampled, and how many entries each has.
 _PLACES: Final = 64
@@ -39,11 +37,11 @@ class Wanted(NamedTuple):
 class Cut:
     """Where a tensor's magnitudes, in rising order and equal ones in file order, are cut in two.
 
-    threshold: entries above it are on the upper side, those below it on the lower. until: those equal to it are on one
-    side up to this place in the tensor and on the other from it on.
+    bits: those of the threshold; entries above it are on the upper side, those below it on the lower. until: those
+    equal to it are on one side up to this place in the tensor and on the other from it on.
     """
 
-    threshold: float
+    bits: int
     until: int
 
 
@@ -59,22 +57,21 @@ def cut(stream: Stream, wanted: list[Wanted]) -> list[Cut]:
     return [_cut(stream, search.wanted, search.found) for search in searches if search.found is not None]
 
 
-def above(delta: "Tensor", start: int, cut: Cut, first: bool) -> "Tensor":
-    """The delta where it is above the cut, 0 elsewhere. start: its place in the tensor. first: whether the entries
-    equal to the threshold are kept before `until`, or from there on."""
-    import torch
+def between(block: Block, name: str, low: Cut | None = None, high: Cut | None = None, first: bool = False) -> None:
+    """Put a model's move into its room, but 0 where it is on the lower side of `low` or the upper side of `high`.
 
-    stop = start + len(delta)
-    if start < cut.until < stop:
-        inside = cut.until - start
-        return torch.cat([above(delta[:inside], start, cut, first), above(delta[inside:], cut.until, cut, first)])
-    with_equal = (stop <= cut.until) == first
-    if with_equal and cut.threshold == 0:
-        return delta
-    if delta.dtype == torch.float64:  # ranked as float32, so compared as such
-        return delta * (above(delta.float(), start, cut, first) != 0)
-    bound = np.nextafter(np.float32(cut.threshold), np.float32(0)) if with_equal else cut.threshold
-    return torch.nn.functional.hardshrink(delta, float(bound))
+    first: whether entries that equal the lower threshold count as above it before `until`, or from there on. Those that
+    equal the upper one count as below it before `until`.
+    """
+    from surgery.methods import kernels
+
+    made, stop = block.room(name), block.start + len(block)
+    inner = {end.until for end in (low, high) if end is not None and block.start < end.until < stop}
+    for begin, end in pairwise(sorted({block.start, stop, *inner})):
+        part = slice(begin - block.start, end - block.start)
+        least = 0 if low is None else low.bits + ((end <= low.until) != first)
+        most = _MOST if high is None else high.bits - (end > high.until)
+        kernels.between(block.base[part], block.vectors[name][part], np.int32(least), np.int32(most), made[part])
 
 
 class _Found(NamedTuple):
@@ -117,16 +114,14 @@ class _Search:
         self._below = self._at_first = self._at_last = 0
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
 
-    def count(self, bits: np.ndarray) -> _Part:
+    def count(self, block: Block) -> _Part:
         """What a block holds of the span."""
-        below, to_first = (int(np.count_nonzero(held)) for held in (bits < self.first, bits <= self.first))
-        if self.first == self.last:
-            return _Part(below, to_first - below, 0, bits[:0])
-        to_last, before_last = (int(np.count_nonzero(held)) for held in (bits <= self.last, bits < self.last))
-        inside = bits[:0]
-        if before_last > to_first:
-            inside = bits[(bits > self.first) & (bits < self.last)] - self.first >> self.shift
-        return _Part(below, to_first - below, to_last - before_last, inside)
+        from surgery.methods import kernels
+
+        model, span = self.wanted.model, np.array([self.first, self.last, self.shift], np.int32)
+        bins = block.room(model).view(np.int32)
+        below, first, last, inside = kernels.counted(block.base, block.vectors[model], *span, bins)
+        return _Part(below, first, last if self.first < self.last else 0, bins[:inside].copy())
 
     def add(self, part: _Part) -> None:
         self._below += part.below
@@ -160,9 +155,7 @@ def _pass(stream: Stream, searches: list[_Search]) -> None:
     """Go through the tensor once, for all searches together."""
 
     def counted(block: Block) -> list[_Part]:
-        models = {search.wanted.model for search in searches}
-        bits = {name: _bits(delta) for name, delta in block.deltas() if name in models}
-        return [search.count(bits[search.wanted.model]) for search in searches]
+        return [search.count(block) for search in searches]
 
     for parts in stream.map(counted):
         for search, part in zip(searches, parts, strict=True):
@@ -177,18 +170,19 @@ def _sample(stream: Stream, models: set[str]) -> dict[str, np.ndarray]:
     run = stream.numel if few else _RUN
     parts: dict[str, list[np.ndarray]] = {model: [] for model in models}
     for start in [0] if few else np.linspace(0, stream.numel - run, _PLACES).astype(int).tolist():
-        for name, delta in stream.read(start, start + run).deltas():
-            if name in parts:
-                parts[name].append(_bits(delta))
+        block = stream.read(start, start + run)
+        for model, part in parts.items():
+            part.append(_sizes(block, model))
     return {name: np.sort(np.concatenate(each)) for name, each in parts.items()}
 
 
-def _bits(delta: "Tensor") -> np.ndarray:
-    """The magnitudes as integers of the same order."""
-    import torch
+def _sizes(block: Block, model: str) -> np.ndarray:
+    """The magnitudes of a model's move as integers of the same order."""
+    from surgery.methods import kernels
 
-    bits: np.ndarray = delta.float().abs().view(torch.int32).numpy()
-    return bits
+    found = np.empty(len(block), np.int32)
+    kernels.sizes(block.move(model), found)
+    return found
 
 
 def _cut(stream: Stream, wanted: Wanted, found: _Found) -> Cut:
@@ -197,15 +191,14 @@ def _cut(stream: Stream, wanted: Wanted, found: _Found) -> Cut:
     larger = stream.numel - found.below - found.equal
     some = wanted.size - (larger if wanted.largest else smaller)
     until = stream.numel if some == found.equal else _place_after(stream, wanted.model, found.bits, some)
-    return Cut(float(np.int32(found.bits).view(np.float32)), until)
+    return Cut(found.bits, until)
 
 
 def _place_after(stream: Stream, model: str, bits: int, count: int) -> int:
     """The place behind the first `count` entries of this magnitude."""
 
     def equal(block: Block) -> tuple[int, np.ndarray]:
-        delta = next(delta for name, delta in block.deltas() if name == model)
-        return block.start, np.flatnonzero(_bits(delta) == bits)
+        return block.start, np.flatnonzero(_sizes(block, model) == bits)
 
     for start, places in stream.map(equal):
         if len(places) >= count:

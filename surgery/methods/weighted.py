@@ -1,39 +1,37 @@
 """Weighted sums: of models, and of moves away from a base."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from surgery.methods.method import Block, Settings
 
-if TYPE_CHECKING:
-    from torch import Tensor
 
-
-def linear(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: ARG001
+def linear(block: Block, settings: Settings, facts: Any) -> np.ndarray:  # noqa: ARG001
     """The weighted mean of the models: theta = sum w_i theta_i / sum w_i, or without the division where `normalize` is
     off (Wortsman et al. 2022, "Model soups", arXiv 2203.05482).
 
     A mean is taken as the first model's tensor and moves away from it, so that equal tensors stay what they are.
     """
-    import torch
+    from surgery.methods import kernels
 
     weights = active(settings.weights)
     total = sum(weights.values()) if settings["normalize"] else 1.0
     shares = {name: weight / total for name, weight in weights.items()}
     first, *others = shares
     if not settings["normalize"]:
-        result = torch.mul(block.models[first], shares[first], out=block.room(first))
-        for name in others:
-            result.add_(block.models[name], alpha=shares[name])
+        result = block.room(first)
+        kernels.summed(
+            tuple(block.vectors[name] for name in shares), np.fromiter(shares.values(), result.dtype), result
+        )
         return result
     if not others:
         return block.models[first]
     return sum_of_moves(block, block.vectors[first], {name: shares[name] for name in others})
 
 
-def blend(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: ARG001
+def blend(block: Block, settings: Settings, facts: Any) -> np.ndarray:  # noqa: ARG001
     """Move a tensor toward others, each by its own share: theta = adapted + sum over r of c_r (theta_r - adapted).
 
     With base alone this is linear interpolation; c_base = c_safety = 1 adds both whole moves. All c = 0 give `adapted`
@@ -42,7 +40,7 @@ def blend(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: AR
     return moved(block, active(settings.weights), 1.0)
 
 
-def task_arithmetic(block: Block, settings: Settings, facts: Any) -> "Tensor":  # noqa: ARG001
+def task_arithmetic(block: Block, settings: Settings, facts: Any) -> np.ndarray:  # noqa: ARG001
     """theta = base + lambda sum w_i (theta_i - base), over sum w_i where `normalize` is on (Ilharco et al. 2023,
     "Editing models with task arithmetic", arXiv 2212.04089)."""
     weights = active(settings.weights)
@@ -60,7 +58,7 @@ def divisor(settings: Settings) -> float:
     return total if settings["normalize"] and abs(total) >= 1e-8 else 1.0
 
 
-def moved(block: Block, weights: Mapping[str, float], scale: float) -> "Tensor":
+def moved(block: Block, weights: Mapping[str, float], scale: float) -> np.ndarray:
     """The base, moved toward each model by its weight times `scale`; a model itself where the move is the whole way."""
     if not weights:
         return block.origin
@@ -71,12 +69,11 @@ def moved(block: Block, weights: Mapping[str, float], scale: float) -> "Tensor":
     return sum_of_moves(block, block.base, shares)
 
 
-def sum_of_moves(block: Block, start: np.ndarray, shares: Mapping[str, float]) -> "Tensor":
+def sum_of_moves(block: Block, start: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
     """start + sum over i of shares[i] (theta_i - start); there is one share or more. start: of the block's vectors."""
     from surgery.methods import kernels
 
     result = block.room(next(iter(shares)))
-    out = result.numpy()
     models = tuple(block.vectors[name] for name in shares)
-    kernels.moved(start, models, np.fromiter(shares.values(), out.dtype), out)
+    kernels.moved(start, models, np.fromiter(shares.values(), result.dtype), result)
     return result

@@ -1,14 +1,15 @@
 """The k largest entries are those that a stable sort puts there, whatever the sample, the spans and the blocks."""
 
+from typing import Any
+
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from surgery.methods import ranks
 from surgery.methods.method import Held
-from surgery.methods.ranks import Wanted, above, cut
+from surgery.methods.ranks import Wanted, between, cut
 
 # Few values, so that many are equal, or any float32.
 VALUES = st.one_of(
@@ -28,30 +29,40 @@ def test_the_largest_and_the_smallest(
     values: list[float], data: st.DataObject, bins: int, run: int, block: int
 ) -> None:
     size = data.draw(st.integers(1, len(values)))
-    delta = torch.tensor(values)
-    stream = Held(("x", "y"), [delta, -delta, torch.zeros(len(values))], 0, "", block, rows=False)
+    delta = np.array(values, np.float32)
+    stream = Held(("x", "y"), delta.shape, [delta, -delta, np.zeros_like(delta)], 0, "", block, rows=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranks, "_BINS", bins)
         patch.setattr(ranks, "_PLACES", 2)
         patch.setattr(ranks, "_RUN", run)
         upper, lower = cut(stream, [Wanted("x", size, largest=True), Wanted("y", size, largest=False)])
-    magnitudes = np.abs(np.array(values, dtype=np.float32))
-    wanted = np.zeros(len(values), dtype=bool)
-    wanted[np.argsort(-magnitudes, kind="stable")[:size]] = True
-    expected = torch.where(torch.from_numpy(wanted), delta, torch.zeros(()))
-    assert torch.equal(above(delta, 0, upper, first=True), expected)
-    wanted[:] = True
-    wanted[np.argsort(magnitudes, kind="stable")[:size]] = False
-    expected = torch.where(torch.from_numpy(wanted), delta, torch.zeros(()))
-    assert torch.equal(above(delta, 0, lower, first=False), expected)
+    falling, rising = (np.argsort(side * np.abs(delta), kind="stable") for side in (-1, 1))
+    np.testing.assert_array_equal(kept(stream, "x", low=upper, first=True), only(delta, falling[:size]))
+    np.testing.assert_array_equal(kept(stream, "x", low=lower), only(delta, rising[size:]))
+    np.testing.assert_array_equal(kept(stream, "x", high=lower), only(delta, rising[:size]))
+
+
+def kept(stream: Held, name: str, **cuts: Any) -> np.ndarray:
+    """A model's move, thinned block by block."""
+    blocks = list(stream.blocks())
+    for block in blocks:
+        between(block, name, **cuts)
+    return np.concatenate([block.room(name) for block in blocks])
+
+
+def only(delta: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The entries at these places, and 0 elsewhere."""
+    left = np.zeros_like(delta)
+    left[places] = delta[places]
+    return left
 
 
 def test_a_sample_that_misleads_costs_passes_and_no_entry() -> None:
     """Sampled runs hold small entries alone, so the entry looked for lies outside of every span that they suggest."""
-    delta = torch.linspace(1, 2, 1 << 18)
+    delta = np.linspace(1, 2, 1 << 18, dtype=np.float32)
     for start in np.linspace(0, (1 << 18) - 1024, 64).astype(int):
         delta[start : start + 1024] = 1e-6
-    stream = Held(("x",), [delta, torch.zeros(1 << 18)], 0, "", 1 << 12, rows=False)
+    stream = Held(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, rows=False)
     (found,) = cut(stream, [Wanted("x", 1000, largest=True)])
-    assert int((above(delta, 0, found, first=True) != 0).sum()) == 1000
-    assert found.threshold == float(delta.sort().values[-1000])
+    assert np.count_nonzero(kept(stream, "x", low=found, first=True)) == 1000
+    assert found.bits == np.sort(delta)[-1000].view(np.int32)
