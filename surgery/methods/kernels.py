@@ -151,8 +151,8 @@ def pruned(base, model, width, drawn, chance, spread, rescale, out):  # type: ig
     Magnitudes are ranked within their row by exponent and the first seven digits behind the point, those that are less
     than 2^-OCTAVES of the row's largest as one; of n equal entries with m below, the rank is m + (n - 1) / 2.
     """
-    counts, bounds, gains = np.empty(DIGITS, np.int32), np.empty(DIGITS, np.int32), np.empty(DIGITS, out.dtype)
-    places = np.empty(width, np.int32)
+    counts, twice, bounds = np.empty(DIGITS, np.int32), np.empty(DIGITS, np.int32), np.empty(DIGITS, np.int32)
+    gains, places = np.empty(DIGITS, out.dtype), np.empty(width, np.int32)
     for start in range(0, len(base), width):
         one, other, made = base[start : start + width], model[start : start + width], out[start : start + width]
         most = np.int32(0)
@@ -164,19 +164,20 @@ def pruned(base, model, width, drawn, chance, spread, rescale, out):  # type: ig
         for i in range(width):
             places[i] = max(places[i] + np.int32(DIGITS - 1) - most, np.int32(0))
             counts[places[i]] += 1
-        twice = -1
+        below = np.int32(-1)
         for place in range(DIGITS):
-            equal = counts[place]
-            if equal:
-                # 0 is none that could be divided by, and 65536 no bound of 16 bits.
-                steps = min(max(np.rint(np.float32(chance + spread * ((twice + equal) / 2))), 1), 65535)
-                bounds[place] = np.int32(steps) - 32768
-                gains[place] = 65536 / steps if rescale else 1
-                twice += 2 * equal
+            twice[place] = below + counts[place]
+            below += 2 * counts[place]
+        for place in range(DIGITS):
+            steps = np.rint(np.float32(chance) + np.float32(spread / 2) * np.float32(twice[place]))
+            # 0 is none that could be divided by, and 65536 no bound of 16 bits.
+            steps = min(max(steps, np.float32(1)), np.float32(65535))
+            bounds[place] = np.int32(steps) - 32768
+            gains[place] = out.dtype.type(65536) / out.dtype.type(steps) if rescale else out.dtype.type(1)
         some = drawn[start : start + width]
         for i in range(width):
-            place = places[i]
-            made[i] *= gains[place] if some[i] < bounds[place] else out.dtype.type(0)
+            # A product and no choice: the processor would guess wrong at every other entry.
+            made[i] *= gains[places[i]] * out.dtype.type(some[i] < bounds[places[i]])
 
 
 @_compiled

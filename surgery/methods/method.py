@@ -18,8 +18,9 @@ Made = TypeVar("Made", covariant=True)
 # How bfloat16, which numpy has no dtype for, is held: by its bits.
 BFLOAT16: Final = np.dtype(np.uint16)
 
-# Entries worked on at a time: what is computed of them stays in the processor's cache.
-BLOCK: Final = 1 << 18
+# Entries worked on at a time: so few that they take little memory, so many that threads seldom wait for each other to
+# get hold of Python.
+BLOCK: Final = 1 << 20
 
 # What a method promises, and tests/surgery/test_methods.py holds every row to:
 # identity: all weights 0 give the base, bit for bit. endpoint: one weight 1 and the rest 0 give that model, bit for
