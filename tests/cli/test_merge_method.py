@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,7 @@ from surgery.recipe import Recipe
 Run = Callable[..., Result]
 SIZES = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2}
 LORA = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q_proj"], "bias": "none"}
+HOUSE = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
 Q = "model.layers.1.self_attn.q_proj.weight"
 
 
@@ -62,6 +65,17 @@ def refused(shown: Result, *words: str) -> None:
 
 def test_help_names_every_method() -> None:
     assert sorted(METHOD_NAMES.split(", ")) == sorted(METHODS)
+
+
+@pytest.mark.parametrize("method", ["linear", "slerp", "ties", "della"])
+def test_a_merge_does_not_wait_for_torch(run: Run, four: dict[str, Path], method: str) -> None:  # noqa: ARG001
+    """Its import takes longer than merging a small model."""
+    arguments = [str(each) for each in [*order(method, four), "-o", "out"]]
+    script = (
+        f"import sys; from cli.main import app; app({arguments}, standalone_mode=False); print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=HOUSE, capture_output=True, text=True, check=False)
+    assert (done.stdout.splitlines()[-1:], done.returncode) == (["False"], 0), done.stderr
 
 
 @pytest.mark.parametrize("method", METHODS)

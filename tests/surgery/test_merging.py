@@ -67,7 +67,7 @@ class Family:
         return recipe.rule.merge(models, base, weights, recipe.seed, self.sites[name].key, **settings)
 
 
-@pytest.fixture(params=[torch.float32, torch.bfloat16], ids=str)
+@pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float16], ids=str)
 def family(request: pytest.FixtureRequest, tmp_path: Path, write: Write, llama: Llama) -> Family:
     return Family(tmp_path, write, llama, request.param)
 
