@@ -1,19 +1,23 @@
 """Everything that is measured of one pair: its sums, its heads or experts, its spectra."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
 from surgery.alignment import Aligned, Alignment
+from surgery.measuring.findings import DELTAS, PairSpectra
 from surgery.measuring.heads import Cut, cut_of
 from surgery.measuring.room import Room
 from surgery.measuring.rounding import are_kin
-from surgery.measuring.shared import rounding_null, strangers_null
-from surgery.measuring.spectra import ALL_HELD, DELTAS, HELD, PairSpectra, bytes_needed, pair_spectra, without_spectrum
 from surgery.measuring.stretches import STRETCH, Memory, Source, is_run
 from surgery.measuring.tally import Tally
 from surgery.metrics import DeltaSums, Sums
 from surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMetrics, PairMetrics
+
+# Matrices are held in memory, in float32, up to so many bytes of all roles together; larger ones are read again for
+# every pass. ALL_HELD is what all threads hold at once.
+HELD: Final = 160 << 20
+ALL_HELD: Final = 448 << 20
 
 # Entries of a pair that are summed up in one go: large pairs are dealt out to several threads.
 DEALT: Final = 1 << 23
@@ -88,18 +92,21 @@ class Survey:
 
     def is_streamed(self, pair: Aligned) -> bool:
         """Whether a pair is too large to be held, so that its spectra take long."""
-        return 4 * pair.numel * len(self.held(pair)) > HELD
+        return _nbytes(pair, self.held(pair)) > HELD
 
     def _source(self, pair: Aligned) -> Source:
         return Source(self.alignment, pair, [self.roles[word] for word in self.held(pair)], self.memory)
 
     def _spectra(self, pair: Aligned) -> PairSpectra:
+        from surgery.measuring.spectra import directions_bytes, pair_spectra, without_spectrum
+
         words = {word: self.roles[word] for word in self.held(pair)}
         reason = without_spectrum(pair.shape)
         if reason is not None:
             return PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS})
-        with self._room.lent(bytes_needed(pair.shape, len(words))):
-            return pair_spectra(self._source(pair), words)
+        held = not self.is_streamed(pair)
+        with self._room.lent(directions_bytes(pair.shape) + held * _nbytes(pair, words)):
+            return pair_spectra(self._source(pair), words, held)
 
     def _tally(self, task: Stretch) -> Tally:
         pair, cut, words = task.pair, self.cut(task.pair), self.held(task.pair)
@@ -109,7 +116,7 @@ class Survey:
         for start, stop, part in _steps(pair, cut, task.start, task.stop):
             found = source.read(start, stop)
             chunk = {word: found[self.roles[word]] for word in words}
-            tally.add(chunk, names, self.memory.buffers, part)
+            tally.add(chunk, names, part)
         return tally
 
     def measured(self, pair: Aligned, tally: Tally, spectra: PairSpectra) -> Measured:
@@ -124,6 +131,11 @@ class Survey:
         found, plain = dict(spectra), sums.metrics().between
         if "subspace_null" not in found or not (sums.vl and sums.safety and plain and plain.cosine_null):
             return found
+        from torch import from_numpy
+
+        from surgery.measuring.shared import rounding_null, strangers_null
+        from surgery.measuring.spectra import directions_bytes
+
         rows, columns = pair.shape
         if are_kin(sums.vl, sums.safety):
             found["subspace_null"] = rounding_null(found["subspace_null"], (rows, columns), plain.cosine_null.mean)
@@ -131,11 +143,16 @@ class Survey:
             del found["subspace_null"]
             found["why"] = {"subspace_null": "adapted is no kin of the others, and the tensor is too large to be held"}
         else:
-            with self._room.lent(2 * bytes_needed(pair.shape, len(self.roles))):
+            with self._room.lent(2 * (directions_bytes(pair.shape) + _nbytes(pair, self.roles))):
                 source = self._source(pair)
-                tensors = {word: source.load(self.roles[word]).view(pair.shape) for word in self.roles}
+                tensors = {word: from_numpy(source.load(self.roles[word])).view(pair.shape) for word in self.roles}
                 found["subspace_null"] = strangers_null(**tensors, seed=pair.numel)
         return found
+
+
+def _nbytes(pair: Aligned, roles: Collection[str]) -> int:
+    """What a pair takes in memory, in float32."""
+    return 4 * pair.numel * len(roles)
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,13 +169,17 @@ def _with(metrics: Metrics, more: Mapping[str, Any]) -> Metrics:
 
 
 def _steps(pair: Aligned, cut: Cut, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
-    """First and last entry of what is read in one go, and the part that it belongs to."""
+    """First and last entry of what is read in one go, and the part that the first belongs to."""
     if cut.columns or cut.kind == "whole":
         row = pair.shape[-1] if cut.columns else 1
         size = max(1, STRETCH // row) * row
         yield from ((place, min(place + size, stop), 0) for place in range(start, stop, size))
         return
     extent = pair.numel // cut.count
+    if extent <= STRETCH:
+        size = STRETCH // extent * extent
+        yield from ((place, min(place + size, stop), place // extent) for place in range(start, stop, size))
+        return
     for part in range(start // extent, stop // extent):
         first, last = part * extent, (part + 1) * extent
         yield from ((place, min(place + STRETCH, last), part) for place in range(first, last, STRETCH))

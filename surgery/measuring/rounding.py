@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
-import torch
-from torch import Tensor
+import numpy as np
 
+from surgery.measuring import kernels
 from surgery.measuring.nulls import KIN
 
 if TYPE_CHECKING:
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 # Bits of the significand, the leading one included, and the exponent of the smallest normal number.
 PRECISION: Final = {"BF16": (8, -126), "F16": (11, -14), "F32": (24, -126), "F64": (53, -1022)}
-STORED_BITS: Final = 23  # of float32's significand; the exponent stands above them
 EXPONENTS: Final = 256
 BIAS: Final = 127
 
@@ -50,22 +49,15 @@ class Sample:
     """
 
     entries: int
-    bins: Tensor
+    bins: np.ndarray
     variance: float
 
     @classmethod
-    def of(cls, base: Tensor, adapted: Tensor, safety: Tensor, entries: int) -> Self:
+    def of(cls, base: np.ndarray, adapted: np.ndarray, safety: np.ndarray, entries: int) -> Self:
         """Of a stretch of three tensors that have so many entries in all."""
-        stride = 1 if entries <= ALL_BELOW else STRIDE
-        start, middle, end = (tensor[::stride].double() for tensor in (base, adapted, safety))
-        exponents = ((middle.float().view(torch.int32) >> STORED_BITS) & (EXPONENTS - 1)).long()
-        first, second = middle - start, end - middle
-        product = first * second
-        first, second = first.square(), second.square()
-        both = ((first > 0) & (second > 0)).double()
-        rows = (torch.ones_like(first), first, second, both, first * both, second * both, product.abs())
-        bins = torch.stack([torch.bincount(exponents, row, EXPONENTS) for row in rows])
-        return cls(len(adapted), bins, float(torch.dot(product, product)))
+        bins = np.zeros((7, EXPONENTS))
+        variance = kernels.add_sample(base, adapted, safety, 1 if entries <= ALL_BELOW else STRIDE, bins)
+        return cls(len(adapted), bins, variance)
 
     def __add__(self, other: Self) -> Self:
         return type(self)(self.entries + other.entries, self.bins + other.bins, self.variance + other.variance)
@@ -85,7 +77,7 @@ class Sample:
         opposed = float((self.bins[3] * _conflict(products, *self.bins[4:])).sum()) * scale
         return Noise(float(products.sum()) * scale, 0.0, opposed, both / 2, self.variance * scale)
 
-    def _products(self, codes: Mapping[str, str]) -> Tensor:
+    def _products(self, codes: Mapping[str, str]) -> np.ndarray:
         """Bin by bin, the deltas' expected inner product where the moves are independent and all rounding is shared;
         never above 0.
 
@@ -100,13 +92,13 @@ class Sample:
         away, and its delta sets no limit.
         """
         bits, lowest = PRECISION[codes["adapted"]]
-        exponents = torch.arange(EXPONENTS, dtype=torch.float64) - BIAS
-        squared_ulp = torch.exp2(2 * (exponents.clamp_min(lowest) - (bits - 1)))
-        moved = torch.full_like(squared_ulp, torch.inf)
+        exponents = np.maximum(np.arange(EXPONENTS, dtype=np.float64) - BIAS, lowest)
+        squared_ulp = np.exp2(2 * (exponents - (bits - 1)))
+        moved = np.full(EXPONENTS, np.inf)
         for role, sums in (("base", self.bins[1]), ("safety", self.bins[2])):
             if PRECISION[codes[role]][0] <= bits:
-                moved = torch.minimum(moved, sums / self.bins[0].clamp_min(1) / squared_ulp)
-        return self.bins[0] * squared_ulp * torch.expm1(-6 * moved) / 12
+                moved = np.minimum(moved, sums / np.maximum(self.bins[0], 1) / squared_ulp)
+        return self.bins[0] * squared_ulp * np.expm1(-6 * moved) / 12
 
 
 def are_kin(vl: "DeltaSums", safety: "DeltaSums") -> bool:
@@ -114,7 +106,7 @@ def are_kin(vl: "DeltaSums", safety: "DeltaSums") -> bool:
     return max(0.0 if delta.cosine is None else delta.cosine for delta in (vl, safety)) >= KIN
 
 
-def _conflict(product: Tensor, first: Tensor, second: Tensor, weight: Tensor) -> Tensor:
+def _conflict(product: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
     """The share of opposed signs among entries that both deltas change, from the expected <d1, d2> and the sums of
     d1^2, d2^2 and |d1 d2| over them.
 
@@ -122,9 +114,15 @@ def _conflict(product: Tensor, first: Tensor, second: Tensor, weight: Tensor) ->
     sizes, oppose each other as often as their weighted share says, (1 - <d1, d2> / weight) / 2. K = weight / norms
     tells which they are: it is 1 for deltas of one size, and (2/pi)(sqrt(1 - rho^2) + rho asin(rho)) for normal ones.
     """
-    norms = (first * second).sqrt()
-    rho = torch.where(norms > 0, product / norms, 0.0).clamp(-1, 1)
-    normal = 2 / math.pi * ((1 - rho.square()).sqrt() + rho * rho.asin())
-    coarse = torch.where(norms > 0, (weight / norms - normal) / (1 - normal).clamp_min(1e-9), 0.0).clamp(0, 1)
-    weighted = torch.where(weight > 0, (1 - product / weight) / 2, 0.5).clamp(0, 1)
-    return torch.lerp(0.5 - rho.asin() / math.pi, weighted, coarse)
+    norms = np.sqrt(first * second)
+    rho = np.clip(_over(product, norms, 0.0), -1, 1)
+    normal = 2 / math.pi * (np.sqrt(1 - np.square(rho)) + rho * np.arcsin(rho))
+    coarse = np.clip(_over(weight - normal * norms, norms * np.maximum(1 - normal, 1e-9), 0.0), 0, 1)
+    weighted = np.clip((1 - _over(product, weight, 0.0)) / 2, 0, 1)
+    plain = 0.5 - np.arcsin(rho) / math.pi
+    return plain + coarse * (weighted - plain)
+
+
+def _over(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
+    """One over the other, where there is something to divide by."""
+    return np.divide(above, below, out=np.full_like(above, otherwise), where=below > 0)

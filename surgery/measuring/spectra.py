@@ -1,9 +1,7 @@
 """The spectra of one pair: of both deltas and, to compare them with, of the base."""
 
-import math
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -11,29 +9,17 @@ from torch import Tensor
 
 from surgery.anatomy import Site
 from surgery.measuring import subspaces
+from surgery.measuring.findings import DELTAS, PairSpectra
 from surgery.measuring.ranks import EffectiveRank, effective_rank, estimated_rank
 from surgery.measuring.spectrum import KEPT, PROBES, SPARE, Held, Matrix, Spectrum, leading_directions, spectrum
 from surgery.measuring.stretches import STRETCH, Source
 from surgery.measuring.subspaces import LEADING, Subspaces
 from surgery.results import Sides
-
-# Matrices are held in memory, in float32, up to so many bytes of all roles together; larger ones are read again for
-# every pass. ALL_HELD is what all threads hold at once.
-HELD: Final = 160 << 20
-ALL_HELD: Final = 448 << 20
+from surgery.vectors import to_exact
 
 FAINT: Final = 1e-30  # squared norm below which products of float32 begin to vanish
 DIGITS: Final = 8
-DELTAS: Final = {"adapted": "base", "safety": "adapted"}
 SHARES: Final = (1, 8, 64)
-
-
-@dataclass
-class PairSpectra:
-    """What spectra tell of one pair, by metric. deltas: role that a delta ends in -> its metrics."""
-
-    deltas: dict[str, dict[str, Any]] = field(default_factory=dict)
-    between: dict[str, Any] = field(default_factory=dict)
 
 
 class Streamed:
@@ -56,9 +42,9 @@ class Streamed:
             stop = min(row + self._rows, rows)
             found = self.source.read(row * columns, stop * columns, roles)
             kept = self._kept[:, : stop - row]
-            kept[0].copy_(found[self.after].view(-1, columns))
+            for role, rows_of in zip(roles, kept, strict=True):
+                to_exact(found[role], rows_of.view(-1).numpy())
             if self.before is not None:
-                kept[1].copy_(found[self.before].view(-1, columns))
                 kept[0].sub_(kept[1])
             yield row, kept[0]
 
@@ -70,18 +56,16 @@ def without_spectrum(shape: tuple[int, ...]) -> str | None:
     return "a stack of matrices, not one" if len(shape) > 2 else "a vector, not a matrix"
 
 
-def bytes_needed(shape: tuple[int, ...], roles: int) -> int:
-    """What the spectra of a pair take in memory: the matrices where they are held, and directions of all."""
-    held = 4 * math.prod(shape) * roles
-    directions = 4 * sum(shape) * (4 * (KEPT + SPARE) + 2 * PROBES)
-    return directions + (held if held <= HELD else 0)
+def directions_bytes(shape: tuple[int, ...]) -> int:
+    """What the directions of a pair's spectra take in memory."""
+    return 4 * sum(shape) * (4 * (KEPT + SPARE) + 2 * PROBES)
 
 
-def pair_spectra(source: Source, words: Mapping[str, str]) -> PairSpectra:
+def pair_spectra(source: Source, words: Mapping[str, str], held: bool) -> PairSpectra:
     """The spectra of a pair that is a matrix. words: base, adapted and safety, where the pair has them -> the names
-    that `source` knows them by."""
+    that `source` knows them by. held: whether its tensors are held in memory, or else read again for every pass."""
     site, shape = source.pair.site, source.pair.shape
-    matrices = _held(source, words) if source.numel * 4 * len(words) <= HELD else _streamed(source, words)
+    matrices = _held(source, words) if held else _streamed(source, words)
     keep = subspaces.base_rank(shape)
     found: dict[str, Spectrum | None] = {}
     result = PairSpectra()
@@ -102,7 +86,7 @@ def _held(source: Source, words: Mapping[str, str]) -> Iterator[tuple[str, Matri
     """The tensor that the first delta starts from ("start"), then each delta by the role that it ends in. Each is
     made in the memory of what is not needed any more."""
     shape = source.pair.shape
-    loaded = {word: source.load(role).view(shape) for word, role in words.items()}
+    loaded = {word: torch.from_numpy(source.load(role)).view(shape) for word, role in words.items()}
     yield "start", Held(loaded.get("base", loaded["adapted"]))
     if "base" in loaded:
         yield "adapted", Held(torch.sub(loaded["adapted"], loaded["base"], out=loaded.pop("base")))

@@ -12,7 +12,7 @@ from surgery.checkpoint import NUMPY_NAMES, TORCH_NAMES, LazyTensor
 from surgery.errors import CheckpointError
 from surgery.merging.streams import SiteStream
 from surgery.methods import Block, Method
-from surgery.methods.method import BFLOAT16, exact_dtype, to_exact
+from surgery.vectors import BFLOAT16, to_exact
 from surgery.workers import cores
 from surgery.writer import Piece
 
@@ -45,7 +45,7 @@ def copied(tensor: LazyTensor, code: str, start: int, stop: int) -> Iterator[Pie
 
 def _cast(tensor: LazyTensor, code: str, first: int, last: int, buffer: memoryview) -> None:
     out = np.frombuffer(buffer, _dtype(code))
-    _store(_exact(tensor.array(first, last)), out, code, lambda: f"{tensor.shard}: tensor {tensor.name}")
+    _store(to_exact(tensor.array(first, last)), out, code, lambda: f"{tensor.shard}: tensor {tensor.name}")
 
 
 def merged(stream: SiteStream, method: Method, code: str) -> Iterator[Piece]:
@@ -131,7 +131,7 @@ def _put_together(
     tensor: LazyTensor, code: str, streams: Sequence[SiteStream], method: Method, run: tuple[int, int]
 ) -> np.ndarray:
     start, stop = run
-    result = _exact(tensor.array(start, stop))
+    result = to_exact(tensor.array(start, stop))
     for stream in streams:
         pair, like = stream.job.pair, stream.alignment.like
         part = pair.parts[like]
@@ -144,11 +144,6 @@ def _put_together(
     stored = np.empty(len(result), _dtype(code))
     _store(result, stored, code, lambda: _culprits(streams[0]))
     return stored
-
-
-def _exact(stored: np.ndarray) -> np.ndarray:
-    """What is stored, as it is computed with."""
-    return to_exact(stored, np.empty(len(stored), exact_dtype([stored.dtype])))
 
 
 def _store(vector: np.ndarray, out: np.ndarray, code: str, culprits: Callable[[], str]) -> None:

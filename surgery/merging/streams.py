@@ -12,7 +12,8 @@ import numpy as np
 from surgery.alignment import Alignment
 from surgery.memory import new_buffer
 from surgery.merging.jobs import Job
-from surgery.methods.method import Block, Memory, block_size, exact_dtype, to_exact, width_of
+from surgery.methods.method import Block, Memory, block_size, width_of
+from surgery.vectors import exact_dtype, to_exact
 from surgery.workers import cores, in_order
 
 Made = TypeVar("Made")

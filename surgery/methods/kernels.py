@@ -1,20 +1,18 @@
 """Loops over entries that are compiled when they are first used: one pass where numpy takes one for each step.
 
 A step that numpy takes alone reads and writes a whole block, and between two steps threads wait for each other to get
-hold of Python. Here a block goes through the processor's nearest cache once, tile by tile, and no thread waits. What
-was compiled is kept on the disk for the next process.
+hold of Python. Here a block goes through the processor's nearest cache once, tile by tile, and no thread waits.
 
 Vectors come as they are stored, bfloat16 by its bits (uint16), several of them as a tuple. What is computed, and what
 is given, is float32 (float64 where the vectors are). Nothing is changed but `out`, and what a loop is said to add to.
 """
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+
+from surgery.compiled import compiled, number, size
 
 # Entries worked on at a time: with those of a few models, what the processor's nearest cache holds.
 TILE: Final = 1 << 10
@@ -24,94 +22,58 @@ OCTAVES: Final = 16
 DIGITS: Final = OCTAVES * 128
 
 
-def _compiled(function: Callable[..., Any], **options: Any) -> Any:
-    """Compile when called, for the types of its arguments; without Python, so that other threads run meanwhile."""
-    options |= {"nogil": True, "error_model": "numpy"}
-    try:
-        return njit(function, cache=True, **options)
-    except RuntimeError:  # There is no directory that could keep it: every process compiles for itself.
-        return njit(function, **options)
-
-
-def _number(entry):  # type: ignore[no-untyped-def]
-    """An entry as the number that it stands for, in compiled code."""
-    raise NotImplementedError
-
-
-@overload(_number)
-def _number_of(entry):  # type: ignore[no-untyped-def]
-    if isinstance(entry, types.Integer):
-        # The first half of a float32's bits are a bfloat16's.
-        return lambda entry: np.uint32(np.uint32(entry) << np.uint32(16)).view(np.float32)
-    return lambda entry: entry
-
-
-@_compiled
-def _size(number):  # type: ignore[no-untyped-def]
-    """A magnitude, in float32, as an integer of the same order; NaN is above all."""
-    return np.float32(abs(number)).view(np.int32)
-
-
-@_compiled
-def exact(stored, out):  # type: ignore[no-untyped-def]
-    """out = stored, as numbers."""
-    for i in range(len(stored)):
-        out[i] = _number(stored[i])
-
-
-@_compiled
+@compiled
 def sizes(numbers, out):  # type: ignore[no-untyped-def]
     """out = the magnitudes, in float32, as integers of the same order."""
     for i in range(len(numbers)):
-        out[i] = _size(numbers[i])
+        out[i] = size(numbers[i])
 
 
-@_compiled
+@compiled
 def rounded(numbers, out):  # type: ignore[no-untyped-def]
     """out = the numbers' bfloat16, to nearest even. Gives the largest magnitude by its bits; that of a NaN or an
     infinity is no number's, and what is in `out` then means nothing."""
     most = np.int32(0)
     for i in range(len(numbers)):
-        number = np.float32(numbers[i])
-        most = max(most, _size(number))
-        whole = number.view(np.uint32)
+        most = max(most, size(numbers[i]))
+        whole = np.float32(numbers[i]).view(np.uint32)
         out[i] = (whole + np.uint32(0x7FFF) + ((whole >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     return most
 
 
-@_compiled
+@compiled
 def largest(numbers):  # type: ignore[no-untyped-def]
     """The largest magnitude, in float32, by its bits."""
     most = np.int32(0)
     for i in range(len(numbers)):
-        most = max(most, _size(numbers[i]))
+        most = max(most, size(numbers[i]))
     return most
 
 
-@_compiled
+@compiled
 def moves(base, model, out):  # type: ignore[no-untyped-def]
     """out = model - base."""
     for i in range(len(base)):
-        out[i] = _number(model[i]) - _number(base[i])
+        out[i] = number(model[i]) - number(base[i])
 
 
-@_compiled
+@compiled
 def kept(base, model, chosen, out):  # type: ignore[no-untyped-def]
     """out = model - base where `chosen` is true, 0 elsewhere; NaN stays."""
     for i in range(len(base)):
-        out[i] = (_number(model[i]) - _number(base[i])) * out.dtype.type(chosen[i])
+        out[i] = (number(model[i]) - number(base[i])) * out.dtype.type(chosen[i])
 
 
-@_compiled
+@compiled
 def between(base, model, least, most, out):  # type: ignore[no-untyped-def]
     """out = model - base where its magnitude's bits are of least ... most, 0 elsewhere; NaN stays."""
     for i in range(len(base)):
-        move = _number(model[i]) - _number(base[i])
-        size = _size(move)
-        out[i] = move * out.dtype.type((size >= least) & (size <= most))
+        move = number(model[i]) - number(base[i])
+        found = size(move)
+        out[i] = move * out.dtype.type((found >= least) & (found <= most))
 
 
-@_compiled
+@compiled
 def counted(base, model, first, last, shift, bins):  # type: ignore[no-untyped-def]
     """How many bits of the magnitudes of model - base are below `first`, are `first`, are `last`, and lie between those
     two; the latter, less `first` and without their last `shift` digits, are in the beginning of `bins`."""
@@ -120,15 +82,15 @@ def counted(base, model, first, last, shift, bins):  # type: ignore[no-untyped-d
     for start in range(0, len(base), TILE):
         one, other = base[start : start + TILE], model[start : start + TILE]
         for i in range(len(one)):
-            near[i] = _size(_number(other[i]) - _number(one[i]))
+            near[i] = size(number(other[i]) - number(one[i]))
         # Of 32 bits, so that as many are counted at once as are compared.
         lower, lowest, highest, within = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
         for i in range(len(one)):
-            size = near[i]
-            lower += np.int32(size < first)
-            lowest += np.int32(size == first)
-            highest += np.int32(size == last)
-            within += np.int32((size > first) & (size < last))
+            found = near[i]
+            lower += np.int32(found < first)
+            lowest += np.int32(found == first)
+            highest += np.int32(found == last)
+            within += np.int32((found > first) & (found < last))
         below += int(lower)
         at_first += int(lowest)
         at_last += int(highest)
@@ -140,7 +102,7 @@ def counted(base, model, first, last, shift, bins):  # type: ignore[no-untyped-d
     return below, at_first, at_last, inside
 
 
-@_compiled
+@compiled
 def pruned(base, model, width, drawn, chance, spread, rescale, out):  # type: ignore[no-untyped-def]
     """out = model - base where what was drawn for an entry is below its bound, 0 elsewhere; NaN stays. With `rescale`,
     what is kept is divided by its chance.
@@ -157,8 +119,8 @@ def pruned(base, model, width, drawn, chance, spread, rescale, out):  # type: ig
         one, other, made = base[start : start + width], model[start : start + width], out[start : start + width]
         most = np.int32(0)
         for i in range(width):
-            made[i] = _number(other[i]) - _number(one[i])
-            places[i] = _size(made[i]) >> 16
+            made[i] = number(other[i]) - number(one[i])
+            places[i] = size(made[i]) >> 16
             most = max(most, places[i])
         counts[:] = 0
         for i in range(width):
@@ -180,7 +142,7 @@ def pruned(base, model, width, drawn, chance, spread, rescale, out):  # type: ig
             made[i] *= gains[places[i]] * out.dtype.type(some[i] < bounds[places[i]])
 
 
-@_compiled
+@compiled
 def summed(models, shares, out):  # type: ignore[no-untyped-def]
     """out = sum over k of shares[k] models[k]."""
     for start in range(0, len(out), TILE):
@@ -188,10 +150,10 @@ def summed(models, shares, out):  # type: ignore[no-untyped-def]
         for place in range(len(models)):
             model, share = models[place][start : start + TILE], shares[place]
             for i in range(len(made)):
-                made[i] = share * _number(model[i]) + (made[i] if place else out.dtype.type(0))
+                made[i] = share * number(model[i]) + (made[i] if place else out.dtype.type(0))
 
 
-@_compiled
+@compiled
 def moved(base, models, shares, out):  # type: ignore[no-untyped-def]
     """out = base + sum over k of shares[k] (models[k] - base).
 
@@ -204,23 +166,23 @@ def moved(base, models, shares, out):  # type: ignore[no-untyped-def]
             rest = shares.dtype.type(1) - share
             if place:
                 for i in range(len(near)):
-                    made[i] += share * (_number(model[i]) - _number(near[i]))
+                    made[i] += share * (number(model[i]) - number(near[i]))
             elif share < rest:
                 for i in range(len(near)):
-                    made[i] = _number(near[i]) + share * (_number(model[i]) - _number(near[i]))
+                    made[i] = number(near[i]) + share * (number(model[i]) - number(near[i]))
             else:
                 for i in range(len(near)):
-                    made[i] = _number(model[i]) - rest * (_number(model[i]) - _number(near[i]))
+                    made[i] = number(model[i]) - rest * (number(model[i]) - number(near[i]))
 
 
-@_compiled
+@compiled
 def added(base, parts, shares, out):  # type: ignore[no-untyped-def]
     """out = base + sum over k of shares[k] parts[k]. It may be one of the parts."""
     total = np.empty(TILE, out.dtype)
     for start in range(0, len(base), TILE):
         near, made = base[start : start + TILE], out[start : start + TILE]
         for i in range(len(near)):
-            total[i] = _number(near[i])
+            total[i] = number(near[i])
         for place in range(len(parts)):
             part, share = parts[place][start : start + TILE], shares[place]
             for i in range(len(near)):
@@ -228,7 +190,7 @@ def added(base, parts, shares, out):  # type: ignore[no-untyped-def]
         made[:] = total[: len(near)]
 
 
-@_compiled
+@compiled
 def agreed(base, parts, shares, weights, strength, mean, out):  # type: ignore[no-untyped-def]
     """out = base + strength times the sum of those shares[k] parts[k] that have the sign of the sum of all of them, 0
     counting as plus; with `mean`, over the sum of the weights[k] of those that are not 0. It may be one of the parts.
@@ -255,18 +217,18 @@ def agreed(base, parts, shares, weights, strength, mean, out):  # type: ignore[n
             for i in range(len(near)):
                 made[i] = made[i] / voted[i] if voted[i] > 0 else made[i]
         for i in range(len(near)):
-            end[i] = _number(near[i]) + strength * made[i]
+            end[i] = number(near[i]) + strength * made[i]
 
 
-@partial(_compiled, fastmath={"reassoc", "contract"})
+@partial(compiled, fastmath={"reassoc", "contract"})
 def _dot(first, second):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(len(first)):
-        total += np.float64(_number(first[i])) * np.float64(_number(second[i]))
+        total += np.float64(number(first[i])) * np.float64(number(second[i]))
     return total
 
 
-@_compiled
+@compiled
 def products(vectors, sums):  # type: ignore[no-untyped-def]
     """sums[j, k] += the dot product, in float64, of the vectors j and k, for every k up to j."""
     for start in range(0, len(vectors[0]), TILE):
@@ -276,7 +238,7 @@ def products(vectors, sums):  # type: ignore[no-untyped-def]
                 sums[one, two] += _dot(first, vectors[two][start : start + TILE])
 
 
-@_compiled
+@compiled
 def products_of_moves(base, models, sums):  # type: ignore[no-untyped-def]
     """sums[j, k] += the dot product, in float64, of the moves models[j] - base and models[k] - base, for k up to j."""
     near = np.empty((len(models), TILE), np.float64)
@@ -285,6 +247,6 @@ def products_of_moves(base, models, sums):  # type: ignore[no-untyped-def]
         for place in range(len(models)):
             model, move = models[place][start : start + TILE], near[place]
             for i in range(len(one)):
-                move[i] = _number(model[i]) - _number(one[i])
+                move[i] = number(model[i]) - number(one[i])
             for other in range(place + 1):
                 sums[place, other] += _dot(move[: len(one)], near[other][: len(one)])

@@ -1,7 +1,7 @@
 """What a merge method is: pure functions on stretches of tensors, and a row that says what it takes and obeys."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, TypeVar
@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 import numpy as np
 
 from surgery.methods.chance import kept, key_of, uniform
+from surgery.vectors import BFLOAT16, exact_dtype, stored_in, to_exact
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 Made = TypeVar("Made", covariant=True)
-
-# How bfloat16, which numpy has no dtype for, is held: by its bits.
-BFLOAT16: Final = np.dtype(np.uint16)
 
 # Entries worked on at a time: so few that they take little memory, so many that threads seldom wait for each other to
 # get hold of Python.
@@ -230,7 +228,7 @@ class Method:
         )
         rows = [models[name] for name in names] + ([] if base is None else [base])
         exact = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
-        vectors = [row.to("cpu", exact).reshape(-1).numpy() for row in rows]
+        vectors = [stored_in(row.to("cpu", exact)) for row in rows]
         held = Held(tuple(names), tuple(stored.shape), vectors, seed, site, block, self.rows)
         facts = self.survey(held, settings) if self.survey else None
         merged = np.concatenate([self.combine(stretch, settings, facts) for stretch in held.blocks()])
@@ -283,19 +281,3 @@ def block_size(shape: tuple[int, ...], rows: bool, size: int = BLOCK) -> int:
     """How many entries are worked on at a time: `size`, or as many whole rows as come near it."""
     width = max(1, width_of(shape))
     return max(1, size // width) * width if rows else size
-
-
-def exact_dtype(stored: Iterable[np.dtype]) -> np.dtype:
-    """What vectors that are stored so are computed in: float32, or float64 where one of them is."""
-    return np.dtype(np.float64 if np.dtype(np.float64) in stored else np.float32)
-
-
-def to_exact(stored: np.ndarray, out: np.ndarray) -> np.ndarray:
-    """Convert what is stored, bfloat16 by its bits, into `out`, which is given back."""
-    if stored.dtype == BFLOAT16:
-        from surgery.methods import kernels
-
-        kernels.exact(stored, out)
-    else:
-        out[:] = stored
-    return out

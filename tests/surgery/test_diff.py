@@ -184,7 +184,6 @@ def test_streamed_spectra_equal_held_ones(
     """A matrix that is read again for every pass has the spectrum of one in memory."""
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     held = diff(opened(**paths))
-    monkeypatch.setattr("surgery.measuring.spectra.HELD", 0)
     monkeypatch.setattr("surgery.measuring.measure.HELD", 0)
     monkeypatch.setattr("surgery.measuring.spectra.STRETCH", 50)
     streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(opened(**paths)).pairs}

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 from torch import Tensor
 
 from surgery.errors import CheckpointError
-from surgery.measuring.tally import BLOCK, Buffers, Tally, between_metrics, delta_metrics
+from surgery.measuring.tally import Tally, between_metrics, delta_metrics
 from surgery.metrics import Sums
 
 ROLES = ("base", "adapted", "safety")
@@ -76,11 +76,11 @@ CODES = dict.fromkeys(ROLES, "F32")
 
 def tallied(tensors: Sequence[Tensor], cuts: Sequence[int] = (), parts: int = 1, row: int = 0) -> Tally:
     """The sums of base, adapted and safety, taken in stretches that end at `cuts`."""
-    flat = [tensor.reshape(-1) for tensor in tensors]
+    flat = [tensor.reshape(-1).numpy() for tensor in tensors]
     whole = Tally(len(flat[0]), ROLES, parts, row)
     for start, stop in pairwise([0, *cuts, len(flat[0])]):
         stretch = Tally(len(flat[0]), ROLES, parts, row)
-        stretch.add({role: vector[start:stop] for role, vector in zip(ROLES, flat, strict=True)}, NAMES, Buffers())
+        stretch.add({role: vector[start:stop] for role, vector in zip(ROLES, flat, strict=True)}, NAMES)
         whole.join(stretch)
     return whole
 
@@ -97,8 +97,8 @@ def numbers(table: dict[str, object], prefix: str = "") -> dict[str, float]:
 
 
 def close(first: Sums, second: Sums) -> None:
-    """All metrics agree. float32 squares are rounded, and a cosine is their difference."""
-    assert numbers(first.metrics().model_dump()) == pytest.approx(numbers(second.metrics().model_dump()), 1e-6, 1e-6)
+    """All metrics agree."""
+    assert numbers(first.metrics().model_dump()) == pytest.approx(numbers(second.metrics().model_dump()), 1e-9, 1e-9)
 
 
 @given(tensors(3), st.integers(0, 200))
@@ -109,8 +109,8 @@ def test_sums_of_stretches_add_up_to_the_whole(triple: tuple[Tensor, ...], cut: 
 
 
 def test_sums_do_not_depend_on_where_a_large_tensor_is_cut() -> None:
-    """In float32, and with nulls from a sample; the tensor is no whole number of blocks."""
-    draws = torch.randn(3, 5 * BLOCK + 77, generator=torch.Generator().manual_seed(3))
+    """With nulls from a sample."""
+    draws = torch.randn(3, 163_917, generator=torch.Generator().manual_seed(3))
     tensors = [draws[0], draws[0] + 0.1 * draws[1], draws[0] + 0.1 * draws[1] + 0.1 * draws[2]]
     cuts = [17 * 1000, 17 * 9000]
     close(tallied(tensors, cuts).sums(CODES), tallied(tensors).sums(CODES))
@@ -124,11 +124,11 @@ def test_parts_are_rows_or_columns(parts: int, width: int, other: int, columns: 
     pieces = [tensor.split(width, dim=int(columns)) for tensor in draws]
     tally = Tally(draws[0].numel(), ROLES, parts, parts * width if columns else 0)
     if columns:
-        tally.add({role: tensor.reshape(-1) for role, tensor in zip(ROLES, draws, strict=True)}, NAMES, Buffers())
+        tally.add({role: tensor.reshape(-1).numpy() for role, tensor in zip(ROLES, draws, strict=True)}, NAMES)
     else:
         for part in range(parts):
-            chunk = {role: piece[part].reshape(-1) for role, piece in zip(ROLES, pieces, strict=True)}
-            tally.add(chunk, NAMES, Buffers(), part)
+            chunk = {role: piece[part].reshape(-1).numpy() for role, piece in zip(ROLES, pieces, strict=True)}
+            tally.add(chunk, NAMES, part)
     close(tally.sums(CODES), tallied(draws).sums(CODES))
     for part, sums in enumerate(tally.part_sums("safety")):
         expected = delta_metrics(pieces[1][part], pieces[2][part])
