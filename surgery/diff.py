@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from typing import Literal
+from typing import Final, Literal
 
 from surgery.alignment import Aligned, align
 from surgery.anatomy import Site
@@ -18,6 +18,9 @@ from surgery.roles import safety_role
 from surgery.workers import cores, crew, in_order
 
 Level = Literal["norms", "full"]
+
+# Pieces of work for each thread that may be done before the one whose turn it is: a large matrix keeps nobody waiting.
+AHEAD: Final = 1 << 10
 
 
 def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent, level: Level = "full") -> DiffResult:
@@ -61,7 +64,7 @@ def _measured(survey: Survey, pool: ThreadPoolExecutor, level: Level) -> Iterato
         # What takes longest comes first, so that the threads end together.
         pairs.sort(key=lambda pair: not survey.is_streamed(pair))
     work = [work for pair in pairs for work in survey.tasks(pair, spectra=level == "full")]
-    done = in_order(pool, survey.run, work, 2 * cores())
+    done = in_order(pool, survey.run, work, AHEAD * cores())
     for pair, found in groupby(done, key=lambda each: each[0].pair):
         tally: Tally | None = None
         spectra = PairSpectra()

@@ -83,3 +83,12 @@ def add_sample(base, adapted, safety, stride, bins):  # type: ignore[no-untyped-
         bins[6, place] += abs(first * second)
         variance += (first * second) ** 2
     return variance
+
+
+@_in_any_order
+def squares(vector):  # type: ignore[no-untyped-def]
+    """The sum of the squares."""
+    total = 0.0
+    for i in range(len(vector)):
+        total += np.float64(number(vector[i])) ** 2
+    return total

@@ -1,5 +1,6 @@
 """The spectra of one pair: of both deltas and, to compare them with, of the base."""
 
+import math
 import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from surgery.anatomy import Site
-from surgery.measuring import subspaces
+from surgery.measuring import kernels, subspaces
 from surgery.measuring.findings import DELTAS, PairSpectra
 from surgery.measuring.ranks import EffectiveRank, effective_rank, estimated_rank
 from surgery.measuring.spectrum import KEPT, PROBES, SPARE, Held, Matrix, Spectrum, leading_directions, spectrum
@@ -103,7 +104,7 @@ def _streamed(source: Source, words: Mapping[str, str]) -> Iterator[tuple[str, M
 
 
 def _energy(matrix: Matrix) -> float:
-    return sum(float(chunk.square().sum(dtype=torch.float64)) for _, chunk in matrix.chunks())
+    return math.fsum(kernels.squares(chunk.reshape(-1).numpy()) for _, chunk in matrix.chunks())
 
 
 def _seed(site: Site, word: str) -> int:

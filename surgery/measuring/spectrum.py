@@ -195,10 +195,10 @@ def times(matrix: Matrix, right: Tensor) -> Tensor:
 
 def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
     """D^T U."""
-    found = torch.zeros(matrix.shape[1], left.shape[1])
+    found, across = torch.zeros(left.shape[1], matrix.shape[1]), left.T.contiguous()
     for row, chunk in matrix.chunks():
-        found.addmm_(chunk.T, left[row : row + len(chunk)])
-    return found
+        found.addmm_(across[:, row : row + len(chunk)], chunk)
+    return found.T
 
 
 def gram_times(matrix: Matrix, right: Tensor) -> Tensor:
