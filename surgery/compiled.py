@@ -45,3 +45,22 @@ def exact(stored, out):  # type: ignore[no-untyped-def]
     """out = stored, as numbers."""
     for i in range(len(stored)):
         out[i] = number(stored[i])
+
+
+@compiled
+def moves(base, model, out):  # type: ignore[no-untyped-def]
+    """out = model - base."""
+    for i in range(len(base)):
+        out[i] = number(model[i]) - number(base[i])
+
+
+@compiled
+def rounded(numbers, out):  # type: ignore[no-untyped-def]
+    """out = the numbers' bfloat16, to nearest even. Gives the largest magnitude by its bits; that of a NaN or an
+    infinity is no number's, and what is in `out` then means nothing."""
+    most = np.int32(0)
+    for i in range(len(numbers)):
+        most = max(most, size(numbers[i]))
+        whole = np.float32(numbers[i]).view(np.uint32)
+        out[i] = (whole + np.uint32(0x7FFF) + ((whole >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return most

@@ -1,6 +1,6 @@
 """What changed in the weights between checkpoints, site by site, and summed up by layer, block and tower."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Final, Literal
@@ -11,7 +11,6 @@ from surgery.checkpoint import Checkpoint, ComputedTensor
 from surgery.measuring.findings import PairSpectra
 from surgery.measuring.measure import Measured, Survey
 from surgery.measuring.summaries import kinship, layer_key, summaries, verdict
-from surgery.measuring.tally import Tally
 from surgery.progress import Track, silent
 from surgery.results import DiffResult, Pair
 from surgery.roles import safety_role
@@ -61,22 +60,26 @@ def _measured(survey: Survey, pool: ThreadPoolExecutor, level: Level) -> Iterato
     """Every pair, by its site, with what was measured of it, in file order."""
     pairs = survey.alignment.in_file_order()
     if level == "full":
-        # What takes longest comes first, so that the threads end together.
-        pairs.sort(key=lambda pair: not survey.is_streamed(pair))
+        pairs = _spread(pairs, survey.needs_much)
     work = [work for pair in pairs for work in survey.tasks(pair, spectra=level == "full")]
     done = in_order(pool, survey.run, work, AHEAD * cores())
-    for pair, found in groupby(done, key=lambda each: each[0].pair):
-        tally: Tally | None = None
-        spectra = PairSpectra()
-        for _, each in found:
-            if isinstance(each, PairSpectra):
-                spectra = each
-            elif tally is None:
-                tally = each
-            else:
-                tally.join(each)
-        assert tally is not None
-        yield pair.site, survey.measured(pair, tally, spectra)
+    for pair, group in groupby(done, key=lambda each: each[0].pair):
+        results = [found for _, found in group]
+        first, *others = [found.tally for found in results if found.tally is not None]
+        for other in others:
+            first.join(other)
+        spectra = next((found.spectra for found in results if found.spectra is not None), PairSpectra())
+        yield pair.site, survey.measured(pair, first, spectra)
+
+
+def _spread(pairs: Sequence[Aligned], is_large: Callable[[Aligned], bool]) -> list[Aligned]:
+    """The large ones far from each other, and none at the end: two of them would wait for one another's memory, and
+    the last one would be waited for."""
+    large, others = ([pair for pair in pairs if is_large(pair) == wanted] for wanted in (True, False))
+    every = len(others) // (len(large) + 1)
+    for number, pair in enumerate(large):
+        others.insert(number * (every + 1), pair)
+    return others
 
 
 def _pair(survey: Survey, pair: Aligned, measured: Measured) -> Pair:

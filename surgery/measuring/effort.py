@@ -10,7 +10,7 @@ from surgery.measuring.spectrum import EXACT, KEPT, PROBES, SPARE, SQUARINGS, ST
 # Columns that a matrix is multiplied by: for the spectrum of a delta and what it is compared with, and for the
 # leading directions of the base.
 OF_DELTA: Final = (2 * STEPS + 2) * (KEPT + SPARE) + 2 * SQUARINGS * PROBES + KEPT
-OF_BASE: Final = 2 * STEPS * (KEPT + SPARE)
+OF_BASE: Final = (2 * STEPS + 1) * (KEPT + SPARE)
 
 
 class Effort(NamedTuple):

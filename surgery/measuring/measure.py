@@ -1,6 +1,6 @@
 """Everything that is measured of one pair: its sums, its heads or experts, its spectra."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
@@ -14,9 +14,12 @@ from surgery.measuring.tally import Tally
 from surgery.metrics import DeltaSums, Sums
 from surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMetrics, PairMetrics
 
-# Matrices are held in memory, in float32, up to so many bytes of all roles together; larger ones are read again for
-# every pass. ALL_HELD is what all threads hold at once.
-HELD: Final = 160 << 20
+# A matrix is held in memory, in float32, up to so many bytes; a larger one is made again for every pass. What is stored
+# of a pair is held up to STORED bytes, and read once. SHUFFLED is the limit for a pair that is held three times over,
+# and ALL_HELD what all threads hold at once.
+HELD: Final = 288 << 20
+STORED: Final = 64 << 20
+SHUFFLED: Final = 160 << 20
 ALL_HELD: Final = 448 << 20
 
 # Entries of a pair that are summed up in one go: large pairs are dealt out to several threads.
@@ -32,9 +35,17 @@ class Stretch(NamedTuple):
 
 
 class Whole(NamedTuple):
-    """A pair whose spectra are to be found."""
+    """A pair whose spectra are to be found; and that is to be summed up, where it is read for that once."""
 
     pair: Aligned
+    summed: bool
+
+
+class Found(NamedTuple):
+    """What a piece of work gave."""
+
+    tally: Tally | None = None
+    spectra: PairSpectra | None = None
 
 
 Work = Stretch | Whole
@@ -78,45 +89,70 @@ class Survey:
 
     def tasks(self, pair: Aligned, spectra: bool) -> list[Work]:
         """What there is to do on a pair: to sum up stretches of it, which begin and end with a head, an expert or a
-        row, and where asked for to find its spectra, which comes last."""
+        row, and where asked for to find its spectra, which comes last; or both at once, where it is held for that."""
+        if spectra and self._is_stored(pair):
+            return [Whole(pair, summed=True)]
         cut, size = self.cut(pair), pair.numel
         if pair.numel and all(is_run(self.alignment, pair, self.roles[word]) for word in self.held(pair)):
             unit = pair.shape[-1] if cut.columns else 1 if cut.kind == "whole" else pair.numel // cut.count
             size = max(1, DEALT // unit) * unit
         stretches = [Stretch(pair, start, min(start + size, pair.numel)) for start in range(0, pair.numel, size or 1)]
-        return [*(stretches or [Stretch(pair, 0, 0)]), *([Whole(pair)] if spectra else [])]
+        whole = [Whole(pair, summed=False)] if spectra else []
+        return [*(stretches or [Stretch(pair, 0, 0)]), *whole]
 
-    def run(self, work: Work) -> tuple[Work, Tally | PairSpectra]:
+    def run(self, work: Work) -> tuple[Work, Found]:
         """Do one piece of work; any thread may."""
-        return work, self._tally(work) if isinstance(work, Stretch) else self._spectra(work.pair)
+        if isinstance(work, Stretch):
+            return work, Found(tally=self._tally(self._source(work.pair), work))
+        return work, self._whole(work)
 
-    def is_streamed(self, pair: Aligned) -> bool:
-        """Whether a pair is too large to be held, so that its spectra take long."""
-        return _nbytes(pair, self.held(pair)) > HELD
+    def needs_much(self, pair: Aligned) -> bool:
+        """Whether a pair's spectra leave no room for those of another such one."""
+        return self._lent(pair) > ALL_HELD // 2
+
+    def _lent(self, pair: Aligned) -> int:
+        """What a pair's spectra take in memory."""
+        from surgery.measuring.spectra import directions_bytes, without_spectrum
+
+        if without_spectrum(pair.shape) is not None:
+            return 0
+        matrix = 4 * pair.numel
+        stored = self._stored_bytes(pair) if self._is_stored(pair) else 0
+        return directions_bytes(pair.shape) + (matrix if matrix <= HELD else 0) + stored
+
+    def _stored_bytes(self, pair: Aligned) -> int:
+        tensors = (self.alignment.tensor(pair, self.roles[word]) for word in self.held(pair))
+        return pair.numel * sum(tensor.array_dtype.itemsize for tensor in tensors)
+
+    def _is_stored(self, pair: Aligned) -> bool:
+        """Whether all that is stored of a pair is held, and read once."""
+        return self._stored_bytes(pair) <= STORED
 
     def _source(self, pair: Aligned) -> Source:
         return Source(self.alignment, pair, [self.roles[word] for word in self.held(pair)], self.memory)
 
-    def _spectra(self, pair: Aligned) -> PairSpectra:
-        from surgery.measuring.spectra import directions_bytes, pair_spectra, without_spectrum
+    def _whole(self, work: Whole) -> Found:
+        from surgery.measuring.spectra import pair_spectra, without_spectrum
 
-        words = {word: self.roles[word] for word in self.held(pair)}
-        reason = without_spectrum(pair.shape)
-        if reason is not None:
-            return PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS})
-        held = not self.is_streamed(pair)
-        with self._room.lent(directions_bytes(pair.shape) + held * _nbytes(pair, words)):
-            return pair_spectra(self._source(pair), words, held)
+        pair, source = work.pair, self._source(work.pair)
+        with self._room.lent(self._lent(pair)):
+            if work.summed:
+                source.hold()
+            tally = self._tally(source, Stretch(pair, 0, pair.numel)) if work.summed else None
+            reason = without_spectrum(pair.shape)
+            if reason is not None:
+                return Found(tally, PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS}))
+            words = {word: self.roles[word] for word in self.held(pair)}
+            energies = {} if tally is None else tally.energies()
+            return Found(tally, pair_spectra(source, words, energies, held=4 * pair.numel <= HELD))
 
-    def _tally(self, task: Stretch) -> Tally:
+    def _tally(self, source: Source, task: Stretch) -> Tally:
         pair, cut, words = task.pair, self.cut(task.pair), self.held(task.pair)
-        source = self._source(pair)
         names = {word: self.alignment.label(pair, self.roles[word]) for word in words}
         tally = Tally(pair.numel, words, cut.count, pair.shape[-1] if cut.columns else 0)
         for start, stop, part in _steps(pair, cut, task.start, task.stop):
             found = source.read(start, stop)
-            chunk = {word: found[self.roles[word]] for word in words}
-            tally.add(chunk, names, part)
+            tally.add({word: found[self.roles[word]] for word in words}, names, part)
         return tally
 
     def measured(self, pair: Aligned, tally: Tally, spectra: PairSpectra) -> Measured:
@@ -139,20 +175,16 @@ class Survey:
         rows, columns = pair.shape
         if are_kin(sums.vl, sums.safety):
             found["subspace_null"] = rounding_null(found["subspace_null"], (rows, columns), plain.cosine_null.mean)
-        elif self.is_streamed(pair):
+        elif 4 * pair.numel * len(self.roles) > SHUFFLED:
             del found["subspace_null"]
             found["why"] = {"subspace_null": "adapted is no kin of the others, and the tensor is too large to be held"}
         else:
-            with self._room.lent(2 * (directions_bytes(pair.shape) + _nbytes(pair, self.roles))):
+            with self._room.lent(2 * (directions_bytes(pair.shape) + 4 * pair.numel * len(self.roles))):
                 source = self._source(pair)
-                tensors = {word: from_numpy(source.load(self.roles[word])).view(pair.shape) for word in self.roles}
+                loaded = {word: source.load(role).copy() for word, role in self.roles.items()}
+                tensors = {word: from_numpy(entries).view(pair.shape) for word, entries in loaded.items()}
                 found["subspace_null"] = strangers_null(**tensors, seed=pair.numel)
         return found
-
-
-def _nbytes(pair: Aligned, roles: Collection[str]) -> int:
-    """What a pair takes in memory, in float32."""
-    return 4 * pair.numel * len(roles)
 
 
 def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

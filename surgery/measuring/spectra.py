@@ -12,11 +12,22 @@ from surgery.anatomy import Site
 from surgery.measuring import kernels, subspaces
 from surgery.measuring.findings import DELTAS, PairSpectra
 from surgery.measuring.ranks import EffectiveRank, effective_rank, estimated_rank
-from surgery.measuring.spectrum import KEPT, PROBES, SPARE, Held, Matrix, Spectrum, leading_directions, spectrum
+from surgery.measuring.spectrum import (
+    EXACT,
+    KEPT,
+    PROBES,
+    SPARE,
+    Held,
+    Matrix,
+    Spectrum,
+    Stored,
+    leading_directions,
+    spectrum,
+)
 from surgery.measuring.stretches import STRETCH, Source
 from surgery.measuring.subspaces import LEADING, Subspaces
 from surgery.results import Sides
-from surgery.vectors import to_exact
+from surgery.vectors import BFLOAT16
 
 FAINT: Final = 1e-30  # squared norm below which products of float32 begin to vanish
 DIGITS: Final = 8
@@ -29,7 +40,7 @@ class Streamed:
     def __init__(self, source: Source, after: str, before: str | None = None) -> None:
         self.source, self.after, self.before = source, after, before
         self._rows = max(1, STRETCH // self.shape[1])
-        self._kept = torch.empty(2 if before else 1, self._rows, self.shape[1])
+        self._kept = torch.empty(self._rows, self.shape[1])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -38,16 +49,11 @@ class Streamed:
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         rows, columns = self.shape
-        roles = [self.after] if self.before is None else [self.after, self.before]
         for row in range(0, rows, self._rows):
             stop = min(row + self._rows, rows)
-            found = self.source.read(row * columns, stop * columns, roles)
-            kept = self._kept[:, : stop - row]
-            for role, rows_of in zip(roles, kept, strict=True):
-                to_exact(found[role], rows_of.view(-1).numpy())
-            if self.before is not None:
-                kept[0].sub_(kept[1])
-            yield row, kept[0]
+            chunk = self._kept[: stop - row]
+            self.source.fill(row * columns, stop * columns, chunk.view(-1).numpy(), self.after, self.before)
+            yield row, chunk
 
 
 def without_spectrum(shape: tuple[int, ...]) -> str | None:
@@ -62,17 +68,17 @@ def directions_bytes(shape: tuple[int, ...]) -> int:
     return 4 * sum(shape) * (4 * (KEPT + SPARE) + 2 * PROBES)
 
 
-def pair_spectra(source: Source, words: Mapping[str, str], held: bool) -> PairSpectra:
+def pair_spectra(source: Source, words: Mapping[str, str], energies: Mapping[str, float], held: bool) -> PairSpectra:
     """The spectra of a pair that is a matrix. words: base, adapted and safety, where the pair has them -> the names
-    that `source` knows them by. held: whether its tensors are held in memory, or else read again for every pass."""
+    that `source` knows them by. energies: squared norms, where they are known, as `Tally` has them. held:
+    whether one matrix at a time is held in memory, in float32, or else made again of what is read for every pass."""
     site, shape = source.pair.site, source.pair.shape
-    matrices = _held(source, words) if held else _streamed(source, words)
     keep = subspaces.base_rank(shape)
     found: dict[str, Spectrum | None] = {}
     result = PairSpectra()
     base: Subspaces | None = None
-    for word, matrix in matrices:
-        energy = _energy(matrix)
+    for word, matrix in _matrices(source, words, held):
+        energy = energies[word] if word in energies else _energy(matrix)
         if word == "start":
             base = None if energy < FAINT else Subspaces(*leading_directions(matrix, _seed(site, word), keep))
             continue
@@ -83,24 +89,20 @@ def pair_spectra(source: Source, words: Mapping[str, str], held: bool) -> PairSp
     return result
 
 
-def _held(source: Source, words: Mapping[str, str]) -> Iterator[tuple[str, Matrix]]:
-    """The tensor that the first delta starts from ("start"), then each delta by the role that it ends in. Each is
-    made in the memory of what is not needed any more."""
-    shape = source.pair.shape
-    loaded = {word: torch.from_numpy(source.load(role)).view(shape) for word, role in words.items()}
-    yield "start", Held(loaded.get("base", loaded["adapted"]))
-    if "base" in loaded:
-        yield "adapted", Held(torch.sub(loaded["adapted"], loaded["base"], out=loaded.pop("base")))
-    if "safety" in loaded:
-        yield "safety", Held(loaded["safety"].sub_(loaded["adapted"]))
-
-
-def _streamed(source: Source, words: Mapping[str, str]) -> Iterator[tuple[str, Matrix]]:
-    """As `_held`."""
-    yield "start", Streamed(source, words.get("base", words["adapted"]))
-    for after, before in DELTAS.items():
-        if after in words and before in words:
-            yield after, Streamed(source, words[after], words[before])
+def _matrices(source: Source, words: Mapping[str, str], held: bool) -> Iterator[tuple[str, Matrix]]:
+    """The tensor that the first delta starts from ("start"), then each delta by the role that it ends in. One that is
+    held is good until the next one."""
+    wanted: list[tuple[str, str, str | None]] = [("start", words.get("base", words["adapted"]), None)]
+    wanted += [(word, words[word], words[start]) for word, start in DELTAS.items() if {word, start} <= words.keys()]
+    rows, columns = source.pair.shape
+    for word, after, before in wanted:
+        stored = source.stored(after) if before is None and min(rows, columns) > EXACT else None
+        if stored is not None and stored.dtype == BFLOAT16:
+            yield word, Stored(stored, (rows, columns))
+        elif held:
+            yield word, Held(torch.from_numpy(source.load(after, before)).view(rows, columns))
+        else:
+            yield word, Streamed(source, after, before)
 
 
 def _energy(matrix: Matrix) -> float:

@@ -10,8 +10,12 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Final, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from surgery.compiled import exact, rounded
+from surgery.vectors import BFLOAT16
 
 KEPT: Final = 64  # singular values that are reported
 SPARE: Final = 16  # directions that are carried along so that those converge sooner
@@ -26,7 +30,8 @@ SQUARINGS: Final = 4  # powers of the remainder's Gram matrix that the probes go
 
 ROUNDING: Final = 2e-6  # of float32 products, beside the largest singular value
 DOUBLE: Final = 2.0**-52
-ROWS: Final = 256
+ROWS: Final = 512
+TWICE: Final = 1 << 26  # bytes of a matrix that is held in bfloat16 as well
 
 
 class Matrix(Protocol):
@@ -44,6 +49,7 @@ class Held:
 
     def __init__(self, matrix: Tensor) -> None:
         self.matrix = matrix
+        self._narrow: Tensor | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -52,6 +58,37 @@ class Held:
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         yield from ((row, self.matrix[row : row + ROWS]) for row in range(0, len(self.matrix), ROWS))
+
+    def narrow_chunks(self) -> Iterator[Tensor]:
+        """The chunks in bfloat16; those of a small matrix are converted once."""
+        if self.matrix.nbytes > TWICE:
+            return (_bfloat16(chunk) for _, chunk in self.chunks())
+        if self._narrow is None:
+            self._narrow = _bfloat16(self.matrix)
+        return iter(self._narrow.split(ROWS))
+
+
+class Stored:
+    """A matrix in memory, of bfloat16 by its bits."""
+
+    def __init__(self, entries: np.ndarray, shape: tuple[int, int]) -> None:
+        self.matrix = torch.from_numpy(entries).view(torch.bfloat16).view(shape)
+        self._kept = torch.empty(ROWS, shape[1])
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        rows, columns = self.matrix.shape
+        return rows, columns
+
+    def chunks(self) -> Iterator[tuple[int, Tensor]]:
+        for row, part in zip(range(0, len(self.matrix), ROWS), self.narrow_chunks(), strict=True):
+            chunk = self._kept[: len(part)]
+            exact(part.reshape(-1).view(torch.uint16).numpy(), chunk.view(-1).numpy())
+            yield row, chunk
+
+    def narrow_chunks(self) -> Iterator[Tensor]:
+        """The chunks as they are."""
+        return iter(self.matrix.split(ROWS))
 
 
 @dataclass(frozen=True)
@@ -95,12 +132,13 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
     image = times(matrix, torch.cat((right, probes), 1))
     left, rest = _orthonormal(image[:, :width]), image[:, width:].clone()
     del image
-    back = transposed_times(matrix, torch.cat((left, _without(rest, left)), 1))
-    right, values, turn = torch.linalg.svd(back[:, :width], full_matrices=False)
+    image = transposed_times(matrix, torch.cat((left, _without(rest, left)), 1))
+    back, probed = image[:, :width], image[:, width:]
+    right, values, turn = torch.linalg.svd(back, full_matrices=False)
     values = values.double()
     first, last = float(values[0]), float(values[min(KEPT, width) - 1])
     left_over = math.sqrt(max(0.0, energy - float(values.square().sum())))
-    remainder = min(left_over, _remainder_norm(matrix, left, back[:, width:])) + ROUNDING * first
+    remainder = min(left_over, _remainder_norm(matrix, left, back, probed)) + ROUNDING * first
     count = min(KEPT, int((values > ROUNDING * first).sum()))
     return Spectrum(
         shape=matrix.shape,
@@ -116,16 +154,16 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
 
 def leading_directions(matrix: Matrix, seed: int, keep: int) -> tuple[Tensor, Tensor]:
     """The leading left and right singular directions of a matrix that is not 0, [rows, k] and [columns, k] float32, k
-    at most `keep`: as `spectrum` has them, with one step fewer and no bound."""
+    at most `keep`: the best ones within the range that subspace iteration found, with no bound."""
     if is_exact(matrix):
         found = _exact(matrix, 0.0, keep)
         return found.left, found.right
     generator = torch.Generator().manual_seed(seed)
-    right = _range(matrix, min(*matrix.shape, keep + SPARE), STEPS - 1, generator)
-    left = _orthonormal(times(matrix, right))
-    right, values, turn = torch.linalg.svd(transposed_times(matrix, left), full_matrices=False)
+    right = _range(matrix, min(*matrix.shape, keep + SPARE), STEPS, generator)
+    left, rest = torch.linalg.qr(times(matrix, right))
+    turn, values, back = torch.linalg.svd(rest)
     count = min(keep, int((values > ROUNDING * values[0]).sum()))
-    return left @ turn[:count].T, right[:, :count].clone()
+    return left @ turn[:, :count], right @ back[:count].T
 
 
 def is_exact(matrix: Matrix) -> bool:
@@ -136,24 +174,38 @@ def is_exact(matrix: Matrix) -> bool:
 
 def _range(matrix: Matrix, width: int, steps: int, generator: torch.Generator) -> Tensor:
     """Orthonormal columns that nearly span the leading right singular directions."""
-    right = _orthonormal(torch.randn(matrix.shape[1], width, generator=generator))
+    right = torch.randn(matrix.shape[1], width, generator=generator)
     for _ in range(steps):
         right = _orthonormal(gram_times(matrix, right))
     return right
 
 
-def _remainder_norm(matrix: Matrix, left: Tensor, probed: Tensor) -> float:
-    """A bound on the norm of R = (I - Q Q^T) D, from the probes after one power of G = R^T R."""
+def _remainder_norm(matrix: Matrix, left: Tensor, back: Tensor, probed: Tensor) -> float:
+    """A bound on the norm of R = (I - Q Q^T) D, from the probes after one power of G = R^T R. left, back: Q, D^T Q."""
     growth = 0.0  # logarithm of what the probes were divided by
     for step in range(SQUARINGS):
         if step:
-            probed = transposed_times(matrix, _without(times(matrix, probed), left))
+            probed = _remainder_gram_times(matrix, left, back, probed)
         size = float(probed.double().norm(dim=0).max())
         if not size:
             return 0.0
         growth += math.log(size)
         probed = probed / size
     return math.exp((growth - math.log(MISS)) / SQUARINGS / 2)
+
+
+def _remainder_gram_times(matrix: Matrix, left: Tensor, back: Tensor, right: Tensor) -> Tensor:
+    """G V with G = R^T R and R = (I - Q Q^T) D, in one pass over D. left, back: Q, D^T Q."""
+    inside = back.T @ right  # Q^T D V
+    found = torch.zeros(right.shape[1], matrix.shape[1])
+    leak = torch.zeros(left.shape[1], right.shape[1])
+    for row, chunk in matrix.chunks():
+        basis = left[row : row + len(chunk)]
+        outside = torch.addmm(chunk @ right, basis, inside, alpha=-1)
+        found.addmm_(outside.T, chunk)
+        leak.addmm_(basis.T, outside)
+    # What rounding left inside of Q would else come back multiplied by the largest singular values.
+    return found.T - back @ leak
 
 
 def _exact(matrix: Matrix, energy: float, keep: int) -> Spectrum:
@@ -187,6 +239,8 @@ def _gram(matrix: Matrix, wide: bool) -> Tensor:
 
 def times(matrix: Matrix, right: Tensor) -> Tensor:
     """D V."""
+    if isinstance(matrix, Held):
+        return matrix.matrix @ right
     found = torch.empty(matrix.shape[0], right.shape[1])
     for row, chunk in matrix.chunks():
         torch.mm(chunk, right, out=found[row : row + len(chunk)])
@@ -195,7 +249,10 @@ def times(matrix: Matrix, right: Tensor) -> Tensor:
 
 def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
     """D^T U."""
-    found, across = torch.zeros(left.shape[1], matrix.shape[1]), left.T.contiguous()
+    across = left.T.contiguous()
+    if isinstance(matrix, Held):
+        return (across @ matrix.matrix).T
+    found = torch.zeros(len(across), matrix.shape[1])
     for row, chunk in matrix.chunks():
         found.addmm_(across[:, row : row + len(chunk)], chunk)
     return found.T
@@ -206,13 +263,26 @@ def gram_times(matrix: Matrix, right: Tensor) -> Tensor:
 
     Where the processor multiplies bfloat16 natively, that takes a third of the time.
     """
-    dtype = torch.bfloat16 if multiplies_bfloat16() else torch.float32
-    found = torch.zeros(matrix.shape[1], right.shape[1])
-    right = right.to(dtype)
-    for _, chunk in matrix.chunks():
-        part = chunk.to(dtype)
-        found += part.T @ (part @ right)
-    return found
+    found = torch.zeros(right.shape[1], matrix.shape[1])
+    narrow = multiplies_bfloat16()
+    right = right.bfloat16() if narrow else right
+    for part in _parts(matrix, narrow):
+        found += (part @ right).T @ part
+    return found.T
+
+
+def _parts(matrix: Matrix, narrow: bool) -> Iterator[Tensor]:
+    if narrow and isinstance(matrix, Held | Stored):
+        return matrix.narrow_chunks()
+    return (_bfloat16(chunk) if narrow else chunk for _, chunk in matrix.chunks())
+
+
+def _bfloat16(chunk: Tensor) -> Tensor:
+    """A chunk in bfloat16, sooner than torch has it."""
+    entries = chunk.reshape(-1).numpy()
+    made = np.empty(len(entries), BFLOAT16)
+    rounded(entries, made)
+    return torch.from_numpy(made).view(torch.bfloat16).view(chunk.shape)
 
 
 @cache

@@ -2,37 +2,47 @@
 
 import threading
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
 
 from surgery.alignment import Aligned, Alignment
+from surgery.compiled import moves
 from surgery.vectors import computable, to_exact
+from surgery.workers import cores
 
 # Entries read of each tensor at a time: few enough to take little memory, so many that threads seldom wait for each
 # other to get hold of Python.
 STRETCH: Final = 1 << 20
 
+# Bytes for each use that all threads together keep, and use again.
+KEPT: Final = 1 << 27
+
 
 class Memory(threading.local):
-    """What a thread reads into."""
+    """What a thread reads into and computes in."""
 
     def __init__(self) -> None:
         self._bytes: dict[str, np.ndarray] = {}
 
-    def raw(self, role: str, nbytes: int) -> np.ndarray:
-        """So many bytes for what is read of a role; what was read before is written over."""
-        kept = self._bytes.get(role)
+    def vector(self, use: str, entries: int, dtype: np.dtype) -> np.ndarray:
+        """Memory that is the caller's until this thread asks again for the same use. Much of it is taken anew each
+        time, and given back."""
+        nbytes = entries * dtype.itemsize
+        if nbytes > KEPT // cores():
+            return np.empty(entries, dtype)
+        kept = self._bytes.get(use)
         if kept is None or len(kept) < nbytes:
-            kept = self._bytes[role] = np.empty(nbytes, np.uint8)
-        return kept[:nbytes]
+            kept = self._bytes[use] = np.empty(nbytes, np.uint8)
+        return kept[:nbytes].view(dtype)
 
 
 class Source:
     """The shared entries of one pair, of some roles.
 
     A part whose entries are scattered over its tensor (one expert's columns) is read once, as a whole; the others are
-    read as they are asked for.
+    read as they are asked for, unless the source was told to hold them.
     """
 
     def __init__(self, alignment: Alignment, pair: Aligned, roles: Sequence[str], memory: Memory) -> None:
@@ -41,26 +51,53 @@ class Source:
         self._tensors = {role: alignment.tensor(pair, role) for role in roles}
         scattered = [role for role in roles if not is_run(alignment, pair, role)]
         self._whole = {role: computable(alignment.array(pair, role, 0, pair.numel)) for role in scattered}
+        self._known = dict.fromkeys(scattered, pair.numel)
+
+    def hold(self) -> None:
+        """From now on keep what is read, until this thread reads another source."""
+        for role, tensor in self._tensors.items():
+            if role not in self._whole and tensor.array_dtype != np.float16:
+                self._whole[role] = self._memory.vector(role, self.numel, tensor.array_dtype)
+                self._known[role] = 0
+
+    def stored(self, role: str) -> np.ndarray | None:
+        """All entries of a role as they are stored, where they are held."""
+        return self._read(role, 0, self.numel) if role in self._whole else None
 
     def read(self, start: int, stop: int, roles: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Entries `start` to `stop` in row-major order, role -> vector, as they are stored and compiled code reads
         them; good until this thread reads again."""
         return {role: self._read(role, start, stop) for role in roles or self.roles}
 
-    def load(self, role: str) -> np.ndarray:
-        """All entries of a role as a vector of float32, in memory of its own."""
-        whole = np.empty(self.numel, np.float32)
+    def load(self, role: str, before: str | None = None) -> np.ndarray:
+        """All entries of a role in float32, or how far they are from those of the role `before`; good until this
+        thread loads again."""
         for start in range(0, self.numel, STRETCH):
             stop = min(start + STRETCH, self.numel)
-            to_exact(self._read(role, start, stop), whole[start:stop])
-        return whole
+            self.fill(start, stop, self._loaded[start:stop], role, before)
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> np.ndarray:
+        return self._memory.vector("loaded", self.numel, np.dtype(np.float32))
+
+    def fill(self, start: int, stop: int, out: np.ndarray, role: str, before: str | None = None) -> None:
+        """Put entries into `out` as `load` has them."""
+        found = self.read(start, stop, [role] if before is None else [role, before])
+        if before is None:
+            to_exact(found[role], out)
+        else:
+            moves(found[before], found[role], out)
 
     def _read(self, role: str, start: int, stop: int) -> np.ndarray:
-        if role in self._whole:
-            return self._whole[role][start:stop]
         tensor = self._tensors[role]
         first, _ = self.pair.parts[role].box(tensor.shape)
-        raw = self._memory.raw(role, (stop - start) * tensor.array_dtype.itemsize).view(tensor.array_dtype)
+        if role in self._whole:
+            known, self._known[role] = self._known[role], max(stop, self._known[role])
+            if known < stop:
+                tensor.array(first + known, first + stop, self._whole[role][known:stop])
+            return self._whole[role][start:stop]
+        raw = self._memory.vector(role, stop - start, tensor.array_dtype)
         return computable(tensor.array(first + start, first + stop, raw))
 
 

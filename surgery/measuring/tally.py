@@ -113,6 +113,14 @@ class Tally:
             )
         return Sums(vl, safety, between)
 
+    def energies(self) -> dict[str, float]:
+        """Squared norms: of each delta by the role that it ends in, and of what the first one starts from ("start")."""
+        deltas = {role: each.squares.sum(0) for role, each in (("adapted", self.vl), ("safety", self.safety)) if each}
+        start = next(iter(deltas.values()), None)
+        return {role: float(sums[0]) for role, sums in deltas.items()} | (
+            {} if start is None else {"start": float(start[1])}
+        )
+
     def part_sums(self, role: str) -> list[DeltaSums]:
         """The sums of every head or expert, of the delta that ends in `role`."""
         delta = self.vl if role == "adapted" else self.safety

@@ -152,12 +152,13 @@ def _store(vector: np.ndarray, out: np.ndarray, code: str, culprits: Callable[[]
     float16 and float32 are rounded by numpy, which takes what is too large for infinite; its warning would be one of
     what is refused just below.
     """
-    from surgery.methods import kernels
+    from surgery.compiled import rounded
+    from surgery.methods.kernels import largest
 
     if out.dtype == BFLOAT16:
-        most = kernels.rounded(vector, out)
+        most = rounded(vector, out)
     else:
-        most = kernels.largest(vector)
+        most = largest(vector)
         with np.errstate(over="ignore", invalid="ignore"):
             out[:] = vector
     if most <= np.float32(min(_LIMITS[code], _LIMITS["F32"])).view(np.int32):

@@ -117,10 +117,10 @@ class Block:
 
     def move(self, name: str) -> np.ndarray:
         """How far a model is from the base, in its room."""
-        from surgery.methods import kernels
+        from surgery.compiled import moves
 
         made = self.room(name)
-        kernels.moves(self.base, self.vectors[name], made)
+        moves(self.base, self.vectors[name], made)
         return made
 
     @cached_property

@@ -16,7 +16,7 @@ from surgery.checkpoint import Checkpoint
 from surgery.diff import diff
 from surgery.errors import CheckpointError
 from surgery.measuring.tally import between_metrics, delta_metrics
-from surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, SliceName
+from surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, Pair, SliceName
 from surgery.roles import safety_role
 
 if TYPE_CHECKING:
@@ -185,6 +185,7 @@ def test_streamed_spectra_equal_held_ones(
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     held = diff(opened(**paths))
     monkeypatch.setattr("surgery.measuring.measure.HELD", 0)
+    monkeypatch.setattr("surgery.measuring.measure.STORED", 0)
     monkeypatch.setattr("surgery.measuring.spectra.STRETCH", 50)
     streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(opened(**paths)).pairs}
     for pair in held.pairs:
@@ -195,6 +196,34 @@ def test_streamed_spectra_equal_held_ones(
             for key, value in one.model_dump().items():
                 if isinstance(value, float):
                     assert getattr(other, key) == pytest.approx(value, rel=1e-4, abs=1e-5), key
+
+
+def test_what_is_held_and_what_is_read_again_have_the_same_metrics(
+    tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Matrices too large for an exact decomposition, stored in bfloat16."""
+    noise = torch.randn(3, 640, 530, generator=torch.Generator().manual_seed(4))
+    base, moved, tuned = noise[0], noise[0] + 0.2 * noise[1], noise[0] + 0.2 * noise[1] + 0.1 * noise[2]
+    name = "model.layers.0.mlp.up_proj.weight"
+    paths = {
+        role: write(tmp_path / role, {**llama(0), name: tensor.bfloat16()})
+        for role, tensor in (("base", base), ("adapted", moved), ("safety", tuned))
+    }
+
+    def large() -> Pair:
+        (found,) = (pair for pair in diff(opened(**paths)).pairs if pair.shape == [640, 530])
+        return found
+
+    held = large()
+    monkeypatch.setattr("surgery.measuring.measure.STORED", 0)
+    again = large()
+    assert held.metrics.vl is not None
+    assert again.metrics.vl is not None
+    assert held.metrics.vl.singular_values is not None
+    for key in ("relative", "cosine", "rms", "max_abs", "changed", "mean_shift"):
+        assert getattr(held.metrics.vl, key) == getattr(again.metrics.vl, key)
+    assert held.metrics.vl.singular_values == pytest.approx(again.metrics.vl.singular_values, rel=1e-5)
+    assert held.metrics.vl.base_overlap == pytest.approx(again.metrics.vl.base_overlap, rel=1e-3)
 
 
 def test_a_diff_is_the_same_every_time(trio: "Trio") -> None:

@@ -116,14 +116,16 @@ def test_sums_do_not_depend_on_where_a_large_tensor_is_cut() -> None:
     close(tallied(tensors, cuts).sums(CODES), tallied(tensors).sums(CODES))
 
 
-@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.integers(0, 99))
-def test_parts_are_rows_or_columns(parts: int, width: int, other: int, columns: bool, seed: int) -> None:
-    """Head by head, and all of them together, against the tensors cut apart."""
+@given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 99))
+def test_parts_are_rows_or_columns(
+    parts: int, width: int, other: int, columns: bool, together: bool, seed: int
+) -> None:
+    """Heads one by one, or several in one stretch, and all of them together, against the tensors cut apart."""
     extent = (other, parts * width) if columns else (parts * width, other)
     draws = torch.randn(3, *extent, generator=torch.Generator().manual_seed(seed))
     pieces = [tensor.split(width, dim=int(columns)) for tensor in draws]
     tally = Tally(draws[0].numel(), ROLES, parts, parts * width if columns else 0)
-    if columns:
+    if columns or together:
         tally.add({role: tensor.reshape(-1).numpy() for role, tensor in zip(ROLES, draws, strict=True)}, NAMES)
     else:
         for part in range(parts):

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from surgery.measuring import subspaces
 from surgery.measuring.ranks import effective_rank, estimated_rank
-from surgery.measuring.spectrum import EXACT, KEPT, Held, Spectrum, leading_directions, spectrum
+from surgery.measuring.spectrum import EXACT, KEPT, Held, Spectrum, Stored, leading_directions, spectrum
 from surgery.measuring.subspaces import Subspaces
 
 ROWS, COLUMNS = 700, 560
@@ -164,6 +164,21 @@ def test_a_delta_inside_of_the_base_overlaps_and_one_outside_does_not(rows: int)
     assert subspaces.foreign(found(inside), start) == pytest.approx(0, abs=1e-4)
     assert overlap(outside, start) == pytest.approx(0, abs=1e-4)
     assert subspaces.foreign(found(outside), start) == pytest.approx(1, abs=1e-3)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
+    narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("surgery.measuring.spectrum.multiplies_bfloat16", lambda: narrow)
+    stored = with_values(torch.linspace(9, 1, 60)).bfloat16()
+    entries = stored.view(torch.uint16).reshape(-1).numpy()
+    for one, other in zip(
+        leading_directions(Stored(entries, (ROWS, COLUMNS)), 1, 8),
+        leading_directions(Held(stored.float()), 1, 8),
+        strict=True,
+    ):
+        assert torch.linalg.svdvals(one.T @ other).min() == pytest.approx(1, abs=1e-5)
 
 
 def test_random_deltas_have_the_overlaps_that_the_nulls_say() -> None:
