@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from surgery.compiled import exact, rounded
-from surgery.vectors import BFLOAT16
 
 KEPT: Final = 64  # singular values that are reported
 SPARE: Final = 16  # directions that are carried along so that those converge sooner
@@ -30,8 +29,10 @@ SQUARINGS: Final = 4  # powers of the remainder's Gram matrix that the probes go
 
 ROUNDING: Final = 2e-6  # of float32 products, beside the largest singular value
 DOUBLE: Final = 2.0**-52
-ROWS: Final = 512
-TWICE: Final = 1 << 26  # bytes of a matrix that is held in bfloat16 as well
+# Matrices in memory that have up to so many entries are one chunk, so that threads seldom wait to get hold of Python.
+# PART is the size of others' chunks, and of what is converted, or added up, at a time: it stays in the cache.
+WHOLE: Final = 1 << 24
+PART: Final = 1 << 20
 
 
 class Matrix(Protocol):
@@ -57,15 +58,16 @@ class Held:
         return rows, columns
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        yield from ((row, self.matrix[row : row + ROWS]) for row in range(0, len(self.matrix), ROWS))
+        entries = self.matrix.numel()
+        return _chunks(self.matrix, entries if entries <= WHOLE else PART)
 
     def narrow_chunks(self) -> Iterator[Tensor]:
-        """The chunks in bfloat16; those of a small matrix are converted once."""
-        if self.matrix.nbytes > TWICE:
+        """The chunks in bfloat16; that of a matrix that is one chunk is converted once."""
+        if self.matrix.numel() > WHOLE:
             return (_bfloat16(chunk) for _, chunk in self.chunks())
         if self._narrow is None:
             self._narrow = _bfloat16(self.matrix)
-        return iter(self._narrow.split(ROWS))
+        return iter([self._narrow])
 
 
 class Stored:
@@ -73,7 +75,6 @@ class Stored:
 
     def __init__(self, entries: np.ndarray, shape: tuple[int, int]) -> None:
         self.matrix = torch.from_numpy(entries).view(torch.bfloat16).view(shape)
-        self._kept = torch.empty(ROWS, shape[1])
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -81,14 +82,21 @@ class Stored:
         return rows, columns
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        for row, part in zip(range(0, len(self.matrix), ROWS), self.narrow_chunks(), strict=True):
-            chunk = self._kept[: len(part)]
-            exact(part.reshape(-1).view(torch.uint16).numpy(), chunk.view(-1).numpy())
-            yield row, chunk
+        kept: Tensor | None = None
+        for row, part in _chunks(self.matrix, PART):
+            kept = torch.empty(part.shape) if kept is None else kept[: len(part)]
+            exact(part.reshape(-1).view(torch.uint16).numpy(), kept.view(-1).numpy())
+            yield row, kept
 
     def narrow_chunks(self) -> Iterator[Tensor]:
-        """The chunks as they are."""
-        return iter(self.matrix.split(ROWS))
+        """The whole, as it is."""
+        return iter([self.matrix])
+
+
+def _chunks(matrix: Tensor, entries: int) -> Iterator[tuple[int, Tensor]]:
+    """Rows of about so many entries together, with the first one's number."""
+    rows = max(1, entries // matrix.shape[1])
+    return ((row, matrix[row : row + rows]) for row in range(0, len(matrix), rows))
 
 
 @dataclass(frozen=True)
@@ -196,6 +204,7 @@ def _remainder_norm(matrix: Matrix, left: Tensor, back: Tensor, probed: Tensor) 
 
 def _remainder_gram_times(matrix: Matrix, left: Tensor, back: Tensor, right: Tensor) -> Tensor:
     """G V with G = R^T R and R = (I - Q Q^T) D, in one pass over D. left, back: Q, D^T Q."""
+    right = right.contiguous()
     inside = back.T @ right  # Q^T D V
     found = torch.zeros(right.shape[1], matrix.shape[1])
     leak = torch.zeros(left.shape[1], right.shape[1])
@@ -232,16 +241,15 @@ def _gram(matrix: Matrix, wide: bool) -> Tensor:
         return whole @ whole.T
     gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64)
     for _, chunk in matrix.chunks():
-        exact = chunk.double()
-        gram.addmm_(exact.T, exact)
+        for _, part in _chunks(chunk, PART):
+            doubled = part.double()
+            gram.addmm_(doubled.T, doubled)
     return gram
 
 
 def times(matrix: Matrix, right: Tensor) -> Tensor:
     """D V."""
-    if isinstance(matrix, Held):
-        return matrix.matrix @ right
-    found = torch.empty(matrix.shape[0], right.shape[1])
+    found, right = torch.empty(matrix.shape[0], right.shape[1]), right.contiguous()
     for row, chunk in matrix.chunks():
         torch.mm(chunk, right, out=found[row : row + len(chunk)])
     return found
@@ -250,11 +258,10 @@ def times(matrix: Matrix, right: Tensor) -> Tensor:
 def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
     """D^T U."""
     across = left.T.contiguous()
-    if isinstance(matrix, Held):
-        return (across @ matrix.matrix).T
     found = torch.zeros(len(across), matrix.shape[1])
     for row, chunk in matrix.chunks():
-        found.addmm_(across[:, row : row + len(chunk)], chunk)
+        for inner, part in _chunks(chunk, PART):
+            found.addmm_(across[:, row + inner : row + inner + len(part)], part)
     return found.T
 
 
@@ -265,9 +272,9 @@ def gram_times(matrix: Matrix, right: Tensor) -> Tensor:
     """
     found = torch.zeros(right.shape[1], matrix.shape[1])
     narrow = multiplies_bfloat16()
-    right = right.bfloat16() if narrow else right
+    right = (right.bfloat16() if narrow else right).contiguous()
     for part in _parts(matrix, narrow):
-        found += (part @ right).T @ part
+        found += (part @ right).T.contiguous() @ part
     return found.T
 
 
@@ -279,10 +286,9 @@ def _parts(matrix: Matrix, narrow: bool) -> Iterator[Tensor]:
 
 def _bfloat16(chunk: Tensor) -> Tensor:
     """A chunk in bfloat16, sooner than torch has it."""
-    entries = chunk.reshape(-1).numpy()
-    made = np.empty(len(entries), BFLOAT16)
-    rounded(entries, made)
-    return torch.from_numpy(made).view(torch.bfloat16).view(chunk.shape)
+    made = torch.empty(chunk.shape, dtype=torch.bfloat16)
+    rounded(chunk.reshape(-1).numpy(), made.view(-1).view(torch.uint16).numpy())
+    return made
 
 
 @cache

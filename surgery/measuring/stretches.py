@@ -9,6 +9,7 @@ import numpy as np
 
 from surgery.alignment import Aligned, Alignment
 from surgery.compiled import moves
+from surgery.memory import new_buffer
 from surgery.vectors import computable, to_exact
 from surgery.workers import cores
 
@@ -30,11 +31,12 @@ class Memory(threading.local):
         """Memory that is the caller's until this thread asks again for the same use. Much of it is taken anew each
         time, and given back."""
         nbytes = entries * dtype.itemsize
-        if nbytes > KEPT // cores():
-            return np.empty(entries, dtype)
         kept = self._bytes.get(use)
         if kept is None or len(kept) < nbytes:
-            kept = self._bytes[use] = np.empty(nbytes, np.uint8)
+            # The start of a page, which products of matrices are twice as fast from as from anywhere.
+            kept = np.frombuffer(new_buffer(max(1, nbytes)), np.uint8)
+            if nbytes <= KEPT // cores():
+                self._bytes[use] = kept
         return kept[:nbytes].view(dtype)
 
 
