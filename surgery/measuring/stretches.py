@@ -59,7 +59,7 @@ class Source:
         """From now on keep what is read, until this thread reads another source."""
         for role, tensor in self._tensors.items():
             if role not in self._whole and tensor.array_dtype != np.float16:
-                self._whole[role] = self._memory.vector(role, self.numel, tensor.array_dtype)
+                self._whole[role] = self._memory.vector(f"of {role}", self.numel, tensor.array_dtype)
                 self._known[role] = 0
 
     def stored(self, role: str) -> np.ndarray | None:
@@ -99,7 +99,7 @@ class Source:
             if known < stop:
                 tensor.array(first + known, first + stop, self._whole[role][known:stop])
             return self._whole[role][start:stop]
-        raw = self._memory.vector(role, stop - start, tensor.array_dtype)
+        raw = self._memory.vector(f"of {role}", stop - start, tensor.array_dtype)
         return computable(tensor.array(first + start, first + stop, raw))
 
 
