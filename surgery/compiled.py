@@ -1,7 +1,9 @@
-"""What compiled loops are made of: how they are compiled, and what an entry is to them.
+"""What compiled loops are made of: how they are compiled, what an entry is to them, and loops that merging shares with
+measuring.
 
 Vectors come as they are stored, bfloat16 by its bits (uint16); float16, which compiled code does not know, is converted
-beforehand (surgery/vectors.py). What was compiled is kept on the disk for the next process.
+beforehand (surgery/vectors.py). What was compiled is kept on the disk, in `__pycache__`, and compiled again when its
+own file changes: remove what is kept by hand after a change here that other files' loops call.
 """
 
 from collections.abc import Callable
