@@ -128,8 +128,9 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
 
     The randomised values are those of Q^T D, with Q orthonormal: by Cauchy's interlacing none is larger than the true
     one. By Weyl's inequality s_i^2 <= sigma_i^2 + ||(I - Q Q^T) D||^2 (spectral norm). That norm is bounded by the
-    remainder's Frobenius norm, which is known exactly, and by sixteen random probes w (their lemma 4.1, for the power
-    p = 4 of the remainder's Gram matrix G): ||G|| <= (max_j ||G^p w_j|| / .553)^(1/p), wrong for one seed in a million.
+    remainder's Frobenius norm, which is known up to rounding, and by sixteen random probes w (their lemma 4.1, for the
+    power p = 4 of the remainder's Gram matrix G): ||G|| <= (max_j ||G^p w_j|| / .553)^(1/p), wrong for one seed in a
+    million.
     """
     if is_exact(matrix):
         return _exact(matrix, energy, KEPT)
@@ -145,7 +146,9 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
     right, values, turn = torch.linalg.svd(back, full_matrices=False)
     values = values.double()
     first, last = float(values[0]), float(values[min(KEPT, width) - 1])
-    left_over = math.sqrt(max(0.0, energy - float(values.square().sum())))
+    # The values are rounded, each by so much; what they leave of the energy may be smaller than that.
+    slack = 2 * ROUNDING * first * float(values.sum())
+    left_over = math.sqrt(max(0.0, energy - float(values.square().sum())) + slack)
     remainder = min(left_over, _remainder_norm(matrix, left, back, probed)) + ROUNDING * first
     count = min(KEPT, int((values > ROUNDING * first).sum()))
     return Spectrum(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from surgery.measuring import subspaces
 from surgery.measuring.ranks import effective_rank, estimated_rank
-from surgery.measuring.spectrum import EXACT, KEPT, Held, Spectrum, Stored, leading_directions, spectrum
+from surgery.measuring.spectrum import EXACT, KEPT, SPARE, Held, Spectrum, Stored, leading_directions, spectrum
 from surgery.measuring.subspaces import Subspaces
 
 ROWS, COLUMNS = 700, 560
@@ -60,6 +60,14 @@ def test_values_are_within_the_bound_and_never_above(name: str) -> None:
     rest = exact[len(spectral.values) :]
     assert not len(rest) or float(rest[0]) <= spectral.remainder
     assert len(spectral.reported) == min(KEPT, *matrix.shape)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_bound_of_what_is_left_holds_and_is_near_it_far_below_the_leading_values(seed: int) -> None:
+    """A remainder that is less than what the squares of the leading values are rounded by."""
+    matrix = with_values(torch.cat((torch.linspace(300, 100, 60), torch.full((300,), 1e-3))), seed)
+    left = float(torch.linalg.svdvals(matrix.double())[KEPT + SPARE])
+    assert left <= found(matrix, seed).remainder < 4 * left
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
