@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -80,6 +83,17 @@ def test_the_long_table_has_a_column_per_number_and_lists_as_json(run: Run, trio
         assert float(row["vl.energy.8"]) == metrics["vl"]["energy"]["8"]
         assert json.loads(row["vl.singular_values"]) == metrics["vl"]["singular_values"]
     assert not any(key in row for row in rows for key in ("vl", "safety", "between"))
+
+
+def test_norms_alone_do_not_wait_for_torch(run: Run, trio: dict[str, Path]) -> None:  # noqa: ARG001
+    """Its import takes longer than the sums of a small model."""
+    arguments = ["diff", *map(str, trio.values()), "--level", "norms"]
+    script = (
+        f"import sys; from cli.main import app; app({arguments}, standalone_mode=False); print('torch' in sys.modules)"
+    )
+    house = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run([sys.executable, "-c", script], env=house, capture_output=True, text=True, check=False)
+    assert (done.stdout.splitlines()[-1:], done.returncode) == (["False"], 0), done.stderr
 
 
 def test_norms_are_redone_when_full_is_asked_and_full_serves_norms(run: Run, trio: dict[str, Path]) -> None:
