@@ -24,7 +24,7 @@ from surgery.lora.folding import fold
 from surgery.results import CheckpointRef
 from surgery.uncollected import uncollected
 
-__all__ = ["FLOATS", "NUMPY_NAMES", "TORCH_NAMES", "Checkpoint", "ComputedTensor", "LazyTensor"]
+__all__ = ["FLOATS", "NUMPY_NAMES", "TORCH_NAMES", "Checkpoint", "LazyTensor"]
 
 WEIGHT_ENDINGS: Final = (
     ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".h5",
@@ -154,6 +154,11 @@ class Checkpoint(Mapping[str, LazyTensor]):
     def commit(self) -> str | None:
         """The Hub commit that it is a snapshot of, where known."""
         return commit_of(self.path)
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether entries of some tensor are made, by torch, and not only read: an adapter's are."""
+        return any(isinstance(tensor, ComputedTensor) for tensor in self._tensors.values())
 
     @property
     def folders(self) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import Final, Literal
 
 from surgery.alignment import Aligned, align
 from surgery.anatomy import Site
-from surgery.checkpoint import Checkpoint, ComputedTensor
+from surgery.checkpoint import Checkpoint
 from surgery.measuring.findings import PairSpectra
 from surgery.measuring.measure import Measured, Survey
 from surgery.measuring.summaries import kinship, layer_key, summaries, verdict
@@ -36,8 +36,7 @@ def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent, level: Le
     safety = safety_role(checkpoints)
     roles = {"base": "base", "adapted": "adapted"} | ({"safety": safety} if safety else {})
     survey = Survey(alignment, {word: role for word, role in roles.items() if role in checkpoints})
-    computed = any(isinstance(tensor, ComputedTensor) for each in checkpoints.values() for tensor in each.values())
-    with crew(with_torch=level == "full" or computed) as pool:
+    with crew(level == "full" or any(each.is_computed for each in checkpoints.values())) as pool:
         measured = dict(track(_measured(survey, pool, level), "comparing weights", len(alignment.pairs)))
     sums = {site: found.sums for site, found in measured.items()}
     pairs = [_pair(survey, pair, measured[pair.site]) for pair in alignment.pairs]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from surgery.alignment import Alignment, align
 from surgery.card import left_out, model_card
-from surgery.checkpoint import Checkpoint, ComputedTensor, LazyTensor
+from surgery.checkpoint import Checkpoint, LazyTensor
 from surgery.errors import CheckpointError, RecipeError
 from surgery.merging.jobs import Job, Orders, orders
 from surgery.merging.pieces import assembled, copied, merged
@@ -37,9 +37,7 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
         "README.md": model_card(recipe, ready.alignment, ready.asked, ready.kept),
     }
     notes = left_out(ready.alignment)
-    computed = (tensor for each in ready.checkpoints.values() for tensor in each.values())
-    with_torch = recipe.rule.by_torch or any(isinstance(tensor, ComputedTensor) for tensor in computed)
-    with crew(with_torch) as pool:
+    with crew(recipe.rule.by_torch or any(each.is_computed for each in ready.checkpoints.values())) as pool:
         surgeon = Surgeon(recipe, ready.alignment, pool)
 
         def produce(tensor: LazyTensor) -> Iterator[Piece]:

@@ -90,7 +90,7 @@ class Projection:
         """V V^T, [height, height]."""
         outer = self._zeros(self._height)
         for first, block in self._groups():
-            rows = _vector(block).clone()
+            rows = _vector(block)
             for other, against in self._groups(first):
                 part = rows @ _vector(against).T
                 outer[first : first + part.shape[0], other : other + part.shape[1]] = part
