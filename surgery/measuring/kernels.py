@@ -11,13 +11,16 @@ _in_any_order = partial(compiled, fastmath={"reassoc", "contract"})
 
 
 @_in_any_order
-def _delta(before, after):  # type: ignore[no-untyped-def]
+def _delta(before, after, out):  # type: ignore[no-untyped-def]
     """Of d = after - before the sums of d^2, before^2, after^2 and d, how many d are not 0, and the largest |d| by its
-    bits, which order as it does."""
+    bits, which order as it does. out: where every d is put, or nothing."""
+    kept = len(out) > 0
     squares, starts, ends, shift, moved, largest = 0.0, 0.0, 0.0, 0.0, 0, np.int64(0)
     for i in range(len(before)):
         start, end = np.float64(number(before[i])), np.float64(number(after[i]))
         delta = end - start
+        if kept:
+            out[i] = delta
         squares += delta * delta
         starts += start * start
         ends += end * end
@@ -28,16 +31,17 @@ def _delta(before, after):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def add_delta(before, after, extent, squares, others):  # type: ignore[no-untyped-def]
-    """Add what is counted of a delta.
+def add_delta(before, after, extent, squares, others, out):  # type: ignore[no-untyped-def]
+    """Add what is counted of a delta d = after - before.
 
     extent: how many entries of one part lie side by side; parts take turns, the first one again behind the last.
     squares: per part, of d^2, before^2 and after^2. others: of all d how many are not 0, their sum, the largest |d|.
+    out: where all d are put, or nothing.
     """
     part = 0
     for start in range(0, len(before), extent):
         moves, starts, ends, shift, moved, largest = _delta(
-            before[start : start + extent], after[start : start + extent]
+            before[start : start + extent], after[start : start + extent], out[start : start + extent]
         )
         squares[part, 0] += moves
         squares[part, 1] += starts

@@ -4,21 +4,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeVar
 
+import numpy as np
+
 from surgery.alignment import Aligned, Alignment
 from surgery.measuring.findings import DELTAS, PairSpectra
 from surgery.measuring.heads import Cut, cut_of
 from surgery.measuring.room import Room
 from surgery.measuring.rounding import are_kin
-from surgery.measuring.stretches import STRETCH, Memory, Source, is_run
+from surgery.measuring.stretches import FLOAT32, STRETCH, Gathered, Memory, Source, is_run
 from surgery.measuring.tally import Tally
 from surgery.metrics import DeltaSums, Sums
 from surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMetrics, PairMetrics
 
-# A matrix is held in memory, in float32, up to so many bytes; a larger one is made again for every pass. What is stored
-# of a pair is held up to STORED bytes, and read once. SHUFFLED is the limit for a pair that is held three times over,
-# and ALL_HELD what all threads hold at once.
+# A matrix is held in memory, in float32, up to so many bytes; a larger one is made again for every pass. All that the
+# spectra of a pair are of is held up to GATHERED bytes, and read once. SHUFFLED is the limit for a pair that is held
+# three times over, and ALL_HELD what all threads hold at once.
 HELD: Final = 288 << 20
-STORED: Final = 64 << 20
+GATHERED: Final = 120 << 20
 SHUFFLED: Final = 160 << 20
 ALL_HELD: Final = 448 << 20
 
@@ -81,16 +83,19 @@ class Survey:
         """Which of base, adapted and safety a pair has."""
         return [word for word, role in self.roles.items() if role in pair.parts]
 
+    def _first(self, pair: Aligned) -> str:
+        """The one of them that a pair's first delta starts from."""
+        return "base" if "base" in self.held(pair) else "adapted"
+
     def cut(self, pair: Aligned) -> Cut:
         """How a pair divides into heads or experts, by the config of the base where that has the tensor."""
-        owner = self.roles["base" if "base" in self.held(pair) else "adapted"]
-        config = self.alignment.checkpoints[owner].config
+        config = self.alignment.checkpoints[self.roles[self._first(pair)]].config
         return cut_of(pair.site, pair.shape, pair.parts[self.alignment.like].name, config)
 
     def tasks(self, pair: Aligned, spectra: bool) -> list[Work]:
         """What there is to do on a pair: to sum up stretches of it, which begin and end with a head, an expert or a
-        row, and where asked for to find its spectra, which comes last; or both at once, where it is held for that."""
-        if spectra and self._is_stored(pair):
+        row, and where asked for to find its spectra, which comes last; or both at once, where it can be held."""
+        if spectra and self._is_gathered(pair):
             return [Whole(pair, summed=True)]
         cut, size = self.cut(pair), pair.numel
         if pair.numel and all(is_run(self.alignment, pair, self.roles[word]) for word in self.held(pair)):
@@ -116,43 +121,63 @@ class Survey:
 
         if without_spectrum(pair.shape) is not None:
             return 0
-        matrix = 4 * pair.numel
-        stored = self._stored_bytes(pair) if self._is_stored(pair) else 0
-        return directions_bytes(pair.shape) + (matrix if matrix <= HELD else 0) + stored
+        matrix = self._gathered_bytes(pair) if self._is_gathered(pair) else 4 * pair.numel
+        return directions_bytes(pair.shape) + (matrix if matrix <= HELD else 0)
 
-    def _stored_bytes(self, pair: Aligned) -> int:
-        tensors = (self.alignment.tensor(pair, self.roles[word]) for word in self.held(pair))
-        return pair.numel * sum(tensor.array_dtype.itemsize for tensor in tensors)
+    def _deltas(self, pair: Aligned) -> list[str]:
+        """The roles that a pair's deltas end in."""
+        held = self.held(pair)
+        return [end for end, start in DELTAS.items() if {end, start} <= set(held)]
 
-    def _is_stored(self, pair: Aligned) -> bool:
-        """Whether all that is stored of a pair is held, and read once."""
-        return self._stored_bytes(pair) <= STORED
+    def _start_dtype(self, pair: Aligned) -> np.dtype:
+        from surgery.measuring.spectra import start_dtype
+
+        return start_dtype(self.alignment.tensor(pair, self.roles[self._first(pair)]).array_dtype, pair.shape)
+
+    def _gathered_bytes(self, pair: Aligned) -> int:
+        return pair.numel * (self._start_dtype(pair).itemsize + FLOAT32.itemsize * len(self._deltas(pair)))
+
+    def _is_gathered(self, pair: Aligned) -> bool:
+        """Whether all that a pair's spectra are of is held, and read once."""
+        from surgery.measuring.spectra import without_spectrum
+
+        return without_spectrum(pair.shape) is None and self._gathered_bytes(pair) <= GATHERED
+
+    def _gathered(self, pair: Aligned) -> Gathered:
+        """Memory for all that a pair's spectra are of."""
+        deltas = {role: self.memory.vector(f"to {role}", pair.numel, FLOAT32) for role in self._deltas(pair)}
+        return Gathered(self.memory.vector("start", pair.numel, self._start_dtype(pair)), deltas)
 
     def _source(self, pair: Aligned) -> Source:
         return Source(self.alignment, pair, [self.roles[word] for word in self.held(pair)], self.memory)
 
     def _whole(self, work: Whole) -> Found:
-        from surgery.measuring.spectra import pair_spectra, without_spectrum
+        from surgery.measuring.spectra import gathered_matrices, pair_spectra, read_matrices, without_spectrum
 
         pair, source = work.pair, self._source(work.pair)
+        reason = without_spectrum(pair.shape)
+        if reason is not None:
+            return Found(spectra=PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS}))
         with self._room.lent(self._lent(pair)):
-            if work.summed:
-                source.hold()
-            tally = self._tally(source, Stretch(pair, 0, pair.numel)) if work.summed else None
-            reason = without_spectrum(pair.shape)
-            if reason is not None:
-                return Found(tally, PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS}))
-            words = {word: self.roles[word] for word in self.held(pair)}
-            energies = {} if tally is None else tally.energies()
-            return Found(tally, pair_spectra(source, words, energies, held=4 * pair.numel <= HELD))
+            if not work.summed:
+                words = {word: self.roles[word] for word in self.held(pair)}
+                return Found(spectra=pair_spectra(pair, read_matrices(source, words, held=4 * pair.numel <= HELD)))
+            gathered = self._gathered(pair)
+            tally = self._tally(source, Stretch(pair, 0, pair.numel), gathered)
+            return Found(tally, pair_spectra(pair, gathered_matrices(gathered, pair.shape), tally.energies()))
 
-    def _tally(self, source: Source, task: Stretch) -> Tally:
-        pair, cut, words = task.pair, self.cut(task.pair), self.held(task.pair)
+    def _tally(self, source: Source, task: Stretch, gathered: Gathered | None = None) -> Tally:
+        """The sums of a stretch; what is gathered besides is of the whole pair."""
+        pair, cut, words, first = task.pair, self.cut(task.pair), self.held(task.pair), self._first(task.pair)
         names = {word: self.alignment.label(pair, self.roles[word]) for word in words}
         tally = Tally(pair.numel, words, cut.count, pair.shape[-1] if cut.columns else 0)
         for start, stop, part in _steps(pair, cut, task.start, task.stop):
             found = source.read(start, stop)
-            tally.add({word: found[self.roles[word]] for word in words}, names, part)
+            chunk = {word: found[self.roles[word]] for word in words}
+            here = gathered and gathered.part(start, stop)
+            if here:
+                here.begin(chunk[first])
+            tally.add(chunk, names, part, here.deltas if here else {})
         return tally
 
     def measured(self, pair: Aligned, tally: Tally, spectra: PairSpectra) -> Measured:

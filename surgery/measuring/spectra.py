@@ -2,18 +2,21 @@
 
 import math
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, Final
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from surgery.alignment import Aligned
 from surgery.anatomy import Site
+from surgery.matching.stack import Shape
 from surgery.measuring import kernels, subspaces
 from surgery.measuring.findings import DELTAS, PairSpectra
 from surgery.measuring.ranks import EffectiveRank, effective_rank, estimated_rank
 from surgery.measuring.spectrum import (
-    EXACT,
     KEPT,
     PROBES,
     SPARE,
@@ -21,10 +24,11 @@ from surgery.measuring.spectrum import (
     Matrix,
     Spectrum,
     Stored,
+    is_small,
     leading_directions,
     spectrum,
 )
-from surgery.measuring.stretches import STRETCH, Source
+from surgery.measuring.stretches import FLOAT32, STRETCH, Gathered, Source
 from surgery.measuring.subspaces import LEADING, Subspaces
 from surgery.results import Sides
 from surgery.vectors import BFLOAT16
@@ -56,28 +60,29 @@ class Streamed:
             yield row, chunk
 
 
-def without_spectrum(shape: tuple[int, ...]) -> str | None:
+def without_spectrum(shape: Shape) -> str | None:
     """Why a pair of this shape has no spectrum; None where it has one."""
     if len(shape) == 2 and min(shape) > 1:
         return None
     return "a stack of matrices, not one" if len(shape) > 2 else "a vector, not a matrix"
 
 
-def directions_bytes(shape: tuple[int, ...]) -> int:
+def directions_bytes(shape: Shape) -> int:
     """What the directions of a pair's spectra take in memory."""
     return 4 * sum(shape) * (4 * (KEPT + SPARE) + 2 * PROBES)
 
 
-def pair_spectra(source: Source, words: Mapping[str, str], energies: Mapping[str, float], held: bool) -> PairSpectra:
-    """The spectra of a pair that is a matrix. words: base, adapted and safety, where the pair has them -> the names
-    that `source` knows them by. energies: squared norms, where they are known, as `Tally` has them. held:
-    whether one matrix at a time is held in memory, in float32, or else made again of what is read for every pass."""
-    site, shape = source.pair.site, source.pair.shape
-    keep = subspaces.base_rank(shape)
+def pair_spectra(
+    pair: Aligned, matrices: Iterable[tuple[str, Matrix]], energies: Mapping[str, float] = MappingProxyType({})
+) -> PairSpectra:
+    """The spectra of a pair that is a matrix. matrices: the tensor that the first delta starts from ("start"), then
+    each delta by the role that it ends in; each is done with when the next one is asked for. energies: their squared
+    norms, where they are known, as `Tally` has them."""
+    site, keep = pair.site, subspaces.base_rank(pair.shape)
     found: dict[str, Spectrum | None] = {}
     result = PairSpectra()
     base: Subspaces | None = None
-    for word, matrix in _matrices(source, words, held):
+    for word, matrix in matrices:
         energy = energies[word] if word in energies else _energy(matrix)
         if word == "start":
             base = None if energy < FAINT else Subspaces(*leading_directions(matrix, _seed(site, word), keep))
@@ -89,20 +94,33 @@ def pair_spectra(source: Source, words: Mapping[str, str], energies: Mapping[str
     return result
 
 
-def _matrices(source: Source, words: Mapping[str, str], held: bool) -> Iterator[tuple[str, Matrix]]:
-    """The tensor that the first delta starts from ("start"), then each delta by the role that it ends in. One that is
-    held is good until the next one."""
+def read_matrices(source: Source, words: Mapping[str, str], held: bool) -> Iterator[tuple[str, Matrix]]:
+    """The matrices of a pair, each read by itself. words: base, adapted and safety, where the pair has them -> the
+    names that `source` knows them by. held: whether one at a time is held in memory, in float32, or else made again of
+    what is read for every pass."""
     wanted: list[tuple[str, str, str | None]] = [("start", words.get("base", words["adapted"]), None)]
     wanted += [(word, words[word], words[start]) for word, start in DELTAS.items() if {word, start} <= words.keys()]
     rows, columns = source.pair.shape
     for word, after, before in wanted:
-        stored = source.stored(after) if before is None and min(rows, columns) > EXACT else None
-        if stored is not None and stored.dtype == BFLOAT16:
-            yield word, Stored(stored, (rows, columns))
-        elif held:
+        if held:
             yield word, Held(torch.from_numpy(source.load(after, before)).view(rows, columns))
         else:
             yield word, Streamed(source, after, before)
+
+
+def gathered_matrices(gathered: Gathered, shape: Shape) -> Iterator[tuple[str, Matrix]]:
+    """The matrices of a pair that were put together while it was summed up."""
+    rows, columns = shape
+    narrow = gathered.start.dtype == BFLOAT16
+    yield "start", (Stored if narrow else Held)(torch.from_numpy(gathered.start).view(rows, columns))
+    for role, delta in gathered.deltas.items():
+        yield role, Held(torch.from_numpy(delta).view(rows, columns))
+
+
+def start_dtype(stored: np.dtype, shape: Shape) -> np.dtype:
+    """What the tensor that the first delta starts from is gathered in: in bfloat16 where it is stored in that, and
+    where its leading directions are found by products of bfloat16."""
+    return BFLOAT16 if stored == BFLOAT16 and not is_small(shape) else FLOAT32
 
 
 def _energy(matrix: Matrix) -> float:

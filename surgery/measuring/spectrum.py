@@ -5,12 +5,11 @@ Tropp 2011, "Finding structure with randomness", algorithms 4.4 and 5.1), of whi
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -73,8 +72,8 @@ class Held:
 class Stored:
     """A matrix in memory, of bfloat16 by its bits."""
 
-    def __init__(self, entries: np.ndarray, shape: tuple[int, int]) -> None:
-        self.matrix = torch.from_numpy(entries).view(torch.bfloat16).view(shape)
+    def __init__(self, bits: Tensor) -> None:
+        self.matrix = bits.view(torch.bfloat16)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -177,10 +176,14 @@ def leading_directions(matrix: Matrix, seed: int, keep: int) -> tuple[Tensor, Te
     return left @ turn[:, :count], right @ back[:count].T
 
 
+def is_small(shape: Sequence[int]) -> bool:
+    """Whether a matrix of this shape can be decomposed exactly."""
+    return min(shape) <= EXACT
+
+
 def is_exact(matrix: Matrix) -> bool:
-    """Whether a matrix is small enough to be decomposed exactly; a wide one must be held as a whole for that."""
-    rows, columns = matrix.shape
-    return columns <= EXACT or (rows <= EXACT and isinstance(matrix, Held))
+    """Whether a matrix is decomposed exactly: a small one is; a wide one must be held as a whole for that."""
+    return matrix.shape[1] <= EXACT or (is_small(matrix.shape) and isinstance(matrix, Held))
 
 
 def _range(matrix: Matrix, width: int, steps: int, generator: torch.Generator) -> Tensor:

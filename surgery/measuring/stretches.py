@@ -1,9 +1,10 @@
 """Reading what a pair holds, a stretch at a time, into memory that each thread uses again."""
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, Self
 
 import numpy as np
 
@@ -20,6 +21,8 @@ STRETCH: Final = 1 << 20
 # Bytes for each use that all threads together keep, and use again.
 KEPT: Final = 1 << 27
 
+FLOAT32: Final = np.dtype(np.float32)
+
 
 class Memory(threading.local):
     """What a thread reads into and computes in."""
@@ -29,13 +32,16 @@ class Memory(threading.local):
 
     def vector(self, use: str, entries: int, dtype: np.dtype) -> np.ndarray:
         """Memory that is the caller's until this thread asks again for the same use. Much of it is taken anew each
-        time, and given back."""
+        time, and given back; and what was kept for other uses before it."""
         nbytes = entries * dtype.itemsize
         kept = self._bytes.get(use)
         if kept is None or len(kept) < nbytes:
+            is_much = nbytes > KEPT // cores()
+            if is_much:
+                self._bytes.clear()
             # The start of a page, which products of matrices are twice as fast from as from anywhere.
             kept = np.frombuffer(new_buffer(max(1, nbytes)), np.uint8)
-            if nbytes <= KEPT // cores():
+            if not is_much:
                 self._bytes[use] = kept
         return kept[:nbytes].view(dtype)
 
@@ -44,7 +50,7 @@ class Source:
     """The shared entries of one pair, of some roles.
 
     A part whose entries are scattered over its tensor (one expert's columns) is read once, as a whole; the others are
-    read as they are asked for, unless the source was told to hold them.
+    read as they are asked for.
     """
 
     def __init__(self, alignment: Alignment, pair: Aligned, roles: Sequence[str], memory: Memory) -> None:
@@ -53,18 +59,6 @@ class Source:
         self._tensors = {role: alignment.tensor(pair, role) for role in roles}
         scattered = [role for role in roles if not is_run(alignment, pair, role)]
         self._whole = {role: computable(alignment.array(pair, role, 0, pair.numel)) for role in scattered}
-        self._known = dict.fromkeys(scattered, pair.numel)
-
-    def hold(self) -> None:
-        """From now on keep what is read, until this thread reads another source."""
-        for role, tensor in self._tensors.items():
-            if role not in self._whole and tensor.array_dtype != np.float16:
-                self._whole[role] = self._memory.vector(f"of {role}", self.numel, tensor.array_dtype)
-                self._known[role] = 0
-
-    def stored(self, role: str) -> np.ndarray | None:
-        """All entries of a role as they are stored, where they are held."""
-        return self._read(role, 0, self.numel) if role in self._whole else None
 
     def read(self, start: int, stop: int, roles: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Entries `start` to `stop` in row-major order, role -> vector, as they are stored and compiled code reads
@@ -81,7 +75,7 @@ class Source:
 
     @cached_property
     def _loaded(self) -> np.ndarray:
-        return self._memory.vector("loaded", self.numel, np.dtype(np.float32))
+        return self._memory.vector("loaded", self.numel, FLOAT32)
 
     def fill(self, start: int, stop: int, out: np.ndarray, role: str, before: str | None = None) -> None:
         """Put entries into `out` as `load` has them."""
@@ -95,12 +89,32 @@ class Source:
         tensor = self._tensors[role]
         first, _ = self.pair.parts[role].box(tensor.shape)
         if role in self._whole:
-            known, self._known[role] = self._known[role], max(stop, self._known[role])
-            if known < stop:
-                tensor.array(first + known, first + stop, self._whole[role][known:stop])
             return self._whole[role][start:stop]
         raw = self._memory.vector(f"of {role}", stop - start, tensor.array_dtype)
         return computable(tensor.array(first + start, first + stop, raw))
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the spectra of a pair are of, put together while the pair is summed up.
+
+    start: the entries that the first delta starts from, in float32, or bfloat16 by its bits. deltas: role that a delta
+    ends in -> its entries in float32.
+    """
+
+    start: np.ndarray
+    deltas: Mapping[str, np.ndarray]
+
+    def part(self, start: int, stop: int) -> Self:
+        """Entries `start` to `stop`, in the same memory."""
+        return type(self)(self.start[start:stop], {role: delta[start:stop] for role, delta in self.deltas.items()})
+
+    def begin(self, stored: np.ndarray) -> None:
+        """Put in what the first delta starts from."""
+        if self.start.dtype == stored.dtype:
+            self.start[:] = stored
+        else:
+            to_exact(stored, self.start)
 
 
 def is_run(alignment: Alignment, pair: Aligned, role: str) -> bool:

@@ -1,6 +1,7 @@
 """Sums over the entries of two or three tensors, in float64, stretch by stretch."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 ROLES: Final = ("base", "adapted", "safety")
+NOWHERE: Final = np.empty(0, np.float32)
 
 
 class _Delta:
@@ -57,10 +59,17 @@ class Tally:
         self._cross = np.zeros(4) if self.vl and self.safety else None
         self._sample: Sample | None = None
 
-    def add(self, chunk: Mapping[str, np.ndarray], names: Mapping[str, str], part: int = 0) -> None:
+    def add(
+        self,
+        chunk: Mapping[str, np.ndarray],
+        names: Mapping[str, str],
+        part: int = 0,
+        deltas: Mapping[str, np.ndarray] = MappingProxyType({}),
+    ) -> None:
         """Add vectors of one length, role -> entries as they are stored. names: what an error calls them. part: where a
         part is a run of rows, the one that the first of these entries belongs to; they may go on into further parts
-        where they begin with a part's first entry.
+        where they begin with a part's first entry. deltas: role that a delta ends in -> float32 vector that it is put
+        in.
 
         Raises CheckpointError that names the tensor when a value is NaN or infinite.
         """
@@ -68,9 +77,11 @@ class Tally:
         extent = max(1, (self.row or self.entries) // self.parts)
         taken = slice(None) if self.row else slice(part, None)
         if self.vl is not None:
-            kernels.add_delta(chunk["base"], adapted, extent, self.vl.squares[taken], self.vl.others)
+            out = deltas.get("adapted", NOWHERE)
+            kernels.add_delta(chunk["base"], adapted, extent, self.vl.squares[taken], self.vl.others, out)
         if self.safety is not None:
-            kernels.add_delta(adapted, chunk["safety"], extent, self.safety.squares[taken], self.safety.others)
+            out = deltas.get("safety", NOWHERE)
+            kernels.add_delta(adapted, chunk["safety"], extent, self.safety.squares[taken], self.safety.others, out)
         self._check_finite(chunk, names)
         if self.row:
             self.counts = [count + len(adapted) // self.parts for count in self.counts]

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from surgery.alignment import align
 from surgery.checkpoint import Checkpoint
 from surgery.diff import diff
 from surgery.errors import CheckpointError
+from surgery.measuring.spectrum import KEPT
 from surgery.measuring.tally import between_metrics, delta_metrics
 from surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, Pair, SliceName
 from surgery.roles import safety_role
@@ -185,7 +187,7 @@ def test_streamed_spectra_equal_held_ones(
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     held = diff(opened(**paths))
     monkeypatch.setattr("surgery.measuring.measure.HELD", 0)
-    monkeypatch.setattr("surgery.measuring.measure.STORED", 0)
+    monkeypatch.setattr("surgery.measuring.measure.GATHERED", 0)
     monkeypatch.setattr("surgery.measuring.spectra.STRETCH", 50)
     streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(opened(**paths)).pairs}
     for pair in held.pairs:
@@ -198,15 +200,17 @@ def test_streamed_spectra_equal_held_ones(
                     assert getattr(other, key) == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
-def test_what_is_held_and_what_is_read_again_have_the_same_metrics(
-    tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32])
+def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
+    stored: torch.dtype, tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Matrices too large for an exact decomposition, stored in bfloat16."""
+    """Matrices too large for an exact decomposition, and read in several stretches."""
+    monkeypatch.setattr("surgery.measuring.measure.STRETCH", 5000)
     noise = torch.randn(3, 640, 530, generator=torch.Generator().manual_seed(4))
     base, moved, tuned = noise[0], noise[0] + 0.2 * noise[1], noise[0] + 0.2 * noise[1] + 0.1 * noise[2]
     name = "model.layers.0.mlp.up_proj.weight"
     paths = {
-        role: write(tmp_path / role, {**llama(0), name: tensor.bfloat16()})
+        role: write(tmp_path / role, {**llama(0), name: tensor.to(stored)})
         for role, tensor in (("base", base), ("adapted", moved), ("safety", tuned))
     }
 
@@ -214,16 +218,24 @@ def test_what_is_held_and_what_is_read_again_have_the_same_metrics(
         (found,) = (pair for pair in diff(opened(**paths)).pairs if pair.shape == [640, 530])
         return found
 
-    held = large()
-    monkeypatch.setattr("surgery.measuring.measure.STORED", 0)
-    again = large()
-    assert held.metrics.vl is not None
-    assert again.metrics.vl is not None
-    assert held.metrics.vl.singular_values is not None
-    for key in ("relative", "cosine", "rms", "max_abs", "changed", "mean_shift"):
-        assert getattr(held.metrics.vl, key) == getattr(again.metrics.vl, key)
-    assert held.metrics.vl.singular_values == pytest.approx(again.metrics.vl.singular_values, rel=1e-5)
-    assert held.metrics.vl.base_overlap == pytest.approx(again.metrics.vl.base_overlap, rel=1e-3)
+    gathered = large().metrics
+    monkeypatch.setattr("surgery.measuring.measure.GATHERED", 0)
+    again = large().metrics
+    kept = {role: tensor.to(stored).double().numpy() for role, tensor in zip(paths, (base, moved, tuned), strict=True)}
+    for one, other, start, end in (
+        (gathered.vl, again.vl, "base", "adapted"),
+        (gathered.safety, again.safety, "adapted", "safety"),
+    ):
+        assert one is not None
+        assert other is not None
+        assert one.singular_values is not None
+        assert one.singular_values_error is not None
+        for key in ("relative", "cosine", "rms", "max_abs", "changed", "mean_shift"):
+            assert getattr(one, key) == pytest.approx(getattr(other, key), rel=1e-12)
+        assert one.singular_values == pytest.approx(other.singular_values, rel=1e-5)
+        assert one.base_overlap == pytest.approx(other.base_overlap, rel=1e-3)
+        missing = np.linalg.svd(kept[end] - kept[start], compute_uv=False)[:KEPT] - one.singular_values
+        assert -1e-5 < missing.min() <= missing.max() < one.singular_values_error
 
 
 def test_a_diff_is_the_same_every_time(trio: "Trio") -> None:

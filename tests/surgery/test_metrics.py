@@ -116,6 +116,21 @@ def test_sums_do_not_depend_on_where_a_large_tensor_is_cut() -> None:
     close(tallied(tensors, cuts).sums(CODES), tallied(tensors).sums(CODES))
 
 
+@given(tensors(3), st.integers(1, 4))
+def test_deltas_that_are_put_in_memory_are_the_differences_and_change_no_sum(
+    triple: tuple[Tensor, ...], parts: int
+) -> None:
+    flat = [tensor.reshape(-1).repeat(parts).numpy() for tensor in triple]
+    chunk = dict(zip(ROLES, flat, strict=True))
+    plain, gathering = (Tally(len(flat[0]), ROLES, parts) for _ in range(2))
+    plain.add(chunk, NAMES)
+    deltas = {role: np.full(len(flat[0]), np.nan, np.float32) for role in ("adapted", "safety")}
+    gathering.add(chunk, NAMES, deltas=deltas)
+    close(gathering.sums(CODES), plain.sums(CODES))
+    for role, before, after in zip(deltas, flat[:-1], flat[1:], strict=True):
+        np.testing.assert_array_equal(deltas[role], (after.astype(np.float64) - before).astype(np.float32))
+
+
 @given(st.integers(1, 4), st.integers(1, 4), st.integers(1, 5), st.booleans(), st.booleans(), st.integers(0, 99))
 def test_parts_are_rows_or_columns(
     parts: int, width: int, other: int, columns: bool, together: bool, seed: int

@@ -180,9 +180,8 @@ def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
 ) -> None:
     monkeypatch.setattr("surgery.measuring.spectrum.multiplies_bfloat16", lambda: narrow)
     stored = with_values(torch.linspace(9, 1, 60)).bfloat16()
-    entries = stored.view(torch.uint16).reshape(-1).numpy()
     for one, other in zip(
-        leading_directions(Stored(entries, (ROWS, COLUMNS)), 1, 8),
+        leading_directions(Stored(stored.view(torch.uint16)), 1, 8),
         leading_directions(Held(stored.float()), 1, 8),
         strict=True,
     ):
