@@ -4,12 +4,13 @@ import math
 from typing import Final, NamedTuple
 
 from surgery.alignment import Alignment
+from surgery.measuring.probing import PROBES
 from surgery.measuring.spectra import without_spectrum
-from surgery.measuring.spectrum import EXACT, KEPT, PROBES, SPARE, SQUARINGS, STEPS
+from surgery.measuring.spectrum import EXACT, KEPT, POWERS, SPARE, STEPS
 
 # Columns that a matrix is multiplied by: for the spectrum of a delta and what it is compared with, and for the
 # leading directions of the base.
-OF_DELTA: Final = (2 * STEPS + 2) * (KEPT + SPARE) + 2 * SQUARINGS * PROBES + KEPT
+OF_DELTA: Final = (2 * STEPS + 2) * (KEPT + SPARE) + 2 * POWERS * PROBES + KEPT
 OF_BASE: Final = (2 * STEPS + 1) * (KEPT + SPARE)
 
 

@@ -15,10 +15,10 @@ from surgery.anatomy import Site
 from surgery.matching.stack import Shape
 from surgery.measuring import kernels, subspaces
 from surgery.measuring.findings import DELTAS, PairSpectra
+from surgery.measuring.probing import PROBES
 from surgery.measuring.ranks import EffectiveRank, effective_rank, estimated_rank
 from surgery.measuring.spectrum import (
     KEPT,
-    PROBES,
     SPARE,
     Held,
     Matrix,

@@ -14,17 +14,14 @@ import torch
 from torch import Tensor
 
 from surgery.compiled import exact, rounded
+from surgery.measuring.probing import PROBES, largest_eigenvalue_bound
 
 KEPT: Final = 64  # singular values that are reported
 SPARE: Final = 16  # directions that are carried along so that those converge sooner
 STEPS: Final = 2  # of subspace iteration
 EXACT: Final = 512  # a smaller side up to this is decomposed exactly
 
-# The norm of what the leading directions leave is bounded with random probes: each misses the largest direction left
-# (has less than MISS along it) with probability .42, and all sixteen with one in a million.
-PROBES: Final = 16
-MISS: Final = 0.553
-SQUARINGS: Final = 4  # powers of the remainder's Gram matrix that the probes go through
+POWERS: Final = 3  # of the remainder's Gram matrix, that random probes are multiplied by to bound its norm
 
 ROUNDING: Final = 2e-6  # of float32 products, beside the largest singular value
 DOUBLE: Final = 2.0**-52
@@ -127,9 +124,8 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
 
     The randomised values are those of Q^T D, with Q orthonormal: by Cauchy's interlacing none is larger than the true
     one. By Weyl's inequality s_i^2 <= sigma_i^2 + ||(I - Q Q^T) D||^2 (spectral norm). That norm is bounded by the
-    remainder's Frobenius norm, which is known up to rounding, and by sixteen random probes w (their lemma 4.1, for the
-    power p = 4 of the remainder's Gram matrix G): ||G|| <= (max_j ||G^p w_j|| / .553)^(1/p), wrong for one seed in a
-    million.
+    remainder's Frobenius norm, which is known up to rounding, and by random probes (see `largest_eigenvalue_bound`),
+    wrong for one seed in a million.
     """
     if is_exact(matrix):
         return _exact(matrix, energy, KEPT)
@@ -148,7 +144,8 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
     # The values are rounded, each by so much; what they leave of the energy may be smaller than that.
     slack = 2 * ROUNDING * first * float(values.sum())
     left_over = math.sqrt(max(0.0, energy - float(values.square().sum())) + slack)
-    remainder = min(left_over, _remainder_norm(matrix, left, back, probed)) + ROUNDING * first
+    rest_norm = _remainder_norm(matrix, left, back, (probes, probed), ROUNDING * first)
+    remainder = min(left_over, rest_norm) + ROUNDING * first
     count = min(KEPT, int((values > ROUNDING * first).sum()))
     return Spectrum(
         shape=matrix.shape,
@@ -170,7 +167,7 @@ def leading_directions(matrix: Matrix, seed: int, keep: int) -> tuple[Tensor, Te
         return found.left, found.right
     generator = torch.Generator().manual_seed(seed)
     right = _range(matrix, min(*matrix.shape, keep + SPARE), STEPS, generator)
-    left, rest = torch.linalg.qr(times(matrix, right))
+    left, rest = torch.linalg.qr(nearly_times(matrix, right))
     turn, values, back = torch.linalg.svd(rest)
     count = min(keep, int((values > ROUNDING * values[0]).sum()))
     return left @ turn[:, :count], right @ back[:count].T
@@ -194,18 +191,19 @@ def _range(matrix: Matrix, width: int, steps: int, generator: torch.Generator) -
     return right
 
 
-def _remainder_norm(matrix: Matrix, left: Tensor, back: Tensor, probed: Tensor) -> float:
-    """A bound on the norm of R = (I - Q Q^T) D, from the probes after one power of G = R^T R. left, back: Q, D^T Q."""
-    growth = 0.0  # logarithm of what the probes were divided by
-    for step in range(SQUARINGS):
-        if step:
-            probed = _remainder_gram_times(matrix, left, back, probed)
-        size = float(probed.double().norm(dim=0).max())
-        if not size:
-            return 0.0
-        growth += math.log(size)
-        probed = probed / size
-    return math.exp((growth - math.log(MISS)) / SQUARINGS / 2)
+def _remainder_norm(
+    matrix: Matrix, left: Tensor, back: Tensor, probed: tuple[Tensor, Tensor], rounding: float
+) -> float:
+    """A bound on the norm of R = (I - Q Q^T) D. left, back: Q, D^T Q. probed: W and G W, with W random and G = R^T R.
+    rounding: how far a product by D is put off by it, beside the factor's norm."""
+    sizes = [float(each.double().norm()) for each in probed]
+    scale = sizes[1] / sizes[0]
+    if not scale:
+        return 0.0
+    powers = [probed[0], probed[1] / scale]
+    while len(powers) <= POWERS:
+        powers.append(_remainder_gram_times(matrix, left, back, powers[-1]) / scale)
+    return math.sqrt(scale * largest_eigenvalue_bound(powers, rounding / math.sqrt(scale)))
 
 
 def _remainder_gram_times(matrix: Matrix, left: Tensor, back: Tensor, right: Tensor) -> Tensor:
@@ -269,6 +267,15 @@ def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
         for inner, part in _chunks(chunk, PART):
             found.addmm_(across[:, row + inner : row + inner + len(part)], part)
     return found.T
+
+
+def nearly_times(matrix: Matrix, right: Tensor) -> Tensor:
+    """D V, as `gram_times` has it: off by a few thousandths of itself, at random, so that sums of squares of it are off
+    by a hundred-thousandth."""
+    if not multiplies_bfloat16():
+        return times(matrix, right)
+    narrow = right.bfloat16().contiguous()
+    return torch.cat([part @ narrow for part in _parts(matrix, narrow=True)]).float()
 
 
 def gram_times(matrix: Matrix, right: Tensor) -> Tensor:
