@@ -270,8 +270,8 @@ def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
 
 
 def nearly_times(matrix: Matrix, right: Tensor) -> Tensor:
-    """D V, as `gram_times` has it: off by a few thousandths of itself, at random, so that sums of squares of it are off
-    by a hundred-thousandth."""
+    """About D V, as `gram_times` has it about: each entry is off by a few thousandths, at random. Good enough to find
+    directions that two steps of subspace iteration leave further off than that."""
     if not multiplies_bfloat16():
         return times(matrix, right)
     narrow = right.bfloat16().contiguous()
