@@ -22,7 +22,7 @@ from surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMet
 HELD: Final = 288 << 20
 GATHERED: Final = 120 << 20
 SHUFFLED: Final = 160 << 20
-ALL_HELD: Final = 448 << 20
+ALL_HELD: Final = 400 << 20
 
 # Entries of a pair that are summed up in one go: large pairs are dealt out to several threads.
 DEALT: Final = 1 << 23

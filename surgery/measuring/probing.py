@@ -27,20 +27,20 @@ def largest_eigenvalue_bound(powers: Sequence[Tensor], off: float = 0.0) -> floa
     upper bounds for the matrix two-norm"). The lower one of the two bounds is given.
     """
     degree, shape = len(powers) - 1, powers[0].shape
-    vectors = torch.stack([each.double() for each in powers]).reshape(len(powers), -1)
-    sizes = vectors.norm(dim=1)
+    vectors = torch.stack(list(powers)).reshape(len(powers), -1)
+    products = (vectors @ vectors.T).double()
+    sizes = products.diagonal().sqrt()
     if not sizes[-1]:
         return 0.0
-    vectors /= sizes[:, None]
-    whole = _largest(vectors[-1].view(shape))
-    plain = (float(sizes[-1]) * whole / MISS) ** (1 / degree)
-    products = vectors @ vectors.T
-    shares = torch.linalg.pinv(products[:-1, :-1], hermitian=True) @ products[:-1, -1]
-    left = _largest((vectors[-1] - shares @ vectors[:-1]).view(shape)) / whole
+    products /= torch.outer(sizes, sizes)
+    plain = (_largest(vectors[-1].view(shape)) / MISS) ** (1 / degree)
+    noise = len(products) * torch.finfo(vectors.dtype).eps
+    shares = torch.linalg.pinv(products[:-1, :-1], rtol=noise, hermitian=True) @ products[:-1, -1]
+    left = vectors[-1] - (shares * sizes[-1] / sizes[:-1]).to(vectors.dtype) @ vectors[:-1]
     # The polynomial of x as a multiple of `plain`, less what it may come to at most.
     units = sizes[-1] / sizes[:-1] * plain ** torch.arange(-degree, 0.0, dtype=torch.float64)
     polynomial = np.array([1.0, *(-shares * units).flip(0).tolist()])
-    polynomial[-1] -= left + 2 * degree * off / math.sqrt(plain)
+    polynomial[-1] -= (_largest(left.view(shape)) / MISS) / plain**degree + 2 * degree * off / math.sqrt(plain)
     return plain * min(1.0, float(np.roots(polynomial).real.max()))
 
 
