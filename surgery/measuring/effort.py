@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 from surgery.alignment import Alignment
 from surgery.measuring.probing import PROBES
 from surgery.measuring.spectra import without_spectrum
-from surgery.measuring.spectrum import EXACT, KEPT, POWERS, SPARE, STEPS
+from surgery.measuring.spectrum import KEPT, POWERS, SPARE, STEPS, is_small
 
 # Columns that a matrix is multiplied by: for the spectrum of a delta and what it is compared with, and for the
 # leading directions of the base.
@@ -28,8 +28,8 @@ def effort(alignment: Alignment, safety: str | None) -> Effort:
         held = [role for role in ("base", "adapted", safety) if role in pair.parts]
         nbytes += sum(pair.numel * alignment.tensor(pair, role).dtype.itemsize for role in held if role)
         if without_spectrum(pair.shape) is None:
-            small = min(pair.shape)
             # Products in float64 take twice as long.
-            columns = 2 * small * len(held) if small <= EXACT else OF_DELTA * (len(held) - 1) + OF_BASE
+            exact = 2 * min(pair.shape) * len(held)
+            columns = exact if is_small(pair.shape) else OF_DELTA * (len(held) - 1) + OF_BASE
             operations += 2.0 * math.prod(pair.shape) * columns
     return Effort(nbytes, operations)

@@ -154,11 +154,11 @@ class Survey:
     def _whole(self, work: Whole) -> Found:
         from surgery.measuring.spectra import gathered_matrices, pair_spectra, read_matrices, without_spectrum
 
-        pair, source = work.pair, self._source(work.pair)
-        reason = without_spectrum(pair.shape)
+        pair, reason = work.pair, without_spectrum(work.pair.shape)
         if reason is not None:
             return Found(spectra=PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS}))
         with self._room.lent(self._lent(pair)):
+            source = self._source(pair)
             if not work.summed:
                 words = {word: self.roles[word] for word in self.held(pair)}
                 return Found(spectra=pair_spectra(pair, read_matrices(source, words, held=4 * pair.numel <= HELD)))

@@ -118,8 +118,8 @@ def gathered_matrices(gathered: Gathered, shape: Shape) -> Iterator[tuple[str, M
 
 
 def start_dtype(stored: np.dtype, shape: Shape) -> np.dtype:
-    """What the tensor that the first delta starts from is gathered in: in bfloat16 where it is stored in that, and
-    where its leading directions are found by products of bfloat16."""
+    """What the tensor that the first delta starts from is gathered in: as it is stored where that is bfloat16, and
+    where it is too large to be decomposed exactly."""
     return BFLOAT16 if stored == BFLOAT16 and not is_small(shape) else FLOAT32
 
 

@@ -167,7 +167,7 @@ def leading_directions(matrix: Matrix, seed: int, keep: int) -> tuple[Tensor, Te
         return found.left, found.right
     generator = torch.Generator().manual_seed(seed)
     right = _range(matrix, min(*matrix.shape, keep + SPARE), STEPS, generator)
-    left, rest = torch.linalg.qr(nearly_times(matrix, right))
+    left, rest = torch.linalg.qr(times(matrix, right))
     turn, values, back = torch.linalg.svd(rest)
     count = min(keep, int((values > ROUNDING * values[0]).sum()))
     return left @ turn[:, :count], right @ back[:count].T
@@ -196,10 +196,10 @@ def _remainder_norm(
 ) -> float:
     """A bound on the norm of R = (I - Q Q^T) D. left, back: Q, D^T Q. probed: W and G W, with W random and G = R^T R.
     rounding: how far a product by D is put off by it, beside the factor's norm."""
-    sizes = [float(each.double().norm()) for each in probed]
-    scale = sizes[1] / sizes[0]
-    if not scale:
-        return 0.0
+    wide = [each.double() for each in probed]
+    scale = float(wide[1].norm() / wide[0].norm())
+    if scale < torch.finfo(torch.float32).tiny:  # A further power would vanish.
+        return math.sqrt(largest_eigenvalue_bound(wide))
     powers = [probed[0], probed[1] / scale]
     while len(powers) <= POWERS:
         powers.append(_remainder_gram_times(matrix, left, back, powers[-1]) / scale)
@@ -267,15 +267,6 @@ def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
         for inner, part in _chunks(chunk, PART):
             found.addmm_(across[:, row + inner : row + inner + len(part)], part)
     return found.T
-
-
-def nearly_times(matrix: Matrix, right: Tensor) -> Tensor:
-    """About D V, as `gram_times` has it about: each entry is off by a few thousandths, at random. Good enough to find
-    directions that two steps of subspace iteration leave further off than that."""
-    if not multiplies_bfloat16():
-        return times(matrix, right)
-    narrow = right.bfloat16().contiguous()
-    return torch.cat([part @ narrow for part in _parts(matrix, narrow=True)]).float()
 
 
 def gram_times(matrix: Matrix, right: Tensor) -> Tensor:

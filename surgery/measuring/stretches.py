@@ -18,8 +18,8 @@ from surgery.workers import cores
 # other to get hold of Python.
 STRETCH: Final = 1 << 20
 
-# Bytes for each use that all threads together keep, and use again.
-KEPT: Final = 1 << 27
+# Bytes that all threads together keep, and use again.
+KEPT: Final = 1 << 28
 
 FLOAT32: Final = np.dtype(np.float32)
 
@@ -31,17 +31,17 @@ class Memory(threading.local):
         self._bytes: dict[str, np.ndarray] = {}
 
     def vector(self, use: str, entries: int, dtype: np.dtype) -> np.ndarray:
-        """Memory that is the caller's until this thread asks again for the same use. Much of it is taken anew each
-        time, and given back; and what was kept for other uses before it."""
+        """Memory that is the caller's until this thread asks again for the same use. It is kept for that, until there
+        would be too much."""
         nbytes = entries * dtype.itemsize
         kept = self._bytes.get(use)
         if kept is None or len(kept) < nbytes:
-            is_much = nbytes > KEPT // cores()
-            if is_much:
+            self._bytes.pop(use, None)
+            if nbytes + sum(map(len, self._bytes.values())) > KEPT // cores():
                 self._bytes.clear()
             # The start of a page, which products of matrices are twice as fast from as from anywhere.
             kept = np.frombuffer(new_buffer(max(1, nbytes)), np.uint8)
-            if not is_much:
+            if nbytes <= KEPT // cores():
                 self._bytes[use] = kept
         return kept[:nbytes].view(dtype)
 

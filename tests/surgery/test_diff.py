@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable, Iterable
+from itertools import product
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, TypeVar
@@ -18,7 +19,7 @@ from surgery.diff import diff
 from surgery.errors import CheckpointError
 from surgery.measuring.spectrum import KEPT
 from surgery.measuring.tally import between_metrics, delta_metrics
-from surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, Pair, SliceName
+from surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, PairMetrics, SliceName
 from surgery.roles import safety_role
 
 if TYPE_CHECKING:
@@ -200,41 +201,52 @@ def test_streamed_spectra_equal_held_ones(
                     assert getattr(other, key) == pytest.approx(value, rel=1e-4, abs=1e-5), key
 
 
-@pytest.mark.parametrize("stored", [torch.bfloat16, torch.float16, torch.float32])
+STORED = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+
+
+@pytest.mark.parametrize(
+    "stored", [*[(dtype,) * 3 for dtype in STORED], STORED[:3], STORED[:-4:-1], (None, *STORED[:2])], ids=str
+)
 def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
-    stored: torch.dtype, tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
+    stored: tuple[torch.dtype | None, ...],
+    tmp_path: Path,
+    write: Write,
+    llama: Llama,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Matrices too large for an exact decomposition, and read in several stretches."""
+    """Of matrices that are decomposed exactly or are too large for that, and are read in several stretches; base lacks
+    them where its dtype is None."""
     monkeypatch.setattr("surgery.measuring.measure.STRETCH", 5000)
-    noise = torch.randn(3, 640, 530, generator=torch.Generator().manual_seed(4))
-    base, moved, tuned = noise[0], noise[0] + 0.2 * noise[1], noise[0] + 0.2 * noise[1] + 0.1 * noise[2]
-    name = "model.layers.0.mlp.up_proj.weight"
-    paths = {
-        role: write(tmp_path / role, {**llama(0), name: tensor.to(stored)})
-        for role, tensor in (("base", base), ("adapted", moved), ("safety", tuned))
-    }
+    shapes = {"model.layers.0.mlp.up_proj.weight": (640, 530), "model.layers.0.mlp.down_proj.weight": (70, 150)}
+    kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
+    paths = {}
+    for number, (role, dtype) in enumerate(zip(("base", "adapted", "safety"), stored, strict=True)):
+        tensors = {name: tensor for name, tensor in llama(0).items() if name not in shapes}
+        for name, shape in shapes.items():
+            noise = torch.randn(3, *shape, generator=torch.Generator().manual_seed(4))
+            noise *= torch.tensor([1, 0.2, 0.1])[:, None, None]
+            if dtype is not None:
+                tensors[name] = kept[role, shape] = noise[: number + 1].sum(0).to(dtype)
+        paths[role] = write(tmp_path / role, tensors)
 
-    def large() -> Pair:
-        (found,) = (pair for pair in diff(opened(**paths)).pairs if pair.shape == [640, 530])
-        return found
+    def measured() -> dict[tuple[int, ...], PairMetrics]:
+        pairs = {tuple(pair.shape): pair.metrics for pair in diff(opened(**paths)).pairs}
+        return {shape: pairs[shape] for shape in shapes.values()}
 
-    gathered = large().metrics
+    gathered = measured()
     monkeypatch.setattr("surgery.measuring.measure.GATHERED", 0)
-    again = large().metrics
-    kept = {role: tensor.to(stored).double().numpy() for role, tensor in zip(paths, (base, moved, tuned), strict=True)}
-    for one, other, start, end in (
-        (gathered.vl, again.vl, "base", "adapted"),
-        (gathered.safety, again.safety, "adapted", "safety"),
-    ):
-        assert one is not None
-        assert other is not None
-        assert one.singular_values is not None
-        assert one.singular_values_error is not None
+    again = measured()
+    for shape, (delta, start, end) in product(gathered, (("vl", "base", "adapted"), ("safety", "adapted", "safety"))):
+        one, other = getattr(gathered[shape], delta), getattr(again[shape], delta)
+        assert (one is None) == (other is None) == ((start, shape) not in kept)
+        if one is None:
+            continue
         for key in ("relative", "cosine", "rms", "max_abs", "changed", "mean_shift"):
             assert getattr(one, key) == pytest.approx(getattr(other, key), rel=1e-12)
         assert one.singular_values == pytest.approx(other.singular_values, rel=1e-5)
         assert one.base_overlap == pytest.approx(other.base_overlap, rel=1e-3)
-        missing = np.linalg.svd(kept[end] - kept[start], compute_uv=False)[:KEPT] - one.singular_values
+        difference = kept[end, shape].double().numpy() - kept[start, shape].double().numpy()
+        missing = np.linalg.svd(difference, compute_uv=False)[:KEPT] - one.singular_values
         assert -1e-5 < missing.min() <= missing.max() < one.singular_values_error
 
 

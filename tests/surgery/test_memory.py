@@ -4,9 +4,12 @@ import resource
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
+from surgery.measuring.stretches import Memory
 from surgery.memory import new_buffer
+from surgery.workers import cores
 
 MANY = """
 import resource
@@ -43,3 +46,17 @@ def test_a_buffer_is_empty_private_and_as_large_as_asked(nbytes: int) -> None:
     memory[-1:] = b"x"
     assert memory[-1:] == b"x"
     assert other[:] == bytes(nbytes)
+
+
+def test_a_thread_uses_its_memory_again_until_it_would_keep_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("surgery.measuring.stretches.KEPT", 4000 * cores())
+    memory, bits = Memory(), np.dtype(np.uint8)
+    first, other = memory.vector("first", 1500, bits), memory.vector("other", 1500, bits)
+    assert not np.shares_memory(first, other)
+    assert np.shares_memory(memory.vector("first", 300, np.dtype(np.float32)), first)
+    assert np.shares_memory(memory.vector("other", 1500, bits), other)
+    assert not np.shares_memory(memory.vector("first", 2000, bits), first)
+    assert np.shares_memory(memory.vector("other", 1500, bits), other)
+    much = memory.vector("much", 5000, bits)
+    assert not np.shares_memory(memory.vector("much", 5000, bits), much)
+    assert not np.shares_memory(memory.vector("other", 1500, bits), other)

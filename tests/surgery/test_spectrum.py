@@ -124,6 +124,17 @@ def test_scaling_scales_values_and_error(scale: float) -> None:
     assert scaled.error == pytest.approx(one.error * scale, rel=1e-3)
 
 
+@pytest.mark.parametrize("scale", [1e-15, 1e-10, 1e15])
+def test_sparse_deltas_of_any_size(scale: float) -> None:
+    """What three entries leave of a matrix is nothing, or what rounding makes of that."""
+    matrix = torch.zeros(ROWS, COLUMNS)
+    matrix[0, 0], matrix[7, 11], matrix[14, 22] = scale, scale / 2, scale / 3
+    spectral = found(matrix)
+    assert (spectral.values[:3] / scale).tolist() == pytest.approx([1, 1 / 2, 1 / 3], rel=1e-4)
+    assert 0 <= spectral.remainder < 1e-5 * scale
+    assert 0 < spectral.error < 1e-5 * scale
+
+
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=30))
 def test_effective_rank_is_between_1_and_n(values: list[float]) -> None:
     rank = effective_rank(torch.tensor(values))
@@ -186,6 +197,26 @@ def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
         strict=True,
     ):
         assert torch.linalg.svdvals(one.T @ other).min() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("narrow", [False, True])
+@pytest.mark.parametrize(
+    ("values", "rank"),
+    [(torch.linspace(9, 1, 12), 12), (torch.cat((torch.logspace(0, -1.5, 20), torch.full((400,), 1e-3))), 20)],
+    ids=["low rank", "falling, above a floor"],
+)
+def test_leading_directions_are_numpys(
+    values: Tensor, rank: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On both sides, and of a matrix of low rank no more than there are."""
+    monkeypatch.setattr("surgery.measuring.spectrum.multiplies_bfloat16", lambda: narrow)
+    matrix = with_values(values)
+    left, _, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
+    found = leading_directions(Held(matrix), 1, KEPT)
+    assert all(side.shape[1] == (rank if rank == len(values) else KEPT) for side in found)
+    for side, expected in zip(found, (left[:, :rank], right[:rank].T), strict=True):
+        assert torch.allclose(side.T @ side, torch.eye(side.shape[1]), atol=1e-4)
+        assert np.square(side.double().numpy().T @ expected).sum(axis=0).min() > 0.9999
 
 
 def test_random_deltas_have_the_overlaps_that_the_nulls_say() -> None:
