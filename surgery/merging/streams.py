@@ -79,7 +79,7 @@ class SiteStream:
         """The blocks of the entries `start` to `stop`, which are read once; `start` is the start of a block."""
         for first in range(start, stop, self.stretch):
             last = min(first + self.stretch, stop)
-            rows = self._whole[:, first:last] if self.held else self._rows(first, last)
+            rows = self._whole.rows(first, last) if self.held else self._rows(first, last)
             memory = self._memory()
             for begin in range(first, last, self.block):
                 yield self._block(rows[:, begin - first : min(begin + self.block, last) - first], begin, memory)
@@ -112,9 +112,13 @@ class SiteStream:
         memory, or in memory of their own."""
         shape = (len(self.roles), stop - start)
         rows = _SCRATCH.matrix("stored", *shape, self._stored) if reuse else np.empty(shape, self._stored)
+        self.fill(start, stop, rows)
+        return rows
+
+    def fill(self, start: int, stop: int, rows: np.ndarray) -> None:
+        """Read the entries `start` to `stop` of everyone who is read into the rows of a matrix."""
         for role, row in zip(self.roles, rows, strict=True):
             self._fill(role, start, stop, row)
-        return rows
 
     def _fill(self, role: str, start: int, stop: int, row: np.ndarray) -> None:
         """Read entries of one role into `row`."""
@@ -150,9 +154,8 @@ class SiteStream:
         return self.numel * len(self.roles) * self._stored.itemsize
 
     @cached_property
-    def _whole(self) -> np.ndarray:
-        """The whole site, read once into this thread's scratch memory."""
-        return self._rows(0, self.numel)
+    def _whole(self) -> "_Whole":
+        return _Whole(self, _SCRATCH.matrix("stored", len(self.roles), self.numel, self._stored))
 
     @cached_property
     def _scattered(self) -> dict[str, np.ndarray]:
@@ -164,6 +167,22 @@ class SiteStream:
                 alike = stored.dtype == self._stored
                 found[role] = stored if alike else to_exact(stored, np.empty(self.numel, self._exact))
         return found
+
+
+@dataclass
+class _Whole:
+    """A site that is read once into one thread's memory, when it is first gone through: what looks at it then finds it
+    in the processor's cache."""
+
+    stream: SiteStream
+    matrix: np.ndarray
+    known: int = 0
+
+    def rows(self, start: int, stop: int) -> np.ndarray:
+        if self.known < stop:
+            self.stream.fill(self.known, stop, self.matrix[:, self.known : stop])
+            self.known = stop
+        return self.matrix[:, start:stop]
 
 
 class _Scratch(threading.local):

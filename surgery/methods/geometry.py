@@ -9,6 +9,7 @@ import numpy as np
 
 from surgery.methods.method import Block, Settings, Stream
 from surgery.methods.weighted import active, sum_of_moves
+from surgery.vectors import exact_dtype
 
 # Beyond this cosine two tensors lie along one line, or nearly, and the arc between them is a straight one.
 COLLINEAR = 0.9995
@@ -55,7 +56,8 @@ def centring(stream: Stream, settings: Settings) -> float:
     names = active(settings.weights)
 
     def products(block: Block, sums: np.ndarray) -> None:
-        kernels.products_of_moves(block.base, tuple(block.vectors[name] for name in names), sums)
+        near = np.empty((len(names), kernels.TILE), exact_dtype([block.base.dtype]))
+        kernels.products_of_moves(block.base, tuple(block.vectors[name] for name in names), near, sums)
 
     sums = _summed(stream, len(names), products).tolist()
     norms = [math.sqrt(row[place]) for place, row in enumerate(sums)]

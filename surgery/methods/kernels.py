@@ -220,9 +220,9 @@ def products(vectors, sums):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def products_of_moves(base, models, sums):  # type: ignore[no-untyped-def]
-    """sums[j, k] += the dot product, in float64, of the moves models[j] - base and models[k] - base, for k up to j."""
-    near = np.empty((len(models), TILE), np.float64)
+def products_of_moves(base, models, near, sums):  # type: ignore[no-untyped-def]
+    """sums[j, k] += the dot product, in float64, of the moves models[j] - base and models[k] - base, for k up to j.
+    near: a row of TILE entries for each model, of the dtype that moves are computed in."""
     for start in range(0, len(base), TILE):
         one = base[start : start + TILE]
         for place in range(len(models)):

@@ -160,7 +160,9 @@ def test_products_are_those_of_float64(stored: str, seed: int, length: int) -> N
     kernels.products(tuple(models), sums)
     matrix = np.array(numbers)
     np.testing.assert_allclose(sums, np.tril(matrix @ matrix.T) + 1, rtol=1e-12, atol=1e-9)
-    kernels.products_of_moves(base, tuple(models), of_moves)
+    kernels.products_of_moves(
+        base, tuple(models), empty(len(models) * kernels.TILE, stored).reshape(-1, kernels.TILE), of_moves
+    )
     for move, model in zip(matrix, models, strict=True):
         out = empty(length, stored)
         compiled.moves(base, model, out)
