@@ -73,12 +73,13 @@ def family(request: pytest.FixtureRequest, tmp_path: Path, write: Write, llama: 
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("way", ["at once", "in small pieces"])
+@pytest.mark.parametrize("way", ["at once", "in small pieces", "held, in small stretches"])
 def test_every_method(family: Family, name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On disk, in pieces and in parallel, as in memory and at once."""
     if way == "in small pieces":
         monkeypatch.setattr(pieces, "PIECE", 48)
         monkeypatch.setattr(pieces, "WHOLE", 0)
+    if way != "at once":
         monkeypatch.setattr(projection, "GROUP", 40)
         monkeypatch.setattr(streams, "STRETCH", 64)
         monkeypatch.setattr(streams, "block_size", lambda shape, rows: method.block_size(shape, rows, 16))
