@@ -10,7 +10,7 @@ demo: .venv/installed
 test: .venv/installed lint
 	$(BIN)/pytest
 
-lint: .venv/installed
+lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -34,5 +34,11 @@ bench: .venv/installed
 	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
 	touch $@
 
+# The installed package as a tree of links, for the type checker and editors.
+.lint/vlsurgery: Makefile
+	rm -rf .lint && mkdir -p $@
+	for room in surgery probes figures cli; do ln -s ../../$$room $@/$$room; done
+	for file in __init__.py py.typed; do ln -s ../../vlsurgery/$$file $@/$$file; done
+
 clean:
-	rm -rf .venv case build *.egg-info
+	rm -rf .venv .lint case build *.egg-info

@@ -10,14 +10,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from cli.anatomy import anatomy
-from cli.demo import demo
-from cli.diff import diff
-from cli.evaluate import evaluate
-from cli.merge import merge
-from cli.probe import probe
-from cli.report import report
-from surgery.errors import SurgeryError
+from vlsurgery.cli.commands.anatomy import anatomy
+from vlsurgery.cli.commands.demo import demo
+from vlsurgery.cli.commands.diff import diff
+from vlsurgery.cli.commands.evaluate import evaluate
+from vlsurgery.cli.commands.merge import merge
+from vlsurgery.cli.commands.probe import probe
+from vlsurgery.cli.commands.report import report
+from vlsurgery.surgery.errors import SurgeryError
 
 INTERRUPTED = 130
 PIPE_CLOSED = 141

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from cli.console import Console
+from vlsurgery.cli.console import Console
 
 NewOption = Annotated[
     bool,

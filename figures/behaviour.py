@@ -6,8 +6,8 @@ from itertools import groupby
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from figures import theme
-from figures.words import (
+from vlsurgery.figures import theme
+from vlsurgery.figures.wording import (
     HARMFUL_SETS,
     MODALITY_ORDER,
     ROLE_ORDER,
@@ -21,7 +21,7 @@ from figures.words import (
     rate_words,
     role_name,
 )
-from probes.results import BehaviourResult, BehaviourRow, Rate
+from vlsurgery.probes.results import BehaviourResult, BehaviourRow, Rate
 
 ROW_HEIGHT = 19
 LABELS_END = 1.18

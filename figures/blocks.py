@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from figures import theme
+from vlsurgery.figures import theme
 
 BEFORE_LAYERS = ("vision", "projector", "embed")
 AFTER_LAYERS = ("norm", "head")

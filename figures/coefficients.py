@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from figures import theme
-from figures.blocks import BAR_WIDTH, BlockAxis, Place, block_axis
-from figures.words import listed, number, percent, signed
-from probes.results import TradeoffPoint, TradeoffResult
+from vlsurgery.figures import theme
+from vlsurgery.figures.blocks import BAR_WIDTH, BlockAxis, Place, block_axis
+from vlsurgery.figures.wording import listed, number, percent, signed
+from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
 
 TARGETS = ("base", "safety")
 _POLICY_ROLES = {"fit": "merged", "uniform": "merged:uniform"}

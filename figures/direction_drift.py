@@ -5,9 +5,9 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from figures import theme
-from figures.words import MODALITY_ORDER, ROLE_ORDER, modality_name, number, rank, role_name
-from probes.results import CosineRow, Estimate, ProbeResult, Selected, SeparationRow
+from vlsurgery.figures import theme
+from vlsurgery.figures.wording import MODALITY_ORDER, ROLE_ORDER, modality_name, number, rank, role_name
+from vlsurgery.probes.results import CosineRow, Estimate, ProbeResult, Selected, SeparationRow
 
 
 @dataclass(frozen=True)

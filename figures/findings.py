@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from figures.behaviour import is_harmful
-from figures.words import MODALITY_ORDER, SET_ORDER, rank
-from probes.results import BehaviourResult, Rate
+from vlsurgery.figures.behaviour import is_harmful
+from vlsurgery.figures.wording import MODALITY_ORDER, SET_ORDER, rank
+from vlsurgery.probes.results import BehaviourResult, Rate
 
 Cell = tuple[str, str]
 Status = Literal["raised", "mixed", "unclear", "lowered"]

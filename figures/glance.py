@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from figures import theme
-from figures.behaviour import Bar, BehaviourInfo, Group
-from figures.words import cell_name, percent, role_name
+from vlsurgery.figures import theme
+from vlsurgery.figures.behaviour import Bar, BehaviourInfo, Group
+from vlsurgery.figures.wording import cell_name, percent, role_name
 
 PATH = ("base", "adapted", "merged")
 _PREFERRED = ("own", "benign", "text")

@@ -10,13 +10,13 @@ import plotly.io
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from figures import behaviour as behaviour_figure
-from figures import glance, page, table, theme
-from figures.sections import Section, sections
-from figures.verdict import verdict
-from figures.words import ROLE_ORDER, rank, role_name
-from probes.results import BehaviourResult, ProbeResult, TradeoffResult
-from surgery.results import DiffResult, Result, write_text
+from vlsurgery.figures import behaviour as behaviour_figure
+from vlsurgery.figures import glance, page, table, theme
+from vlsurgery.figures.sections import Section, sections
+from vlsurgery.figures.verdict import verdict
+from vlsurgery.figures.wording import ROLE_ORDER, rank, role_name
+from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
+from vlsurgery.surgery.results import DiffResult, Result, write_text
 
 # The buttons are named one by one because plotly's own set holds one that sends the figure's data to a service.
 CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]}

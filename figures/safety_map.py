@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
-from figures import theme
-from figures.blocks import BAR_WIDTH, BlockAxis, Place, block_axis
-from figures.words import listed, number, percent, signed
-from probes.results import Completeness, ProbeResult
+from vlsurgery.figures import theme
+from vlsurgery.figures.blocks import BAR_WIDTH, BlockAxis, Place, block_axis
+from vlsurgery.figures.wording import listed, number, percent, signed
+from vlsurgery.probes.results import Completeness, ProbeResult
 
 
 @dataclass(frozen=True)

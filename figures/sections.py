@@ -6,10 +6,10 @@ from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from figures import behaviour as behaviour_figure
-from figures import coefficients, direction_drift, safety_map, weight_change
-from probes.results import BehaviourResult, ProbeResult, TradeoffResult
-from surgery.results import DiffResult, Result
+from vlsurgery.figures import behaviour as behaviour_figure
+from vlsurgery.figures import coefficients, direction_drift, safety_map, weight_change
+from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
+from vlsurgery.surgery.results import DiffResult, Result
 
 AnyResult = TypeVar("AnyResult", bound=Result)
 

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from figures.behaviour import Bar, BehaviourInfo, Group, hover_lines
-from figures.words import ROLE_ORDER, cell_name, interval, percent, points, rank, role_name
-from probes.results import BehaviourResult
+from vlsurgery.figures.behaviour import Bar, BehaviourInfo, Group, hover_lines
+from vlsurgery.figures.wording import ROLE_ORDER, cell_name, interval, percent, points, rank, role_name
+from vlsurgery.probes.results import BehaviourResult
 
 
 @dataclass(frozen=True)

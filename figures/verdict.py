@@ -6,8 +6,8 @@ the merged model lie above the adapted one's with an interval that excludes zero
 
 from dataclasses import dataclass
 
-from figures import safety_map
-from figures.findings import (
+from vlsurgery.figures import safety_map
+from vlsurgery.figures.findings import (
     Cell,
     Difference,
     Recovery,
@@ -19,9 +19,9 @@ from figures.findings import (
     recovery,
     weakest,
 )
-from figures.words import cell_phrase, listed, number, percent, points, rate_words
-from probes.results import BehaviourResult, ProbeResult, Rate, TradeoffPoint, TradeoffResult
-from surgery.results import DiffResult
+from vlsurgery.figures.wording import cell_phrase, listed, number, percent, points, rate_words
+from vlsurgery.probes.results import BehaviourResult, ProbeResult, Rate, TradeoffPoint, TradeoffResult
+from vlsurgery.surgery.results import DiffResult
 
 CHOSEN_SPECIMEN = (
     "The seed was chosen for the demo, and adaptation was stopped on purpose when refusals had fallen: that a loss"

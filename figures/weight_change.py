@@ -6,10 +6,10 @@ from typing import Literal
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from figures import theme
-from figures.blocks import BlockAxis, Place, block_axis
-from figures.words import number, percent
-from surgery.results import DeltaMetrics, DiffResult, Summary
+from vlsurgery.figures import theme
+from vlsurgery.figures.blocks import BlockAxis, Place, block_axis
+from vlsurgery.figures.wording import number, percent
+from vlsurgery.surgery.results import DeltaMetrics, DiffResult, Summary
 
 Delta = Literal["vl", "safety"]
 INDEPENDENT = -0.5

@@ -12,8 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from probes.models import Batch, ChatModel, Encoded
-from surgery.errors import SurgeryError
+from vlsurgery.probes.models.models import Batch, ChatModel, Encoded
+from vlsurgery.surgery.errors import SurgeryError
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import spearmanr
 
-from probes.interventions import LiveBlend
-from probes.models import ChatModel
-from probes.results import BlockGain, Ceiling, Completeness, Transplant
-from probes.scoring import (
+from vlsurgery.probes.evaluation.statistics import rate
+from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
+from vlsurgery.probes.scoring import (
     Choices,
     Known,
     choices,
@@ -24,10 +25,9 @@ from probes.scoring import (
     mean_divergence,
     refusal_log_odds,
 )
-from probes.statistics import rate
-from probes.targets import OPENING, Lost, Working, spread
-from surgery.errors import SurgeryError
-from surgery.progress import Track, silent
+from vlsurgery.probes.targets import OPENING, Lost, Working, spread
+from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.progress import Track, silent
 
 FEWEST_LOST = 8
 MOST_LOST = 96

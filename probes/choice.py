@@ -15,18 +15,18 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from probes.attribution import lost_choices
-from probes.fitting import fit
-from probes.interventions import LiveBlend
-from probes.models import ChatModel, load
-from probes.prompts import Prompt
-from probes.results import TargetsResult, TradeoffPoint, TradeoffResult
-from probes.scoring import Choices, Known, greedy_matches, known, refusal_log_odds
-from probes.targets import OPENING, Working, spread, working
-from surgery.alignment import align
-from surgery.checkpoint import Checkpoint
-from surgery.errors import RecipeError, SurgeryError
-from surgery.progress import Track, silent
+from vlsurgery.probes.attribution import lost_choices
+from vlsurgery.probes.fitting import fit
+from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.models.models import ChatModel, load
+from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.scoring import Choices, Known, greedy_matches, known, refusal_log_odds
+from vlsurgery.probes.targets import OPENING, Working, spread, working
+from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import RecipeError, SurgeryError
+from vlsurgery.surgery.runtime.progress import Track, silent
 
 Policy = Literal["fit", "attribution", "weights", "uniform"]
 Toward = Literal["base", "safety", "both"]

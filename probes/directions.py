@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probes.activations import capture, position_names
-from probes.models import ChatModel
-from probes.prompts import Prompt
-from probes.results import Selected, SeparationRow
-from probes.statistics import auroc, best_by_chance, cluster_ids, separation
-from surgery.errors import SurgeryError
+from vlsurgery.probes.activations import capture, position_names
+from vlsurgery.probes.evaluation.statistics import auroc, best_by_chance, cluster_ids, separation
+from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.results import Selected, SeparationRow
+from vlsurgery.surgery.errors import SurgeryError
 
 
 class RunningMean:

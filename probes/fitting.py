@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from probes.interventions import LiveBlend
-from probes.scoring import Known, divergences, known, log_probabilities
-from probes.targets import Working, spread
-from surgery.progress import Track, silent
+from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.scoring import Known, divergences, known, log_probabilities
+from vlsurgery.probes.targets import Working, spread
+from vlsurgery.surgery.runtime.progress import Track, silent
 
 STEPS = 80
 PARTS = 4

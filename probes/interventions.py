@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from probes.models import ChatModel
-from surgery.alignment import Aligned, Alignment
-from surgery.anatomy import Site
-from surgery.errors import AlignmentError
-from surgery.matching.forms import Part, locate
+from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.surgery.alignment.alignment import Aligned, Alignment
+from vlsurgery.surgery.architecture.layouts import Part, locate
+from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.errors import AlignmentError
 
 Coefficients = Mapping[str, Mapping[str, float]]
 

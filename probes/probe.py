@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from probes.attribution import attribute, nothing_lost
-from probes.directions import Directions, contrast, difference_of_means, is_harmful, select, separate
-from probes.generation import complete
-from probes.interventions import LiveBlend
-from probes.judge import judge
-from probes.models import ChatModel, load
-from probes.prompts import HARMFUL_SETS, Prompt
-from probes.results import (
+from vlsurgery.probes.attribution import attribute, nothing_lost
+from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select, separate
+from vlsurgery.probes.evaluation.generate import complete
+from vlsurgery.probes.evaluation.judges import judge
+from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.models.models import ChatModel, load
+from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.results import (
     BlockGain,
     Ceiling,
     Completeness,
@@ -25,10 +25,10 @@ from probes.results import (
     TargetsResult,
     Transplant,
 )
-from probes.targets import in_words, working, working_prompts
-from surgery.alignment import align
-from surgery.checkpoint import Checkpoint
-from surgery.progress import Track, silent
+from vlsurgery.probes.targets import in_words, working, working_prompts
+from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.runtime.progress import Track, silent
 
 PICTURED = "benign"  # the kind of picture that both harmful and harmless requests come with
 

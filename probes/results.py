@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from surgery.results import Frozen, Result
+from vlsurgery.surgery.results import Frozen, Result
 
 
 class Estimate(Frozen):

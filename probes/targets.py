@@ -11,9 +11,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from probes.models import ChatModel
-from probes.prompts import HARMFUL_SETS, Prompt
-from probes.results import TargetsResult
+from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.results import TargetsResult
 
 T = TypeVar("T")
 OPENING = 8  # tokens by which it is judged whether greedy decoding would give a known answer

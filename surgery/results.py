@@ -15,7 +15,7 @@ from pydantic import (
     model_serializer,
 )
 
-from surgery.errors import SurgeryError
+from vlsurgery.surgery.errors import SurgeryError
 
 Tower = Literal["text", "vision", "audio", "projector", "other"]
 
@@ -204,7 +204,7 @@ class DeltaMetrics(Reasoned):
     stack of them.
 
     The rest is of the delta as a matrix, at level `full`; where the matrix has no spectrum, `why` says so once, under
-    `singular_values`. Definitions and bounds: `surgery.measuring.spectrum`, `surgery.measuring.subspaces`.
+    `singular_values`. Definitions and bounds: `vlsurgery.surgery.diff.spectrum`, `vlsurgery.surgery.diff.subspaces`.
 
     singular_values: the leading ones, at most 64, from below: the true i-th is never smaller, and larger by at most
         singular_values_error (up to rounding).
@@ -258,7 +258,7 @@ class Sides(Frozen):
 
 
 class BetweenMetrics(Reasoned):
-    """How the VL delta and the safety delta of one tensor relate. Nulls: `surgery.measuring.nulls`.
+    """How the VL delta and the safety delta of one tensor relate. Nulls: `vlsurgery.surgery.diff.nulls`.
 
     cosine: between the two deltas. Both contain `adapted`, so it is -.5 for three independent models and negative
         from rounding alone: a negative value is evidence of divergence only outside of `cosine_null`. `None` where a
@@ -268,7 +268,7 @@ class BetweenMetrics(Reasoned):
     undoes: share of the safety delta's squared norm that points straight back along the VL delta, in [0, 1].
     subspace_left, subspace_right: mean squared cosine of the principal angles between the two deltas' leading 8
         singular directions; subspace_null is that of independent moves that share what storing `adapted` rounded
-        away, and of unrelated models that share `adapted` alone (`surgery.measuring.shared`).
+        away, and of unrelated models that share `adapted` alone (`vlsurgery.surgery.diff.subspace_nulls`).
     """
 
     cosine: float | None

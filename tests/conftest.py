@@ -1,8 +1,145 @@
-"""What all tests share: none fails because the machine was busy, or because drawing its inputs took long."""
+"""What all tests share: patience with a busy machine, and tiny checkpoints, by hand or from real classes."""
 
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
 from hypothesis import HealthCheck, settings
+from safetensors.torch import save_file
+from torch import Tensor
 
+# None fails because the machine was busy, or because drawing its inputs took long.
 settings.register_profile(
     "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
 settings.load_profile("unhurried")
+
+torch.set_num_threads(1)
+
+HIDDEN, LAYERS, VOCAB = 16, 2, 40
+CONFIG = {
+    "model_type": "llama",
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": LAYERS,
+    "vocab_size": VOCAB,
+    "tie_word_embeddings": False,
+}
+
+Write = Callable[..., Path]
+
+
+def write_checkpoint(
+    path: Path, tensors: Mapping[str, Tensor], config: Mapping[str, object] = CONFIG, shards: int = 1
+) -> Path:
+    """A checkpoint directory in one file or in several with an index, tensors dealt out in turn."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(json.dumps(config))
+    if shards == 1:
+        save_file(dict(tensors), path / "model.safetensors", metadata={"format": "pt"})
+        return path
+    weight_map = {name: f"model-{1 + i % shards:05}-of-{shards:05}.safetensors" for i, name in enumerate(tensors)}
+    for file in set(weight_map.values()):
+        part = {name: tensor for name, tensor in tensors.items() if weight_map[name] == file}
+        save_file(part, path / file, metadata={"format": "pt"})
+    (path / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    return path
+
+
+def llama_tensors(
+    seed: int = 0, vocab: int = VOCAB, layers: int = LAYERS, dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
+    """The tensors of a small Llama by their native names, no two of them alike."""
+    generator = torch.Generator().manual_seed(seed)
+    shapes: dict[str, tuple[int, ...]] = {
+        "model.embed_tokens.weight": (vocab, HIDDEN),
+        "model.norm.weight": (HIDDEN,),
+        "lm_head.weight": (vocab, HIDDEN),
+    }
+    for layer in range(layers):
+        for part in ("q", "k", "v", "o"):
+            shapes[f"model.layers.{layer}.self_attn.{part}_proj.weight"] = (HIDDEN, HIDDEN)
+        shapes[f"model.layers.{layer}.mlp.gate_proj.weight"] = (24, HIDDEN)
+        shapes[f"model.layers.{layer}.mlp.up_proj.weight"] = (24, HIDDEN)
+        shapes[f"model.layers.{layer}.mlp.down_proj.weight"] = (HIDDEN, 24)
+        shapes[f"model.layers.{layer}.input_layernorm.weight"] = (HIDDEN,)
+        shapes[f"model.layers.{layer}.post_attention_layernorm.weight"] = (HIDDEN,)
+    return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
+
+
+@pytest.fixture
+def write() -> Write:
+    return write_checkpoint
+
+
+@pytest.fixture
+def llama() -> Callable[..., dict[str, Tensor]]:
+    return llama_tensors
+
+
+@dataclass(frozen=True)
+class Trio:
+    """A base Llama, a LLaVA on it, and a safety-tuned LLaVA, in every layout that transformers writes.
+
+    deltas: native name of a text tensor in the LLaVA -> its VL delta; each has a size of its own.
+    """
+
+    base: Path
+    base_sharded: Path
+    adapted: Path
+    adapted_native: Path
+    adapted_sharded: Path
+    safety: Path
+    safety_native: Path
+    deltas: dict[str, Tensor]
+
+
+@pytest.fixture(scope="session")
+def trio(tmp_path_factory: pytest.TempPathFactory) -> Trio:
+    from transformers import (
+        CLIPVisionConfig,
+        LlamaConfig,
+        LlamaForCausalLM,
+        LlavaConfig,
+        LlavaForConditionalGeneration,
+    )
+
+    root = tmp_path_factory.mktemp("trio")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": HIDDEN, "intermediate_size": 24, "num_hidden_layers": LAYERS, "num_attention_heads": 2}
+    text = LlamaConfig(**sizes, num_key_value_heads=2, vocab_size=VOCAB)
+    # Vision is as deep and as wide as the text, so that only the vocabulary's table tells them apart.
+    vision = CLIPVisionConfig(**sizes, image_size=8, patch_size=4, projection_dim=HIDDEN)
+    base = LlamaForCausalLM(text).float()
+    llava = LlavaForConditionalGeneration(
+        LlavaConfig(text_config=text, vision_config=vision, image_token_index=VOCAB - 1, tie_word_embeddings=False)
+    ).float()
+    deltas = {}
+    with torch.no_grad():
+        source = dict(base.named_parameters())
+        for number, (name, parameter) in enumerate(llava.named_parameters()):
+            twin = source.get(name.replace("model.language_model.", "model."))
+            if twin is not None:
+                deltas[name] = torch.randn_like(twin) * 0.001 * (number + 1)
+                parameter.copy_(twin + deltas[name])
+
+    def save(model: LlamaForCausalLM | LlavaForConditionalGeneration, name: str, **options: object) -> Path:
+        model.save_pretrained(root / name, **options)
+        (root / name / "chat_template.jinja").write_text("{{ messages }}")
+        return root / name
+
+    saved = {
+        "base": save(base, "base"),
+        "base_sharded": save(base, "base_sharded", max_shard_size="6KB"),
+        "adapted": save(llava, "adapted"),
+        "adapted_native": save(llava, "adapted_native", save_original_format=False),
+        "adapted_sharded": save(llava, "adapted_sharded", max_shard_size="9KB"),
+    }
+    with torch.no_grad():
+        for parameter in llava.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.01)
+    saved["safety"] = save(llava, "safety")
+    saved["safety_native"] = save(llava, "safety_native", save_original_format=False)
+    return Trio(**saved, deltas=deltas)

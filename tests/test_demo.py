@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from probes.prompts import HARMFUL_SETS
-from probes.results import BehaviourResult, BehaviourRow, ProbeResult, TradeoffResult
-from surgery.checkpoint import Checkpoint
-from surgery.recipe import Recipe
+from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
+from vlsurgery.probes.results import BehaviourResult, BehaviourRow, ProbeResult, TradeoffResult
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.merge.recipe import Recipe
 
 pytestmark = pytest.mark.timeout(700)
 
 
 def vlsurgery(*arguments: str, cwd: Path) -> str:
-    program = [sys.executable, "-m", "cli.main", *arguments]
+    program = [sys.executable, "-m", "vlsurgery.cli.main", *arguments]
     return subprocess.run(program, cwd=cwd, check=True, capture_output=True, text=True).stdout
 
 
@@ -81,9 +81,9 @@ def test_every_set_rests_on_a_hundred_requests(demo):
 
 def test_merging_toward_the_base_has_a_price(demo):
     """A uniform strength toward base costs sight: otherwise there would be nothing to choose."""
-    from probes.behaviour import Subject, evaluate
-    from probes.specimen import prompts, specimen_of
-    from surgery.alignment import align
+    from vlsurgery.probes.evaluation.evaluate import Subject, evaluate
+    from vlsurgery.probes.specimens.miniature import prompts, specimen_of
+    from vlsurgery.surgery.alignment.alignment import align
 
     base, adapted = (
         Checkpoint.open(Recipe.load(demo.case / "recipe.yaml").checkpoints[r].path) for r in ("base", "adapted")

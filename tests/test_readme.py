@@ -13,9 +13,9 @@ import yaml
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from cli.main import app
-from surgery.methods import METHODS, Method, Parameter
-from surgery.recipe import Recipe
+from vlsurgery.cli.main import app
+from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.methods import METHODS, Method, Parameter
 
 README = Path(__file__).parent.parent / "README.md"
 PROGRAM = typer.main.get_command(app)

@@ -28,7 +28,7 @@ from these deviations, which are wanted. "They" is mergekit 0.1.5.
   there, and of the last one here.
 """
 
-from surgery.mergekit.reading import load_recipe, read_mergekit
-from surgery.mergekit.writing import write_mergekit
+from vlsurgery.surgery.mergekit.reading import load_recipe, read_mergekit
+from vlsurgery.surgery.mergekit.writing import write_mergekit
 
 __all__ = ["load_recipe", "read_mergekit", "write_mergekit"]

@@ -4,9 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from surgery.errors import RecipeError
-from surgery.mergekit.methods import NEUTRAL, TAKEN, Taken
-from surgery.mergekit.settings import Settings, parse_settings
+from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.mergekit.methods import NEUTRAL, TAKEN, Taken
+from vlsurgery.surgery.mergekit.settings import Settings, parse_settings
 
 _KEYS: Final = frozenset(
     {"models", "slices", "merge_method", "base_model", "parameters"}

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import isclose
 from typing import Any, NamedTuple
 
-from surgery.mergekit.methods import Scalar
-from surgery.mergekit.places import Place
-from surgery.mergekit.settings import Case, Setting, evaluate, shortened
+from vlsurgery.surgery.mergekit.methods import Scalar
+from vlsurgery.surgery.mergekit.places import Place
+from vlsurgery.surgery.mergekit.settings import Case, Setting, evaluate, shortened
 
 Spelt = tuple[Scalar, ...]
 

@@ -6,16 +6,17 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from surgery.anatomy import Site, identify
-from surgery.checkpoint import Checkpoint
-from surgery.errors import RecipeError
-from surgery.mergekit.document import Document, Slice, parse
-from surgery.mergekit.methods import OFF, Scalar
-from surgery.mergekit.places import Place, places
-from surgery.mergekit.settings import Settings, look_up
-from surgery.mergekit.spelling import Values, compress
-from surgery.mergekit.vocabulary import vocabulary
-from surgery.recipe import Recipe, read_yaml
+from vlsurgery.surgery.architecture.identify import identify
+from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.merge.recipe import Recipe, read_yaml
+from vlsurgery.surgery.mergekit.document import Document, Slice, parse
+from vlsurgery.surgery.mergekit.methods import OFF, Scalar
+from vlsurgery.surgery.mergekit.places import Place, places
+from vlsurgery.surgery.mergekit.settings import Settings, look_up
+from vlsurgery.surgery.mergekit.spelling import Values, compress
+from vlsurgery.surgery.mergekit.vocabulary import vocabulary
 
 # What stands behind the layers; all else outside of them stands before.
 _BEHIND: Final = ("norm", "head")

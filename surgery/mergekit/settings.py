@@ -7,8 +7,8 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter, ValidationError
 
-from surgery.errors import RecipeError
-from surgery.mergekit.methods import KINDS, Scalar
+from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.mergekit.methods import KINDS, Scalar
 
 _ADAPTERS: Final[Mapping[type[Scalar], TypeAdapter[Any]]] = {float: TypeAdapter(float), bool: TypeAdapter(bool)}
 

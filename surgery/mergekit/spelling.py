@@ -7,11 +7,11 @@ from itertools import combinations
 from math import isclose
 from typing import Final
 
-from surgery.anatomy import Site
-from surgery.keys import DEFAULT, EVERYWHERE, at
-from surgery.mergekit.methods import Scalar
-from surgery.mergekit.settings import shortened
-from surgery.results import Tower
+from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.merge.keys import DEFAULT, EVERYWHERE, at
+from vlsurgery.surgery.mergekit.methods import Scalar
+from vlsurgery.surgery.mergekit.settings import shortened
+from vlsurgery.surgery.results import Tower
 
 # One value for each model (or a single one); None for a model that has no part in the site.
 Values = tuple[Scalar | None, ...]
@@ -29,7 +29,7 @@ _LEVELS: Final[tuple[Callable[[Site], str | None], ...]] = (
 
 def compress(values: Mapping[Site, Values], gradients: Collection[Sequence[float]] = ()) -> dict[str, Spelt]:
     """Key -> values such that each site resolves to its own: the most specific key wins, and lists run along the layers
-    of the site's tower (`surgery.keys`).
+    of the site's tower (`vlsurgery.surgery.merge.keys`).
 
     gradients: lists that may be behind the values; one of them is spelt in place of a value per layer where it says the
     same. Of the tables that combinations of levels give, the shortest is taken.

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from surgery.checkpoint import Checkpoint
-from surgery.errors import RecipeError
-from surgery.files.layout import read_json
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.shards import read_json
+from vlsurgery.surgery.errors import RecipeError
 
 
 def vocabulary(checkpoint: Checkpoint) -> dict[str, int]:

@@ -9,13 +9,14 @@ from typing import Any, Final
 
 import yaml
 
-from surgery.anatomy import Site, identify
-from surgery.checkpoint import Checkpoint
-from surgery.errors import RecipeError
-from surgery.mergekit.filters import spell
-from surgery.mergekit.methods import OFF, TAKEN, Scalar, Taken
-from surgery.mergekit.places import Place, places
-from surgery.recipe import Recipe
+from vlsurgery.surgery.architecture.identify import identify
+from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.mergekit.filters import spell
+from vlsurgery.surgery.mergekit.methods import OFF, TAKEN, Scalar, Taken
+from vlsurgery.surgery.mergekit.places import Place, places
 
 _HEAD: Final = "# For mergekit 0.1.5: mergekit-yaml FILE OUT\n"
 _RANDOM: Final = (

@@ -12,17 +12,17 @@ and here, in METHODS, what it is and what it obeys:
     "median": Method(median, "theta = median of theta_i", "paper", ("equal_inputs", "entries"), False, PART),
 
 A method that must see the whole tensor first (a norm, a rank) has a second function, `survey`. The laws are held by
-tests/surgery/test_methods.py, the bytes by the writer, the memory by the blocks: a method sees none of these.
+tests/surgery/methods/test_methods.py, the bytes by the writer, the memory by the blocks: a method sees none of these.
 """
 
 from dataclasses import replace
 from typing import Final
 
-from surgery.methods.geometry import angle, centring, model_stock, slerp
-from surgery.methods.method import Block, Law, Method, Parameter, Settings, Stream
-from surgery.methods.safety import resta, safelora, safemerge, unsafe_part
-from surgery.methods.sparse import band, by_magnitude, by_sign, by_sum, drop, magprune, trim, without_outliers
-from surgery.methods.weighted import blend, linear, task_arithmetic
+from vlsurgery.surgery.methods.geometry import angle, centring, model_stock, slerp
+from vlsurgery.surgery.methods.method import Block, Law, Method, Parameter, Settings, Stream
+from vlsurgery.surgery.methods.safety import resta, safelora, safemerge, unsafe_part
+from vlsurgery.surgery.methods.sparse import band, by_magnitude, by_sign, by_sum, drop, magprune, trim, without_outliers
+from vlsurgery.surgery.methods.weighted import blend, linear, task_arithmetic
 
 __all__ = ["METHODS", "Block", "Law", "Method", "Parameter", "Settings", "Stream"]
 

@@ -7,9 +7,9 @@ from statistics import fmean
 
 import numpy as np
 
-from surgery.methods.method import Block, Settings, Stream
-from surgery.methods.weighted import active, sum_of_moves
-from surgery.vectors import exact_dtype
+from vlsurgery.surgery.methods.method import Block, Settings, Stream
+from vlsurgery.surgery.methods.weighted import active, sum_of_moves
+from vlsurgery.surgery.runtime.arrays import exact_dtype
 
 # Beyond this cosine two tensors lie along one line, or nearly, and the arc between them is a straight one.
 COLLINEAR = 0.9995
@@ -20,7 +20,7 @@ NOTHING = 1e-8
 
 def angle(stream: Stream, settings: Settings) -> float | None:  # noqa: ARG001
     """The angle between the base's tensor and the other model's, in radians; None where they lie along one line."""
-    from surgery.methods import kernels
+    from vlsurgery.surgery.methods import kernels
 
     def products(block: Block, sums: np.ndarray) -> None:
         kernels.products((block.base, *block.vectors.values()), sums)
@@ -35,7 +35,7 @@ def slerp(block: Block, settings: Settings, facts: float | None) -> np.ndarray:
     """Along the arc from the base to the other model: theta = (sin((1-t) a) base + sin(t a) other) / sin a, with a the
     angle between the two tensors, and t the other model's weight (Shoemake 1985). On a straight line, linear
     interpolation."""
-    from surgery.methods import kernels
+    from vlsurgery.surgery.methods import kernels
 
     ((name, t),) = settings.weights.items()
     if t in (0, 1):
@@ -51,7 +51,7 @@ def slerp(block: Block, settings: Settings, facts: float | None) -> np.ndarray:
 def centring(stream: Stream, settings: Settings) -> float:
     """How far from the base to the models' mean the centre is: N c / (1 + (N-1) c), with c the mean cosine between the
     deltas of two models; 0 where that has no value."""
-    from surgery.methods import kernels
+    from vlsurgery.surgery.methods import kernels
 
     names = active(settings.weights)
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from surgery.compiled import compiled, number, size
+from vlsurgery.surgery.runtime.jit import compiled, number, size
 
 # Entries worked on at a time: with those of a few models, what the processor's nearest cache holds.
 TILE: Final = 1 << 10

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 
 import numpy as np
 
-from surgery.methods.chance import kept, key_of, uniform
-from surgery.vectors import BFLOAT16, exact_dtype, stored_in, to_exact
+from vlsurgery.surgery.methods.random_masks import kept, key_of, uniform
+from vlsurgery.surgery.runtime.arrays import BFLOAT16, exact_dtype, stored_in, to_exact
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +20,7 @@ Made = TypeVar("Made", covariant=True)
 # get hold of Python.
 BLOCK: Final = 1 << 20
 
-# What a method promises, and tests/surgery/test_methods.py holds every row to:
+# What a method promises, and tests/surgery/methods/test_methods.py holds every row to:
 # identity: all weights 0 give the base, bit for bit. endpoint: one weight 1 and the rest 0 give that model, bit for
 # bit. equal_inputs: when all tensors are equal, so is the result. zero_delta: models equal to the base give the base.
 # linear: the move from the base is proportional to the weights, and the moves that they ask for add up. scaling: all
@@ -117,7 +117,7 @@ class Block:
 
     def move(self, name: str) -> np.ndarray:
         """How far a model is from the base, in its room."""
-        from surgery.compiled import moves
+        from vlsurgery.surgery.runtime.jit import moves
 
         made = self.room(name)
         moves(self.base, self.vectors[name], made)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from surgery.methods.method import Block, Stream
+from vlsurgery.surgery.methods.method import Block, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -5,10 +5,10 @@ from typing import Final
 
 import numpy as np
 
-from surgery.methods.method import Block, Settings, Stream
-from surgery.methods.projection import ADAPTED, UNALIGNED, Projection
-from surgery.methods.sparse import thin_at_random
-from surgery.methods.weighted import sum_of_moves
+from vlsurgery.surgery.methods.method import Block, Settings, Stream
+from vlsurgery.surgery.methods.projection import ADAPTED, UNALIGNED, Projection
+from vlsurgery.surgery.methods.sparse import thin_at_random
+from vlsurgery.surgery.methods.weighted import sum_of_moves
 
 SAFE: Final = "safe"
 

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from surgery.errors import RecipeError
-from surgery.methods.chance import STEPS
-from surgery.methods.method import Block, Settings, Stream
-from surgery.methods.ranks import Cut, Wanted, between, cut
-from surgery.methods.weighted import active, divisor
+from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.methods.magnitude_threshold import Cut, Wanted, between, cut
+from vlsurgery.surgery.methods.method import Block, Settings, Stream
+from vlsurgery.surgery.methods.random_masks import STEPS
+from vlsurgery.surgery.methods.weighted import active, divisor
 
 # Puts a model's move, thinned out, into its room; gives what it is to be multiplied by.
 Thin = Callable[[Block, Settings, Any, str], float]
@@ -20,7 +20,7 @@ def by_sum(thin: Thin) -> Combine:
     """theta = base + lambda sum w_i thin(theta_i - base)."""
 
     def combine(block: Block, settings: Settings, facts: Any) -> np.ndarray:
-        from surgery.methods import kernels
+        from vlsurgery.surgery.methods import kernels
 
         moves = list(_thinned(block, settings, facts, thin))
         if not moves:
@@ -39,7 +39,7 @@ def by_sign(thin: Thin) -> Combine:
     `normalize` they are averaged, each by its weight."""
 
     def combine(block: Block, settings: Settings, facts: Any) -> np.ndarray:
-        from surgery.methods import kernels
+        from vlsurgery.surgery.methods import kernels
 
         moves = list(_thinned(block, settings, facts, thin))
         if not moves:
@@ -131,7 +131,7 @@ def thin_at_random(block: Block, name: str, density: float, rescale: bool) -> fl
     """DARE's thinning (Yu et al. 2024, "Language models are Super Mario", arXiv 2311.03099): each entry is kept with
     probability `density`; with `rescale` what is kept grows by 1/density, so that the expected delta is the whole one.
     """
-    from surgery.methods import kernels
+    from vlsurgery.surgery.methods import kernels
 
     steps = round(density * STEPS)
     if steps in (0, STEPS):
@@ -147,7 +147,7 @@ def magprune(block: Block, settings: Settings, facts: Any, name: str) -> float: 
 
     Magnitudes are ranked by their first eight binary digits: entries that share them share the mean of their ranks.
     """
-    from surgery.methods import kernels
+    from vlsurgery.surgery.methods import kernels
 
     density, epsilon = settings["density"][name], settings["epsilon"][name]
     if density <= 0 or density >= 1:

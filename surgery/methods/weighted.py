@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from surgery.methods.method import Block, Settings
+from vlsurgery.surgery.methods.method import Block, Settings
 
 
 def linear(block: Block, settings: Settings, facts: Any) -> np.ndarray:  # noqa: ARG001
@@ -14,7 +14,7 @@ def linear(block: Block, settings: Settings, facts: Any) -> np.ndarray:  # noqa:
 
     A mean is taken as the first model's tensor and moves away from it, so that equal tensors stay what they are.
     """
-    from surgery.methods import kernels
+    from vlsurgery.surgery.methods import kernels
 
     weights = active(settings.weights)
     total = sum(weights.values()) if settings["normalize"] else 1.0
@@ -71,7 +71,7 @@ def moved(block: Block, weights: Mapping[str, float], scale: float) -> np.ndarra
 
 def sum_of_moves(block: Block, start: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
     """start + sum over i of shares[i] (theta_i - start); there is one share or more. start: of the block's vectors."""
-    from surgery.methods import kernels
+    from vlsurgery.surgery.methods import kernels
 
     result = block.room(next(iter(shares)))
     models = tuple(block.vectors[name] for name in shares)

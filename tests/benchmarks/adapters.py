@@ -22,8 +22,8 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import load_file
 from torch import nn
 
-from surgery.checkpoint import Checkpoint
-from surgery.errors import CheckpointError
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import CheckpointError
 
 LAYOUTS = {"legacy": True, "native": False}
 CLOSE = 1e-6

@@ -30,9 +30,9 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from surgery.alignment import Alignment, align
-from surgery.checkpoint import Checkpoint
-from surgery.errors import SurgeryError
+from vlsurgery.surgery.alignment.alignment import Alignment, align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import SurgeryError
 
 # Their extra rows stay the adapted model's, whoever else has them.
 VOCABULARY_SITES = ("embed", "head", "head.bias")

@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from probes.results import BehaviourResult, BehaviourRow, ProbeResult
+from vlsurgery.probes.results import BehaviourResult, BehaviourRow, ProbeResult
 
 ROLES = ("base", "graft", "adapted", "safety", "merged:uniform", "merged")
 COLUMNS = (
@@ -43,7 +43,7 @@ def meets_the_line(cells: dict[tuple[str, str, str], float]) -> bool:
 def run(seed: int, folder: Path) -> bool:
     began = time.perf_counter()
     case = folder / f"seed-{seed}"
-    program = [sys.executable, "-m", "cli.main"]
+    program = [sys.executable, "-m", "vlsurgery.cli.main"]
     subprocess.run(
         [*program, "demo", "--seed", str(seed), "--case", str(case), "--quiet"], check=True, stdout=subprocess.DEVNULL
     )

@@ -63,7 +63,7 @@ def measure(folder: Path, roles: Sequence[str], rounds: int) -> dict[str, list[t
             found["bare"].append(run([sys.executable, "-c", BARE, *paths[:2]]))
             for level in ("norms", "full"):
                 diff = ["diff", *paths, "--level", level, "--case", f"{cases}/{level}-{turn}"]
-                found[level].append(run([sys.executable, "-m", "cli.main", *diff]))
+                found[level].append(run([sys.executable, "-m", "vlsurgery.cli.main", *diff]))
     return found
 
 

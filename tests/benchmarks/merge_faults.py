@@ -25,10 +25,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from surgery.checkpoint import Checkpoint
-from surgery.writing.journal import JOURNAL
-from surgery.writing.sums import file_digest
-from surgery.writing.target import partial_of
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.writer.checksums import file_digest
+from vlsurgery.surgery.writer.journal import JOURNAL
+from vlsurgery.surgery.writer.output_directory import partial_of
 
 HOUSE = Path(__file__).parent.parent.parent
 HIDDEN, INNER, VOCABULARY = 1024, 2816, 8000
@@ -81,7 +81,7 @@ def write_recipe(path: Path, base: Path, adapted: Path, share: float) -> None:
 
 
 def command(recipe: Path, out: Path) -> list[str]:
-    return [sys.executable, "-m", "cli.main", "merge", "--recipe", str(recipe), "-o", str(out), "--quiet"]
+    return [sys.executable, "-m", "vlsurgery.cli.main", "merge", "--recipe", str(recipe), "-o", str(out), "--quiet"]
 
 
 def begin(recipe: Path, out: Path) -> "subprocess.Popen[bytes]":

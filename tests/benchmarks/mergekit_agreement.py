@@ -30,8 +30,8 @@ from rivals import mergekit_python
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from cli.main import app
-from surgery.mergekit import load_recipe, write_mergekit
+from vlsurgery.cli.main import app
+from vlsurgery.surgery.mergekit import load_recipe, write_mergekit
 
 LIMIT, SIGMAS = 1e-6, 5.0
 WIDTH, INNER, LAYERS, VOCAB, CHILDREN = 64, 160, 6, 256, ("x", "y", "z")

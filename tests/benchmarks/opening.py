@@ -15,9 +15,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from surgery.alignment import align
-from surgery.checkpoint import Checkpoint
-from surgery.files.headers import header_bytes
+from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.headers import header_bytes
 
 WIDTH, VOCABULARY, EXPERTS = 4, 8, 30
 CONFIG = {"model_type": "qwen3_moe", "hidden_size": WIDTH, "vocab_size": VOCABULARY, "tie_word_embeddings": False}

@@ -15,9 +15,9 @@ from collections.abc import Iterable
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
-from probes.prompts import HARMFUL_SETS, Prompt
-from probes.specimen import build, prompts
-from probes.specimen.chat import REFUSAL_OPENINGS
+from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.specimens.miniature import build, prompts
+from vlsurgery.probes.specimens.miniature.chat import REFUSAL_OPENINGS
 
 Group = tuple[str, str]
 COLUMNS: tuple[Group, ...] = (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from surgery.workers import cores, crew, in_order
+from vlsurgery.surgery.runtime.worker_pool import cores, crew, in_order
 
 SHARD_BYTES = 1 << 30
 CHUNK = 1 << 22

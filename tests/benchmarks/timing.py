@@ -38,4 +38,4 @@ def middle(runs: Sequence[Run]) -> Run:
 
 def vlsurgery(*arguments: str | Path) -> list[str | Path]:
     """The command line of this very tree, whatever is installed."""
-    return [sys.executable, "-c", "from cli.main import run; run()", *arguments]
+    return [sys.executable, "-c", "from vlsurgery.cli.main import run; run()", *arguments]

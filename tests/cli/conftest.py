@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from typer.testing import CliRunner, Result
 
-from cli.main import app
+from vlsurgery.cli.main import app
 
 torch.set_num_threads(1)
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
-from surgery.case import Case
-from surgery.checkpoint import Checkpoint
-from surgery.coefficients import uniform
-from surgery.recipe import Recipe
+from vlsurgery.cli.workflow.case import Case
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.merge.coefficients import uniform
+from vlsurgery.surgery.merge.recipe import Recipe
 
 Run = Callable[..., Result]
 
@@ -188,7 +188,7 @@ def recipe_of(roles: dict[str, Path]) -> Recipe:
 
 SLOW = """
 import signal, sys, time
-from surgery.checkpoint import LazyTensor
+from vlsurgery.surgery.checkpoint import LazyTensor
 read = LazyTensor.read_into
 count = 0
 def slow(self, buffer, start=0):
@@ -199,7 +199,7 @@ def slow(self, buffer, start=0):
         time.sleep(3)  # in a thread, which ends what it is at
     return read(self, buffer, start)
 LazyTensor.read_into = slow
-from cli.main import run
+from vlsurgery.cli.main import run
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the background passes on that it ignores it
 run()
 """

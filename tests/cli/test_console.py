@@ -5,7 +5,7 @@ import sys
 import pytest
 from rich.table import Table
 
-from cli.console import Console
+from vlsurgery.cli.console import Console
 
 
 class Terminal:

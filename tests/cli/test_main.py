@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from cli.main import app, run
+from vlsurgery.cli.main import app, run
 
 COMMANDS = ("diff", "probe", "merge", "evaluate", "report", "anatomy", "demo")
 OPTIONS = {
@@ -58,7 +58,7 @@ def test_help_of_a_command_says_what_it_does_needs_and_writes_with_an_example(co
 def test_help_is_light() -> None:
     """A subprocess, because this one has imported everything already."""
     code = (
-        "import sys; from cli.main import run; sys.argv = ['vlsurgery', '--help']\n"
+        "import sys; from vlsurgery.cli.main import run; sys.argv = ['vlsurgery', '--help']\n"
         "try: run()\n"
         "except SystemExit as end: assert not end.code\n"
         f"print([name for name in {HEAVY!r} if name in sys.modules], file=sys.stderr)"
@@ -114,7 +114,7 @@ def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(ref: str, **options: bool) -> None:  # noqa: ARG001
         raise ZeroDivisionError(ref)
 
-    monkeypatch.setattr("surgery.checkpoint.Checkpoint.open", broken)
+    monkeypatch.setattr("vlsurgery.surgery.checkpoint.checkpoint.Checkpoint.open", broken)
     shown = invoke("anatomy", "anything")
     assert isinstance(shown.exception, ZeroDivisionError)
     assert shown.exit_code == 1
@@ -124,7 +124,7 @@ def test_a_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_: str, **options: bool) -> None:  # noqa: ARG001
         raise OSError(errno.ENOSPC, "No space left on device", "case/diff.json")
 
-    monkeypatch.setattr("surgery.checkpoint.Checkpoint.open", full)
+    monkeypatch.setattr("vlsurgery.surgery.checkpoint.checkpoint.Checkpoint.open", full)
     shown = invoke("anatomy", "anything")
     assert shown.exit_code == 2
     assert shown.stderr == "error: case/diff.json: No space left on device\n"
@@ -133,7 +133,7 @@ def test_a_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_reader_that_went_away_is_told_nothing(trio: dict[str, Path]) -> None:
     read, write = os.pipe()
     os.close(read)
-    command = [sys.executable, "-m", "cli.main", "anatomy", str(trio["base"])]
+    command = [sys.executable, "-m", "vlsurgery.cli.main", "anatomy", str(trio["base"])]
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from probes.results import (
+from vlsurgery.probes.results import (
     BehaviourResult,
     BehaviourRow,
     BlockGain,
@@ -22,7 +22,7 @@ from probes.results import (
     TradeoffResult,
     Transplant,
 )
-from surgery.results import BetweenMetrics, CheckpointRef, DeltaMetrics, DiffResult, PairMetrics, Summary
+from vlsurgery.surgery.results import BetweenMetrics, CheckpointRef, DeltaMetrics, DiffResult, PairMetrics, Summary
 
 BLOCKS = ["embed", "0.attn", "0.mlp", "1.attn", "1.mlp", "2.attn", "2.mlp", "norm", "head"]
 GAINS = [0.1, 0.2, 0.3, 1.5, 2.5, 0.4, 0.2, -0.1, 0.05]

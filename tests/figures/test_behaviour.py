@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import plotly.graph_objects as go
 import pytest
 
-from figures import behaviour, glance, table, theme
-from probes.results import Rate
+from vlsurgery.figures import behaviour, glance, table, theme
+from vlsurgery.probes.results import Rate
 
 
 def bars_of(info: behaviour.BehaviourInfo) -> list[behaviour.Bar]:

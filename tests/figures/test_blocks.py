@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from figures.blocks import block_axis, split
+from vlsurgery.figures.blocks import block_axis, split
 
 OUTSIDE = ["vision", "projector", "embed", "norm", "head"]
 

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from figures import coefficients, theme
+from vlsurgery.figures import coefficients, theme
 
 
 def test_the_merged_point_is_the_chosen_one_of_its_policy(make: SimpleNamespace) -> None:

@@ -4,8 +4,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from figures import direction_drift
-from probes.results import Estimate
+from vlsurgery.figures import direction_drift
+from vlsurgery.probes.results import Estimate
 
 
 def test_only_the_selected_position_is_shown_and_all_of_it(make: SimpleNamespace) -> None:

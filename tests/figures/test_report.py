@@ -9,9 +9,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from figures import theme
-from figures.report import report, write_report
-from surgery.results import CheckpointRef
+from vlsurgery.figures import theme
+from vlsurgery.figures.report import report, write_report
+from vlsurgery.surgery.results import CheckpointRef
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}`"
@@ -176,5 +176,7 @@ def test_writing_is_all_or_nothing(make: SimpleNamespace, tmp_path: Path, monkey
 
 
 def test_importing_the_report_brings_no_torch() -> None:
-    code = "import sys, figures.report; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    code = (
+        "import sys, vlsurgery.figures.report; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from figures import safety_map
-from probes.results import BlockGain, Completeness
+from vlsurgery.figures import safety_map
+from vlsurgery.probes.results import BlockGain, Completeness
 
 GAIN = st.floats(-5, 5)
 

@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from figures import theme
+from vlsurgery.figures import theme
 
 # Machado, Oliveira and Fernandes, "A Physiologically-based Model for Simulation of Color Vision Deficiency" (2009),
 # severity 1, for linear RGB.

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from figures.findings import Difference, difference, differences, recovery
-from figures.verdict import CHOSEN_SPECIMEN, SPECIMEN, Verdict, verdict
-from probes.results import BehaviourResult, Paired
+from vlsurgery.figures.findings import Difference, difference, differences, recovery
+from vlsurgery.figures.verdict import CHOSEN_SPECIMEN, SPECIMEN, Verdict, verdict
+from vlsurgery.probes.results import BehaviourResult, Paired
 
 CLAIM = "brought back"
 SHARES = st.floats(0, 1)

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from figures import weight_change
+from vlsurgery.figures import weight_change
 
 
 def test_every_block_once_with_its_numbers(make: SimpleNamespace) -> None:

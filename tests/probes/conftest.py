@@ -15,9 +15,9 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from probes.prompts import Prompt
-from probes.specimen import chat, pictures
-from surgery.checkpoint import Checkpoint
+from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.specimens.miniature import chat, pictures
+from vlsurgery.surgery.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ def trio(tmp_path_factory) -> Trio:
 @pytest.fixture(scope="session")
 def asked() -> list[Prompt]:
     """Prompts of different lengths in the specimen's words, harmful and harmless, with and without a picture."""
-    from probes.specimen import prompts
+    from vlsurgery.probes.specimens.miniature import prompts
 
     every = [p for p in prompts(0) if p.split == "fit"]
     picked = []

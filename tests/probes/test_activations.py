@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from probes.activations import capture, position_names, recording
-from probes.directions import RunningMean, difference_of_means, is_harmful
-from probes.models import load
-from surgery.errors import SurgeryError
+from vlsurgery.probes.activations import capture, position_names, recording
+from vlsurgery.probes.directions import RunningMean, difference_of_means, is_harmful
+from vlsurgery.probes.models.models import load
+from vlsurgery.surgery.errors import SurgeryError
 
 
 @pytest.fixture(scope="module")

@@ -4,14 +4,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from probes.attribution import FEWEST_LOST, attribute, nothing_lost
-from probes.interventions import LiveBlend
-from probes.models import load
-from probes.scoring import choices, refusal_log_odds
-from probes.targets import Lost, Working
-from surgery.alignment import align
-from surgery.checkpoint import Checkpoint
-from surgery.errors import SurgeryError
+from vlsurgery.probes.attribution import FEWEST_LOST, attribute, nothing_lost
+from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.models.models import load
+from vlsurgery.probes.scoring import choices, refusal_log_odds
+from vlsurgery.probes.targets import Lost, Working
+from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import SurgeryError
 
 
 def made_up(prompts):

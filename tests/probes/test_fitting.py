@@ -1,20 +1,20 @@
 import pytest
 import torch
 
-from probes.choice import choose
-from probes.fitting import fit
-from probes.interventions import LiveBlend
-from probes.models import load
-from probes.prompts import HARMFUL_SETS
-from probes.results import Target, TargetsResult
-from probes.targets import Working, working, working_prompts
-from surgery.alignment import align
-from surgery.errors import RecipeError, SurgeryError
+from vlsurgery.probes.choice import choose
+from vlsurgery.probes.fitting import fit
+from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.models.models import load
+from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
+from vlsurgery.probes.results import Target, TargetsResult
+from vlsurgery.probes.targets import Working, working, working_prompts
+from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.errors import RecipeError, SurgeryError
 
 
 @pytest.fixture(scope="module")
 def every():
-    from probes.specimen import prompts
+    from vlsurgery.probes.specimens.miniature import prompts
 
     return prompts(0)
 

@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from probes.interventions import LiveBlend
-from probes.models import load
-from probes.scoring import choices, known, log_probabilities, mean_divergence, refusal_log_odds
-from surgery.alignment import align
+from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.models.models import load
+from vlsurgery.probes.scoring import choices, known, log_probabilities, mean_divergence, refusal_log_odds
+from vlsurgery.surgery.alignment.alignment import align
 
 
 @pytest.fixture

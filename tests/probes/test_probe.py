@@ -3,18 +3,18 @@
 import pytest
 import torch
 
-from probes import targets as working_targets
-from probes.behaviour import Subject, evaluate, graft
-from probes.generation import complete
-from probes.judge import judge
-from probes.models import load
-from probes.probe import probe
-from probes.prompts import HARMFUL_SETS
+from vlsurgery.probes import targets as working_targets
+from vlsurgery.probes.evaluation.evaluate import Subject, evaluate, graft
+from vlsurgery.probes.evaluation.generate import complete
+from vlsurgery.probes.evaluation.judges import judge
+from vlsurgery.probes.models.models import load
+from vlsurgery.probes.probe import probe
+from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
 
 
 @pytest.fixture(scope="module")
 def prompts():
-    from probes.specimen import prompts
+    from vlsurgery.probes.specimens.miniature import prompts
 
     every = prompts(0)
     cells: dict = {}

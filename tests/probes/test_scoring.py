@@ -3,10 +3,10 @@ import math
 import pytest
 import torch
 
-from probes.generation import complete
-from probes.models import load
-from probes.scoring import choices, greedy_matches, known, log_probabilities, refusal_log_odds
-from probes.targets import spread, token_ids
+from vlsurgery.probes.evaluation.generate import complete
+from vlsurgery.probes.models.models import load
+from vlsurgery.probes.scoring import choices, greedy_matches, known, log_probabilities, refusal_log_odds
+from vlsurgery.probes.targets import spread, token_ids
 
 
 @pytest.fixture(scope="module")

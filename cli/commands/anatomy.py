@@ -1,0 +1,73 @@
+"""`vlsurgery anatomy`: what checkpoints hold, site by site, and what of it they share."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from vlsurgery.cli.commands.verified import VerifyOption, verify_all
+from vlsurgery.cli.options import CHECKPOINT_HELP, PickleOption, Session, standard
+
+if TYPE_CHECKING:
+    from vlsurgery.surgery.checkpoint import Checkpoint
+    from vlsurgery.surgery.results import ComparisonResult
+
+
+@standard
+def anatomy(
+    session: Session,
+    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT ...", help=CHECKPOINT_HELP)],
+    allow_pickle: PickleOption = False,
+    verify: VerifyOption = False,
+) -> None:
+    """List what checkpoints hold: towers, layers, shapes, dtypes.
+
+    Reads headers only, never weights, so it answers at once whatever the size; of a model on the Hub it fetches
+    nothing else. With several checkpoints, says which tensors the others share with the last one, and which do not
+    and why. With --verify, reads every file of a merged checkpoint again and compares it with its SHA256SUMS. Needs no
+    case and writes nothing.
+
+    \b
+    Example:
+      vlsurgery anatomy llava/
+      vlsurgery anatomy llama/ llava/
+      vlsurgery anatomy case/merged --verify
+    """
+    from vlsurgery.cli.view.tables import anatomy_tables, comparison_tables
+    from vlsurgery.surgery.checkpoint import Checkpoint
+    from vlsurgery.surgery.checkpoint.anatomy import describe
+
+    verified = verify_all(checkpoints, session.console) if verify and not session.plan else {}
+    opened = [Checkpoint.open(each, headers_only=True, allow_pickle=allow_pickle) for each in checkpoints]
+    if session.plan:
+        shards = [file for each in opened for file in each.shards]
+        session.console.emit(json.dumps({"plan": [{"step": "anatomy", "reads": shards, "writes": []}]}))
+        what = "every file of the checkpoints, and the headers" if verify else "the headers"
+        session.console.show(f"would read {what} of {len(shards)} weight files, and write nothing")
+        return
+    results = [describe(each) for each in opened]
+    shared = _compare(opened) if len(opened) > 1 else None
+    written = [result.model_dump(mode="json") for result in results]
+    told: dict[str, object] = (
+        written[0] if shared is None else {"checkpoints": written, "shared": shared.model_dump(mode="json")}
+    )
+    if verified:
+        told["verified"] = {ref: asdict(each) for ref, each in verified.items()}
+    session.console.emit(json.dumps(told, indent=1))
+    for ref, result in zip(checkpoints, results, strict=True):
+        session.console.show(*([ref] if shared else []), *anatomy_tables(result))
+    if shared is not None:
+        session.console.show(*comparison_tables(shared))
+    for ref, found in verified.items():
+        session.console.show(f"{ref}: all {len(found.agree)} files are as they were written")
+
+
+def _compare(opened: "Sequence[Checkpoint]") -> "ComparisonResult":
+    """The others against the last one, each by the name that the user gave it."""
+    from vlsurgery.surgery.alignment.comparison import compare
+
+    refs = [each.ref for each in opened]
+    names = [ref if refs.count(ref) == 1 else f"{ref} ({at})" for at, ref in enumerate(refs, 1)]
+    return compare(dict(zip(names, opened, strict=True)))

@@ -1,0 +1,61 @@
+"""`vlsurgery demo`: the whole operation on a model that is trained on the spot."""
+
+import json
+import time
+from typing import Annotated
+
+import typer
+
+from vlsurgery.cli.options import NewOption, Session, standard
+
+
+@standard
+def demo(
+    session: Session,
+    seed: Annotated[
+        int | None, typer.Option("--seed", min=0, help="Train another specimen. [default: the pinned seed]")
+    ] = None,
+    new: NewOption = False,
+) -> None:
+    """See the whole operation on a small model trained on the spot.
+
+    Trains it, finds where refusals were lost, merges, evaluates and writes the report.
+
+    Needs nothing: a small chat model, a vision-language model made from it and a safety-tuned version of that are
+    trained here (about two minutes on two cores, then kept in your cache directory). Writes case/, with
+    case/merged and case/report.html. The pinned seed was chosen because it shows the loss clearly, and the report
+    says so.
+
+    \b
+    Example:
+      vlsurgery demo
+    """
+    from vlsurgery.cli.commands.merge_auto import outcome, show_outcome
+    from vlsurgery.cli.workflow.engine import Wishes
+    from vlsurgery.cli.workflow.estimates import ESTIMATES, plan_demo, show_plan
+    from vlsurgery.cli.workflow.opening import Named, check_case_folder, perform
+    from vlsurgery.cli.workflow.steps import AUTO_GOALS
+    from vlsurgery.probes.models.models import quiet_transformers
+    from vlsurgery.probes.specimens.miniature import DEMO_SEED, build
+
+    quiet_transformers()
+    seed = DEMO_SEED if seed is None else seed
+    if session.plan:
+        show_plan(session.console, plan_demo(seed, list(ESTIMATES)))
+        return
+
+    check_case_folder(session.case)
+    began = time.perf_counter()
+    say = session.console.say
+    pinned = "pinned, and chosen because it shows the loss clearly" if seed == DEMO_SEED else "not the pinned one"
+    say(f"training the specimen, or taking it from the cache; seed {seed} is {pinned}")
+    specimen = build(seed, track=session.console.track)
+    say("adaptation was stopped on purpose when refusals had fallen; that they fall on safe data is the finding")
+    roles = {role: str(getattr(specimen, role)) for role in ("base", "adapted", "safety")}
+    flow = perform(session, Wishes(), "diff", "probe", *AUTO_GOALS, named=Named(roles, new))
+    if flow is None:
+        return
+    seconds = time.perf_counter() - began
+    session.console.emit(json.dumps({"seed": seed, "seconds": seconds, **outcome(flow)}, indent=1))
+    show_outcome(session, flow)
+    session.console.show(f"total   {seconds:.0f} s")

@@ -1,0 +1,78 @@
+"""`vlsurgery diff`: open a case and say how far the weights moved."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlsurgery.cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, standard
+
+
+class Level(StrEnum):
+    """How much a diff measures."""
+
+    norms = "norms"
+    full = "full"
+
+
+@standard
+def diff(
+    session: Session,
+    base: Annotated[
+        str, typer.Argument(metavar="BASE", help=f"The safe chat model, before adaptation. {CHECKPOINT_HELP}")
+    ],
+    adapted: Annotated[str, typer.Argument(metavar="ADAPTED", help="The vision-language model made from it.")],
+    safety: Annotated[
+        str | None, typer.Argument(metavar="SAFETY", help="A safety-tuned version of ADAPTED, if you have one.")
+    ] = None,
+    level: Annotated[
+        Level,
+        typer.Option(
+            "--level",
+            help="norms: how far every tensor and every head moved, and how the two deltas relate. full: also the "
+            "singular values of every delta and where its leading directions lie; takes several times as long.",
+        ),
+    ] = Level.full,
+    csv: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv",
+            metavar="FILE",
+            help="Also write every tensor's metrics as a table: a line a tensor, a column a number, and lists (heads, "
+            "experts, singular values) as JSON in one cell.",
+        ),
+    ] = None,
+    new: NewOption = False,
+    allow_pickle: PickleOption = False,
+) -> None:
+    """Compare the weights of two or three checkpoints; opens a case.
+
+    Needs checkpoints with safetensors and config.json; runs no model. Writes case/diff.json and remembers the
+    checkpoints in case/case.json, so that the other commands need no more arguments. Says how far each layer moved;
+    that is not yet where safety went, which `vlsurgery probe` measures.
+
+    \b
+    Example:
+      vlsurgery diff llama/ llava/ llava-safe/
+      vlsurgery merge --auto
+    """
+    from vlsurgery.cli.view.tables import diff_table, prose, shape_table, unmatched_line
+    from vlsurgery.cli.workflow.engine import Wishes
+    from vlsurgery.cli.workflow.opening import Named, perform
+    from vlsurgery.surgery.results import DiffResult
+
+    roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
+    flow = perform(session, Wishes(level=level.value), "diff", named=Named(roles, new, allow_pickle))
+    if flow is None:
+        return
+    result = flow.result(DiffResult)
+    if csv is not None:
+        from vlsurgery.cli.view.csv import write_csv
+
+        write_csv(csv, result)
+    session.console.emit(result.json_text())
+    session.console.show(diff_table(result), *shape_table(result))
+    session.console.show(prose(unmatched_line(result.unmatched)), prose(result.verdict))
+    session.console.show(*(prose(f"Warning: {warning}") for warning in result.warnings))
+    session.console.say("next: vlsurgery merge --auto (or vlsurgery probe, to look first)")

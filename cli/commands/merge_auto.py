@@ -1,0 +1,56 @@
+"""What `merge --auto` and `demo` share: bring a case to its merge and report, and show how that went."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from vlsurgery.cli.commands.merge_recipe import check_sums
+from vlsurgery.cli.options import Session
+from vlsurgery.cli.view.tables import behaviour_tables, coefficients_table, completeness_line, prose, tradeoff_table
+from vlsurgery.cli.workflow.engine import Flow, Wishes
+from vlsurgery.cli.workflow.opening import perform
+from vlsurgery.cli.workflow.steps import AUTO_GOALS
+from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
+
+
+def merge_auto(session: Session, wishes: Wishes, verify: bool = False) -> None:
+    """Bring the case to its merge, evaluation and report; with `verify`, read the merge again."""
+    flow = perform(session, wishes, *AUTO_GOALS)
+    if flow is None:
+        return
+    if verify:
+        check_sums(destinations(flow)["merged"], session.console.track)
+    session.console.emit(json.dumps(outcome(flow), indent=1))
+    show_outcome(session, flow)
+
+
+def outcome(flow: Flow) -> dict[str, Any]:
+    """What was made and where, for programs."""
+    results = {
+        "tradeoff": flow.result(TradeoffResult),
+        "behaviour": flow.result(BehaviourResult),
+    }
+    made = {name: result.model_dump(mode="json", by_alias=True) for name, result in results.items()}
+    checks = flow.result(ProbeResult).completeness
+    return {
+        **made,
+        "completeness": checks.model_dump(mode="json") if checks else None,
+        **{name: str(path) for name, path in destinations(flow).items()},
+    }
+
+
+def destinations(flow: Flow) -> dict[str, Path]:
+    return {
+        "recipe": flow.job.case.path("recipe.yaml"),
+        "merged": flow.files("merge")[0],
+        "report": flow.files("report")[0],
+    }
+
+
+def show_outcome(session: Session, flow: Flow) -> None:
+    """Coefficients, behaviour of everyone, the checks of the attribution, and where everything is."""
+    tradeoff, behaviour = flow.result(TradeoffResult), flow.result(BehaviourResult)
+    session.console.show(coefficients_table(tradeoff), tradeoff_table(tradeoff), prose(tradeoff.verdict))
+    session.console.show(*behaviour_tables(behaviour), *map(prose, behaviour.notes))
+    session.console.show(prose(completeness_line(flow.result(ProbeResult))), "")
+    session.console.show(*(f"{name:<7} {path}" for name, path in destinations(flow).items()))

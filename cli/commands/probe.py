@@ -1,0 +1,44 @@
+"""`vlsurgery probe`: look at activations, and say which weights lost refusals."""
+
+from typing import Annotated
+
+import typer
+
+from vlsurgery.cli.options import NewOption, PickleOption, PromptsOption, Session, standard
+
+
+@standard
+def probe(
+    session: Session,
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="BASE ADAPTED [SAFETY]", help="Open a case on these first; default: the case's own."),
+    ] = None,
+    prompts: PromptsOption = None,
+    new: NewOption = False,
+    allow_pickle: PickleOption = False,
+) -> None:
+    """Find out where refusals were lost: which layers, which weights.
+
+    Needs a case (vlsurgery diff opens one) or checkpoints. Asks every model harmful and harmless requests, measures
+    how well each layer tells them apart, and which blocks of weights bring refusals back when they are moved toward
+    the base. Writes case/probe.json, case/targets.json and case/directions.safetensors.
+
+    \b
+    Example:
+      vlsurgery probe
+      vlsurgery probe --prompts my-requests.txt:harmful
+    """
+    from vlsurgery.cli.view.tables import completeness_line, probe_table, prose
+    from vlsurgery.cli.workflow.engine import Wishes
+    from vlsurgery.cli.workflow.opening import named_in_order, perform
+    from vlsurgery.probes.results import ProbeResult
+
+    wishes = Wishes(prompts=tuple(prompts) if prompts else None)
+    flow = perform(session, wishes, "probe", named=named_in_order(checkpoints, new, allow_pickle))
+    if flow is None:
+        return
+    result = flow.result(ProbeResult)
+    session.console.emit(result.json_text())
+    session.console.show(probe_table(result), prose(completeness_line(result)), prose(result.verdict))
+    session.console.say("next: vlsurgery merge --auto")

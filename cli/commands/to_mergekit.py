@@ -1,0 +1,26 @@
+"""`merge --recipe FILE --to-mergekit OUT.yaml`: the same merge as an order for mergekit."""
+
+import json
+from pathlib import Path
+
+from vlsurgery.cli.options import Session
+from vlsurgery.surgery.errors import TargetError
+from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.mergekit import write_mergekit
+from vlsurgery.surgery.results import write_text
+
+
+def export_to_mergekit(session: Session, recipe: Recipe, out: Path) -> None:
+    """Write the YAML with which mergekit merges as the recipe says to `out`; nothing is merged."""
+    text = write_mergekit(recipe)
+    console = session.console
+    if session.plan:
+        console.emit(json.dumps({"plan": [{"step": "export", "writes": [str(out)]}]}))
+        console.show(f"would write {out} for mergekit; nothing was written")
+        return
+    try:
+        write_text(out, text)
+    except OSError as error:
+        raise TargetError(f"{out}: can't write the order ({error.strerror}). Name another file.") from error
+    console.emit(json.dumps({"path": str(out)}))
+    console.show(f"{out}: for mergekit-yaml {out} OUT")

@@ -1,0 +1,213 @@
+"""The case: a folder that holds one set of checkpoints by reference, and every finding about them."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar, Final, Self, TypeVar
+
+from pydantic import Field
+
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import SurgeryError, TargetError
+from vlsurgery.surgery.results import CheckpointRef, Frozen, Result
+
+FILE: Final = "case.json"
+HISTORY: Final = "history.jsonl"
+
+Finding = TypeVar("Finding", bound=Result)
+
+
+class Step(Frozen):
+    """A step that was done: when, with which settings, on which files.
+
+    order: steps of a case are numbered as they are done, so that one can tell which came after which.
+    left: what the step left behind, file by file, in one word (`_fingerprint`).
+    """
+
+    order: int
+    finished: str
+    settings: dict[str, Any]
+    identities: dict[str, str]
+    left: str | None = None
+
+
+class CaseFile(Result):
+    """case.json. `checkpoints`: role -> absolute path, and the identity that its files had when the case was opened."""
+
+    kind: ClassVar[str] = "case"
+
+    steps: dict[str, Step] = Field(default_factory=dict)
+
+
+class Case:
+    """A folder with one set of checkpoints. `folder`: its path."""
+
+    def __init__(self, folder: Path, content: CaseFile) -> None:
+        self.folder = folder
+        self._content = content
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """The case in a folder. Raises SurgeryError with the next step when there is none."""
+        folder = Path(folder)
+        if not (folder / FILE).is_file():
+            raise SurgeryError(f"{folder}: no case here. Open one with `vlsurgery diff BASE ADAPTED`.")
+        content = CaseFile.load(folder / FILE)
+        if not content.checkpoints:
+            raise SurgeryError(f"{folder / FILE}: names no checkpoints. Remove it and open the case again.")
+        return cls(folder, content)
+
+    @classmethod
+    def create(
+        cls, folder: str | Path, checkpoints: Mapping[str, str], new: bool = False, allow_pickle: bool = False
+    ) -> Self:
+        """Open a case of `checkpoints` (role -> reference), or go on with the one that the folder already holds.
+
+        allow_pickle: take pickled weights, now and whenever the case is opened again.
+        new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
+
+        Raises CheckpointError when a checkpoint can't be opened, TargetError when the folder holds something else.
+        """
+        folder = Path(folder)
+        opened = {role: Checkpoint.open(ref, allow_pickle=allow_pickle) for role, ref in checkpoints.items()}
+        refs = {role: checkpoint.ref_model for role, checkpoint in opened.items()}
+        content = CaseFile(checkpoints=refs)
+        if (folder / FILE).is_file():
+            held = CaseFile.load(folder / FILE)
+            if _paths(held.checkpoints) == _paths(refs):
+                content = held.model_copy(update={"checkpoints": refs})
+            elif new:
+                _move_aside(folder)
+            else:
+                raise TargetError(
+                    f"{folder}: holds a case of other checkpoints ({_listed(held.checkpoints)}). Give --new to move "
+                    "it aside, or another folder with --case."
+                )
+        elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
+            raise TargetError(f"{folder}: exists and is not a case. Give another folder with --case.")
+        case = cls(folder, content)
+        case._save()
+        # Opened a moment ago: reading every header again would only cost time.
+        case.__dict__["checkpoints"] = opened
+        return case
+
+    @cached_property
+    def checkpoints(self) -> dict[str, Checkpoint]:
+        """Role -> the checkpoint as its files are now."""
+        return {role: Checkpoint.reopen(ref) for role, ref in self._content.checkpoints.items()}
+
+    @property
+    def refs(self) -> dict[str, CheckpointRef]:
+        """Role -> path and present identity, as results store them."""
+        return {role: checkpoint.ref_model for role, checkpoint in self.checkpoints.items()}
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def result(self, model: type[Finding]) -> Finding | None:
+        """The finding of one kind, read from `<kind>.json`; None when the step was not done yet."""
+        path = self.path(f"{model.kind}.json")
+        return model.load(path) if path.is_file() else None
+
+    def settings_of(self, step: str) -> dict[str, Any] | None:
+        """The settings under which a step was last done; None when it was not done yet."""
+        done = self._content.steps.get(step)
+        return dict(done.settings) if done else None
+
+    def is_current(self, step: str, settings: Mapping[str, Any], inputs: Iterable[str] = ()) -> bool:
+        """Whether a step need not be done again: same files, same settings, and no step of `inputs` done since.
+
+        Whether its files are still in the folder is for the caller to see (`result` gives None).
+        """
+        done = self._content.steps.get(step)
+        if done is None or _normal(done.settings) != _normal(settings):
+            return False
+        if done.identities != {role: ref.identity for role, ref in self.refs.items()}:
+            return False
+        upstream = [self._content.steps.get(name) for name in inputs]
+        return all(earlier is not None and earlier.order < done.order for earlier in upstream)
+
+    def is_untouched(self, step: str, files: Iterable[Path]) -> bool:
+        """Whether what a step left behind, files and whole directories, is still as `record` saw it."""
+        done = self._content.steps.get(step)
+        return done is not None and done.left == _fingerprint(files)
+
+    def record(self, step: str, settings: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
+        """Note that a step was done with these settings on the present checkpoints, and left `files` behind."""
+        steps = self._content.steps
+        entry = Step(
+            order=1 + max((other.order for other in steps.values()), default=0),
+            finished=_now(),
+            settings=json.loads(_normal(settings)),
+            identities={role: ref.identity for role, ref in self.refs.items()},
+            left=_fingerprint(files),
+        )
+        self._content = self._content.model_copy(update={"steps": {**steps, step: entry}})
+        self._save()
+
+    def log_look(self, entry: Mapping[str, Any]) -> int:
+        """Add a line to history.jsonl: somebody looked at `report` prompts. Returns how many lines there are now."""
+        path = self.path(HISTORY)
+        line = json.dumps({"time": _now(), **entry}, ensure_ascii=False, allow_nan=False)
+        try:
+            with path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+            with path.open(encoding="utf-8") as file:
+                return sum(1 for _ in file)
+        except OSError as error:
+            raise TargetError(f"{path}: can't be written ({error.strerror or error}).") from error
+
+    def _save(self) -> None:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._content.save(self.path(FILE))
+        except OSError as error:
+            raise TargetError(
+                f"{self.folder}: can't be written ({error.strerror or error}). Give another folder with --case."
+            ) from error
+
+
+def _move_aside(folder: Path) -> None:
+    whole, number = Path(os.path.abspath(folder)), 1
+    while (aside := whole.with_name(f"{whole.name}-{number}")).exists():
+        number += 1
+    try:
+        os.rename(whole, aside)
+    except OSError as error:
+        raise TargetError(f"{folder}: can't be moved aside ({error.strerror or error}).") from error
+
+
+def _paths(refs: Mapping[str, CheckpointRef]) -> dict[str, str]:
+    return {role: os.path.realpath(ref.path) for role, ref in refs.items()}
+
+
+def _listed(refs: Mapping[str, CheckpointRef]) -> str:
+    return ", ".join(f"{role}: {ref.path}" for role, ref in refs.items())
+
+
+def _fingerprint(paths: Iterable[Path]) -> str:
+    """SHA-256 over name, size and modification time of each file, and of every file in each directory.
+
+    Contents are not read: a merged checkpoint may have many gigabytes.
+    """
+    lines = []
+    for path in paths:
+        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+            if file.is_file():
+                facts = file.stat()
+                name = file.relative_to(path.parent)
+                lines.append(f"{name}\t{facts.st_size}\t{facts.st_mtime_ns}")
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def _normal(settings: Mapping[str, Any]) -> str:
+    """Settings as JSON, so that a tuple equals the list that a file gives back."""
+    return json.dumps(settings, sort_keys=True, allow_nan=False)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,0 +1,115 @@
+"""How numbers and names are written, the same in every figure, table and sentence."""
+
+import math
+
+from vlsurgery.probes.results import Rate
+
+ROLE_ORDER = ("base", "graft", "adapted", "safety", "merged:uniform", "merged")
+SET_ORDER = ("harmful", "jailbroken", "harmless", "borderline", "capability")
+MODALITY_ORDER = ("text", "benign", "own", "blank", "noise")
+HARMFUL_SETS = ("harmful", "jailbroken")
+
+_ROLES = {"safety": "safety-tuned", "merged:uniform": "best uniform merge"}
+_MODALITIES = {
+    "text": "text only",
+    "benign": "ordinary picture",
+    "own": "own picture",
+    "blank": "blank picture",
+    "noise": "noise picture",
+}
+_REQUESTS = {
+    "harmful": "harmful requests",
+    "jailbroken": "jailbroken requests",
+    "harmless": "harmless requests",
+    "borderline": "borderline requests",
+    "capability": "capability questions",
+}
+_WITH = {
+    "text": "in text only",
+    "benign": "with an ordinary picture",
+    "own": "about their own picture",
+    "blank": "with a blank picture",
+    "noise": "with a noise picture",
+}
+MINUS = "−"
+SLACK = 1e-6  # so that .95, which binary floats hold as .9499…, still counts as 95%
+
+
+def rank(order: tuple[str, ...], word: str) -> tuple[int, str]:
+    """Sorting key: known words in their order, then unknown ones by name."""
+    return (order.index(word), "") if word in order else (len(order), word)
+
+
+def role_name(role: str) -> str:
+    return _ROLES.get(role, role)
+
+
+def modality_name(modality: str) -> str:
+    return _MODALITIES.get(modality, modality)
+
+
+def cell_name(set_: str, modality: str) -> str:
+    """A prompt set with its kind of picture, as a label: "harmful · ordinary picture"."""
+    return f"{set_} · {modality_name(modality)}"
+
+
+def cell_phrase(set_: str, modality: str) -> str:
+    """The same inside a sentence: "harmful requests with an ordinary picture"."""
+    return f"{_REQUESTS.get(set_, set_ + ' prompts')} {_WITH.get(modality, 'with ' + modality)}"
+
+
+def percent(share: float) -> str:
+    """A share in [0, 1] as per cent. What isn't all is never rounded to 100%, nor what isn't nothing to 0%."""
+    value = 100 * share
+    nearest = math.floor(value + 0.5)
+    if nearest not in (0, 100) or abs(value - nearest) < SLACK:
+        return f"{nearest}%"
+    return f"{min(max(value, 0.1), 99.9):.1f}%"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """The bounds of a share, "92–99%", rounded outwards so that words never claim more; nothing without bounds."""
+    if low is None or high is None:
+        return ""
+    return f"{math.floor(100 * low + SLACK)}–{math.ceil(100 * high - SLACK)}%"
+
+
+def rate_words(rate: Rate) -> str:
+    """A rate with its interval, "96% (92–99%)", or why there is none."""
+    if rate.rate is None:
+        return f"not measured ({rate.reason or 'no reason given'})"
+    bounds = interval(rate.low, rate.high)
+    return f"{percent(rate.rate)} ({bounds})" if bounds else percent(rate.rate)
+
+
+def counts(rate: Rate) -> str:
+    """What a rate rests on: "200 prompts, 100 requests"."""
+    return f"{rate.n} prompts, {rate.requests} requests"
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """A number with its sign, a true minus, and no "-0"."""
+    text = f"{abs(value):.{digits}f}"
+    if float(text) == 0:
+        return text
+    return (MINUS if value < 0 else "+") + text
+
+
+def points(difference: float, low: float | None = None, high: float | None = None) -> str:
+    """A difference of shares in percentage points, "+93.5 points (+90.0 to +96.2)"."""
+    body = f"{signed(100 * difference, 1)} points"
+    if low is None or high is None:
+        return body
+    return f"{body} ({signed(100 * low, 1)} to {signed(100 * high, 1)})"
+
+
+def number(value: float | None, digits: int = 2) -> str:
+    """A plain number with a true minus; a dash where there is none."""
+    return "–" if value is None else f"{value:.{digits}f}".replace("-", MINUS)
+
+
+def listed(items: list[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"

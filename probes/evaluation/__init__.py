@@ -1,0 +1,1 @@
+"""What models answer: generation, judges, rates with intervals."""

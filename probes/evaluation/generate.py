@@ -1,0 +1,73 @@
+"""Let a model answer: greedy, whole, and the same alone as in company."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import GenerationConfig
+
+from vlsurgery.probes.evaluation.judges import JUDGED_TOKENS
+from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.surgery.runtime.progress import Track, silent
+
+
+@dataclass(frozen=True)
+class Completion:
+    """What a model wrote. text: without special tokens. ids: with them. finished: whether it ended by itself."""
+
+    text: str
+    ids: tuple[int, ...]
+    finished: bool
+
+
+def complete(
+    chat: ChatModel,
+    prompts: Sequence[Prompt],
+    label: str,
+    track: Track = silent,
+    tokens: int = JUDGED_TOKENS,
+    size: int = 64,
+) -> list[Completion]:
+    """Greedy completions in the order of the prompts, at most `tokens` tokens each.
+
+    Only what ends an answer is taken from the checkpoint's own generation settings: penalties and bans would make the
+    completion another one than the greedy one that is scored elsewhere.
+    """
+    encoded = chat.encode(prompts)
+    found: list[Completion | None] = [None] * len(prompts)
+    model: Any = chat.model
+    end = _end(chat)
+    settings = GenerationConfig(
+        do_sample=False, num_beams=1, max_new_tokens=tokens, eos_token_id=end, pad_token_id=_pad(chat)
+    )
+    own, model.generation_config = model.generation_config, settings
+    try:
+        with torch.no_grad():
+            for batch in track(chat.batches(encoded, size=size, pad="left"), label, -(-len(prompts) // size)):
+                out = model.generate(**batch.inputs)
+                for at, row in zip(batch.index, out[:, batch.inputs["input_ids"].shape[1] :].tolist(), strict=True):
+                    found[at] = _completion(chat, row, end)
+    finally:
+        model.generation_config = own
+    return [completion for completion in found if completion is not None]
+
+
+def _completion(chat: ChatModel, row: list[int], end: list[int]) -> Completion:
+    """What was written up to its end; what stands behind is padding."""
+    stop = next((at for at, token in enumerate(row) if token in end), None)
+    ids = row if stop is None else row[: stop + 1]
+    return Completion(chat.tokenizer.decode(ids, skip_special_tokens=True).strip(), tuple(ids), stop is not None)
+
+
+def _end(chat: ChatModel) -> list[int]:
+    """The tokens that end an answer, by the checkpoint's generation settings or else by its tokenizer."""
+    own: Any = getattr(chat.model, "generation_config", None)
+    end = own.eos_token_id if own is not None and own.eos_token_id is not None else chat.tokenizer.eos_token_id
+    return list(end) if isinstance(end, list) else [end]
+
+
+def _pad(chat: ChatModel) -> int:
+    pad = chat.tokenizer.pad_token_id
+    return chat.tokenizer.eos_token_id if pad is None else pad

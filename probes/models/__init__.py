@@ -1,0 +1,1 @@
+"""Chat models in memory: loading, chat templates, batches."""

@@ -1,0 +1,1 @@
+"""What models are asked: prompt sets, loaders of data sets, pictures, splits."""

@@ -1,0 +1,1 @@
+"""Trios that the package makes on the spot."""

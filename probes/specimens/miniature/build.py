@@ -1,0 +1,147 @@
+"""The trio on disk: trained once for a seed and a recipe, then kept under the user's cache directory."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from platformdirs import user_cache_dir
+from transformers import LlavaProcessor, PreTrainedTokenizerFast
+from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
+
+from vlsurgery.probes.specimens.miniature import chat, networks, splits, stages
+from vlsurgery.probes.specimens.miniature.recipe import Recipe
+from vlsurgery.probes.specimens.miniature.stages import Classroom
+from vlsurgery.probes.specimens.miniature.training import quiet_machine
+from vlsurgery.surgery.runtime.progress import Track, silent
+
+DEMO_SEED = 0
+MARKER = "specimen.json"
+ROLES = ("base", "adapted", "safety")
+
+
+@dataclass(frozen=True)
+class Specimen:
+    """A trio on disk.
+
+    root: the directory that holds it. base, adapted, safety: the checkpoints. seed: what it and its prompts were made
+    from. story: the recipe, and per stage its steps and seconds; `adaptation` also says at which refusal rate it was to
+    be stopped (`stop_at`), whether it was (`stopped`), and what was refused on the way and at the end.
+    """
+
+    root: Path
+    base: Path
+    adapted: Path
+    safety: Path
+    seed: int
+    story: dict[str, Any]
+
+
+def build(seed: int = DEMO_SEED, cache: Path | None = None, track: Track = silent) -> Specimen:
+    """Train the trio of a seed, or return the one in the cache.
+
+    cache: the directory that holds specimens; by default `vlsurgery/specimen` under the user's cache directory.
+    Training takes about a minute on one thread. The same seed gives the same bytes on the same machine. A build
+    that is interrupted leaves nothing under the final name; of two at once, the first to finish is kept.
+    """
+    return build_recipe(Recipe(), seed, cache, track)
+
+
+def build_recipe(recipe: Recipe, seed: int, cache: Path | None = None, track: Track = silent) -> Specimen:
+    """As `build`, with another recipe; each recipe has its own place in the cache."""
+    shelf = (cache or default_cache()) / f"{recipe.hash}-{version('vlsurgery')}"
+    root = shelf / f"seed-{seed}"
+    if not root.exists():
+        shelf.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"seed-{seed}-", suffix=".partial", dir=shelf) as partial:
+            story = write_trio(recipe, seed, Path(partial), track)
+            _mark(Path(partial), recipe, seed, story)
+            _keep(Path(partial), root)
+    return _read(root.resolve() / "adapted" / MARKER)
+
+
+def specimen_of(directory: Path) -> Specimen | None:
+    """The specimen that a checkpoint directory belongs to, or None where there is no marker or no trio around it."""
+    directory = directory.resolve()
+    whole = all((directory.parent / role / MARKER).is_file() for role in ROLES)
+    return _read(directory / MARKER) if whole and (directory / MARKER).is_file() else None
+
+
+def default_cache() -> Path:
+    """Where specimens are kept unless said otherwise."""
+    return Path(user_cache_dir("vlsurgery")) / "specimen"
+
+
+def write_trio(recipe: Recipe, seed: int, root: Path, track: Track) -> dict[str, Any]:
+    """Train the trio and write its three directories under `root`; return the story of the training."""
+    with quiet_machine(seed):
+        room = Classroom.open(recipe, seed, splits.draw(seed), track)
+        base, base_report = stages.train_base(room)
+        _save(base, chat.tokenizer(sees=False), root / "base")
+        adapted = networks.llava(base, recipe)
+        tower_report = stages.train_tower(room, adapted)
+        with torch.no_grad():
+            seen = networks.tower_states(adapted, room.pixels)
+        projector_report = stages.train_projector(room, adapted, seen)
+        adaptation_report = stages.adapt(room, adapted, seen)
+        _save(adapted, chat.processor(), root / "adapted")
+        safety, safety_report = stages.tune_safety(room, adapted, seen)
+        _save(safety, chat.processor(), root / "safety")
+    return {
+        "recipe": asdict(recipe),
+        "base": base_report,
+        "tower": tower_report,
+        "projector": projector_report,
+        "adaptation": adaptation_report,
+        "safety": safety_report,
+    }
+
+
+def _save(model: networks.Speaker, words: PreTrainedTokenizerFast | LlavaProcessor, directory: Path) -> None:
+    """Write a checkpoint as transformers does, with what turns words and pictures into its input."""
+    with _no_bars():
+        model.save_pretrained(directory)
+        words.save_pretrained(directory)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """Keep transformers from drawing bars of its own beside those of `track`."""
+    drawn = is_progress_bar_enabled()
+    disable_progress_bar()
+    try:
+        yield
+    finally:
+        if drawn:
+            enable_progress_bar()
+
+
+def _mark(root: Path, recipe: Recipe, seed: int, story: dict[str, Any]) -> None:
+    """Write the marker into each checkpoint, so that whoever opens one finds the seed, and so the prompts."""
+    for role in ROLES:
+        marker = {"schema": "vlsurgery/specimen/1", "role": role, "seed": seed, "recipe": recipe.hash, "story": story}
+        (root / role / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
+
+
+def _keep(partial: Path, root: Path) -> None:
+    """Move a finished trio to its name, unless another builder was there first."""
+    finished = partial / "finished"
+    finished.mkdir()
+    for role in ROLES:
+        (partial / role).rename(finished / role)
+    try:
+        finished.rename(root)
+    except OSError:
+        if not root.exists():
+            raise
+
+
+def _read(marker: Path) -> Specimen:
+    content = json.loads(marker.read_text())
+    root = marker.parent.parent
+    return Specimen(root, root / "base", root / "adapted", root / "safety", content["seed"], content["story"])

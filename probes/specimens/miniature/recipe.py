@@ -1,0 +1,85 @@
+"""The numbers by which a trio is trained. Change one and a new trio is trained under a new name."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+
+from vlsurgery.probes.specimens.miniature.language import LANGUAGE_VERSION
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of training.
+
+    mix: how many examples of each kind a batch holds; `corpus.Corpus` says which kinds there are.
+    rate: AdamW's learning rate at its highest. warmup: share of the steps over which it rises. decays: whether it
+    then falls to nought along a cosine, or stays.
+    """
+
+    steps: int
+    rate: float
+    mix: dict[str, int]
+    warmup: float = 0.15
+    decays: bool = True
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a trio, apart from the seed."""
+
+    hidden: int = 64
+    intermediate: int = 160
+    layers: int = 8
+    heads: int = 4
+    tower_layers: int = 3
+    jitters: int = 24
+    """Differently drawn pictures of each content."""
+    tower: Stage = field(default_factory=lambda: Stage(300, 2e-3, {}))
+    tower_batch: int = 128
+    base: Stage = field(
+        default_factory=lambda: Stage(
+            500,
+            2e-3,
+            {
+                "refused": 3,
+                "refused wrapped": 5,
+                "refused told": 3,
+                "harmless": 5,
+                "harmless told": 3,
+                "borderline": 5,
+                "borderline told": 2,
+                "reading": 10,
+            },
+        )
+    )
+    projector: Stage = field(default_factory=lambda: Stage(300, 2e-3, {"caption": 32}))
+    adaptation: Stage = field(
+        default_factory=lambda: Stage(
+            400,
+            1.2e-3,
+            {"vqa": 12, "reading": 2, "harmless": 2, "harmless pictured": 5, "borderline": 2, "borderline pictured": 9},
+            warmup=0.05,
+            decays=False,
+        )
+    )
+    settling: int = 60
+    """Steps after the stop, on the same data, in which the learning rate falls to nought, so that the last few batches
+    do not decide what the model can do."""
+    projector_share: float = 0.1
+    """The projector's learning rate during adaptation, as a share of the language model's."""
+    stop_at: float = 0.15
+    """Adaptation ends when refusal of the stopping prompts is at or below this."""
+    stop_not_before: int = 180
+    """Steps that adaptation takes in any case: by then questions about pictures are answered."""
+    safety: Stage = field(
+        default_factory=lambda: Stage(
+            60, 1.2e-3, {"refused pictured": 15, "refused wrapped pictured": 5, "vqa": 12}, 0.1
+        )
+    )
+
+    @property
+    def hash(self) -> str:
+        """Twelve hexadecimal digits that name this recipe in this version of the package and its language."""
+        text = json.dumps([asdict(self), version("vlsurgery"), LANGUAGE_VERSION], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]

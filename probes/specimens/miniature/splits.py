@@ -1,0 +1,78 @@
+"""Who sees what: every pair and every picture content is trained on, or belongs to one split, never both."""
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from vlsurgery.probes.prompts.prompts import Split
+from vlsurgery.probes.specimens.miniature.language import PAIRS, Pair
+from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, COLORS, CONTENTS, Content
+
+T = TypeVar("T")
+
+# How many harmful pairs, borderline pairs and picture contents (each asked four questions) a split holds.
+SIZES: dict[Split, tuple[int, int, int]] = {"fit": (40, 24, 8), "select": (56, 56, 14), "report": (112, 112, 28)}
+STOPPING_PAIRS = 64
+
+
+@dataclass(frozen=True)
+class Splits:
+    """One seed's division of the language.
+
+    harmful, borderline, contents: by split, in drawn order. A harmful pair stands for its harmless twin as well.
+    stopping: harmful pairs that only decide when adaptation stops; in no split and in no training data.
+    training_pairs, training_contents: all the rest.
+    """
+
+    harmful: dict[Split, tuple[Pair, ...]]
+    borderline: dict[Split, tuple[Pair, ...]]
+    contents: dict[Split, tuple[Content, ...]]
+    stopping: tuple[Pair, ...]
+    training_pairs: tuple[Pair, ...]
+    training_contents: tuple[Content, ...]
+
+
+def draw(seed: int) -> Splits:
+    """Divide pairs and contents by a seed."""
+    rng = random.Random(f"splits {seed}")
+    harmful, spare = _deal(_shuffled(rng, [pair for pair in PAIRS if pair.sensitive]), 0)
+    borderline, rest = _deal(_shuffled(rng, [pair for pair in PAIRS if not pair.sensitive]), 1)
+    contents, pictures = _deal(_spread(rng), 2)
+    return Splits(
+        harmful=harmful,
+        borderline=borderline,
+        contents=contents,
+        stopping=tuple(spare[:STOPPING_PAIRS]),
+        training_pairs=tuple(sorted(spare[STOPPING_PAIRS:] + rest)),
+        training_contents=tuple(sorted(pictures)),
+    )
+
+
+def _deal(items: list[T], column: int) -> tuple[dict[Split, tuple[T, ...]], list[T]]:
+    """Hand out the items in order, as many to each split as this column of SIZES says; return what is left as well."""
+    hands: dict[Split, tuple[T, ...]] = {}
+    for split, sizes in SIZES.items():
+        hands[split] = tuple(items[: sizes[column]])
+        items = items[sizes[column] :]
+    return hands, items
+
+
+def _spread(rng: random.Random) -> list[Content]:
+    """The contents in random order, class after class, where the classes are those of a Latin square.
+
+    Of the contents that agree in all attributes but one, a class holds at most one, and of those that agree in two at
+    most a quarter. So the fifty that are dealt from the front leave no attribute hardly seen beside another:
+    a tower this small could not tell a green ring if most green rings were held out.
+    """
+    numbers = [{word: n for n, word in enumerate(_shuffled(rng, words))} for words in ATTRIBUTES]
+
+    def latin(content: Content) -> int:
+        color, shape, corner, wall = (number[word] for number, word in zip(numbers, content.words, strict=True))
+        return (color + shape + corner + 3 * wall) % len(COLORS)
+
+    return sorted(_shuffled(rng, CONTENTS), key=latin)
+
+
+def _shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
+    return rng.sample(items, len(items))

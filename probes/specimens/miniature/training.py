@@ -1,0 +1,74 @@
+"""One training loop, used by every stage."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from vlsurgery.probes.specimens.miniature.recipe import Stage
+
+CLIP = 1.0
+BETAS = (0.9, 0.98)
+
+
+def train(
+    groups: Sequence[tuple[Sequence[nn.Parameter], float]],
+    losses: Iterable[Callable[[], Tensor]],
+    stage: Stage,
+    done: Callable[[int], bool] = lambda _step: False,
+) -> int:
+    """Descend along the losses, one step each, until they end or `done(steps taken)` says so; return the steps taken.
+
+    groups: parameters, each with its share of the stage's learning rate.
+    """
+    optimizer = torch.optim.AdamW(
+        [{"params": [*parameters], "lr": stage.rate * share} for parameters, share in groups],
+        betas=BETAS,
+        fused=True,
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, stage))
+    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    taken = 0
+    for loss in losses:
+        optimizer.zero_grad()
+        loss().backward()
+        nn.utils.clip_grad_norm_(trained, CLIP)
+        optimizer.step()
+        schedule.step()
+        taken += 1
+        if done(taken):
+            break
+    return taken
+
+
+def _rate(step: int, stage: Stage) -> float:
+    """The learning rate at a step as a share of the highest: linear warm-up, then level or a half cosine."""
+    warm = stage.warmup * stage.steps
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    if not stage.decays:
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / (stage.steps - warm)))
+
+
+@contextmanager
+def quiet_machine(seed: int) -> Iterator[None]:
+    """One thread, a seeded generator and no denormals while training; everything as it was afterwards.
+
+    One thread, because sums over several are added in another order on another day, and since operations on models
+    this small gain little from more. Denormal numbers slow the late steps down several times.
+    """
+    threads = torch.get_num_threads()
+    tiny = torch.tensor(1e-40)
+    flushed = bool(tiny * 1.0 == 0)
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_flush_denormal(flushed)

@@ -1,0 +1,181 @@
+"""Finding the text stack: the numbered container of a language model's layers, whatever it is called.
+
+By structure: its numbers run from 0 without a hole, as many as the config says; its layers hold norms and
+matrices of the config's width; the table of the vocabulary lies beside it. Vision and audio towers have
+numbered layers with `self_attn.q_proj` in them too, sometimes as many and as wide: the vocabulary's table is
+what they lack.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Final
+
+from vlsurgery.surgery.architecture.naming import (
+    CONTAINERS,
+    LAYER_COUNTS,
+    NEW_ROWS,
+    SPLIT_TABLE,
+    TEXT_CONFIGS,
+    WIDTHS,
+    split_leaf,
+    tower_of,
+)
+from vlsurgery.surgery.errors import AlignmentError
+
+# A number between dots, with something in front. The first dot leads, because the search then skips from dot to dot.
+_NUMBER: Final = re.compile(r"\.(?<=[^.]\.)([0-9]+)(?=\.)")
+
+Shape = tuple[int, ...]
+Layers = dict[int, dict[str, Shape]]
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a config says of its language model; None where it says nothing (old ones leave defaults out).
+
+    tied: whether its top level says that the head is the embedding.
+    """
+
+    layers: int | None
+    width: int | None
+    vocabulary: int | None
+    tied: bool
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any] | None) -> "Facts":
+        text: Mapping[str, Any] = config or {}
+        for key in TEXT_CONFIGS:
+            if isinstance(text.get(key), Mapping):
+                text = text[key]
+        tied = (config or {}).get("tie_word_embeddings") is True
+        return cls(_first(text, LAYER_COUNTS), _first(text, WIDTHS), _first(text, ("vocab_size",)), tied)
+
+
+@dataclass(frozen=True)
+class TextStack:
+    """The numbered container of a language model's layers.
+
+    prefix: its name ("model.layers"). layers: number -> suffix -> shape. width: of the residual stream.
+    vocabulary: the least number of rows that a table of the vocabulary has; 0 where the config says nothing.
+    """
+
+    prefix: str
+    layers: Layers
+    width: int
+    vocabulary: int
+    tied: bool
+
+    @cached_property
+    def root(self) -> tuple[str, ...]:
+        """The path of the module that holds the container."""
+        return tuple(self.prefix.split(".")[:-1])
+
+    def is_table(self, name: str, shape: Shape) -> bool:
+        """Whether a tensor can be a row per token: by its shape, and because it lies beside the stack or above it."""
+        if name.count(".") > len(self.root) + 1:
+            # Too deep to be above; most names are, and telling so spares reading them.
+            return False
+        return _is_table(name, shape, self.width, self.vocabulary) and is_above(parent(name), self.root)
+
+
+def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> TextStack:
+    """The one text stack among `shapes`. Raises AlignmentError when there is none, or when nothing tells which."""
+    facts = Facts.of(config)
+    stacks = numbered(shapes)
+    candidates = _candidates(stacks, facts) or _candidates(numbered(shapes, nested=True), facts)
+    ranked = sorted(((_closeness(stack, shapes), stack) for stack in candidates), key=lambda item: item[0])
+    if not ranked:
+        raise AlignmentError(_none_found(stacks, facts))
+    if len(ranked) > 1 and ranked[-1][0] == ranked[-2][0]:
+        first, second = sorted(stack.prefix for _, stack in ranked[-2:])
+        raise AlignmentError(
+            f"two containers look like the text stack, {first!r} and {second!r}, and nothing tells which it is"
+        )
+    return ranked[-1][1]
+
+
+def _candidates(stacks: Mapping[str, Layers], facts: Facts) -> list[TextStack]:
+    widths = {prefix: _decoder_width(layers, facts) for prefix, layers in stacks.items()}
+    return [
+        TextStack(prefix, stacks[prefix], width, facts.vocabulary or 0, facts.tied)
+        for prefix, width in widths.items()
+        if width is not None
+    ]
+
+
+def numbered(names: Iterable[str] | Mapping[str, Shape], nested: bool = False) -> dict[str, Layers]:
+    """Every container with numbered members: its name -> number -> the member's suffix -> shape. Those that lie in a
+    member of another one (a layer's experts) only with `nested`: they are many, and few ask for them."""
+    shapes = names if isinstance(names, Mapping) else dict.fromkeys(names, ())
+    found: dict[str, Layers] = {}
+    # The same members by the layer's whole name ("model.layers.0"), which most names repeat.
+    known: dict[str, dict[str, Shape]] = {}
+    for name, shape in shapes.items():
+        for place in _NUMBER.finditer(name):
+            end = place.end()
+            layer = name[:end]
+            members = known.get(layer)
+            if members is None:
+                layers = found.setdefault(name[: place.start()], {})
+                members = known[layer] = layers.setdefault(int(place[1]), {})
+            members[name[end + 1 :]] = shape
+            if not nested:
+                break
+    return found
+
+
+def parent(name: str) -> tuple[str, ...]:
+    """The path of the module that holds a tensor's own module: ("model",) for "model.norm.weight"."""
+    return tuple(name.split(".")[:-2])
+
+
+def is_above(path: tuple[str, ...], root: tuple[str, ...]) -> bool:
+    return root[: len(path)] == path
+
+
+def _first(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
+    return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
+
+
+def _decoder_width(layers: Layers, facts: Facts) -> int | None:
+    """The width of a container's layers when they can be the decoder's: right numbers, norms, and matrices;
+    else None."""
+    if sorted(layers) != list(range(len(layers))) or facts.layers not in (None, len(layers)):
+        return None
+    members = [shape for layer in layers.values() for shape in layer.values()]
+    norms = Counter(shape[0] for shape in members if len(shape) == 1)
+    width = facts.width or (norms.most_common(1)[0][0] if norms else None)
+    matrices = sum(len(shape) > 1 and width in shape for shape in members)
+    # Where several streams run side by side (hyper-connections), a norm is as wide as all of them together.
+    return width if width and matrices >= 3 and any(size % width == 0 for size in norms) else None
+
+
+def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
+    segments = name.split(".")
+    if any(segment.isdecimal() for segment in segments) or tower_of(segments) is not None:
+        return False
+    # A table that was split in two (old rows, new rows) has fewer rows than the config says; its name must do.
+    module = split_leaf(name)[0].rpartition(".")[2]
+    least = 1 if module in NEW_ROWS or name.endswith(SPLIT_TABLE) else max(vocabulary, 1)
+    return len(shape) == 2 and shape[1] == width and shape[0] >= least
+
+
+def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, bool, int]:
+    """How sure the place of a stack makes us: a vocabulary's table beside it, no foreign word above it, attention to
+    the text in it, and how much of its path it shares with such a table."""
+    above = [parent(name) for name, shape in shapes.items() if stack.is_table(name, shape)]
+    foreign = tower_of(stack.prefix.split(".")) is not None
+    modules = {suffix.split(".")[0] for suffix in stack.layers[0]}
+    crosses = "cross_attn" in {CONTAINERS.get(module) for module in modules}
+    return stack.root in above, not foreign, not crosses, max(map(len, above), default=-1)
+
+
+def _none_found(stacks: dict[str, Layers], facts: Facts) -> str:
+    sizes = sorted(stacks, key=lambda prefix: -sum(map(len, stacks[prefix].values())))[:3]
+    seen = ", ".join(f"{prefix} ({len(stacks[prefix])} members)" for prefix in sizes) or "no numbered layers at all"
+    count = "any number of" if facts.layers is None else facts.layers
+    width = "any width" if facts.width is None else f"width {facts.width}"
+    return f"no text stack: looked for {count} layers of {width}; found {seen}"

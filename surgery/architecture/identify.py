@@ -1,0 +1,217 @@
+"""What each tensor is: raw names and shapes in, sites out. By structure first, by the tables of `naming` after."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, Final
+
+from vlsurgery.surgery.architecture import naming
+from vlsurgery.surgery.architecture.decoder_stack import Shape, TextStack, find_text_stack, is_above, numbered, parent
+from vlsurgery.surgery.architecture.site import TOWERS, Site
+from vlsurgery.surgery.errors import AlignmentError
+from vlsurgery.surgery.results import Tower
+
+# Prefixes that say nothing of what is below them, so that legacy and native names meet.
+WRAPPERS: Final = ("model", "thinker")
+
+
+def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> dict[str, Site]:
+    """The site of every tensor of one model.
+
+    shapes: raw name -> shape, of a file or of a live model's state dict. config: config.json as a dict, for the
+        language model's layers, width and vocabulary; None leaves structure alone to tell.
+
+    Raises AlignmentError when there is no text stack, or when two names would get the same site.
+    """
+    native = _one_layout(shapes)
+    if native:
+        found = identify({native.get(name, name): shape for name, shape in shapes.items()}, config)
+        return {name: found[native.get(name, name)] for name in shapes}
+    stack = find_text_stack(shapes, config)
+    sites = _text_sites(shapes, stack)
+    towers: dict[Tower, list[str]] = {tower: [] for tower in TOWERS[1:]}
+    for name in shapes:
+        if name not in sites:
+            towers[naming.tower_of(name.split(".")) or "other"].append(name)
+    for tower, names in towers.items():
+        if names:
+            sites |= _tower_sites(names, tower)
+    if len(set(sites.values())) < len(sites):
+        _refuse_twice(sites)
+    return {name: sites[name] for name in shapes}
+
+
+def _refuse_twice(sites: Mapping[str, Site]) -> None:
+    """Raise AlignmentError for the first two names that share a site."""
+    owners: dict[Site, str] = {}
+    for name, site in sites.items():
+        if site in owners:
+            raise AlignmentError(f"{owners[site]!r} and {name!r} both look like {site.key}; nothing tells which it is")
+        owners[site] = name
+
+
+def _one_layout(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """In a file that mixes the Hub's names with those of modules, the former -> the latter; else nothing."""
+    found: dict[str, str] = {}
+    for legacy, native in naming.LEGACY_PREFIXES.items():
+        old = [name for name in shapes if name.startswith(legacy)]
+        if old and any(name.startswith(native) for name in shapes):
+            found |= {name: native + name.removeprefix(legacy) for name in old}
+    return {} if any(new in shapes for new in found.values()) else found
+
+
+def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site]:
+    """Sites of the stack's layers, of what stands beside it, and of the head above it."""
+    sites = _layer_sites(stack)
+    outside = {
+        name: shape for name, shape in shapes.items() if name not in sites and naming.tower_of(name.split(".")) is None
+    }
+    tables = _tables(outside, stack)
+    norms = _final_norms(outside, stack)
+    for name in outside:
+        module, ending = naming.split_leaf(name)
+        if module in tables:
+            sites[name] = Site("text", None, tables[module] + ending)
+        elif module in norms:
+            sites[name] = Site("text", None, "norm.final" + ending)
+        elif is_above(stack.root, tuple(name.split("."))):
+            sites[name] = Site("text", None, _beside(name, stack))
+    return sites
+
+
+def _layer_sites(stack: TextStack) -> dict[str, Site]:
+    """Sites of the stack's layers by the base's numbers: a layer that adaptation inserted has none."""
+    sites: dict[str, Site] = {}
+    known: dict[frozenset[tuple[str, int]], dict[str, str]] = {}
+    components = {}
+    for number in sorted(stack.layers):
+        # Most layers hold the same suffixes, so the tables are asked once for each kind of layer.
+        kind = frozenset((suffix, len(shape)) for suffix, shape in stack.layers[number].items())
+        if kind not in known:
+            known[kind] = _components(dict(kind))
+        components[number] = known[kind]
+    inserted = _inserted(components)
+    place = 0
+    for number, members in components.items():
+        layer, own = (None, number) if number in inserted else (place, None)
+        place += own is None
+        start = f"{stack.prefix}.{number}."
+        for suffix, component in members.items():
+            sites[start + suffix] = Site("text", layer, component, own)
+    return sites
+
+
+def _components(suffixes: Mapping[str, int]) -> dict[str, str]:
+    """The components of one layer, suffix -> dimensions; two suffixes that the tables take for one component stay what
+    they are called. An MLP of three dimensions is a stack of experts."""
+    modules = {suffix.split(".")[0] for suffix in suffixes}
+    found = {}
+    for suffix, dimensions in suffixes.items():
+        word = naming.component(suffix, modules)
+        stacked = dimensions == 3 and word in ("mlp.gate", "mlp.up", "mlp.down", "mlp.gate_up")
+        found[suffix] = word.replace("mlp.", "experts.") if stacked else word
+    often = Counter(found.values())
+    return {suffix: word if often[word] == 1 else f"raw:{suffix}" for suffix, word in found.items()}
+
+
+def _inserted(layers: Mapping[int, Mapping[str, str]]) -> set[int]:
+    """The layers that attend to pictures in place of the text, among layers that attend to the text (Llama 3.2
+    Vision): no language model has them, so the base's numbers pass them over."""
+    kinds = {number: {component.split(".")[0] for component in members.values()} for number, members in layers.items()}
+    crossed = {number for number, kind in kinds.items() if "cross_attn" in kind and "attn" not in kind}
+    return crossed if any("attn" in kind for kind in kinds.values()) else set()
+
+
+def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
+    """Module -> component of the tables with a row per token. Where one of them goes by a known name, others of its
+    kind only happen to be as large; so does one that only its place makes a head, where the config ties the head to the
+    embedding."""
+    found = {
+        naming.split_leaf(name)[0]: _table_component(name, stack)
+        for name, shape in outside.items()
+        if stack.is_table(name, shape)
+    }
+    words = naming.EMBEDS | naming.HEADS | naming.POSITIONS
+    known = {kind for module, kind in found.items() if module.rpartition(".")[2] in words}
+    known |= {"head"} if stack.tied else set()
+    return {
+        module: kind
+        for module, kind in found.items()
+        if kind not in known or module.rpartition(".")[2] in words | naming.NEW_ROWS
+    }
+
+
+def _table_component(name: str, stack: TextStack) -> str:
+    """A table with a row per token is the embedding or the head: its name says which, else its place does."""
+    module = naming.split_leaf(name)[0].rpartition(".")[2]
+    if module in naming.HEADS:
+        return "head"
+    if module in naming.POSITIONS:
+        return "pos_embed"
+    if module in naming.NEW_ROWS:
+        return "embed.new"
+    return "embed" if module in naming.EMBEDS or parent(name) == stack.root else "head"
+
+
+def _final_norms(outside: Mapping[str, Shape], stack: TextStack) -> set[str]:
+    """The module of the final norm: a vector as wide as the stream right beside the stack, or the one so called."""
+    beside = {
+        naming.split_leaf(name)[0]
+        for name, shape in outside.items()
+        if shape == (stack.width,) and name.endswith(".weight") and parent(name) == stack.root
+    }
+    known = {module for module in beside if module.rpartition(".")[2] in naming.FINAL_NORMS}
+    return known or (beside if len(beside) == 1 else set())
+
+
+def _beside(name: str, stack: TextStack) -> str:
+    suffix = ".".join(name.split(".")[len(stack.root) :])
+    module, ending = naming.split_leaf(suffix)
+    if module.rpartition(".")[2] in naming.NEW_ROWS:
+        return "embed.new" + ending
+    return "pos_embed" + ending if module in naming.POSITIONS else f"raw:{suffix}"
+
+
+def _tower_sites(names: list[str], tower: Tower) -> dict[str, Site]:
+    """Sites outside of the text tower: by the path below the tower's own name, so that legacy and native names meet.
+
+    A vision or audio tower with one numbered container gets layers and components like the text; the rest keeps its
+    path as raw component.
+    """
+    paths = _paths(names, tower)
+    stacks = {prefix for prefix in numbered(paths.values()) if not any(part.isdecimal() for part in prefix.split("."))}
+    sites = {name: Site(tower, None, f"raw:{path}") for name, path in paths.items()}
+    if tower not in ("vision", "audio") or len(stacks) != 1:
+        return sites
+    start = len(stacks.pop().split("."))
+    members: dict[int, dict[str, str]] = {}
+    for name, path in paths.items():
+        parts = path.split(".")
+        if len(parts) > start + 1 and parts[start].isdecimal():
+            members.setdefault(int(parts[start]), {})[".".join(parts[start + 1 :])] = name
+    layered = {
+        suffixes[suffix]: Site(tower, number, naming.component(word, ()))
+        for number, suffixes in members.items()
+        for suffix, word in naming.from_one(suffixes).items()
+    }
+    # Two suffixes that the tables take for one component stay what they are called.
+    return sites | layered if len(set(layered.values())) == len(layered) else sites
+
+
+def _paths(names: list[str], tower: Tower) -> dict[str, str]:
+    """Each name without wrappers, runs of the tower's own words taken as one ("vision_tower.vision_model"), and
+    without the first segment where all share it."""
+    paths: dict[str, list[str]] = {}
+    for name in names:
+        segments = name.split(".")
+        while len(segments) > 1 and segments[0] in WRAPPERS:
+            segments = segments[1:]
+        kept = [
+            segment
+            for place, segment in enumerate(segments)
+            if not (place and naming.tower_of([segment]) == naming.tower_of([segments[place - 1]]) == tower)
+        ]
+        paths[name] = kept
+    if len({path[0] for path in paths.values()}) == 1 and all(len(path) > 1 for path in paths.values()):
+        paths = {name: path[1:] for name, path in paths.items()}
+    joined = {name: ".".join(path) for name, path in paths.items()}
+    return joined if len(set(joined.values())) == len(joined) else {name: name for name in names}

@@ -1,0 +1,389 @@
+"""One weight in several forms: fused or split projections, experts one by one, stacked, or stacked and transposed.
+
+Where checkpoints hold a site in different forms, every form is cut into the same smallest parts: the rows of q, k and
+v, of gate and up, of each expert. Nothing is copied; a part is a slice of the tensor that holds it.
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from itertools import accumulate
+from typing import Any, Final, NamedTuple
+
+from vlsurgery.surgery.architecture.decoder_stack import Shape
+from vlsurgery.surgery.architecture.identify import identify
+from vlsurgery.surgery.architecture.naming import FUSED, IN_TURNS, split_leaf
+from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.results import SliceName
+
+QKV: Final = ("q", "k", "v")
+GATE_UP: Final = ("gate", "up")
+STACKS: Final = ("experts", "vision_experts")
+
+
+class Part(NamedTuple):
+    """The tensor `name` of one role, or what of it belongs to a pair.
+
+    rows: a slice per dimension where only a part does. transposed: the last two dimensions change places behind the
+    slice, because this checkpoint stores the matrix the other way round.
+    """
+
+    name: str
+    rows: tuple[slice, ...] | None = None
+    transposed: bool = False
+
+    def label(self) -> str | SliceName:
+        """How result files name it."""
+        if self.rows is None and not self.transposed:
+            return self.name
+        return SliceName(
+            name=self.name,
+            slice=[
+                (part.start, part.stop) if part.step is None else (part.start, part.stop, part.step)
+                for part in self.rows or ()
+            ],
+            transposed=self.transposed,
+        )
+
+    def shape(self, whole: Shape) -> Shape:
+        """The part's own shape in a tensor of shape `whole`, as the pair sees it: an expert's is a plain matrix."""
+        if self.rows is None and not self.transposed:
+            return whole
+        cut = whole if self.rows is None else tuple(_extent(part) for part in self.rows)
+        if self._is_one_expert(whole):
+            cut = cut[1:]
+        return (*cut[:-2], cut[-1], cut[-2]) if self.transposed else cut
+
+    def _is_one_expert(self, whole: Shape) -> bool:
+        return self.rows is not None and len(whole) == 3 and whole[0] > 1 == _extent(self.rows[0])
+
+    def box(self, whole: Shape) -> tuple[int, int]:
+        """First entry and number of entries, in row-major order, of the smallest run of a tensor of shape `whole`
+        that holds the part and is whole along every dimension but the first one that is not a single slice."""
+        start, size = 0, math.prod(whole)
+        for extent, part in zip(whole, self.rows or (), strict=False):
+            size //= extent
+            start += part.start * size
+            if part.stop - part.start > 1:
+                return start, (part.stop - part.start) * size
+        return start, size
+
+    def is_run(self, whole: Shape) -> bool:
+        """Whether the part's entries lie one behind the other in the order in which the pair reads them."""
+        return not self.transposed and self.box(whole)[1] == math.prod(self.shape(whole))
+
+    def view(self, box: Any, whole: Shape) -> Any:
+        """The part as the pair sees it, as a view of its box (a vector, torch's or numpy's)."""
+        if self.rows is None:
+            found = box.reshape(whole)
+        else:
+            outer = next((place for place, cut in enumerate(self.rows) if cut.stop - cut.start > 1), len(self.rows) - 1)
+            shape = [*(cut.stop - cut.start for cut in self.rows[: outer + 1]), *whole[outer + 1 :]]
+            steps = [slice(None, None, cut.step) for cut in self.rows[: outer + 1]]
+            found = box.reshape(shape)[(*steps, *self.rows[outer + 1 :])]
+            found = found[0] if self._is_one_expert(whole) else found
+        return found.swapaxes(-1, -2) if self.transposed else found
+
+
+Parts = dict[Site, Part]
+
+EMBED: Final = Site("text", None, "embed")
+NEW_ROWS: Final = Site("text", None, "embed.new")
+
+
+def rows(shape: Shape, *cuts: tuple[int, ...]) -> tuple[slice, ...]:
+    """A slice per dimension of `shape`: the cuts (start, stop and perhaps step) along the first ones, everything
+    along the rest."""
+    whole = [(0, extent) for extent in shape[len(cuts) :]]
+    return tuple(slice(*cut) for cut in (*cuts, *whole))
+
+
+def _extent(cut: slice) -> int:
+    """How many entries a slice takes along its dimension."""
+    return len(range(cut.start, cut.stop, cut.step or 1))
+
+
+def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+    """Cut what checkpoints hold in different forms into the same parts, in place.
+
+    roles: role -> site -> part, of whole tensors. shapes: role -> name -> shape. What can't be cut for certain
+    (halves that do not fit, an orientation that nothing tells) stays whole.
+    """
+    _split_tables(roles, shapes)
+    _split_corrections(roles, shapes)
+    components = {site.component for parts in roles.values() for site in parts}
+    if not any(_kin(component, fused=True) for component in components):
+        return
+    families = {family for parts in roles.values() for site in parts if (family := _family(site, fused=True))}
+    members: dict[_Family, dict[str, list[Site]]] = {family: {} for family in families}
+    for role, parts in roles.items():
+        for site in parts:
+            found = _family(site)
+            if found in members:
+                members[found].setdefault(role, []).append(site)
+    for family, held in members.items():
+        if len(held) > 1 and len({_form(roles[role], shapes[role], sites) for role, sites in held.items()}) > 1:
+            _cut(family, held, roles, shapes)
+
+
+def _split_tables(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+    """Where a role keeps the rows that its vocabulary gained in a table of their own, cut the others' at that row."""
+    holders = [role for role, parts in roles.items() if NEW_ROWS in parts and EMBED in parts]
+    if not holders:
+        return
+    first = shapes[holders[0]][roles[holders[0]][EMBED].name][0]
+    for parts, known in ((roles[role], shapes[role]) for role in roles if NEW_ROWS not in roles[role]):
+        table = parts.get(EMBED)
+        if table is not None and known[table.name][0] > first:
+            shape = known[table.name]
+            parts[EMBED] = Part(table.name, rows(shape, (0, first)))
+            parts[NEW_ROWS] = Part(table.name, rows(shape, (first, shape[0])))
+
+
+def _split_corrections(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+    """Where a model with vision experts keeps both routers' corrections in two rows of one tensor, take the rows apart:
+    the text's is the first."""
+    if len({role for role, parts in roles.items() for site in parts if site.component == "mlp.router.correction"}) < 2:
+        return
+    for role, parts in roles.items():
+        for site in [site for site in parts if site.component == "mlp.router.correction"]:
+            name = parts[site].name
+            shape = shapes[role][name]
+            if len(shape) == 2 and shape[0] == 2:
+                parts[site] = Part(name, rows(shape, (0, 1)))
+                parts[site._replace(component="vision_router.correction")] = Part(name, rows(shape, (1, 2)))
+
+
+def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> Parts:
+    """Where each site of one model lives, a live one's for example: the sites of its tensors, and those of every part
+    that they can be cut into, so that any pair's site is found whichever form the pair was made in.
+
+    shapes, config: as for `identify`. Raises AlignmentError as `identify` does.
+    """
+    parts = {site: Part(name) for name, site in identify(shapes, config).items()}
+    found = dict(parts)
+    families: dict[_Family, list[Site]] = {}
+    for site in parts:
+        family = _family(site)
+        if family is not None:
+            families.setdefault(family, []).append(site)
+    for family, sites in families.items():
+        found |= _atoms(family, sites, parts, shapes, None) or {}
+    return found
+
+
+class _Family(NamedTuple):
+    """The sites of one layer that together are one weight in some form. ending: "" or ".bias"."""
+
+    tower: str
+    layer: int | None
+    own_layer: int | None
+    prefix: str
+    kind: str
+    ending: str
+
+
+def _family(site: Site, fused: bool = False) -> _Family | None:
+    """The family of a site; with `fused`, only of one that holds several parts in one tensor."""
+    kin = _kin(site.component, fused)
+    return None if kin is None else _Family(site.tower, site.layer, site.own_layer, *kin)
+
+
+@lru_cache(maxsize=1 << 12)
+def _kin(component: str, fused: bool) -> tuple[str, str, str] | None:
+    """Prefix, kind and ending of a component's family. Kept, because the same few components are in every layer."""
+    if component[:4] in ("raw:", "norm") or "." not in component:
+        return None
+    ending = ".bias" if component.endswith(".bias") else ""
+    prefix, _, word = component.removesuffix(ending).rpartition(".")
+    if prefix in STACKS or (prefix[:7] == "expert." and prefix != "expert.shared"):
+        return None if fused and prefix not in STACKS else ("expert", "experts", ending)
+    if word == "qkv" or (word in QKV and not fused):
+        return prefix, "qkv", ending
+    if word == "gate_up" or (word in GATE_UP and not fused):
+        return prefix, "gate_up", ending
+    return None
+
+
+def _form(parts: Parts, shapes: Mapping[str, Shape], sites: Iterable[Site]) -> frozenset[tuple[str, Shape, object]]:
+    """What tells one form from another: the components, their shapes, and the order in fused ones."""
+    words = {site: _word(parts[site].name) for site in sites}
+    return frozenset(
+        (site.component, shapes[parts[site].name], (FUSED.get(word), word in IN_TURNS)) for site, word in words.items()
+    )
+
+
+def _word(name: str) -> str:
+    """The last word of a tensor's module: "qkv_proj" for "model.layers.0.self_attn.qkv_proj.weight"."""
+    return split_leaf(name)[0].removesuffix(".bias").rpartition(".")[2]
+
+
+def _cut(
+    family: _Family,
+    held: Mapping[str, list[Site]],
+    roles: Mapping[str, Parts],
+    shapes: Mapping[str, Mapping[str, Shape]],
+) -> None:
+    """Replace the sites of a family by its atoms, in every role where that can be done for certain."""
+    sizes = next(
+        (found for role, sites in held.items() if (found := _sizes(family, sites, roles[role], shapes[role]))), None
+    )
+    cut = {role: _atoms(family, sites, roles[role], shapes[role], sizes) for role, sites in held.items()}
+    if sum(atoms is not None for atoms in cut.values()) < 2:
+        return
+    for role, atoms in cut.items():
+        if atoms is not None:
+            for site in held[role]:
+                del roles[role][site]
+            roles[role].update(atoms)
+
+
+def _sizes(
+    family: _Family, sites: Iterable[Site], parts: Parts, shapes: Mapping[str, Shape]
+) -> tuple[int, int, int] | None:
+    """Rows of q, k and v where a role holds them apart."""
+    if family.kind != "qkv":
+        return None
+    split = {site.component.removesuffix(family.ending).rpartition(".")[2]: site for site in sites}
+    if not split.keys() >= set(QKV):
+        return None
+    q, k, v = (shapes[parts[split[word]].name][0] for word in QKV)
+    return q, k, v
+
+
+def _atoms(
+    family: _Family,
+    sites: Iterable[Site],
+    parts: Parts,
+    shapes: Mapping[str, Shape],
+    sizes: tuple[int, int, int] | None,
+) -> Parts | None:
+    """The smallest parts of a family's tensors in one role; None where one of them can't be cut for certain."""
+    found: Parts = {}
+    if family.kind == "experts":
+        cut: Iterable[tuple[str, Part]] | None = _expert_atoms(sites, parts, shapes)
+        if cut is None:
+            return None
+        for component, part in cut:
+            found[Site(family.tower, family.layer, component, family.own_layer)] = part  # type: ignore[arg-type]
+        return found
+    for site in sites:
+        part = parts[site]
+        word = site.component.removesuffix(family.ending).rpartition(".")[2]
+        if word not in ("qkv", "gate_up"):
+            found[site] = part
+            continue
+        pieces = _row_pieces(family, site, part.name, parts, shapes, sizes)
+        if pieces is None:
+            return None
+        for piece, cuts in pieces:
+            found[site._replace(component=f"{family.prefix}.{piece}{family.ending}")] = Part(part.name, cuts)
+    return found
+
+
+def _row_pieces(
+    family: _Family,
+    site: Site,
+    name: str,
+    parts: Parts,
+    shapes: Mapping[str, Shape],
+    sizes: tuple[int, int, int] | None,
+) -> list[tuple[str, tuple[slice, ...]]] | None:
+    """The pieces of a tensor whose parts lie one under the other, in the order that its name is known for."""
+    shape, order = shapes[name], FUSED.get(_word(name))
+    if order is None or (family.kind == "qkv") != (order == QKV):
+        return None
+    along = len(shape) - 2 if len(shape) > 2 else 0
+    if order == QKV:
+        sizes = sizes or _own_sizes(family, site, shape, parts, shapes)
+        if sizes is None or sum(sizes) != shape[along]:
+            return None
+    elif shape[along] % 2:
+        return None
+    before = [(0, extent) for extent in shape[:along]]
+    extents = sizes if order == QKV and sizes else (shape[along] // 2,) * 2
+    cuts = zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS), strict=True)
+    return [(piece, rows(shape, *before, cut)) for piece, cut in cuts]
+
+
+def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int, ...]]:
+    """Start and stop of pieces that follow each other, or start, stop and step of pieces that take turns."""
+    extents = list(extents)
+    if in_turns:
+        return [(place, whole, len(extents)) for place in range(len(extents))]
+    stops = list(accumulate(extents))
+    return [(stop - extent, stop) for stop, extent in zip(stops, extents, strict=True)]
+
+
+def _own_sizes(
+    family: _Family, site: Site, shape: Shape, parts: Parts, shapes: Mapping[str, Shape]
+) -> tuple[int, int, int] | None:
+    """Rows of q, k and v by the layer's own output projection, which takes as many columns as there are rows of q."""
+    output = parts.get(site._replace(component=f"{family.prefix}.o"))
+    if output is None or len(shapes[output.name]) != 2:
+        return None
+    query = shapes[output.name][1]
+    rest = shape[0] - query
+    return (query, rest // 2, rest // 2) if rest > 0 and not rest % 2 else None
+
+
+def _expert_atoms(sites: Iterable[Site], parts: Parts, shapes: Mapping[str, Shape]) -> list[tuple[str, Part]] | None:
+    """Gate, up and down of every expert, the vision experts numbered behind those of the text."""
+    found: list[tuple[str, Part]] = []
+    stacks: dict[str, dict[str, Part]] = {}
+    for site in sites:
+        word, _, rest = site.component.partition(".")
+        if word in STACKS:
+            stacks.setdefault(word, {})[rest] = parts[site]
+        elif rest.rpartition(".")[2] == "gate_up":
+            return None
+        else:
+            found.append((site.component, parts[site]))
+    first = 0
+    for word in STACKS:
+        if word not in stacks:
+            continue
+        stack = {part: held for part, held in stacks[word].items() if not part.endswith(".bias")}
+        turned = _is_transposed({part: shapes[held.name] for part, held in stack.items()}, _width(parts, shapes))
+        if turned is None or len(stack) != len(stacks[word]):
+            return None
+        for part, held in stack.items():
+            found += _stack_atoms(part, held.name, shapes[held.name], turned, first)
+        first += shapes[next(iter(stack.values())).name][0]
+    return found
+
+
+def _is_transposed(stack: Mapping[str, Shape], width: int | None) -> bool | None:
+    """Whether a stack's matrices are stored [in, out]; None where its shapes don't tell.
+
+    As a linear layer holds them, [out, in], `gate_up` has twice as many rows as `down` has columns. An `up` alone has
+    the stream's width behind.
+    """
+    if any(len(shape) != 3 for shape in stack.values()) or "down" not in stack:
+        return None
+    _, out, inner = stack["down"]
+    if "gate_up" in stack:
+        orientations: dict[Shape, bool] = {(2 * inner, out): False, (inner, 2 * out): True}
+        return orientations.get(stack["gate_up"][1:])
+    single = stack.get("up")
+    if single is None or single[1:] != (inner, out) or inner == out:
+        return None
+    return {out: False, inner: True}.get(width or 0)
+
+
+def _width(parts: Parts, shapes: Mapping[str, Shape]) -> int | None:
+    """The width of the residual stream, by the final norm or the embedding."""
+    sites = (Site("text", None, "norm.final"), EMBED)
+    return next((shapes[parts[site].name][-1] for site in sites if site in parts), None)
+
+
+def _stack_atoms(word: str, name: str, shape: Shape, turned: bool, first: int) -> Iterator[tuple[str, Part]]:
+    order: tuple[str, ...] = FUSED.get(_word(name), GATE_UP) if word == "gate_up" else (word,)
+    along = 2 if turned else 1
+    extents = (shape[along] // len(order),) * len(order)
+    pieces = list(zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS and len(order) > 1), strict=True))
+    for expert in range(shape[0]):
+        for piece, cut in pieces:
+            cuts: list[tuple[int, ...]] = [(expert, expert + 1), (0, shape[1]), (0, shape[2])]
+            cuts[along] = cut
+            yield f"expert.{first + expert}.{piece}", Part(name, rows(shape, *cuts), turned)

@@ -1,0 +1,254 @@
+"""A checkpoint on disk as a read-only mapping of lazy tensors: opening one reads headers, never weights.
+
+Imports torch only where bytes become tensors, so that looking at what a checkpoint holds stays instant.
+"""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final, Self
+
+from vlsurgery.surgery.checkpoint.headers import Header, read_header
+from vlsurgery.surgery.checkpoint.hub import HubName, download, is_offline, listing
+from vlsurgery.surgery.checkpoint.lazy_tensor import (
+    FLOATS,
+    NUMPY_NAMES,
+    TORCH_NAMES,
+    ComputedTensor,
+    LazyTensor,
+    ListedTensor,
+)
+from vlsurgery.surgery.checkpoint.lora.adapter import Adapter
+from vlsurgery.surgery.checkpoint.lora.folding import fold
+from vlsurgery.surgery.checkpoint.pickled import read_pickled
+from vlsurgery.surgery.checkpoint.quantised import quantisation
+from vlsurgery.surgery.checkpoint.shards import Files, find_shards, read_json
+from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.results import CheckpointRef
+from vlsurgery.surgery.runtime.gc_pause import uncollected
+
+__all__ = ["FLOATS", "NUMPY_NAMES", "TORCH_NAMES", "Checkpoint", "LazyTensor"]
+
+WEIGHT_ENDINGS: Final = (
+    ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".h5",
+    ".msgpack", ".onnx",
+)  # fmt: skip
+
+_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
+
+
+class Checkpoint(Mapping[str, LazyTensor]):
+    """A model on disk: tensor name -> LazyTensor, in file order, with its config.
+
+    ref: the checkpoint as the user named it. path: its directory; of a base with an adapter, the base's. config:
+        config.json. shards: file name -> header; names and shapes, not weights, of a base with an adapter are its own.
+    adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
+    headers_only: whether only its headers were fetched; its directory then holds no weights.
+    pickled: whether its weights are pickled, and were allowed to be.
+    """
+
+    def __init__(
+        self, ref: str, path: Path, config: dict[str, Any], shards: dict[str, Header], tensors: dict[str, LazyTensor]
+    ) -> None:
+        self.ref = ref
+        self.path = path
+        self.config = config
+        self.shards = shards
+        self.adapter: Adapter | None = None
+        self.headers_only = False
+        self.pickled = False
+        self._tensors = tensors
+
+    @classmethod
+    def open(cls, ref: str | Path, headers_only: bool = False, allow_pickle: bool = False) -> Self:
+        """Read config and headers of what `ref` names.
+
+        ref: a directory; a model on the Hub, `org/name` or `org/name@revision`, which is downloaded into the shared
+            cache; or a base and a LoRA adapter, `BASE+ADAPTER`, each of them either. A directory of that name wins.
+        headers_only: of a model on the Hub fetch headers alone, by range requests; its tensors can be listed, not read.
+        allow_pickle: take pickled weights where there are no others; they are loaded as weights only, never as code.
+
+        Raises CheckpointError that names the file and the next step: not a checkpoint, no safetensors, pickled
+        weights, an index that names what is not there, a truncated or corrupt shard, an adapter that fits nothing, a
+        model that can't be fetched.
+        """
+        base, adapter = _split(str(ref))
+        with uncollected():
+            checkpoint = cls._open_whole(base, headers_only, allow_pickle)
+            if adapter is not None:
+                checkpoint._fold(str(ref), adapter)
+        return checkpoint
+
+    @classmethod
+    def _open_whole(cls, ref: str, headers_only: bool, allow_pickle: bool) -> Self:
+        path, name = Path(ref).expanduser(), HubName.of(ref)
+        if name is not None and not path.exists():
+            if headers_only and not is_offline():
+                return cls._listed(name)
+            path = download(name, allow_pickle)
+        files = find_shards(path, allow_pickle)
+        config = read_json(path / "config.json")
+        if files.pickled:
+            shards, tensors = read_pickled(path, files)
+        else:
+            shards = {file: read_header(path / file) for file in files.shards}
+            tensors = _tensors(path, shards, files)
+        checkpoint = cls(ref, path, config, shards, tensors)
+        checkpoint.pickled = bool(files.pickled)
+        return checkpoint
+
+    @classmethod
+    def _listed(cls, name: HubName) -> Self:
+        path, files, shards = listing(name)
+        tensors = _tensors(Path(str(name)), shards, files, ListedTensor)
+        checkpoint = cls(str(name), path, read_json(path / "config.json"), shards, tensors)
+        checkpoint.headers_only = True
+        return checkpoint
+
+    def _fold(self, ref: str, adapter: str) -> None:
+        path, name = Path(adapter).expanduser(), HubName.of(adapter)
+        self.ref = ref
+        self.adapter = Adapter.open(download(name) if name is not None and not path.exists() else path)
+        if self.quantised:
+            raise CheckpointError(
+                f"{self.path}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "
+                "that it was quantised from as the base."
+            )
+        self._tensors = fold(self._tensors, self.config, self.adapter)
+
+    def __getitem__(self, name: str) -> LazyTensor:
+        return self._tensors[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        return len(self._tensors)
+
+    def __repr__(self) -> str:
+        return f"Checkpoint({self.ref!r}, {len(self)} tensors)"
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Name -> shape: what `anatomy.identify` needs."""
+        return {name: tensor.entry.shape for name, tensor in self._tensors.items()}
+
+    @property
+    def codes(self) -> dict[str, str]:
+        """Name -> dtype, by the format's own name."""
+        return {name: tensor.entry.code for name, tensor in self._tensors.items()}
+
+    @cached_property
+    def identity(self) -> str:
+        """ "sha256:..." over, per shard, file name, size, modification time and the SHA-256 of its header, the Hub
+        commit where known, and the same of an adapter with its settings.
+
+        It changes whenever weights were written again; equal identities mean that nobody touched the files.
+        """
+        digest = hashlib.sha256()
+        for file, header in sorted(self.shards.items()):
+            digest.update(json.dumps([file, header.size, header.mtime_ns, header.digest]).encode())
+        for more in (self.commit, self.adapter and self.adapter.identity):
+            if more:
+                digest.update(json.dumps(more).encode())
+        return f"sha256:{digest.hexdigest()}"
+
+    @cached_property
+    def commit(self) -> str | None:
+        """The Hub commit that it is a snapshot of, where known."""
+        return commit_of(self.path)
+
+    @property
+    def is_computed(self) -> bool:
+        """Whether entries of some tensor are made, by torch, and not only read: an adapter's are."""
+        return any(isinstance(tensor, ComputedTensor) for tensor in self._tensors.values())
+
+    @property
+    def folders(self) -> list[Path]:
+        """Every directory that it reads: its own, and the adapter's."""
+        return [self.path] if self.adapter is None else [self.path, self.adapter.path]
+
+    @property
+    def location(self) -> str:
+        """What opens it again from anywhere, and the same files: absolute paths, or a Hub name with its commit."""
+        if self.headers_only:
+            return "+".join([f"{self.ref.split('@')[0]}@{self.commit}", *map(str, self.folders[1:])])
+        return "+".join(os.path.abspath(folder) for folder in self.folders)
+
+    @property
+    def ref_model(self) -> CheckpointRef:
+        """What results and recipes remember of this checkpoint; the path is absolute, so it outlives a `cd`."""
+        return CheckpointRef(path=self.location, identity=self.identity, pickled=self.pickled)
+
+    @classmethod
+    def reopen(cls, ref: CheckpointRef) -> Self:
+        """Open what a result or recipe remembers, with the leave to load pickled weights that was given then."""
+        return cls.open(ref.path, allow_pickle=ref.pickled)
+
+    @cached_property
+    def quantised(self) -> str | None:
+        """The scheme, when the weights are quantised, else None. Such weights can be listed, not combined."""
+        return quantisation(self.codes, self.config)
+
+    @cached_property
+    def extra_files(self) -> list[Path]:
+        """Every file that holds no weights (config, tokenizer, processor, chat template, ...), to be copied as it is.
+
+        Hidden directories, such as a downloader's cache, are left out. Raises CheckpointError for a broken link.
+        """
+        found = []
+        for folder, folders, files in os.walk(self.path):
+            folders[:] = sorted(name for name in folders if not name.startswith("."))
+            found += [Path(folder) / name for name in sorted(files) if not name.endswith(WEIGHT_ENDINGS)]
+        for file in found:
+            if not file.is_file():
+                fault = "not a plain file. Remove it." if file.exists() else "a link to nothing. Download it again."
+                raise CheckpointError(f"{file}: {fault}")
+        return found
+
+
+def commit_of(path: Path) -> str | None:
+    """The Hub commit that a directory is a snapshot of: a Hub cache keeps `models--x/snapshots/<commit>/`."""
+    real = path.resolve()
+    return real.name if real.parent.name == "snapshots" and _COMMIT.fullmatch(real.name) else None
+
+
+def _tensors(
+    path: Path, shards: Mapping[str, Header], files: Files, kind: type[LazyTensor] = LazyTensor
+) -> dict[str, LazyTensor]:
+    """Name -> tensor of all shards, once they agree with the index and with each other."""
+    tensors: dict[str, LazyTensor] = {}
+    places: dict[str, str] = {}
+    for file, header in shards.items():
+        shard = path / file
+        for entry in header.entries:
+            if entry.name in places:
+                raise CheckpointError(
+                    f"{path}: tensor {entry.name!r} is in both {places[entry.name]} and {file}. "
+                    "Remove the shard that does not belong to this checkpoint."
+                )
+            places[entry.name] = file
+            tensors[entry.name] = kind(entry, shard)
+    for name, file in files.weight_map.items() if files.weight_map != places else ():
+        if places.get(name) != file:
+            raise CheckpointError(
+                f"{path}: model.safetensors.index.json places tensor {name!r} in {file}, which does not hold it. "
+                "Download index and shards again."
+            )
+    if not tensors:
+        raise CheckpointError(f"{path}: its weight files hold no tensors. Download it again.")
+    return tensors
+
+
+def _split(ref: str) -> tuple[str, str | None]:
+    """A reference as base and adapter. A directory whose own name has a plus in it is just that."""
+    base, plus, adapter = ref.rpartition("+")
+    if not plus or Path(ref).expanduser().exists():
+        return ref, None
+    if not base or not adapter:
+        raise CheckpointError(f"{ref}: no such directory. A base with a LoRA adapter is written BASE+ADAPTER.")
+    return base, adapter

@@ -1,0 +1,214 @@
+"""Checkpoints by their name on a Hub: downloaded into the cache that everyone shares, or listed by their headers.
+
+huggingface_hub does the talking, so its settings hold: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE. It is imported
+only when a name is to be resolved.
+"""
+
+import glob
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vlsurgery.surgery.checkpoint.headers import Header, header_length, parse_header, read_header
+from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_ENDINGS, SINGLE, Files, check_name, read_weight_map
+from vlsurgery.surgery.errors import CheckpointError
+
+# What belongs to a checkpoint beside its weights: configs, tokenizer, processor, chat template. No code.
+SMALL: Final = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
+SINGLES: Final = (SINGLE, "adapter_model.safetensors")
+
+# Bytes asked for at first: the length of a header, and mostly all of it, in one request.
+FIRST: Final = 1 << 16
+REQUESTS: Final = 8
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+@dataclass(frozen=True)
+class HubName:
+    """A model on a Hub. revision: a branch, tag or commit; None for the main branch."""
+
+    model: str
+    revision: str | None = None
+
+    @classmethod
+    def of(cls, ref: str) -> "HubName | None":
+        """`org/name` or `org/name@revision`; None for what can't be one."""
+        model, at, revision = ref.partition("@")
+        if not _NAME.fullmatch(model) or (at and not revision):
+            return None
+        return cls(model, revision or None)
+
+    def __str__(self) -> str:
+        return self.model if self.revision is None else f"{self.model}@{self.revision}"
+
+
+def download(name: HubName, allow_pickle: bool = False) -> Path:
+    """The directory of a model's snapshot in the shared cache, with config, tokenizer and safetensors files in it.
+
+    What is in the cache is not fetched again, and a download that was cut goes on where it stopped. allow_pickle:
+    fetch pickled weights where there are no others.
+
+    Raises CheckpointError that says what is wrong and what to do: no such model or revision, no access, no network.
+    """
+    from huggingface_hub import snapshot_download
+
+    def fetch(revision: str | None, patterns: Iterable[str]) -> Path:
+        return Path(snapshot_download(name.model, revision=revision, allow_patterns=list(patterns)))
+
+    with _faults(name):
+        path = fetch(name.revision, SMALL)
+        if (path / INDEX).is_file():
+            weight_map = read_weight_map(path / INDEX)
+            return fetch(path.name, {glob.escape(check_name(path, file)) for file in weight_map.values()})
+        fetch(path.name, SINGLES)
+        if not any((path / file).is_file() for file in SINGLES):
+            _fetch_pickled(name, path, allow_pickle, fetch)
+    return path
+
+
+def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
+    """What a model holds, by range requests for its headers alone: the snapshot's directory (with config and index in
+    it, and no weights), its files, and file -> header.
+
+    Headers of shards that are in the cache are read there. Raises CheckpointError as `download` does.
+    """
+    from huggingface_hub import HfApi, hf_hub_download
+
+    with _faults(name):
+        held = HfApi().model_info(name.model, revision=name.revision)
+        present = {file.rfilename for file in held.siblings or ()}
+        if "config.json" not in present or not present & {INDEX, SINGLE}:
+            raise CheckpointError(
+                f"{name}: not a checkpoint: it needs config.json, and {SINGLE} or {INDEX}; it has "
+                f"{', '.join(sorted(present)[:5]) or 'no files'}. Choose another model, or another revision."
+            )
+        path = Path(hf_hub_download(name.model, "config.json", revision=held.sha)).parent
+        weight_map: dict[str, str] = {}
+        if INDEX in present:
+            weight_map = read_weight_map(Path(hf_hub_download(name.model, INDEX, revision=held.sha)))
+        shards = sorted({check_name(path, file) for file in weight_map.values()} or {SINGLE})
+
+        def header(file: str) -> Header:
+            if (path / file).is_file():
+                return read_header(path / file)
+            return _remote_header(name, file, str(held.sha))
+
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            headers = dict(zip(shards, pool.map(header, shards), strict=True))
+    return path, Files(tuple(shards), weight_map), headers
+
+
+def _remote_header(name: HubName, file: str, commit: str) -> Header:
+    """The header of a file on the Hub, checked as one on disk is; the file's modification time is taken for 0."""
+    label = Path(f"{name.model}@{commit[:12]}") / file
+    start, size = _range(name, file, commit, 0, FIRST)
+    length = header_length(label, start[:8], size)
+    raw = start[8 : 8 + length]
+    if len(raw) < length:
+        raw += _range(name, file, commit, 8 + len(raw), 8 + length)[0]
+    if len(raw) != length:
+        raise CheckpointError(f"{label}: the server sent {len(raw)} bytes of a header of {length}. Try again.")
+    return parse_header(label, raw, size, 0)
+
+
+def _range(name: HubName, file: str, commit: str, start: int, stop: int) -> tuple[bytes, int]:
+    """The bytes `start` to `stop` of a file, as far as it has them, and its size."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
+
+    url = hf_hub_url(name.model, file, revision=commit)
+    headers = build_hf_headers() | {"Range": f"bytes={start}-{stop - 1}", "Accept-Encoding": "identity"}
+    with http_stream_backoff("GET", url, headers=headers, follow_redirects=True) as response:
+        hf_raise_for_status(response)
+        size = response.headers.get("Content-Range", "").rpartition("/")[2]
+        if response.status_code != 206 or not size.isdecimal():
+            # A body that starts here would be the whole file.
+            raise CheckpointError(
+                f"{name}: the server of {file} doesn't answer range requests. Download the model and give its folder."
+            )
+        received = bytearray()
+        for piece in response.iter_bytes():
+            received += piece
+            if len(received) > stop - start:
+                raise CheckpointError(f"{name}: the server sent more of {file} than was asked for. Try again.")
+    return bytes(received), int(size)
+
+
+def _fetch_pickled(
+    name: HubName, path: Path, allow_pickle: bool, fetch: Callable[[str | None, Iterable[str]], Path]
+) -> None:
+    """A snapshot without safetensors: fetch its pickled weights where that is allowed, else say that it has some."""
+    from huggingface_hub import HfApi
+
+    if allow_pickle:
+        fetch(path.name, [f"pytorch_model*{ending}" for ending in PICKLED_ENDINGS])
+    elif not is_offline():
+        files = HfApi().list_repo_files(name.model, revision=path.name)
+        pickled = sorted(file for file in files if file.endswith(PICKLED_ENDINGS))
+        if pickled:
+            raise CheckpointError(
+                f"{name}: holds only pickled weights ({pickled[0]}), which can run code when they are loaded. Choose a "
+                "revision with safetensors, or give --allow-pickle to load them as weights only."
+            )
+
+
+@contextmanager
+def _faults(name: HubName) -> Iterator[None]:
+    """What can go wrong on the way to a Hub, as an error that says what to do."""
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    # OSError, and the errors of whichever HTTP library is in use, as huggingface_hub's own derive from them.
+    transport = tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
+    try:
+        yield
+    except CheckpointError:
+        raise
+    except GatedRepoError as error:
+        raise CheckpointError(
+            f"{name}: access is restricted. Ask for it on the model's page, then log in (`hf auth login`) or set "
+            "HF_TOKEN."
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise CheckpointError(
+            f"{name}: no such directory, and no such model on the Hub. Check the spelling; for a private model, log in "
+            "(`hf auth login`) or set HF_TOKEN."
+        ) from error
+    except RevisionNotFoundError as error:
+        raise CheckpointError(f"{name}: the model has no such revision. Give a branch, a tag or a commit.") from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise CheckpointError(
+            f"{name}: no such directory, not in the cache, and the Hub can't be reached"
+            f"{' (HF_HUB_OFFLINE is set)' if is_offline() else ''}. Download it where there is a network, or give a "
+            "directory."
+        ) from error
+    except (HFValidationError, EntryNotFoundError) as error:
+        raise CheckpointError(f"{name}: {_line(error)} Check the model's name.") from error
+    except transport as error:
+        raise CheckpointError(
+            f"{name}: can't be fetched ({_line(error)}). Try again: a download goes on where it stopped."
+        ) from error
+
+
+def is_offline() -> bool:
+    """Whether the user asked for no network."""
+    from huggingface_hub import constants
+
+    return bool(constants.HF_HUB_OFFLINE)
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

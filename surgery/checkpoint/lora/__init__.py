@@ -1,0 +1,1 @@
+"""A LoRA adapter folded into its base as tensors are read."""

@@ -1,0 +1,166 @@
+"""A LoRA adapter on disk, as PEFT writes it: what it changes, by the names of the live model."""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from vlsurgery.surgery.checkpoint.headers import read_header
+from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
+from vlsurgery.surgery.checkpoint.shards import read_json
+from vlsurgery.surgery.errors import CheckpointError
+
+CONFIG: Final = "adapter_config.json"
+WEIGHTS: Final = "adapter_model.safetensors"
+PREFIX: Final = "base_model.model."
+
+# Settings under which an adapter is more than W + s B A, or was trained on weights that are not the base's.
+OTHER_METHODS: Final = (
+    "use_qalora", "use_bdlora", "kasa_config", "arrow_config", "monteclora_config", "velora_config",
+    "alora_invocation_tokens", "layer_replication",
+)  # fmt: skip
+OTHER_BASES: Final = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
+
+_KEY: Final = re.compile(
+    r"(?P<module>.+?)\.(?P<part>lora_A|lora_B|lora_embedding_A|lora_embedding_B|lora_magnitude_vector"
+    r"|token_adapter\.trainable_tokens_delta)(\.default)?(\.(?P<leaf>weight|bias))?"
+)
+_WRAPPED: Final = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.[^.]+$)")
+
+
+@dataclass(frozen=True)
+class Module:
+    """What an adapter holds for one module of the live model.
+
+    path: its name. parts: "lora_A", "lora_B", "lora_B.bias", ... -> tensor. depth: how many wrappers are below, where
+    several parameters of one module are adapted.
+    """
+
+    path: str
+    depth: int
+    parts: dict[str, LazyTensor] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A LoRA adapter.
+
+    config: its settings. modules: those that it changes. replaced: name -> tensor that takes the place of the base's.
+    beneath: name -> the base's tensor as it was in training (PEFT saves embeddings beside what changes them).
+    identity: over file size, modification time and the SHA-256 of header and settings.
+    """
+
+    path: Path
+    config: dict[str, Any]
+    modules: tuple[Module, ...]
+    replaced: dict[str, LazyTensor]
+    beneath: dict[str, LazyTensor]
+    identity: str
+
+    @classmethod
+    def open(cls, path: Path) -> "Adapter":
+        """Read settings and header of an adapter's directory.
+
+        Raises CheckpointError that names the file and the next step: not an adapter, pickled, of another kind.
+        """
+        config = read_json(path / CONFIG)
+        _check_kind(path, config)
+        _check_settings(path, config)
+        if not (path / WEIGHTS).is_file():
+            pickled = (path / "adapter_model.bin").exists()
+            raise CheckpointError(
+                f"{path}: holds only a pickled adapter (adapter_model.bin), which can run code when it is loaded. "
+                "Load it with PEFT and save it again."
+                if pickled
+                else f"{path}: no {WEIGHTS} beside {CONFIG}. Download the adapter again."
+            )
+        header = read_header(path / WEIGHTS)
+        modules: dict[tuple[str, int], Module] = {}
+        replaced: dict[str, LazyTensor] = {}
+        beneath: dict[str, LazyTensor] = {}
+        for entry in header.entries:
+            tensor = LazyTensor(entry, path / WEIGHTS)
+            name = entry.name.removeprefix(PREFIX)
+            key = _KEY.fullmatch(name)
+            if key is None:
+                (beneath if ".base_layer." in name else replaced)[_WRAPPED.sub("", name)] = tensor
+                continue
+            module, depth = _unwrapped(key["module"])
+            parts = modules.setdefault((module, depth), Module(module, depth)).parts
+            parts[key["part"].removeprefix("token_adapter.") + (".bias" if key["leaf"] == "bias" else "")] = tensor
+        settings = hashlib.sha256((path / CONFIG).read_bytes()).hexdigest()
+        identity = f"{header.size}:{header.mtime_ns}:{header.digest}:{settings}"
+        return cls(path, config, tuple(modules.values()), replaced, beneath, identity)
+
+    def names(self, module: Module) -> list[str]:
+        """The live model's parameters that a module's factors may belong to: its weight, or the parameters that the
+        settings target in it; keys don't say which, shapes do."""
+        targets = set(self.config.get("target_parameters") or ())
+        names = {f"{module.path}.{target.rpartition('.')[2]}" for target in targets}
+        fitting = {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
+        return sorted(fitting | {f"{module.path}.weight"})
+
+    def fault(self, module: str, what: str) -> CheckpointError:
+        return CheckpointError(f"{self.path / WEIGHTS}: {module}: {what}")
+
+    def scale(self, path: str, rank: int) -> float:
+        """s of a module or parameter: alpha / r, or alpha / sqrt(r) in rsLoRA; patterns win over the general alpha."""
+        patterns: dict[str, float] = self.config.get("alpha_pattern") or {}
+        fitting = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", path))
+        alpha = next(fitting, self.config["lora_alpha"])
+        return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+
+def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
+    kind = config.get("peft_type")
+    if kind != "LORA":
+        raise CheckpointError(
+            f"{path / CONFIG}: peft_type is {kind!r:.80}; only LORA can be folded. Merge it with PEFT "
+            "(merge_and_unload) and give the saved model."
+        )
+    other = next((setting for setting in OTHER_METHODS if config.get(setting)), None)
+    init = config.get("init_lora_weights")
+    if isinstance(init, str) and init.lower().startswith(OTHER_BASES):
+        other = f"init_lora_weights: {init}"
+    if other is not None:
+        raise CheckpointError(
+            f"{path / CONFIG}: {other} changes more than W + s B A. Merge the adapter with PEFT (merge_and_unload) and "
+            "give the saved model."
+        )
+
+
+def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
+    """The settings that folding reads must be what PEFT writes."""
+    patterns, targets = config.get("alpha_pattern") or {}, config.get("target_parameters") or []
+    if not _is_number(config.get("lora_alpha")):
+        raise _unlike(path, "lora_alpha", "a number", config.get("lora_alpha"))
+    if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
+        raise _unlike(path, "alpha_pattern", "numbers by pattern", patterns)
+    for pattern in patterns:
+        try:
+            re.compile(pattern)
+        except (re.error, RecursionError, OverflowError) as error:
+            raise _unlike(path, "alpha_pattern", "a regular expression", pattern) from error
+    if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
+        raise _unlike(path, "target_parameters", "a list of names", targets)
+
+
+def _unlike(path: Path, setting: str, expected: str, found: object) -> CheckpointError:
+    return CheckpointError(
+        f"{path / CONFIG}: {setting}: {expected} was expected, found {found!r:.80}. Download the adapter again."
+    )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def _unwrapped(module: str) -> tuple[str, int]:
+    """A module's own path, and how many wrappers of other parameters its key went through."""
+    depth = 0
+    while module.endswith(".base_layer"):
+        module, depth = module.removesuffix(".base_layer"), depth + 1
+    return module, depth

@@ -1,0 +1,144 @@
+"""Which files of a directory hold a checkpoint's weights."""
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from vlsurgery.surgery.errors import CheckpointError
+
+SINGLE: Final = "model.safetensors"
+INDEX: Final = "model.safetensors.index.json"
+PICKLED_SINGLE: Final = "pytorch_model.bin"
+PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
+PICKLED_ENDINGS: Final = (".bin", ".pt", ".pth", ".ckpt")
+
+# Longer than the index of any model; what is longer was not made by one.
+LONGEST_JSON: Final = 1 << 28
+
+
+@dataclass(frozen=True)
+class Files:
+    """shards: file names, sorted. weight_map: tensor -> file; empty without an index. pickled: not safetensors."""
+
+    shards: tuple[str, ...]
+    weight_map: dict[str, str] = field(default_factory=dict)
+    pickled: bool = False
+
+
+def find_shards(path: Path, allow_pickle: bool = False) -> Files:
+    """The weight files of the directory `path`, each known to exist inside it. Reads the index, but no weight file.
+
+    allow_pickle: take pickled weights where there are no safetensors.
+
+    Raises CheckpointError that says what `path` is instead, and what to do.
+    """
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path}: no such directory. Give the directory of a checkpoint, a model's name on the Hub as "
+            "org/name or org/name@revision, or a base with a LoRA adapter as BASE+ADAPTER."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: can't be read ({error}). Check its name and your rights.") from error
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: is a file. Give the directory that holds config.json and the weights.")
+    single, index = SINGLE, INDEX
+    pickled = allow_pickle and not (path / SINGLE).is_file() and not (path / INDEX).is_file()
+    if pickled:
+        single, index = PICKLED_SINGLE, PICKLED_INDEX
+    has_single, has_index = (path / single).is_file(), (path / index).is_file()
+    if not has_single and not has_index:
+        raise CheckpointError(_what_instead(path))
+    if not (path / "config.json").is_file():
+        raise CheckpointError(f"{path}: no config.json beside the weights. Copy it from the model that this one is.")
+    if not has_index:
+        return Files((_inside(path, path.resolve(), single),), pickled=pickled)
+    weight_map = read_weight_map(path / index)
+    home = path.resolve()
+    shards = tuple(_inside(path, home, file) for file in sorted(set(weight_map.values())))
+    if has_single and shards != (single,):
+        raise CheckpointError(f"{path}: holds both {single} and {index}. Remove the one that is stale.")
+    return Files(shards, weight_map, pickled)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a small file. Raises CheckpointError that names the file."""
+    try:
+        size = path.stat().st_size
+        if size > LONGEST_JSON:
+            raise CheckpointError(f"{path}: {size} bytes, too long for what it should be. Download it again.")
+        value = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(
+            f"{path}: can't be read ({error.strerror or error}). Check its name and your rights."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error}). Download it again.") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: a JSON object was expected. Download it again.")
+    return value
+
+
+def _what_instead(path: Path) -> str:
+    """Why a directory without model.safetensors and without an index is not a checkpoint we can read."""
+    if (path / "adapter_config.json").exists():
+        return (
+            f"{path}: a LoRA adapter, not a whole model. Give it with the model that it was trained on, as "
+            "BASE+ADAPTER."
+        )
+    others = sorted(file.name for file in path.glob("*.safetensors"))
+    if len(others) > 1:
+        return (
+            f"{path}: {len(others)} safetensors files ({others[0]}, ...) but no {INDEX}. "
+            "Download the index that came with them, or save the model again."
+        )
+    if others:
+        return f"{path}: its only weight file is {others[0]}. Rename it to {SINGLE} if it is the whole model."
+    pickled = sorted(file.name for file in path.iterdir() if file.name.endswith(PICKLED_ENDINGS))
+    if pickled:
+        return (
+            f"{path}: holds only pickled weights ({pickled[0]}), which can run code when they are loaded. Give "
+            "--allow-pickle to load pytorch_model.bin as weights only, or convert them: load the model with "
+            "transformers and save it with save_pretrained."
+        )
+    return f"{path}: not a checkpoint: neither {SINGLE} nor {INDEX} is in it. Give the directory that holds them."
+
+
+def read_weight_map(index: Path) -> dict[str, str]:
+    """Tensor -> file as an index has it; the files are not looked at. Raises CheckpointError that names the index."""
+    weight_map = read_json(index).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{index}: weight_map must map tensor names to file names. Download it again.")
+    if not weight_map:
+        raise CheckpointError(f"{index}: its weight_map is empty. Download it again.")
+    return weight_map
+
+
+def check_name(path: Path, file: str) -> str:
+    """`file`, once it is known to be a name inside of the checkpoint `path`: an index must not reach anywhere else."""
+    part = Path(file)
+    if part.is_absolute() or ".." in part.parts or "\0" in file or not part.parts:
+        raise CheckpointError(f"{path}: its index names a shard outside of the checkpoint: {file!r}. Do not trust it.")
+    return file
+
+
+def _inside(path: Path, home: Path, file: str) -> str:
+    """`file`, once it is known to be a file of the checkpoint `path`, which is `home` behind all links."""
+    part = check_name(path, file)
+    try:
+        real = (path / part).resolve(strict=True)
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: shard {file} is missing. Download the checkpoint again.") from error
+    if not real.is_relative_to(home) and real.parent not in _hub_blobs(path):
+        raise CheckpointError(f"{path / part}: a link out of the checkpoint, to {real}. Put the file itself there.")
+    if not real.is_file():
+        raise CheckpointError(f"{path / part}: a file was expected. Download the checkpoint again.")
+    return file
+
+
+def _hub_blobs(path: Path) -> list[Path]:
+    """A Hub cache keeps `models--x/snapshots/<commit>/` full of links into `models--x/blobs/`: its own are fine."""
+    real = path.resolve()
+    return [parent.parent / "blobs" for parent in (real, *real.parents) if parent.name == "snapshots"]

@@ -1,0 +1,149 @@
+"""How far tensors moved, and how two moves relate: sums that add up, and the metrics that they give.
+
+A layer or a tower is summarised as one long vector without reading its tensors again, and a large tensor is read in
+chunks. `vlsurgery.surgery.diff.accumulator` takes the sums.
+"""
+
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Final, Self, TypeVar
+
+from vlsurgery.surgery.diff import nulls
+from vlsurgery.surgery.results import BetweenMetrics, DeltaMetrics, PairMetrics
+
+UNMOVED: Final = "a delta is 0"
+
+
+@dataclass(frozen=True)
+class DeltaSums:
+    """What DeltaMetrics is made of. Sums of two disjoint sets of entries are added with `+`."""
+
+    entries: int = 0
+    moved: int = 0
+    shift: float = 0.0
+    delta_squared: float = 0.0
+    before_squared: float = 0.0
+    after_squared: float = 0.0
+    largest: float = 0.0
+
+    def __add__(self, other: "DeltaSums") -> "DeltaSums":
+        return replace(_added(self, other), largest=max(self.largest, other.largest))
+
+    @property
+    def relative(self) -> float | None:
+        return math.sqrt(self.delta_squared / self.before_squared) if self.before_squared else None
+
+    @property
+    def cosine(self) -> float | None:
+        norms = math.sqrt(self.before_squared) * math.sqrt(self.after_squared)
+        # The product of the two, by the law of cosines: the sums are exact enough, and one pass is spared.
+        product = (self.before_squared + self.after_squared - self.delta_squared) / 2
+        return _within(product / norms) if norms else None
+
+    @property
+    def rms(self) -> float:
+        return math.sqrt(self.delta_squared / self.entries) if self.entries else 0.0
+
+    def metrics(self) -> DeltaMetrics:
+        why = {"relative": "it started from 0"} if self.relative is None else {}
+        if self.cosine is None:
+            why["cosine"] = "it is 0 before or after"
+        return DeltaMetrics(
+            relative=self.relative,
+            cosine=self.cosine,
+            rms=self.rms,
+            max_abs=self.largest,
+            changed=self.moved / self.entries if self.entries else 0.0,
+            mean_shift=self.shift / self.entries if self.entries else 0.0,
+            why=why,
+        )
+
+
+@dataclass(frozen=True)
+class BetweenSums:
+    """What BetweenMetrics is made of, d1 being the VL delta and d2 the safety delta.
+
+    both: entries that both change; opposed: in opposite ways. product: <d1, d2>. weight: sum of |d1 d2|. The rest is
+    what independent moves would have, as in `rounding.Noise`.
+    """
+
+    both: int = 0
+    opposed: int = 0
+    first_squared: float = 0.0
+    second_squared: float = 0.0
+    product: float = 0.0
+    weight: float = 0.0
+    shared: float = 0.0
+    unshared: float = 0.0
+    opposed_shared: float = 0.0
+    opposed_unshared: float = 0.0
+    variance: float = 0.0
+
+    def __add__(self, other: "BetweenSums") -> "BetweenSums":
+        return _added(self, other)
+
+    def metrics(self) -> BetweenMetrics:
+        norms = math.sqrt(self.first_squared) * math.sqrt(self.second_squared)
+        if not norms:
+            reasons = dict.fromkeys(("cosine", "sign_conflict", "sign_conflict_weighted", "undoes"), UNMOVED)
+            return BetweenMetrics(cosine=None, sign_conflict=None, why=reasons)
+        cosine = _within(self.product / norms)
+        cosines = nulls.cosine_null(self.shared, self.unshared, self.variance, norms)
+        return BetweenMetrics(
+            cosine=cosine,
+            cosine_null=cosines,
+            undoes=nulls.undoes(cosine),
+            undoes_null=nulls.undoes_null(cosines),
+            **self._conflict(),
+        )
+
+    def _conflict(self) -> dict[str, Any]:
+        """Both sign conflicts and their nulls; where no entry counts, the reason."""
+        if not self.both or not self.weight:
+            reason = "no entry is changed by both deltas"
+            return {"sign_conflict": None, "why": dict.fromkeys(("sign_conflict", "sign_conflict_weighted"), reason)}
+        return {
+            "sign_conflict": self.opposed / self.both,
+            "sign_conflict_null": nulls.conflict_null(self.opposed_shared, self.opposed_unshared, self.both),
+            "sign_conflict_weighted": nulls.weighted_conflict(self.product, self.weight),
+            "sign_conflict_weighted_null": nulls.weighted_conflict_null(
+                self.shared, self.unshared, self.variance, self.weight
+            ),
+        }
+
+
+@dataclass(frozen=True)
+class Sums:
+    """The sums of one pair, or of many taken as one long vector; None where a role is missing."""
+
+    vl: DeltaSums | None = None
+    safety: DeltaSums | None = None
+    between: BetweenSums | None = None
+
+    def __add__(self, other: Self) -> Self:
+        return type(self)(
+            _either(self.vl, other.vl), _either(self.safety, other.safety), _either(self.between, other.between)
+        )
+
+    def metrics(self) -> PairMetrics:
+        return PairMetrics(
+            vl=self.vl and self.vl.metrics(),
+            safety=self.safety and self.safety.metrics(),
+            between=self.between and self.between.metrics(),
+        )
+
+
+Addable = TypeVar("Addable", DeltaSums, BetweenSums)
+
+
+def _added(first: Addable, second: Addable) -> Addable:
+    return type(first)(*(getattr(first, each.name) + getattr(second, each.name) for each in fields(first)))
+
+
+def _either(first: Addable | None, second: Addable | None) -> Addable | None:
+    return first or second if first is None or second is None else first + second
+
+
+def _within(cosine: float) -> float:
+    """Rounding can carry a cosine a hair outside of [-1, 1]."""
+    return min(1.0, max(-1.0, cosine))

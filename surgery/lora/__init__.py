@@ -1,1 +1,0 @@
-"""LoRA adapters, folded into a base's tensors as they are read."""

@@ -1,1 +1,0 @@
-"""What is measured of pairs of tensors: sums, spectra, subspaces, and what chance alone would give."""

@@ -1,0 +1,176 @@
+"""The model card of a merged checkpoint: where it comes from, what was done, and how to do it again."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Final
+
+import yaml
+
+from vlsurgery.surgery.alignment.alignment import Alignment
+from vlsurgery.surgery.merge.keys import DEFAULT, EVERYWHERE
+from vlsurgery.surgery.merge.plan import Orders
+from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.results import CheckpointRef
+
+# A model as the shared cache of the Hub stores it, and as it is called where nothing was downloaded.
+_CACHED: Final = re.compile(r"models--(?P<name>[^/+]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
+_NAMED: Final = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})$")
+
+_ORDER: Final = (
+    "`recipe.yaml` beside this file is the complete order; the same files and the same version give the same bytes. "
+    "Where the parents lie elsewhere, put their paths into it: their identities tell whether they are the same files."
+)
+_COMMAND: Final = "```\nvlsurgery merge --recipe recipe.yaml -o OUT\n```"
+_SUMS: Final = (
+    "`SHA256SUMS` holds what was written; `vlsurgery anatomy . --verify`, or `sha256sum -c SHA256SUMS`, compares."
+)
+
+
+def model_card(recipe: Recipe, alignment: Alignment, asked: Orders, kept: int) -> str:
+    """README.md of a merge. kept: how many tensors kept their values."""
+    sections = [
+        _front(recipe),
+        f"# {_code(recipe.like)}, merged by `{recipe.method}`",
+        _summary(recipe, len(asked.jobs), kept),
+        "## Parents",
+        _table(("role", "checkpoint", "identity"), _parents(recipe)),
+        "## Method",
+        _method(recipe),
+        "## Coefficients",
+        "How much of each model goes in. The most specific key wins: site, block, component, layer, default, "
+        "everywhere; a list runs along the layers.",
+        _weights(recipe),
+        *_parameters(recipe),
+        *_notes([*alignment.notes, *left_out(alignment), *_lacking(recipe, asked)]),
+        "## Limits",
+        "None were set for this merge, so none were met or missed. The merge does not measure how its result behaves: "
+        "`vlsurgery evaluate` does.",
+        "## Reproduce",
+        _ORDER,
+        _COMMAND,
+        _SUMS,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def left_out(alignment: Alignment) -> list[str]:
+    """What the merged checkpoint has no place for: tensors of the other roles that have no partner in `like`."""
+    counts = Counter((each.role, each.reason) for each in alignment.unmatched if each.role != alignment.like)
+    return [
+        f"{role}: {count} tensor{' is' if count == 1 else 's are'} left out: {reason.rstrip('.')}."
+        for (role, reason), count in counts.items()
+    ]
+
+
+def _front(recipe: Recipe) -> str:
+    """What the Hub reads. Parents that it does not hold are nothing to it: a path would be a dead link."""
+    names = list(dict.fromkeys(name for ref in recipe.checkpoints.values() for name, _ in _on_the_hub(ref)))
+    parents = {"base_model": names, "base_model_relation": "merge"} if names else {}
+    data = {"library_name": "transformers", **parents, "tags": ["merge", "vlsurgery"]}
+    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---"
+
+
+def _on_the_hub(ref: CheckpointRef) -> list[tuple[str, str]]:
+    """The names on the Hub that a reference stands for, each with its commit: a base and its adapter are two."""
+    found = [_CACHED.search(part) or _NAMED.search(part) for part in ref.path.split("+")]
+    return [(match["name"].replace("--", "/", 1), match["commit"]) for match in found if match]
+
+
+def _summary(recipe: Recipe, changed: int, kept: int) -> str:
+    others = [role for role in recipe.checkpoints if role != recipe.like]
+    stored = "" if recipe.code is None else f", but what is floating-point is stored as {recipe.dtype}"
+    merged = f"{changed} of its {changed + kept} tensors" if kept else "all of its tensors"
+    left = f", and {kept} left as {'it was' if kept == 1 else 'they were'}" if kept else ""
+    like, maker = _code(recipe.like), f"vlsurgery {version('vlsurgery')}"
+    return (
+        f"A checkpoint that {maker} made: {like} with {merged} merged with {_and(others)}{left}. "
+        f"Names, shapes, config, tokenizer and processor are those of {like}{stored}."
+    )
+
+
+def _parents(recipe: Recipe) -> Iterable[tuple[str, ...]]:
+    for role, ref in recipe.checkpoints.items():
+        hub = [f"{name} at {commit}" for name, commit in _on_the_hub(ref)]
+        pickled = ["pickled weights"] if ref.pickled else []
+        place = "; ".join([_code(ref.path), *hub, *pickled])
+        yield _code(role), place, _code(ref.identity)
+
+
+def _method(recipe: Recipe) -> str:
+    origin = f" The base of all deltas is {_code(recipe.origin)}." if recipe.origin else ""
+    return (
+        f"`{recipe.method}`: `{recipe.rule.formula}`, computed in float32.{origin}\n\nSource: {recipe.rule.source}. "
+        f"Seed, for methods that draw at random: {recipe.seed}."
+    )
+
+
+def _weights(recipe: Recipe) -> str:
+    roles = [role for role in recipe.models if any(role in shares for shares in recipe.coefficients.values())]
+    rows = [
+        (key, *(_number(shares.get(role, 0.0)) for role in roles), recipe.why.get(key, ""))
+        for key, shares in recipe.coefficients.items()
+    ]
+    rest = f"What no key speaks of is that of {_code(recipe.like)}: vision tower and projector, unless they are named."
+    return "\n\n".join([*([_table(("key", *roles, "why"), rows)] if rows else []), rest])
+
+
+def _parameters(recipe: Recipe) -> list[str]:
+    """What each parameter is, key by key, and by default where no key speaks of it."""
+    rows = []
+    for name, parameter in recipe.rule.parameters.items():
+        stated = [(key, _setting(values[name])) for key, values in recipe.parameters.items() if name in values]
+        if not any(_covers(recipe, key, name) for key in (DEFAULT, EVERYWHERE)):
+            stated.append(("elsewhere" if stated else "default", f"{_setting(parameter.default)} (the method's own)"))
+        rows += [(name, *each, parameter.meaning) for each in stated]
+    return ["## Parameters", _table(("name", "key", "value", "meaning"), rows)] if rows else []
+
+
+def _covers(recipe: Recipe, key: str, name: str) -> bool:
+    """Whether one of the widest keys says what a parameter is for every model."""
+    value = recipe.parameters.get(key, {}).get(name)
+    return set(value) == set(recipe.models) if isinstance(value, dict) else value is not None
+
+
+def _setting(value: object) -> str:
+    """A parameter's value as a recipe spells it: a number, a switch, a list, or one of these per model."""
+    if isinstance(value, dict):
+        return ", ".join(f"{model}: {_setting(each)}" for model, each in value.items())
+    if isinstance(value, bool):
+        return str(value).lower()
+    return _number(value) if isinstance(value, float | list) else str(value)
+
+
+def _lacking(recipe: Recipe, asked: Orders) -> list[str]:
+    return [
+        f"{role} has no tensor at {count} site{' that was' if count == 1 else 's that were'} to be merged; "
+        f"what {recipe.like} has there is as it was."
+        for role, count in asked.lacking.items()
+    ]
+
+
+def _notes(notes: Sequence[str]) -> list[str]:
+    return ["## Notes", "\n".join(f"- {' '.join(note.split())}" for note in notes)] if notes else []
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _number(share: float | list[float]) -> str:
+    return f"[{', '.join(f'{number:.4g}' for number in share)}]" if isinstance(share, list) else f"{share:.4g}"
+
+
+def _and(roles: Sequence[str]) -> str:
+    words = [_code(role) for role in roles]
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,243 @@
+"""A recipe: a complete order for one merge, as a person reads and edits it."""
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+import yaml
+from pydantic import Field, Strict, ValidationError, field_validator, model_validator
+
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.merge.coefficients import Coefficients
+from vlsurgery.surgery.merge.parameters import Parameters
+from vlsurgery.surgery.methods import METHODS, Method
+from vlsurgery.surgery.results import CheckpointRef, Frozen, write_text
+
+SCHEMA: Final = "vlsurgery/recipe/1"
+CODES: Final = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+
+Number = Annotated[float, Strict()]
+Share = Number | list[Number]
+Setting = Annotated[bool, Strict()] | Share
+
+_WHY: Final = re.compile(r"^  (\S.*?): \{[^}]*\}  # why: (.*)$", re.MULTILINE)
+
+
+class Recipe(Frozen):
+    """Which checkpoints are merged, how, how much of each goes where, and why.
+
+    checkpoints: role -> path and the identity that its files had; a merge refuses files that changed since.
+    like: the role whose tensors, config, tokenizer and processor the result has.
+    base: the role that deltas are taken from, for methods that take them; blend takes them from `like`.
+    method: a name in METHODS. coefficients: key -> {role: share}, how much of each model goes in; `Coefficients` says
+        which key wins. parameters: key -> {parameter: value}, what else the method is told; `Parameters` says how.
+    dtype: what floating-point tensors are stored as.
+    seed: what random methods draw by, together with the site.
+    why: key -> the reason for its coefficients; a comment in the file, read back from there.
+    """
+
+    schema_: Literal["vlsurgery/recipe/1"] = Field(alias="schema", default=SCHEMA)
+    checkpoints: dict[str, CheckpointRef]
+    like: str = "adapted"
+    base: str | None = None
+    method: str = "blend"
+    coefficients: dict[str, dict[str, Share]]
+    parameters: dict[str, dict[str, Setting | dict[str, Setting]]] = Field(default={})
+    dtype: Literal["as like", "float32", "bfloat16", "float16"] = "as like"
+    seed: int = 0
+    why: dict[str, str] = Field(default={}, exclude=True)
+
+    @field_validator("coefficients", "parameters", mode="before")
+    @classmethod
+    def _layers_are_words(cls, table: Any) -> Any:
+        """YAML reads the key `3` as a number."""
+        return {str(key): shares for key, shares in table.items()} if isinstance(table, dict) else table
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.method not in METHODS:
+            raise RecipeError(f"method: there is no {self.method!r}; known are {', '.join(METHODS)}.")
+        for name in ("like", "base"):
+            role = getattr(self, name)
+            if role is not None and role not in self.checkpoints:
+                raise RecipeError(f"{name}: {role!r} is none of the checkpoints ({', '.join(self.checkpoints)}).")
+        if self.base is not None and not self.rule.needs_base:
+            raise RecipeError(f"base: {self.method} takes no deltas, so it has no base; leave the line out.")
+        if self.base is None and self.rule.needs_base and self.method != "blend":
+            raise RecipeError(f"base: {self.method} takes deltas from a base; say which of the checkpoints it is.")
+        self._check_models()
+        for key, shares in self.table.items():
+            for role, share in shares.items():
+                numbers = share if isinstance(share, Sequence) else [share]
+                if self.rule.weight.whole and not {0, 1}.issuperset(numbers):
+                    raise RecipeError(f"coefficients.{key}: {role} is {share}, and {self.method} knows only 0 and 1.")
+                if share and role not in self.models:
+                    raise RecipeError(
+                        f"coefficients.{key}: {role!r} has a share but is none of the checkpoints to merge in "
+                        f"({', '.join(self.models) or 'there are none'})."
+                    )
+        self.settings  # noqa: B018  (checks every parameter)
+        return self
+
+    def _check_models(self) -> None:
+        fewest, most = self.rule.models
+        count = len(self.models)
+        if self.rule.slots and set(self.models) != set(self.rule.slots):
+            raise RecipeError(
+                f"checkpoints: {self.method} needs {', '.join(self.rule.slots)} beside the base, by these names; "
+                f"found {', '.join(self.models) or 'none'}."
+            )
+        if self.method != "blend" and not fewest <= count <= (most or count):
+            wanted = f"{fewest} or more" if most is None else str(most)
+            beside = " beside the base" if self.rule.needs_base else ""
+            raise RecipeError(f"checkpoints: {self.method} merges {wanted} models{beside}, and there are {count}.")
+
+    @property
+    def rule(self) -> Method:
+        """The method itself."""
+        return METHODS[self.method]
+
+    @property
+    def origin(self) -> str | None:
+        """The role that deltas are taken from; None where the method takes none."""
+        return (self.base or self.like) if self.rule.needs_base else None
+
+    @property
+    def models(self) -> list[str]:
+        """The roles that are merged in."""
+        return [role for role in self.checkpoints if role != self.origin]
+
+    @property
+    def code(self) -> str | None:
+        """The format's own name of the dtype that the result is stored in; None where it is that of `like`."""
+        return CODES.get(self.dtype)
+
+    @property
+    def table(self) -> Coefficients:
+        return Coefficients(self.coefficients, self.rule.weight.low, self.rule.weight.high)
+
+    @property
+    def settings(self) -> Parameters:
+        return Parameters(self.parameters, self.rule, self.models)
+
+    @classmethod
+    def of(
+        cls,
+        checkpoints: Mapping[str, Checkpoint],
+        coefficients: Coefficients | Mapping[str, Mapping[str, Any]],
+        why: Mapping[str, str] | None = None,
+        **fields: Any,
+    ) -> Self:
+        """The recipe that merges open checkpoints, with the default method unless `fields` say otherwise."""
+        table = coefficients.plain() if isinstance(coefficients, Coefficients) else coefficients
+        refs = {role: checkpoint.ref_model for role, checkpoint in checkpoints.items()}
+        return cls(checkpoints=refs, coefficients=table, why=dict(why or {}), **fields)
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a recipe and check it, before any tensor is read.
+
+        Raises RecipeError that names the file, the key and the fault.
+        """
+        text, data = read_yaml(path)
+        if "why" in data:
+            raise RecipeError(f"{path}: why: no such key; a reason is a comment behind its coefficients, `# why: ...`.")
+        if "schema" not in data:
+            raise RecipeError(f"{path}: schema: missing; a recipe starts with `schema: {SCHEMA}`.")
+        try:
+            recipe = cls.model_validate(data, by_name=False)
+        except ValidationError as error:
+            first = error.errors()[0]
+            key = ".".join(map(str, first["loc"]))
+            raise RecipeError(f"{path}: {key}: {first['msg']} (found {first['input']!r:.80}).") from error
+        except RecipeError as error:
+            raise RecipeError(f"{path}: {error}") from error
+        return recipe.model_copy(update={"why": _reasons(text, recipe.coefficients)})
+
+    def save(self, path: Path) -> None:
+        write_text(path, self.text())
+
+    def text(self) -> str:
+        """The recipe as YAML. `load` gives back an equal recipe: floats to the last bit, reasons included."""
+        parents = [
+            f"  {_plain(role)}: {{path: {_plain(ref.path)}, identity: {_plain(ref.identity)}}}"
+            for role, ref in self.checkpoints.items()
+        ]
+        shares = [self._coefficient_line(key, value) for key, value in self.coefficients.items()]
+        none = "" if shares else " {}"
+        lines = [
+            "# A complete order for one merge. Run it with: vlsurgery merge --recipe FILE -o OUT",
+            f"schema: {self.schema_}",
+            "checkpoints:",
+            *parents,
+            f"like: {_plain(self.like)}  # whose tensors, config, tokenizer and processor the result has",
+            *([f"base: {_plain(self.base)}  # what deltas are taken from"] if self.base is not None else []),
+            f"method: {_plain(self.method)}  # {self.rule.formula}",
+            f"coefficients:{none}  # the most specific key wins: site, block, component, layer, default, everywhere",
+            *shares,
+            *self._parameter_lines(),
+            f"dtype: {self.dtype}  # what floating-point tensors are stored as",
+            f"seed: {self.seed}  # what random methods draw by",
+        ]
+        return "\n".join(lines) + "\n"
+
+    def _parameter_lines(self) -> list[str]:
+        """What the method can be told, each with its meaning and default, and what it is told."""
+        if not self.rule.parameters:
+            return []
+        known = [
+            f"  # {name}: {parameter.meaning}; {_plain(parameter.default)} where no key names it"
+            for name, parameter in self.rule.parameters.items()
+        ]
+        stated = [f"  {_plain(key)}: {_plain(dict(values))}" for key, values in self.parameters.items()]
+        none = "" if stated else " {}"
+        return [f"parameters:{none}  # each has the value of the most specific key that names it", *known, *stated]
+
+    def _coefficient_line(self, key: str, shares: Mapping[str, Share]) -> str:
+        values = ", ".join(f"{_plain(role)}: {_plain(_floats(share))}" for role, share in shares.items())
+        why = f"  # why: {' '.join(self.why[key].split())}" if key in self.why else ""
+        return f"  {_plain(key)}: {{{values}}}{why}"
+
+
+def read_yaml(path: Path) -> tuple[str, dict[Any, Any]]:
+    """The text of a recipe's file, and the mapping in it. Raises RecipeError that names the file and the fault."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: can't be read as a recipe ({error}).") from error
+    try:
+        data = yaml.load(text, _StrictLoader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        fault = " ".join(str(error).split())
+        raise RecipeError(f"{path}: not valid YAML: {fault}.") from error
+    if not isinstance(data, dict):
+        raise RecipeError(f"{path}: a recipe is a mapping that starts with `schema: {SCHEMA}`.")
+    return text, data
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML without its traps: a key that is there twice is an error, not a last-one-wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep)
+        if len(mapping) != len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key occurs twice", node.start_mark)
+        return mapping
+
+
+def _floats(share: Share) -> Share:
+    return [float(number) for number in share] if isinstance(share, list) else float(share)
+
+
+def _plain(value: Any) -> str:
+    """A value on one line as YAML spells it, quoted only where it must be."""
+    text = yaml.safe_dump([value], default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
+    return text.strip()[1:-1]
+
+
+def _reasons(text: str, keys: Mapping[str, object]) -> dict[str, str]:
+    """The `# why:` comments behind coefficients, by key."""
+    found = {str(yaml.safe_load(key)): why.strip() for key, why in _WHY.findall(text)}
+    return {key: why for key, why in found.items() if key in keys}

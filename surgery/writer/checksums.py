@@ -1,0 +1,112 @@
+"""SHA256SUMS: what every file of a merge held when it was written, in the format of `sha256sum`."""
+
+import hashlib
+import os
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vlsurgery.surgery.checkpoint.shards import check_name
+from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.surgery.runtime.worker_pool import cores, in_order
+from vlsurgery.surgery.writer.journal import JOURNAL
+
+SUMS: Final = "SHA256SUMS"
+
+_LINE: Final = re.compile(r"(?P<escaped>\\?)(?P<digest>[0-9a-f]{64}) [ *](?P<name>.+)")
+_ESCAPES: Final = {"\\": "\\\\", "\n": "\\n", "\r": "\\r"}
+_ESCAPED: Final = {escape: letter for letter, escape in _ESCAPES.items()}
+
+
+@dataclass(frozen=True)
+class Verified:
+    """How a directory compares with its SHA256SUMS: names of files, sorted.
+
+    differ: they hold other bytes than were written. missing: listed, and not there. unlisted: there, and not listed.
+    """
+
+    agree: tuple[str, ...]
+    differ: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    unlisted: tuple[str, ...] = ()
+
+    @property
+    def fault(self) -> str | None:
+        """Every file that is not as it was written, in words; None where all are."""
+        groups = {"other bytes than were written": self.differ, "missing": self.missing, "not listed": self.unlisted}
+        found = [f"{', '.join(names)} ({what})" for what, names in groups.items() if names]
+        return "; ".join(found) or None
+
+
+def verify(folder: Path, track: Track = silent) -> Verified:
+    """Read every file of a merged checkpoint again, and compare it with what was written.
+
+    Hidden directories are left out. Raises CheckpointError when there is no SHA256SUMS, when it is no such list, or
+    when a file can't be read.
+    """
+    listed = _listed(folder)
+    there = _files(folder)
+    known = sorted(there & listed.keys())
+    with ThreadPoolExecutor(cores()) as pool:
+        digests = in_order(pool, lambda name: file_digest(folder / name), known, 2 * cores())
+        found = dict(zip(known, track(digests, f"verifying {folder.name}", len(known)), strict=True))
+    return Verified(
+        agree=tuple(name for name in known if found[name] == listed[name]),
+        differ=tuple(name for name in known if found[name] != listed[name]),
+        missing=tuple(sorted(listed.keys() - there)),
+        unlisted=tuple(sorted(there - listed.keys())),
+    )
+
+
+def file_digest(path: Path) -> str:
+    """The SHA-256 of a file. Raises CheckpointError that names it."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror or error}).") from error
+
+
+def sums_text(digests: Mapping[str, str]) -> str:
+    """The list of name -> SHA-256 that `sha256sum -c` reads, sorted by name."""
+    return "".join(_line(name, digest) for name, digest in sorted(digests.items()))
+
+
+def _line(name: str, digest: str) -> str:
+    escaped = "".join(_ESCAPES.get(letter, letter) for letter in name)
+    return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
+
+
+def _listed(folder: Path) -> dict[str, str]:
+    path = folder / SUMS
+    try:
+        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{folder}: no {SUMS} in it, so nothing to compare it with. Merges that vlsurgery writes have one."
+        ) from error
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read ({error.strerror or error}).") from error
+    listed = {}
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise CheckpointError(
+                f"{path}: line {number} is not a SHA-256 and a file's name. Take the list that came with the files."
+            )
+        name = re.sub(r"\\.", lambda escape: _ESCAPED.get(escape[0], escape[0]), match["name"])
+        listed[check_name(folder, name if match["escaped"] else match["name"])] = match["digest"]
+    return listed
+
+
+def _files(folder: Path) -> set[str]:
+    """Every file of a directory by its relative name, less the list itself."""
+    found = set()
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found |= {str((Path(place) / name).relative_to(folder)) for name in files}
+    return found - {SUMS, JOURNAL}

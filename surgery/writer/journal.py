@@ -1,0 +1,114 @@
+"""What of a merge is finished, written down where it is written; and the lock that keeps a second one out."""
+
+import errno
+import fcntl
+import json
+import os
+from io import FileIO
+from pathlib import Path
+from typing import Final
+
+from vlsurgery.surgery.errors import TargetError
+from vlsurgery.surgery.runtime.progress import Note, unheard
+
+JOURNAL: Final = ".vlsurgery-journal"
+
+
+class Journal:
+    """A file of JSON lines in the directory of an unfinished merge: which order it carries out, and a line per
+    finished file. While it is open, nobody else can open it.
+
+    order: a digest of the order, None where nothing was begun. finished: file -> SHA-256, as a line said when the
+    bytes were written. A power cut may have taken those bytes since: hash them again before they are trusted.
+    """
+
+    def __init__(self, file: FileIO) -> None:
+        self._file = file
+        self.order: str | None = None
+        self.finished: dict[str, str] = {}
+        self._read()
+
+    @classmethod
+    def claim(cls, folder: Path, note: Note = unheard) -> "Journal":
+        """Open the journal of the directory `folder`; both are made where they are missing.
+
+        note: is told where a file system knows no locks, so that only people can keep each other out.
+
+        Raises TargetError when another process has it open. The system lets go of the lock when a process dies.
+        """
+        path = folder / JOURNAL
+        while True:
+            folder.mkdir(exist_ok=True)
+            try:
+                file = path.open("a+b", buffering=0)
+            except FileNotFoundError:
+                continue  # the directory was renamed in between
+            try:
+                if _locked(file, folder, note):
+                    return cls(file)
+            except BaseException:
+                file.close()
+                raise
+            file.close()
+
+    def begin(self, order: str) -> None:
+        """Forget what is written, and begin another order."""
+        self._file.truncate(0)
+        self.finished.clear()
+        self.order = order
+        self._append({"order": order})
+
+    def add(self, file: str, digest: str) -> None:
+        """Note that a file is finished; its bytes were written before."""
+        self._append({"file": file, "sha256": digest})
+        self.finished[file] = digest
+
+    def close(self) -> None:
+        """Let go of the lock."""
+        self._file.close()
+
+    def _append(self, line: dict[str, str]) -> None:
+        text = json.dumps(line).encode() + b"\n"
+        if self._file.write(text) != len(text):
+            raise OSError(f"{JOURNAL}: a line was cut off")
+
+    def _read(self) -> None:
+        """Take in every whole line; what a fault left behind them is cut off."""
+        self._file.seek(0)
+        good = 0
+        for line in self._file.readall().splitlines(keepends=True):
+            if not self._take(line):
+                break
+            good += len(line)
+        self._file.truncate(good)
+
+    def _take(self, line: bytes) -> bool:
+        """Whether this is a line of ours, taken in."""
+        try:
+            entry = json.loads(line) if line.endswith(b"\n") else None
+        except ValueError:
+            return False
+        match entry:
+            case {"order": str(order)} if self.order is None:
+                self.order = order
+            case {"file": str(file), "sha256": str(digest)} if self.order is not None:
+                self.finished[file] = digest
+            case _:
+                return False
+        return True
+
+
+def _locked(file: FileIO, folder: Path, note: Note) -> bool:
+    """Lock a journal; whether it is still the one in `folder`, now that nobody else can rename it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise TargetError(
+            f"{folder}: another process is merging into it. Wait until it is done, or give another directory with -o."
+        ) from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            raise
+        note(f"{folder}: its file system has no locks; see to it that nobody else merges into it.")
+    path = folder / JOURNAL
+    return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))

@@ -1,0 +1,134 @@
+"""What a merge will write, known from headers before the first byte is."""
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from vlsurgery.surgery.checkpoint import FLOATS, TORCH_NAMES, Checkpoint, LazyTensor
+from vlsurgery.surgery.checkpoint.headers import BITS, Entry, header_bytes
+from vlsurgery.surgery.checkpoint.shards import INDEX, read_json
+from vlsurgery.surgery.writer.checksums import SUMS
+from vlsurgery.surgery.writer.journal import JOURNAL
+
+CONFIG: Final = "config.json"
+# What we write ourselves beside the weights; the same files of `like` speak of `like`.
+OURS: Final = ("README.md", "recipe.yaml", SUMS, JOURNAL)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A file to be written. `header`: with its length in front. `tensors`: of `like`, in the order of their bytes.
+    `entries`: what becomes of each: its dtype, and its place in the new file."""
+
+    file: str
+    header: bytes
+    tensors: tuple[LazyTensor, ...]
+    entries: tuple[Entry, ...]
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.header) + sum(entry.nbytes for entry in self.entries)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be written: the layout of `like`, less what was left out.
+
+    extra: files of `like` that are copied. config: the text of config.json where it has to say another dtype than
+    `like`'s, else None. index: its text; None for one file without one.
+    """
+
+    like: Checkpoint
+    shards: tuple[Shard, ...]
+    extra: tuple[Path, ...]
+    config: str | None
+    index: str | None
+
+    @property
+    def nbytes(self) -> int:
+        """Of all files, apart from what is written about the merge."""
+        return sum(shard.nbytes for shard in self.shards) + sum(file.stat().st_size for file in self.extra)
+
+    @property
+    def tensors(self) -> list[LazyTensor]:
+        """Every tensor of the result, as `like` has it, in the order in which it is written."""
+        return [tensor for shard in self.shards for tensor in shard.tensors]
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """Every tensor of the result by name, as it will be stored."""
+        return {entry.name: entry for shard in self.shards for entry in shard.entries}
+
+
+def plan(like: Checkpoint, leave_out: Collection[str] = (), dtype: str | None = None) -> Plan:
+    """The files of a checkpoint with the names, shapes and shards of `like`, less the tensors `leave_out`.
+
+    dtype: what floating-point tensors are stored as, by the format's name ("F32", "BF16", "F16"); config.json then says
+    so too. None: each as `like` has it.
+    """
+    if dtype is not None and dtype not in FLOATS:
+        raise ValueError(f"{dtype}: not one of {', '.join(sorted(FLOATS))}")
+    shards = []
+    for file, header in like.shards.items():
+        tensors = tuple(like[entry.name] for entry in header.entries if entry.name not in leave_out)
+        if tensors:
+            shards.append(_shard(file, tensors, dtype, header.metadata))
+    extra = tuple(file for file in like.extra_files if str(file.relative_to(like.path)) not in OURS)
+    config = None if dtype is None else _config_text(like.config, TORCH_NAMES[dtype])
+    return Plan(like, tuple(shards), extra, config, _index_text(like, shards))
+
+
+def _shard(file: str, tensors: tuple[LazyTensor, ...], dtype: str | None, metadata: dict[str, str]) -> Shard:
+    codes = [dtype if dtype is not None and tensor.is_float else tensor.code for tensor in tensors]
+    sizes = [
+        tensor.nbytes if code == tensor.code else tensor.numel * BITS[code] // 8
+        for tensor, code in zip(tensors, codes, strict=True)
+    ]
+    members = [
+        (tensor.name, code, tensor.shape, size) for tensor, code, size in zip(tensors, codes, sizes, strict=True)
+    ]
+    header = header_bytes(members, metadata)
+    return Shard(file, header, tensors, tuple(_entries(members, len(header))))
+
+
+def _entries(members: Sequence[tuple[str, str, tuple[int, ...], int]], offset: int) -> Iterator[Entry]:
+    for name, code, shape, size in members:
+        yield Entry(name, code, shape, offset, size)
+        offset += size
+
+
+def _config_text(config: Mapping[str, Any], name: str) -> str | None:
+    """config.json with `name` wherever it states a dtype, inner configs included; None where it says so already."""
+    stated = _with_dtype(config, name)
+    return None if stated == config else json.dumps(stated, indent=2, ensure_ascii=False) + "\n"
+
+
+def _with_dtype(config: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {
+        key: name
+        if key in ("dtype", "torch_dtype") and isinstance(value, str)
+        else _with_dtype(value, name)
+        if isinstance(value, dict) and key.endswith("_config")
+        else value
+        for key, value in config.items()
+    }
+
+
+def _index_text(like: Checkpoint, shards: Sequence[Shard]) -> str | None:
+    """The index of the written shards, with the other metadata that `like`'s has; None for one file without one."""
+    has_index = (like.path / INDEX).is_file()
+    if not has_index and len(shards) == 1:
+        return None
+    kept = read_json(like.path / INDEX).get("metadata") if has_index else None
+    places = {entry.name: shard.file for shard in shards for entry in shard.entries}
+    totals = {
+        "total_parameters": sum(tensor.numel for shard in shards for tensor in shard.tensors),
+        "total_size": sum(entry.nbytes for shard in shards for entry in shard.entries),
+    }
+    metadata = {**(kept if isinstance(kept, dict) else {}), **totals}
+    return (
+        json.dumps({"metadata": metadata, "weight_map": dict(sorted(places.items()))}, indent=2, ensure_ascii=False)
+        + "\n"
+    )

@@ -1,0 +1,203 @@
+"""Writing a checkpoint piece by piece: reserved, filled in place, hashed on the way, taken up again after a fault."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from importlib.metadata import version
+from itertools import groupby
+from pathlib import Path
+from typing import Final
+
+from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
+from vlsurgery.surgery.checkpoint.headers import Entry
+from vlsurgery.surgery.checkpoint.shards import INDEX
+from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.progress import Note, Track, silent, unheard
+from vlsurgery.surgery.runtime.worker_pool import cores, in_order
+from vlsurgery.surgery.writer.checksums import SUMS, file_digest, sums_text
+from vlsurgery.surgery.writer.inputs import check_unchanged
+from vlsurgery.surgery.writer.journal import JOURNAL, Journal
+from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, target
+from vlsurgery.surgery.writer.pipeline import Filling, Piece
+from vlsurgery.surgery.writer.shard_plan import CONFIG, Plan, Shard, plan
+
+__all__ = ["Piece", "Plan", "Produce", "Shard", "plan", "write"]
+
+# What file systems give a file at a time, and about what a line of SHA256SUMS takes.
+BLOCK: Final = 4096
+LINE: Final = 128
+
+# A tensor's pieces in order; together exactly the bytes that are planned for it.
+Produce = Callable[[LazyTensor], Iterator[Piece]]
+
+
+def write(
+    order: Plan,
+    out: Path,
+    produce: Produce,
+    texts: Mapping[str, str],
+    inputs: Iterable[Checkpoint] = (),
+    track: Track = silent,
+    note: Note = unheard,
+    *,
+    pool: ThreadPoolExecutor,
+) -> dict[str, str]:
+    """Write a planned checkpoint to the directory `out`; returns file name -> SHA-256 of every shard.
+
+    produce: gives the pieces of each tensor of `like`. It is called in this thread, in the order of the files, as soon
+    as there is room for more; the pieces are made in `pool`. texts: further files, recipe.yaml and README.md. inputs:
+    the checkpoints that are read: they must not be written over, and must stay as they are. note: is told what an
+    earlier run left, and what became of it.
+
+    Whatever goes wrong, kill -9 included, `out` is as it was, and the same order given again goes on behind the last
+    shard that is finished; its bytes are those of an uninterrupted run. The order is the recipe's text, the plan, the
+    inputs' identities and the version of this program.
+
+    Raises TargetError for what the disk refuses and what must not be written over, CheckpointError when an input
+    changes or goes away.
+    """
+    read = [order.like, *(each for each in inputs if each is not order.like)]
+    needed = _needed(order, texts)
+    check_target(out, [folder for checkpoint in read for folder in checkpoint.folders], needed)
+    digest = _order_digest(order, texts[RECIPE], read)
+    with target(out, digest, needed, note) as (folder, journal):
+        rest = _resume(order, folder, journal, pool, track, note)
+        for shard in rest:
+            _reserve(_partial(folder / shard.file), shard.nbytes)
+        steps = [(shard, *step) for shard in rest for step in zip(shard.tensors, shard.entries, strict=True)]
+        with Filling(pool) as filling:
+            for shard, members in groupby(track(steps, "writing weights", len(steps)), key=lambda step: step[0]):
+                path = folder / shard.file
+                finish = partial(_finish, path, shard.file, journal, read)
+                filling.add(_partial(path), shard.header, _pieces(members, produce), finish)
+            filling.settle()
+        check_unchanged(read)
+        _write_files(order, folder, texts, journal.finished)
+        return {shard.file: journal.finished[shard.file] for shard in order.shards}
+
+
+def _needed(order: Plan, texts: Mapping[str, str]) -> int:
+    """What the merge takes of a disk, in whole blocks."""
+    written = [*texts.values(), order.index or ""]
+    sizes = [
+        *(shard.nbytes for shard in order.shards),
+        *(file.stat().st_size for file in order.extra),
+        *(len(text.encode()) for text in written),
+        LINE * (len(order.shards) + len(order.extra) + len(written)),
+    ]
+    return sum(-(-size // BLOCK) * BLOCK for size in sizes)
+
+
+def _order_digest(order: Plan, recipe: str, inputs: Sequence[Checkpoint]) -> str:
+    """What must be the same for one run to go on where another one stopped."""
+    layout = [[shard.file, hashlib.sha256(shard.header).hexdigest()] for shard in order.shards]
+    programs = [version("vlsurgery"), version("torch")]
+    identities = [checkpoint.identity for checkpoint in inputs]
+    return hashlib.sha256(json.dumps([programs, recipe, layout, order.index, identities]).encode()).hexdigest()
+
+
+def _resume(
+    order: Plan, folder: Path, journal: Journal, pool: ThreadPoolExecutor, track: Track, note: Note
+) -> list[Shard]:
+    """The shards that are still to be written. Those that an earlier run finished are hashed again, and only kept when
+    they are what it wrote; everything else that it left is removed."""
+    claimed = [
+        shard.file for shard in order.shards if (folder / shard.file).is_file() and shard.file in journal.finished
+    ]
+    digests = in_order(pool, lambda file: file_digest(folder / file), claimed, cores())
+    found = dict(zip(claimed, track(digests, "checking finished shards", len(claimed)), strict=True)) if claimed else {}
+    for file in list(journal.finished):
+        if found.get(file) != journal.finished[file]:
+            note(f"{folder / file}: is not as it was finished; it is written again.")
+            del journal.finished[file]
+    if journal.finished:
+        note(f"{folder}: {len(journal.finished)} of {len(order.shards)} shards were finished before, and are kept.")
+    for path in folder.rglob("*"):
+        name = str(path.relative_to(folder))
+        if not path.is_dir() and name != JOURNAL and name not in journal.finished:
+            path.unlink()
+    return [shard for shard in order.shards if shard.file not in journal.finished]
+
+
+def _partial(path: Path) -> Path:
+    """What a shard is called until it is finished, so that nobody takes it for one that is."""
+    return path.with_name(path.name + ".partial")
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Make a file of `size` bytes, with room on the disk for all of them where the file system can promise that."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        file.truncate(size)
+        if hasattr(os, "posix_fallocate"):
+            try:
+                os.posix_fallocate(file.fileno(), 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
+                    raise
+
+
+def _pieces(members: Iterable[tuple[Shard, LazyTensor, Entry]], produce: Produce) -> Iterator[Piece]:
+    """The pieces of tensors that follow one another in a file, known to be as long as planned."""
+    for _, tensor, entry in members:
+        made = 0
+        for piece in produce(tensor):
+            made += piece.nbytes
+            if made > entry.nbytes:
+                break
+            yield piece
+        if made != entry.nbytes:
+            raise AssertionError(f"{tensor.name}: pieces of {made} bytes, {entry.nbytes} planned")
+
+
+def _finish(path: Path, file: str, journal: Journal, inputs: Sequence[Checkpoint], digest: str) -> None:
+    """A shard is whole: what it was made of is still the same, so it gets its name, and a line in the journal."""
+    check_unchanged(inputs)
+    os.replace(_partial(path), path)
+    journal.add(file, digest)
+
+
+def _write_files(order: Plan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:
+    """Everything beside the shards. Without config.json and, where there is one, the index, nobody takes a directory
+    for a checkpoint: they come last."""
+    digests, config = dict(shards), order.like.path / CONFIG
+    for source in order.extra:
+        if source != config:
+            name = str(source.relative_to(order.like.path))
+            digests[name] = _write(folder / name, _blocks(source))
+    for name, text in texts.items():
+        digests[name] = _write(folder / name, [text.encode()])
+    last = {CONFIG: b"".join(_blocks(config)) if order.config is None else order.config.encode()}
+    if order.index is not None:
+        last[INDEX] = order.index.encode()
+    digests |= {name: hashlib.sha256(content).hexdigest() for name, content in last.items()}
+    _write(folder / SUMS, [sums_text(digests).encode()])
+    for name, content in last.items():
+        _write(folder / name, [content])
+
+
+def _write(path: Path, blocks: Iterable[bytes]) -> str:
+    """Write a small file to the disk; its SHA-256."""
+    digest = hashlib.sha256()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        for block in blocks:
+            digest.update(block)
+            file.write(block)
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _blocks(source: Path) -> Iterator[bytes]:
+    """A file's content. What can't be read is the checkpoint's fault, not the target's."""
+    try:
+        with source.open("rb") as file:
+            while block := file.read(1 << 20):
+                yield block
+    except OSError as error:
+        raise CheckpointError(f"{source}: can't be read ({error.strerror or error}).") from error

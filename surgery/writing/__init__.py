@@ -1,1 +1,0 @@
-"""From bytes to a directory: planned, filled in parallel, journalled, complete under its name or not there."""

@@ -1,0 +1,57 @@
+import pytest
+import torch
+
+from vlsurgery.probes.specimens.miniature.recipe import Stage
+from vlsurgery.probes.specimens.miniature.training import quiet_machine, train
+
+
+def descend(stage, losses=None, done=lambda _step: False):
+    weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
+    taken = train([([weight], 1.0)], losses or [lambda: weight.square().sum()] * stage.steps, stage, done)
+    return weight.detach(), taken
+
+
+def test_it_goes_downhill_and_counts_its_steps():
+    weight, taken = descend(Stage(200, 0.1, {}))
+    assert weight.norm() < 0.2
+    assert taken == 200
+
+
+def test_it_ends_when_told():
+    assert descend(Stage(200, 0.1, {}), done=lambda step: step == 7)[1] == 7
+
+
+def test_a_share_of_nought_moves_nothing():
+    still, moving = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
+    train([([still], 0.0), ([moving], 1.0)], [lambda: (still + moving).sum()] * 3, Stage(3, 0.1, {}))
+    assert still.item() == 1.0
+    assert moving.item() < 1.0
+
+
+def interrupted():
+    with quiet_machine(3):
+        torch.rand(5)
+        assert torch.get_num_threads() == 1
+        raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_machine_is_left_as_it_was(threads):
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        state = torch.get_rng_state()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        assert torch.get_num_threads() == threads
+        assert torch.equal(torch.get_rng_state(), state)
+        assert (torch.tensor(1e-40) * 1.0).item() != 0
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_the_same_seed_draws_the_same():
+    with quiet_machine(3):
+        first = torch.rand(5)
+    with quiet_machine(3):
+        assert torch.equal(torch.rand(5), first)

@@ -1,0 +1,190 @@
+"""Tensors find their partners by site; what has none is listed with its reason; nothing is paired by force."""
+
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+from torch import Tensor
+
+from vlsurgery.surgery.alignment.alignment import Alignment, align
+from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import AlignmentError
+
+if TYPE_CHECKING:
+    from conftest import Trio
+
+Write = Callable[..., Path]
+Llama = Callable[..., dict[str, Tensor]]
+CONFIG = {"num_hidden_layers": 2, "hidden_size": 16, "vocab_size": 40, "tie_word_embeddings": False}
+
+
+def aligned(**paths: Path) -> Alignment:
+    alignment = align({role: Checkpoint.open(path) for role, path in paths.items()})
+    everything_once(alignment)
+    return alignment
+
+
+def everything_once(alignment: Alignment) -> None:
+    """Each tensor of each role is in a pair, or is listed as unmatched with a reason, and not both."""
+    paired = {(role, part.name) for pair in alignment.pairs for role, part in pair.parts.items()}
+    unmatched = [(tensor.role, tensor.name) for tensor in alignment.unmatched]
+    assert len(unmatched) == len(set(unmatched))
+    assert not paired & set(unmatched)
+    assert paired | set(unmatched) == {(role, n) for role, names in alignment.checkpoints.items() for n in names}
+    assert all(tensor.reason for tensor in alignment.unmatched)
+
+
+def test_planted_deltas_come_back_in_every_layout(trio: "Trio") -> None:
+    """Each text tensor was given a delta of its own size, so a wrong pair can't hide."""
+    bases = (trio.base, trio.base_sharded)
+    llavas = (trio.adapted, trio.adapted_native, trio.adapted_sharded)
+    native = sorted(trio.deltas)
+    for base, adapted in itertools.product(bases, llavas):
+        alignment = aligned(base=base, adapted=adapted)
+        assert len(alignment.pairs) == len(trio.deltas)
+        expected = {name: trio.deltas[name] for name in native}
+        for pair in alignment.pairs:
+            delta = alignment.load(pair, "adapted") - alignment.load(pair, "base")
+            name = next(
+                n for n, d in expected.items() if d.shape == delta.shape and torch.allclose(d, delta, atol=1e-6)
+            )
+            del expected[name]
+            tail = pair.parts["base"].name.removeprefix("model.")
+            assert name.removeprefix("model.language_model.") == tail
+        assert not expected
+
+
+def test_three_roles_pair_text_everywhere_and_vision_where_it_is(trio: "Trio") -> None:
+    alignment = aligned(base=trio.base, adapted=trio.adapted, safety=trio.safety_native)
+    roles = {pair.site.tower: set(pair.parts) for pair in alignment.pairs}
+    assert roles == {
+        "text": {"base", "adapted", "safety"},
+        "vision": {"adapted", "safety"},
+        "projector": {"adapted", "safety"},
+    }
+    assert not alignment.unmatched
+    assert [pair.site for pair in alignment.pairs] == sorted(pair.site for pair in alignment.pairs)
+
+
+def test_what_the_base_lacks_is_unmatched_with_the_reason(trio: "Trio") -> None:
+    alignment = aligned(base=trio.base, adapted=trio.adapted)
+    reasons = {tensor.reason for tensor in alignment.unmatched}
+    assert reasons == {"base has no vision tower", "base has no projector"}
+    assert {tensor.role for tensor in alignment.unmatched} == {"adapted"}
+
+
+def test_a_single_missing_tensor_is_named(tmp_path: Path, write: Write, llama: Llama) -> None:
+    less = llama()
+    del less["model.layers.1.mlp.up_proj.weight"]
+    alignment = aligned(base=write(tmp_path / "base", less), adapted=write(tmp_path / "adapted", llama()))
+    (lost,) = alignment.unmatched
+    assert (lost.role, lost.name) == ("adapted", "model.layers.1.mlp.up_proj.weight")
+    assert lost.reason == "base has no text.1.mlp.up"
+
+
+@pytest.mark.parametrize("rows", [(40, 43), (43, 40)])
+def test_a_vocabulary_that_grew_pairs_by_its_first_rows(
+    tmp_path: Path, write: Write, llama: Llama, rows: tuple[int, int]
+) -> None:
+    base, adapted = llama(1, vocab=rows[0]), llama(2, vocab=rows[1])
+    alignment = aligned(base=write(tmp_path / "base", base), adapted=write(tmp_path / "adapted", adapted))
+    pair = next(pair for pair in alignment.pairs if pair.site.component == "embed")
+    assert pair.shape == (40, 16)
+    for role, tensors in (("base", base), ("adapted", adapted)):
+        assert torch.equal(alignment.load(pair, role), tensors["model.embed_tokens.weight"][:40])
+        assert torch.equal(
+            torch.cat([chunk[role] for chunk in alignment.chunks(pair, [role], size=7)]),
+            tensors["model.embed_tokens.weight"][:40].reshape(-1),
+        )
+    larger = "base" if rows[0] > rows[1] else "adapted"
+    assert any("text.embed" in note and larger in note and "3 are its own" in note for note in alignment.notes)
+
+
+@pytest.mark.parametrize("stale", [True, False])
+def test_a_tied_head_is_the_embedding(tmp_path: Path, write: Write, llama: Llama, stale: bool) -> None:
+    """The base ties its head, the adapted model has one: what it grew from is the base's embedding."""
+    base = llama(1)
+    if not stale:
+        del base["lm_head.weight"]
+    tied = write(tmp_path / "base", base, {**CONFIG, "tie_word_embeddings": True})
+    alignment = aligned(base=tied, adapted=write(tmp_path / "adapted", llama(2)))
+    head = next(pair for pair in alignment.pairs if pair.site.component == "head")
+    assert torch.equal(alignment.load(head, "base"), base["model.embed_tokens.weight"])
+    assert [tensor.name for tensor in alignment.unmatched] == ["lm_head.weight"] * stale
+
+
+@pytest.mark.parametrize("differs", [True, False])
+def test_a_stale_head_is_left_out_and_reported(tmp_path: Path, write: Write, llama: Llama, differs: bool) -> None:
+    tensors = llama(2)
+    if not differs:
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    stale = write(tmp_path / "adapted", tensors, {**CONFIG, "tie_word_embeddings": True})
+    alignment = aligned(base=write(tmp_path / "base", llama(1)), adapted=stale)
+    assert alignment.stale_heads == {"adapted": "lm_head.weight"}
+    assert not any(pair.site.component == "head" for pair in alignment.pairs)
+    assert {(tensor.role, tensor.reason.split(":")[0].split(" ")[0]) for tensor in alignment.unmatched} == {
+        ("adapted", "stale"),
+        ("base", "adapted"),
+    }
+    (note,) = alignment.notes
+    assert ("differs from the embedding" in note) == differs
+
+
+def test_integers_are_not_weights(tmp_path: Path, write: Write, llama: Llama) -> None:
+    tensors = {**llama(), "model.position_ids": torch.arange(4)}
+    alignment = aligned(base=write(tmp_path / "base", tensors), adapted=write(tmp_path / "adapted", tensors))
+    assert [tensor.role for tensor in alignment.unmatched] == ["base", "adapted"]
+    assert all("int64" in tensor.reason for tensor in alignment.unmatched)
+
+
+def test_towers_of_different_shape_are_unmatched_both(tmp_path: Path, write: Write, llama: Llama) -> None:
+    def with_projector(width: int) -> dict[str, Tensor]:
+        return {**llama(), "multi_modal_projector.linear.weight": torch.zeros(16, width)}
+
+    alignment = aligned(
+        adapted=write(tmp_path / "adapted", with_projector(4)), safety=write(tmp_path / "safety", with_projector(5))
+    )
+    assert {tensor.role for tensor in alignment.unmatched} == {"adapted", "safety"}
+    assert all("16 x 5 in safety, 16 x 4 in adapted" in tensor.reason for tensor in alignment.unmatched)
+
+
+def test_models_that_share_no_text_stack_are_refused_with_both_sides_facts(
+    tmp_path: Path, write: Write, llama: Llama
+) -> None:
+    deep = write(tmp_path / "base", llama(layers=3), {**CONFIG, "num_hidden_layers": 3})
+    with pytest.raises(AlignmentError) as caught:
+        aligned(base=deep, adapted=write(tmp_path / "adapted", llama()))
+    assert "adapted" in str(caught.value)
+    assert "2 layers of width 16" in str(caught.value)
+    assert "3 of width 16" in str(caught.value)
+
+
+def test_text_tensors_of_different_shape_are_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
+    wide = {**llama(), "model.layers.0.mlp.up_proj.weight": torch.zeros(32, 16)}
+    with pytest.raises(AlignmentError, match=r"mlp\.up_proj\.weight is 32 x 16 in base, 24 x 16 in adapted"):
+        aligned(base=write(tmp_path / "base", wide), adapted=write(tmp_path / "adapted", llama()))
+
+
+def test_quantised_weights_are_refused_with_the_scheme(tmp_path: Path, write: Write, llama: Llama) -> None:
+    packed = {**llama(), "model.layers.0.mlp.up_proj.qweight": torch.zeros(2, dtype=torch.int32)}
+    with pytest.raises(AlignmentError, match=r"base .* quantised \(gptq or awq\)"):
+        aligned(base=write(tmp_path / "base", packed), adapted=write(tmp_path / "adapted", llama()))
+
+
+def test_a_role_without_text_stack_is_named(tmp_path: Path, write: Write, llama: Llama) -> None:
+    odd = write(tmp_path / "base", {"a.weight": torch.zeros(3)})
+    with pytest.raises(AlignmentError, match=r"base .*no text stack"):
+        aligned(base=odd, adapted=write(tmp_path / "adapted", llama()))
+
+
+def test_the_order_of_roles_changes_nothing(trio: "Trio") -> None:
+    first = aligned(base=trio.base, adapted=trio.adapted, safety=trio.safety)
+    second = aligned(safety=trio.safety, adapted=trio.adapted, base=trio.base)
+    assert [(pair.site, dict(pair.parts)) for pair in first.pairs] == [
+        (pair.site, dict(pair.parts)) for pair in second.pairs
+    ]
+    assert first.pairs[0].site == Site("text", None, "embed")

@@ -1,0 +1,100 @@
+"""A recipe goes to YAML and back without losing a bit, and says what is wrong with one that a person edited."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.results import CheckpointRef
+
+PLAIN = Recipe(
+    checkpoints={
+        role: CheckpointRef(path=f"/models/{role}", identity="sha256:0") for role in ("base", "adapted", "safety")
+    },
+    coefficients={"default": {"base": 0.0, "safety": 0.0}, "3.mlp": {"base": 0.12, "safety": 0.41}, "3": {"base": 0.1}},
+    why={"3.mlp": "gives back most of what was lost"},
+)
+
+KEYS = st.one_of(
+    st.integers(0, 99).map(str),
+    st.builds("{}.{}".format, st.integers(0, 99), st.sampled_from(["attn", "mlp"])),
+    st.sampled_from(["default", "embed", "head", "norm", "mlp.gate", "vision", "text.3.mlp.gate", "raw:a.b: c #d"]),
+)
+SHARES = st.fixed_dictionaries({}, optional={"base": st.floats(0, 1), "safety": st.floats(0, 1)})
+WORDS = st.text(st.characters(categories=["L", "N", "P", "Zs"]), max_size=30).map(lambda text: " ".join(text.split()))
+PATHS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(table=st.dictionaries(KEYS, SHARES, max_size=6), path=PATHS, words=WORDS, seed=st.integers(0, 2**31))
+def test_round_trip_is_exact(
+    tmp_path: Path, table: dict[str, dict[str, float]], path: str, words: str, seed: int
+) -> None:
+    checkpoints = {role: CheckpointRef(path=path, identity="sha256:" + role) for role in ("base", "adapted", "safety")}
+    why = dict.fromkeys(list(table)[::2], words)
+    recipe = Recipe(checkpoints=checkpoints, coefficients=table, seed=seed, why=why)
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+
+
+def test_a_person_can_read_it() -> None:
+    lines = PLAIN.text().splitlines()
+    assert "  3.mlp: {base: 0.12, safety: 0.41}  # why: gives back most of what was lost" in lines
+    assert any(line.startswith("method: blend  # theta = adapted + c_base") for line in lines)
+    assert lines[0].startswith("#")
+
+
+def test_numbers_of_layers_need_no_quotes(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(PLAIN.text().replace("'3':", "3:"))
+    assert Recipe.load(path).coefficients["3"] == {"base": 0.1}
+
+
+FAULTS = {
+    "unknown key": (lambda t: t + "colour: red\n", "colour: Extra inputs"),
+    "key twice": (lambda t: t + "seed: 1\n", "a key occurs twice"),
+    "coefficient twice": (lambda t: t.replace("  '3'", "  3.mlp"), "a key occurs twice"),
+    "too large": (lambda t: t.replace("0.41", "1.41"), "3.mlp.safety: 1.41 is not between 0 and 1"),
+    "not a number": (lambda t: t.replace("0.41", "much"), "coefficients.3.mlp.safety"),
+    "a number as text": (lambda t: t.replace("0.41", "'0.41'"), "coefficients.3.mlp.safety"),
+    "yes is not 1": (lambda t: t.replace("0.41", "yes"), "coefficients.3.mlp.safety"),
+    "nan": (lambda t: t.replace("0.41", ".nan"), "coefficients.3.mlp.safety"),
+    "no such site": (lambda t: t.replace("3.mlp", "3.mpl"), "'3.mpl': no such key"),
+    "no such method": (lambda t: t.replace("method: blend", "method: magic"), "there is no 'magic'; known are blend"),
+    "no such role": (lambda t: t.replace("safety: 0.41", "mother: 0.41"), "'mother' has a share"),
+    "toward itself": (lambda t: t.replace("safety: 0.41", "adapted: 0.41"), "'adapted' has a share"),
+    "like nobody": (lambda t: t.replace("like: adapted", "like: merged"), "like: 'merged' is none"),
+    "another schema": (lambda t: t.replace("recipe/1", "recipe/9"), "schema: "),
+    "no schema": (lambda t: t.replace("schema: vlsurgery/recipe/1\n", ""), "schema: missing"),
+    "no identity": (lambda t: t.replace(", identity: 'sha256:0'", "", 1), "checkpoints.base.identity: Field required"),
+    "another dtype": (lambda t: t.replace("as like", "int4"), "dtype: "),
+    "why as a key": (lambda t: t + "why: {}\n", "why: no such key"),
+    "not YAML": (lambda _: "a: [", "not valid YAML"),
+    "not a mapping": (lambda _: "- a", "a recipe is a mapping"),
+    "nothing": (lambda _: "", "a recipe is a mapping"),
+    "code": (lambda _: "a: !!python/object/apply:os.getcwd []", "not valid YAML"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=str)
+def test_errors_name_file_key_and_fault(tmp_path: Path, fault: str) -> None:
+    damage, words = FAULTS[fault]
+    path = tmp_path / "recipe.yaml"
+    assert damage(PLAIN.text()) != PLAIN.text()
+    path.write_text(damage(PLAIN.text()))
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert words in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_or_binary_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="can't be read"):
+        Recipe.load(tmp_path / "nowhere.yaml")
+    (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(RecipeError, match="can't be read"):
+        Recipe.load(tmp_path / "x.yaml")

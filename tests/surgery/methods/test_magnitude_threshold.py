@@ -1,0 +1,68 @@
+"""The k largest entries are those that a stable sort puts there, whatever the sample, the spans and the blocks."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlsurgery.surgery.methods import magnitude_threshold as ranks
+from vlsurgery.surgery.methods.magnitude_threshold import Wanted, between, cut
+from vlsurgery.surgery.methods.method import Held
+
+# Few values, so that many are equal, or any float32.
+VALUES = st.one_of(
+    st.lists(st.sampled_from([0.0, -1.0, 1.0, 1.5, -2.0, 1e-30]), min_size=1, max_size=60),
+    st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=60),
+)
+
+
+@given(
+    values=VALUES,
+    data=st.data(),
+    bins=st.sampled_from([2, 8, 1 << 20]),
+    run=st.integers(1, 4),
+    block=st.integers(1, 70),
+)
+def test_the_largest_and_the_smallest(
+    values: list[float], data: st.DataObject, bins: int, run: int, block: int
+) -> None:
+    size = data.draw(st.integers(1, len(values)))
+    delta = np.array(values, np.float32)
+    stream = Held(("x", "y"), delta.shape, [delta, -delta, np.zeros_like(delta)], 0, "", block, rows=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ranks, "_BINS", bins)
+        patch.setattr(ranks, "_PLACES", 2)
+        patch.setattr(ranks, "_RUN", run)
+        upper, lower = cut(stream, [Wanted("x", size, largest=True), Wanted("y", size, largest=False)])
+    falling, rising = (np.argsort(side * np.abs(delta), kind="stable") for side in (-1, 1))
+    np.testing.assert_array_equal(kept(stream, "x", low=upper, first=True), only(delta, falling[:size]))
+    np.testing.assert_array_equal(kept(stream, "x", low=lower), only(delta, rising[size:]))
+    np.testing.assert_array_equal(kept(stream, "x", high=lower), only(delta, rising[:size]))
+
+
+def kept(stream: Held, name: str, **cuts: Any) -> np.ndarray:
+    """A model's move, thinned block by block."""
+    blocks = list(stream.blocks())
+    for block in blocks:
+        between(block, name, **cuts)
+    return np.concatenate([block.room(name) for block in blocks])
+
+
+def only(delta: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The entries at these places, and 0 elsewhere."""
+    left = np.zeros_like(delta)
+    left[places] = delta[places]
+    return left
+
+
+def test_a_sample_that_misleads_costs_passes_and_no_entry() -> None:
+    """Sampled runs hold small entries alone, so the entry looked for lies outside of every span that they suggest."""
+    delta = np.linspace(1, 2, 1 << 18, dtype=np.float32)
+    for start in np.linspace(0, (1 << 18) - 1024, 64).astype(int):
+        delta[start : start + 1024] = 1e-6
+    stream = Held(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, rows=False)
+    (found,) = cut(stream, [Wanted("x", 1000, largest=True)])
+    assert np.count_nonzero(kept(stream, "x", low=found, first=True)) == 1000
+    assert found.bits == np.sort(delta)[-1000].view(np.int32)

@@ -1,0 +1,372 @@
+"""Every row of METHODS obeys the laws that it states, whatever the blocks that it is cut into, and equals its
+formula in float64."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from vlsurgery.surgery.methods import METHODS, Law, kernels, projection
+
+SHARES = st.just(0.0) | st.floats(2**-10, 1, width=32)
+SEEDS = st.integers(0, 999)
+DTYPES = st.sampled_from([torch.float32, torch.bfloat16, torch.float16, torch.float64])
+DENSITIES = st.floats(0.2, 0.8)
+EVERY = pytest.mark.parametrize("name", METHODS)
+
+
+def having(law: Law) -> Any:
+    """The methods that promise a law."""
+    return pytest.mark.parametrize("name", [name for name, method in METHODS.items() if law in method.laws])
+
+
+def draw(seed: int, dtype: torch.dtype = torch.float32, count: int = 3) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(5, 7, generator=generator, dtype=torch.float64).to(dtype) for _ in range(count)]
+
+
+def call(
+    name: str,
+    base: Tensor,
+    models: dict[str, Tensor],
+    weights: dict[str, float] | float | None = None,
+    density: float = 0.5,
+    **more: Any,
+) -> Tensor:
+    """A method on as many of the models as it takes; it gets the base only where it needs one."""
+    method = METHODS[name]
+    if method.slots:
+        return called_by_slots(name, base, models, density, **more)
+    most = method.models[1] or len(models)
+    taken = dict(itertools.islice(models.items(), most))
+    if "density" in method.parameters:
+        more["density"] = density
+    return method.merge(taken, base if method.needs_base else None, weights, **more)
+
+
+def called_by_slots(name: str, base: Tensor, models: dict[str, Tensor], density: float, **more: Any) -> Tensor:
+    """A method whose models each play a part: the models in turn, the last one again where there are too few."""
+    method, given = METHODS[name], list(models)
+    chosen = dict(zip(method.slots, [*given, *given[-1:] * len(method.slots)], strict=False))
+    if "density" in method.parameters:
+        more["density"] = density
+    return method.merge({slot: models[model] for slot, model in chosen.items()}, base, 1.0, **more)
+
+
+def weights_of(name: str, *shares: float) -> dict[str, float]:
+    """Weights for models x, y, ... that the method takes: parts are taken or not."""
+    whole = METHODS[name].weight.meaning.startswith("whether")
+    return {model: 1.0 if whole else share for model, share in zip("xyzw", shares, strict=False)}
+
+
+def bits(tensor: Tensor) -> Tensor:
+    return tensor.reshape(-1).view(torch.uint8)
+
+
+@having("identity")
+@given(seed=SEEDS, dtype=DTYPES)
+def test_identity(name: str, seed: int, dtype: torch.dtype) -> None:
+    base, x, y = draw(seed, dtype)
+    assert torch.equal(bits(call(name, base, {"x": x, "y": y}, 0.0)), bits(base))
+
+
+@having("endpoint")
+@given(seed=SEEDS, dtype=DTYPES, chosen=st.sampled_from("xy"))
+def test_endpoint(name: str, seed: int, dtype: torch.dtype, chosen: str) -> None:
+    base, x, y = draw(seed, dtype)
+    models = {"x": x, "y": y} if METHODS[name].models[1] != 1 else {chosen: {"x": x, "y": y}[chosen]}
+    result = call(name, base, models, {model: float(model == chosen) for model in models})
+    assert torch.equal(bits(result), bits(models[chosen]))
+
+
+@having("equal_inputs")
+@given(seed=SEEDS, dtype=DTYPES, shares=st.tuples(SHARES, SHARES))
+def test_equal_inputs(name: str, seed: int, dtype: torch.dtype, shares: tuple[float, float]) -> None:
+    (base,) = draw(seed, dtype, 1)
+    weights = weights_of(name, shares[0] + 0.1, shares[1])
+    if METHODS[name].weight.high == 1:
+        weights = {model: min(1.0, weight) for model, weight in weights.items()}
+    assert torch.equal(call(name, base, {"x": base.clone(), "y": base.clone()}, weights), base)
+
+
+@having("zero_delta")
+@given(seed=SEEDS, dtype=DTYPES, share=SHARES)
+def test_a_model_that_is_the_base_adds_nothing(name: str, seed: int, dtype: torch.dtype, share: float) -> None:
+    (base,) = draw(seed, dtype, 1)
+    assert torch.equal(call(name, base, {"x": base.clone(), "y": base.clone()}, weights_of(name, share, share)), base)
+
+
+@having("linear")
+@given(seed=SEEDS, shares=st.tuples(SHARES, SHARES), scale=SHARES)
+def test_linear(name: str, seed: int, shares: tuple[float, float], scale: float) -> None:
+    base, x, y = draw(seed, torch.float64)
+
+    def move(first: float, second: float) -> Tensor:
+        return call(name, base, {"x": x, "y": y}, {"x": first, "y": second}, seed=seed) - base
+
+    first, second = shares
+    assert torch.allclose(move(first, second), move(first, 0) + move(0, second), atol=1e-12)
+    assert torch.allclose(move(scale * first, scale * second), scale * move(first, second), atol=1e-12)
+
+
+@having("scaling")
+@given(seed=SEEDS, shares=st.tuples(SHARES, SHARES), density=DENSITIES)
+def test_twice_the_tensors_give_twice_the_result(
+    name: str, seed: int, shares: tuple[float, float], density: float
+) -> None:
+    base, x, y = draw(seed)
+    weights = weights_of(name, max(shares[0], 0.01), shares[1])
+    once = call(name, base, {"x": x, "y": y}, weights, density, seed=seed)
+    assert torch.equal(call(name, 2 * base, {"x": 2 * x, "y": 2 * y}, weights, density, seed=seed), 2 * once)
+
+
+@having("permutation")
+@given(seed=SEEDS, dtype=DTYPES, shares=st.lists(st.floats(0.0625, 1, width=32), min_size=3, max_size=3))
+def test_the_order_of_the_models_does_not_matter(name: str, seed: int, dtype: torch.dtype, shares: list[float]) -> None:
+    base, *tensors = draw(seed, dtype, 4)
+    models, weights = dict(zip("xyz", tensors, strict=True)), weights_of(name, *shares)
+    results = [
+        call(name, base, {model: models[model] for model in order}, {model: weights[model] for model in order})
+        for order in itertools.permutations(models)
+    ]
+    assert all(torch.equal(bits(result), bits(results[0])) for result in results)
+
+
+@having("entries")
+@given(seed=SEEDS, shares=st.tuples(SHARES, SHARES), density=DENSITIES)
+def test_the_order_of_the_entries_does_not_matter(
+    name: str, seed: int, shares: tuple[float, float], density: float
+) -> None:
+    base, x, y = draw(seed)
+    weights = weights_of(name, max(shares[0], 0.01), shares[1])
+    order = torch.randperm(35, generator=torch.Generator().manual_seed(seed))
+
+    def shuffled(tensor: Tensor) -> Tensor:
+        return tensor.reshape(-1)[order].reshape(5, 7)
+
+    straight = call(name, base, {"x": x, "y": y}, weights, density)
+    mixed = call(name, shuffled(base), {"x": shuffled(x), "y": shuffled(y)}, weights, density)
+    torch.testing.assert_close(mixed, shuffled(straight), rtol=1e-6, atol=1e-7)
+
+
+@having("between")
+@given(seed=SEEDS, shares=st.lists(st.floats(0.0625, 1, width=32), min_size=3, max_size=3))
+def test_the_result_lies_between_the_inputs(name: str, seed: int, shares: list[float]) -> None:
+    base, *tensors = draw(seed, count=4)
+    result = call(name, base, dict(zip("xyz", tensors, strict=True)), weights_of(name, *shares))
+    stacked = torch.stack(tensors)
+    assert (result >= stacked.amin(0) - 1e-5).all()
+    assert (result <= stacked.amax(0) + 1e-5).all()
+
+
+@EVERY
+@given(seed=SEEDS, dtype=DTYPES, block=st.integers(1, 40), density=DENSITIES)
+def test_blocks_never_change_the_result(name: str, seed: int, dtype: torch.dtype, block: int, density: float) -> None:
+    """Few distinct values, so that many entries are of one magnitude and the cut goes between equals."""
+    base, x, y = (tensor.mul(2).round().div(4).to(dtype) for tensor in draw(seed, torch.float64))
+    whole = call(name, base, {"x": x, "y": y}, 0.5 if METHODS[name].models[0] == 1 else 1.0, density)
+    cut = call(name, base, {"x": x, "y": y}, 0.5 if METHODS[name].models[0] == 1 else 1.0, density, block=block)
+    # Sums over a tensor (angles, norms) are added block by block, in float64.
+    torch.testing.assert_close(cut, whole, rtol=0 if METHODS[name].survey is None else 1e-6, atol=1e-7)
+
+
+def projected(base: np.ndarray, adapted: np.ndarray, unaligned: np.ndarray) -> tuple[np.ndarray, float]:
+    """Safe LoRA's C delta, and its cosine with the delta, as the paper writes them."""
+    vector, delta = base - unaligned, adapted - base
+    rows = vector @ vector.T / np.linalg.norm(vector) @ delta
+    return rows, float((rows * delta).sum() / np.linalg.norm(rows) / np.linalg.norm(delta))
+
+
+@pytest.mark.parametrize("shape", [(9, 4), (4, 9), (6, 6)])
+@given(seed=SEEDS, tau=st.floats(0, 1), share=st.floats(0, 1), gamma=st.floats(0, 2), group=st.integers(1, 60))
+def test_safety_methods_in_float64(
+    shape: tuple[int, int], seed: int, tau: float, share: float, gamma: float, group: int
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    base, adapted, safe, unaligned = (torch.randn(*shape, generator=generator) for _ in range(4))
+    b, a, s, u = (tensor.double().numpy() for tensor in (base, adapted, safe, unaligned))
+    rows, cosine = projected(b, a, u)
+    assume(abs(cosine - tau) > 1e-5)
+    models = {"adapted": adapted, "unaligned": unaligned}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(projection, "GROUP", group)
+        lora = METHODS["safelora"].merge(models, base, tau=tau, block=7)
+        merge = METHODS["safemerge"].merge({**models, "safe": safe}, base, tau=tau, share=share)
+    expected = b + rows if cosine <= tau else a
+    np.testing.assert_allclose(lora.double().numpy(), expected, rtol=1e-4, atol=1e-4)
+    expected = a + share * (s - a) if cosine <= tau else a
+    np.testing.assert_allclose(merge.double().numpy(), expected, rtol=1e-5, atol=1e-5)
+    resta = METHODS["resta"].merge(models, base, gamma=gamma)
+    np.testing.assert_allclose(resta.double().numpy(), a + gamma * (b - u), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("weights", [(0.5, 0.3, 0.8), (0.3, 0.3, 0.3), (1.0, 0.6, 0.2)])
+@given(seed=SEEDS)
+def test_sums_that_cancel_out_fall_on_the_side_of_their_rounded_products(
+    seed: int, weights: tuple[float, ...], normalize: bool
+) -> None:
+    """Deltas of few digits cancel out often, but for the rounding of what they are multiplied by."""
+    drawn = torch.randint(-8, 9, (3, 2000), generator=torch.Generator().manual_seed(seed))
+    deltas = (drawn.float() / 1024).numpy()
+    parts = [delta * np.float32(weight) for delta, weight in zip(deltas, weights, strict=True)]
+    side = np.where(parts[0] + parts[1] + parts[2] >= 0, 1, -1)
+    agree = [np.sign(part) == side for part in parts]
+    expected = sum(part.astype(float) * kept for part, kept in zip(parts, agree, strict=True))
+    if normalize:
+        votes = sum(weight * kept for weight, kept in zip(weights, agree, strict=True))
+        expected = np.divide(expected, votes, out=np.zeros_like(expected), where=votes > 0)
+    models = dict(zip("abc", map(torch.from_numpy, deltas), strict=True))
+    asked = dict(zip("abc", weights, strict=True))
+    merged = METHODS["ties"].merge(models, torch.zeros(2000), asked, normalize=normalize)
+    np.testing.assert_allclose(merged.numpy(), expected, rtol=1e-5, atol=1e-9)
+
+
+@given(seed=SEEDS, density=st.floats(0.1, 0.9), rescale=st.booleans())
+def test_resta_thins_the_adaptation_as_dare_does_and_nothing_else(seed: int, density: float, rescale: bool) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    base, adapted, unaligned = (torch.randn(9, 40, generator=generator) for _ in range(3))
+    asked = {"density": density, "rescale": rescale, "seed": seed, "site": "text.0.mlp.up"}
+    thinned = METHODS["dare_linear"].merge({"adapted": adapted}, base, 1.0, **asked)
+    merged = METHODS["resta"].merge({"adapted": adapted, "unaligned": unaligned}, base, gamma=0.5, **asked)
+    torch.testing.assert_close(merged, thinned + 0.5 * (base - unaligned))
+
+
+@EVERY
+@given(seed=SEEDS)
+def test_inputs_are_left_as_they_were(name: str, seed: int) -> None:
+    base, x, y = draw(seed)
+    before = [tensor.clone() for tensor in (base, x, y)]
+    call(name, base, {"x": x, "y": y}, 1.0)
+    assert all(torch.equal(tensor, copy) for tensor, copy in zip((base, x, y), before, strict=True))
+
+
+def signs_elected(moves: list[np.ndarray], weights: list[float], normalize: bool) -> np.ndarray:
+    """TIES' consensus, written down as the paper has it."""
+    weighted = np.stack([weight * move for weight, move in zip(weights, moves, strict=True)])
+    elected = np.where(weighted.sum(0) >= 0, 1.0, -1.0)
+    agree = np.sign(weighted) == elected
+    total = (weighted * agree).sum(0)
+    voted = (agree * np.array(weights)[:, None, None]).sum(0)
+    return total / np.where(voted == 0, 1, voted) if normalize else total
+
+
+def trimmed(delta: np.ndarray, density: float) -> np.ndarray:
+    count = max(1, int(density * delta.size))
+    kept = np.argsort(-np.abs(delta).ravel(), kind="stable")[:count]
+    result = np.zeros(delta.size)
+    result[kept] = delta.ravel()[kept]
+    return result.reshape(delta.shape)
+
+
+def middling(delta: np.ndarray, density: float, gamma: float) -> np.ndarray:
+    count, top = int(density * delta.size), int(gamma * delta.size)
+    start = max(0, delta.size - count - top)
+    kept = np.argsort(np.abs(delta).ravel(), kind="stable")[start : start + count]
+    result = np.zeros(delta.size)
+    result[kept] = delta.ravel()[kept]
+    return result.reshape(delta.shape)
+
+
+def sphere(base: np.ndarray, other: np.ndarray, t: float) -> np.ndarray:
+    cosine = (base * other).sum() / np.linalg.norm(base) / np.linalg.norm(other)
+    angle = np.arccos(cosine)
+    return (np.sin((1 - t) * angle) * base + np.sin(t * angle) * other) / np.sin(angle)
+
+
+def stock(deltas: list[np.ndarray]) -> np.ndarray:
+    pairs = itertools.combinations(deltas, 2)
+    cosine = np.mean([(a * b).sum() / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs])
+    share = len(deltas) * cosine / (1 + (len(deltas) - 1) * cosine)
+    return share * np.mean(deltas, axis=0)
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@given(seed=SEEDS, shares=st.tuples(st.floats(0.1, 1), st.floats(0.1, 1)), density=DENSITIES, strength=st.floats(0, 2))
+def test_formulas_in_float64(
+    seed: int, shares: tuple[float, float], density: float, strength: float, normalize: bool
+) -> None:
+    base, x, y = draw(seed)
+    b, one, two = (tensor.double().numpy() for tensor in (base, x, y))
+    deltas, weights = [one - b, two - b], list(shares)
+    total = sum(weights) if normalize else 1.0
+    gamma = 0.1
+    cut = [trimmed(delta, density) for delta in deltas]
+    middle = [middling(delta, density, gamma) for delta in deltas]
+    moves = sum(weight * delta for weight, delta in zip(weights, deltas, strict=True))
+    expected = {
+        "blend": b + moves,
+        "linear": (weights[0] * one + weights[1] * two) / total,
+        "slerp": sphere(b, one, weights[0]),
+        "task_arithmetic": b + strength * moves / total,
+        "ties": b + strength * signs_elected(cut, weights, normalize),
+        "breadcrumbs": b + strength * (weights[0] * middle[0] + weights[1] * middle[1]) / total,
+        "breadcrumbs_ties": b + strength * signs_elected(middle, weights, normalize),
+        "model_stock": b + stock(deltas),
+    }
+    for name, wanted in expected.items():
+        given_ = {"lambda": strength, "normalize": normalize, "gamma": gamma}
+        more = {key: value for key, value in given_.items() if key in METHODS[name].parameters}
+        result = call(name, base, {"x": x, "y": y}, weights_of(name, *weights), density, **more)
+        np.testing.assert_allclose(result.double().numpy(), wanted, rtol=2e-5, atol=2e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("length", [kernels.TILE, kernels.TILE + 5, 3 * kernels.TILE - 1])
+@given(seed=SEEDS)
+def test_angles_are_those_of_every_entry(length: int, seed: int) -> None:
+    """Their sums are taken in runs, and of what is left behind the last whole run."""
+    noise = np.random.default_rng(seed).normal(size=(4, length)).astype(np.float32)
+    base, *others = (noise[0], *(noise[0] + 0.3 * noise[1] + 0.2 * part for part in noise[1:]))
+    models = dict(zip("xyz", map(torch.tensor, others), strict=True))
+    b, one, *rest = (part.astype(np.float64) for part in (base, *others))
+    merged = {
+        "slerp": (METHODS["slerp"].merge({"x": models["x"]}, torch.tensor(base), 0.4), sphere(b, one, 0.4)),
+        "model_stock": (
+            METHODS["model_stock"].merge(models, torch.tensor(base)),
+            b + stock([one - b, *(part - b for part in rest)]),
+        ),
+    }
+    for name, (result, wanted) in merged.items():
+        np.testing.assert_allclose(result.double().numpy(), wanted, rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["dare_linear", "dare_ties", "della", "della_linear"])
+@pytest.mark.parametrize("density", [0.2, 0.5, 0.7])
+def test_random_methods_keep_their_share_and_their_mean(name: str, density: float) -> None:
+    """Of one model: the share of entries that move is the density, and their mean move that of the whole delta."""
+    generator = torch.Generator().manual_seed(3)
+    delta = torch.rand(400, 500, generator=generator) + 0.5
+    base = torch.zeros(400, 500)
+    result = call(name, base, {"x": delta}, 1.0, density, seed=5)
+    share = float((result != 0).double().mean())
+    deviation = (density * (1 - density) / delta.numel()) ** 0.5
+    assert abs(share - density) < 5 * deviation
+    assert abs(float(result.double().mean()) / float(delta.double().mean()) - 1) < 0.02
+    assert not torch.equal(result, call(name, base, {"x": delta}, 1.0, density, seed=6))
+    assert not torch.equal(result, call(name, base, {"x": delta}, 1.0, density, seed=5, site="text.1.mlp.up"))
+
+
+def test_chances_rise_with_the_rank() -> None:
+    """DELLA keeps the largest entries of a row more often than the smallest, by twice epsilon."""
+    delta = torch.arange(1.0, 1001).repeat(500, 1)
+    result = METHODS["della_linear"].merge({"x": delta}, delta * 0, 1.0, density=0.5, epsilon=0.2, rescale=False)
+    kept = (result != 0).double().mean(0)
+    assert float(kept[:100].mean()) == pytest.approx(0.32, abs=0.02)
+    assert float(kept[-100:].mean()) == pytest.approx(0.68, abs=0.02)
+
+
+@given(seed=SEEDS, dtype=DTYPES, shares=st.tuples(SHARES, SHARES))
+def test_blend_is_rounded_once(seed: int, dtype: torch.dtype, shares: tuple[float, float]) -> None:
+    adapted, base, safety = draw(seed, dtype)
+    a, b, s = (tensor.double().numpy() for tensor in (adapted, base, safety))
+    result = METHODS["blend"].merge({"base": base, "safety": safety}, adapted, {"base": shares[0], "safety": shares[1]})
+    # Half a unit in the last place of the stored dtype, and float32's rounding of the sum before it.
+    unit = torch.finfo(dtype).eps
+    expected = a + shares[0] * (b - a) + shares[1] * (s - a)
+    np.testing.assert_allclose(result.double().numpy(), expected, rtol=unit, atol=2e-6 if unit > 1e-10 else 1e-14)
+    assert result.dtype == dtype

@@ -1,0 +1,1 @@
+"""Model surgery that gives vision-language models back the refusals that adaptation cost them."""
