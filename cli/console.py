@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Self, TypeVar
 if TYPE_CHECKING:
     from rich.console import Console as Rich
     from rich.console import RenderableType
-    from rich.progress import Progress
+    from rich.progress import Progress as RichProgress
     from rich.table import Table
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ class Console:
         self.quiet = quiet
         self.json = json
         self._bars = not quiet and not json and sys.stderr.isatty()
-        self._progress: Progress | None = None
+        self._progress: RichProgress | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -71,7 +71,7 @@ class Console:
         if self.json:
             sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
-    def track(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+    def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
         """Hand on `items`, with a bar on standard error for as long as they last. Bars may be nested."""
         if total is None and isinstance(items, Sized):
             total = len(items)
@@ -87,7 +87,7 @@ class Console:
         finally:
             progress.remove_task(bar)
 
-    def _running_progress(self) -> "Progress":
+    def _running_progress(self) -> "RichProgress":
         if self._progress is None:
             from rich.console import Console as Rich
             from rich.progress import (

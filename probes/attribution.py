@@ -12,12 +12,12 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from vlsurgery.probes.evaluation.statistics import rate
-from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import ChatModel
 from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
 from vlsurgery.probes.scoring import (
-    Choices,
-    Known,
+    RefusalChoices,
+    ScoredAnswers,
     choices,
     greedy_matches,
     known,
@@ -25,9 +25,9 @@ from vlsurgery.probes.scoring import (
     mean_divergence,
     refusal_log_odds,
 )
-from vlsurgery.probes.targets import OPENING, Lost, Working, spread
+from vlsurgery.probes.targets import OPENING, LostRefusal, WorkingSet, spread
 from vlsurgery.surgery.errors import SurgeryError
-from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 FEWEST_LOST = 8
 MOST_LOST = 96
@@ -37,7 +37,7 @@ POINTS = (6, 12, 24, 48)
 SOURCE = "base"
 
 
-def nothing_lost(working: Working) -> str | None:
+def nothing_lost(working: WorkingSet) -> str | None:
     """Why there is too little loss to attribute, or None where there is enough."""
     if len(working.lost) >= FEWEST_LOST:
         return None
@@ -47,7 +47,7 @@ def nothing_lost(working: Working) -> str | None:
     )
 
 
-def lost_choices(chat: ChatModel, lost: Sequence[Lost]) -> list[Choices]:
+def lost_choices(chat: ChatModel, lost: Sequence[LostRefusal]) -> list[RefusalChoices]:
     """The requests whose refusal was lost, each at the token where refusal and answer part ways."""
     return choices(
         chat, [item.prompt for item in lost], [item.refusal for item in lost], [item.answer for item in lost]
@@ -55,7 +55,7 @@ def lost_choices(chat: ChatModel, lost: Sequence[Lost]) -> list[Choices]:
 
 
 def attribute(
-    live: LiveBlend, working: Working, track: Track = silent
+    live: InMemoryMerge, working: WorkingSet, progress: Progress = no_progress
 ) -> tuple[list[BlockGain], list[Transplant], Completeness, Ceiling]:
     """Both maps, the transplants that check them, and the ceiling, on the prompts whose refusal was lost.
 
@@ -65,9 +65,9 @@ def attribute(
         raise SurgeryError(f"{reason}. Give more harmful prompts with --prompts.")
     lost = spread(working.lost, MOST_LOST)
     batches = lost_choices(live.chat, lost)
-    path, points, measured, start = _path_map(live, batches, track)
+    path, points, measured, start = _path_map(live, batches, progress)
     endpoint = _gradient(live, batches, len(lost), 0.0)
-    transplants, costs = _transplants(live, batches, working, start, track)
+    transplants, costs = _transplants(live, batches, working, start, progress)
     total = float(path.sum())
     gains = [
         BlockGain(
@@ -90,7 +90,9 @@ def attribute(
     return gains, transplants, completeness, _ceiling(live, working, start, start + measured)
 
 
-def _path_map(live: LiveBlend, batches: Sequence[Choices], track: Track) -> tuple[np.ndarray, int, float, float]:
+def _path_map(
+    live: InMemoryMerge, batches: Sequence[RefusalChoices], progress: Progress
+) -> tuple[np.ndarray, int, float, float]:
     """Path-averaged gain per block, the points that it took, the measured change, and the log-odds at its start.
 
     Gauss-Legendre points along the path, doubled until the map sums to the measured change within TOLERANCE: where
@@ -104,14 +106,14 @@ def _path_map(live: LiveBlend, batches: Sequence[Choices], track: Track) -> tupl
     for points in POINTS:
         nodes, weights = np.polynomial.legendre.leggauss(points)
         grid = list(zip((nodes + 1) / 2, weights / 2, strict=True))
-        steps = track(grid, f"attributing, {points} points from adapted to base")
+        steps = progress(grid, f"attributing, {points} points from adapted to base")
         gains = sum((weight * _gradient(live, batches, count, node) for node, weight in steps), np.zeros_like(gains))
         if abs(gains.sum() - measured) <= TOLERANCE * abs(measured):
             break
     return gains, points, measured, start
 
 
-def _gradient(live: LiveBlend, batches: Sequence[Choices], count: int, coefficient: float) -> np.ndarray:
+def _gradient(live: InMemoryMerge, batches: Sequence[RefusalChoices], count: int, coefficient: float) -> np.ndarray:
     """[blocks] slope of the mean refusal log-odds toward the base, `coefficient` of the way there."""
     with live.differentiable():
         live.move(live.tensor(live.everywhere(**{SOURCE: coefficient})))
@@ -121,14 +123,14 @@ def _gradient(live: LiveBlend, batches: Sequence[Choices], count: int, coefficie
 
 
 def _transplants(
-    live: LiveBlend, batches: Sequence[Choices], working: Working, start: float, track: Track
+    live: InMemoryMerge, batches: Sequence[RefusalChoices], working: WorkingSet, start: float, progress: Progress
 ) -> tuple[list[Transplant], dict[str, float | None]]:
     """Each block of the base alone in the adapted model: what refusals gain, and what other answers pay (KL, nats)."""
     kept = spread(working.keep, MOST_KEPT)
-    keep: list[Known] = known(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
+    keep: list[ScoredAnswers] = known(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
     reference = log_probabilities(live.chat, keep)
     transplants, costs = [], {}
-    for block in track(live.blocks, "transplanting single blocks"):
+    for block in progress(live.blocks, "transplanting single blocks"):
         with live.at({block: {SOURCE: 1.0}}):
             gain = float(refusal_log_odds(live.chat, batches).mean()) - start
             costs[block] = mean_divergence(live.chat, keep, reference) if keep else None
@@ -142,7 +144,7 @@ def _rank_correlation(one: Sequence[float] | np.ndarray, other: Sequence[float])
     return float(spearmanr(one, other).statistic)
 
 
-def _ceiling(live: LiveBlend, working: Working, adapted: float, graft: float) -> Ceiling:
+def _ceiling(live: InMemoryMerge, working: WorkingSet, adapted: float, graft: float) -> Ceiling:
     """How many of the base's refusals the adapted model and the graft would begin as the base does."""
     refusals = spread(working.refuse, MOST_LOST)
     prompts = [prompt for prompt, _ in refusals]

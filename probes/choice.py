@@ -17,16 +17,16 @@ from torch import Tensor
 
 from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
-from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import ChatModel, load
 from vlsurgery.probes.prompts.prompts import Prompt
 from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
-from vlsurgery.probes.scoring import Choices, Known, greedy_matches, known, refusal_log_odds
-from vlsurgery.probes.targets import OPENING, Working, spread, working
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.probes.scoring import RefusalChoices, ScoredAnswers, greedy_matches, known, refusal_log_odds
+from vlsurgery.probes.targets import OPENING, WorkingSet, spread, working
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
-from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 Policy = Literal["fit", "attribution", "weights", "uniform"]
 Toward = Literal["base", "safety", "both"]
@@ -36,19 +36,19 @@ MOST_KEPT = 192
 
 
 @dataclass(frozen=True)
-class Yardstick:
+class SelectionScorer:
     """The `select` prompts, ready to score a live model. Cells are (set, modality).
 
     A merge is as good as its worst cells: an average would let a merge that no longer sees pass for a good one.
     """
 
-    lost: Sequence[Choices]
+    lost: Sequence[RefusalChoices]
     lost_cells: Sequence[tuple[str, str]]
-    keep: Sequence[Known]
+    keep: Sequence[ScoredAnswers]
     keep_cells: Sequence[tuple[str, str]]
 
     @classmethod
-    def of(cls, chat: ChatModel, select: Working) -> "Yardstick":
+    def of(cls, chat: ChatModel, select: WorkingSet) -> "SelectionScorer":
         """Raises SurgeryError where no refusal was lost or no answer can be kept on `select`."""
         lost, keep = spread(select.lost, MOST_LOST), spread(select.keep, MOST_KEPT)
         if not lost or not keep:
@@ -83,7 +83,7 @@ def choose(
     toward: Toward = "both",
     attribution: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
-    track: Track = silent,
+    progress: Progress = no_progress,
 ) -> TradeoffResult:
     """Coefficients by `policy`, and the best uniform merge of a grid over the same sources beside them.
 
@@ -93,14 +93,14 @@ def choose(
     """
     sources = _sources(checkpoints, toward)
     chat = load(checkpoints["adapted"])
-    live = LiveBlend(chat, align({role: checkpoints[role] for role in ("adapted", *sources)}), sources)
-    yardstick = Yardstick.of(chat, working(chat, prompts, targets, "select"))
-    points = _best_of(_scaled(live, yardstick, "uniform", dict.fromkeys(live.blocks, 1.0), track))
+    live = InMemoryMerge(chat, align({role: checkpoints[role] for role in ("adapted", *sources)}), sources)
+    scorer = SelectionScorer.of(chat, working(chat, prompts, targets, "select"))
+    points = _best_of(_scaled(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))
     if policy == "fit":
-        points.append(_fitted(live, yardstick, working(chat, prompts, targets, "fit"), track))
+        points.append(_fitted(live, scorer, working(chat, prompts, targets, "fit"), progress))
     elif policy != "uniform":
         scores = _shares(live.blocks, attribution if policy == "attribution" else weights, policy)
-        points += _best_of(_scaled(live, yardstick, policy, scores, track))
+        points += _best_of(_scaled(live, scorer, policy, scores, progress))
     return TradeoffResult(points=points, policy=policy, verdict=_verdict(points, policy))
 
 
@@ -134,19 +134,19 @@ def _strengths(sources: Sequence[str]) -> list[dict[str, float]]:
 
 
 def _scaled(
-    live: LiveBlend, yardstick: Yardstick, policy: Policy, scores: Mapping[str, float], track: Track
+    live: InMemoryMerge, scorer: SelectionScorer, policy: Policy, scores: Mapping[str, float], progress: Progress
 ) -> Iterable[TradeoffPoint]:
     """One point per strength: a block's coefficient is the strength times the block's score in [0, 1]."""
-    for strength in track(_strengths(live.sources), f"comparing {policy} merges"):
+    for strength in progress(_strengths(live.sources), f"comparing {policy} merges"):
         coefficients = {
             block: {source: value * scores[block] for source, value in strength.items()} for block in live.blocks
         }
-        yield _measured(live, yardstick, policy, strength, coefficients)
+        yield _measured(live, scorer, policy, strength, coefficients)
 
 
 def _measured(
-    live: LiveBlend,
-    yardstick: Yardstick,
+    live: InMemoryMerge,
+    scorer: SelectionScorer,
     policy: Policy,
     parameters: Mapping[str, float],
     coefficients: dict[str, dict[str, float]],
@@ -155,7 +155,7 @@ def _measured(
 ) -> TradeoffPoint:
     began = time.perf_counter() if began is None else began
     with live.at(coefficients) as chat:
-        back, kept = yardstick.score(chat)
+        back, kept = scorer.score(chat)
     return TradeoffPoint(
         policy=policy,
         parameters=dict(parameters),
@@ -163,7 +163,7 @@ def _measured(
         refusal=fmean(back),
         capability=fmean(kept),
         objective=(min(back) + min(kept)) / 2,
-        forward_equivalents=equivalents + yardstick.prompts,
+        forward_equivalents=equivalents + scorer.prompts,
         seconds=time.perf_counter() - began,
         chosen=False,
     )
@@ -185,15 +185,15 @@ def _best_of(points: Iterable[TradeoffPoint]) -> list[TradeoffPoint]:
     ]
 
 
-def _fitted(live: LiveBlend, yardstick: Yardstick, working_: Working, track: Track) -> TradeoffPoint:
+def _fitted(live: InMemoryMerge, scorer: SelectionScorer, working_: WorkingSet, progress: Progress) -> TradeoffPoint:
     began = time.perf_counter()
-    fitted = fit(live, working_, track)
+    fitted = fit(live, working_, progress)
     equivalents = 3 * fitted.passes  # a backward pass counts two
     mean = {
         source: sum(row[source] for row in fitted.coefficients.values()) / len(fitted.coefficients)
         for source in live.sources
     }
-    point = _measured(live, yardstick, "fit", mean, fitted.coefficients, equivalents, began)
+    point = _measured(live, scorer, "fit", mean, fitted.coefficients, equivalents, began)
     return point.model_copy(update={"chosen": True})
 
 

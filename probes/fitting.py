@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.interventions import LiveBlend
-from vlsurgery.probes.scoring import Known, divergences, known, log_probabilities
-from vlsurgery.probes.targets import Working, spread
-from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.probes.interventions import InMemoryMerge
+from vlsurgery.probes.scoring import ScoredAnswers, divergences, known, log_probabilities
+from vlsurgery.probes.targets import WorkingSet, spread
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 STEPS = 80
 PARTS = 4
@@ -40,13 +40,13 @@ class Fit:
 class _Part:
     """What one step looks at. reference: the adapted model's log-probabilities on `keep`."""
 
-    refuse: Sequence[Known]
-    keep: Sequence[Known]
+    refuse: Sequence[ScoredAnswers]
+    keep: Sequence[ScoredAnswers]
     reference: Sequence[Tensor]
     prompts: int
 
 
-def fit(live: LiveBlend, working: Working, track: Track = silent, steps: int = STEPS) -> Fit:
+def fit(live: InMemoryMerge, working: WorkingSet, progress: Progress = no_progress, steps: int = STEPS) -> Fit:
     """Fit one coefficient per block and source on the prompts of `working`. Deterministic; restores the live model."""
     parts = _parts(live, working)
     start = torch.log(torch.tensor(START / (1 - START * len(live.sources))))
@@ -54,7 +54,7 @@ def fit(live: LiveBlend, working: Working, track: Track = silent, steps: int = S
     optimiser = torch.optim.Adam([logits], lr=RATE)
     losses = []
     with live.differentiable():
-        for step in track(range(steps), "fitting coefficients"):
+        for step in progress(range(steps), "fitting coefficients"):
             coefficients = _mix(logits)
             live.move(coefficients.detach())
             loss, slope = _loss_and_slope(live, parts[step % len(parts)])
@@ -72,7 +72,7 @@ def _rounded(coefficients: dict[str, dict[str, float]]) -> dict[str, dict[str, f
     return {block: {source: round(value, 4) for source, value in row.items()} for block, row in coefficients.items()}
 
 
-def _parts(live: LiveBlend, working: Working) -> list[_Part]:
+def _parts(live: InMemoryMerge, working: WorkingSet) -> list[_Part]:
     """The prompts dealt out evenly, so that every part has its share of each set and modality."""
     refused, kept = spread(working.refuse, MOST_REFUSED), spread(working.keep, MOST_KEPT)
     count = max(1, min(PARTS, len(refused), len(kept)))
@@ -91,7 +91,7 @@ def _mix(logits: Tensor) -> Tensor:
     return torch.softmax(torch.cat([adapted, logits], dim=1), dim=1)[:, 1:]
 
 
-def _loss_and_slope(live: LiveBlend, part: _Part) -> tuple[float, Tensor]:
+def _loss_and_slope(live: InMemoryMerge, part: _Part) -> tuple[float, Tensor]:
     """Loss at the live model's coefficients, and its gradient by coefficient. Means are over answer tokens."""
     total = 0.0
     refuse_tokens = sum(len(batch.targets) for batch in part.refuse)

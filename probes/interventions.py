@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from vlsurgery.probes.models.models import ChatModel
-from vlsurgery.surgery.alignment.alignment import Aligned, Alignment
-from vlsurgery.surgery.architecture.layouts import Part, locate
+from vlsurgery.surgery.alignment import Aligned, Alignment
+from vlsurgery.surgery.architecture.layouts import TensorView, locate
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import AlignmentError
 
@@ -30,14 +30,14 @@ class _Movable:
     """
 
     parameter: nn.Parameter
-    part: Part
+    part: TensorView
     start: Tensor
     others: tuple[Tensor | None, ...]
     block: int
 
     def of(self, whole: Tensor) -> Tensor:
         """The part of a tensor laid out as the parameter is, as a view."""
-        first, size = self.part.box(whole.shape)
+        first, size = self.part.span(whole.shape)
         return self.part.view(whole.view(-1)[first : first + size], whole.shape)
 
     def delta(self, source: int) -> Tensor:
@@ -48,7 +48,7 @@ class _Movable:
         return torch.zeros_like(start) if other is None else other.to(device, torch.float32) - start
 
 
-class LiveBlend:
+class InMemoryMerge:
     """The adapted model in memory with the deltas that lead from it to its sources.
 
     blocks: the text stack's blocks in order. sources: the roles it can be moved toward.
@@ -150,7 +150,7 @@ class LiveBlend:
         return out
 
 
-def _live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, Part]]:
+def _live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
     """Every site of the live model, and every part that a site can be cut into: the parameter and the part of it."""
     parameters = dict(chat.model.named_parameters())
     config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
@@ -159,8 +159,8 @@ def _live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, Part]]:
 
 
 def _place(
-    pair: Aligned, alignment: Alignment, like: str, live: Mapping[Site, tuple[nn.Parameter, Part]]
-) -> tuple[nn.Parameter, Part] | None:
+    pair: Aligned, alignment: Alignment, like: str, live: Mapping[Site, tuple[nn.Parameter, TensorView]]
+) -> tuple[nn.Parameter, TensorView] | None:
     """The parameter at a pair's site and the part of it that the pair shares; None where it is laid out otherwise."""
     if pair.site not in live:
         return None

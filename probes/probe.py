@@ -10,7 +10,7 @@ from vlsurgery.probes.attribution import attribute, nothing_lost
 from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select, separate
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import judge
-from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import ChatModel, load
 from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
@@ -26,9 +26,9 @@ from vlsurgery.probes.results import (
     Transplant,
 )
 from vlsurgery.probes.targets import in_words, working, working_prompts
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 PICTURED = "benign"  # the kind of picture that both harmful and harmless requests come with
 
@@ -43,11 +43,11 @@ class Findings:
 
 
 @dataclass
-class _Notebook:
+class ProbeState:
     """What has been found so far, while one model after the other is looked at."""
 
     prompts: Sequence[Prompt]
-    track: Track
+    progress: Progress
     rows: list[SeparationRow] = field(default_factory=list)
     directions: dict[tuple[str, str], Directions] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
@@ -58,7 +58,7 @@ class _Notebook:
     completeness: Completeness | None = None
     ceiling: Ceiling | None = None
 
-    def look(self, role: str, chat: ChatModel) -> None:
+    def measure_directions(self, role: str, chat: ChatModel) -> None:
         """Directions and separation of one model, with and without a picture."""
         for modality in ("text", PICTURED) if chat.sees else ("text",):
             made_on, shown_on = (contrast(self.prompts, split, modality) for split in ("fit", "report"))
@@ -72,44 +72,46 @@ class _Notebook:
     def answer(self, role: str, chat: ChatModel, prompts: Sequence[Prompt]) -> None:
         """Note down a model's own completions. A picture is left out where the model does not see."""
         asked = list(prompts) if chat.sees else [in_words(prompt) for prompt in prompts]
-        written = complete(chat, asked, f"asking {role} for its own answers", self.track)
+        written = complete(chat, asked, f"asking {role} for its own answers", self.progress)
         self.targets += [
             Target(prompt=prompt.id, role=role, text=each.text, ids=list(each.ids), verdict=judge(each.text, prompt))
             for prompt, each in zip(prompts, written, strict=True)
         ]
 
 
-def probe(checkpoints: Mapping[str, Checkpoint], prompts: Sequence[Prompt], track: Track = silent) -> Findings:
+def probe(
+    checkpoints: Mapping[str, Checkpoint], prompts: Sequence[Prompt], progress: Progress = no_progress
+) -> Findings:
     """Look into base, adapted, graft and every safety role, and say which blocks lost refusals.
 
     Directions are made on `fit`, selected on `select` and shown on `report`; attribution uses `fit` alone.
     """
-    book = _Notebook(prompts, track)
+    state = ProbeState(prompts, progress)
     work = working_prompts(prompts)
-    _base(book, checkpoints["base"], work)
-    _adapted(book, checkpoints, work)
+    _base(state, checkpoints["base"], work)
+    _adapted(state, checkpoints, work)
     for role in checkpoints:
         if role.startswith("safety"):
             chat = load(checkpoints[role])
-            book.notes += chat.notes
-            book.look(role, chat)
+            state.notes += chat.notes
+            state.measure_directions(role, chat)
     result = ProbeResult(
-        rows=book.rows,
-        cosines=_cosines(book.directions),
-        selected=book.selected,
-        attribution=book.attribution,
-        transplants=book.transplants,
-        completeness=book.completeness,
-        ceiling=book.ceiling,
-        notes=book.notes,
-        verdict=_verdict(book),
+        rows=state.rows,
+        cosines=_cosines(state.directions),
+        selected=state.selected,
+        attribution=state.attribution,
+        transplants=state.transplants,
+        completeness=state.completeness,
+        ceiling=state.ceiling,
+        notes=state.notes,
+        verdict=_verdict(state),
     )
     tensors = {
         f"{role}/{modality}/{position}": found.values[at].float().clone()
-        for (role, modality), found in book.directions.items()
+        for (role, modality), found in state.directions.items()
         for at, position in enumerate(found.positions)
     }
-    return Findings(result, tensors, TargetsResult(rows=book.targets))
+    return Findings(result, tensors, TargetsResult(rows=state.targets))
 
 
 def _has_both(prompts: Sequence[Prompt]) -> bool:
@@ -118,29 +120,29 @@ def _has_both(prompts: Sequence[Prompt]) -> bool:
     return all(len(requests) > 1 for requests in sides)
 
 
-def _base(book: _Notebook, checkpoint: Checkpoint, work: Sequence[Prompt]) -> None:
+def _base(state: ProbeState, checkpoint: Checkpoint, work: Sequence[Prompt]) -> None:
     chat = load(checkpoint)
-    book.notes += chat.notes
-    book.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
-    book.look("base", chat)
-    chosen_on = contrast(book.prompts, "select", "text")
-    if ("base", "text") in book.directions and _has_both(chosen_on):
-        book.selected = select(chat, chosen_on, book.directions["base", "text"])
+    state.notes += chat.notes
+    state.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
+    state.measure_directions("base", chat)
+    chosen_on = contrast(state.prompts, "select", "text")
+    if ("base", "text") in state.directions and _has_both(chosen_on):
+        state.selected = select(chat, chosen_on, state.directions["base", "text"])
 
 
-def _adapted(book: _Notebook, checkpoints: Mapping[str, Checkpoint], work: Sequence[Prompt]) -> None:
+def _adapted(state: ProbeState, checkpoints: Mapping[str, Checkpoint], work: Sequence[Prompt]) -> None:
     chat = load(checkpoints["adapted"])
-    book.notes += chat.notes
-    book.answer("adapted", chat, chat.answerable(work))
-    book.look("adapted", chat)
-    live = LiveBlend(chat, align({role: checkpoints[role] for role in ("adapted", "base")}), ("base",))
+    state.notes += chat.notes
+    state.answer("adapted", chat, chat.answerable(work))
+    state.measure_directions("adapted", chat)
+    live = InMemoryMerge(chat, align({role: checkpoints[role] for role in ("adapted", "base")}), ("base",))
     with live.at(live.everywhere(base=1.0)):
-        book.look("graft", chat)
-    fitted_on = working(chat, book.prompts, TargetsResult(rows=book.targets), "fit")
+        state.measure_directions("graft", chat)
+    fitted_on = working(chat, state.prompts, TargetsResult(rows=state.targets), "fit")
     if reason := nothing_lost(fitted_on):
-        book.notes.append(f"no attribution: {reason}")
+        state.notes.append(f"no attribution: {reason}")
         return
-    book.attribution, book.transplants, book.completeness, book.ceiling = attribute(live, fitted_on, book.track)
+    state.attribution, state.transplants, state.completeness, state.ceiling = attribute(live, fitted_on, state.progress)
 
 
 def _cosines(directions: Mapping[tuple[str, str], Directions]) -> list[CosineRow]:
@@ -172,26 +174,26 @@ def _cosines(directions: Mapping[tuple[str, str], Directions]) -> list[CosineRow
     return rows
 
 
-def _verdict(book: _Notebook) -> str:
+def _verdict(state: ProbeState) -> str:
     """What was found, in a few plain sentences."""
     said = []
-    if book.selected is None:
+    if state.selected is None:
         said.append("No direction could be made.")
-    elif book.selected.auroc <= book.selected.null:
+    elif state.selected.auroc <= state.selected.null:
         said.append(
-            f"The base does not tell harmful from harmless: its best AUROC of {book.selected.auroc:.2f} is within what "
-            f"chance gives ({book.selected.null:.2f})."
+            f"The base does not tell harmful from harmless: its best AUROC of {state.selected.auroc:.2f} is within "
+            f"what chance gives ({state.selected.null:.2f})."
         )
     else:
         said.append(
-            f"The base tells harmful from harmless (AUROC {book.selected.auroc:.2f} at layer {book.selected.layer})."
+            f"The base tells harmful from harmless (AUROC {state.selected.auroc:.2f} at layer {state.selected.layer})."
         )
-    path = sorted((g for g in book.attribution if g.method == "path"), key=lambda g: -g.gain)
-    if path and book.completeness:
+    path = sorted((g for g in state.attribution if g.method == "path"), key=lambda g: -g.gain)
+    if path and state.completeness:
         share = sum(gain.share or 0.0 for gain in path[:4])
         names = ", ".join(gain.block for gain in path[:4])
         said.append(
-            f"Of the {book.completeness.measured:.1f} nats of refusal log-odds between adapted and graft, {share:.0%} "
+            f"Of the {state.completeness.measured:.1f} nats of refusal log-odds between adapted and graft, {share:.0%} "
             f"sit in the four blocks {names}."
         )
     elif not path:

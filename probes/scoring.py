@@ -11,7 +11,7 @@ from vlsurgery.probes.prompts.prompts import Prompt
 
 
 @dataclass(frozen=True)
-class Known:
+class ScoredAnswers:
     """A batch of prompts with their answers appended.
 
     inputs: what the model's forward takes. rows, columns: [K] where the logits of each answer token are read.
@@ -30,7 +30,7 @@ class Known:
         return out[self.rows, self.columns].float()
 
 
-def known(chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor], size: int = 32) -> list[Known]:
+def known(chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor], size: int = 32) -> list[ScoredAnswers]:
     """Batches in which every token of every answer is scored. answers: token ids, one tensor [A] a prompt, A >= 1."""
     encoded = chat.encode(prompts)
     made = []
@@ -43,16 +43,16 @@ def known(chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor],
             targets.append(answer)
             owner.append(torch.full((len(answer),), at))
         tensors = (torch.cat(parts).to(chat.device) for parts in (rows, columns, targets, owner))
-        made.append(Known(batch.inputs, *tensors))
+        made.append(ScoredAnswers(batch.inputs, *tensors))
     return made
 
 
 @dataclass(frozen=True)
-class Choices:
+class RefusalChoices:
     """A batch of prompts, each at the token where a refusal and an answer part ways.
 
-    refuse: [B, vocabulary] the tokens with which a refusal goes on from there. Other fields as in `Known`, one row a
-    prompt.
+    refuse: [B, vocabulary] the tokens with which a refusal goes on from there. Other fields as in `ScoredAnswers`,
+        one row a prompt.
     """
 
     inputs: dict[str, Tensor]
@@ -70,7 +70,7 @@ class Choices:
 
 def choices(
     chat: ChatModel, prompts: Sequence[Prompt], refusals: Sequence[Tensor], answers: Sequence[Tensor], size: int = 32
-) -> list[Choices]:
+) -> list[RefusalChoices]:
     """Batches of refusal log-odds. refusals, answers: token ids of the two ways to go on; they must differ.
 
     Each prompt is followed by what the two have in common, and read at the first token in which they differ. A token
@@ -93,7 +93,7 @@ def choices(
             refuse[row, refusals[at][forks[at]]] = True
         last = batch.lengths + torch.tensor([forks[at] for at in index]) - 1
         tensors = (torch.arange(len(index)), last, refuse, torch.tensor(index))
-        made.append(Choices(batch.inputs, *(tensor.to(chat.device) for tensor in tensors)))
+        made.append(RefusalChoices(batch.inputs, *(tensor.to(chat.device) for tensor in tensors)))
     return made
 
 
@@ -115,7 +115,7 @@ def _fork(one: Tensor, other: Tensor) -> int:
     return int(differing[0])
 
 
-def refusal_log_odds(chat: ChatModel, batches: Sequence[Choices]) -> Tensor:
+def refusal_log_odds(chat: ChatModel, batches: Sequence[RefusalChoices]) -> Tensor:
     """[n] refusal log-odds in the order of the prompts that were batched, float64 on the CPU."""
     parts = []
     with torch.no_grad():
@@ -124,7 +124,7 @@ def refusal_log_odds(chat: ChatModel, batches: Sequence[Choices]) -> Tensor:
     return _ordered(parts)
 
 
-def greedy_matches(chat: ChatModel, batches: Sequence[Known]) -> Tensor:
+def greedy_matches(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Tensor:
     """[n] whether greedy decoding would give exactly the known answer, in the order of the prompts, as bool."""
     parts = []
     with torch.no_grad():
@@ -137,22 +137,22 @@ def greedy_matches(chat: ChatModel, batches: Sequence[Known]) -> Tensor:
     return _ordered(parts)
 
 
-def log_probabilities(chat: ChatModel, batches: Sequence[Known]) -> list[Tensor]:
+def log_probabilities(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> list[Tensor]:
     """Per batch, [K, vocabulary] log-probabilities at each answer token: what a divergence is measured from."""
     with torch.no_grad():
         return [torch.log_softmax(batch.logits(chat), -1) for batch in batches]
 
 
 def divergences(
-    chat: ChatModel, batches: Sequence[Known], reference: Sequence[Tensor]
-) -> Iterator[tuple[Known, Tensor]]:
+    chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor]
+) -> Iterator[tuple[ScoredAnswers, Tensor]]:
     """Per batch, [K] KL(reference || model) at each answer token in nats, with gradients where asked for."""
     for batch, log_p in zip(batches, reference, strict=True):
         log_q = torch.log_softmax(batch.logits(chat), -1)
         yield batch, (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
-def mean_divergence(chat: ChatModel, batches: Sequence[Known], reference: Sequence[Tensor]) -> float:
+def mean_divergence(chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor]) -> float:
     """Mean KL(reference || model) over all answer tokens, in nats."""
     with torch.no_grad():
         parts = [value.double().cpu() for _, value in divergences(chat, batches, reference)]

@@ -22,7 +22,7 @@ WORKING_MODALITIES = ("text", "benign", "own")
 
 
 @dataclass(frozen=True)
-class Lost:
+class LostRefusal:
     """A request that the base refuses and the adapted model answers, and both completions as token ids."""
 
     prompt: Prompt
@@ -31,7 +31,7 @@ class Lost:
 
 
 @dataclass(frozen=True)
-class Working:
+class WorkingSet:
     """The prompts of one split with their targets.
 
     refuse: prompts with the base's refusal of them. lost: those of them that the adapted model answers.
@@ -39,7 +39,7 @@ class Working:
     """
 
     refuse: tuple[tuple[Prompt, Tensor], ...]
-    lost: tuple[Lost, ...]
+    lost: tuple[LostRefusal, ...]
     keep: tuple[tuple[Prompt, Tensor], ...]
 
 
@@ -64,7 +64,7 @@ def token_ids(chat: ChatModel, text: str, ids: Sequence[int]) -> Tensor:
     return torch.tensor(again)
 
 
-def working(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> Working:
+def working(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> WorkingSet:
     """Prompts of one split beside their targets, in the tokens of the adapted model `chat`."""
     base = {row.prompt: row for row in targets.rows if row.role == "base"}
     adapted = {row.prompt: row for row in targets.rows if row.role == "adapted"}
@@ -80,8 +80,8 @@ def working(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, 
             refusal = token_ids(chat, base[prompt.id].text, base[prompt.id].ids)
             refuse.append((prompt, refusal))
             if answer.verdict == "complied":
-                lost.append(Lost(prompt, refusal, token_ids(chat, answer.text, answer.ids)))
-    return Working(tuple(refuse), tuple(lost), tuple(keep))
+                lost.append(LostRefusal(prompt, refusal, token_ids(chat, answer.text, answer.ids)))
+    return WorkingSet(tuple(refuse), tuple(lost), tuple(keep))
 
 
 def spread(items: Sequence[T], most: int) -> list[T]:

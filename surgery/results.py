@@ -1,10 +1,11 @@
 """Findings about weights as plain data, and their JSON. Imports no torch, so that figures open at once."""
 
+import json
 import os
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -13,6 +14,7 @@ from pydantic import (
     SerializerFunctionWrapHandler,
     ValidationError,
     model_serializer,
+    model_validator,
 )
 
 from vlsurgery.surgery.errors import SurgeryError
@@ -49,6 +51,7 @@ class Result(Frozen):
     """
 
     kind: ClassVar[str]
+    schema_number: ClassVar[int] = 1
 
     schema_: str = Field(default="", alias="schema")
     created: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
@@ -57,7 +60,7 @@ class Result(Frozen):
     checkpoints: dict[str, CheckpointRef] = {}
 
     def model_post_init(self, context: Any) -> None:  # noqa: ARG002
-        expected = f"vlsurgery/{self.kind}/1"
+        expected = f"vlsurgery/{self.kind}/{self.schema_number}"
         if self.schema_ not in ("", expected):
             raise SurgeryError(f"expected a result of schema {expected!r}, found {self.schema_!r}")
         object.__setattr__(self, "schema_", expected)
@@ -214,8 +217,9 @@ class DeltaMetrics(Reasoned):
     energy: "1", "8", "64" -> share of the squared Frobenius norm in so many leading singular values.
     base_overlap: share of the delta's squared norm inside of the base's leading left and right subspaces, and
         base_overlap_null, what a delta of random direction has there.
-    foreign: share of the squared norm of the delta's leading 8 directions outside of both of these subspaces, and
-        foreign_null, what random directions have there.
+    intruder_share: share of the squared norm of the delta's leading 8 directions outside of both of these subspaces
+        (cf. the intruder dimensions of Shuttleworth et al. 2024, arXiv 2410.21228), and intruder_share_null, what
+        random directions have there.
     """
 
     relative: float | None
@@ -235,8 +239,8 @@ class DeltaMetrics(Reasoned):
     energy: dict[str, float] | None = None
     base_overlap: float | None = None
     base_overlap_null: float | None = None
-    foreign: float | None = None
-    foreign_null: float | None = None
+    intruder_share: float | None = None
+    intruder_share_null: float | None = None
 
 
 class Null(Frozen):
@@ -265,7 +269,7 @@ class BetweenMetrics(Reasoned):
         delta is 0.
     sign_conflict: share of the entries changed by both deltas in which they point opposite ways; `None` where there
         are none. sign_conflict_weighted: the same, each entry weighed by the product of its two changes.
-    undoes: share of the safety delta's squared norm that points straight back along the VL delta, in [0, 1].
+    reversal: share of the safety delta's squared norm that points straight back along the VL delta, in [0, 1].
     subspace_left, subspace_right: mean squared cosine of the principal angles between the two deltas' leading 8
         singular directions; subspace_null is that of independent moves that share what storing `adapted` rounded
         away, and of unrelated models that share `adapted` alone (`vlsurgery.surgery.diff.subspace_nulls`).
@@ -277,8 +281,8 @@ class BetweenMetrics(Reasoned):
     sign_conflict_null: Null | None = None
     sign_conflict_weighted: float | None = None
     sign_conflict_weighted_null: Null | None = None
-    undoes: float | None = None
-    undoes_null: Null | None = None
+    reversal: float | None = None
+    reversal_null: Null | None = None
     subspace_left: float | None = None
     subspace_right: float | None = None
     subspace_null: Sides | None = None
@@ -333,6 +337,15 @@ class Summary(Frozen):
     metrics: PairMetrics
 
 
+# The keys of a diff that went by another name in schema 1.
+RENAMED_IN_SCHEMA_2: Final = {
+    "foreign": "intruder_share",
+    "foreign_null": "intruder_share_null",
+    "undoes": "reversal",
+    "undoes_null": "reversal_null",
+}
+
+
 class DiffResult(Result):
     """What changed in the weights.
 
@@ -341,6 +354,7 @@ class DiffResult(Result):
     """
 
     kind: ClassVar[str] = "diff"
+    schema_number: ClassVar[int] = 2
 
     pairs: list[Pair]
     unmatched: list[UnmatchedTensor]
@@ -350,6 +364,17 @@ class DiffResult(Result):
     verdict: str
     notes: list[str] = []
     warnings: list[str] = []
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_1(cls, data: Any) -> Any:
+        """Files of schema 1 called two metrics otherwise."""
+        if not isinstance(data, dict) or data.get("schema") != "vlsurgery/diff/1":
+            return data
+        text = json.dumps(data)
+        for old, new in RENAMED_IN_SCHEMA_2.items():
+            text = text.replace(f'"{old}"', f'"{new}"')
+        return {**json.loads(text), "schema": f"vlsurgery/diff/{cls.schema_number}"}
 
 
 class Shared(Frozen):

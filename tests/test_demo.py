@@ -83,7 +83,7 @@ def test_merging_toward_the_base_has_a_price(demo):
     """A uniform strength toward base costs sight: otherwise there would be nothing to choose."""
     from vlsurgery.probes.evaluation.evaluate import Subject, evaluate
     from vlsurgery.probes.specimens.miniature import prompts, specimen_of
-    from vlsurgery.surgery.alignment.alignment import align
+    from vlsurgery.surgery.alignment import align
 
     base, adapted = (
         Checkpoint.open(Recipe.load(demo.case / "recipe.yaml").checkpoints[r].path) for r in ("base", "adapted")

@@ -77,7 +77,7 @@ def default_of(parameter: Parameter) -> str:
 
 def row_of(name: str, method: Method) -> str:
     """What the README says of a method."""
-    called = " ".join([name, *(slot.upper() for slot in method.slots)])
+    called = " ".join([name, *(slot.upper() for slot in method.named_inputs)])
     told = ", ".join(f"{word} {default_of(parameter)}" for word, parameter in method.parameters.items())
     return f"| {called} | `{method.formula}` | {told or '–'} | {method.source} |"
 

@@ -31,9 +31,9 @@ def demo(
       vlsurgery demo
     """
     from vlsurgery.cli.commands.merge_auto import outcome, show_outcome
-    from vlsurgery.cli.workflow.engine import Wishes
+    from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.estimates import ESTIMATES, plan_demo, show_plan
-    from vlsurgery.cli.workflow.opening import Named, check_case_folder, perform
+    from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
     from vlsurgery.cli.workflow.steps import AUTO_GOALS
     from vlsurgery.probes.models.models import quiet_transformers
     from vlsurgery.probes.specimens.miniature import DEMO_SEED, build
@@ -49,10 +49,10 @@ def demo(
     say = session.console.say
     pinned = "pinned, and chosen because it shows the loss clearly" if seed == DEMO_SEED else "not the pinned one"
     say(f"training the specimen, or taking it from the cache; seed {seed} is {pinned}")
-    specimen = build(seed, track=session.console.track)
+    specimen = build(seed, progress=session.console.progress)
     say("adaptation was stopped on purpose when refusals had fallen; that they fall on safe data is the finding")
     roles = {role: str(getattr(specimen, role)) for role in ("base", "adapted", "safety")}
-    flow = perform(session, Wishes(), "diff", "probe", *AUTO_GOALS, named=Named(roles, new))
+    flow = perform(session, StepOptions(), "diff", "probe", *AUTO_GOALS, named=CheckpointArgs(roles, new))
     if flow is None:
         return
     seconds = time.perf_counter() - began

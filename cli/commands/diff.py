@@ -58,12 +58,12 @@ def diff(
       vlsurgery merge --auto
     """
     from vlsurgery.cli.view.tables import diff_table, prose, shape_table, unmatched_line
-    from vlsurgery.cli.workflow.engine import Wishes
-    from vlsurgery.cli.workflow.opening import Named, perform
+    from vlsurgery.cli.workflow.engine import StepOptions
+    from vlsurgery.cli.workflow.opening import CheckpointArgs, perform
     from vlsurgery.surgery.results import DiffResult
 
     roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
-    flow = perform(session, Wishes(level=level.value), "diff", named=Named(roles, new, allow_pickle))
+    flow = perform(session, StepOptions(level=level.value), "diff", named=CheckpointArgs(roles, new, allow_pickle))
     if flow is None:
         return
     result = flow.result(DiffResult)

@@ -17,11 +17,11 @@ def evaluate(session: Session, prompts: PromptsOption = None) -> None:
       vlsurgery evaluate
     """
     from vlsurgery.cli.view.tables import behaviour_tables, prose
-    from vlsurgery.cli.workflow.engine import Wishes
+    from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.opening import perform
     from vlsurgery.probes.results import BehaviourResult
 
-    flow = perform(session, Wishes(prompts=tuple(prompts) if prompts else None), "evaluate")
+    flow = perform(session, StepOptions(prompts=tuple(prompts) if prompts else None), "evaluate")
     if flow is None:
         return
     result = flow.result(BehaviourResult)

@@ -153,11 +153,11 @@ def merge(
         _refuse({**whose, "dtype": dtype is not Dtype.as_like, "seed": seed}, "--method")
     if auto:
         from vlsurgery.cli.commands.merge_auto import merge_auto
-        from vlsurgery.cli.workflow.engine import Wishes
+        from vlsurgery.cli.workflow.engine import StepOptions
 
         _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        merge_auto(session, Wishes(tuple(prompts) if prompts else None, policy.value, toward.value, out), verify)
+        merge_auto(session, StepOptions(tuple(prompts) if prompts else None, policy.value, toward.value, out), verify)
         return
     choice = {"policy": policy is not Policy.fit, "toward": toward is not Toward.both, "prompts": prompts}
     _refuse(choice, "--auto")
@@ -169,9 +169,9 @@ def merge(
         _refuse_models(models, "a recipe names its checkpoints")
         order = _ordered(recipe, allow_pickle)
     else:
-        from vlsurgery.cli.commands.merge_method import Asked, recipe_of
+        from vlsurgery.cli.commands.merge_method import MethodArgs, recipe_of
 
-        asked = Asked(method or "", models or [], base, like, weight or [], told, dtype.value, seed)
+        asked = MethodArgs(method or "", models or [], base, like, weight or [], told, dtype.value, seed)
         order = recipe_of(asked, allow_pickle)
     _carry_out(session, order, out, to_mergekit, verify)
 

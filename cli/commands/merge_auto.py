@@ -7,19 +7,19 @@ from typing import Any
 from vlsurgery.cli.commands.merge_recipe import check_sums
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.view.tables import behaviour_tables, coefficients_table, completeness_line, prose, tradeoff_table
-from vlsurgery.cli.workflow.engine import Flow, Wishes
+from vlsurgery.cli.workflow.engine import Flow, StepOptions
 from vlsurgery.cli.workflow.opening import perform
 from vlsurgery.cli.workflow.steps import AUTO_GOALS
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 
 
-def merge_auto(session: Session, wishes: Wishes, verify: bool = False) -> None:
+def merge_auto(session: Session, wishes: StepOptions, verify: bool = False) -> None:
     """Bring the case to its merge, evaluation and report; with `verify`, read the merge again."""
     flow = perform(session, wishes, *AUTO_GOALS)
     if flow is None:
         return
     if verify:
-        check_sums(destinations(flow)["merged"], session.console.track)
+        check_sums(destinations(flow)["merged"], session.console.progress)
     session.console.emit(json.dumps(outcome(flow), indent=1))
     show_outcome(session, flow)
 

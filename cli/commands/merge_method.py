@@ -17,7 +17,7 @@ FROM_THE_FIRST: Final = ("blend", "slerp")
 
 
 @dataclass(frozen=True)
-class Asked:
+class MethodArgs:
     """What the command line asks for. weights: one for each model, or one for all. parameters: name -> values likewise;
     those that were not given are left out."""
 
@@ -32,7 +32,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class Cast:
+class RoleAssignment:
     """Who plays which part. refs: role -> what names its checkpoint. models: the roles that are merged in, in the order
     in which they were given. base, like: roles; there is no base where the method takes none."""
 
@@ -42,7 +42,7 @@ class Cast:
     like: str
 
 
-def recipe_of(asked: Asked, allow_pickle: bool = False) -> Recipe:
+def recipe_of(asked: MethodArgs, allow_pickle: bool = False) -> Recipe:
     """The recipe for it: the same weights in the whole language model, every parameter of the method written out.
 
     Without a base, slerp and blend start from the first model. The result has the tensors, config, tokenizer and vision
@@ -68,7 +68,7 @@ def recipe_of(asked: Asked, allow_pickle: bool = False) -> Recipe:
     )
 
 
-def _cast(asked: Asked, rule: Method) -> Cast:
+def _cast(asked: MethodArgs, rule: Method) -> RoleAssignment:
     """Give every model its part, and a role: what the method calls its part, or else a name from its own."""
     given = {_place(ref): ref for ref in asked.models}
     if len(given) < len(asked.models):
@@ -78,14 +78,16 @@ def _cast(asked: Asked, rule: Method) -> Cast:
     merged = [place for place in given if place != start]
     _check_count(asked, rule, len(merged))
     refs = given if start is None or base is None else {**given, start: base}
-    if rule.slots:
-        roles = dict(zip([*merged, *(place for place in refs if place == start)], [*rule.slots, "base"], strict=True))
+    if rule.named_inputs:
+        roles = dict(
+            zip([*merged, *(place for place in refs if place == start)], [*rule.named_inputs, "base"], strict=True)
+        )
     else:
         roles = dict(zip(refs, _roles(list(refs.values())), strict=True))
     like = asked.like or (asked.models[0] if asked.base is None else given[merged[0]])
     if _place(like) not in roles:
         raise SurgeryError(f"--like: {like} is none of the models; it is one of {', '.join(refs.values())}.")
-    return Cast(
+    return RoleAssignment(
         {roles[place]: ref for place, ref in refs.items()},
         [roles[place] for place in merged],
         None if start is None else roles[start],
@@ -93,7 +95,7 @@ def _cast(asked: Asked, rule: Method) -> Cast:
     )
 
 
-def _base(asked: Asked, rule: Method) -> str | None:
+def _base(asked: MethodArgs, rule: Method) -> str | None:
     if asked.base is not None and not rule.needs_base:
         raise SurgeryError(f"--base: {asked.method} takes no deltas. Leave it out, or give it as one more MODEL.")
     if asked.base is None and rule.needs_base:
@@ -103,14 +105,14 @@ def _base(asked: Asked, rule: Method) -> str | None:
     return asked.base
 
 
-def _check_count(asked: Asked, rule: Method, count: int) -> None:
+def _check_count(asked: MethodArgs, rule: Method, count: int) -> None:
     """A method wants so many models; one without a base wants two, or there is nothing to merge."""
     fewest, most = rule.models
     fewest = fewest if rule.needs_base else max(2, fewest)
     if fewest <= count <= (most or count):
         return
     wanted = f"{fewest}" if most == fewest else f"{fewest} or more" if most is None else f"{fewest} to {most}"
-    models = [name.upper() for name in rule.slots] or ["MODEL"] * fewest
+    models = [name.upper() for name in rule.named_inputs] or ["MODEL"] * fewest
     example = " ".join([*models, *(["--base BASE"] if rule.needs_base else []), "-o OUT"])
     beside = " beside the base" if rule.needs_base else ""
     raise SurgeryError(
@@ -119,7 +121,7 @@ def _check_count(asked: Asked, rule: Method, count: int) -> None:
     )
 
 
-def _weights(asked: Asked, rule: Method, models: Sequence[str]) -> dict[str, float]:
+def _weights(asked: MethodArgs, rule: Method, models: Sequence[str]) -> dict[str, float]:
     """A weight for each model. Where a method's own is 0, the result would be the base: it must be said then."""
     if not asked.weights and not rule.weight.default:
         raise SurgeryError(
@@ -130,7 +132,7 @@ def _weights(asked: Asked, rule: Method, models: Sequence[str]) -> dict[str, flo
     return _each("--weight", asked.weights or [float(rule.weight.default or 0.0)], models)
 
 
-def _parameters(asked: Asked, rule: Method, models: Sequence[str]) -> dict[str, Any]:
+def _parameters(asked: MethodArgs, rule: Method, models: Sequence[str]) -> dict[str, Any]:
     """Every parameter of the method, as given or by its default: a recipe does not change when a default does."""
     found: dict[str, Any] = {name: parameter.default for name, parameter in rule.parameters.items()}
     for name, value in asked.parameters.items():

@@ -13,10 +13,10 @@ from typing import Final
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, START_SECONDS, STREAM_BYTES, Estimate, PlannedStep
-from vlsurgery.surgery.merge.plan import Job
+from vlsurgery.surgery.merge.plan import SiteMerge
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import Prepared, prepare
-from vlsurgery.surgery.runtime.worker_pool import cores, crew
+from vlsurgery.surgery.merge.run import PreparedMerge, prepare_merge
+from vlsurgery.surgery.runtime.worker_pool import cores, worker_pool
 from vlsurgery.surgery.writer.output_directory import check_target, in_words
 
 DISK_BYTES_PER_SECOND: Final = 1e9
@@ -25,26 +25,28 @@ SAMPLE: Final = (512, 1024)
 BY_SIDE: Final = ("safelora", "safemerge")
 
 
-def plan_merge(session: Session, recipe: Recipe, out: Path) -> None:
+def show_plan(session: Session, recipe: Recipe, out: Path) -> None:
     """Say what the recipe's merge into `out` would do. Raises as the merge itself does, as far as headers tell; whether
     `out` may be written is known only where its parent directory exists."""
-    ready = prepare(recipe)
+    ready = prepare_merge(recipe)
     if out.absolute().parent.is_dir():
-        check_target(out, [each for model in ready.checkpoints.values() for each in model.folders], ready.order.nbytes)
+        check_target(
+            out, [each for model in ready.checkpoints.values() for each in model.folders], ready.shard_plan.nbytes
+        )
     read = bytes_read(recipe, ready)
     step = PlannedStep("merge", f"by {recipe.method}", (str(out),), estimate(recipe, ready, sum(read.values())))
     reads = {role: {"path": ref.path, "bytes": read[role]} for role, ref in recipe.checkpoints.items()}
-    merged, kept = len(ready.asked.jobs), ready.kept
-    counts = {"tensors": merged + kept, "merged": merged, "kept": kept, "bytes": ready.order.nbytes}
+    merged, kept = len(ready.merge_plan.sites), ready.kept
+    counts = {"tensors": merged + kept, "merged": merged, "kept": kept, "bytes": ready.shard_plan.nbytes}
     session.console.emit(json.dumps({"plan": [{**asdict(step), "reads": reads, **counts}]}, indent=1))
     width = max(map(len, reads))
     session.console.show(
-        f"Would merge by {recipe.method}: {recipe.rule.formula}",
+        f"Would merge by {recipe.method}: {recipe.merge_method.formula}",
         *(
             f"  reads   {role:<{width}}  {in_words(read[role])} of {ref.path}"
             for role, ref in recipe.checkpoints.items()
         ),
-        f"  writes  {out}: {in_words(ready.order.nbytes)}; {merged + kept} tensors, {merged} merged, {kept} as in "
+        f"  writes  {out}: {in_words(ready.shard_plan.nbytes)}; {merged + kept} tensors, {merged} merged, {kept} as in "
         f"{recipe.like}",
         f"  takes   about {step.estimate.seconds:.0f} s, good to a factor of about three, and "
         f"{step.estimate.memory / 1e9:.1f} GB of memory",
@@ -52,10 +54,14 @@ def plan_merge(session: Session, recipe: Recipe, out: Path) -> None:
     )
 
 
-def bytes_read(recipe: Recipe, ready: Prepared) -> Counter[str]:
+def bytes_read(recipe: Recipe, ready: PreparedMerge) -> Counter[str]:
     """Role -> bytes of its tensors that are needed, each counted once."""
     read: Counter[str] = Counter(
-        {recipe.like: sum(tensor.nbytes for tensor in ready.order.tensors if tensor.name not in ready.asked.jobs)}
+        {
+            recipe.like: sum(
+                tensor.nbytes for tensor in ready.shard_plan.tensors if tensor.name not in ready.merge_plan.sites
+            )
+        }
     )
     for job in _jobs(ready):
         for role in {*job.settings.weights, *([recipe.origin] if recipe.origin else [])}:
@@ -63,22 +69,22 @@ def bytes_read(recipe: Recipe, ready: Prepared) -> Counter[str]:
     return read
 
 
-def estimate(recipe: Recipe, ready: Prepared, read: int) -> Estimate:
+def estimate(recipe: Recipe, ready: PreparedMerge, read: int) -> Estimate:
     """What the merge would take. A method that surveys a tensor first reads it twice, the second time mostly from
     memory."""
-    moved = read + ready.order.nbytes
+    moved = read + ready.shard_plan.nbytes
     entries = sum(job.pair.numel * _cost(recipe, job) for job in _jobs(ready))
     seconds = START_SECONDS + moved / DISK_BYTES_PER_SECOND + entries * _seconds_per_entry(recipe, ready) / cores()
     return Estimate(seconds, min(STREAM_BYTES, PROGRAM_BYTES + moved), 0)
 
 
-def _cost(recipe: Recipe, job: Job) -> float:
+def _cost(recipe: Recipe, job: SiteMerge) -> float:
     """What an entry costs, in entries of the sample."""
     shape = job.pair.shape
     return min(shape) / min(SAMPLE) if recipe.method in BY_SIDE and len(shape) == 2 else 1.0
 
 
-def _seconds_per_entry(recipe: Recipe, ready: Prepared) -> float:
+def _seconds_per_entry(recipe: Recipe, ready: PreparedMerge) -> float:
     """How long one core takes, with the settings of the first tensor that is merged."""
     import torch
 
@@ -87,11 +93,11 @@ def _seconds_per_entry(recipe: Recipe, ready: Prepared) -> float:
         return 0.0
     models = {role: torch.rand(SAMPLE) for role in settings.weights}
     base = torch.rand(SAMPLE) if recipe.origin else None
-    with crew():
+    with worker_pool():
         began = time.perf_counter()
-        recipe.rule.merge(models, base, settings.weights, **settings.values)
+        recipe.merge_method.merge(models, base, settings.weights, **settings.values)
         return (time.perf_counter() - began) / (SAMPLE[0] * SAMPLE[1])
 
 
-def _jobs(ready: Prepared) -> list[Job]:
-    return [job for jobs in ready.asked.jobs.values() for job in jobs]
+def _jobs(ready: PreparedMerge) -> list[SiteMerge]:
+    return [job for jobs in ready.merge_plan.sites.values() for job in jobs]

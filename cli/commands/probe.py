@@ -30,11 +30,11 @@ def probe(
       vlsurgery probe --prompts my-requests.txt:harmful
     """
     from vlsurgery.cli.view.tables import completeness_line, probe_table, prose
-    from vlsurgery.cli.workflow.engine import Wishes
+    from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.opening import named_in_order, perform
     from vlsurgery.probes.results import ProbeResult
 
-    wishes = Wishes(prompts=tuple(prompts) if prompts else None)
+    wishes = StepOptions(prompts=tuple(prompts) if prompts else None)
     flow = perform(session, wishes, "probe", named=named_in_order(checkpoints, new, allow_pickle))
     if flow is None:
         return

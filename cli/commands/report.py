@@ -31,10 +31,10 @@ def report(
     Example:
       vlsurgery report -o findings.html
     """
-    from vlsurgery.cli.workflow.engine import Wishes
+    from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.opening import perform
 
-    flow = perform(session, Wishes(page=out, cdn=cdn), "report")
+    flow = perform(session, StepOptions(page=out, cdn=cdn), "report")
     if flow is None:
         return
     page = str(flow.files("report")[0])

@@ -31,7 +31,7 @@ def verify_all(refs: Iterable[str], console: Console) -> "dict[str, Verified]":
     for ref in refs:
         if not Path(ref).is_dir():
             raise CheckpointError(f"{ref}: no such directory. --verify takes directories of merged checkpoints.")
-        found[ref] = verify(Path(ref), console.track)
+        found[ref] = verify(Path(ref), console.progress)
     faults = [f"{ref}: {each.fault}." for ref, each in found.items() if each.fault]
     if faults:
         console.emit(json.dumps({"verified": {ref: asdict(each) for ref, each in found.items()}}, indent=1))

@@ -146,7 +146,7 @@ def shape_table(result: DiffResult) -> list[Table]:
     names = ["layer"]
     for delta in deltas:
         prefix = "safety:\n" if delta == "safety" else ""
-        names += [f"{prefix}in 8\ndirections", f"{prefix}stable\nrank", f"{prefix}foreign\nto base"]
+        names += [f"{prefix}in 8\ndirections", f"{prefix}stable\nrank", f"{prefix}intruder\nshare"]
     names += ["shared\ndirections"] if len(deltas) == 2 else []
     bars = [1 + 3 * place for place in range(len(deltas))]
     table = plain_table("Shape of the deltas: share of their squared size in 8 directions", *names, bars=bars)
@@ -178,7 +178,11 @@ def _shape_cells(pairs: Sequence[Pair], delta: str) -> list[str]:
         return sum(weight * value for weight, value in held) / whole if whole else None
 
     few = mean(lambda each: each.energy["8"] if each.energy else None)
-    return [with_bar(few, 1.0), number(mean(lambda each: each.stable_rank), 1), number(mean(lambda each: each.foreign))]
+    return [
+        with_bar(few, 1.0),
+        number(mean(lambda each: each.stable_rank), 1),
+        number(mean(lambda each: each.intruder_share)),
+    ]
 
 
 def probe_table(result: ProbeResult) -> Table:

@@ -21,7 +21,7 @@ HISTORY: Final = "history.jsonl"
 Finding = TypeVar("Finding", bound=Result)
 
 
-class Step(Frozen):
+class StepRecord(Frozen):
     """A step that was done: when, with which settings, on which files.
 
     order: steps of a case are numbered as they are done, so that one can tell which came after which.
@@ -40,7 +40,7 @@ class CaseFile(Result):
 
     kind: ClassVar[str] = "case"
 
-    steps: dict[str, Step] = Field(default_factory=dict)
+    steps: dict[str, StepRecord] = Field(default_factory=dict)
 
 
 class Case:
@@ -139,7 +139,7 @@ class Case:
     def record(self, step: str, settings: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
         """Note that a step was done with these settings on the present checkpoints, and left `files` behind."""
         steps = self._content.steps
-        entry = Step(
+        entry = StepRecord(
             order=1 + max((other.order for other in steps.values()), default=0),
             finished=_now(),
             settings=json.loads(_normal(settings)),

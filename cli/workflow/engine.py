@@ -16,10 +16,10 @@ from vlsurgery.cli.workflow.case import Case
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import Result
-from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    from vlsurgery.cli.workflow.prompt_source import Material
+    from vlsurgery.cli.workflow.prompt_source import PromptSource
     from vlsurgery.probes.prompts.prompts import Prompt
 
 R = TypeVar("R", bound=Result)
@@ -39,7 +39,7 @@ REASONS: Mapping[Fault, str] = {
 
 
 @dataclass(frozen=True)
-class Wishes:
+class StepOptions:
     """What the user asked for. `None` means: as the case did it last, else the default.
 
     prompts: "FILE:KIND" specifications. level: of the diff. out: where the merged checkpoint goes. page: where the
@@ -63,20 +63,20 @@ class Job:
     """
 
     case: Case
-    wishes: Wishes = field(default_factory=Wishes)
+    options: StepOptions = field(default_factory=StepOptions)
     say: Callable[[str], None] = lambda line: None  # noqa: ARG005
-    track: Track = silent
+    progress: Progress = no_progress
 
     @cached_property
     def checkpoints(self) -> Mapping[str, Checkpoint]:
         return self.case.checkpoints
 
     @cached_property
-    def material(self) -> "Material":
+    def material(self) -> "PromptSource":
         """Which prompts this case is asked."""
         from vlsurgery.cli.workflow.prompt_source import material_of
 
-        return material_of(self.case, self.wishes.prompts)
+        return material_of(self.case, self.options.prompts)
 
     @property
     def prompts(self) -> "list[Prompt]":
@@ -92,7 +92,7 @@ class Job:
     @cached_property
     def sources(self) -> tuple[str, ...]:
         """The roles to merge toward, of those that the case has. Raises SurgeryError where there is none."""
-        toward = self.wishes.toward
+        toward = self.options.toward
         wanted = ("base", "safety") if toward == "both" else (toward,)
         found = tuple(role for role in wanted if role in self.checkpoints)
         if not found:

@@ -15,7 +15,7 @@ from vlsurgery.cli.console import Console
 from vlsurgery.cli.workflow.engine import Job, Pending
 from vlsurgery.cli.workflow.speed import duration, operations_per_second, seconds_of_diff
 from vlsurgery.cli.workflow.steps import diff_settings
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def facts_of(job: Job) -> Facts:
         width=_width(checkpoints["adapted"]),
         roles=len(checkpoints),
         sources=len(job.sources),
-        fits=job.wishes.policy == "fit",
+        fits=job.options.policy == "fit",
         diff_seconds=seconds_of_diff(alignment, str(diff_settings(job)["level"]), speed),
         token_seconds=TOKEN_SECONDS + 2 * parameters / speed,
         prompts=job.prompts,

@@ -9,15 +9,15 @@ from pathlib import Path
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.cli.workflow.engine import Flow, Job, Wishes
+from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.steps import STEPS, check_merge_target
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 
 
 @dataclass(frozen=True)
-class Named:
+class CheckpointArgs:
     """The checkpoints that a command names, to open a case on.
 
     new: move a case of other checkpoints aside. allow_pickle: take pickled weights.
@@ -31,7 +31,7 @@ class Named:
         return {role: Checkpoint.open(ref, allow_pickle=self.allow_pickle) for role, ref in self.roles.items()}
 
 
-def perform(session: Session, wishes: Wishes, *goals: str, named: Named | None = None) -> Flow | None:
+def perform(session: Session, wishes: StepOptions, *goals: str, named: CheckpointArgs | None = None) -> Flow | None:
     """Bring the case to `goals` and return its flow; under `--plan`, show the plan instead and return None.
 
     named: what to open the case on; None for the checkpoints that it holds.
@@ -45,20 +45,20 @@ def perform(session: Session, wishes: Wishes, *goals: str, named: Named | None =
             show_plan(console, plan(job, Flow(job, STEPS).pending(*goals)))
         return None
     case = Case.open(session.case) if named is None else _create(session.case, named)
-    flow = Flow(Job(case, wishes, console.say, console.track), STEPS)
+    flow = Flow(Job(case, wishes, console.say, console.progress), STEPS)
     if "merge" in goals:
         check_merge_target(flow.job)
     flow.bring(*goals)
     return flow
 
 
-def named_in_order(checkpoints: Sequence[str] | None, new: bool, allow_pickle: bool) -> Named | None:
+def named_in_order(checkpoints: Sequence[str] | None, new: bool, allow_pickle: bool) -> CheckpointArgs | None:
     """Checkpoints given in order as roles. Raises SurgeryError where there are not two or three."""
     if not checkpoints:
         return None
     if len(checkpoints) not in (2, 3):
         raise SurgeryError(f"expected BASE ADAPTED [SAFETY], found {len(checkpoints)} checkpoint(s)")
-    return Named(dict(zip(("base", "adapted", "safety"), checkpoints, strict=False)), new, allow_pickle)
+    return CheckpointArgs(dict(zip(("base", "adapted", "safety"), checkpoints, strict=False)), new, allow_pickle)
 
 
 def check_case_folder(folder: Path) -> None:
@@ -69,14 +69,14 @@ def check_case_folder(folder: Path) -> None:
         raise TargetError(f"{folder}: can't be made, {nearest} is {reason}. Give another folder with --case.")
 
 
-def _create(directory: Path, named: Named) -> Case:
+def _create(directory: Path, named: CheckpointArgs) -> Case:
     """Open a case on checkpoints that were seen to belong together: a case that can't be used is never made."""
     align(named.open())
     return Case.create(directory, dict(named.roles), named.new, named.allow_pickle)
 
 
 @contextmanager
-def _case_to_plan(directory: Path, named: Named | None) -> Iterator[Case]:
+def _case_to_plan(directory: Path, named: CheckpointArgs | None) -> Iterator[Case]:
     """The case as it would be opened; one that is not there yet is made in a temporary folder."""
     if named is None or _holds(directory, named):
         yield Case.open(directory)
@@ -90,7 +90,7 @@ def _case_to_plan(directory: Path, named: Named | None) -> Iterator[Case]:
         yield _create(Path(folder) / "case", replace(named, new=False))
 
 
-def _holds(directory: Path, named: Named) -> bool:
+def _holds(directory: Path, named: CheckpointArgs) -> bool:
     """Whether the directory is a case of these very checkpoints."""
     if not (directory / "case.json").is_file():
         return False

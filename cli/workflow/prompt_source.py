@@ -19,7 +19,7 @@ SEED = 0  # by which requests are split into fit, select and report
 
 
 @dataclass(frozen=True)
-class Material:
+class PromptSource:
     """Prompts by reference: cheap to compare, loaded when needed.
 
     specimen: set where the checkpoints are the built-in specimen, which brings its own prompts.
@@ -105,7 +105,7 @@ class Material:
         return english_prompts(SEED)
 
 
-def material_of(case: Case, specs: Sequence[str] | None) -> Material:
+def material_of(case: Case, specs: Sequence[str] | None) -> PromptSource:
     """The prompts for a case. specs: the user's files; `None` means those of the case's last probe.
 
     Raises SurgeryError where a file can't be read.
@@ -115,7 +115,7 @@ def material_of(case: Case, specs: Sequence[str] | None) -> Material:
     if specs is None:
         recorded = case.settings_of("probe") or {}
         specs = list(recorded.get("prompts", {}).get("files", {}))
-    return Material(specimen_of(case.checkpoints["base"].path), dict(_fingerprint(spec) for spec in specs))
+    return PromptSource(specimen_of(case.checkpoints["base"].path), dict(_fingerprint(spec) for spec in specs))
 
 
 def _fingerprint(spec: str) -> tuple[str, str]:

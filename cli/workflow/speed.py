@@ -3,7 +3,7 @@
 import time
 from collections.abc import Mapping
 
-from vlsurgery.surgery.alignment.alignment import Alignment, align
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.checkpoint import Checkpoint
 

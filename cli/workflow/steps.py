@@ -33,7 +33,7 @@ def diff_settings(job: Job) -> Settings:
     had = (recorded or {}).get("level")
     if recorded is not None and had == "full" and job.case.is_current("diff", recorded, ()):
         return {"level": "full"}
-    return {"level": job.wishes.level or had or "full"}
+    return {"level": job.options.level or had or "full"}
 
 
 def _run_diff(job: Job, settings: Settings) -> None:
@@ -44,7 +44,7 @@ def _run_diff(job: Job, settings: Settings) -> None:
     if level == "full":
         full, norms = times_of_levels(job.checkpoints)
         job.say(f"diff: with the spectrum of every matrix this takes about {full} (--level norms, without: {norms})")
-    _stamped(diff(job.checkpoints, job.track, level), job, settings).save(job.case.path("diff.json"))
+    _stamped(diff(job.checkpoints, job.progress, level), job, settings).save(job.case.path("diff.json"))
 
 
 def _prepare_to_run(job: Job) -> None:
@@ -75,7 +75,7 @@ def _run_probe(job: Job, settings: Settings) -> None:
     for note in job.material.notes:
         job.say(f"probe: {note}")
     _log_look(job, "probe", list(job.checkpoints), settings)
-    found = probe(job.checkpoints, job.prompts, job.track)
+    found = probe(job.checkpoints, job.prompts, job.progress)
     result = found.result.model_copy(update={"notes": [*found.result.notes, *job.material.notes]})
     partial = job.case.path("directions.safetensors.partial")
     metadata = {role: checkpoint.identity for role, checkpoint in job.checkpoints.items()}
@@ -91,7 +91,7 @@ def _log_look(job: Job, step: str, roles: Sequence[str], settings: Settings) -> 
 
 
 def _coefficient_settings(job: Job) -> Settings:
-    return {**_prompt_settings(job), "policy": job.wishes.policy, "sources": list(job.sources)}
+    return {**_prompt_settings(job), "policy": job.options.policy, "sources": list(job.sources)}
 
 
 def _run_coefficients(job: Job, settings: Settings) -> None:
@@ -100,7 +100,7 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
     from vlsurgery.surgery.results import DiffResult
 
     _prepare_to_run(job)
-    if job.wishes.toward == "both" and "safety" not in job.sources:
+    if job.options.toward == "both" and "safety" not in job.sources:
         job.say("coefficients: this case has no safety checkpoint, so the merge goes toward base only")
     found = job.result(ProbeResult)
     gains = {gain.block: gain.gain for gain in found.attribution if gain.method == "path"}
@@ -113,11 +113,11 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         job.checkpoints,
         job.prompts,
         job.result(TargetsResult),
-        job.wishes.policy,
-        job.wishes.toward,
+        job.options.policy,
+        job.options.toward,
         gains,
         changes,
-        job.track,
+        job.progress,
     )
     recipe = recipe_of(result, job.checkpoints, job.sources, gains)
     keep_edited_recipe(job)
@@ -161,7 +161,7 @@ def chosen_point(result: "TradeoffResult", policy: str) -> "TradeoffPoint":
 def _merge_settings(job: Job) -> Settings:
     recipe = job.case.path("recipe.yaml")
     digest = hashlib.sha256(recipe.read_bytes()).hexdigest() if recipe.exists() else None
-    out = "merged" if job.wishes.out is None else str(job.wishes.out.absolute())
+    out = "merged" if job.options.out is None else str(job.options.out.absolute())
     return {"out": out, "recipe": digest}
 
 
@@ -172,9 +172,9 @@ def merged_path(case: Case, settings: Settings) -> Path:
 
 def _run_merge(job: Job, settings: Settings) -> None:
     from vlsurgery.surgery.merge.recipe import Recipe
-    from vlsurgery.surgery.merge.run import operate
+    from vlsurgery.surgery.merge.run import run_merge
 
-    operate(Recipe.load(job.case.path("recipe.yaml")), merged_path(job.case, settings), job.track)
+    run_merge(Recipe.load(job.case.path("recipe.yaml")), merged_path(job.case, settings), job.progress)
 
 
 def check_merge_target(job: Job) -> None:
@@ -201,7 +201,7 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
     _prepare_to_run(job)
     subjects = _subjects(job, with_merge="merge" in settings["uses"])
     looks = _log_look(job, "evaluate", [subject.role for subject in subjects], settings)
-    result = evaluate(subjects, job.prompts, looks, job.track)
+    result = evaluate(subjects, job.prompts, looks, job.progress)
     _stamped(result, job, settings).save(job.case.path("behaviour.json"))
 
 
@@ -224,8 +224,8 @@ def _subjects(job: Job, with_merge: bool) -> "list[Subject]":
 
 def _report_settings(job: Job) -> Settings:
     return {
-        "page": "report.html" if job.wishes.page is None else str(job.wishes.page.absolute()),
-        "cdn": job.wishes.cdn,
+        "page": "report.html" if job.options.page is None else str(job.options.page.absolute()),
+        "cdn": job.options.cdn,
     }
 
 

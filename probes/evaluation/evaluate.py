@@ -10,15 +10,15 @@ from torch import Tensor
 from vlsurgery.probes.evaluation.generate import Completion, complete
 from vlsurgery.probes.evaluation.judges import JUDGE, is_right, judge
 from vlsurgery.probes.evaluation.statistics import paired_difference, rate
-from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import ChatModel, load
 from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, SETS, Prompt
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, Paired, Rate
 from vlsurgery.probes.scoring import known, log_probabilities, mean_divergence
 from vlsurgery.probes.targets import spread
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 MODALITIES = ("text", "blank", "noise", "benign", "own")
 MOST_FOR_KL = 64
@@ -52,7 +52,7 @@ class Subject:
         chat = load(self.checkpoint)
         if self.coefficients is None:
             return chat, nullcontext()
-        live = LiveBlend(chat, align({"adapted": self.checkpoint, **self.sources}), tuple(self.sources))
+        live = InMemoryMerge(chat, align({"adapted": self.checkpoint, **self.sources}), tuple(self.sources))
         return chat, live.at(self.coefficients)
 
 
@@ -83,7 +83,7 @@ class _Reference:
 
 
 def evaluate(
-    subjects: Sequence[Subject], prompts: Sequence[Prompt], looks: int, track: Track = silent
+    subjects: Sequence[Subject], prompts: Sequence[Prompt], looks: int, progress: Progress = no_progress
 ) -> BehaviourResult:
     """Behaviour of each subject on the `report` prompts that it can be asked. looks: how often this was looked at."""
     report = [prompt for prompt in prompts if prompt.split == "report"]
@@ -91,7 +91,7 @@ def evaluate(
     looked: dict[str, _Looked] = {}
     reference: _Reference | None = None
     for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
-        looked[subject.role], reference = _look(subject, report, cells, reference, track)
+        looked[subject.role], reference = _look(subject, report, cells, reference, progress)
     return BehaviourResult(
         rows=[row for subject in subjects for row in looked[subject.role].rows],
         paired=_compare(cells, {role: each.answers for role, each in looked.items()}),
@@ -115,13 +115,13 @@ def _look(
     report: Sequence[Prompt],
     cells: Mapping[Cell, Sequence[Prompt]],
     reference: _Reference | None,
-    track: Track,
+    progress: Progress,
 ) -> tuple[_Looked, _Reference | None]:
     """Ask one subject everything. Its model lives in here only, so that no two are ever held at once."""
     chat, state = subject.open()
     with state:
         asked = chat.answerable(report)
-        written = complete(chat, asked, f"asking {subject.role}", track)
+        written = complete(chat, asked, f"asking {subject.role}", progress)
         answers = _judge(asked, written)
         if subject.role == "adapted":
             reference = _refer(chat, cells, {p.id: each for p, each in zip(asked, written, strict=True)})

@@ -10,7 +10,7 @@ from transformers import GenerationConfig
 from vlsurgery.probes.evaluation.judges import JUDGED_TOKENS
 from vlsurgery.probes.models.models import ChatModel
 from vlsurgery.probes.prompts.prompts import Prompt
-from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ def complete(
     chat: ChatModel,
     prompts: Sequence[Prompt],
     label: str,
-    track: Track = silent,
+    progress: Progress = no_progress,
     tokens: int = JUDGED_TOKENS,
     size: int = 64,
 ) -> list[Completion]:
@@ -45,7 +45,7 @@ def complete(
     own, model.generation_config = model.generation_config, settings
     try:
         with torch.no_grad():
-            for batch in track(chat.batches(encoded, size=size, pad="left"), label, -(-len(prompts) // size)):
+            for batch in progress(chat.batches(encoded, size=size, pad="left"), label, -(-len(prompts) // size)):
                 out = model.generate(**batch.inputs)
                 for at, row in zip(batch.index, out[:, batch.inputs["input_ids"].shape[1] :].tolist(), strict=True):
                     found[at] = _completion(chat, row, end)

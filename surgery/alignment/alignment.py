@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vlsurgery.surgery.alignment.content_matching import Correspondence
 from vlsurgery.surgery.alignment.similarity import Likeness
-from vlsurgery.surgery.architecture.decoder_stack import Facts, Shape
+from vlsurgery.surgery.architecture.decoder_stack import DecoderConfig, Shape
 from vlsurgery.surgery.architecture.identify import identify
-from vlsurgery.surgery.architecture.layouts import Part, Parts, harmonise
+from vlsurgery.surgery.architecture.layouts import SiteViews, TensorView, split_fused
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.anatomy import ties_head
 from vlsurgery.surgery.errors import AlignmentError
 from vlsurgery.surgery.results import UnmatchedTensor
-from vlsurgery.surgery.runtime.gc_pause import uncollected
+from vlsurgery.surgery.runtime.gc_pause import gc_paused
 
 if TYPE_CHECKING:
     import numpy as np
@@ -45,7 +45,7 @@ class Aligned(NamedTuple):
 
     site: Site
     shape: Shape
-    parts: Mapping[str, Part]
+    parts: Mapping[str, TensorView]
 
     @property
     def numel(self) -> int:
@@ -78,9 +78,9 @@ class Alignment:
     def read(self, aligned: Aligned, role: str, start: int, stop: int) -> "torch.Tensor":
         """Entries `start` to `stop` of the shared part in row-major order, as a vector."""
         part, tensor = aligned.parts[role], self.tensor(aligned, role)
-        if not part.is_run(tensor.shape):
+        if not part.is_contiguous(tensor.shape):
             return self._scattered(aligned, role)[start:stop]
-        first, _ = part.box(tensor.shape)
+        first, _ = part.span(tensor.shape)
         return tensor.read(first + start, first + stop)
 
     def array(
@@ -89,8 +89,8 @@ class Alignment:
         """What `read` gives, for numpy: bfloat16 by its bits, as uint16. out: a vector of that dtype and length; it
         then holds what is given, where that is a run of the tensor's entries."""
         part, tensor = aligned.parts[role], self.tensor(aligned, role)
-        first, size = part.box(tensor.shape)
-        if part.is_run(tensor.shape):
+        first, size = part.span(tensor.shape)
+        if part.is_contiguous(tensor.shape):
             return tensor.array(first + start, first + stop, out)
         return part.view(tensor.array(first, first + size), tensor.shape).reshape(-1)[start:stop]
 
@@ -105,7 +105,7 @@ class Alignment:
         scattered = {
             role: self._scattered(aligned, role)
             for role in wanted
-            if not aligned.parts[role].is_run(self.tensor(aligned, role).shape)
+            if not aligned.parts[role].is_contiguous(self.tensor(aligned, role).shape)
         }
         for start in range(0, aligned.numel, size):
             stop = min(start + size, aligned.numel)
@@ -117,7 +117,7 @@ class Alignment:
     def _scattered(self, aligned: Aligned, role: str) -> "torch.Tensor":
         """A part that is no run of its tensor's entries, as a vector."""
         part, tensor = aligned.parts[role], self.tensor(aligned, role)
-        start, size = part.box(tensor.shape)
+        start, size = part.span(tensor.shape)
         return part.view(tensor.read(start, start + size), tensor.shape).reshape(-1)
 
     def label(self, aligned: Aligned, role: str) -> str:
@@ -129,7 +129,7 @@ class Alignment:
         return sorted(self.pairs, key=lambda pair: _place(self.tensor(pair, self.like)))
 
 
-@uncollected()
+@gc_paused()
 def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Alignment:
     """Match every tensor of `like` with its partners in the other roles, by site and never by raw name.
 
@@ -142,7 +142,7 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
     """
     if like not in checkpoints or len(checkpoints) < 2:
         raise AlignmentError(f"an alignment needs {like!r} and another role; it was given {', '.join(checkpoints)}.")
-    roles: dict[str, Parts] = {}
+    roles: dict[str, SiteViews] = {}
     shapes = {role: checkpoint.shapes for role, checkpoint in checkpoints.items()}
     for role, checkpoint in checkpoints.items():
         if checkpoint.quantised:
@@ -158,7 +158,7 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
             sites = identify(shapes[role], checkpoint.config)
         except AlignmentError as error:
             raise AlignmentError(f"{role} ({checkpoint.ref}): {error}.") from error
-        roles[role] = {site: Part(name) for name, site in sites.items()}
+        roles[role] = {site: TensorView(name) for name, site in sites.items()}
     _check_stacks(checkpoints, roles, like)
     return _Matcher(checkpoints, roles, shapes, like).alignment()
 
@@ -167,9 +167,13 @@ def _twin(
     role: str, checkpoints: Mapping[str, Checkpoint], shapes: Mapping[str, Mapping[str, Shape]], known: Iterable[str]
 ) -> str | None:
     """A role with the very same names and shapes, whose sites are therefore this one's as well."""
-    facts = Facts.of(checkpoints[role].config)
+    facts = DecoderConfig.of(checkpoints[role].config)
     return next(
-        (other for other in known if shapes[other] == shapes[role] and Facts.of(checkpoints[other].config) == facts),
+        (
+            other
+            for other in known
+            if shapes[other] == shapes[role] and DecoderConfig.of(checkpoints[other].config) == facts
+        ),
         None,
     )
 
@@ -180,7 +184,7 @@ class _Matcher:
     def __init__(
         self,
         checkpoints: Mapping[str, Checkpoint],
-        roles: dict[str, Parts],
+        roles: dict[str, SiteViews],
         shapes: Mapping[str, Mapping[str, Shape]],
         like: str,
     ) -> None:
@@ -191,14 +195,16 @@ class _Matcher:
         self.notes: list[str] = []
         self.stale: dict[str, str] = {}
         self.reasons: dict[tuple[str, Site], str] = {}
-        self._all_float = all(FLOATS.issuperset(checkpoint.codes.values()) for checkpoint in checkpoints.values())
+        self._all_float = all(
+            FLOATS.issuperset(checkpoint.safetensors_dtypes.values()) for checkpoint in checkpoints.values()
+        )
 
     def alignment(self) -> Alignment:
         for role in sorted(self.roles, key=lambda role: role != self.like):
             self._tie_head(role)
         others = [role for role in self.roles if self.shapes[role] != self.shapes[self.like]]
         if others:
-            harmonise(self.roles, self.shapes)
+            split_fused(self.roles, self.shapes)
         for role in others:
             self._correspond(role)
         found = (self._pair(site) for site in sorted(self.roles[self.like], key=lambda site: site.order))
@@ -206,14 +212,14 @@ class _Matcher:
         return Alignment(self.checkpoints, self.like, pairs, self._unmatched(pairs), self.stale, tuple(self.notes))
 
     def _correspond(self, role: str) -> None:
-        def read(owner: str, part: Part, count: int) -> "torch.Tensor":
+        def read(owner: str, part: TensorView, count: int) -> "torch.Tensor":
             tensor = self.checkpoints[owner][part.name]
-            start, size = part.box(tensor.shape)
-            if part.is_run(tensor.shape):
+            start, size = part.span(tensor.shape)
+            if part.is_contiguous(tensor.shape):
                 return tensor.read(start, start + min(count, size))
             return part.view(tensor.read(start, start + size), tensor.shape).reshape(-1)[:count]
 
-        def is_weight(owner: str, part: Part) -> bool:
+        def is_weight(owner: str, part: TensorView) -> bool:
             tensor = self.checkpoints[owner][part.name]
             return tensor.is_float and tensor.numel > 0
 
@@ -259,7 +265,7 @@ class _Matcher:
 
     def _pair(self, site: Site) -> Aligned | None:
         """The pair at a site of `like`, or None with a reason in `self.reasons`."""
-        parts: dict[str, Part] = {}
+        parts: dict[str, TensorView] = {}
         shapes: dict[str, Shape] = {}
         for role, sites in self.roles.items():
             part = sites.get(site)
@@ -279,21 +285,21 @@ class _Matcher:
             if other == shape:
                 continue
             if other == shape[::-1] and site.component in ROUTERS:
-                parts[role] = Part(parts[role].name, parts[role].rows, not parts[role].transposed)
+                parts[role] = TensorView(parts[role].name, parts[role].slices, not parts[role].transposed)
             else:
                 self._differing(site, parts, shapes, role)
                 return None
         return Aligned(site, shape, parts)
 
-    def _strange(self, parts: Mapping[str, Part]) -> LazyTensor | None:
+    def _strange(self, parts: Mapping[str, TensorView]) -> LazyTensor | None:
         """The first of these tensors that holds no plain floating-point weights."""
         tensors = (self.checkpoints[role][part.name] for role, part in parts.items())
         return next((tensor for tensor in tensors if not tensor.is_float), None)
 
-    def _apart(self, site: Site, parts: Mapping[str, Part], reason: str) -> None:
+    def _apart(self, site: Site, parts: Mapping[str, TensorView], reason: str) -> None:
         self.reasons.update(((role, site), reason) for role in parts)
 
-    def _differing(self, site: Site, parts: Mapping[str, Part], shapes: Mapping[str, Shape], role: str) -> None:
+    def _differing(self, site: Site, parts: Mapping[str, TensorView], shapes: Mapping[str, Shape], role: str) -> None:
         """Two shapes at one site: no pair outside of the text stack, and no relatives within it."""
         fault = f"{parts[role].name} is {_by(shapes[role])} in {role}, {_by(shapes[self.like])} in {self.like}"
         if site.tower == "text":
@@ -303,7 +309,7 @@ class _Matcher:
             )
         self._apart(site, parts, f"shapes differ: {fault}")
 
-    def _vocabulary_pair(self, site: Site, held: Mapping[str, Part], shapes: Mapping[str, Shape]) -> Aligned:
+    def _vocabulary_pair(self, site: Site, held: Mapping[str, TensorView], shapes: Mapping[str, Shape]) -> Aligned:
         """The rows that every role has. Adapting a model appends rows (image tokens, padding), so the first
         ones are the tokens of the base."""
         widths = {shape[1:] for shape in shapes.values()}
@@ -315,9 +321,9 @@ class _Matcher:
         parts = {}
         for role, part in held.items():
             extra = shapes[role][0] - common
-            start = part.rows[0].start if part.rows else 0
+            start = part.slices[0].start if part.slices else 0
             cut = (slice(start, start + common), *(slice(0, extent) for extent in shape[1:]))
-            parts[role] = Part(part.name, cut) if extra else part
+            parts[role] = TensorView(part.name, cut) if extra else part
             if extra:
                 self.notes.append(
                     f"{site.key}: {role} has {shapes[role][0]} rows, of which the first {common} are shared and "
@@ -343,7 +349,7 @@ class _Matcher:
         return f"{' and '.join(with_tower)} {verb} no {site.key}"
 
 
-def _check_stacks(checkpoints: Mapping[str, Checkpoint], roles: Mapping[str, Parts], like: str) -> None:
+def _check_stacks(checkpoints: Mapping[str, Checkpoint], roles: Mapping[str, SiteViews], like: str) -> None:
     """Text stacks must agree in depth and width before any tensor is matched."""
     facts = {role: _depth_and_width(checkpoints[role], parts) for role, parts in roles.items()}
     for role, (depth, width) in facts.items():
@@ -355,7 +361,7 @@ def _check_stacks(checkpoints: Mapping[str, Checkpoint], roles: Mapping[str, Par
             )
 
 
-def _depth_and_width(checkpoint: Checkpoint, parts: Parts) -> tuple[int, int]:
+def _depth_and_width(checkpoint: Checkpoint, parts: SiteViews) -> tuple[int, int]:
     depth = 1 + max(site.layer for site in parts if site.tower == "text" and site.layer is not None)
     for site in (Site("text", None, "norm.final"), EMBED, HEAD):
         if site in parts:
@@ -364,7 +370,7 @@ def _depth_and_width(checkpoint: Checkpoint, parts: Parts) -> tuple[int, int]:
 
 
 def _same_bytes(first: LazyTensor, second: LazyTensor) -> bool:
-    if (first.shape, first.code) != (second.shape, second.code):
+    if (first.shape, first.safetensors_dtype) != (second.shape, second.safetensors_dtype):
         return False
     starts = range(0, first.numel, CHUNK)
     return all(

@@ -15,7 +15,7 @@ from vlsurgery.surgery.alignment.groups import Group, Pairing, Signature, by_end
 from vlsurgery.surgery.alignment.module_matching import NAMELESS, Neighbourhood, in_stack
 from vlsurgery.surgery.alignment.permutations import COLUMNS, Left, arrangements, cut_sites
 from vlsurgery.surgery.alignment.similarity import PARTNERS, STRANGERS, Likeness, least
-from vlsurgery.surgery.architecture.layouts import EMBED, Part
+from vlsurgery.surgery.architecture.layouts import EMBED, TensorView
 from vlsurgery.surgery.architecture.naming import pattern, split_leaf
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import AlignmentError
@@ -28,7 +28,7 @@ RELATIVES: Final = 0.8
 
 
 Where = Callable[[Site], bool]
-Place = Callable[[Site, Part], tuple[str, tuple[int, ...]]]
+Place = Callable[[Site, TensorView], tuple[str, tuple[int, ...]]]
 Tell = Callable[[Sequence[Group], Sequence[Group]], Iterable[Pairing]]
 
 
@@ -41,7 +41,7 @@ class Correspondence:
     """
 
     likeness: Likeness
-    is_weight: Callable[[str, Part], bool]
+    is_weight: Callable[[str, TensorView], bool]
     reasons: dict[tuple[str, Site], str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -120,7 +120,7 @@ class Correspondence:
     def _follow_weights(self) -> bool:
         """Pair the biases that are left, often too short or too even to tell, in modules whose weights are paired."""
         mine, theirs = (
-            {part.name: site for site, part in self.roles[role].items() if part.rows is None}
+            {part.name: site for site, part in self.roles[role].items() if part.slices is None}
             for role in (self.like, self.other)
         )
         pairs = []
@@ -172,7 +172,7 @@ class Correspondence:
 
     def _is_whole(self, role: str, site: Site) -> bool:
         part = self.roles[role][site]
-        return part.rows is None and not part.transposed
+        return part.slices is None and not part.transposed
 
     def _check_forms(self) -> None:
         """Refuse text stacks that in one layer leave matrices on both sides, as many entries as if they were one weight

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from vlsurgery.surgery.architecture.decoder_stack import Shape
-from vlsurgery.surgery.architecture.layouts import Part
+from vlsurgery.surgery.architecture.layouts import TensorView
 from vlsurgery.surgery.architecture.naming import ABBREVIATED, pattern
 from vlsurgery.surgery.architecture.site import Site
 
@@ -28,15 +28,15 @@ Pairing = tuple[Group, Group]
 Signature = frozenset[tuple[tuple[int, ...], Shape]]
 
 
-def repeated(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
+def repeated(site: Site, part: TensorView) -> tuple[str, tuple[int, ...]]:
     """A site's pattern and numbers; in the text stack the layer is the base's, whatever the file's number is."""
     if site.tower == "text" and site.layer is not None:
         word, numbers = pattern(site.component.removeprefix("raw:"))
         return word, (site.layer, *numbers)
-    return pattern(part.name if part.rows is None else f"{part.name}.{site.component}")
+    return pattern(part.name if part.slices is None else f"{part.name}.{site.component}")
 
 
-def single(site: Site, part: Part) -> tuple[str, tuple[int, ...]]:
+def single(site: Site, part: TensorView) -> tuple[str, tuple[int, ...]]:
     """Each tensor by itself, for what repeats under names that don't."""
     return f"{part.name} {site.component}", ()
 

@@ -47,7 +47,7 @@ class Neighbourhood:
         """left: role -> sites without partner."""
         mine, theirs = (likeness.roles[role] for role in (likeness.like, likeness.other))
         shared = [site for site in mine if site in theirs and not in_stack(site)]
-        whole = [site for site in shared if mine[site].rows is None and theirs[site].rows is None]
+        whole = [site for site in shared if mine[site].slices is None and theirs[site].slices is None]
         homes = modules((mine[site].name, theirs[site].name) for site in whole)
         names = {likeness.like: {home: home for home in homes}, likeness.other: {v: k for k, v in homes.items()}}
         return cls(
@@ -56,7 +56,7 @@ class Neighbourhood:
                 role: {
                     site: _standing(likeness.roles[role][site].name, likeness.shape(role, site), names[role])
                     for site in sites
-                    if likeness.roles[role][site].rows is None
+                    if likeness.roles[role][site].slices is None
                 }
                 for role, sites in left.items()
             },

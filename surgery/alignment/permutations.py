@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from vlsurgery.surgery.alignment.similarity import PARTNERS, STRANGERS
 from vlsurgery.surgery.architecture.decoder_stack import Shape
-from vlsurgery.surgery.architecture.layouts import Part, rows
+from vlsurgery.surgery.architecture.layouts import TensorView, slices_of
 from vlsurgery.surgery.architecture.naming import split_leaf
 from vlsurgery.surgery.architecture.site import Site
 
@@ -179,7 +179,10 @@ def _of_biases(weights: Arrangement, wholes: Sequence[Left], others: Sequence[Le
 
 
 def cut_sites(
-    found: Arrangement, like: str, parts_of: Mapping[str, dict[Site, Part]], shape_of: Callable[[str, Part], Shape]
+    found: Arrangement,
+    like: str,
+    parts_of: Mapping[str, dict[Site, TensorView]],
+    shape_of: Callable[[str, TensorView], Shape],
 ) -> None:
     """Give the pieces of an arrangement one site each in both roles, in place.
 
@@ -207,5 +210,5 @@ def cut_sites(
                         parts_of[other][target] = _cut(held, shape, cut)
 
 
-def _cut(part: Part, shape: Shape, cut: Cut) -> Part:
-    return part if cut == (0, shape[0]) else Part(part.name, rows(shape, cut))
+def _cut(part: TensorView, shape: Shape, cut: Cut) -> TensorView:
+    return part if cut == (0, shape[0]) else TensorView(part.name, slices_of(shape, cut))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from vlsurgery.surgery.architecture.decoder_stack import Shape
-from vlsurgery.surgery.architecture.layouts import Part, Parts
+from vlsurgery.surgery.architecture.layouts import SiteViews, TensorView
 from vlsurgery.surgery.architecture.site import Site
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ CLOSE: Final = 0.05
 CLEAR: Final = 10
 FAR: Final = 0.5
 
-Read = Callable[[str, Part, int], "Tensor"]
+Read = Callable[[str, TensorView, int], "Tensor"]
 
 
 @dataclass
@@ -50,7 +50,7 @@ class Likeness:
 
     like: str
     other: str
-    roles: Mapping[str, Parts]
+    roles: Mapping[str, SiteViews]
     shapes: Mapping[str, Mapping[str, Shape]]
     read: Read
     _samples: dict[tuple[str, str, str], "Tensor"] = field(default_factory=dict)
@@ -99,7 +99,7 @@ class Likeness:
 
     def _sample(self, role: str, site: Site) -> "Tensor":
         part = self.roles[role][site]
-        key = (role, part.name, str(part.rows))
+        key = (role, part.name, str(part.slices))
         if key not in self._samples:
             self._samples[key] = self.read(role, part, min(SAMPLE, math.prod(self.shape(role, site)))).double()
         return self._samples[key]

@@ -33,7 +33,7 @@ Layers = dict[int, dict[str, Shape]]
 
 
 @dataclass(frozen=True)
-class Facts:
+class DecoderConfig:
     """What a config says of its language model; None where it says nothing (old ones leave defaults out).
 
     tied: whether its top level says that the head is the embedding.
@@ -45,7 +45,7 @@ class Facts:
     tied: bool
 
     @classmethod
-    def of(cls, config: Mapping[str, Any] | None) -> "Facts":
+    def of(cls, config: Mapping[str, Any] | None) -> "DecoderConfig":
         text: Mapping[str, Any] = config or {}
         for key in TEXT_CONFIGS:
             if isinstance(text.get(key), Mapping):
@@ -83,7 +83,7 @@ class TextStack:
 
 def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> TextStack:
     """The one text stack among `shapes`. Raises AlignmentError when there is none, or when nothing tells which."""
-    facts = Facts.of(config)
+    facts = DecoderConfig.of(config)
     stacks = numbered(shapes)
     candidates = _candidates(stacks, facts) or _candidates(numbered(shapes, nested=True), facts)
     ranked = sorted(((_closeness(stack, shapes), stack) for stack in candidates), key=lambda item: item[0])
@@ -97,7 +97,7 @@ def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | Non
     return ranked[-1][1]
 
 
-def _candidates(stacks: Mapping[str, Layers], facts: Facts) -> list[TextStack]:
+def _candidates(stacks: Mapping[str, Layers], facts: DecoderConfig) -> list[TextStack]:
     widths = {prefix: _decoder_width(layers, facts) for prefix, layers in stacks.items()}
     return [
         TextStack(prefix, stacks[prefix], width, facts.vocabulary or 0, facts.tied)
@@ -140,7 +140,7 @@ def _first(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
     return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
 
 
-def _decoder_width(layers: Layers, facts: Facts) -> int | None:
+def _decoder_width(layers: Layers, facts: DecoderConfig) -> int | None:
     """The width of a container's layers when they can be the decoder's: right numbers, norms, and matrices;
     else None."""
     if sorted(layers) != list(range(len(layers))) or facts.layers not in (None, len(layers)):
@@ -173,7 +173,7 @@ def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, boo
     return stack.root in above, not foreign, not crosses, max(map(len, above), default=-1)
 
 
-def _none_found(stacks: dict[str, Layers], facts: Facts) -> str:
+def _none_found(stacks: dict[str, Layers], facts: DecoderConfig) -> str:
     sizes = sorted(stacks, key=lambda prefix: -sum(map(len, stacks[prefix].values())))[:3]
     seen = ", ".join(f"{prefix} ({len(stacks[prefix])} members)" for prefix in sizes) or "no numbered layers at all"
     count = "any number of" if facts.layers is None else facts.layers

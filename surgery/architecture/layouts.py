@@ -21,7 +21,7 @@ GATE_UP: Final = ("gate", "up")
 STACKS: Final = ("experts", "vision_experts")
 
 
-class Part(NamedTuple):
+class TensorView(NamedTuple):
     """The tensor `name` of one role, or what of it belongs to a pair.
 
     rows: a slice per dimension where only a part does. transposed: the last two dimensions change places behind the
@@ -29,69 +29,71 @@ class Part(NamedTuple):
     """
 
     name: str
-    rows: tuple[slice, ...] | None = None
+    slices: tuple[slice, ...] | None = None
     transposed: bool = False
 
     def label(self) -> str | SliceName:
         """How result files name it."""
-        if self.rows is None and not self.transposed:
+        if self.slices is None and not self.transposed:
             return self.name
         return SliceName(
             name=self.name,
             slice=[
                 (part.start, part.stop) if part.step is None else (part.start, part.stop, part.step)
-                for part in self.rows or ()
+                for part in self.slices or ()
             ],
             transposed=self.transposed,
         )
 
     def shape(self, whole: Shape) -> Shape:
         """The part's own shape in a tensor of shape `whole`, as the pair sees it: an expert's is a plain matrix."""
-        if self.rows is None and not self.transposed:
+        if self.slices is None and not self.transposed:
             return whole
-        cut = whole if self.rows is None else tuple(_extent(part) for part in self.rows)
+        cut = whole if self.slices is None else tuple(_extent(part) for part in self.slices)
         if self._is_one_expert(whole):
             cut = cut[1:]
         return (*cut[:-2], cut[-1], cut[-2]) if self.transposed else cut
 
     def _is_one_expert(self, whole: Shape) -> bool:
-        return self.rows is not None and len(whole) == 3 and whole[0] > 1 == _extent(self.rows[0])
+        return self.slices is not None and len(whole) == 3 and whole[0] > 1 == _extent(self.slices[0])
 
-    def box(self, whole: Shape) -> tuple[int, int]:
+    def span(self, whole: Shape) -> tuple[int, int]:
         """First entry and number of entries, in row-major order, of the smallest run of a tensor of shape `whole`
         that holds the part and is whole along every dimension but the first one that is not a single slice."""
         start, size = 0, math.prod(whole)
-        for extent, part in zip(whole, self.rows or (), strict=False):
+        for extent, part in zip(whole, self.slices or (), strict=False):
             size //= extent
             start += part.start * size
             if part.stop - part.start > 1:
                 return start, (part.stop - part.start) * size
         return start, size
 
-    def is_run(self, whole: Shape) -> bool:
+    def is_contiguous(self, whole: Shape) -> bool:
         """Whether the part's entries lie one behind the other in the order in which the pair reads them."""
-        return not self.transposed and self.box(whole)[1] == math.prod(self.shape(whole))
+        return not self.transposed and self.span(whole)[1] == math.prod(self.shape(whole))
 
-    def view(self, box: Any, whole: Shape) -> Any:
+    def view(self, span: Any, whole: Shape) -> Any:
         """The part as the pair sees it, as a view of its box (a vector, torch's or numpy's)."""
-        if self.rows is None:
-            found = box.reshape(whole)
+        if self.slices is None:
+            found = span.reshape(whole)
         else:
-            outer = next((place for place, cut in enumerate(self.rows) if cut.stop - cut.start > 1), len(self.rows) - 1)
-            shape = [*(cut.stop - cut.start for cut in self.rows[: outer + 1]), *whole[outer + 1 :]]
-            steps = [slice(None, None, cut.step) for cut in self.rows[: outer + 1]]
-            found = box.reshape(shape)[(*steps, *self.rows[outer + 1 :])]
+            outer = next(
+                (place for place, cut in enumerate(self.slices) if cut.stop - cut.start > 1), len(self.slices) - 1
+            )
+            shape = [*(cut.stop - cut.start for cut in self.slices[: outer + 1]), *whole[outer + 1 :]]
+            steps = [slice(None, None, cut.step) for cut in self.slices[: outer + 1]]
+            found = span.reshape(shape)[(*steps, *self.slices[outer + 1 :])]
             found = found[0] if self._is_one_expert(whole) else found
         return found.swapaxes(-1, -2) if self.transposed else found
 
 
-Parts = dict[Site, Part]
+SiteViews = dict[Site, TensorView]
 
 EMBED: Final = Site("text", None, "embed")
 NEW_ROWS: Final = Site("text", None, "embed.new")
 
 
-def rows(shape: Shape, *cuts: tuple[int, ...]) -> tuple[slice, ...]:
+def slices_of(shape: Shape, *cuts: tuple[int, ...]) -> tuple[slice, ...]:
     """A slice per dimension of `shape`: the cuts (start, stop and perhaps step) along the first ones, everything
     along the rest."""
     whole = [(0, extent) for extent in shape[len(cuts) :]]
@@ -103,7 +105,7 @@ def _extent(cut: slice) -> int:
     return len(range(cut.start, cut.stop, cut.step or 1))
 
 
-def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+def split_fused(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
     """Cut what checkpoints hold in different forms into the same parts, in place.
 
     roles: role -> site -> part, of whole tensors. shapes: role -> name -> shape. What can't be cut for certain
@@ -112,13 +114,13 @@ def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shap
     _split_tables(roles, shapes)
     _split_corrections(roles, shapes)
     components = {site.component for parts in roles.values() for site in parts}
-    if not any(_kin(component, fused=True) for component in components):
+    if not any(_family_of(component, fused=True) for component in components):
         return
-    families = {family for parts in roles.values() for site in parts if (family := _family(site, fused=True))}
+    families = {family for parts in roles.values() for site in parts if (family := _family_of_site(site, fused=True))}
     members: dict[_Family, dict[str, list[Site]]] = {family: {} for family in families}
     for role, parts in roles.items():
         for site in parts:
-            found = _family(site)
+            found = _family_of_site(site)
             if found in members:
                 members[found].setdefault(role, []).append(site)
     for family, held in members.items():
@@ -126,7 +128,7 @@ def harmonise(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shap
             _cut(family, held, roles, shapes)
 
 
-def _split_tables(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+def _split_tables(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
     """Where a role keeps the rows that its vocabulary gained in a table of their own, cut the others' at that row."""
     holders = [role for role, parts in roles.items() if NEW_ROWS in parts and EMBED in parts]
     if not holders:
@@ -136,11 +138,11 @@ def _split_tables(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, 
         table = parts.get(EMBED)
         if table is not None and known[table.name][0] > first:
             shape = known[table.name]
-            parts[EMBED] = Part(table.name, rows(shape, (0, first)))
-            parts[NEW_ROWS] = Part(table.name, rows(shape, (first, shape[0])))
+            parts[EMBED] = TensorView(table.name, slices_of(shape, (0, first)))
+            parts[NEW_ROWS] = TensorView(table.name, slices_of(shape, (first, shape[0])))
 
 
-def _split_corrections(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
+def _split_corrections(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
     """Where a model with vision experts keeps both routers' corrections in two rows of one tensor, take the rows apart:
     the text's is the first."""
     if len({role for role, parts in roles.items() for site in parts if site.component == "mlp.router.correction"}) < 2:
@@ -150,25 +152,25 @@ def _split_corrections(roles: Mapping[str, Parts], shapes: Mapping[str, Mapping[
             name = parts[site].name
             shape = shapes[role][name]
             if len(shape) == 2 and shape[0] == 2:
-                parts[site] = Part(name, rows(shape, (0, 1)))
-                parts[site._replace(component="vision_router.correction")] = Part(name, rows(shape, (1, 2)))
+                parts[site] = TensorView(name, slices_of(shape, (0, 1)))
+                parts[site._replace(component="vision_router.correction")] = TensorView(name, slices_of(shape, (1, 2)))
 
 
-def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> Parts:
+def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> SiteViews:
     """Where each site of one model lives, a live one's for example: the sites of its tensors, and those of every part
     that they can be cut into, so that any pair's site is found whichever form the pair was made in.
 
     shapes, config: as for `identify`. Raises AlignmentError as `identify` does.
     """
-    parts = {site: Part(name) for name, site in identify(shapes, config).items()}
+    parts = {site: TensorView(name) for name, site in identify(shapes, config).items()}
     found = dict(parts)
     families: dict[_Family, list[Site]] = {}
     for site in parts:
-        family = _family(site)
+        family = _family_of_site(site)
         if family is not None:
             families.setdefault(family, []).append(site)
     for family, sites in families.items():
-        found |= _atoms(family, sites, parts, shapes, None) or {}
+        found |= _smallest_parts(family, sites, parts, shapes, None) or {}
     return found
 
 
@@ -183,14 +185,14 @@ class _Family(NamedTuple):
     ending: str
 
 
-def _family(site: Site, fused: bool = False) -> _Family | None:
+def _family_of_site(site: Site, fused: bool = False) -> _Family | None:
     """The family of a site; with `fused`, only of one that holds several parts in one tensor."""
-    kin = _kin(site.component, fused)
-    return None if kin is None else _Family(site.tower, site.layer, site.own_layer, *kin)
+    family = _family_of(site.component, fused)
+    return None if family is None else _Family(site.tower, site.layer, site.own_layer, *family)
 
 
 @lru_cache(maxsize=1 << 12)
-def _kin(component: str, fused: bool) -> tuple[str, str, str] | None:
+def _family_of(component: str, fused: bool) -> tuple[str, str, str] | None:
     """Prefix, kind and ending of a component's family. Kept, because the same few components are in every layer."""
     if component[:4] in ("raw:", "norm") or "." not in component:
         return None
@@ -205,7 +207,7 @@ def _kin(component: str, fused: bool) -> tuple[str, str, str] | None:
     return None
 
 
-def _form(parts: Parts, shapes: Mapping[str, Shape], sites: Iterable[Site]) -> frozenset[tuple[str, Shape, object]]:
+def _form(parts: SiteViews, shapes: Mapping[str, Shape], sites: Iterable[Site]) -> frozenset[tuple[str, Shape, object]]:
     """What tells one form from another: the components, their shapes, and the order in fused ones."""
     words = {site: _word(parts[site].name) for site in sites}
     return frozenset(
@@ -221,25 +223,25 @@ def _word(name: str) -> str:
 def _cut(
     family: _Family,
     held: Mapping[str, list[Site]],
-    roles: Mapping[str, Parts],
+    roles: Mapping[str, SiteViews],
     shapes: Mapping[str, Mapping[str, Shape]],
 ) -> None:
     """Replace the sites of a family by its atoms, in every role where that can be done for certain."""
     sizes = next(
         (found for role, sites in held.items() if (found := _sizes(family, sites, roles[role], shapes[role]))), None
     )
-    cut = {role: _atoms(family, sites, roles[role], shapes[role], sizes) for role, sites in held.items()}
-    if sum(atoms is not None for atoms in cut.values()) < 2:
+    cut = {role: _smallest_parts(family, sites, roles[role], shapes[role], sizes) for role, sites in held.items()}
+    if sum(smallest is not None for smallest in cut.values()) < 2:
         return
-    for role, atoms in cut.items():
-        if atoms is not None:
+    for role, smallest in cut.items():
+        if smallest is not None:
             for site in held[role]:
                 del roles[role][site]
-            roles[role].update(atoms)
+            roles[role].update(smallest)
 
 
 def _sizes(
-    family: _Family, sites: Iterable[Site], parts: Parts, shapes: Mapping[str, Shape]
+    family: _Family, sites: Iterable[Site], parts: SiteViews, shapes: Mapping[str, Shape]
 ) -> tuple[int, int, int] | None:
     """Rows of q, k and v where a role holds them apart."""
     if family.kind != "qkv":
@@ -251,17 +253,17 @@ def _sizes(
     return q, k, v
 
 
-def _atoms(
+def _smallest_parts(
     family: _Family,
     sites: Iterable[Site],
-    parts: Parts,
+    parts: SiteViews,
     shapes: Mapping[str, Shape],
     sizes: tuple[int, int, int] | None,
-) -> Parts | None:
+) -> SiteViews | None:
     """The smallest parts of a family's tensors in one role; None where one of them can't be cut for certain."""
-    found: Parts = {}
+    found: SiteViews = {}
     if family.kind == "experts":
-        cut: Iterable[tuple[str, Part]] | None = _expert_atoms(sites, parts, shapes)
+        cut: Iterable[tuple[str, TensorView]] | None = _expert_parts(sites, parts, shapes)
         if cut is None:
             return None
         for component, part in cut:
@@ -277,7 +279,7 @@ def _atoms(
         if pieces is None:
             return None
         for piece, cuts in pieces:
-            found[site._replace(component=f"{family.prefix}.{piece}{family.ending}")] = Part(part.name, cuts)
+            found[site._replace(component=f"{family.prefix}.{piece}{family.ending}")] = TensorView(part.name, cuts)
     return found
 
 
@@ -285,7 +287,7 @@ def _row_pieces(
     family: _Family,
     site: Site,
     name: str,
-    parts: Parts,
+    parts: SiteViews,
     shapes: Mapping[str, Shape],
     sizes: tuple[int, int, int] | None,
 ) -> list[tuple[str, tuple[slice, ...]]] | None:
@@ -303,7 +305,7 @@ def _row_pieces(
     before = [(0, extent) for extent in shape[:along]]
     extents = sizes if order == QKV and sizes else (shape[along] // 2,) * 2
     cuts = zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS), strict=True)
-    return [(piece, rows(shape, *before, cut)) for piece, cut in cuts]
+    return [(piece, slices_of(shape, *before, cut)) for piece, cut in cuts]
 
 
 def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int, ...]]:
@@ -316,7 +318,7 @@ def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int,
 
 
 def _own_sizes(
-    family: _Family, site: Site, shape: Shape, parts: Parts, shapes: Mapping[str, Shape]
+    family: _Family, site: Site, shape: Shape, parts: SiteViews, shapes: Mapping[str, Shape]
 ) -> tuple[int, int, int] | None:
     """Rows of q, k and v by the layer's own output projection, which takes as many columns as there are rows of q."""
     output = parts.get(site._replace(component=f"{family.prefix}.o"))
@@ -327,10 +329,12 @@ def _own_sizes(
     return (query, rest // 2, rest // 2) if rest > 0 and not rest % 2 else None
 
 
-def _expert_atoms(sites: Iterable[Site], parts: Parts, shapes: Mapping[str, Shape]) -> list[tuple[str, Part]] | None:
+def _expert_parts(
+    sites: Iterable[Site], parts: SiteViews, shapes: Mapping[str, Shape]
+) -> list[tuple[str, TensorView]] | None:
     """Gate, up and down of every expert, the vision experts numbered behind those of the text."""
-    found: list[tuple[str, Part]] = []
-    stacks: dict[str, dict[str, Part]] = {}
+    found: list[tuple[str, TensorView]] = []
+    stacks: dict[str, dict[str, TensorView]] = {}
     for site in sites:
         word, _, rest = site.component.partition(".")
         if word in STACKS:
@@ -371,13 +375,13 @@ def _is_transposed(stack: Mapping[str, Shape], width: int | None) -> bool | None
     return {out: False, inner: True}.get(width or 0)
 
 
-def _width(parts: Parts, shapes: Mapping[str, Shape]) -> int | None:
+def _width(parts: SiteViews, shapes: Mapping[str, Shape]) -> int | None:
     """The width of the residual stream, by the final norm or the embedding."""
     sites = (Site("text", None, "norm.final"), EMBED)
     return next((shapes[parts[site].name][-1] for site in sites if site in parts), None)
 
 
-def _stack_atoms(word: str, name: str, shape: Shape, turned: bool, first: int) -> Iterator[tuple[str, Part]]:
+def _stack_atoms(word: str, name: str, shape: Shape, turned: bool, first: int) -> Iterator[tuple[str, TensorView]]:
     order: tuple[str, ...] = FUSED.get(_word(name), GATE_UP) if word == "gate_up" else (word,)
     along = 2 if turned else 1
     extents = (shape[along] // len(order),) * len(order)
@@ -386,4 +390,4 @@ def _stack_atoms(word: str, name: str, shape: Shape, turned: bool, first: int) -
         for piece, cut in pieces:
             cuts: list[tuple[int, ...]] = [(expert, expert + 1), (0, shape[1]), (0, shape[2])]
             cuts[along] = cut
-            yield f"expert.{first + expert}.{piece}", Part(name, rows(shape, *cuts), turned)
+            yield f"expert.{first + expert}.{piece}", TensorView(name, slices_of(shape, *cuts), turned)

@@ -83,11 +83,11 @@ FINAL_NORMS: Final = frozenset({"norm", "final_layernorm", "final_layer_norm", "
 # Parameters that some layouts call by a letter.
 ABBREVIATED: Final = {"b": "bias", "s": "scale"}
 
-Betrayed = Literal["projector", "audio", "vision"]
+NamedTower = Literal["projector", "audio", "vision"]
 
 # Words (between underscores) that betray a tower. A projector may sit inside the vision tower, so it is asked
 # first.
-TOWER_WORDS: Final[dict[Betrayed, frozenset[str]]] = {
+TOWER_WORDS: Final[dict[NamedTower, frozenset[str]]] = {
     "projector": frozenset({"projector", "connector", "merger", "aligner"}),
     "audio": frozenset({"audio", "speech", "sound"}),
     "vision": frozenset({"vision", "visual", "image", "img", "vit", "siglip", "clip"}),
@@ -191,7 +191,7 @@ def half(component_name: str) -> str | None:
     return "mlp" if word in ("mlp", "expert", "experts", "vision_expert", "vision_experts", "vision_router") else None
 
 
-def tower_of(segments: Collection[str]) -> Betrayed | None:
+def tower_of(segments: Collection[str]) -> NamedTower | None:
     """The tower that the words of a path betray, or None."""
     words = {word for segment in segments for word in segment.split("_")}
     for tower, betrayers in TOWER_WORDS.items():

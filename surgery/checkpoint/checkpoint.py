@@ -29,7 +29,7 @@ from vlsurgery.surgery.checkpoint.quantised import quantisation
 from vlsurgery.surgery.checkpoint.shards import Files, find_shards, read_json
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
-from vlsurgery.surgery.runtime.gc_pause import uncollected
+from vlsurgery.surgery.runtime.gc_pause import gc_paused
 
 __all__ = ["FLOATS", "NUMPY_NAMES", "TORCH_NAMES", "Checkpoint", "LazyTensor"]
 
@@ -77,7 +77,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         model that can't be fetched.
         """
         base, adapter = _split(str(ref))
-        with uncollected():
+        with gc_paused():
             checkpoint = cls._open_whole(base, headers_only, allow_pickle)
             if adapter is not None:
                 checkpoint._fold(str(ref), adapter)
@@ -138,9 +138,9 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return {name: tensor.entry.shape for name, tensor in self._tensors.items()}
 
     @property
-    def codes(self) -> dict[str, str]:
+    def safetensors_dtypes(self) -> dict[str, str]:
         """Name -> dtype, by the format's own name."""
-        return {name: tensor.entry.code for name, tensor in self._tensors.items()}
+        return {name: tensor.entry.safetensors_dtype for name, tensor in self._tensors.items()}
 
     @cached_property
     def identity(self) -> str:
@@ -192,7 +192,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     @cached_property
     def quantised(self) -> str | None:
         """The scheme, when the weights are quantised, else None. Such weights can be listed, not combined."""
-        return quantisation(self.codes, self.config)
+        return quantisation(self.safetensors_dtypes, self.config)
 
     @cached_property
     def extra_files(self) -> list[Path]:

@@ -36,7 +36,7 @@ class Entry(NamedTuple):
     """
 
     name: str
-    code: str
+    safetensors_dtype: str
     shape: tuple[int, ...]
     offset: int
     nbytes: int
@@ -114,8 +114,8 @@ def header_bytes(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metad
     """
     members: dict[str, Any] = {"__metadata__": metadata} if metadata else {}
     start = 0
-    for name, code, shape, nbytes in tensors:
-        members[name] = {"dtype": code, "shape": list(shape), "data_offsets": [start, start + nbytes]}
+    for name, safetensors_dtype, shape, nbytes in tensors:
+        members[name] = {"dtype": safetensors_dtype, "shape": list(shape), "data_offsets": [start, start + nbytes]}
         start += nbytes
     text = json.dumps(members, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
@@ -158,10 +158,10 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
         raise _corrupt(path, name, "not a name.")
     if not isinstance(fields, dict) or fields.keys() != KEYS:
         raise _corrupt(path, name, "it must have dtype, shape and data_offsets, and nothing else.")
-    code, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
-    bits = BITS.get(code) if isinstance(code, str) else None
+    safetensors_dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
+    bits = BITS.get(safetensors_dtype) if isinstance(safetensors_dtype, str) else None
     if bits is None:
-        raise _corrupt(path, name, f"unknown dtype {code!r:.80}.")
+        raise _corrupt(path, name, f"unknown dtype {safetensors_dtype!r:.80}.")
     if not isinstance(offsets, list) or len(offsets) != 2:
         raise _corrupt(path, name, "its data_offsets are not two counts.")
     start, stop = offsets
@@ -184,8 +184,10 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
         if count > most:
             count = most
     if count != 8 * (stop - start):
-        raise _corrupt(path, name, f"shape and dtype {code} do not need the {stop - start} bytes that it has.")
-    return Entry(name, code, tuple(shape), base + start, stop - start)
+        raise _corrupt(
+            path, name, f"shape and dtype {safetensors_dtype} do not need the {stop - start} bytes that it has."
+        )
+    return Entry(name, safetensors_dtype, tuple(shape), base + start, stop - start)
 
 
 def _corrupt(path: Path, name: str, fault: str) -> CheckpointError:

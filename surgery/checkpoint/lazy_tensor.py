@@ -44,9 +44,9 @@ class LazyTensor:
         return self.entry.shape
 
     @property
-    def code(self) -> str:
+    def safetensors_dtype(self) -> str:
         """Its dtype by the format's own name ("BF16")."""
-        return self.entry.code
+        return self.entry.safetensors_dtype
 
     @property
     def offset(self) -> int:
@@ -61,21 +61,21 @@ class LazyTensor:
     def dtype(self) -> "torch.dtype":
         import torch
 
-        if self.code not in TORCH_NAMES:
-            raise CheckpointError(f"{self.shard}: tensor {self.name}: torch has no dtype {self.code}.")
-        dtype = getattr(torch, TORCH_NAMES[self.code])
+        if self.safetensors_dtype not in TORCH_NAMES:
+            raise CheckpointError(f"{self.shard}: tensor {self.name}: torch has no dtype {self.safetensors_dtype}.")
+        dtype = getattr(torch, TORCH_NAMES[self.safetensors_dtype])
         assert isinstance(dtype, torch.dtype)
         return dtype
 
     @property
     def dtype_name(self) -> str:
         """The dtype as people write it ("bfloat16"); the format's own name where torch has none."""
-        return TORCH_NAMES.get(self.code, self.code)
+        return TORCH_NAMES.get(self.safetensors_dtype, self.safetensors_dtype)
 
     @property
     def is_float(self) -> bool:
         """Whether entries are plain floating-point weights that can be compared and combined."""
-        return self.code in FLOATS
+        return self.safetensors_dtype in FLOATS
 
     @property
     def numel(self) -> int:
@@ -99,7 +99,7 @@ class LazyTensor:
         """What its entries are read as by `array`. It is_float."""
         import numpy as np
 
-        return np.dtype(NUMPY_NAMES[self.code])
+        return np.dtype(NUMPY_NAMES[self.safetensors_dtype])
 
     def array(self, start: int, stop: int, out: "np.ndarray | None" = None) -> "np.ndarray":
         """What `read` gives, for numpy: bfloat16 by its bits, as uint16. out: a vector of that dtype and length, which

@@ -16,7 +16,7 @@ from vlsurgery.surgery.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-CODES: Final = {name: code for code, name in TORCH_NAMES.items()}
+CODES: Final = {name: safetensors_dtype for safetensors_dtype, name in TORCH_NAMES.items()}
 
 # What torch raises for a file that is damaged, or that holds more than weights.
 _FAULTS: Final = (
@@ -52,8 +52,10 @@ def read_pickled(path: Path, files: Files) -> tuple[dict[str, Header], dict[str,
                     f"{path}: tensor {name!r} is in both {tensors[name].shard.name} and {file}. Remove the one that "
                     "does not belong to this checkpoint."
                 )
-            code = CODES[str(tensor.dtype).removeprefix("torch.")]
-            entries.append(Entry(name, code, tuple(tensor.shape), offset, tensor.numel() * tensor.itemsize))
+            safetensors_dtype = CODES[str(tensor.dtype).removeprefix("torch.")]
+            entries.append(
+                Entry(name, safetensors_dtype, tuple(tensor.shape), offset, tensor.numel() * tensor.itemsize)
+            )
             tensors[name] = PickledTensor(entries[-1], path / file, tensor)
             offset += entries[-1].nbytes
         status = (path / file).stat()

@@ -24,7 +24,7 @@ DOUBTFUL: Final = CODES | {"U8", "I32"}
 _ENDINGS: Final = tuple(ENDINGS)
 
 
-def quantisation(codes: Mapping[str, str], config: Mapping[str, Any]) -> str | None:
+def quantisation(safetensors_dtypes: Mapping[str, str], config: Mapping[str, Any]) -> str | None:
     """The quantisation scheme of a checkpoint, or None for plain weights.
 
     codes: tensor name -> dtype by safetensors' name. config: config.json; sub-configs are searched too.
@@ -35,20 +35,22 @@ def quantisation(codes: Mapping[str, str], config: Mapping[str, Any]) -> str | N
             method = settings.get("quant_method") if isinstance(settings, Mapping) else None
             return str(method or "quantization_config present")
     suspects = (
-        (name, code) for name, code in codes.items() if code in DOUBTFUL or name.endswith(_ENDINGS) or INFIX in name
+        (name, safetensors_dtype)
+        for name, safetensors_dtype in safetensors_dtypes.items()
+        if safetensors_dtype in DOUBTFUL or name.endswith(_ENDINGS) or INFIX in name
     )
-    return next((scheme for name, code in suspects if (scheme := _scheme(name, code))), None)
+    return next((scheme for name, safetensors_dtype in suspects if (scheme := _scheme(name, safetensors_dtype))), None)
 
 
-def _scheme(name: str, code: str) -> str | None:
+def _scheme(name: str, safetensors_dtype: str) -> str | None:
     """The scheme that one tensor betrays."""
     if INFIX in name:
         return "bitsandbytes"
     for ending, scheme in ENDINGS.items():
         if name.endswith(ending):
             return scheme
-    if code == "U8" and name.endswith(("_blocks", "_scales")):
+    if safetensors_dtype == "U8" and name.endswith(("_blocks", "_scales")):
         return "mxfp4"
-    if code in CODES or (code in ("U8", "I32") and name.endswith(".weight")):
-        return f"unknown scheme: {name} is {code}"
+    if safetensors_dtype in CODES or (safetensors_dtype in ("U8", "I32") and name.endswith(".weight")):
+        return f"unknown scheme: {name} is {safetensors_dtype}"
     return None

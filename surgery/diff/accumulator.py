@@ -11,7 +11,7 @@ from vlsurgery.surgery.diff.metrics import BetweenSums, DeltaSums, Sums
 from vlsurgery.surgery.diff.rounding_noise import Sample
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import BetweenMetrics, DeltaMetrics
-from vlsurgery.surgery.runtime.arrays import computable, stored_in, to_exact
+from vlsurgery.surgery.runtime.arrays import as_numpy, kernel_input, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -105,7 +105,7 @@ class Tally:
         if other._sample is not None:
             self._sample = other._sample if self._sample is None else self._sample + other._sample
 
-    def sums(self, codes: Mapping[str, str]) -> Sums:
+    def sums(self, safetensors_dtypes: Mapping[str, str]) -> Sums:
         """What was summed up. codes: role -> dtype by the format's own name, which settles what rounding costs."""
         entries = sum(self.counts)
         vl = None if self.vl is None else self.vl.whole(entries)
@@ -120,7 +120,7 @@ class Tally:
                 second_squared=safety.delta_squared,
                 product=product,
                 weight=weight,
-                **self._sample.noise(vl, safety, codes)._asdict(),
+                **self._sample.noise(vl, safety, safetensors_dtypes)._asdict(),
             )
         return Sums(vl, safety, between)
 
@@ -141,7 +141,7 @@ class Tally:
         """One NaN or infinity among the entries makes a sum NaN or infinite, so the sums tell for nothing."""
         if all(np.isfinite(delta.squares).all() for delta in (self.vl, self.safety) if delta is not None):
             return
-        broken = [names[role] for role, vector in chunk.items() if not np.isfinite(to_exact(vector)).all()]
+        broken = [names[role] for role, vector in chunk.items() if not np.isfinite(upcast(vector)).all()]
         raise CheckpointError(
             f"{' and '.join(broken) or ' or '.join(names.values())}: holds NaN or infinite values, or values whose "
             "squares are too large for float64. Such a checkpoint is broken; get it again."
@@ -175,8 +175,10 @@ def _tallied(tensors: Mapping[str, "Tensor"], names: Sequence[str]) -> Sums:
         raise ValueError(f"shapes differ: {[tuple(tensor.shape) for tensor in tensors.values()]}")
     tally = Tally(tensors["adapted"].numel(), list(tensors))
     tally.add(
-        {role: computable(stored_in(tensor)) for role, tensor in tensors.items()},
+        {role: kernel_input(as_numpy(tensor)) for role, tensor in tensors.items()},
         dict(zip(tensors, names, strict=True)),
     )
-    codes = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
-    return tally.sums({role: codes[str(tensor.dtype).removeprefix("torch.")] for role, tensor in tensors.items()})
+    safetensors_dtypes = {"bfloat16": "BF16", "float16": "F16", "float32": "F32", "float64": "F64"}
+    return tally.sums(
+        {role: safetensors_dtypes[str(tensor.dtype).removeprefix("torch.")] for role, tensor in tensors.items()}
+    )

@@ -3,7 +3,7 @@
 import math
 from typing import Final, NamedTuple
 
-from vlsurgery.surgery.alignment.alignment import Alignment
+from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.diff.norm_bounds import PROBES
 from vlsurgery.surgery.diff.spectra import without_spectrum
 from vlsurgery.surgery.diff.spectrum import KEPT, POWERS, SPARE, STEPS, is_small

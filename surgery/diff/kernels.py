@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from vlsurgery.surgery.runtime.jit import compiled, number
+from vlsurgery.surgery.runtime.jit import compiled, to_float
 
 # Sums may be taken in any order, many entries at a time; NaN and infinity stay what they are.
 _in_any_order = partial(compiled, fastmath={"reassoc", "contract"})
@@ -17,7 +17,7 @@ def _delta(before, after, out):  # type: ignore[no-untyped-def]
     kept = len(out) > 0
     squares, starts, ends, shift, moved, largest = 0.0, 0.0, 0.0, 0.0, 0, np.int64(0)
     for i in range(len(before)):
-        start, end = np.float64(number(before[i])), np.float64(number(after[i]))
+        start, end = np.float64(to_float(before[i])), np.float64(to_float(after[i]))
         delta = end - start
         if kept:
             out[i] = delta
@@ -58,8 +58,8 @@ def cross(base, adapted, safety):  # type: ignore[no-untyped-def]
     the sums of d1 d2 and of |d1 d2|."""
     both, opposed, product, weight = 0, 0, 0.0, 0.0
     for i in range(len(base)):
-        middle = np.float64(number(adapted[i]))
-        first, second = middle - np.float64(number(base[i])), np.float64(number(safety[i])) - middle
+        middle = np.float64(to_float(adapted[i]))
+        first, second = middle - np.float64(to_float(base[i])), np.float64(to_float(safety[i])) - middle
         both += int(first != 0 and second != 0)
         opposed += int((first > 0 and second < 0) or (first < 0 and second > 0))
         product += first * second
@@ -73,8 +73,8 @@ def add_sample(base, adapted, safety, stride, bins):  # type: ignore[no-untyped-
     sum of (d1 d2)^2."""
     variance = 0.0
     for i in range(0, len(base), stride):
-        middle = np.float64(number(adapted[i]))
-        first, second = middle - np.float64(number(base[i])), np.float64(number(safety[i])) - middle
+        middle = np.float64(to_float(adapted[i]))
+        first, second = middle - np.float64(to_float(base[i])), np.float64(to_float(safety[i])) - middle
         place = (np.float32(middle).view(np.int32) >> 23) & 255
         squares = first * first, second * second
         bins[0, place] += 1
@@ -94,5 +94,5 @@ def squares(vector):  # type: ignore[no-untyped-def]
     """The sum of the squares."""
     total = 0.0
     for i in range(len(vector)):
-        total += np.float64(number(vector[i])) ** 2
+        total += np.float64(to_float(vector[i])) ** 2
     return total

@@ -85,15 +85,15 @@ class BetweenSums:
     def metrics(self) -> BetweenMetrics:
         norms = math.sqrt(self.first_squared) * math.sqrt(self.second_squared)
         if not norms:
-            reasons = dict.fromkeys(("cosine", "sign_conflict", "sign_conflict_weighted", "undoes"), UNMOVED)
+            reasons = dict.fromkeys(("cosine", "sign_conflict", "sign_conflict_weighted", "reversal"), UNMOVED)
             return BetweenMetrics(cosine=None, sign_conflict=None, why=reasons)
         cosine = _within(self.product / norms)
         cosines = nulls.cosine_null(self.shared, self.unshared, self.variance, norms)
         return BetweenMetrics(
             cosine=cosine,
             cosine_null=cosines,
-            undoes=nulls.undoes(cosine),
-            undoes_null=nulls.undoes_null(cosines),
+            reversal=nulls.reversal(cosine),
+            reversal_null=nulls.reversal_null(cosines),
             **self._conflict(),
         )
 

@@ -37,13 +37,13 @@ def cosine_null(shared: float, unshared: float, variance: float, norms: float) -
     return Null(mean=mean, low=low, high=high)
 
 
-def undoes(cosine: float) -> float:
+def reversal(cosine: float) -> float:
     """Share of the safety delta's squared norm that points straight back along the VL delta: max(0, -cosine)^2."""
     return min(0.0, cosine) ** 2
 
 
-def undoes_null(cosines: Null) -> Null:
-    return Null(mean=undoes(cosines.mean), low=undoes(cosines.high), high=undoes(cosines.low))
+def reversal_null(cosines: Null) -> Null:
+    return Null(mean=reversal(cosines.mean), low=reversal(cosines.high), high=reversal(cosines.low))
 
 
 def conflict_null(opposed_shared: float, opposed_unshared: float, both: int) -> Null:

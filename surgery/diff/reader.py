@@ -8,10 +8,10 @@ from typing import Final, Self
 
 import numpy as np
 
-from vlsurgery.surgery.alignment.alignment import Aligned, Alignment
-from vlsurgery.surgery.runtime.arrays import computable, to_exact
+from vlsurgery.surgery.alignment import Aligned, Alignment
+from vlsurgery.surgery.runtime.arrays import kernel_input, upcast
 from vlsurgery.surgery.runtime.buffers import new_buffer
-from vlsurgery.surgery.runtime.jit import moves
+from vlsurgery.surgery.runtime.jit import subtract
 from vlsurgery.surgery.runtime.worker_pool import cores
 
 # Entries read of each tensor at a time: few enough to take little memory, so many that threads seldom wait for each
@@ -57,8 +57,8 @@ class Source:
         self.pair, self.roles, self.numel = pair, tuple(roles), pair.numel
         self._memory = memory
         self._tensors = {role: alignment.tensor(pair, role) for role in roles}
-        scattered = [role for role in roles if not is_run(alignment, pair, role)]
-        self._whole = {role: computable(alignment.array(pair, role, 0, pair.numel)) for role in scattered}
+        scattered = [role for role in roles if not is_contiguous(alignment, pair, role)]
+        self._whole = {role: kernel_input(alignment.array(pair, role, 0, pair.numel)) for role in scattered}
 
     def read(self, start: int, stop: int, roles: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         """Entries `start` to `stop` in row-major order, role -> vector, as they are stored and compiled code reads
@@ -81,17 +81,17 @@ class Source:
         """Put entries into `out` as `load` has them."""
         found = self.read(start, stop, [role] if before is None else [role, before])
         if before is None:
-            to_exact(found[role], out)
+            upcast(found[role], out)
         else:
-            moves(found[before], found[role], out)
+            subtract(found[before], found[role], out)
 
     def _read(self, role: str, start: int, stop: int) -> np.ndarray:
         tensor = self._tensors[role]
-        first, _ = self.pair.parts[role].box(tensor.shape)
+        first, _ = self.pair.parts[role].span(tensor.shape)
         if role in self._whole:
             return self._whole[role][start:stop]
         raw = self._memory.vector(f"of {role}", stop - start, tensor.array_dtype)
-        return computable(tensor.array(first + start, first + stop, raw))
+        return kernel_input(tensor.array(first + start, first + stop, raw))
 
 
 @dataclass(frozen=True)
@@ -114,9 +114,9 @@ class Gathered:
         if self.start.dtype == stored.dtype:
             self.start[:] = stored
         else:
-            to_exact(stored, self.start)
+            upcast(stored, self.start)
 
 
-def is_run(alignment: Alignment, pair: Aligned, role: str) -> bool:
+def is_contiguous(alignment: Alignment, pair: Aligned, role: str) -> bool:
     """Whether a role's shared entries lie one behind the other in its file."""
-    return pair.parts[role].is_run(alignment.tensor(pair, role).shape)
+    return pair.parts[role].is_contiguous(alignment.tensor(pair, role).shape)

@@ -62,7 +62,7 @@ class Sample:
     def __add__(self, other: Self) -> Self:
         return type(self)(self.entries + other.entries, self.bins + other.bins, self.variance + other.variance)
 
-    def noise(self, vl: "DeltaSums", safety: "DeltaSums", codes: Mapping[str, str]) -> Noise:
+    def noise(self, vl: "DeltaSums", safety: "DeltaSums", safetensors_dtypes: Mapping[str, str]) -> Noise:
         """What independent moves leave. vl, safety: the sums of both deltas over all entries. codes: role -> dtype by
         the format's own name."""
         sampled = float(self.bins[0].sum())
@@ -73,11 +73,11 @@ class Sample:
             rho = max(-1.0, -vl.after_squared / norms) if norms else 0.0
             opposed = both * (0.5 - math.asin(rho) / math.pi)
             return Noise(-vl.after_squared, -vl.after_squared, opposed, opposed, self.variance * scale)
-        products = self._products(codes)
+        products = self._products(safetensors_dtypes)
         opposed = float((self.bins[3] * _conflict(products, *self.bins[4:])).sum()) * scale
         return Noise(float(products.sum()) * scale, 0.0, opposed, both / 2, self.variance * scale)
 
-    def _products(self, codes: Mapping[str, str]) -> np.ndarray:
+    def _products(self, safetensors_dtypes: Mapping[str, str]) -> np.ndarray:
         """Bin by bin, the deltas' expected inner product where the moves are independent and all rounding is shared;
         never above 0.
 
@@ -91,12 +91,12 @@ class Sample:
         A tensor that is stored finer than `adapted` is on no grid: then even the smallest of its moves is not rounded
         away, and its delta sets no limit.
         """
-        bits, lowest = PRECISION[codes["adapted"]]
+        bits, lowest = PRECISION[safetensors_dtypes["adapted"]]
         exponents = np.maximum(np.arange(EXPONENTS, dtype=np.float64) - BIAS, lowest)
         squared_ulp = np.exp2(2 * (exponents - (bits - 1)))
         moved = np.full(EXPONENTS, np.inf)
         for role, sums in (("base", self.bins[1]), ("safety", self.bins[2])):
-            if PRECISION[codes[role]][0] <= bits:
+            if PRECISION[safetensors_dtypes[role]][0] <= bits:
                 moved = np.minimum(moved, sums / np.maximum(self.bins[0], 1) / squared_ulp)
         return self.bins[0] * squared_ulp * np.expm1(-6 * moved) / 12
 

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 from typing import Final, Literal
 
-from vlsurgery.surgery.alignment.alignment import Aligned, align
+from vlsurgery.surgery.alignment import Aligned, align
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -13,8 +13,8 @@ from vlsurgery.surgery.diff.pair_spectra import PairSpectra
 from vlsurgery.surgery.diff.runner import Measured, Survey
 from vlsurgery.surgery.diff.summaries import kinship, layer_key, summaries, verdict
 from vlsurgery.surgery.results import DiffResult, Pair
-from vlsurgery.surgery.runtime.progress import Track, silent
-from vlsurgery.surgery.runtime.worker_pool import cores, crew, in_order
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
+from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered, worker_pool
 
 Level = Literal["norms", "full"]
 
@@ -22,7 +22,7 @@ Level = Literal["norms", "full"]
 AHEAD: Final = 1 << 10
 
 
-def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent, level: Level = "full") -> DiffResult:
+def diff(checkpoints: Mapping[str, Checkpoint], progress: Progress = no_progress, level: Level = "full") -> DiffResult:
     """Measure how far adaptation (adapted - base) and safety tuning (safety - adapted) moved every shared tensor.
 
     checkpoints: role -> checkpoint; `base`, `adapted`, and optionally `safety` (of several, the first is
@@ -36,8 +36,8 @@ def diff(checkpoints: Mapping[str, Checkpoint], track: Track = silent, level: Le
     safety = safety_role(checkpoints)
     roles = {"base": "base", "adapted": "adapted"} | ({"safety": safety} if safety else {})
     survey = Survey(alignment, {word: role for word, role in roles.items() if role in checkpoints})
-    with crew(level == "full" or any(each.is_computed for each in checkpoints.values())) as pool:
-        measured = dict(track(_measured(survey, pool, level), "comparing weights", len(alignment.pairs)))
+    with worker_pool(level == "full" or any(each.is_computed for each in checkpoints.values())) as pool:
+        measured = dict(progress(_measured(survey, pool, level), "comparing weights", len(alignment.pairs)))
     sums = {site: found.sums for site, found in measured.items()}
     pairs = [_pair(survey, pair, measured[pair.site]) for pair in alignment.pairs]
     towers = summaries(alignment.pairs, sums, lambda site: site.tower)
@@ -61,7 +61,7 @@ def _measured(survey: Survey, pool: ThreadPoolExecutor, level: Level) -> Iterato
     if level == "full":
         pairs = _spread(pairs, survey.needs_much)
     work = [work for pair in pairs for work in survey.tasks(pair, spectra=level == "full")]
-    done = in_order(pool, survey.run, work, AHEAD * cores())
+    done = map_ordered(pool, survey.run, work, AHEAD * cores())
     for pair, group in groupby(done, key=lambda each: each[0].pair):
         results = [found for _, found in group]
         first, *others = [found.tally for found in results if found.tally is not None]

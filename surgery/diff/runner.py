@@ -6,15 +6,15 @@ from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from vlsurgery.surgery.alignment.alignment import Aligned, Alignment
+from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.diff.accumulator import Tally
 from vlsurgery.surgery.diff.heads import Cut, cut_of
 from vlsurgery.surgery.diff.metrics import DeltaSums, Sums
 from vlsurgery.surgery.diff.pair_spectra import DELTAS, PairSpectra
-from vlsurgery.surgery.diff.reader import FLOAT32, STRETCH, Gathered, Memory, Source, is_run
+from vlsurgery.surgery.diff.reader import FLOAT32, STRETCH, Gathered, Memory, Source, is_contiguous
 from vlsurgery.surgery.diff.rounding_noise import are_kin
 from vlsurgery.surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMetrics, PairMetrics
-from vlsurgery.surgery.runtime.memory_budget import Room
+from vlsurgery.surgery.runtime.memory_budget import MemoryBudget
 
 # A matrix is held in memory, in float32, up to so many bytes; a larger one is made again for every pass. All that the
 # spectra of a pair are of is held up to GATHERED bytes, and read once. SHUFFLED is the limit for a pair that is held
@@ -77,7 +77,7 @@ class Survey:
     def __init__(self, alignment: Alignment, roles: Mapping[str, str]) -> None:
         self.alignment, self.roles = alignment, dict(roles)
         self.memory = Memory()
-        self._room = Room(ALL_HELD)
+        self._budget = MemoryBudget(ALL_HELD)
 
     def held(self, pair: Aligned) -> list[str]:
         """Which of base, adapted and safety a pair has."""
@@ -98,7 +98,7 @@ class Survey:
         if spectra and self._is_gathered(pair):
             return [Whole(pair, summed=True)]
         cut, size = self.cut(pair), pair.numel
-        if pair.numel and all(is_run(self.alignment, pair, self.roles[word]) for word in self.held(pair)):
+        if pair.numel and all(is_contiguous(self.alignment, pair, self.roles[word]) for word in self.held(pair)):
             unit = pair.shape[-1] if cut.columns else 1 if cut.kind == "whole" else pair.numel // cut.count
             size = max(1, DEALT // unit) * unit
         stretches = [Stretch(pair, start, min(start + size, pair.numel)) for start in range(0, pair.numel, size or 1)]
@@ -113,9 +113,9 @@ class Survey:
 
     def needs_much(self, pair: Aligned) -> bool:
         """Whether a pair's spectra leave no room for those of another such one."""
-        return self._lent(pair) > ALL_HELD // 2
+        return self._spectra_bytes(pair) > ALL_HELD // 2
 
-    def _lent(self, pair: Aligned) -> int:
+    def _spectra_bytes(self, pair: Aligned) -> int:
         """What a pair's spectra take in memory."""
         from vlsurgery.surgery.diff.spectra import directions_bytes, without_spectrum
 
@@ -157,7 +157,7 @@ class Survey:
         pair, reason = work.pair, without_spectrum(work.pair.shape)
         if reason is not None:
             return Found(spectra=PairSpectra({role: {"why": {"singular_values": reason}} for role in DELTAS}))
-        with self._room.lent(self._lent(pair)):
+        with self._budget.reserve(self._spectra_bytes(pair)):
             source = self._source(pair)
             if not work.summed:
                 words = {word: self.roles[word] for word in self.held(pair)}
@@ -182,8 +182,10 @@ class Survey:
 
     def measured(self, pair: Aligned, tally: Tally, spectra: PairSpectra) -> Measured:
         """What the sums of a whole pair and its spectra say."""
-        codes = {word: self.alignment.tensor(pair, self.roles[word]).code for word in self.held(pair)}
-        cut, sums = self.cut(pair), tally.sums(codes)
+        safetensors_dtypes = {
+            word: self.alignment.tensor(pair, self.roles[word]).safetensors_dtype for word in self.held(pair)
+        }
+        cut, sums = self.cut(pair), tally.sums(safetensors_dtypes)
         deltas = {role: _joined(_parts(cut, tally.part_sums(role)), spectra.deltas.get(role, {})) for role in DELTAS}
         return Measured(sums, deltas, self._between(pair, sums, spectra.between))
 
@@ -204,7 +206,7 @@ class Survey:
             del found["subspace_null"]
             found["why"] = {"subspace_null": "adapted is no kin of the others, and the tensor is too large to be held"}
         else:
-            with self._room.lent(2 * (directions_bytes(pair.shape) + 4 * pair.numel * len(self.roles))):
+            with self._budget.reserve(2 * (directions_bytes(pair.shape) + 4 * pair.numel * len(self.roles))):
                 source = self._source(pair)
                 loaded = {word: source.load(role).copy() for word, role in self.roles.items()}
                 tensors = {word: from_numpy(entries).view(pair.shape) for word, entries in loaded.items()}

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlsurgery.surgery.alignment.alignment import Aligned
+from vlsurgery.surgery.alignment import Aligned
 from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.diff import kernels, subspaces
@@ -147,17 +147,17 @@ def _delta_metrics(matrix: Matrix, found: Spectrum | None, base: Subspaces | Non
         "energy": {str(k): min(1.0, sum(value**2 for value in values[:k]) / found.energy) for k in SHARES},
     }
     if base is None:
-        return metrics | {"why": dict.fromkeys(("base_overlap", "foreign"), "what it started from is 0")}
+        return metrics | {"why": dict.fromkeys(("base_overlap", "intruder_share"), "what it started from is 0")}
     return metrics | {
         "base_overlap": subspaces.base_overlap(matrix, found.energy, base),
         "base_overlap_null": subspaces.overlap_null(base),
-        "foreign": subspaces.foreign(found, base),
-        "foreign_null": subspaces.foreign_null(base),
+        "intruder_share": subspaces.intruder_share(found, base),
+        "intruder_share_null": subspaces.intruder_share_null(base),
     }
 
 
 def _effective_rank(found: Spectrum) -> EffectiveRank:
-    if found.exact:
+    if found.is_exact:
         rank = effective_rank(found.values)
         return EffectiveRank(rank, rank, rank)
     left_over = found.energy - float(found.values.square().sum())

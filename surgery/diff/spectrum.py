@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from vlsurgery.surgery.diff.norm_bounds import PROBES, largest_eigenvalue_bound
-from vlsurgery.surgery.runtime.jit import exact, rounded
+from vlsurgery.surgery.runtime.jit import round_to_bfloat16, upcast_into
 
 KEPT: Final = 64  # singular values that are reported
 SPARE: Final = 16  # directions that are carried along so that those converge sooner
@@ -81,7 +81,7 @@ class Stored:
         kept: Tensor | None = None
         for row, part in _chunks(self.matrix, PART):
             kept = torch.empty(part.shape) if kept is None else kept[: len(part)]
-            exact(part.reshape(-1).view(torch.uint16).numpy(), kept.view(-1).numpy())
+            upcast_into(part.reshape(-1).view(torch.uint16).numpy(), kept.view(-1).numpy())
             yield row, kept
 
     def narrow_chunks(self) -> Iterator[Tensor]:
@@ -99,7 +99,7 @@ def _chunks(matrix: Tensor, entries: int) -> Iterator[tuple[int, Tensor]]:
 class Spectrum:
     """Singular values and directions of a matrix D.
 
-    values: float64, falling; all of them where `exact`, else the leading ones, none larger than the true one. error:
+    values: float64, falling; all of them where `is_exact`, else the leading ones, none larger than the true one. error:
     how much larger the true ones of `reported` can be. left, right: [rows, k] and [columns, k] float32, the
     directions of the leading values that are not 0, k at most 64. energy: the squared Frobenius norm of D. remainder:
     bound on the largest singular value that is not among `values`, 0 where all are.
@@ -112,7 +112,7 @@ class Spectrum:
     right: Tensor
     error: float
     remainder: float
-    exact: bool
+    is_exact: bool
 
     @property
     def reported(self) -> Tensor:
@@ -155,7 +155,7 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
         right=right[:, :count].clone(),
         error=math.hypot(last, remainder) - last + ROUNDING * first,
         remainder=remainder,
-        exact=False,
+        is_exact=False,
     )
 
 
@@ -291,7 +291,7 @@ def _parts(matrix: Matrix, narrow: bool) -> Iterator[Tensor]:
 def _bfloat16(chunk: Tensor) -> Tensor:
     """A chunk in bfloat16, sooner than torch has it."""
     made = torch.empty(chunk.shape, dtype=torch.bfloat16)
-    rounded(chunk.reshape(-1).numpy(), made.view(-1).view(torch.uint16).numpy())
+    round_to_bfloat16(chunk.reshape(-1).numpy(), made.view(-1).view(torch.uint16).numpy())
     return made
 
 

@@ -41,7 +41,7 @@ def overlap_null(base: Subspaces) -> float:
     return left * right
 
 
-def foreign(delta: Spectrum, base: Subspaces) -> float:
+def intruder_share(delta: Spectrum, base: Subspaces) -> float:
     """Share of the squared norm of D_8, the delta's leading 8 directions, outside of the base's leading subspaces on
     both sides: ||(I - U_k U_k^T) D_8 (I - V_k V_k^T)||^2 / ||D_8||^2, in [0, 1].
 
@@ -59,7 +59,7 @@ def foreign(delta: Spectrum, base: Subspaces) -> float:
     return min(1.0, max(0.0, energy / float(sizes.square().sum())))
 
 
-def foreign_null(base: Subspaces) -> float:
+def intruder_share_null(base: Subspaces) -> float:
     """What is expected of directions drawn at random: (1 - k/m) (1 - k/n)."""
     left, right = base.shares
     return (1 - left) * (1 - right)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from statistics import median
 from typing import Final
 
-from vlsurgery.surgery.alignment.alignment import Aligned
+from vlsurgery.surgery.alignment import Aligned
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.diff.metrics import Sums
 from vlsurgery.surgery.diff.nulls import KIN

@@ -8,9 +8,9 @@ from typing import Final
 
 import yaml
 
-from vlsurgery.surgery.alignment.alignment import Alignment
+from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.merge.keys import DEFAULT, EVERYWHERE
-from vlsurgery.surgery.merge.plan import Orders
+from vlsurgery.surgery.merge.plan import MergePlan
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.results import CheckpointRef
 
@@ -28,12 +28,12 @@ _SUMS: Final = (
 )
 
 
-def model_card(recipe: Recipe, alignment: Alignment, asked: Orders, kept: int) -> str:
+def model_card(recipe: Recipe, alignment: Alignment, merge_plan: MergePlan, kept: int) -> str:
     """README.md of a merge. kept: how many tensors kept their values."""
     sections = [
         _front(recipe),
         f"# {_code(recipe.like)}, merged by `{recipe.method}`",
-        _summary(recipe, len(asked.jobs), kept),
+        _summary(recipe, len(merge_plan.sites), kept),
         "## Parents",
         _table(("role", "checkpoint", "identity"), _parents(recipe)),
         "## Method",
@@ -43,7 +43,7 @@ def model_card(recipe: Recipe, alignment: Alignment, asked: Orders, kept: int) -
         "everywhere; a list runs along the layers.",
         _weights(recipe),
         *_parameters(recipe),
-        *_notes([*alignment.notes, *left_out(alignment), *_lacking(recipe, asked)]),
+        *_notes([*alignment.notes, *left_out(alignment), *_lacking(recipe, merge_plan)]),
         "## Limits",
         "None were set for this merge, so none were met or missed. The merge does not measure how its result behaves: "
         "`vlsurgery evaluate` does.",
@@ -80,7 +80,7 @@ def _on_the_hub(ref: CheckpointRef) -> list[tuple[str, str]]:
 
 def _summary(recipe: Recipe, changed: int, kept: int) -> str:
     others = [role for role in recipe.checkpoints if role != recipe.like]
-    stored = "" if recipe.code is None else f", but what is floating-point is stored as {recipe.dtype}"
+    stored = "" if recipe.safetensors_dtype is None else f", but what is floating-point is stored as {recipe.dtype}"
     merged = f"{changed} of its {changed + kept} tensors" if kept else "all of its tensors"
     left = f", and {kept} left as {'it was' if kept == 1 else 'they were'}" if kept else ""
     like, maker = _code(recipe.like), f"vlsurgery {version('vlsurgery')}"
@@ -101,7 +101,8 @@ def _parents(recipe: Recipe) -> Iterable[tuple[str, ...]]:
 def _method(recipe: Recipe) -> str:
     origin = f" The base of all deltas is {_code(recipe.origin)}." if recipe.origin else ""
     return (
-        f"`{recipe.method}`: `{recipe.rule.formula}`, computed in float32.{origin}\n\nSource: {recipe.rule.source}. "
+        f"`{recipe.method}`: `{recipe.merge_method.formula}`, computed in float32.{origin}\n\n"
+        f"Source: {recipe.merge_method.source}. "
         f"Seed, for methods that draw at random: {recipe.seed}."
     )
 
@@ -119,7 +120,7 @@ def _weights(recipe: Recipe) -> str:
 def _parameters(recipe: Recipe) -> list[str]:
     """What each parameter is, key by key, and by default where no key speaks of it."""
     rows = []
-    for name, parameter in recipe.rule.parameters.items():
+    for name, parameter in recipe.merge_method.parameters.items():
         stated = [(key, _setting(values[name])) for key, values in recipe.parameters.items() if name in values]
         if not any(_covers(recipe, key, name) for key in (DEFAULT, EVERYWHERE)):
             stated.append(("elsewhere" if stated else "default", f"{_setting(parameter.default)} (the method's own)"))
@@ -142,11 +143,11 @@ def _setting(value: object) -> str:
     return _number(value) if isinstance(value, float | list) else str(value)
 
 
-def _lacking(recipe: Recipe, asked: Orders) -> list[str]:
+def _lacking(recipe: Recipe, merge_plan: MergePlan) -> list[str]:
     return [
         f"{role} has no tensor at {count} site{' that was' if count == 1 else 's that were'} to be merged; "
         f"what {recipe.like} has there is as it was."
-        for role, count in asked.lacking.items()
+        for role, count in merge_plan.lacking.items()
     ]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from vlsurgery.surgery.alignment.alignment import Aligned, Alignment
+from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
@@ -15,7 +15,7 @@ from vlsurgery.surgery.methods import Settings
 
 
 @dataclass(frozen=True)
-class Job:
+class SiteMerge:
     """A tensor that changes, or a part of one: the pair that it is in, and what the method is told about it. The
     settings' weights name the models that take part; without one, the result is the origin's own tensor."""
 
@@ -24,24 +24,24 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Orders:
+class MergePlan:
     """jobs: name of a tensor in `like` -> what is done with its parts; tensors that keep their bytes are not in it.
     lacking: role -> in how many sites that were to be merged it has no tensor; those keep the bytes of `like`."""
 
-    jobs: Mapping[str, list[Job]]
+    sites: Mapping[str, list[SiteMerge]]
     lacking: Mapping[str, int]
 
 
-def orders(recipe: Recipe, alignment: Alignment) -> Orders:
+def plan_merge(recipe: Recipe, alignment: Alignment) -> MergePlan:
     """What is to be done.
 
     Raises RecipeError when a key with a share fits no tensor that its role has, or one without a share no tensor at
     all (a typo must neither merge nothing nor leave alone what it did not name), and when a method can't work with the
     models that a site has a weight for.
     """
-    table, parameters = recipe.table, recipe.settings
+    table, parameters = recipe.resolved_coefficients, recipe.settings
     depths = _depths(alignment)
-    jobs: dict[str, list[Job]] = {}
+    sites: dict[str, list[SiteMerge]] = {}
     used: set[tuple[str, str]] = set()
     lacking: Counter[str] = Counter()
     for pair in alignment.pairs:
@@ -59,7 +59,7 @@ def orders(recipe: Recipe, alignment: Alignment) -> Orders:
             continue
         _check_count(recipe, pair.site, weights)
         settings = Settings(weights, parameters.resolve(pair.site, depth))
-        jobs.setdefault(pair.parts[recipe.like].name, []).append(Job(pair, settings))
+        sites.setdefault(pair.parts[recipe.like].name, []).append(SiteMerge(pair, settings))
     shared = {key for pair in alignment.pairs for key in keys_of(pair.site)}
     for key in recipe.parameters:
         if key not in shared:
@@ -70,7 +70,7 @@ def orders(recipe: Recipe, alignment: Alignment) -> Orders:
                 raise RecipeError(
                     f"coefficient {key}.{role}: fits no tensor that {recipe.like} shares with {role}. {_NAMES}"
                 )
-    return Orders(jobs, lacking)
+    return MergePlan(sites, lacking)
 
 
 _NAMES: Final = "`vlsurgery anatomy` shows a checkpoint's layers, blocks and sites by name."
@@ -95,7 +95,7 @@ def _depths(alignment: Alignment) -> dict[str, int]:
 def _check_count(recipe: Recipe, site: Site, weights: Mapping[str, float]) -> None:
     if not weights and recipe.origin is None:
         raise RecipeError(f"coefficients at {site.key}: all weights are 0, so nothing is left of the tensor.")
-    fewest, _ = recipe.rule.models
+    fewest, _ = recipe.merge_method.models
     if 0 < len(weights) < fewest:
         raise RecipeError(
             f"coefficients at {site.key}: {recipe.method} needs {fewest} models or more, and only "

@@ -51,9 +51,13 @@ class Recipe(Frozen):
 
     @field_validator("coefficients", "parameters", mode="before")
     @classmethod
-    def _layers_are_words(cls, table: Any) -> Any:
+    def _layers_are_words(cls, resolved_coefficients: Any) -> Any:
         """YAML reads the key `3` as a number."""
-        return {str(key): shares for key, shares in table.items()} if isinstance(table, dict) else table
+        return (
+            {str(key): shares for key, shares in resolved_coefficients.items()}
+            if isinstance(resolved_coefficients, dict)
+            else resolved_coefficients
+        )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -63,15 +67,15 @@ class Recipe(Frozen):
             role = getattr(self, name)
             if role is not None and role not in self.checkpoints:
                 raise RecipeError(f"{name}: {role!r} is none of the checkpoints ({', '.join(self.checkpoints)}).")
-        if self.base is not None and not self.rule.needs_base:
+        if self.base is not None and not self.merge_method.needs_base:
             raise RecipeError(f"base: {self.method} takes no deltas, so it has no base; leave the line out.")
-        if self.base is None and self.rule.needs_base and self.method != "blend":
+        if self.base is None and self.merge_method.needs_base and self.method != "blend":
             raise RecipeError(f"base: {self.method} takes deltas from a base; say which of the checkpoints it is.")
         self._check_models()
-        for key, shares in self.table.items():
+        for key, shares in self.resolved_coefficients.items():
             for role, share in shares.items():
                 numbers = share if isinstance(share, Sequence) else [share]
-                if self.rule.weight.whole and not {0, 1}.issuperset(numbers):
+                if self.merge_method.weight.whole and not {0, 1}.issuperset(numbers):
                     raise RecipeError(f"coefficients.{key}: {role} is {share}, and {self.method} knows only 0 and 1.")
                 if share and role not in self.models:
                     raise RecipeError(
@@ -82,27 +86,27 @@ class Recipe(Frozen):
         return self
 
     def _check_models(self) -> None:
-        fewest, most = self.rule.models
+        fewest, most = self.merge_method.models
         count = len(self.models)
-        if self.rule.slots and set(self.models) != set(self.rule.slots):
+        if self.merge_method.named_inputs and set(self.models) != set(self.merge_method.named_inputs):
             raise RecipeError(
-                f"checkpoints: {self.method} needs {', '.join(self.rule.slots)} beside the base, by these names; "
-                f"found {', '.join(self.models) or 'none'}."
+                f"checkpoints: {self.method} needs {', '.join(self.merge_method.named_inputs)} beside the base, "
+                f"by these names; found {', '.join(self.models) or 'none'}."
             )
         if self.method != "blend" and not fewest <= count <= (most or count):
             wanted = f"{fewest} or more" if most is None else str(most)
-            beside = " beside the base" if self.rule.needs_base else ""
+            beside = " beside the base" if self.merge_method.needs_base else ""
             raise RecipeError(f"checkpoints: {self.method} merges {wanted} models{beside}, and there are {count}.")
 
     @property
-    def rule(self) -> Method:
+    def merge_method(self) -> Method:
         """The method itself."""
         return METHODS[self.method]
 
     @property
     def origin(self) -> str | None:
         """The role that deltas are taken from; None where the method takes none."""
-        return (self.base or self.like) if self.rule.needs_base else None
+        return (self.base or self.like) if self.merge_method.needs_base else None
 
     @property
     def models(self) -> list[str]:
@@ -110,17 +114,17 @@ class Recipe(Frozen):
         return [role for role in self.checkpoints if role != self.origin]
 
     @property
-    def code(self) -> str | None:
+    def safetensors_dtype(self) -> str | None:
         """The format's own name of the dtype that the result is stored in; None where it is that of `like`."""
         return CODES.get(self.dtype)
 
     @property
-    def table(self) -> Coefficients:
-        return Coefficients(self.coefficients, self.rule.weight.low, self.rule.weight.high)
+    def resolved_coefficients(self) -> Coefficients:
+        return Coefficients(self.coefficients, self.merge_method.weight.low, self.merge_method.weight.high)
 
     @property
     def settings(self) -> Parameters:
-        return Parameters(self.parameters, self.rule, self.models)
+        return Parameters(self.parameters, self.merge_method, self.models)
 
     @classmethod
     def of(
@@ -131,9 +135,9 @@ class Recipe(Frozen):
         **fields: Any,
     ) -> Self:
         """The recipe that merges open checkpoints, with the default method unless `fields` say otherwise."""
-        table = coefficients.plain() if isinstance(coefficients, Coefficients) else coefficients
+        resolved_coefficients = coefficients.plain() if isinstance(coefficients, Coefficients) else coefficients
         refs = {role: checkpoint.ref_model for role, checkpoint in checkpoints.items()}
-        return cls(checkpoints=refs, coefficients=table, why=dict(why or {}), **fields)
+        return cls(checkpoints=refs, coefficients=resolved_coefficients, why=dict(why or {}), **fields)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -174,7 +178,7 @@ class Recipe(Frozen):
             *parents,
             f"like: {_plain(self.like)}  # whose tensors, config, tokenizer and processor the result has",
             *([f"base: {_plain(self.base)}  # what deltas are taken from"] if self.base is not None else []),
-            f"method: {_plain(self.method)}  # {self.rule.formula}",
+            f"method: {_plain(self.method)}  # {self.merge_method.formula}",
             f"coefficients:{none}  # the most specific key wins: site, block, component, layer, default, everywhere",
             *shares,
             *self._parameter_lines(),
@@ -185,11 +189,11 @@ class Recipe(Frozen):
 
     def _parameter_lines(self) -> list[str]:
         """What the method can be told, each with its meaning and default, and what it is told."""
-        if not self.rule.parameters:
+        if not self.merge_method.parameters:
             return []
         known = [
             f"  # {name}: {parameter.meaning}; {_plain(parameter.default)} where no key names it"
-            for name, parameter in self.rule.parameters.items()
+            for name, parameter in self.merge_method.parameters.items()
         ]
         stated = [f"  {_plain(key)}: {_plain(dict(values))}" for key, values in self.parameters.items()]
         none = "" if stated else " {}"

@@ -6,21 +6,21 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from vlsurgery.surgery.alignment.alignment import Alignment, align
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge.model_card import left_out, model_card
 from vlsurgery.surgery.merge.pieces import assembled, copied, merged
-from vlsurgery.surgery.merge.plan import Job, Orders, orders
+from vlsurgery.surgery.merge.plan import MergePlan, SiteMerge, plan_merge
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.streams import SiteStream
 from vlsurgery.surgery.results import MergeResult
-from vlsurgery.surgery.runtime.progress import Track, silent
-from vlsurgery.surgery.runtime.worker_pool import crew
-from vlsurgery.surgery.writer.writer import Piece, Plan, plan, write
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
+from vlsurgery.surgery.runtime.worker_pool import worker_pool
+from vlsurgery.surgery.writer.writer import Piece, ShardPlan, plan_shards, write
 
 
-def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
+def run_merge(recipe: Recipe, out: Path, progress: Progress = no_progress) -> MergeResult:
     """Merge as the recipe says into the directory `out`, with the recipe and a model card beside the weights.
 
     The result has exactly the tensors, shapes, dtypes and shards of the recipe's `like`, less a stale tied head. A
@@ -31,57 +31,64 @@ def operate(recipe: Recipe, out: Path, track: Track = silent) -> MergeResult:
     when `out` can't or must not be written. `out` is then as it was.
     """
     start = time.monotonic()
-    ready = prepare(recipe)
+    ready = prepare_merge(recipe)
     texts = {
         "recipe.yaml": recipe.text(),
-        "README.md": model_card(recipe, ready.alignment, ready.asked, ready.kept),
+        "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
     }
     notes = left_out(ready.alignment)
-    with crew(recipe.rule.by_torch or any(each.is_computed for each in ready.checkpoints.values())) as pool:
-        surgeon = Surgeon(recipe, ready.alignment, pool)
+    with worker_pool(
+        recipe.merge_method.by_torch or any(each.is_computed for each in ready.checkpoints.values())
+    ) as pool:
+        builder = PieceBuilder(recipe, ready.alignment, pool)
 
         def produce(tensor: LazyTensor) -> Iterator[Piece]:
-            return surgeon.pieces(tensor, ready.asked.jobs.get(tensor.name, ()))
+            return builder.pieces(tensor, ready.merge_plan.sites.get(tensor.name, ()))
 
-        shards = write(ready.order, out, produce, texts, ready.checkpoints.values(), track, notes.append, pool=pool)
+        shards = write(
+            ready.shard_plan, out, produce, texts, ready.checkpoints.values(), progress, notes.append, pool=pool
+        )
     return MergeResult(
         path=str(out),
-        tensors=len(ready.order.tensors),
-        bytes=sum(entry.nbytes for entry in ready.order.entries.values()),
+        tensors=len(ready.shard_plan.tensors),
+        bytes=sum(entry.nbytes for entry in ready.shard_plan.entries.values()),
         seconds=time.monotonic() - start,
         shards=shards,
         kept=ready.kept,
-        blended=len(ready.asked.jobs),
+        blended=len(ready.merge_plan.sites),
         notes=notes,
     )
 
 
 @dataclass(frozen=True)
-class Prepared:
+class PreparedMerge:
     """A merge as far as headers tell. checkpoints: role -> checkpoint. asked: what is done with which tensor. order:
     what will be written."""
 
     checkpoints: Mapping[str, Checkpoint]
     alignment: Alignment
-    asked: Orders
-    order: Plan
+    merge_plan: MergePlan
+    shard_plan: ShardPlan
 
     @property
     def kept(self) -> int:
         """How many tensors keep their values."""
-        return sum(tensor.name not in self.asked.jobs for tensor in self.order.tensors)
+        return sum(tensor.name not in self.merge_plan.sites for tensor in self.shard_plan.tensors)
 
 
-def prepare(recipe: Recipe) -> Prepared:
-    """Open the recipe's checkpoints and see that it can be carried out; no weights are read. Raises as `operate`."""
+def prepare_merge(recipe: Recipe) -> PreparedMerge:
+    """Open the recipe's checkpoints and see that it can be carried out; no weights are read. Raises as `run_merge`."""
     if len(recipe.checkpoints) < 2:
         raise RecipeError("checkpoints: a merge needs two of them or more.")
     checkpoints = open_checkpoints(recipe)
     alignment = align(checkpoints, recipe.like)
-    asked = orders(recipe, alignment)
+    merge_plan = plan_merge(recipe, alignment)
     stale = alignment.stale_heads.get(recipe.like)
-    return Prepared(
-        checkpoints, alignment, asked, plan(checkpoints[recipe.like], [stale] if stale else [], recipe.code)
+    return PreparedMerge(
+        checkpoints,
+        alignment,
+        merge_plan,
+        plan_shards(checkpoints[recipe.like], [stale] if stale else [], recipe.safetensors_dtype),
     )
 
 
@@ -99,37 +106,43 @@ def open_checkpoints(recipe: Recipe) -> dict[str, Checkpoint]:
 
 
 @dataclass(frozen=True)
-class Surgeon:
+class PieceBuilder:
     """Cuts a tensor of the result into pieces that can each be made alone, in any thread."""
 
     recipe: Recipe
     alignment: Alignment
     pool: ThreadPoolExecutor
 
-    def pieces(self, tensor: LazyTensor, jobs: Sequence[Job]) -> Iterator[Piece]:
+    def pieces(self, tensor: LazyTensor, jobs: Sequence[SiteMerge]) -> Iterator[Piece]:
         """The tensor's bytes in order: its parts as their jobs make them, and what lies between them as it is."""
-        code = self.recipe.code if tensor.is_float and self.recipe.code else tensor.code
+        safetensors_dtype = (
+            self.recipe.safetensors_dtype
+            if tensor.is_float and self.recipe.safetensors_dtype
+            else tensor.safetensors_dtype
+        )
         done = 0
         for start, stop, members in self._runs(tensor, jobs):
-            yield from copied(tensor, code, done, start)
-            if len(members) == 1 and members[0].pair.parts[self.alignment.like].is_run(tensor.shape):
-                yield from merged(self._stream(members[0]), self.recipe.rule, code)
+            yield from copied(tensor, safetensors_dtype, done, start)
+            if len(members) == 1 and members[0].pair.parts[self.alignment.like].is_contiguous(tensor.shape):
+                yield from merged(self._stream(members[0]), self.recipe.merge_method, safetensors_dtype)
             else:
                 streams = [self._stream(job, alone=True) for job in members]
-                yield from assembled(tensor, code, streams, self.recipe.rule, (start, stop))
+                yield from assembled(tensor, safetensors_dtype, streams, self.recipe.merge_method, (start, stop))
             done = stop
-        yield from copied(tensor, code, done, tensor.numel)
+        yield from copied(tensor, safetensors_dtype, done, tensor.numel)
 
-    def _stream(self, job: Job, alone: bool = False) -> SiteStream:
+    def _stream(self, job: SiteMerge, alone: bool = False) -> SiteStream:
         pool = None if alone else self.pool
-        return SiteStream(self.alignment, job, self.recipe.origin, self.recipe.rule.rows, self.recipe.seed, pool)
+        return SiteStream(
+            self.alignment, job, self.recipe.origin, self.recipe.merge_method.rows, self.recipe.seed, pool
+        )
 
-    def _runs(self, tensor: LazyTensor, jobs: Sequence[Job]) -> list[tuple[int, int, list[Job]]]:
+    def _runs(self, tensor: LazyTensor, jobs: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:
         """The stretches of a tensor's entries that change, in order, each with its jobs: those whose entries interleave
         (columns of one matrix) share one."""
         like = self.alignment.like
-        boxes = sorted(((*job.pair.parts[like].box(tensor.shape), job) for job in jobs), key=lambda box: box[:2])
-        runs: list[tuple[int, int, list[Job]]] = []
+        boxes = sorted(((*job.pair.parts[like].span(tensor.shape), job) for job in jobs), key=lambda span: span[:2])
+        runs: list[tuple[int, int, list[SiteMerge]]] = []
         for start, size, job in boxes:
             if runs and start < runs[-1][1]:
                 first, stop, members = runs.pop()

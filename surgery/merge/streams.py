@@ -9,12 +9,12 @@ from typing import Final, TypeVar
 
 import numpy as np
 
-from vlsurgery.surgery.alignment.alignment import Alignment
-from vlsurgery.surgery.merge.plan import Job
-from vlsurgery.surgery.methods.method import Block, Memory, block_size, width_of
-from vlsurgery.surgery.runtime.arrays import exact_dtype, to_exact
+from vlsurgery.surgery.alignment import Alignment
+from vlsurgery.surgery.merge.plan import SiteMerge
+from vlsurgery.surgery.methods.method import Chunk, ChunkScratch, chunk_size, width_of
+from vlsurgery.surgery.runtime.arrays import compute_dtype, upcast
 from vlsurgery.surgery.runtime.buffers import new_buffer
-from vlsurgery.surgery.runtime.worker_pool import cores, in_order
+from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
 
 Made = TypeVar("Made")
 
@@ -35,7 +35,7 @@ class SiteStream:
     """
 
     alignment: Alignment
-    job: Job
+    job: SiteMerge
     origin: str | None
     rows: bool
     seed: int
@@ -51,52 +51,52 @@ class SiteStream:
         return self.job.pair.numel
 
     @cached_property
-    def block(self) -> int:
+    def chunk(self) -> int:
         """Entries a block."""
-        return block_size(self.shape, self.rows)
+        return chunk_size(self.shape, self.rows)
 
     @property
     def stretch(self) -> int:
         """Entries that are read at once: whole blocks."""
-        return max(1, STRETCH // self.block) * self.block
+        return max(1, STRETCH // self.chunk) * self.chunk
 
     @property
     def roles(self) -> list[str]:
         """Everyone who is read."""
         return [*self.job.settings.weights, *([] if self.origin is None else [self.origin])]
 
-    def map(self, function: Callable[[Block], Made]) -> Iterator[Made]:
+    def map(self, function: Callable[[Chunk], Made]) -> Iterator[Made]:
         """`function` of every block, in order."""
 
         def together(start: int) -> list[Made]:
-            return [function(block) for block in self.blocks(start, min(start + self.stretch, self.numel))]
+            return [function(chunk) for chunk in self.chunks(start, min(start + self.stretch, self.numel))]
 
         starts = range(0, self.numel, self.stretch)
-        done = map(together, starts) if self.pool is None else in_order(self.pool, together, starts, 2 * cores())
+        done = map(together, starts) if self.pool is None else map_ordered(self.pool, together, starts, 2 * cores())
         return (made for stretch in done for made in stretch)
 
-    def blocks(self, start: int, stop: int) -> Iterator[Block]:
+    def chunks(self, start: int, stop: int) -> Iterator[Chunk]:
         """The blocks of the entries `start` to `stop`, which are read once; `start` is the start of a block."""
         for first in range(start, stop, self.stretch):
             last = min(first + self.stretch, stop)
             rows = self._whole.rows(first, last) if self.held else self._rows(first, last)
             memory = self._memory()
-            for begin in range(first, last, self.block):
-                yield self._block(rows[:, begin - first : min(begin + self.block, last) - first], begin, memory)
+            for begin in range(first, last, self.chunk):
+                yield self._block(rows[:, begin - first : min(begin + self.chunk, last) - first], begin, memory)
 
-    def read(self, start: int, stop: int) -> Block:
+    def read(self, start: int, stop: int) -> Chunk:
         """The entries `start` to `stop`, in memory of their own: what reads here and there keeps what it has read."""
         return self._block(self._rows(start, stop, reuse=False), start)
 
-    def _block(self, stored: np.ndarray, start: int, memory: Memory | None = None) -> Block:
-        return Block(self._names, stored, start, width_of(self.shape), self.seed, self._key, memory)
+    def _block(self, stored: np.ndarray, start: int, memory: ChunkScratch | None = None) -> Chunk:
+        return Chunk(self._names, stored, start, width_of(self.shape), self.seed, self._key, memory)
 
-    def _memory(self) -> Memory:
+    def _memory(self) -> ChunkScratch:
         """What this thread's blocks compute in."""
         models, rows = len(self._names), len(self.roles)
-        return Memory(
-            _SCRATCH.matrix("exact", rows, self.block, self._exact),
-            _SCRATCH.matrix("made", models, self.block, self._exact),
+        return ChunkScratch(
+            _SCRATCH.matrix("exact", rows, self.chunk, self._exact),
+            _SCRATCH.matrix("made", models, self.chunk, self._exact),
         )
 
     @cached_property
@@ -127,7 +127,7 @@ class SiteStream:
         elif self._dtype(role) == row.dtype:
             self.alignment.array(self.job.pair, role, start, stop, row)
         else:
-            to_exact(self.alignment.array(self.job.pair, role, start, stop), row)
+            upcast(self.alignment.array(self.job.pair, role, start, stop), row)
 
     @cached_property
     def _stored(self) -> np.dtype:
@@ -139,7 +139,7 @@ class SiteStream:
     @cached_property
     def _exact(self) -> np.dtype:
         """What entries are computed with."""
-        return exact_dtype(self._dtypes)
+        return compute_dtype(self._dtypes)
 
     @property
     def _dtypes(self) -> set[np.dtype]:
@@ -162,10 +162,10 @@ class SiteStream:
         """Parts whose entries are no run of their tensor's, each read once as a whole."""
         pair, found = self.job.pair, {}
         for role in self.roles:
-            if not pair.parts[role].is_run(self.alignment.tensor(pair, role).shape):
+            if not pair.parts[role].is_contiguous(self.alignment.tensor(pair, role).shape):
                 stored = self.alignment.array(pair, role, 0, self.numel)
                 alike = stored.dtype == self._stored
-                found[role] = stored if alike else to_exact(stored, np.empty(self.numel, self._exact))
+                found[role] = stored if alike else upcast(stored, np.empty(self.numel, self._exact))
         return found
 
 

@@ -85,7 +85,10 @@ class _Export:
     @cached_property
     def weights(self) -> dict[str, dict[str, float]]:
         """Raw name -> role -> weight. What no key speaks of keeps the tensor of `like`."""
-        table, untouched = self.recipe.table, {} if self.recipe.origin is not None else {self.recipe.like: 1.0}
+        table, untouched = (
+            self.recipe.resolved_coefficients,
+            {} if self.recipe.origin is not None else {self.recipe.like: 1.0},
+        )
         return {name: table.resolve(site, self.depths[site.tower]) or untouched for name, site in self.sites.items()}
 
     @cached_property

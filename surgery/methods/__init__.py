@@ -11,7 +11,7 @@ and here, in METHODS, what it is and what it obeys:
 
     "median": Method(median, "theta = median of theta_i", "paper", ("equal_inputs", "entries"), False, PART),
 
-A method that must see the whole tensor first (a norm, a rank) has a second function, `survey`. The laws are held by
+A method that must see the whole tensor first (a norm, a rank) has a second function, `prepare`. The laws are held by
 tests/surgery/methods/test_methods.py, the bytes by the writer, the memory by the blocks: a method sees none of these.
 """
 
@@ -19,12 +19,12 @@ from dataclasses import replace
 from typing import Final
 
 from vlsurgery.surgery.methods.geometry import angle, centring, model_stock, slerp
-from vlsurgery.surgery.methods.method import Block, Law, Method, Parameter, Settings, Stream
+from vlsurgery.surgery.methods.method import Chunk, Method, Parameter, Property, Settings, Stream
 from vlsurgery.surgery.methods.safety import resta, safelora, safemerge, unsafe_part
 from vlsurgery.surgery.methods.sparse import band, by_magnitude, by_sign, by_sum, drop, magprune, trim, without_outliers
 from vlsurgery.surgery.methods.weighted import blend, linear, task_arithmetic
 
-__all__ = ["METHODS", "Block", "Law", "Method", "Parameter", "Settings", "Stream"]
+__all__ = ["METHODS", "Chunk", "Method", "Parameter", "Property", "Settings", "Stream"]
 
 # A weight below 0 would subtract a model, which is how refusals are taken out of one: no method here takes it. How far
 # beyond a model the weights and lambda above 1 may lead is the user's to judge, and `vlsurgery evaluate`'s to measure.
@@ -55,7 +55,16 @@ METHODS: Final[dict[str, Method]] = {
         combine=blend,
         formula="theta = adapted + c_base (base - adapted) + c_safety (safety - adapted)",
         source="interpolation toward two models at once; one pair of coefficients per block is ours",
-        laws=("identity", "endpoint", "equal_inputs", "zero_delta", "linear", "scaling", "permutation", "entries"),
+        properties=(
+            "identity",
+            "endpoint",
+            "equal_inputs",
+            "zero_delta",
+            "linear",
+            "scaling",
+            "permutation",
+            "entries",
+        ),
         needs_base=True,
         weight=SHARE,
     ),
@@ -63,17 +72,17 @@ METHODS: Final[dict[str, Method]] = {
         combine=linear,
         formula="theta = sum w_i theta_i / sum w_i",
         source="Wortsman et al. 2022, arXiv 2203.05482",
-        laws=("endpoint", "equal_inputs", "scaling", "permutation", "entries", "between"),
+        properties=("endpoint", "equal_inputs", "scaling", "permutation", "entries", "between"),
         needs_base=False,
         weight=WEIGHT,
         parameters={"normalize": DIVIDED},
     ),
     "slerp": Method(
         combine=slerp,
-        survey=angle,
+        prepare=angle,
         formula="theta = (sin((1-t) a) base + sin(t a) theta_1) / sin a, a the angle between the two tensors",
         source="Shoemake 1985",
-        laws=("identity", "endpoint", "equal_inputs", "zero_delta", "scaling", "entries"),
+        properties=("identity", "endpoint", "equal_inputs", "zero_delta", "scaling", "entries"),
         needs_base=True,
         weight=SHARE,
         models=(1, 1),
@@ -82,17 +91,26 @@ METHODS: Final[dict[str, Method]] = {
         combine=task_arithmetic,
         formula="theta = base + lambda sum w_i (theta_i - base)",
         source="Ilharco et al. 2023, arXiv 2212.04089",
-        laws=("identity", "endpoint", "equal_inputs", "zero_delta", "linear", "scaling", "permutation", "entries"),
+        properties=(
+            "identity",
+            "endpoint",
+            "equal_inputs",
+            "zero_delta",
+            "linear",
+            "scaling",
+            "permutation",
+            "entries",
+        ),
         needs_base=True,
         weight=WEIGHT,
         parameters=_SUMMED,
     ),
     "ties": Method(
         combine=by_sign(trim),
-        survey=by_magnitude,
+        prepare=by_magnitude,
         formula="theta = base + lambda mean of the trimmed w_i (theta_i - base) that have the elected sign",
         source=_TIES,
-        laws=("equal_inputs", "zero_delta", "scaling", "permutation", "entries"),
+        properties=("equal_inputs", "zero_delta", "scaling", "permutation", "entries"),
         needs_base=True,
         weight=WEIGHT,
         parameters={**_AVERAGED, "density": DENSITY},
@@ -101,7 +119,7 @@ METHODS: Final[dict[str, Method]] = {
         combine=by_sum(drop),
         formula="theta = base + lambda sum w_i m_i (theta_i - base) / density, m_i = 1 with probability density",
         source=_DARE,
-        laws=("equal_inputs", "zero_delta", "linear", "scaling", "permutation"),
+        properties=("equal_inputs", "zero_delta", "linear", "scaling", "permutation"),
         needs_base=True,
         weight=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "rescale": RESCALED},
@@ -110,7 +128,7 @@ METHODS: Final[dict[str, Method]] = {
         combine=by_sign(drop),
         formula="theta = base + lambda sum of the w_i m_i (theta_i - base) / density that have the elected sign",
         source=f"{_DARE}; {_TIES}",
-        laws=("equal_inputs", "zero_delta", "scaling", "permutation"),
+        properties=("equal_inputs", "zero_delta", "scaling", "permutation"),
         needs_base=True,
         weight=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "rescale": RESCALED},
@@ -119,7 +137,7 @@ METHODS: Final[dict[str, Method]] = {
         combine=by_sign(magprune),
         formula="theta = base + lambda mean of the w_i m_i (theta_i - base) / p_i of the elected sign, p_i by rank",
         source=f"{_DELLA}; {_TIES}",
-        laws=("equal_inputs", "zero_delta", "scaling", "permutation"),
+        properties=("equal_inputs", "zero_delta", "scaling", "permutation"),
         needs_base=True,
         weight=WEIGHT,
         parameters={**_AVERAGED, "density": DENSITY, "epsilon": EPSILON, "rescale": RESCALED},
@@ -129,7 +147,7 @@ METHODS: Final[dict[str, Method]] = {
         combine=by_sum(magprune),
         formula="theta = base + lambda sum w_i m_i (theta_i - base) / p_i, p_i by rank",
         source=_DELLA,
-        laws=("equal_inputs", "zero_delta", "linear", "scaling", "permutation"),
+        properties=("equal_inputs", "zero_delta", "linear", "scaling", "permutation"),
         needs_base=True,
         weight=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "epsilon": EPSILON, "rescale": RESCALED},
@@ -137,61 +155,61 @@ METHODS: Final[dict[str, Method]] = {
     ),
     "breadcrumbs": Method(
         combine=by_sum(band),
-        survey=without_outliers,
+        prepare=without_outliers,
         formula="theta = base + lambda sum w_i (theta_i - base) without its largest and its smallest entries",
         source=_BREADCRUMBS,
-        laws=("equal_inputs", "zero_delta", "linear", "scaling", "permutation", "entries"),
+        properties=("equal_inputs", "zero_delta", "linear", "scaling", "permutation", "entries"),
         needs_base=True,
         weight=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "gamma": GAMMA},
     ),
     "breadcrumbs_ties": Method(
         combine=by_sign(band),
-        survey=without_outliers,
+        prepare=without_outliers,
         formula="theta = base + lambda sum of the w_i (theta_i - base) of middling size that have the elected sign",
         source=f"{_BREADCRUMBS}; {_TIES}",
-        laws=("equal_inputs", "zero_delta", "scaling", "permutation", "entries"),
+        properties=("equal_inputs", "zero_delta", "scaling", "permutation", "entries"),
         needs_base=True,
         weight=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "gamma": GAMMA},
     ),
     "model_stock": Method(
         combine=model_stock,
-        survey=centring,
+        prepare=centring,
         formula="theta = base + t (mean of theta_i - base), t = N c / (1 + (N-1) c), c the mean cosine of the deltas",
         source="Jang et al. 2024, arXiv 2403.19522",
-        laws=("equal_inputs", "zero_delta", "permutation", "entries"),
+        properties=("equal_inputs", "zero_delta", "permutation", "entries"),
         needs_base=True,
         weight=PART,
         models=(2, None),
     ),
     "safelora": Method(
         combine=safelora,
-        survey=unsafe_part,
+        prepare=unsafe_part,
         formula="theta = base + C (adapted - base) where cos(C delta, delta) <= tau, else adapted; "
         "C = V V^T / norm(V), V = base - unaligned",
         source="Hsu et al. 2024, arXiv 2405.16833",
-        laws=("equal_inputs", "zero_delta"),
+        properties=("equal_inputs", "zero_delta"),
         needs_base=True,
         weight=PART,
         parameters={"tau": TAU},
         models=(2, 2),
-        slots=("adapted", "unaligned"),
+        named_inputs=("adapted", "unaligned"),
         rows=True,
         by_torch=True,
     ),
     "safemerge": Method(
         combine=safemerge,
-        survey=unsafe_part,
+        prepare=unsafe_part,
         formula="theta = base + (1 - share) (adapted - base) + share (safe - base) where safelora's test is met, else "
         "adapted",
         source="Djuhera et al. 2025, arXiv 2503.17239",
-        laws=("equal_inputs", "zero_delta", "scaling"),
+        properties=("equal_inputs", "zero_delta", "scaling"),
         needs_base=True,
         weight=PART,
         parameters={"tau": TAU, "share": SAFELY},
         models=(3, 3),
-        slots=("adapted", "safe", "unaligned"),
+        named_inputs=("adapted", "safe", "unaligned"),
         rows=True,
         by_torch=True,
     ),
@@ -199,7 +217,7 @@ METHODS: Final[dict[str, Method]] = {
         combine=resta,
         formula="theta = base + (adapted - base) + gamma (base - unaligned)",
         source="Bhardwaj et al. 2024, arXiv 2402.11746",
-        laws=("equal_inputs", "zero_delta", "scaling"),
+        properties=("equal_inputs", "zero_delta", "scaling"),
         needs_base=True,
         weight=PART,
         parameters={
@@ -208,6 +226,6 @@ METHODS: Final[dict[str, Method]] = {
             "rescale": RESCALED,
         },
         models=(2, 2),
-        slots=("adapted", "unaligned"),
+        named_inputs=("adapted", "unaligned"),
     ),
 }

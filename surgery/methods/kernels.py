@@ -12,7 +12,7 @@ from typing import Final
 
 import numpy as np
 
-from vlsurgery.surgery.runtime.jit import compiled, number, size
+from vlsurgery.surgery.runtime.jit import compiled, magnitude_bits, to_float
 
 # Entries worked on at a time: with those of a few models, what the processor's nearest cache holds.
 TILE: Final = 1 << 10
@@ -26,7 +26,7 @@ DIGITS: Final = OCTAVES * 128
 def sizes(numbers, out):  # type: ignore[no-untyped-def]
     """out = the magnitudes, in float32, as integers of the same order."""
     for i in range(len(numbers)):
-        out[i] = size(numbers[i])
+        out[i] = magnitude_bits(numbers[i])
 
 
 @compiled
@@ -34,7 +34,7 @@ def largest(numbers):  # type: ignore[no-untyped-def]
     """The largest magnitude, in float32, by its bits."""
     most = np.int32(0)
     for i in range(len(numbers)):
-        most = max(most, size(numbers[i]))
+        most = max(most, magnitude_bits(numbers[i]))
     return most
 
 
@@ -42,15 +42,15 @@ def largest(numbers):  # type: ignore[no-untyped-def]
 def kept(base, model, chosen, out):  # type: ignore[no-untyped-def]
     """out = model - base where `chosen` is true, 0 elsewhere; NaN stays."""
     for i in range(len(base)):
-        out[i] = (number(model[i]) - number(base[i])) * out.dtype.type(chosen[i])
+        out[i] = (to_float(model[i]) - to_float(base[i])) * out.dtype.type(chosen[i])
 
 
 @compiled
 def between(base, model, least, most, out):  # type: ignore[no-untyped-def]
     """out = model - base where its magnitude's bits are of least ... most, 0 elsewhere; NaN stays."""
     for i in range(len(base)):
-        move = number(model[i]) - number(base[i])
-        found = size(move)
+        move = to_float(model[i]) - to_float(base[i])
+        found = magnitude_bits(move)
         out[i] = move * out.dtype.type((found >= least) & (found <= most))
 
 
@@ -63,7 +63,7 @@ def counted(base, model, first, last, shift, bins):  # type: ignore[no-untyped-d
     for start in range(0, len(base), TILE):
         one, other = base[start : start + TILE], model[start : start + TILE]
         for i in range(len(one)):
-            near[i] = size(number(other[i]) - number(one[i]))
+            near[i] = magnitude_bits(to_float(other[i]) - to_float(one[i]))
         # Of 32 bits, so that as many are counted at once as are compared.
         lower, lowest, highest, within = np.int32(0), np.int32(0), np.int32(0), np.int32(0)
         for i in range(len(one)):
@@ -100,8 +100,8 @@ def pruned(base, model, width, drawn, chance, spread, rescale, out):  # type: ig
         one, other, made = base[start : start + width], model[start : start + width], out[start : start + width]
         most = np.int32(0)
         for i in range(width):
-            made[i] = number(other[i]) - number(one[i])
-            places[i] = size(made[i]) >> 16
+            made[i] = to_float(other[i]) - to_float(one[i])
+            places[i] = magnitude_bits(made[i]) >> 16
             most = max(most, places[i])
         counts[:] = 0
         for i in range(width):
@@ -131,7 +131,7 @@ def summed(models, shares, out):  # type: ignore[no-untyped-def]
         for place in range(len(models)):
             model, share = models[place][start : start + TILE], shares[place]
             for i in range(len(made)):
-                made[i] = share * number(model[i]) + (made[i] if place else out.dtype.type(0))
+                made[i] = share * to_float(model[i]) + (made[i] if place else out.dtype.type(0))
 
 
 @compiled
@@ -147,13 +147,13 @@ def moved(base, models, shares, out):  # type: ignore[no-untyped-def]
             rest = shares.dtype.type(1) - share
             if place:
                 for i in range(len(near)):
-                    made[i] += share * (number(model[i]) - number(near[i]))
+                    made[i] += share * (to_float(model[i]) - to_float(near[i]))
             elif share < rest:
                 for i in range(len(near)):
-                    made[i] = number(near[i]) + share * (number(model[i]) - number(near[i]))
+                    made[i] = to_float(near[i]) + share * (to_float(model[i]) - to_float(near[i]))
             else:
                 for i in range(len(near)):
-                    made[i] = number(model[i]) - rest * (number(model[i]) - number(near[i]))
+                    made[i] = to_float(model[i]) - rest * (to_float(model[i]) - to_float(near[i]))
 
 
 @compiled
@@ -163,7 +163,7 @@ def added(base, parts, shares, out):  # type: ignore[no-untyped-def]
     for start in range(0, len(base), TILE):
         near, made = base[start : start + TILE], out[start : start + TILE]
         for i in range(len(near)):
-            total[i] = number(near[i])
+            total[i] = to_float(near[i])
         for place in range(len(parts)):
             part, share = parts[place][start : start + TILE], shares[place]
             for i in range(len(near)):
@@ -198,14 +198,14 @@ def agreed(base, parts, shares, weights, strength, mean, out):  # type: ignore[n
             for i in range(len(near)):
                 made[i] = made[i] / voted[i] if voted[i] > 0 else made[i]
         for i in range(len(near)):
-            end[i] = number(near[i]) + strength * made[i]
+            end[i] = to_float(near[i]) + strength * made[i]
 
 
 @partial(compiled, fastmath={"reassoc", "contract"})
 def _dot(first, second):  # type: ignore[no-untyped-def]
     total = 0.0
     for i in range(len(first)):
-        total += np.float64(number(first[i])) * np.float64(number(second[i]))
+        total += np.float64(to_float(first[i])) * np.float64(to_float(second[i]))
     return total
 
 
@@ -228,6 +228,6 @@ def products_of_moves(base, models, near, sums):  # type: ignore[no-untyped-def]
         for place in range(len(models)):
             model, move = models[place][start : start + TILE], near[place]
             for i in range(len(one)):
-                move[i] = number(model[i]) - number(one[i])
+                move[i] = to_float(model[i]) - to_float(one[i])
             for other in range(place + 1):
                 sums[place, other] += _dot(move[: len(one)], near[other][: len(one)])

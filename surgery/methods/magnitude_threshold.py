@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from vlsurgery.surgery.methods.method import Block, Stream
+from vlsurgery.surgery.methods.method import Chunk, Stream
 
 # How many stretches are sampled, and how many entries each has.
 _PLACES: Final = 64
@@ -57,7 +57,7 @@ def cut(stream: Stream, wanted: list[Wanted]) -> list[Cut]:
     return [_cut(stream, search.wanted, search.found) for search in searches if search.found is not None]
 
 
-def between(block: Block, name: str, low: Cut | None = None, high: Cut | None = None, first: bool = False) -> None:
+def between(chunk: Chunk, name: str, low: Cut | None = None, high: Cut | None = None, first: bool = False) -> None:
     """Put a model's move into its room, but 0 where it is on the lower side of `low` or the upper side of `high`.
 
     first: whether entries that equal the lower threshold count as above it before `until`, or from there on. Those that
@@ -65,13 +65,13 @@ def between(block: Block, name: str, low: Cut | None = None, high: Cut | None = 
     """
     from vlsurgery.surgery.methods import kernels
 
-    made, stop = block.room(name), block.start + len(block)
-    inner = {end.until for end in (low, high) if end is not None and block.start < end.until < stop}
-    for begin, end in pairwise(sorted({block.start, stop, *inner})):
-        part = slice(begin - block.start, end - block.start)
+    made, stop = chunk.room(name), chunk.start + len(chunk)
+    inner = {end.until for end in (low, high) if end is not None and chunk.start < end.until < stop}
+    for begin, end in pairwise(sorted({chunk.start, stop, *inner})):
+        part = slice(begin - chunk.start, end - chunk.start)
         least = 0 if low is None else low.bits + ((end <= low.until) != first)
         most = _MOST if high is None else high.bits - (end > high.until)
-        kernels.between(block.base[part], block.vectors[name][part], np.int32(least), np.int32(most), made[part])
+        kernels.between(chunk.base[part], chunk.vectors[name][part], np.int32(least), np.int32(most), made[part])
 
 
 class _Found(NamedTuple):
@@ -114,13 +114,13 @@ class _Search:
         self._below = self._at_first = self._at_last = 0
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
 
-    def count(self, block: Block) -> _Part:
+    def count(self, chunk: Chunk) -> _Part:
         """What a block holds of the span."""
         from vlsurgery.surgery.methods import kernels
 
         model, span = self.wanted.model, np.array([self.first, self.last, self.shift], np.int32)
-        bins = block.room(model).view(np.int32)
-        below, first, last, inside = kernels.counted(block.base, block.vectors[model], *span, bins)
+        bins = chunk.room(model).view(np.int32)
+        below, first, last, inside = kernels.counted(chunk.base, chunk.vectors[model], *span, bins)
         return _Part(below, first, last if self.first < self.last else 0, bins[:inside].copy())
 
     def add(self, part: _Part) -> None:
@@ -154,8 +154,8 @@ class _Search:
 def _pass(stream: Stream, searches: list[_Search]) -> None:
     """Go through the tensor once, for all searches together."""
 
-    def counted(block: Block) -> list[_Part]:
-        return [search.count(block) for search in searches]
+    def counted(chunk: Chunk) -> list[_Part]:
+        return [search.count(chunk) for search in searches]
 
     for parts in stream.map(counted):
         for search, part in zip(searches, parts, strict=True):
@@ -170,18 +170,18 @@ def _sample(stream: Stream, models: set[str]) -> dict[str, np.ndarray]:
     run = stream.numel if few else _RUN
     parts: dict[str, list[np.ndarray]] = {model: [] for model in models}
     for start in [0] if few else np.linspace(0, stream.numel - run, _PLACES).astype(int).tolist():
-        block = stream.read(start, start + run)
+        chunk = stream.read(start, start + run)
         for model, part in parts.items():
-            part.append(_sizes(block, model))
+            part.append(_sizes(chunk, model))
     return {name: np.sort(np.concatenate(each)) for name, each in parts.items()}
 
 
-def _sizes(block: Block, model: str) -> np.ndarray:
+def _sizes(chunk: Chunk, model: str) -> np.ndarray:
     """The magnitudes of a model's move as integers of the same order."""
     from vlsurgery.surgery.methods import kernels
 
-    found = np.empty(len(block), np.int32)
-    kernels.sizes(block.move(model), found)
+    found = np.empty(len(chunk), np.int32)
+    kernels.sizes(chunk.move(model), found)
     return found
 
 
@@ -197,8 +197,8 @@ def _cut(stream: Stream, wanted: Wanted, found: _Found) -> Cut:
 def _place_after(stream: Stream, model: str, bits: int, count: int) -> int:
     """The place behind the first `count` entries of this magnitude."""
 
-    def equal(block: Block) -> tuple[int, np.ndarray]:
-        return block.start, np.flatnonzero(_sizes(block, model) == bits)
+    def equal(chunk: Chunk) -> tuple[int, np.ndarray]:
+        return chunk.start, np.flatnonzero(_sizes(chunk, model) == bits)
 
     for start, places in stream.map(equal):
         if len(places) >= count:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 import numpy as np
 
 from vlsurgery.surgery.methods.random_masks import kept, key_of, uniform
-from vlsurgery.surgery.runtime.arrays import BFLOAT16, exact_dtype, stored_in, to_exact
+from vlsurgery.surgery.runtime.arrays import BFLOAT16, as_numpy, compute_dtype, upcast
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,7 +18,7 @@ Made = TypeVar("Made", covariant=True)
 
 # Entries worked on at a time: so few that they take little memory, so many that threads seldom wait for each other to
 # get hold of Python.
-BLOCK: Final = 1 << 20
+CHUNK_SIZE: Final = 1 << 20
 
 # What a method promises, and tests/surgery/methods/test_methods.py holds every row to:
 # identity: all weights 0 give the base, bit for bit. endpoint: one weight 1 and the rest 0 give that model, bit for
@@ -27,7 +27,7 @@ BLOCK: Final = 1 << 20
 # tensors times two (a power of two rounds nothing) give the result times two. permutation: the order of the models does
 # not matter. entries: the order of a tensor's entries does not matter. between: each entry lies between the least and
 # the largest of the inputs.
-Law = Literal[
+Property = Literal[
     "identity", "endpoint", "equal_inputs", "zero_delta", "linear", "scaling", "permutation", "entries", "between"
 ]
 
@@ -62,7 +62,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Block:
+class Chunk:
     """A stretch of one site in every model.
 
     names: the models', sorted. stored: a matrix: a row for each model, and a last one for what deltas are taken from,
@@ -80,7 +80,7 @@ class Block:
     width: int
     seed: int = 0
     site: str = ""
-    memory: "Memory | None" = None
+    memory: "ChunkScratch | None" = None
 
     def __len__(self) -> int:
         return self.stored.shape[1]
@@ -117,16 +117,16 @@ class Block:
 
     def move(self, name: str) -> np.ndarray:
         """How far a model is from the base, in its room."""
-        from vlsurgery.surgery.runtime.jit import moves
+        from vlsurgery.surgery.runtime.jit import subtract
 
         made = self.room(name)
-        moves(self.base, self.vectors[name], made)
+        subtract(self.base, self.vectors[name], made)
         return made
 
     @cached_property
     def _made(self) -> np.ndarray:
         if self.memory is None:
-            return np.empty((len(self.names), len(self)), exact_dtype([self.stored.dtype]))
+            return np.empty((len(self.names), len(self)), compute_dtype([self.stored.dtype]))
         return self.memory.made[:, : len(self)]
 
     def chance(self, name: str) -> np.ndarray:
@@ -144,11 +144,11 @@ class Block:
             return rows
         made = np.empty(rows.shape, np.float32) if self.memory is None else self.memory.read[first:stop, : len(self)]
         for row, out in zip(rows, made, strict=True):
-            to_exact(row, out)
+            upcast(row, out)
         return made
 
 
-class Memory(NamedTuple):
+class ChunkScratch(NamedTuple):
     """What a block computes in, rows of the dtype that is computed with. read: what is stored, converted; a row for
     each of its rows. made: what becomes of it; a row for each model."""
 
@@ -165,10 +165,10 @@ class Stream(Protocol):
     @property
     def numel(self) -> int: ...
 
-    def map(self, function: Callable[[Block], Made]) -> Iterator[Made]:
+    def map(self, function: Callable[[Chunk], Made]) -> Iterator[Made]:
         """`function` of every block, in order; on several cores where the site is large."""
 
-    def read(self, start: int, stop: int) -> Block:
+    def read(self, start: int, stop: int) -> Chunk:
         """The entries `start` to `stop`, in memory of their own."""
 
 
@@ -185,16 +185,16 @@ class Method:
     by_torch: whether torch works for it, which is slow to import and has threads of its own.
     """
 
-    combine: Callable[[Block, Settings, Any], np.ndarray]
+    combine: Callable[[Chunk, Settings, Any], np.ndarray]
     formula: str
     source: str
-    laws: tuple[Law, ...]
+    properties: tuple[Property, ...]
     needs_base: bool
     weight: Parameter
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
-    survey: Callable[[Stream, Settings], Any] | None = None
+    prepare: Callable[[Stream, Settings], Any] | None = None
     models: tuple[int, int | None] = (1, None)
-    slots: tuple[str, ...] = ()
+    named_inputs: tuple[str, ...] = ()
     rows: bool = False
     by_torch: bool = False
 
@@ -205,7 +205,7 @@ class Method:
         weights: Mapping[str, float] | float | None = None,
         seed: int = 0,
         site: str = "",
-        block: int = BLOCK,
+        chunk: int = CHUNK_SIZE,
         **parameters: Any,
     ) -> "Tensor":
         """Merge tensors that are in memory: the method as a function.
@@ -228,10 +228,10 @@ class Method:
         )
         rows = [models[name] for name in names] + ([] if base is None else [base])
         exact = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
-        vectors = [stored_in(row.to("cpu", exact)) for row in rows]
-        held = Held(tuple(names), tuple(stored.shape), vectors, seed, site, block, self.rows)
-        facts = self.survey(held, settings) if self.survey else None
-        merged = np.concatenate([self.combine(stretch, settings, facts) for stretch in held.blocks()])
+        vectors = [as_numpy(row.to("cpu", exact)) for row in rows]
+        held = InMemoryStream(tuple(names), tuple(stored.shape), vectors, seed, site, chunk, self.rows)
+        state = self.prepare(held, settings) if self.prepare else None
+        merged = np.concatenate([self.combine(stretch, settings, state) for stretch in held.chunks()])
         return torch.from_numpy(merged).view(stored.shape).to(stored)
 
 
@@ -244,7 +244,7 @@ def _spread(parameter: Parameter, given: Mapping[str, Any], name: str, models: l
 
 
 @dataclass(frozen=True)
-class Held:
+class InMemoryStream:
     """A stream of vectors that are in memory, of tensors of one shape: the models', by their names, and the base's,
     where there is one."""
 
@@ -253,23 +253,23 @@ class Held:
     vectors: Sequence[np.ndarray]
     seed: int
     site: str
-    block: int
+    chunk: int
     rows: bool
 
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
 
-    def blocks(self) -> Iterator[Block]:
-        step = block_size(self.shape, self.rows, self.block)
+    def chunks(self) -> Iterator[Chunk]:
+        step = chunk_size(self.shape, self.rows, self.chunk)
         return (self.read(start, min(start + step, self.numel)) for start in range(0, self.numel, step))
 
-    def map(self, function: Callable[[Block], Made]) -> Iterator[Made]:
-        return map(function, self.blocks())
+    def map(self, function: Callable[[Chunk], Made]) -> Iterator[Made]:
+        return map(function, self.chunks())
 
-    def read(self, start: int, stop: int) -> Block:
+    def read(self, start: int, stop: int) -> Chunk:
         rows = np.stack([vector[start:stop] for vector in self.vectors])
-        return Block(self.names, rows, start, width_of(self.shape), self.seed, self.site)
+        return Chunk(self.names, rows, start, width_of(self.shape), self.seed, self.site)
 
 
 def width_of(shape: tuple[int, ...]) -> int:
@@ -277,7 +277,7 @@ def width_of(shape: tuple[int, ...]) -> int:
     return shape[-1] if shape else 1
 
 
-def block_size(shape: tuple[int, ...], rows: bool, size: int = BLOCK) -> int:
+def chunk_size(shape: tuple[int, ...], rows: bool, size: int = CHUNK_SIZE) -> int:
     """How many entries are worked on at a time: `size`, or as many whole rows as come near it."""
     width = max(1, width_of(shape))
     return max(1, size // width) * width if rows else size

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vlsurgery.surgery.methods.method import Block, Stream
+from vlsurgery.surgery.methods.method import Chunk, Stream
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -42,20 +42,20 @@ class Projection:
     def cosine(self) -> float | None:
         """Between the delta and its projection, in [0, 1]; None where either is 0."""
         shared = projected = delta = 0.0
-        for first, block in self._groups():
-            moved = _delta(block)
+        for first, chunk in self._groups():
+            moved = _delta(chunk)
             rows = self._group(first)
             shared += _dot(rows, moved)
             projected += _dot(rows, rows)
             delta += _dot(moved, moved)
         return shared / math.sqrt(projected * delta) if projected and delta else None
 
-    def of(self, block: Block) -> np.ndarray:
+    def of(self, chunk: Chunk) -> np.ndarray:
         """The projected delta, for the rows of a block."""
         if self._is_narrow:
-            projected: np.ndarray = (_vector(block) @ self._inner).div_(self._norm).view(-1).numpy()
+            projected: np.ndarray = (_vector(chunk) @ self._inner).div_(self._norm).view(-1).numpy()
             return projected
-        start, stop = block.start // self._width, (block.start + len(block)) // self._width
+        start, stop = chunk.start // self._width, (chunk.start + len(chunk)) // self._width
         done = []
         while start < stop:
             first = start - start % self._rows
@@ -75,22 +75,22 @@ class Projection:
 
     @cached_property
     def _norm(self) -> float:
-        return math.sqrt(math.fsum(_dot(_vector(block), _vector(block)) for _, block in self._groups()))
+        return math.sqrt(math.fsum(_dot(_vector(chunk), _vector(chunk)) for _, chunk in self._groups()))
 
     @cached_property
     def _inner(self) -> "Tensor":
         """V^T D, [width, width]."""
         inner = self._zeros(self._width)
-        for _, block in self._groups():
-            inner.addmm_(_vector(block).T, _delta(block))
+        for _, chunk in self._groups():
+            inner.addmm_(_vector(chunk).T, _delta(chunk))
         return inner
 
     @cached_property
     def _outer(self) -> "Tensor":
         """V V^T, [height, height]."""
         outer = self._zeros(self._height)
-        for first, block in self._groups():
-            rows = _vector(block)
+        for first, chunk in self._groups():
+            rows = _vector(chunk)
             for other, against in self._groups(first):
                 part = rows @ _vector(against).T
                 outer[first : first + part.shape[0], other : other + part.shape[1]] = part
@@ -106,26 +106,26 @@ class Projection:
             return (_vector(self._read(first)) @ self._inner).div_(self._norm)
         outer = self._outer[first : first + self._rows]
         total = outer.new_zeros(len(outer), self._width)
-        for other, block in self._groups():
-            total.addmm_(outer[:, other : other + self._rows], _delta(block))
+        for other, chunk in self._groups():
+            total.addmm_(outer[:, other : other + self._rows], _delta(chunk))
         return total.div_(self._norm)
 
-    def _groups(self, first: int = 0) -> Iterator[tuple[int, Block]]:
+    def _groups(self, first: int = 0) -> Iterator[tuple[int, Chunk]]:
         """Groups of rows from row `first` on, each with its first row."""
         return ((start, self._read(start)) for start in range(first, self._height, self._rows))
 
-    def _read(self, first: int) -> Block:
+    def _read(self, first: int) -> Chunk:
         return self._stream.read(first * self._width, min(first + self._rows, self._height) * self._width)
 
 
-def _vector(block: Block) -> "Tensor":
+def _vector(chunk: Chunk) -> "Tensor":
     """What alignment changed, as rows."""
-    return _tensor(block.origin - block.models[UNALIGNED]).view(-1, block.width)
+    return _tensor(chunk.origin - chunk.models[UNALIGNED]).view(-1, chunk.width)
 
 
-def _delta(block: Block) -> "Tensor":
+def _delta(chunk: Chunk) -> "Tensor":
     """What adaptation changed, as rows."""
-    return _tensor(block.models[ADAPTED] - block.origin).view(-1, block.width)
+    return _tensor(chunk.models[ADAPTED] - chunk.origin).view(-1, chunk.width)
 
 
 def _tensor(array: np.ndarray) -> "Tensor":

@@ -7,27 +7,27 @@ import numpy as np
 
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.methods.magnitude_threshold import Cut, Wanted, between, cut
-from vlsurgery.surgery.methods.method import Block, Settings, Stream
+from vlsurgery.surgery.methods.method import Chunk, Settings, Stream
 from vlsurgery.surgery.methods.random_masks import STEPS
 from vlsurgery.surgery.methods.weighted import active, divisor
 
 # Puts a model's move, thinned out, into its room; gives what it is to be multiplied by.
-Thin = Callable[[Block, Settings, Any, str], float]
-Combine = Callable[[Block, Settings, Any], np.ndarray]
+Thin = Callable[[Chunk, Settings, Any, str], float]
+Combine = Callable[[Chunk, Settings, Any], np.ndarray]
 
 
 def by_sum(thin: Thin) -> Combine:
     """theta = base + lambda sum w_i thin(theta_i - base)."""
 
-    def combine(block: Block, settings: Settings, facts: Any) -> np.ndarray:
+    def combine(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:
         from vlsurgery.surgery.methods import kernels
 
-        moves = list(_thinned(block, settings, facts, thin))
+        moves = list(_thinned(chunk, settings, state, thin))
         if not moves:
-            return block.origin
+            return chunk.origin
         parts, scale = tuple(move.delta for move in moves), settings["lambda"] / divisor(settings)
         shares = np.array([move.share * scale for move in moves], parts[0].dtype)
-        kernels.added(block.base, parts, shares, parts[0])
+        kernels.added(chunk.base, parts, shares, parts[0])
         return parts[0]
 
     return combine
@@ -38,18 +38,18 @@ def by_sign(thin: Thin) -> Combine:
     sum of all thinned deltas is elected, 0 counting as plus, and the deltas of that sign alone are added; with
     `normalize` they are averaged, each by its weight."""
 
-    def combine(block: Block, settings: Settings, facts: Any) -> np.ndarray:
+    def combine(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:
         from vlsurgery.surgery.methods import kernels
 
-        moves = list(_thinned(block, settings, facts, thin))
+        moves = list(_thinned(chunk, settings, state, thin))
         if not moves:
-            return block.origin
+            return chunk.origin
         parts = tuple(move.delta for move in moves)
         shares, weights = (
             np.array(each, parts[0].dtype) for each in ([move.share for move in moves], [move.weight for move in moves])
         )
         strength = parts[0].dtype.type(settings["lambda"])
-        kernels.agreed(block.base, parts, shares, weights, strength, settings["normalize"], parts[0])
+        kernels.agreed(chunk.base, parts, shares, weights, strength, settings["normalize"], parts[0])
         return parts[0]
 
     return combine
@@ -64,11 +64,11 @@ class _Move(NamedTuple):
     share: float
 
 
-def _thinned(block: Block, settings: Settings, facts: Any, thin: Thin) -> Iterator[_Move]:
+def _thinned(chunk: Chunk, settings: Settings, state: Any, thin: Thin) -> Iterator[_Move]:
     """The move of every model that has a weight."""
     for name, weight in active(settings.weights).items():
-        gain = thin(block, settings, facts, name)
-        yield _Move(block.room(name), weight, weight * gain)
+        gain = thin(chunk, settings, state, name)
+        yield _Move(chunk.room(name), weight, weight * gain)
 
 
 def by_magnitude(stream: Stream, settings: Settings) -> dict[str, Cut]:
@@ -82,12 +82,12 @@ def by_magnitude(stream: Stream, settings: Settings) -> dict[str, Cut]:
     return dict(zip(wanted, cut(stream, list(wanted.values())), strict=True)) if wanted else {}
 
 
-def trim(block: Block, settings: Settings, facts: Mapping[str, Cut], name: str) -> float:
+def trim(chunk: Chunk, settings: Settings, state: Mapping[str, Cut], name: str) -> float:
     """The largest entries of a delta: exactly the share `density` of the site's, of equal ones the first."""
-    if name in facts:
-        between(block, name, low=facts[name], first=True)
+    if name in state:
+        between(chunk, name, low=state[name], first=True)
     else:
-        _all_or_nothing(block, name, settings["density"][name])
+        _all_or_nothing(chunk, name, settings["density"][name])
     return 1.0
 
 
@@ -105,29 +105,29 @@ def without_outliers(stream: Stream, settings: Settings) -> dict[str, tuple[Cut 
     return {name: (cuts.get((name, False)), cuts.get((name, True))) for name, count in kept.items() if count}
 
 
-def band(block: Block, settings: Settings, facts: Mapping[str, tuple[Cut | None, Cut | None]], name: str) -> float:
+def band(chunk: Chunk, settings: Settings, state: Mapping[str, tuple[Cut | None, Cut | None]], name: str) -> float:
     """The entries of middling size (Davari and Belilovsky 2024, "Model breadcrumbs", arXiv 2312.06795)."""
     density = settings["density"][name]
-    if density < 1 and name in facts:
-        low, high = facts[name]
-        between(block, name, low=low, high=high)
+    if density < 1 and name in state:
+        low, high = state[name]
+        between(chunk, name, low=low, high=high)
     else:
-        _all_or_nothing(block, name, density)
+        _all_or_nothing(chunk, name, density)
     return 1.0
 
 
-def _all_or_nothing(block: Block, name: str, density: float) -> None:
+def _all_or_nothing(chunk: Chunk, name: str, density: float) -> None:
     """A whole move where the density is 1, nothing of it otherwise; NaN stays."""
-    move = block.move(name)
+    move = chunk.move(name)
     move *= float(density >= 1)
 
 
-def drop(block: Block, settings: Settings, facts: Any, name: str) -> float:  # noqa: ARG001
+def drop(chunk: Chunk, settings: Settings, state: Any, name: str) -> float:  # noqa: ARG001
     """DARE: thinned at random, by the model's own density."""
-    return thin_at_random(block, name, settings["density"][name], settings["rescale"])
+    return thin_at_random(chunk, name, settings["density"][name], settings["rescale"])
 
 
-def thin_at_random(block: Block, name: str, density: float, rescale: bool) -> float:
+def thin_at_random(chunk: Chunk, name: str, density: float, rescale: bool) -> float:
     """DARE's thinning (Yu et al. 2024, "Language models are Super Mario", arXiv 2311.03099): each entry is kept with
     probability `density`; with `rescale` what is kept grows by 1/density, so that the expected delta is the whole one.
     """
@@ -135,13 +135,13 @@ def thin_at_random(block: Block, name: str, density: float, rescale: bool) -> fl
 
     steps = round(density * STEPS)
     if steps in (0, STEPS):
-        _all_or_nothing(block, name, density)
+        _all_or_nothing(chunk, name, density)
         return 1.0
-    kernels.kept(block.base, block.vectors[name], block.kept(name, steps), block.room(name))
+    kernels.kept(chunk.base, chunk.vectors[name], chunk.kept(name, steps), chunk.room(name))
     return STEPS / steps if rescale else 1.0
 
 
-def magprune(block: Block, settings: Settings, facts: Any, name: str) -> float:  # noqa: ARG001
+def magprune(chunk: Chunk, settings: Settings, state: Any, name: str) -> float:  # noqa: ARG001
     """DELLA's MagPrune (Deep et al. 2024, arXiv 2406.11617): within a row, the chance to be kept rises with the rank of
     the magnitude from density - epsilon to density + epsilon; with `rescale` what is kept grows by 1 over its chance.
 
@@ -151,15 +151,15 @@ def magprune(block: Block, settings: Settings, facts: Any, name: str) -> float: 
 
     density, epsilon = settings["density"][name], settings["epsilon"][name]
     if density <= 0 or density >= 1:
-        _all_or_nothing(block, name, density)
+        _all_or_nothing(chunk, name, density)
         return 1.0
     if not epsilon <= density <= 1 - epsilon:
         raise RecipeError(
             f"density {density:g} and epsilon {epsilon:g}: chances from {density - epsilon:g} to "
             f"{density + epsilon:g}, which must lie between 0 and 1. Lower epsilon."
         )
-    width = min(block.width, len(block))
+    width = min(chunk.width, len(chunk))
     chance, spread = (density - epsilon) * STEPS, 2 * epsilon * STEPS / max(1, width - 1)
-    drawn, rescale = block.chance(name), settings["rescale"]
-    kernels.pruned(block.base, block.vectors[name], width, drawn, chance, spread, rescale, block.room(name))
+    drawn, rescale = chunk.chance(name), settings["rescale"]
+    kernels.pruned(chunk.base, chunk.vectors[name], width, drawn, chance, spread, rescale, chunk.room(name))
     return 1.0

@@ -12,29 +12,29 @@ if TYPE_CHECKING:
 BFLOAT16: Final = np.dtype(np.uint16)
 
 
-def exact_dtype(stored: Iterable[np.dtype]) -> np.dtype:
+def compute_dtype(stored: Iterable[np.dtype]) -> np.dtype:
     """What vectors that are stored so are computed in: float32, or float64 where one of them is."""
     return np.dtype(np.float64 if np.dtype(np.float64) in stored else np.float32)
 
 
-def to_exact(stored: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+def upcast(stored: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
     """What is stored, as numbers: in `out`, or in new memory."""
-    made: np.ndarray = np.empty(stored.shape, exact_dtype([stored.dtype])) if out is None else out
+    made: np.ndarray = np.empty(stored.shape, compute_dtype([stored.dtype])) if out is None else out
     if stored.dtype == BFLOAT16:
-        from vlsurgery.surgery.runtime.jit import exact
+        from vlsurgery.surgery.runtime.jit import upcast_into
 
-        exact(stored, made)
+        upcast_into(stored, made)
     else:
         made[:] = stored
     return made
 
 
-def computable(stored: np.ndarray) -> np.ndarray:
+def kernel_input(stored: np.ndarray) -> np.ndarray:
     """What is stored, as compiled code can read it: float16, which it does not know, as numbers."""
-    return to_exact(stored) if stored.dtype == np.float16 else stored
+    return upcast(stored) if stored.dtype == np.float16 else stored
 
 
-def stored_in(tensor: "Tensor") -> np.ndarray:
+def as_numpy(tensor: "Tensor") -> np.ndarray:
     """A tensor's entries as a vector, in its own memory where they lie side by side."""
     import torch
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_paused() -> Iterator[None]:
     """Without garbage collection: where a hundred thousand small objects are made that all stay, the collector would
     walk them again and again. What was made counts as old from then on, so that the next look at the young ones does
     not walk it either. Usable as a decorator too."""

@@ -23,12 +23,12 @@ def compiled(function: Callable[..., Any], **options: Any) -> Any:
         return njit(function, **options)
 
 
-def number(entry):  # type: ignore[no-untyped-def]
+def to_float(entry):  # type: ignore[no-untyped-def]
     """An entry as the number that it stands for, in compiled code."""
     raise NotImplementedError
 
 
-@overload(number)
+@overload(to_float)
 def _number_of(entry):  # type: ignore[no-untyped-def]
     if isinstance(entry, types.Integer):
         # The first half of a float32's bits are a bfloat16's.
@@ -37,32 +37,32 @@ def _number_of(entry):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def size(number):  # type: ignore[no-untyped-def]
+def magnitude_bits(to_float):  # type: ignore[no-untyped-def]
     """A magnitude, in float32, as an integer of the same order; NaN is above all."""
-    return np.float32(abs(number)).view(np.int32)
+    return np.float32(abs(to_float)).view(np.int32)
 
 
 @compiled
-def exact(stored, out):  # type: ignore[no-untyped-def]
+def upcast_into(stored, out):  # type: ignore[no-untyped-def]
     """out = stored, as numbers."""
     for i in range(len(stored)):
-        out[i] = number(stored[i])
+        out[i] = to_float(stored[i])
 
 
 @compiled
-def moves(base, model, out):  # type: ignore[no-untyped-def]
+def subtract(base, model, out):  # type: ignore[no-untyped-def]
     """out = model - base."""
     for i in range(len(base)):
-        out[i] = number(model[i]) - number(base[i])
+        out[i] = to_float(model[i]) - to_float(base[i])
 
 
 @compiled
-def rounded(numbers, out):  # type: ignore[no-untyped-def]
+def round_to_bfloat16(numbers, out):  # type: ignore[no-untyped-def]
     """out = the numbers' bfloat16, to nearest even. Gives the largest magnitude by its bits; that of a NaN or an
     infinity is no number's, and what is in `out` then means nothing."""
     most = np.int32(0)
     for i in range(len(numbers)):
-        most = max(most, size(numbers[i]))
+        most = max(most, magnitude_bits(numbers[i]))
         whole = np.float32(numbers[i]).view(np.uint32)
         out[i] = (whole + np.uint32(0x7FFF) + ((whole >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
     return most

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Room:
+class MemoryBudget:
     """So many bytes, lent out: who finds too little left waits until enough is given back."""
 
     def __init__(self, nbytes: int) -> None:
@@ -13,7 +13,7 @@ class Room:
         self._changed = threading.Condition()
 
     @contextmanager
-    def lent(self, nbytes: int) -> Iterator[None]:
+    def reserve(self, nbytes: int) -> Iterator[None]:
         """Hold so many bytes while the block runs; who needs more than there is has all of it alone."""
         taken = min(nbytes, self._all)
         with self._changed:

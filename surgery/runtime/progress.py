@@ -6,7 +6,7 @@ from typing import Protocol, TypeVar
 T = TypeVar("T")
 
 
-class Track(Protocol):
+class Progress(Protocol):
     """Wraps an iterable that takes a while, so that whoever passed it can show progress.
 
     `label` says in a few words what is being done; `total` is the number of items where the iterable has no length.
@@ -15,14 +15,14 @@ class Track(Protocol):
     def __call__(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]: ...
 
 
-def silent(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:  # noqa: ARG001
-    """The `Track` that shows nothing: the default in a library."""
+def no_progress(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:  # noqa: ARG001
+    """The `Progress` that shows nothing: the default in a library."""
     return items
 
 
 # Takes a line that a person should read.
-Note = Callable[[str], None]
+Notify = Callable[[str], None]
 
 
-def unheard(line: str) -> None:
-    """The `Note` that tells nobody: the default in a library."""
+def no_notify(line: str) -> None:
+    """The `Notify` that tells nobody: the default in a library."""

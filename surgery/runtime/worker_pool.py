@@ -13,16 +13,16 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 # More would only wait for the memory bus.
-MOST: Final = 16
+MAX_WORKERS: Final = 16
 
 
 def cores() -> int:
-    """How many cores this process may use, at most `MOST`."""
-    return min(MOST, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    """How many cores this process may use, at most `MAX_WORKERS`."""
+    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
 @contextmanager
-def crew(with_torch: bool = True) -> Iterator[ThreadPoolExecutor]:
+def worker_pool(with_torch: bool = True) -> Iterator[ThreadPoolExecutor]:
     """A thread per core. Reading, hashing, compiled loops and torch's kernels all let go of the interpreter's lock.
 
     with_torch: whether the work is torch's. Its own threads are off meanwhile: pieces of work that fit the cache run
@@ -51,18 +51,20 @@ def _torch_in_one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def in_order(
-    pool: ThreadPoolExecutor, function: Callable[[Item], Made], items: Iterable[Item], ahead: int
+def map_ordered(
+    pool: ThreadPoolExecutor, function: Callable[[Item], Made], items: Iterable[Item], max_pending: int
 ) -> Iterator[Made]:
-    """`function` of every item, in the items' order, while at most `ahead` of them are under way or wait to be taken:
-    so much memory is held, and no more. An error of one comes up in its place.
+    """Yield `function` of every item, in the items' order.
+
+    max_pending: results that are being computed or wait to be taken, at most; it bounds the memory that they hold. An
+        error is raised in its item's place.
 
     An iterator that is left early drops what has not begun.
     """
     waiting: deque[Future[Made]] = deque()
     try:
         for item in items:
-            if len(waiting) >= ahead:
+            if len(waiting) >= max_pending:
                 yield waiting.popleft().result()
             waiting.append(pool.submit(function, item))
         while waiting:

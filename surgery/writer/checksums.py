@@ -11,8 +11,8 @@ from typing import Final
 
 from vlsurgery.surgery.checkpoint.shards import check_name
 from vlsurgery.surgery.errors import CheckpointError
-from vlsurgery.surgery.runtime.progress import Track, silent
-from vlsurgery.surgery.runtime.worker_pool import cores, in_order
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
+from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
 from vlsurgery.surgery.writer.journal import JOURNAL
 
 SUMS: Final = "SHA256SUMS"
@@ -42,7 +42,7 @@ class Verified:
         return "; ".join(found) or None
 
 
-def verify(folder: Path, track: Track = silent) -> Verified:
+def verify(folder: Path, progress: Progress = no_progress) -> Verified:
     """Read every file of a merged checkpoint again, and compare it with what was written.
 
     Hidden directories are left out. Raises CheckpointError when there is no SHA256SUMS, when it is no such list, or
@@ -52,8 +52,8 @@ def verify(folder: Path, track: Track = silent) -> Verified:
     there = _files(folder)
     known = sorted(there & listed.keys())
     with ThreadPoolExecutor(cores()) as pool:
-        digests = in_order(pool, lambda name: file_digest(folder / name), known, 2 * cores())
-        found = dict(zip(known, track(digests, f"verifying {folder.name}", len(known)), strict=True))
+        digests = map_ordered(pool, lambda name: file_digest(folder / name), known, 2 * cores())
+        found = dict(zip(known, progress(digests, f"verifying {folder.name}", len(known)), strict=True))
     return Verified(
         agree=tuple(name for name in known if found[name] == listed[name]),
         differ=tuple(name for name in known if found[name] != listed[name]),

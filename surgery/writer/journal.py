@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.errors import TargetError
-from vlsurgery.surgery.runtime.progress import Note, unheard
+from vlsurgery.surgery.runtime.progress import Notify, no_notify
 
 JOURNAL: Final = ".vlsurgery-journal"
 
@@ -29,7 +29,7 @@ class Journal:
         self._read()
 
     @classmethod
-    def claim(cls, folder: Path, note: Note = unheard) -> "Journal":
+    def claim(cls, folder: Path, note: Notify = no_notify) -> "Journal":
         """Open the journal of the directory `folder`; both are made where they are missing.
 
         note: is told where a file system knows no locks, so that only people can keep each other out.
@@ -98,7 +98,7 @@ class Journal:
         return True
 
 
-def _locked(file: FileIO, folder: Path, note: Note) -> bool:
+def _locked(file: FileIO, folder: Path, note: Notify) -> bool:
     """Lock a journal; whether it is still the one in `folder`, now that nobody else can rename it."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.errors import SurgeryError, TargetError
-from vlsurgery.surgery.runtime.progress import Note, unheard
+from vlsurgery.surgery.runtime.progress import Notify, no_notify
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
 
 RECIPE: Final = "recipe.yaml"
@@ -50,7 +50,7 @@ def check_target(out: Path, inputs: Iterable[Path], needed: int) -> None:
 
 
 @contextmanager
-def target(out: Path, order: str, needed: int, note: Note = unheard) -> Iterator[tuple[Path, Journal]]:
+def target(out: Path, order: str, needed: int, note: Notify = no_notify) -> Iterator[tuple[Path, Journal]]:
     """A directory beside `out` to write into, which becomes `out` when the block ends well, and its journal.
 
     order: a digest of the order. What an earlier run of the same order finished is still there, and in the journal;
@@ -123,7 +123,7 @@ def _is_ours(folder: Path) -> bool:
     return MARK.search(recipe.read_bytes()[:10_000]) is not None
 
 
-def _begin(partial: Path, journal: Journal, order: str, note: Note) -> None:
+def _begin(partial: Path, journal: Journal, order: str, note: Notify) -> None:
     """Go on with the same order, or make the directory ready for another one."""
     if journal.order == order:
         return

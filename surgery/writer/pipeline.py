@@ -25,7 +25,7 @@ HELD: Final = 1 << 28
 WRITERS: Final = 2
 
 
-def most_under_way() -> int:
+def max_in_flight() -> int:
     """Batches under way at most: enough that a slow one keeps neither the threads nor the hash waiting."""
     return 3 * cores() + 2
 
@@ -48,7 +48,7 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class _Step:
+class _InFlight:
     """Work under way. Once `made` is done the bytes are in the buffer, and what it gives is done once they are in the
     file; once `hashed` is done too, the buffer is free."""
 
@@ -79,7 +79,7 @@ class _File:
         self.place.close()
 
 
-class Filling:
+class WritePipeline:
     """Fills files one after another; use it as a context manager.
 
     pool: where pieces are made. A thread of its own hashes them in order, others wait for the disk, so that neither
@@ -93,8 +93,8 @@ class Filling:
         self._pool = pool
         self._hasher = ThreadPoolExecutor(1, "hash")
         self._writers = ThreadPoolExecutor(WRITERS, "write")
-        self._most, self._room = most_under_way(), most_held()
-        self._under_way: deque[_Step] = deque()
+        self._most, self._room = max_in_flight(), most_held()
+        self._under_way: deque[_InFlight] = deque()
         self._held = 0
         self._spare: list[mmap.mmap] = []
         self._files: list[_File] = []
@@ -128,7 +128,7 @@ class Filling:
         while self._endings[0].done() and len(self._endings) > 1:
             self._endings.popleft().result()
 
-    def settle(self) -> None:
+    def drain(self) -> None:
         """Wait until every file is finished and on the disk; raises what failed."""
         while self._under_way:
             self._retire()
@@ -143,7 +143,7 @@ class Filling:
         buffer = self._buffer(lead + size)
         data = memoryview(buffer)[lead : lead + size]
         made = self._pool.submit(self._make, file, batch, data, offset)
-        self._under_way.append(_Step(made, self._hasher.submit(self._hash, file, made, data), buffer))
+        self._under_way.append(_InFlight(made, self._hasher.submit(self._hash, file, made, data), buffer))
         self._held += len(buffer)
 
     def _buffer(self, nbytes: int) -> mmap.mmap:

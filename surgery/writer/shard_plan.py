@@ -33,7 +33,7 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ShardPlan:
     """Everything that will be written: the layout of `like`, less what was left out.
 
     extra: files of `like` that are copied. config: the text of config.json where it has to say another dtype than
@@ -62,7 +62,7 @@ class Plan:
         return {entry.name: entry for shard in self.shards for entry in shard.entries}
 
 
-def plan(like: Checkpoint, leave_out: Collection[str] = (), dtype: str | None = None) -> Plan:
+def plan_shards(like: Checkpoint, leave_out: Collection[str] = (), dtype: str | None = None) -> ShardPlan:
     """The files of a checkpoint with the names, shapes and shards of `like`, less the tensors `leave_out`.
 
     dtype: what floating-point tensors are stored as, by the format's name ("F32", "BF16", "F16"); config.json then says
@@ -77,25 +77,28 @@ def plan(like: Checkpoint, leave_out: Collection[str] = (), dtype: str | None = 
             shards.append(_shard(file, tensors, dtype, header.metadata))
     extra = tuple(file for file in like.extra_files if str(file.relative_to(like.path)) not in OURS)
     config = None if dtype is None else _config_text(like.config, TORCH_NAMES[dtype])
-    return Plan(like, tuple(shards), extra, config, _index_text(like, shards))
+    return ShardPlan(like, tuple(shards), extra, config, _index_text(like, shards))
 
 
 def _shard(file: str, tensors: tuple[LazyTensor, ...], dtype: str | None, metadata: dict[str, str]) -> Shard:
-    codes = [dtype if dtype is not None and tensor.is_float else tensor.code for tensor in tensors]
+    safetensors_dtypes = [
+        dtype if dtype is not None and tensor.is_float else tensor.safetensors_dtype for tensor in tensors
+    ]
     sizes = [
-        tensor.nbytes if code == tensor.code else tensor.numel * BITS[code] // 8
-        for tensor, code in zip(tensors, codes, strict=True)
+        tensor.nbytes if safetensors_dtype == tensor.safetensors_dtype else tensor.numel * BITS[safetensors_dtype] // 8
+        for tensor, safetensors_dtype in zip(tensors, safetensors_dtypes, strict=True)
     ]
     members = [
-        (tensor.name, code, tensor.shape, size) for tensor, code, size in zip(tensors, codes, sizes, strict=True)
+        (tensor.name, safetensors_dtype, tensor.shape, size)
+        for tensor, safetensors_dtype, size in zip(tensors, safetensors_dtypes, sizes, strict=True)
     ]
     header = header_bytes(members, metadata)
     return Shard(file, header, tensors, tuple(_entries(members, len(header))))
 
 
 def _entries(members: Sequence[tuple[str, str, tuple[int, ...], int]], offset: int) -> Iterator[Entry]:
-    for name, code, shape, size in members:
-        yield Entry(name, code, shape, offset, size)
+    for name, safetensors_dtype, shape, size in members:
+        yield Entry(name, safetensors_dtype, shape, offset, size)
         offset += size
 
 

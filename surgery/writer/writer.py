@@ -16,16 +16,16 @@ from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.headers import Entry
 from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import CheckpointError
-from vlsurgery.surgery.runtime.progress import Note, Track, silent, unheard
-from vlsurgery.surgery.runtime.worker_pool import cores, in_order
+from vlsurgery.surgery.runtime.progress import Notify, Progress, no_notify, no_progress
+from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
 from vlsurgery.surgery.writer.checksums import SUMS, file_digest, sums_text
 from vlsurgery.surgery.writer.inputs import check_unchanged
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
 from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, target
-from vlsurgery.surgery.writer.pipeline import Filling, Piece
-from vlsurgery.surgery.writer.shard_plan import CONFIG, Plan, Shard, plan
+from vlsurgery.surgery.writer.pipeline import Piece, WritePipeline
+from vlsurgery.surgery.writer.shard_plan import CONFIG, Shard, ShardPlan, plan_shards
 
-__all__ = ["Piece", "Plan", "Produce", "Shard", "plan", "write"]
+__all__ = ["Piece", "Produce", "Shard", "ShardPlan", "plan_shards", "write"]
 
 # What file systems give a file at a time, and about what a line of SHA256SUMS takes.
 BLOCK: Final = 4096
@@ -36,13 +36,13 @@ Produce = Callable[[LazyTensor], Iterator[Piece]]
 
 
 def write(
-    order: Plan,
+    plan: ShardPlan,
     out: Path,
     produce: Produce,
     texts: Mapping[str, str],
     inputs: Iterable[Checkpoint] = (),
-    track: Track = silent,
-    note: Note = unheard,
+    progress: Progress = no_progress,
+    note: Notify = no_notify,
     *,
     pool: ThreadPoolExecutor,
 ) -> dict[str, str]:
@@ -60,67 +60,69 @@ def write(
     Raises TargetError for what the disk refuses and what must not be written over, CheckpointError when an input
     changes or goes away.
     """
-    read = [order.like, *(each for each in inputs if each is not order.like)]
-    needed = _needed(order, texts)
+    read = [plan.like, *(each for each in inputs if each is not plan.like)]
+    needed = _needed(plan, texts)
     check_target(out, [folder for checkpoint in read for folder in checkpoint.folders], needed)
-    digest = _order_digest(order, texts[RECIPE], read)
+    digest = _plan_digest(plan, texts[RECIPE], read)
     with target(out, digest, needed, note) as (folder, journal):
-        rest = _resume(order, folder, journal, pool, track, note)
+        rest = _resume(plan, folder, journal, pool, progress, note)
         for shard in rest:
             _reserve(_partial(folder / shard.file), shard.nbytes)
         steps = [(shard, *step) for shard in rest for step in zip(shard.tensors, shard.entries, strict=True)]
-        with Filling(pool) as filling:
-            for shard, members in groupby(track(steps, "writing weights", len(steps)), key=lambda step: step[0]):
+        with WritePipeline(pool) as filling:
+            for shard, members in groupby(progress(steps, "writing weights", len(steps)), key=lambda step: step[0]):
                 path = folder / shard.file
                 finish = partial(_finish, path, shard.file, journal, read)
                 filling.add(_partial(path), shard.header, _pieces(members, produce), finish)
-            filling.settle()
+            filling.drain()
         check_unchanged(read)
-        _write_files(order, folder, texts, journal.finished)
-        return {shard.file: journal.finished[shard.file] for shard in order.shards}
+        _write_files(plan, folder, texts, journal.finished)
+        return {shard.file: journal.finished[shard.file] for shard in plan.shards}
 
 
-def _needed(order: Plan, texts: Mapping[str, str]) -> int:
+def _needed(plan: ShardPlan, texts: Mapping[str, str]) -> int:
     """What the merge takes of a disk, in whole blocks."""
-    written = [*texts.values(), order.index or ""]
+    written = [*texts.values(), plan.index or ""]
     sizes = [
-        *(shard.nbytes for shard in order.shards),
-        *(file.stat().st_size for file in order.extra),
+        *(shard.nbytes for shard in plan.shards),
+        *(file.stat().st_size for file in plan.extra),
         *(len(text.encode()) for text in written),
-        LINE * (len(order.shards) + len(order.extra) + len(written)),
+        LINE * (len(plan.shards) + len(plan.extra) + len(written)),
     ]
     return sum(-(-size // BLOCK) * BLOCK for size in sizes)
 
 
-def _order_digest(order: Plan, recipe: str, inputs: Sequence[Checkpoint]) -> str:
+def _plan_digest(plan: ShardPlan, recipe: str, inputs: Sequence[Checkpoint]) -> str:
     """What must be the same for one run to go on where another one stopped."""
-    layout = [[shard.file, hashlib.sha256(shard.header).hexdigest()] for shard in order.shards]
+    layout = [[shard.file, hashlib.sha256(shard.header).hexdigest()] for shard in plan.shards]
     programs = [version("vlsurgery"), version("torch")]
     identities = [checkpoint.identity for checkpoint in inputs]
-    return hashlib.sha256(json.dumps([programs, recipe, layout, order.index, identities]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([programs, recipe, layout, plan.index, identities]).encode()).hexdigest()
 
 
 def _resume(
-    order: Plan, folder: Path, journal: Journal, pool: ThreadPoolExecutor, track: Track, note: Note
+    plan: ShardPlan, folder: Path, journal: Journal, pool: ThreadPoolExecutor, progress: Progress, note: Notify
 ) -> list[Shard]:
     """The shards that are still to be written. Those that an earlier run finished are hashed again, and only kept when
     they are what it wrote; everything else that it left is removed."""
     claimed = [
-        shard.file for shard in order.shards if (folder / shard.file).is_file() and shard.file in journal.finished
+        shard.file for shard in plan.shards if (folder / shard.file).is_file() and shard.file in journal.finished
     ]
-    digests = in_order(pool, lambda file: file_digest(folder / file), claimed, cores())
-    found = dict(zip(claimed, track(digests, "checking finished shards", len(claimed)), strict=True)) if claimed else {}
+    digests = map_ordered(pool, lambda file: file_digest(folder / file), claimed, cores())
+    found = (
+        dict(zip(claimed, progress(digests, "checking finished shards", len(claimed)), strict=True)) if claimed else {}
+    )
     for file in list(journal.finished):
         if found.get(file) != journal.finished[file]:
             note(f"{folder / file}: is not as it was finished; it is written again.")
             del journal.finished[file]
     if journal.finished:
-        note(f"{folder}: {len(journal.finished)} of {len(order.shards)} shards were finished before, and are kept.")
+        note(f"{folder}: {len(journal.finished)} of {len(plan.shards)} shards were finished before, and are kept.")
     for path in folder.rglob("*"):
         name = str(path.relative_to(folder))
         if not path.is_dir() and name != JOURNAL and name not in journal.finished:
             path.unlink()
-    return [shard for shard in order.shards if shard.file not in journal.finished]
+    return [shard for shard in plan.shards if shard.file not in journal.finished]
 
 
 def _partial(path: Path) -> Path:
@@ -161,19 +163,19 @@ def _finish(path: Path, file: str, journal: Journal, inputs: Sequence[Checkpoint
     journal.add(file, digest)
 
 
-def _write_files(order: Plan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:
+def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:
     """Everything beside the shards. Without config.json and, where there is one, the index, nobody takes a directory
     for a checkpoint: they come last."""
-    digests, config = dict(shards), order.like.path / CONFIG
-    for source in order.extra:
+    digests, config = dict(shards), plan.like.path / CONFIG
+    for source in plan.extra:
         if source != config:
-            name = str(source.relative_to(order.like.path))
+            name = str(source.relative_to(plan.like.path))
             digests[name] = _write(folder / name, _blocks(source))
     for name, text in texts.items():
         digests[name] = _write(folder / name, [text.encode()])
-    last = {CONFIG: b"".join(_blocks(config)) if order.config is None else order.config.encode()}
-    if order.index is not None:
-        last[INDEX] = order.index.encode()
+    last = {CONFIG: b"".join(_blocks(config)) if plan.config is None else plan.config.encode()}
+    if plan.index is not None:
+        last[INDEX] = plan.index.encode()
     digests |= {name: hashlib.sha256(content).hexdigest() for name, content in last.items()}
     _write(folder / SUMS, [sums_text(digests).encode()])
     for name, content in last.items():

@@ -30,7 +30,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from vlsurgery.surgery.alignment.alignment import Alignment, align
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -465,7 +465,7 @@ def _compare(
             result.problems.append(f"WRONG {pair.parts['adapted'].label()} with {other} {pair.parts[other].label()}")
         part = pair.parts["adapted"]
         # Rows of a vocabulary that one role lacks are nobody's pair.
-        covered[part.name][... if pair.site.component in VOCABULARY_SITES else part.rows or ...] = True
+        covered[part.name][... if pair.site.component in VOCABULARY_SITES else part.slices or ...] = True
     for name, tensor in held["adapted"].items():
         due = theirs[(tensor.long() + MIDDLE).clamp(0, 2 * MIDDLE)]
         result.entries += int(due.sum())

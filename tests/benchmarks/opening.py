@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.headers import header_bytes
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from vlsurgery.surgery.runtime.worker_pool import cores, crew, in_order
+from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered, worker_pool
 
 SHARD_BYTES = 1 << 30
 CHUNK = 1 << 22
@@ -125,9 +125,9 @@ def make(folder: Path, gb: float, roles: Sequence[str], seed: int = 0) -> None:
             file = f"model-{number:05}-of-{len(shards):05}.safetensors"
             weight_map |= dict.fromkeys(names, file)
             work = (piece for name in names for piece in pieces(name, sizes[name]))
-            with (path / file).open("wb") as out, crew() as pool:
+            with (path / file).open("wb") as out, worker_pool() as pool:
                 out.write(header(names, sizes))
-                for data in in_order(pool, partial(entries, seed, (roles[0], role)), work, cores() + 1):
+                for data in map_ordered(pool, partial(entries, seed, (roles[0], role)), work, cores() + 1):
                     out.write(data)
         total = sum(2 * torch.Size(shape).numel() for shape in sizes.values())
         index = {"metadata": {"total_size": total}, "weight_map": weight_map}

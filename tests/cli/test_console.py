@@ -62,24 +62,24 @@ def test_track_hands_on_everything_in_order(monkeypatch: pytest.MonkeyPatch, ter
     if terminal:
         Terminal(monkeypatch)
     with Console() as console:
-        inner = [list(console.track(range(i), "inner")) for i in console.track([1, 2, 3], "outer")]
+        inner = [list(console.progress(range(i), "inner")) for i in console.progress([1, 2, 3], "outer")]
         assert inner == [[0], [0, 1], [0, 1, 2]]
-        assert list(console.track((i for i in range(4)), "no length")) == [0, 1, 2, 3]
+        assert list(console.progress((i for i in range(4)), "no length")) == [0, 1, 2, 3]
 
 
 def test_bars_are_shown_on_a_terminal_alone(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Console() as console:
-        list(console.track(range(3), "counting"))
+        list(console.progress(range(3), "counting"))
     assert capsys.readouterr().err == ""
     Terminal(monkeypatch)
     for console in (Console(quiet=True), Console(json=True)):
         with console:
-            list(console.track(range(3), "counting"))
+            list(console.progress(range(3), "counting"))
     assert capsys.readouterr().err == ""
     with Console() as console:
-        list(console.track(range(3), "counting"))
+        list(console.progress(range(3), "counting"))
         console.say("between")
     said = capsys.readouterr()
     assert "counting" in said.err
@@ -89,11 +89,11 @@ def test_bars_are_shown_on_a_terminal_alone(
 
 def test_a_bar_ends_with_its_loop_even_if_that_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(console: Console) -> None:
-        for _ in console.track(range(3), "failing"):
+        for _ in console.progress(range(3), "failing"):
             raise KeyError
 
     Terminal(monkeypatch)
     with Console() as console:
         with pytest.raises(KeyError):
             fail(console)
-        assert list(console.track("ab", "next")) == ["a", "b"]
+        assert list(console.progress("ab", "next")) == ["a", "b"]

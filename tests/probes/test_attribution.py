@@ -5,11 +5,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlsurgery.probes.attribution import FEWEST_LOST, attribute, nothing_lost
-from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import load
 from vlsurgery.probes.scoring import choices, refusal_log_odds
-from vlsurgery.probes.targets import Lost, Working
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.probes.targets import LostRefusal, WorkingSet
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -17,16 +17,16 @@ from vlsurgery.surgery.errors import SurgeryError
 def made_up(prompts):
     """Pretend that the base refuses every prompt with one token and the adapted model answers with another."""
     refusal, answer = torch.tensor([5, 2]), torch.tensor([9, 2])
-    return Working(
+    return WorkingSet(
         refuse=tuple((prompt, refusal) for prompt in prompts),
-        lost=tuple(Lost(prompt, refusal, answer) for prompt in prompts),
+        lost=tuple(LostRefusal(prompt, refusal, answer) for prompt in prompts),
         keep=tuple((prompt, answer) for prompt in prompts),
     )
 
 
 def live_toward(adapted, base):
     chat = load(Checkpoint.open(adapted), "cpu")
-    return LiveBlend(chat, align({"adapted": Checkpoint.open(adapted), "base": Checkpoint.open(base)}), ("base",))
+    return InMemoryMerge(chat, align({"adapted": Checkpoint.open(adapted), "base": Checkpoint.open(base)}), ("base",))
 
 
 def test_the_path_map_sums_to_the_measured_change(trio, asked):

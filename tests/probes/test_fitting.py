@@ -3,12 +3,12 @@ import torch
 
 from vlsurgery.probes.choice import choose
 from vlsurgery.probes.fitting import fit
-from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import load
 from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import Target, TargetsResult
-from vlsurgery.probes.targets import Working, working, working_prompts
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.probes.targets import WorkingSet, working, working_prompts
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
 
 
@@ -33,9 +33,9 @@ def targets(every):
 
 def test_fitted_coefficients_are_a_mixture_lower_the_loss_and_are_repeatable(trio, every, targets):
     chat = load(trio.checkpoints["adapted"], "cpu")
-    live = LiveBlend(chat, align(trio.checkpoints), ("base", "safety"))
+    live = InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"))
     some = working(chat, every, targets, "fit")
-    some = Working(some.refuse[:8], some.lost[:8], some.keep[:8])
+    some = WorkingSet(some.refuse[:8], some.lost[:8], some.keep[:8])
     before = {name: p.detach().clone() for name, p in chat.model.named_parameters()}
     one, two = fit(live, some, steps=5), fit(live, some, steps=5)
     assert one == two
@@ -52,9 +52,9 @@ def test_a_source_that_is_the_adapted_model_itself_is_not_asked_for(trio, every,
     """It can change nothing, so only the price of a coefficient is felt."""
     chat = load(trio.checkpoints["adapted"], "cpu")
     checkpoints = {**trio.checkpoints, "base": trio.checkpoints["adapted"]}
-    live = LiveBlend(chat, align(checkpoints), ("base",))
+    live = InMemoryMerge(chat, align(checkpoints), ("base",))
     some = working(chat, every, targets, "fit")
-    fitted = fit(live, Working(some.refuse[:4], some.lost[:4], some.keep[:4]), steps=3)
+    fitted = fit(live, WorkingSet(some.refuse[:4], some.lost[:4], some.keep[:4]), steps=3)
     assert all(row["base"] < 0.1 for row in fitted.coefficients.values())
 
 

@@ -1,16 +1,16 @@
 import pytest
 import torch
 
-from vlsurgery.probes.interventions import LiveBlend
+from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import load
 from vlsurgery.probes.scoring import choices, known, log_probabilities, mean_divergence, refusal_log_odds
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 
 
 @pytest.fixture
 def live(trio):
     chat = load(trio.checkpoints["adapted"], "cpu")
-    return LiveBlend(chat, align(trio.checkpoints), ("base", "safety"))
+    return InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"))
 
 
 def text_parameters(chat):

@@ -18,7 +18,7 @@ from vlsurgery.probes.specimens.miniature import chat, networks, splits, stages
 from vlsurgery.probes.specimens.miniature.recipe import Recipe
 from vlsurgery.probes.specimens.miniature.stages import Classroom
 from vlsurgery.probes.specimens.miniature.training import quiet_machine
-from vlsurgery.surgery.runtime.progress import Track, silent
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 DEMO_SEED = 0
 MARKER = "specimen.json"
@@ -42,24 +42,24 @@ class Specimen:
     story: dict[str, Any]
 
 
-def build(seed: int = DEMO_SEED, cache: Path | None = None, track: Track = silent) -> Specimen:
+def build(seed: int = DEMO_SEED, cache: Path | None = None, progress: Progress = no_progress) -> Specimen:
     """Train the trio of a seed, or return the one in the cache.
 
     cache: the directory that holds specimens; by default `vlsurgery/specimen` under the user's cache directory.
     Training takes about a minute on one thread. The same seed gives the same bytes on the same machine. A build
     that is interrupted leaves nothing under the final name; of two at once, the first to finish is kept.
     """
-    return build_recipe(Recipe(), seed, cache, track)
+    return build_recipe(Recipe(), seed, cache, progress)
 
 
-def build_recipe(recipe: Recipe, seed: int, cache: Path | None = None, track: Track = silent) -> Specimen:
+def build_recipe(recipe: Recipe, seed: int, cache: Path | None = None, progress: Progress = no_progress) -> Specimen:
     """As `build`, with another recipe; each recipe has its own place in the cache."""
     shelf = (cache or default_cache()) / f"{recipe.hash}-{version('vlsurgery')}"
     root = shelf / f"seed-{seed}"
     if not root.exists():
         shelf.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"seed-{seed}-", suffix=".partial", dir=shelf) as partial:
-            story = write_trio(recipe, seed, Path(partial), track)
+            story = write_trio(recipe, seed, Path(partial), progress)
             _mark(Path(partial), recipe, seed, story)
             _keep(Path(partial), root)
     return _read(root.resolve() / "adapted" / MARKER)
@@ -77,10 +77,10 @@ def default_cache() -> Path:
     return Path(user_cache_dir("vlsurgery")) / "specimen"
 
 
-def write_trio(recipe: Recipe, seed: int, root: Path, track: Track) -> dict[str, Any]:
+def write_trio(recipe: Recipe, seed: int, root: Path, progress: Progress) -> dict[str, Any]:
     """Train the trio and write its three directories under `root`; return the story of the training."""
     with quiet_machine(seed):
-        room = Classroom.open(recipe, seed, splits.draw(seed), track)
+        room = Classroom.open(recipe, seed, splits.draw(seed), progress)
         base, base_report = stages.train_base(room)
         _save(base, chat.tokenizer(sees=False), root / "base")
         adapted = networks.llava(base, recipe)
@@ -111,7 +111,7 @@ def _save(model: networks.Speaker, words: PreTrainedTokenizerFast | LlavaProcess
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars of its own beside those of `track`."""
+    """Keep transformers from drawing bars of its own beside those of `progress`."""
     drawn = is_progress_bar_enabled()
     disable_progress_bar()
     try:

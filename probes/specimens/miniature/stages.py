@@ -20,7 +20,7 @@ from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, Content
 from vlsurgery.probes.specimens.miniature.recipe import Recipe, Stage
 from vlsurgery.probes.specimens.miniature.splits import Splits
 from vlsurgery.probes.specimens.miniature.training import train
-from vlsurgery.surgery.runtime.progress import Track
+from vlsurgery.surgery.runtime.progress import Progress
 
 CHECK_EVERY = 10
 """Steps of adaptation between two looks at the stopping prompts."""
@@ -40,16 +40,16 @@ class Classroom:
     splits: Splits
     album: tuple[Content, ...]
     pixels: Tensor
-    track: Track
+    progress: Progress
 
     @classmethod
-    def open(cls, recipe: Recipe, seed: int, splits: Splits, track: Track) -> "Classroom":
+    def open(cls, recipe: Recipe, seed: int, splits: Splits, progress: Progress) -> "Classroom":
         """Draw the training pictures."""
         rng = random.Random(f"album {seed}")
         album = splits.training_contents * recipe.jitters
         images = [pictures.render(content, rng) for content in album]
         pixels = chat.processor().image_processor(images, return_tensors="pt")["pixel_values"]
-        return cls(recipe, seed, splits, album, pixels, track)
+        return cls(recipe, seed, splits, album, pixels, progress)
 
     def corpus(self, name: str) -> Corpus:
         """The examples of one stage."""
@@ -79,7 +79,7 @@ def train_tower(room: Classroom, model: LlavaForConditionalGeneration) -> Report
         named = [head(state) for head, state in zip(naming, states, strict=True)]
         return torch.stack([cross_entropy(named[i], labels[rows, i]) for i in range(len(named))]).sum()
 
-    losses = room.track([loss] * recipe.tower.steps, "vision tower")
+    losses = room.progress([loss] * recipe.tower.steps, "vision tower")
     return _timed(lambda: train([([*tower.parameters(), *naming.parameters()], 1.0)], losses, recipe.tower))
 
 
@@ -150,7 +150,7 @@ def _losses(
 ) -> Iterator[Callable[[], Tensor]]:
     """One loss a batch of the stage, under a progress bar of that name."""
     batches = room.corpus(name).batches(stage, chat.tokenizer(sees=seen is not None))
-    for batch in room.track(batches, name):
+    for batch in room.progress(batches, name):
         yield partial(answer_loss, model, batch, seen)
 
 

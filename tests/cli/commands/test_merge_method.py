@@ -40,7 +40,7 @@ def four(trio: dict[str, Path], tmp_path: Path) -> dict[str, Path]:
 def order(method: str, paths: dict[str, Path]) -> list[str | Path]:
     """What is typed for a method, with nothing that it has a default for."""
     rule = METHODS[method]
-    count = len(rule.slots) or (1 if method == "slerp" else 2)
+    count = len(rule.named_inputs) or (1 if method == "slerp" else 2)
     models = [paths[role] for role in ("adapted", "safety", "other")[:count]]
     base = ["--base", paths["base"]] if rule.needs_base else []
     weight = [] if rule.weight.default else ["--weight", "0.3"]

@@ -107,7 +107,7 @@ def test_diff_shows_every_block(safety: float | None) -> None:
 def matrix(layer: int, rms: float, few: float, shape: tuple[int, int] = (4, 4)) -> Pair:
     def moved(few: float) -> DeltaMetrics:
         return delta(0.1).model_copy(
-            update={"rms": rms, "energy": {"1": 0.0, "8": few, "64": 1.0}, "stable_rank": 3.25, "foreign": 0.625}
+            update={"rms": rms, "energy": {"1": 0.0, "8": few, "64": 1.0}, "stable_rank": 3.25, "intruder_share": 0.625}
         )
 
     between = BetweenMetrics(cosine=-0.3, sign_conflict=0.6, subspace_left=0.25, subspace_right=0.5)

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.cli.workflow.engine import Flow, Job, Settings, Step, Toward, Wishes
+from vlsurgery.cli.workflow.engine import Flow, Job, Settings, Step, StepOptions, Toward
 from vlsurgery.cli.workflow.steps import STEPS, keep_edited_recipe
 from vlsurgery.probes.probe import Findings
 from vlsurgery.probes.results import ProbeResult, TargetsResult
@@ -30,7 +30,7 @@ class Bench:
         self.broken: str | None = None
 
     def flow(self) -> Flow:
-        job = Job(self.case, Wishes(), self.said.append)
+        job = Job(self.case, StepOptions(), self.said.append)
         return Flow(job, [self._step("a"), self._step("b", "a"), self._step("c", "b"), self._step("d", uses=("b",))])
 
     def _step(self, name: str, *needs: str, uses: tuple[str, ...] = ()) -> Step:
@@ -169,7 +169,7 @@ class Merging:
 
         given = replace(next(step for step in STEPS if step.name == "coefficients"), needs=(), settings=lambda _: {})
         given = replace(given, run=give, files=lambda case, _: [case.path("recipe.yaml")])
-        job = Job(self.case, Wishes(prompts=()), self.said.append)
+        job = Job(self.case, StepOptions(prompts=()), self.said.append)
         return Flow(job, [given, next(step for step in STEPS if step.name == "merge")])
 
     def bring(self) -> list[str]:
@@ -237,7 +237,7 @@ def test_a_probe_is_a_look_at_report_prompts(
     requests.write_text("a deed\nanother deed\n")
     case = Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
     said: list[str] = []
-    Flow(Job(case, Wishes(prompts=(f"{requests}:harmful",)), said.append), STEPS).bring("probe")
+    Flow(Job(case, StepOptions(prompts=(f"{requests}:harmful",)), said.append), STEPS).bring("probe")
     (look,) = [json.loads(line) for line in case.path("history.jsonl").read_text().splitlines()]
     assert look["step"] == "probe"
     assert look["roles"] == ["base", "adapted", "safety"]
@@ -295,13 +295,13 @@ def test_a_merge_goes_toward_what_the_case_has(
     tmp_path: Path, trio: dict[str, Path], roles: tuple[str, ...], toward: Toward, expected: tuple[str, ...]
 ) -> None:
     case = Case.create(tmp_path / "case", {role: str(trio[role]) for role in roles})
-    assert Job(case, Wishes(toward=toward)).sources == expected
+    assert Job(case, StepOptions(toward=toward)).sources == expected
 
 
 def test_toward_safety_without_one_says_how_to_get_one(tmp_path: Path, trio: dict[str, Path]) -> None:
     case = Case.create(tmp_path / "case", {role: str(trio[role]) for role in ("base", "adapted")})
     with pytest.raises(SurgeryError, match=r"no safety checkpoint.*diff BASE ADAPTED SAFETY"):
-        _ = Job(case, Wishes(toward="safety")).sources
+        _ = Job(case, StepOptions(toward="safety")).sources
 
 
 def test_prompts_stay_what_the_last_probe_was_asked(
@@ -310,7 +310,7 @@ def test_prompts_stay_what_the_last_probe_was_asked(
     file = tmp_path / "own.txt"
     file.write_text("one question\nanother question\n")
     case = Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
-    asked = Job(case, Wishes(prompts=(f"{file}:borderline",))).material
+    asked = Job(case, StepOptions(prompts=(f"{file}:borderline",))).material
     borderline = {prompt.text for prompt in asked.prompts if prompt.set == "borderline"}
     assert borderline == {"one question", "another question"}
     assert {prompt.set for prompt in asked.prompts} > {"harmful", "borderline"}

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.cli.workflow.prompt_source import SEED, Material, material_of
+from vlsurgery.cli.workflow.prompt_source import SEED, PromptSource, material_of
 from vlsurgery.probes.prompts.english import english_prompts
 
 OWN = english_prompts(SEED)
@@ -18,7 +18,7 @@ def case(tmp_path: Path, trio: dict[str, Path]) -> Case:
     return Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
 
 
-def given(case: Case, **files: str) -> Material:
+def given(case: Case, **files: str) -> PromptSource:
     """Material with a file for each prompt set that is named."""
     specs = []
     for kind, text in files.items():

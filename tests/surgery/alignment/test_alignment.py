@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlsurgery.surgery.alignment.alignment import Alignment, align
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import AlignmentError

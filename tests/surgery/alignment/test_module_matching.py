@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlsurgery.surgery.alignment.alignment import Alignment, align
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.module_matching import modules
 from vlsurgery.surgery.alignment.similarity import SHORTEST, Likeness
 from vlsurgery.surgery.architecture.identify import identify
-from vlsurgery.surgery.architecture.layouts import Part
+from vlsurgery.surgery.architecture.layouts import TensorView
 from vlsurgery.surgery.architecture.naming import from_one
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -146,7 +146,7 @@ def likeness(first: Tensor, second: Tensor) -> Likeness:
     return Likeness(
         "a",
         "b",
-        {role: {site: Part("x")} for role in tensors},
+        {role: {site: TensorView("x")} for role in tensors},
         {role: {"x": tuple(tensor.shape)} for role, tensor in tensors.items()},
         lambda role, _, count: tensors[role].reshape(-1)[:count],
     )

@@ -19,7 +19,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff.run import diff
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import operate
+from vlsurgery.surgery.merge.run import run_merge
 
 Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]
@@ -108,7 +108,7 @@ def test_the_original_llava_layout_diffs_and_merges(tmp_path: Path, write: Write
         assert pair.metrics.vl is not None
         assert pair.metrics.vl.relative == pytest.approx(float(deltas[name].norm() / base[name].norm()), rel=1e-4)
     assert {(tensor.role, tensor.name) for tensor in found.unmatched} == {("adapted", name) for name in own}
-    operate(Recipe.of(roles, Coefficients({"default": {"base": 0.5}})), tmp_path / "merged")
+    run_merge(Recipe.of(roles, Coefficients({"default": {"base": 0.5}})), tmp_path / "merged")
     merged = Checkpoint.open(tmp_path / "merged")
     assert set(merged) == set(llava)
     for name, tensor in merged.items():

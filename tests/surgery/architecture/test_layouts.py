@@ -9,16 +9,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.alignment.comparison import compare
-from vlsurgery.surgery.architecture.layouts import Part, locate, rows
+from vlsurgery.surgery.architecture.layouts import TensorView, locate, slices_of
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff.run import diff
 from vlsurgery.surgery.errors import AlignmentError
 from vlsurgery.surgery.merge import streams
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import operate
+from vlsurgery.surgery.merge.run import run_merge
 
 Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]
@@ -139,7 +139,7 @@ def test_experts_pair_in_every_layout_and_merge_in_the_targets(
     for pair in alignment.pairs:
         delta = alignment.load(pair, "adapted") - alignment.load(pair, "base")
         torch.testing.assert_close(delta, torch.full_like(delta, 0.25), atol=1e-6, rtol=0)
-    operate(Recipe.of(checkpoints, Coefficients({"default": {"base": 0.5}})), tmp_path / "m")
+    run_merge(Recipe.of(checkpoints, Coefficients({"default": {"base": 0.5}})), tmp_path / "m")
     for name, tensor in Checkpoint.open(tmp_path / "m").items():
         torch.testing.assert_close(tensor.load(), adapted[name] - 0.125, atol=1e-6, rtol=0)
 
@@ -150,10 +150,10 @@ def test_interleaved_parts_are_put_together_whatever_is_read_at_a_time(
 ) -> None:
     """With a whole share the merged blocks are views of what was read; they must outlive the next read."""
     monkeypatch.setattr(streams, "STRETCH", 16)
-    monkeypatch.setattr(streams, "block_size", lambda shape, rows: 16)  # noqa: ARG005
+    monkeypatch.setattr(streams, "chunk_size", lambda shape, rows: 16)  # noqa: ARG005
     base, adapted = one_by_one(llama(1)), one_by_one(llama(2))
     checkpoints = opened(base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", turned(adapted)))
-    operate(Recipe.of(checkpoints, {"default": {"base": share}}), tmp_path / "m")
+    run_merge(Recipe.of(checkpoints, {"default": {"base": share}}), tmp_path / "m")
     expected = turned({name: torch.lerp(adapted[name], base[name], share) for name in base})
     for name, tensor in Checkpoint.open(tmp_path / "m").items():
         torch.testing.assert_close(tensor.load(), expected[name], rtol=0, atol=1e-6)
@@ -166,7 +166,7 @@ def test_a_merge_moves_one_slice_and_leaves_the_others(
     base, adapted = llama(1), nudged(llama(1))
     keys = {"attn.k", "mlp.up"}
     checkpoints = opened(base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", form(adapted)))
-    operate(Recipe.of(checkpoints, Coefficients({key: {"base": 1.0} for key in keys})), tmp_path / "m")
+    run_merge(Recipe.of(checkpoints, Coefficients({key: {"base": 1.0} for key in keys})), tmp_path / "m")
     moved = {
         name: base[name] if ".k_proj." in name or ".up_proj." in name else tensor for name, tensor in adapted.items()
     }
@@ -206,7 +206,7 @@ def test_every_pairs_site_is_found_in_any_form_of_the_model(
     for pair in alignment.pairs:
         part = parts[pair.site]
         whole = live[part.name]
-        start, size = part.box(tuple(whole.shape))
+        start, size = part.span(tuple(whole.shape))
         view = part.view(whole.flatten()[start : start + size], tuple(whole.shape))
         assert torch.equal(view, plain[pair.parts["adapted"].name])
 
@@ -222,15 +222,15 @@ def test_a_view_of_a_box_is_the_slice(shape: tuple[int, int, int], data: st.Data
         start = data.draw(st.integers(0, extent - 1))
         cuts.append((start, data.draw(st.integers(start + 1, extent))))
     tensor = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
-    part = Part("x", rows(shape, *cuts), transposed)
-    expected = tensor[part.rows]
+    part = TensorView("x", slices_of(shape, *cuts), transposed)
+    expected = tensor[part.slices]
     expected = expected[0] if expected.shape[0] == 1 else expected
     expected = expected.transpose(-1, -2) if transposed else expected
-    start, size = part.box(shape)
+    start, size = part.span(shape)
     found = part.view(tensor.flatten()[start : start + size], shape)
     assert torch.equal(found, expected)
     assert part.shape(shape) == tuple(expected.shape)
-    if part.is_run(shape):
+    if part.is_contiguous(shape):
         assert torch.equal(tensor.flatten()[start : start + size], expected.flatten())
 
 

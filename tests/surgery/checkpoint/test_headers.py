@@ -32,7 +32,7 @@ def test_reads_what_the_library_writes(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "x.safetensors", metadata={"format": "pt"})
     header = read_header(tmp_path / "x.safetensors")
     assert {entry.name: entry.shape for entry in header.entries} == {"a": (3, 2), "b": (), "c": (0, 4)}
-    assert {entry.name: entry.code for entry in header.entries} == {"a": "BF16", "b": "F32", "c": "F32"}
+    assert {entry.name: entry.safetensors_dtype for entry in header.entries} == {"a": "BF16", "b": "F32", "c": "F32"}
     assert header.metadata == {"format": "pt"}
 
 

@@ -19,7 +19,7 @@ from vlsurgery.surgery.diff.run import diff
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import operate
+from vlsurgery.surgery.merge.run import run_merge
 
 peft = pytest.importorskip("peft")
 Make = Callable[[], nn.Module]
@@ -184,7 +184,7 @@ def test_a_folded_adapter_is_what_peft_merges(tmp_path: Path, kind: str, native:
     assert set(folded) == set(base) == set(expected)
     changed = 0
     for name, tensor in folded.items():
-        assert (tensor.shape, tensor.code) == (base[name].shape, base[name].code)
+        assert (tensor.shape, tensor.safetensors_dtype) == (base[name].shape, base[name].safetensors_dtype)
         assert distance(tensor.load(), expected[name]) <= 1e-6, name
         changed += distance(base[name].load(), expected[name]) > 1e-4
     assert changed >= 1
@@ -336,7 +336,7 @@ def test_a_folded_checkpoint_is_compared_and_merged_as_any_other(plain: Path, tm
     assert moved == {
         name for name in pairs if isinstance(name, str) and name.endswith(("q_proj.weight", "v_proj.weight"))
     }
-    operate(Recipe.of(roles, Coefficients({"default": {"base": 0.0}})), tmp_path / "out")
+    run_merge(Recipe.of(roles, Coefficients({"default": {"base": 0.0}})), tmp_path / "out")
     written, expected = Checkpoint.open(tmp_path / "out"), load_file(plain / "merged" / "model.safetensors")
     assert all(distance(written[name].load(), expected[name]) <= 1e-6 for name in expected)
 

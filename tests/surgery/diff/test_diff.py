@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff.accumulator import between_metrics, delta_metrics
@@ -129,13 +129,13 @@ def test_nan_is_named_with_role_and_tensor(tmp_path: Path, write: Write, llama: 
 def test_progress_counts_every_pair(trio: "Trio") -> None:
     seen: list[object] = []
 
-    def track(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
+    def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
         seen.append(total)
         for item in items:
             seen.append(label)
             yield item
 
-    found = diff(opened(base=trio.base, adapted=trio.adapted), track)
+    found = diff(opened(base=trio.base, adapted=trio.adapted), progress)
     assert seen == [len(found.pairs), *["comparing weights"] * len(found.pairs)]
 
 

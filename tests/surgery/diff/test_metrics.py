@@ -67,8 +67,8 @@ def test_between_metrics_equal_numpy(triple: tuple[Tensor, Tensor, Tensor]) -> N
     opposed, weight = -products[products < 0].sum(), np.abs(products).sum()
     assert same(found.sign_conflict_weighted, float(opposed / weight) if weight else None)
     undone = None if found.cosine is None else min(0.0, cosine(first, second)) ** 2
-    assert same(found.undoes, undone)
-    assert {key for key in ("cosine", "sign_conflict", "undoes") if getattr(found, key) is None} <= set(found.why)
+    assert same(found.reversal, undone)
+    assert {key for key in ("cosine", "sign_conflict", "reversal") if getattr(found, key) is None} <= set(found.why)
 
 
 CODES = dict.fromkeys(ROLES, "F32")

@@ -43,7 +43,7 @@ def test_three_independent_models_are_inside_of_the_null() -> None:
     assert within(found.cosine_null, found.cosine)
     assert within(found.sign_conflict_null, found.sign_conflict)
     assert within(found.sign_conflict_weighted_null, found.sign_conflict_weighted)
-    assert within(found.undoes_null, found.undoes)
+    assert within(found.reversal_null, found.reversal)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -96,7 +96,7 @@ def test_a_null_of_independent_moves_covers_19_of_20() -> None:
     assert 0.91 <= inside / 300 <= 0.985
 
 
-def test_a_safety_delta_that_undoes_is_beyond_the_null() -> None:
+def test_a_safety_delta_that_reverses_is_beyond_the_null() -> None:
     base, move, other = normal(0, SPREAD), normal(1, SPREAD * 0.03), normal(2, SPREAD * 0.03)
     adapted = (base + move).bfloat16()
     safety = (base + 0.5 * move + 0.2 * other).bfloat16()
@@ -104,10 +104,10 @@ def test_a_safety_delta_that_undoes_is_beyond_the_null() -> None:
     assert found.cosine is not None
     assert found.cosine_null is not None
     assert found.cosine < found.cosine_null.low - 0.5
-    assert found.undoes == pytest.approx(found.cosine**2)
-    assert found.undoes_null is not None
-    assert found.undoes is not None
-    assert found.undoes > found.undoes_null.high
+    assert found.reversal == pytest.approx(found.cosine**2)
+    assert found.reversal_null is not None
+    assert found.reversal is not None
+    assert found.reversal > found.reversal_null.high
     assert found.sign_conflict_null is not None
     assert found.sign_conflict is not None
     assert found.sign_conflict > found.sign_conflict_null.high
@@ -118,7 +118,7 @@ def test_nulls_are_ordered_and_in_range(shared: float, unshared: float, variance
     shared = -abs(shared) * size
     cosines = nulls.cosine_null(shared, min(unshared, 0.0), variance, size)
     assert -1 <= cosines.low <= cosines.mean <= cosines.high <= 1
-    undone = nulls.undoes_null(cosines)
+    undone = nulls.reversal_null(cosines)
     assert 0 <= undone.low <= undone.mean <= undone.high <= 1
     weighted = nulls.weighted_conflict_null(shared, 0.0, variance, 0.7 * size)
     assert 0 <= weighted.low <= weighted.mean <= weighted.high <= 1
@@ -130,7 +130,7 @@ def test_a_delta_of_0_has_reasons_and_no_numbers() -> None:
     base = normal(0).float()
     found = between_metrics(base, base, base + 1)
     assert found == BetweenMetrics(cosine=None, sign_conflict=None, why=found.why)
-    assert set(found.why) == {"cosine", "sign_conflict", "sign_conflict_weighted", "undoes"}
+    assert set(found.why) == {"cosine", "sign_conflict", "sign_conflict_weighted", "reversal"}
 
 
 def matrices(seed: int, count: int, rows: int, columns: int) -> Tensor:

@@ -96,7 +96,7 @@ def test_small_matrices_are_exact(rows: int, columns: int, seed: int) -> None:
     matrix = draw(seed, rows, columns)
     spectral = found(matrix)
     exact = np.linalg.svd(matrix.double().numpy(), compute_uv=False)
-    assert spectral.exact
+    assert spectral.is_exact
     assert np.abs(spectral.values.numpy() - exact).max() <= spectral.error + 1e-12 * exact[0]
 
 
@@ -180,9 +180,9 @@ def test_a_delta_inside_of_the_base_overlaps_and_one_outside_does_not(rows: int)
     left, right = (side @ side.T for side in start)
     outside = (noise - left @ noise) @ (torch.eye(COLUMNS) - right)
     assert overlap(inside, start) == pytest.approx(1, abs=1e-4)
-    assert subspaces.foreign(found(inside), start) == pytest.approx(0, abs=1e-4)
+    assert subspaces.intruder_share(found(inside), start) == pytest.approx(0, abs=1e-4)
     assert overlap(outside, start) == pytest.approx(0, abs=1e-4)
-    assert subspaces.foreign(found(outside), start) == pytest.approx(1, abs=1e-3)
+    assert subspaces.intruder_share(found(outside), start) == pytest.approx(1, abs=1e-3)
 
 
 @pytest.mark.parametrize("narrow", [False, True])
@@ -224,8 +224,8 @@ def test_random_deltas_have_the_overlaps_that_the_nulls_say() -> None:
     deltas = [draw(seed, ROWS, COLUMNS) for seed in range(2, 8)]
     overlaps = [overlap(delta, start) for delta in deltas]
     assert np.mean(overlaps) == pytest.approx(subspaces.overlap_null(start), rel=0.05)
-    strange = [subspaces.foreign(found(delta), start) for delta in deltas]
-    assert np.mean(strange) == pytest.approx(subspaces.foreign_null(start), abs=0.02)
+    strange = [subspaces.intruder_share(found(delta), start) for delta in deltas]
+    assert np.mean(strange) == pytest.approx(subspaces.intruder_share_null(start), abs=0.02)
     directions = [found(delta).left[:, :8] for delta in deltas]
     pairs = [subspaces.overlap(one, other) for i, one in enumerate(directions) for other in directions[:i]]
     assert np.mean(pairs) == pytest.approx(subspaces.random_overlap(directions[0], directions[1]), rel=0.2)
@@ -237,11 +237,11 @@ def test_a_subspace_overlaps_itself_whatever_its_basis() -> None:
     assert subspaces.overlap(basis[:, :4], basis[:, 4:]) == pytest.approx(0, abs=1e-5)
 
 
-def test_foreign_against_float64() -> None:
+def test_intruder_share_against_float64() -> None:
     start, delta = base(draw(1, ROWS, COLUMNS)), MATRICES["low rank in noise"]
     left, values, right = torch.linalg.svd(delta.double(), full_matrices=False)
     leading = (left[:, :8] * values[:8]) @ right[:8]
     rest = [torch.eye(len(side), dtype=torch.float64) - side.double() @ side.double().T for side in start]
     expected = (rest[0] @ leading @ rest[1]).square().sum() / leading.square().sum()
-    assert subspaces.foreign(found(delta), start) == pytest.approx(float(expected), rel=1e-4)
+    assert subspaces.intruder_share(found(delta), start) == pytest.approx(float(expected), rel=1e-4)
     assert math.isfinite(float(expected))

@@ -17,7 +17,7 @@ from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge import pieces, streams
 from vlsurgery.surgery.merge.keys import at
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import operate
+from vlsurgery.surgery.merge.run import run_merge
 from vlsurgery.surgery.methods import METHODS, method, projection
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class Family:
 
     def recipe(self, name: str, *models: str, **fields: Any) -> Recipe:
         rule = METHODS[name]
-        chosen = rule.slots or models or ("adapted", "safe", "unaligned")[: rule.models[1]]
+        chosen = rule.named_inputs or models or ("adapted", "safe", "unaligned")[: rule.models[1]]
         roles = [*(["base"] if rule.needs_base else []), *chosen]
         high = 1.0 if rule.weight.high == 1 and rule.weight.meaning.startswith("whether") else 0.4
         fields.setdefault("coefficients", {"everywhere": dict.fromkeys(chosen, high)})
@@ -58,14 +58,14 @@ class Family:
         )
 
     def made(self, recipe: Recipe, out: str = "out") -> dict[str, Tensor]:
-        operate(recipe, self.folder / out)
+        run_merge(recipe, self.folder / out)
         return {name: tensor.load() for name, tensor in Checkpoint.open(self.folder / out).items()}
 
     def expected(self, recipe: Recipe, name: str, weights: dict[str, float], **settings: Any) -> Tensor:
         """The tensor as the method, as a function, makes it."""
-        base = self.tensors["base"][name] if recipe.rule.needs_base else None
+        base = self.tensors["base"][name] if recipe.merge_method.needs_base else None
         models = {role: self.tensors[role][name] for role in weights}
-        return recipe.rule.merge(models, base, weights, recipe.seed, self.sites[name].key, **settings)
+        return recipe.merge_method.merge(models, base, weights, recipe.seed, self.sites[name].key, **settings)
 
 
 @pytest.fixture(params=[torch.float32, torch.bfloat16, torch.float16], ids=str)
@@ -83,7 +83,7 @@ def test_every_method(family: Family, name: str, way: str, monkeypatch: pytest.M
     if way != "at once":
         monkeypatch.setattr(projection, "GROUP", 40)
         monkeypatch.setattr(streams, "STRETCH", 64)
-        monkeypatch.setattr(streams, "block_size", lambda shape, rows: method.block_size(shape, rows, 16))
+        monkeypatch.setattr(streams, "chunk_size", lambda shape, rows: method.chunk_size(shape, rows, 16))
     settings = {"density": 0.6} if "density" in METHODS[name].parameters else {}
     recipe = family.recipe(name, parameters={"everywhere": settings} if settings else {}, seed=7)
     result = family.made(recipe)
@@ -144,7 +144,7 @@ def test_towers_that_are_not_named_stay(trio: "Trio", tmp_path: Path) -> None:
     both = {"adapted": 0.5, "safety": 0.5}
     for key, moved in (("default", {"text"}), ("everywhere", {"text", "vision", "projector"}), ("vision", {"vision"})):
         recipe = Recipe.of(checkpoints, {key: both}, method="linear", like="adapted")
-        operate(recipe, tmp_path / key)
+        run_merge(recipe, tmp_path / key)
         result, original = Checkpoint.open(tmp_path / key), checkpoints["adapted"]
         sites = identify(original.shapes, original.config)
         changed = {sites[name].tower for name in result if not torch.equal(result[name].load(), original[name].load())}
@@ -190,7 +190,7 @@ def test_nan_is_named(tmp_path: Path, write: Write, llama: Llama, where: str) ->
     for name in ("task_arithmetic", "ties", "slerp", "dare_ties", "breadcrumbs"):
         recipe = Recipe.of(checkpoints, {"default": {"adapted": 0.5}}, method=name, base="base", like="base")
         with pytest.raises(CheckpointError, match=rf"{where} .*{GATE.format(1)}: NaN or infinite"):
-            operate(recipe, tmp_path / "out")
+            run_merge(recipe, tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", sorted(METHODS.keys() - {"blend"}))
@@ -214,7 +214,7 @@ def test_what_a_dtype_cannot_hold_is_told(tmp_path: Path, write: Write, llama: L
     checkpoints = {role: Checkpoint.open(write(tmp_path / role, huge)) for role in ("a", "b")}
     recipe = Recipe.of(checkpoints, {"default": {"a": 0.5, "b": 0.5}}, method="linear", like="a", dtype=dtype)
     with pytest.raises(CheckpointError, match=rf"{GATE.format(1)}.*too large|{GATE.format(1)}.*--dtype"):
-        operate(recipe, tmp_path / "out")
+        run_merge(recipe, tmp_path / "out")
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
@@ -237,7 +237,7 @@ def test_a_recipe_that_makes_no_sense_is_refused(tmp_path: Path, write: Write, l
     family = Family(tmp_path, write, llama, torch.float32)
     fields, words = FAULTS[fault]
     with pytest.raises(RecipeError) as caught:
-        operate(family.recipe("ties", "adapted", **fields), tmp_path / "out")
+        run_merge(family.recipe("ties", "adapted", **fields), tmp_path / "out")
     assert words in str(caught.value)
 
 
@@ -253,7 +253,7 @@ def test_models_must_be_as_many_as_the_method_takes(tmp_path: Path, write: Write
         family.recipe("model_stock", "adapted", "safe", coefficients={"0": {"adapted": 1.0, "safe": 0.5}})
     lonely = family.recipe("model_stock", "adapted", "safe", coefficients={"0": {"adapted": 1.0, "safe": 0.0}})
     with pytest.raises(RecipeError, match=r"text\.0\..* model_stock needs 2 models or more"):
-        operate(lonely, tmp_path / "out")
+        run_merge(lonely, tmp_path / "out")
     nothing = family.recipe("linear", "adapted", "safe", coefficients={"0": {"adapted": 0.0}})
     with pytest.raises(RecipeError, match="all weights are 0"):
-        operate(nothing, tmp_path / "out")
+        run_merge(nothing, tmp_path / "out")

@@ -10,10 +10,10 @@ import pytest
 import yaml
 from torch import Tensor
 
-from vlsurgery.surgery.alignment.alignment import Alignment, align
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.merge.model_card import left_out, model_card
-from vlsurgery.surgery.merge.plan import orders
+from vlsurgery.surgery.merge.plan import plan_merge
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.methods import METHODS
 from vlsurgery.surgery.results import CheckpointRef
@@ -34,7 +34,7 @@ def models(tmp_path: Path, write: Write, llama: Llama) -> dict[str, Checkpoint]:
 def recipe_of(models: dict[str, Checkpoint], method: str, **fields: Any) -> Recipe:
     """A recipe with a key of every width, a list, and a reason."""
     rule = METHODS[method]
-    roles = list(rule.slots) or (["adapted"] if method == "slerp" else ["adapted", "safe"])
+    roles = list(rule.named_inputs) or (["adapted"] if method == "slerp" else ["adapted", "safe"])
     some, few, along = (1.0, 1.0, [1.0, 1.0]) if rule.weight.whole else (0.25, 0.125, [0.1, 0.9])
     table = {
         "default": dict.fromkeys(roles, some),
@@ -55,7 +55,7 @@ def recipe_of(models: dict[str, Checkpoint], method: str, **fields: Any) -> Reci
 
 def card_of(recipe: Recipe, models: dict[str, Checkpoint]) -> str:
     alignment = align({role: models[role] for role in recipe.checkpoints}, recipe.like)
-    return model_card(recipe, alignment, orders(recipe, alignment), 0)
+    return model_card(recipe, alignment, plan_merge(recipe, alignment), 0)
 
 
 def rows(card: str, section: str) -> list[list[str]]:
@@ -76,8 +76,8 @@ def test_the_whole_recipe_is_in_it(models: dict[str, Checkpoint], method: str) -
     shares = rows(card, "Coefficients")
     assert [row[0] for row in shares] == list(recipe.coefficients)
     assert [row[-1] for row in shares] == ["", "", "lost \\| most of it", ""]
-    assert shares[1][1] == ("[1, 1]" if recipe.rule.weight.whole else "[0.1, 0.9]")
-    for words in (recipe.rule.formula, recipe.rule.source, "17", "bfloat16", f"`{recipe.like}`"):
+    assert shares[1][1] == ("[1, 1]" if recipe.merge_method.weight.whole else "[0.1, 0.9]")
+    for words in (recipe.merge_method.formula, recipe.merge_method.source, "17", "bfloat16", f"`{recipe.like}`"):
         assert words in card
 
 

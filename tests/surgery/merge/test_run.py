@@ -11,12 +11,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients, uniform
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import operate
+from vlsurgery.surgery.merge.run import run_merge
 
 if TYPE_CHECKING:
     from conftest import Trio
@@ -32,7 +32,7 @@ def opened(**paths: Path) -> dict[str, Checkpoint]:
 
 def merged(out: Path, coefficients: Coefficients | dict[str, dict[str, float]], **paths: Path) -> Checkpoint:
     table = coefficients if isinstance(coefficients, Coefficients) else Coefficients(coefficients)
-    operate(Recipe.of(opened(**paths), table), out)
+    run_merge(Recipe.of(opened(**paths), table), out)
     return Checkpoint.open(out)
 
 
@@ -106,8 +106,8 @@ def test_shares_per_site_equal_numpy(trio: "Trio", tmp_path: Path) -> None:
 
 def test_the_same_recipe_gives_the_same_bytes(trio: "Trio", tmp_path: Path) -> None:
     recipe = Recipe.of(opened(base=trio.base, adapted=trio.adapted_sharded), uniform(base=0.37))
-    first = operate(recipe, tmp_path / "a")
-    second = operate(Recipe.load(tmp_path / "a" / "recipe.yaml"), tmp_path / "b")
+    first = run_merge(recipe, tmp_path / "a")
+    second = run_merge(Recipe.load(tmp_path / "a" / "recipe.yaml"), tmp_path / "b")
     assert first.shards == second.shards
     assert {file: sha256((tmp_path / "a" / file).read_bytes()).hexdigest() for file in first.shards} == first.shards
     for path in (tmp_path / "a").iterdir():
@@ -152,7 +152,7 @@ def test_a_stale_head_is_never_written(tmp_path: Path, write: Write, llama: Llam
 def test_the_card_states_parents_coefficients_and_how_to_do_it_again(trio: "Trio", tmp_path: Path) -> None:
     checkpoints = opened(base=trio.base, adapted=trio.adapted)
     recipe = Recipe.of(checkpoints, Coefficients({"1.mlp": {"base": 0.25}}), {"1.mlp": "lost | most"})
-    operate(recipe, tmp_path / "m")
+    run_merge(recipe, tmp_path / "m")
     card = (tmp_path / "m" / "README.md").read_text()
     for checkpoint in checkpoints.values():
         assert checkpoint.identity in card
@@ -166,7 +166,7 @@ def test_changed_inputs_are_refused(tmp_path: Path, write: Write, llama: Llama) 
     recipe = Recipe.of(opened(base=base, adapted=adapted), uniform(base=0.5))
     write(base, llama(3))
     with pytest.raises(CheckpointError, match=r"base .* changed since the recipe was made"):
-        operate(recipe, tmp_path / "m")
+        run_merge(recipe, tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 

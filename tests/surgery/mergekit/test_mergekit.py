@@ -120,7 +120,7 @@ def resolved(recipe: Recipe) -> dict[str, dict[str, Any]]:
     depth = depths(sites)
     found = {}
     for name, site in sites.items():
-        flat: dict[str, Any] = dict(recipe.table.resolve(site, depth[site.tower]))
+        flat: dict[str, Any] = dict(recipe.resolved_coefficients.resolve(site, depth[site.tower]))
         for parameter, value in recipe.settings.resolve(site, depth[site.tower]).items():
             each = value if isinstance(value, dict) else {"": value}
             flat |= {f"{parameter} {role}": number for role, number in each.items()}
@@ -582,7 +582,7 @@ def test_orders_that_they_do_not_know_are_named(models: Path) -> None:
     with pytest.raises(RecipeError, match=r"takes every model whole, 'model\.embed_tokens\.weight' too"):
         written(table={**whole, "embed": {"x": 0.0, "y": 0.0}}, method="model_stock")
     for method in sorted(set(METHODS) - set(TAKEN) - {"blend"}):
-        slots = METHODS[method].slots
+        slots = METHODS[method].named_inputs
         roles = ["b", *(slots or ["x", "y"])]
         opened = dict.fromkeys(roles, checkpoints["x"]) | {"b": checkpoints["b"]}
         recipe = Recipe.of(opened, {"everywhere": {roles[1]: 1.0}}, like="b", base="b", method=method)

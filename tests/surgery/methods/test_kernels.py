@@ -35,8 +35,8 @@ def empty(length: int, stored: str) -> np.ndarray:
 def test_moves(stored: str, seed: int, length: int) -> None:
     (base, model), (b, m) = draw(seed, length, stored, 2)
     out, numbers = empty(length, stored), empty(length, stored)
-    compiled.moves(base, model, out)
-    compiled.exact(model, numbers)
+    compiled.subtract(base, model, out)
+    compiled.upcast_into(model, numbers)
     np.testing.assert_array_equal(out, m.astype(out.dtype) - b.astype(out.dtype))
     np.testing.assert_array_equal(numbers, m)
 
@@ -46,7 +46,7 @@ def test_moves(stored: str, seed: int, length: int) -> None:
 def test_moves_thinned_out(stored: str, seed: int, length: int, share: float) -> None:
     (base, model), _ = draw(seed, length, stored, 2)
     whole, out = empty(length, stored), empty(length, stored)
-    compiled.moves(base, model, whole)
+    compiled.subtract(base, model, whole)
     chosen = np.random.default_rng(seed).random(length) < share
     kernels.kept(base, model, chosen, out)
     np.testing.assert_array_equal(out, np.where(chosen, whole, 0))
@@ -61,7 +61,7 @@ def test_moves_thinned_out(stored: str, seed: int, length: int, share: float) ->
 def test_counts_of_magnitudes(stored: str, seed: int, length: int, shift: int) -> None:
     (base, model), _ = draw(seed, length, stored, 2)
     move, found, bins = empty(length, stored), np.empty(length, np.int32), np.empty(length, np.int32)
-    compiled.moves(base, model, move)
+    compiled.subtract(base, model, move)
     kernels.sizes(move, found)
     np.testing.assert_array_equal(found.view(np.float32), np.abs(move).astype(np.float32))
     assert kernels.largest(move) == found.max()
@@ -75,7 +75,7 @@ def test_counts_of_magnitudes(stored: str, seed: int, length: int, shift: int) -
 @given(values=st.lists(st.floats(width=32, allow_nan=False), min_size=1))
 def test_bfloat16_is_rounded_as_torch_does(values: list[float]) -> None:
     numbers, out = np.array(values, np.float32), np.empty(len(values), np.uint16)
-    assert compiled.rounded(numbers, out) == np.abs(numbers).max().view(np.int32)
+    assert compiled.round_to_bfloat16(numbers, out) == np.abs(numbers).max().view(np.int32)
     np.testing.assert_array_equal(out, torch.from_numpy(numbers).bfloat16().view(torch.uint16).numpy())
 
 
@@ -83,7 +83,7 @@ def test_bfloat16_is_rounded_as_torch_does(values: list[float]) -> None:
 def test_no_nan_is_rounded_away(seed: int, place: int) -> None:
     numbers = np.random.default_rng(seed).normal(size=2 * kernels.TILE + 1).astype(np.float32)
     numbers[place] = np.nan
-    assert compiled.rounded(numbers, np.empty(len(numbers), np.uint16)) > np.float32(np.inf).view(np.int32)
+    assert compiled.round_to_bfloat16(numbers, np.empty(len(numbers), np.uint16)) > np.float32(np.inf).view(np.int32)
     assert kernels.largest(numbers) > np.float32(np.inf).view(np.int32)
 
 
@@ -94,7 +94,7 @@ def test_pruning_by_rank(rescale: bool, stored: str, seed: int, width: int, rows
     """Each row by itself; entries that share exponent and seven digits share the mean of their ranks."""
     (base, model), _ = draw(seed, width * rows, stored, 2)
     whole, out = empty(width * rows, stored), empty(width * rows, stored)
-    compiled.moves(base, model, whole)
+    compiled.subtract(base, model, whole)
     drawn = np.random.default_rng(seed).integers(-(2**15), 2**15, width * rows).astype(np.int16)
     kernels.pruned(base, model, width, drawn, 65536 * 0.3, 65536 * 0.4 / max(1, width - 1), rescale, out)
     keys = np.abs(whole).astype(np.float32).view(np.int32).reshape(rows, width) >> 16
@@ -165,7 +165,7 @@ def test_products_are_those_of_float64(stored: str, seed: int, length: int) -> N
     )
     for move, model in zip(matrix, models, strict=True):
         out = empty(length, stored)
-        compiled.moves(base, model, out)
+        compiled.subtract(base, model, out)
         move[:] = out
     np.testing.assert_allclose(of_moves, np.tril(matrix @ matrix.T) + 1, rtol=1e-12, atol=1e-9)
 
@@ -176,10 +176,10 @@ def test_what_is_not_finite_stays_so(name: str, wrong: float) -> None:
     """An election or a share must not make a number of it: whoever writes the result looks for it there."""
     base, one, two = map(torch.from_numpy, draw(3, 64, "float32", 3)[0])
     one[17] = wrong
-    names = METHODS[name].slots or ("x", "y")[: METHODS[name].models[1]]
+    names = METHODS[name].named_inputs or ("x", "y")[: METHODS[name].models[1]]
     parameters: dict[str, Any] = {"gamma": 0.0} if "breadcrumbs" in name else {}
     models = dict(zip(names, (one, two), strict=False))
-    weights = dict.fromkeys(names, 1.0 if METHODS[name].slots or name == "model_stock" else 0.4)
+    weights = dict.fromkeys(names, 1.0 if METHODS[name].named_inputs or name == "model_stock" else 0.4)
     result = METHODS[name].merge(models, base, weights, **parameters)
     assert not torch.isfinite(result[17])
 

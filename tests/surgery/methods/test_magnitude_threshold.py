@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from vlsurgery.surgery.methods import magnitude_threshold as ranks
 from vlsurgery.surgery.methods.magnitude_threshold import Wanted, between, cut
-from vlsurgery.surgery.methods.method import Held
+from vlsurgery.surgery.methods.method import InMemoryStream
 
 # Few values, so that many are equal, or any float32.
 VALUES = st.one_of(
@@ -23,14 +23,14 @@ VALUES = st.one_of(
     data=st.data(),
     bins=st.sampled_from([2, 8, 1 << 20]),
     run=st.integers(1, 4),
-    block=st.integers(1, 70),
+    chunk=st.integers(1, 70),
 )
 def test_the_largest_and_the_smallest(
-    values: list[float], data: st.DataObject, bins: int, run: int, block: int
+    values: list[float], data: st.DataObject, bins: int, run: int, chunk: int
 ) -> None:
     size = data.draw(st.integers(1, len(values)))
     delta = np.array(values, np.float32)
-    stream = Held(("x", "y"), delta.shape, [delta, -delta, np.zeros_like(delta)], 0, "", block, rows=False)
+    stream = InMemoryStream(("x", "y"), delta.shape, [delta, -delta, np.zeros_like(delta)], 0, "", chunk, rows=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranks, "_BINS", bins)
         patch.setattr(ranks, "_PLACES", 2)
@@ -42,12 +42,12 @@ def test_the_largest_and_the_smallest(
     np.testing.assert_array_equal(kept(stream, "x", high=lower), only(delta, rising[:size]))
 
 
-def kept(stream: Held, name: str, **cuts: Any) -> np.ndarray:
+def kept(stream: InMemoryStream, name: str, **cuts: Any) -> np.ndarray:
     """A model's move, thinned block by block."""
-    blocks = list(stream.blocks())
-    for block in blocks:
-        between(block, name, **cuts)
-    return np.concatenate([block.room(name) for block in blocks])
+    chunks = list(stream.chunks())
+    for chunk in chunks:
+        between(chunk, name, **cuts)
+    return np.concatenate([chunk.room(name) for chunk in chunks])
 
 
 def only(delta: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -62,7 +62,7 @@ def test_a_sample_that_misleads_costs_passes_and_no_entry() -> None:
     delta = np.linspace(1, 2, 1 << 18, dtype=np.float32)
     for start in np.linspace(0, (1 << 18) - 1024, 64).astype(int):
         delta[start : start + 1024] = 1e-6
-    stream = Held(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, rows=False)
+    stream = InMemoryStream(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, rows=False)
     (found,) = cut(stream, [Wanted("x", 1000, largest=True)])
     assert np.count_nonzero(kept(stream, "x", low=found, first=True)) == 1000
     assert found.bits == np.sort(delta)[-1000].view(np.int32)

@@ -11,7 +11,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlsurgery.surgery.methods import METHODS, Law, kernels, projection
+from vlsurgery.surgery.methods import METHODS, Property, kernels, projection
 
 SHARES = st.just(0.0) | st.floats(2**-10, 1, width=32)
 SEEDS = st.integers(0, 999)
@@ -20,9 +20,9 @@ DENSITIES = st.floats(0.2, 0.8)
 EVERY = pytest.mark.parametrize("name", METHODS)
 
 
-def having(law: Law) -> Any:
+def having(law: Property) -> Any:
     """The methods that promise a law."""
-    return pytest.mark.parametrize("name", [name for name, method in METHODS.items() if law in method.laws])
+    return pytest.mark.parametrize("name", [name for name, method in METHODS.items() if law in method.properties])
 
 
 def draw(seed: int, dtype: torch.dtype = torch.float32, count: int = 3) -> list[Tensor]:
@@ -40,7 +40,7 @@ def call(
 ) -> Tensor:
     """A method on as many of the models as it takes; it gets the base only where it needs one."""
     method = METHODS[name]
-    if method.slots:
+    if method.named_inputs:
         return called_by_slots(name, base, models, density, **more)
     most = method.models[1] or len(models)
     taken = dict(itertools.islice(models.items(), most))
@@ -52,7 +52,7 @@ def call(
 def called_by_slots(name: str, base: Tensor, models: dict[str, Tensor], density: float, **more: Any) -> Tensor:
     """A method whose models each play a part: the models in turn, the last one again where there are too few."""
     method, given = METHODS[name], list(models)
-    chosen = dict(zip(method.slots, [*given, *given[-1:] * len(method.slots)], strict=False))
+    chosen = dict(zip(method.named_inputs, [*given, *given[-1:] * len(method.named_inputs)], strict=False))
     if "density" in method.parameters:
         more["density"] = density
     return method.merge({slot: models[model] for slot, model in chosen.items()}, base, 1.0, **more)
@@ -165,14 +165,14 @@ def test_the_result_lies_between_the_inputs(name: str, seed: int, shares: list[f
 
 
 @EVERY
-@given(seed=SEEDS, dtype=DTYPES, block=st.integers(1, 40), density=DENSITIES)
-def test_blocks_never_change_the_result(name: str, seed: int, dtype: torch.dtype, block: int, density: float) -> None:
+@given(seed=SEEDS, dtype=DTYPES, chunk=st.integers(1, 40), density=DENSITIES)
+def test_blocks_never_change_the_result(name: str, seed: int, dtype: torch.dtype, chunk: int, density: float) -> None:
     """Few distinct values, so that many entries are of one magnitude and the cut goes between equals."""
     base, x, y = (tensor.mul(2).round().div(4).to(dtype) for tensor in draw(seed, torch.float64))
     whole = call(name, base, {"x": x, "y": y}, 0.5 if METHODS[name].models[0] == 1 else 1.0, density)
-    cut = call(name, base, {"x": x, "y": y}, 0.5 if METHODS[name].models[0] == 1 else 1.0, density, block=block)
+    cut = call(name, base, {"x": x, "y": y}, 0.5 if METHODS[name].models[0] == 1 else 1.0, density, chunk=chunk)
     # Sums over a tensor (angles, norms) are added block by block, in float64.
-    torch.testing.assert_close(cut, whole, rtol=0 if METHODS[name].survey is None else 1e-6, atol=1e-7)
+    torch.testing.assert_close(cut, whole, rtol=0 if METHODS[name].prepare is None else 1e-6, atol=1e-7)
 
 
 def projected(base: np.ndarray, adapted: np.ndarray, unaligned: np.ndarray) -> tuple[np.ndarray, float]:
@@ -195,7 +195,7 @@ def test_safety_methods_in_float64(
     models = {"adapted": adapted, "unaligned": unaligned}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(projection, "GROUP", group)
-        lora = METHODS["safelora"].merge(models, base, tau=tau, block=7)
+        lora = METHODS["safelora"].merge(models, base, tau=tau, chunk=7)
         merge = METHODS["safemerge"].merge({**models, "safe": safe}, base, tau=tau, share=share)
     expected = b + rows if cosine <= tau else a
     np.testing.assert_allclose(lora.double().numpy(), expected, rtol=1e-4, atol=1e-4)

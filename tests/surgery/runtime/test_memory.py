@@ -14,7 +14,7 @@ from vlsurgery.surgery.runtime.worker_pool import cores
 MANY = """
 import resource
 import torch
-from vlsurgery.surgery.runtime.worker_pool import crew
+from vlsurgery.surgery.runtime.worker_pool import worker_pool
 
 def work():
     rounds(3)
@@ -27,7 +27,7 @@ def rounds(count):
         held = [torch.ones(1 << 18) for _ in range(70)]  # More than a heap of a thread's own has.
         del held
 
-with crew() as pool:
+with worker_pool() as pool:
     pool.submit(work).result()
 """
 

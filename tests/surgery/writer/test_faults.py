@@ -24,7 +24,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, TargetError
 from vlsurgery.surgery.writer.journal import JOURNAL
 from vlsurgery.surgery.writer.output_directory import partial_of
-from vlsurgery.surgery.writer.writer import Piece, plan
+from vlsurgery.surgery.writer.writer import Piece, plan_shards
 from vlsurgery.surgery.writer.writer import write as write_planned
 
 Write = Callable[..., Path]
@@ -59,7 +59,7 @@ def produce(tensor):
 texts = {"recipe.yaml": "schema: vlsurgery/recipe/1\\n", "README.md": "# A merge\\n"}
 try:
     with ThreadPoolExecutor(1) as pool:
-        order = vlsurgery.surgery.writer.writer.plan(Checkpoint.open(like))
+        order = vlsurgery.surgery.writer.writer.plan_shards(Checkpoint.open(like))
         vlsurgery.surgery.writer.writer.write(order, out, produce, texts, note=print, pool=pool)
 except SurgeryError as error:
     sys.exit(f"{type(error).__name__}: {error}")
@@ -100,7 +100,12 @@ def run_negative(like: Path, out: Path, hook: Hook | None = None, **options: Any
 
     with ThreadPoolExecutor(2) as pool:
         return write_planned(
-            plan(Checkpoint.open(like)), out, produce, {**TEXTS, **options.pop("texts", {})}, pool=pool, **options
+            plan_shards(Checkpoint.open(like)),
+            out,
+            produce,
+            {**TEXTS, **options.pop("texts", {})},
+            pool=pool,
+            **options,
         )
 
 

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from vlsurgery.surgery.writer import direct_io as direct
 from vlsurgery.surgery.writer import pipeline as filling
 from vlsurgery.surgery.writer.direct_io import PAGE, DirectFile
-from vlsurgery.surgery.writer.pipeline import BATCH, MEMBERS, Filling, Piece, batches, most_under_way
+from vlsurgery.surgery.writer.pipeline import BATCH, MEMBERS, Piece, WritePipeline, batches, max_in_flight
 
 SIZES = st.lists(st.integers(0, 3) | st.integers(0, 20_000) | st.just(PAGE), max_size=40)
 
@@ -32,9 +32,9 @@ def nothing(_: memoryview) -> None:
 
 
 def fill(pool: ThreadPoolExecutor, path: Path, pieces: list[Piece], finished: list[str]) -> None:
-    with Filling(pool) as filled:
+    with WritePipeline(pool) as filled:
         filled.add(path, b"", pieces, finished.append)
-        filled.settle()
+        filled.drain()
 
 
 def copied(content: bytes, pause: float = 0.0) -> Piece:
@@ -55,14 +55,14 @@ def test_the_same_bytes_as_one_after_another(
         patch.setattr(filling, "BATCH", 5_000)
         patch.setattr(filling, "HELD", 30_000)
         patch.setattr(direct, "FLUSH", 10_000)
-        with ThreadPoolExecutor(3) as pool, Filling(pool) as files_filled:
+        with ThreadPoolExecutor(3) as pool, WritePipeline(pool) as files_filled:
             for number, sizes in enumerate(files):
                 parts = [seed.randbytes(size) for size in sizes]
                 whole.append(b"".join([b"head", *parts]))
                 (folder / str(number)).write_bytes(bytes(len(whole[-1])))
                 pieces = [copied(part, seed.choice([0, 0, 0.001])) for part in parts]
                 files_filled.add(folder / str(number), b"head", pieces, found.append)
-            files_filled.settle()
+            files_filled.drain()
     assert [(folder / str(number)).read_bytes() for number in range(len(files))] == whole
     assert found == [sha256(content).hexdigest() for content in whole]
 
@@ -100,7 +100,7 @@ def test_a_fault_comes_up_and_nobody_writes_any_more(tmp_path: Path, broken: int
 
 def test_memory_stays_within_a_few_pieces(tmp_path: Path) -> None:
     """No more buffers than may be under way, and each is used again."""
-    path, count = tmp_path / "file", 3 * most_under_way()
+    path, count = tmp_path / "file", 3 * max_in_flight()
     path.write_bytes(bytes(count * BATCH))
     addresses, lock = set(), threading.Lock()
 
@@ -110,7 +110,7 @@ def test_memory_stays_within_a_few_pieces(tmp_path: Path) -> None:
 
     with ThreadPoolExecutor(2) as pool:
         fill(pool, path, [Piece(BATCH, make)] * count, [])
-    assert len(addresses) <= most_under_way()
+    assert len(addresses) <= max_in_flight()
 
 
 def test_pieces_lie_in_memory_as_in_the_file(tmp_path: Path) -> None:

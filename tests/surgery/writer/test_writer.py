@@ -20,10 +20,10 @@ from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.merge.coefficients import uniform
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import operate
+from vlsurgery.surgery.merge.run import run_merge
 from vlsurgery.surgery.writer.journal import JOURNAL
 from vlsurgery.surgery.writer.output_directory import check_target, former_of, partial_of
-from vlsurgery.surgery.writer.writer import Piece, Plan, plan
+from vlsurgery.surgery.writer.writer import Piece, ShardPlan, plan_shards
 from vlsurgery.surgery.writer.writer import write as write_planned
 
 T = TypeVar("T")
@@ -57,35 +57,35 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def interrupt_after(count: int) -> Callable[..., Iterable[Any]]:
-    def track(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG001
+    def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG001
         for number, item in enumerate(items):
             if number == count:
                 raise KeyboardInterrupt
             yield item
 
-    return track
+    return progress
 
 
 @pytest.mark.parametrize("count", [0, 1, 7])
 def test_ctrl_c_in_the_first_shard_leaves_nothing(room: Room, count: int) -> None:
     with pytest.raises(KeyboardInterrupt):
-        operate(room.recipe, room.out, interrupt_after(count))
+        run_merge(room.recipe, room.out, interrupt_after(count))
     assert room.names() == ["adapted", "base"]
 
 
 @pytest.mark.parametrize("count", [0, 7, 20])
 def test_ctrl_c_leaves_a_former_merge_as_it_was(room: Room, count: int) -> None:
-    operate(room.recipe, room.out)
+    run_merge(room.recipe, room.out)
     before = contents(room.out)
     with pytest.raises(KeyboardInterrupt):
-        operate(room.recipe.model_copy(update={"seed": 1}), room.out, interrupt_after(count))
+        run_merge(room.recipe.model_copy(update={"seed": 1}), room.out, interrupt_after(count))
     assert contents(room.out) == before
 
 
 def test_a_former_merge_is_replaced(room: Room) -> None:
-    operate(room.recipe, room.out)
+    run_merge(room.recipe, room.out)
     (room.out / "left.txt").write_text("from before")
-    operate(room.recipe.model_copy(update={"coefficients": {"default": {"base": 0.25}}}), room.out)
+    run_merge(room.recipe.model_copy(update={"coefficients": {"default": {"base": 0.25}}}), room.out)
     assert Recipe.load(room.out / "recipe.yaml").coefficients == {"default": {"base": 0.25}}
     assert room.names() == ["adapted", "base", "out"]
     assert not (room.out / "left.txt").exists()
@@ -95,7 +95,7 @@ def test_a_whole_merge_that_was_killed_goes_on(room: Room) -> None:
     """kill -9 between two tensors of a later shard, once the first is finished: nothing under the final name, and the
     same command finishes it."""
     script = (
-        "import os, sys, time\nfrom pathlib import Path\nfrom vlsurgery.surgery.merge.run import operate\n"
+        "import os, sys, time\nfrom pathlib import Path\nfrom vlsurgery.surgery.merge.run import run_merge\n"
         "from vlsurgery.surgery.merge.recipe import Recipe\n"
         "def track(items, label, total=None):\n"
         "    for number, item in enumerate(items):\n"
@@ -103,7 +103,7 @@ def test_a_whole_merge_that_was_killed_goes_on(room: Room) -> None:
         "            while '.safetensors' not in Path(sys.argv[3]).read_text(): time.sleep(.01)\n"
         "            os.kill(os.getpid(), 9)\n"
         "        yield item\n"
-        "operate(Recipe.load(Path(sys.argv[1])), Path(sys.argv[2]), track)\n"
+        "run_merge(Recipe.load(Path(sys.argv[1])), Path(sys.argv[2]), track)\n"
     )
     room.recipe.save(room.folder / "order.yaml")
     places = [room.folder / "order.yaml", room.out, partial_of(room.out) / JOURNAL]
@@ -111,24 +111,24 @@ def test_a_whole_merge_that_was_killed_goes_on(room: Room) -> None:
     assert code == -9
     assert not room.out.exists()
     assert partial_of(room.out).exists()
-    assert "finished before" in operate(room.recipe, room.out).notes[0]
+    assert "finished before" in run_merge(room.recipe, room.out).notes[0]
     assert not partial_of(room.out).exists()
-    operate(room.recipe, room.folder / "whole")
+    run_merge(room.recipe, room.folder / "whole")
     assert contents(room.out) == contents(room.folder / "whole")
 
 
 def test_killed_between_the_two_renames_the_former_merge_comes_back(room: Room) -> None:
-    operate(room.recipe, room.out)
+    run_merge(room.recipe, room.out)
     before = contents(room.out)
     os.rename(room.out, former_of(room.out))
     with pytest.raises(KeyboardInterrupt):
-        operate(room.recipe, room.out, interrupt_after(3))
+        run_merge(room.recipe, room.out, interrupt_after(3))
     assert contents(room.out) == before
     assert not former_of(room.out).exists()
 
 
 def test_a_failing_second_rename_puts_the_former_merge_back(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    operate(room.recipe, room.out)
+    run_merge(room.recipe, room.out)
     before, rename = contents(room.out), os.rename
 
     def fail(source: Path, goal: Path) -> None:
@@ -138,10 +138,10 @@ def test_a_failing_second_rename_puts_the_former_merge_back(room: Room, monkeypa
 
     monkeypatch.setattr(os, "rename", fail)
     with pytest.raises(TargetError, match=r"Input/output error.*kept in .*out\.partial; the same command goes on"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     monkeypatch.undo()
     assert contents(room.out) == before
-    operate(room.recipe, room.out)
+    run_merge(room.recipe, room.out)
     assert contents(room.out) == before
     assert room.names() == ["adapted", "base", "out"]
 
@@ -150,10 +150,10 @@ def test_a_directory_that_holds_something_else_is_refused(room: Room) -> None:
     room.out.mkdir()
     (room.out / "thesis.tex").write_text("years of work")
     with pytest.raises(TargetError, match="exists and is not a merge of ours"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     (room.out / "recipe.yaml").write_text("flour: 500 g")
     with pytest.raises(TargetError, match="not a merge of ours"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     assert (room.out / "thesis.tex").read_text() == "years of work"
 
 
@@ -163,7 +163,7 @@ def test_a_case_is_never_taken_for_a_former_merge(room: Room) -> None:
     for name, text in {"recipe.yaml": room.recipe.text(), "case.json": "{}", "config.json": "{}"}.items():
         (room.out / name).write_text(text)
     with pytest.raises(TargetError, match="not a merge of ours"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     assert (room.out / "case.json").exists()
 
 
@@ -172,13 +172,13 @@ def test_a_neighbour_by_our_name_that_is_not_ours_is_left_alone(room: Room, left
     (room.folder / left).mkdir()
     (room.folder / left / "precious").write_text("x")
     with pytest.raises(TargetError, match="in the way"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     assert (room.folder / left / "precious").exists()
 
 
 def test_an_empty_directory_is_a_fine_target(room: Room) -> None:
     room.out.mkdir()
-    operate(room.recipe, room.out)
+    run_merge(room.recipe, room.out)
     assert Checkpoint.open(room.out)
 
 
@@ -187,16 +187,16 @@ def test_inputs_are_never_written_over(room: Room, place: str) -> None:
     (room.folder / "link").symlink_to(room.folder / "base")
     before = contents(room.folder)
     with pytest.raises(TargetError, match="would write over"):
-        operate(room.recipe, room.folder / place)
+        run_merge(room.recipe, room.folder / place)
     assert contents(room.folder) == before
 
 
 def test_a_file_in_the_way_is_refused(room: Room) -> None:
     room.out.write_text("x")
     with pytest.raises(TargetError, match="not a merge of ours"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     with pytest.raises(TargetError, match="can't be written"):
-        operate(room.recipe, room.out / "below")
+        run_merge(room.recipe, room.out / "below")
 
 
 def test_an_unwritable_target_is_named(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_an_unwritable_target_is_named(room: Room, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(Path, "mkdir", refuse)
     with pytest.raises(TargetError, match=r"out: can't be written \(Permission denied\)"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     monkeypatch.undo()
     assert room.names() == ["adapted", "base"]
 
@@ -213,12 +213,12 @@ def test_an_unwritable_target_is_named(room: Room, monkeypatch: pytest.MonkeyPat
 def test_a_disk_without_room_is_told_before_anything_is_written(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 9, 1))  # type: ignore[attr-defined]
     with pytest.raises(TargetError, match=r"needs .* bytes, but only 1 bytes are free"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     assert room.names() == ["adapted", "base"]
 
 
 def test_a_disk_that_fills_up_leaves_the_target_as_it_was(room: Room, monkeypatch: pytest.MonkeyPatch) -> None:
-    operate(room.recipe, room.out)
+    run_merge(room.recipe, room.out)
     before = contents(room.out)
 
     def full(_: int) -> None:
@@ -226,7 +226,7 @@ def test_a_disk_that_fills_up_leaves_the_target_as_it_was(room: Room, monkeypatc
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(TargetError, match="No space left"):
-        operate(room.recipe, room.out)
+        run_merge(room.recipe, room.out)
     monkeypatch.undo()
     assert contents(room.out) == before
 
@@ -247,10 +247,10 @@ def test_links_into_a_cache_are_inputs_too(room: Room) -> None:
 
 def test_the_plan_is_the_layout_of_like(tmp_path: Path, write: Write, llama: Llama) -> None:
     like = Checkpoint.open(write(tmp_path / "like", llama(), shards=3))
-    whole = plan(like)
+    whole = plan_shards(like)
     assert [shard.file for shard in whole.shards] == list(like.shards)
     assert [tensor.name for tensor in whole.tensors] == list(like)
-    less = plan(like, ["lm_head.weight"])
+    less = plan_shards(like, ["lm_head.weight"])
     assert {tensor.name for tensor in whole.tensors} - {tensor.name for tensor in less.tensors} == {"lm_head.weight"}
     assert less.nbytes < whole.nbytes
 
@@ -262,8 +262,8 @@ def test_another_dtype_is_planned_for_floats_and_stated_in_the_config(
     config = {"torch_dtype": "float32", "text_config": {"dtype": "float16", "dtypes": ["x"]}, "vision_config": {}}
     tensors = {**llama(dtype=torch.float16), "position_ids": torch.arange(5)}
     like = Checkpoint.open(write(tmp_path / "like", tensors, config, shards=2))
-    order = plan(like, dtype=code)
-    assert {name: entry.code for name, entry in order.entries.items()} == {
+    order = plan_shards(like, dtype=code)
+    assert {name: entry.safetensors_dtype for name, entry in order.entries.items()} == {
         name: "I64" if name == "position_ids" else code for name in like
     }
     write_zeros(order, tmp_path / "out")
@@ -277,11 +277,11 @@ def test_another_dtype_is_planned_for_floats_and_stated_in_the_config(
 
 def test_a_config_that_says_the_dtype_already_keeps_its_bytes(tmp_path: Path, write: Write, llama: Llama) -> None:
     path = write(tmp_path / "like", llama(), {"torch_dtype": "bfloat16"})
-    write_zeros(plan(Checkpoint.open(path), dtype="BF16"), tmp_path / "out")
+    write_zeros(plan_shards(Checkpoint.open(path), dtype="BF16"), tmp_path / "out")
     assert (tmp_path / "out" / "config.json").read_bytes() == (path / "config.json").read_bytes()
 
 
-def write_zeros(order: Plan, out: Path, more: int = 0) -> None:
+def write_zeros(order: ShardPlan, out: Path, more: int = 0) -> None:
     def zeros(tensor: LazyTensor) -> Iterator[Piece]:
         yield Piece(order.entries[tensor.name].nbytes + more, lambda _: None)
 
@@ -292,5 +292,5 @@ def write_zeros(order: Plan, out: Path, more: int = 0) -> None:
 @pytest.mark.parametrize("more", [-1, 1])
 def test_too_few_or_too_many_bytes_are_a_bug_not_a_checkpoint(room: Room, more: int) -> None:
     with pytest.raises(AssertionError, match="planned"):
-        write_zeros(plan(Checkpoint.open(room.folder / "adapted")), room.out, more)
+        write_zeros(plan_shards(Checkpoint.open(room.folder / "adapted")), room.out, more)
     assert room.names() == ["adapted", "base"]

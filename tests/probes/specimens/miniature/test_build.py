@@ -180,9 +180,9 @@ def test_building_changes_no_global_state(tmp_path):
 def test_every_stage_is_tracked(tmp_path):
     labels = []
 
-    def track(items, label, total=None):  # noqa: ARG001
+    def progress(items, label, total=None):  # noqa: ARG001
         labels.append(label)
         return items
 
-    build_recipe(TINY, SEED + 3, tmp_path, track)
+    build_recipe(TINY, SEED + 3, tmp_path, progress)
     assert len(labels) == len(set(labels)) >= 5
