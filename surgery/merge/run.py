@@ -37,9 +37,7 @@ def run_merge(recipe: Recipe, out: Path, progress: Progress = no_progress) -> Me
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
     }
     notes = left_out(ready.alignment)
-    with worker_pool(
-        recipe.merge_method.by_torch or any(each.is_computed for each in ready.checkpoints.values())
-    ) as pool:
+    with worker_pool(any(each.is_computed for each in ready.checkpoints.values())) as pool:
         builder = PieceBuilder(recipe, ready.alignment, pool)
 
         def produce(tensor: LazyTensor) -> Iterator[Piece]:
@@ -134,7 +132,7 @@ class PieceBuilder:
     def _stream(self, job: SiteMerge, alone: bool = False) -> SiteStream:
         pool = None if alone else self.pool
         return SiteStream(
-            self.alignment, job, self.recipe.origin, self.recipe.merge_method.rows, self.recipe.seed, pool
+            self.alignment, job, self.recipe.origin, self.recipe.merge_method.whole_rows, self.recipe.seed, pool
         )
 
     def _runs(self, tensor: LazyTensor, jobs: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:

@@ -66,7 +66,7 @@ METHODS: Final[dict[str, Method]] = {
             "entries",
         ),
         needs_base=True,
-        weight=SHARE,
+        coefficient=SHARE,
     ),
     "linear": Method(
         combine=linear,
@@ -74,7 +74,7 @@ METHODS: Final[dict[str, Method]] = {
         source="Wortsman et al. 2022, arXiv 2203.05482",
         properties=("endpoint", "equal_inputs", "scaling", "permutation", "entries", "between"),
         needs_base=False,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters={"normalize": DIVIDED},
     ),
     "slerp": Method(
@@ -84,7 +84,7 @@ METHODS: Final[dict[str, Method]] = {
         source="Shoemake 1985",
         properties=("identity", "endpoint", "equal_inputs", "zero_delta", "scaling", "entries"),
         needs_base=True,
-        weight=SHARE,
+        coefficient=SHARE,
         models=(1, 1),
     ),
     "task_arithmetic": Method(
@@ -102,7 +102,7 @@ METHODS: Final[dict[str, Method]] = {
             "entries",
         ),
         needs_base=True,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters=_SUMMED,
     ),
     "ties": Method(
@@ -112,7 +112,7 @@ METHODS: Final[dict[str, Method]] = {
         source=_TIES,
         properties=("equal_inputs", "zero_delta", "scaling", "permutation", "entries"),
         needs_base=True,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters={**_AVERAGED, "density": DENSITY},
     ),
     "dare_linear": Method(
@@ -121,7 +121,7 @@ METHODS: Final[dict[str, Method]] = {
         source=_DARE,
         properties=("equal_inputs", "zero_delta", "linear", "scaling", "permutation"),
         needs_base=True,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "rescale": RESCALED},
     ),
     "dare_ties": Method(
@@ -130,7 +130,7 @@ METHODS: Final[dict[str, Method]] = {
         source=f"{_DARE}; {_TIES}",
         properties=("equal_inputs", "zero_delta", "scaling", "permutation"),
         needs_base=True,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "rescale": RESCALED},
     ),
     "della": Method(
@@ -139,9 +139,9 @@ METHODS: Final[dict[str, Method]] = {
         source=f"{_DELLA}; {_TIES}",
         properties=("equal_inputs", "zero_delta", "scaling", "permutation"),
         needs_base=True,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters={**_AVERAGED, "density": DENSITY, "epsilon": EPSILON, "rescale": RESCALED},
-        rows=True,
+        whole_rows=True,
     ),
     "della_linear": Method(
         combine=by_sum(magprune),
@@ -149,9 +149,9 @@ METHODS: Final[dict[str, Method]] = {
         source=_DELLA,
         properties=("equal_inputs", "zero_delta", "linear", "scaling", "permutation"),
         needs_base=True,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "epsilon": EPSILON, "rescale": RESCALED},
-        rows=True,
+        whole_rows=True,
     ),
     "breadcrumbs": Method(
         combine=by_sum(band),
@@ -160,7 +160,7 @@ METHODS: Final[dict[str, Method]] = {
         source=_BREADCRUMBS,
         properties=("equal_inputs", "zero_delta", "linear", "scaling", "permutation", "entries"),
         needs_base=True,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "gamma": GAMMA},
     ),
     "breadcrumbs_ties": Method(
@@ -170,7 +170,7 @@ METHODS: Final[dict[str, Method]] = {
         source=f"{_BREADCRUMBS}; {_TIES}",
         properties=("equal_inputs", "zero_delta", "scaling", "permutation", "entries"),
         needs_base=True,
-        weight=WEIGHT,
+        coefficient=WEIGHT,
         parameters={**_SUMMED, "density": DENSITY, "gamma": GAMMA},
     ),
     "model_stock": Method(
@@ -180,7 +180,7 @@ METHODS: Final[dict[str, Method]] = {
         source="Jang et al. 2024, arXiv 2403.19522",
         properties=("equal_inputs", "zero_delta", "permutation", "entries"),
         needs_base=True,
-        weight=PART,
+        coefficient=PART,
         models=(2, None),
     ),
     "safelora": Method(
@@ -191,12 +191,11 @@ METHODS: Final[dict[str, Method]] = {
         source="Hsu et al. 2024, arXiv 2405.16833",
         properties=("equal_inputs", "zero_delta"),
         needs_base=True,
-        weight=PART,
+        coefficient=PART,
         parameters={"tau": TAU},
         models=(2, 2),
         named_inputs=("adapted", "unaligned"),
-        rows=True,
-        by_torch=True,
+        whole_rows=True,
     ),
     "safemerge": Method(
         combine=safemerge,
@@ -206,12 +205,11 @@ METHODS: Final[dict[str, Method]] = {
         source="Djuhera et al. 2025, arXiv 2503.17239",
         properties=("equal_inputs", "zero_delta", "scaling"),
         needs_base=True,
-        weight=PART,
+        coefficient=PART,
         parameters={"tau": TAU, "share": SAFELY},
         models=(3, 3),
         named_inputs=("adapted", "safe", "unaligned"),
-        rows=True,
-        by_torch=True,
+        whole_rows=True,
     ),
     "resta": Method(
         combine=resta,
@@ -219,7 +217,7 @@ METHODS: Final[dict[str, Method]] = {
         source="Bhardwaj et al. 2024, arXiv 2402.11746",
         properties=("equal_inputs", "zero_delta", "scaling"),
         needs_base=True,
-        weight=PART,
+        coefficient=PART,
         parameters={
             "gamma": VECTOR,
             "density": replace(DENSITY, per_model=False),

@@ -37,7 +37,7 @@ def slerp(chunk: Chunk, settings: Settings, state: float | None) -> np.ndarray:
     interpolation."""
     from vlsurgery.surgery.methods import kernels
 
-    ((name, t),) = settings.weights.items()
+    ((name, t),) = settings.coefficients.items()
     if t in (0, 1):
         return chunk.models[name] if t else chunk.origin
     if state is None:
@@ -53,7 +53,7 @@ def centring(stream: Stream, settings: Settings) -> float:
     deltas of two models; 0 where that has no value."""
     from vlsurgery.surgery.methods import kernels
 
-    names = active(settings.weights)
+    names = active(settings.coefficients)
 
     def products(chunk: Chunk, sums: np.ndarray) -> None:
         near = np.empty((len(names), kernels.TILE), compute_dtype([chunk.base.dtype]))
@@ -72,7 +72,7 @@ def centring(stream: Stream, settings: Settings) -> float:
 def model_stock(chunk: Chunk, settings: Settings, state: float) -> np.ndarray:
     """theta = base + t (mean of the models - base), where t follows from the angles between the models (Jang et al.
     2024, "Model stock", arXiv 2403.19522, eq. 4)."""
-    names = active(settings.weights)
+    names = active(settings.coefficients)
     return sum_of_moves(chunk, chunk.base, dict.fromkeys(names, state / len(names)))
 
 

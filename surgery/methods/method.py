@@ -51,10 +51,10 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a method is told about one site: a weight per model, and the values of its parameters, those that each model
-    has of its own as name -> value."""
+    """A method's settings at one site: a coefficient per model, and the values of its parameters; those that are
+    per model as name -> value."""
 
-    weights: Mapping[str, float]
+    coefficients: Mapping[str, float]
     values: Mapping[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> Any:
@@ -181,8 +181,8 @@ class Method:
     formula: in words that fit a model card. source: the paper. laws: what it obeys.
     needs_base: whether deltas are taken from a base; otherwise there must be none. models: fewest and most models
     beside it. slots: the names that its models must have, where each has a part of its own to play.
-    weight: what a model's weight may be. parameters: name -> parameter. rows: whether blocks must be whole rows.
-    by_torch: whether torch works for it, which is slow to import and has threads of its own.
+    coefficient: what a model's coefficient may be. parameters: name -> parameter. whole_rows: whether chunks must be
+    whole rows.
     """
 
     combine: Callable[[Chunk, Settings, Any], np.ndarray]
@@ -190,19 +190,18 @@ class Method:
     source: str
     properties: tuple[Property, ...]
     needs_base: bool
-    weight: Parameter
+    coefficient: Parameter
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     prepare: Callable[[Stream, Settings], Any] | None = None
     models: tuple[int, int | None] = (1, None)
     named_inputs: tuple[str, ...] = ()
-    rows: bool = False
-    by_torch: bool = False
+    whole_rows: bool = False
 
     def merge(
         self,
         models: Mapping[str, "Tensor"],
         base: "Tensor | None" = None,
-        weights: Mapping[str, float] | float | None = None,
+        coefficients: Mapping[str, float] | float | None = None,
         seed: int = 0,
         site: str = "",
         chunk: int = CHUNK_SIZE,
@@ -210,8 +209,9 @@ class Method:
     ) -> "Tensor":
         """Merge tensors that are in memory: the method as a function.
 
-        models: name -> tensor, all of one shape. base: what deltas are taken from, where the method needs one. weights:
-        name -> weight, or one for all. parameters: by name; one that is per model as name -> value, or one for all.
+        models: name -> tensor, all of one shape. base: what deltas are taken from, where the method needs one.
+        coefficients: name -> coefficient, or one for all. parameters: by name; one that is per model as name -> value,
+        or one for all.
         seed, site: what a random method draws by. block: entries at a time; it never changes the result.
 
         Computed in float32 (float64 where the weights are) and returned in the dtype of the base, or else of the first
@@ -221,7 +221,7 @@ class Method:
 
         names = sorted(models)
         stored = base if base is not None else models[names[0]]
-        given = self.weight.default if weights is None else weights
+        given = self.coefficient.default if coefficients is None else coefficients
         settings = Settings(
             {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names},
             {name: _spread(parameter, parameters, name, names) for name, parameter in self.parameters.items()},
@@ -229,7 +229,7 @@ class Method:
         rows = [models[name] for name in names] + ([] if base is None else [base])
         exact = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
         vectors = [as_numpy(row.to("cpu", exact)) for row in rows]
-        held = InMemoryStream(tuple(names), tuple(stored.shape), vectors, seed, site, chunk, self.rows)
+        held = InMemoryStream(tuple(names), tuple(stored.shape), vectors, seed, site, chunk, self.whole_rows)
         state = self.prepare(held, settings) if self.prepare else None
         merged = np.concatenate([self.combine(stretch, settings, state) for stretch in held.chunks()])
         return torch.from_numpy(merged).view(stored.shape).to(stored)
@@ -254,14 +254,14 @@ class InMemoryStream:
     seed: int
     site: str
     chunk: int
-    rows: bool
+    whole_rows: bool
 
     @property
     def numel(self) -> int:
         return math.prod(self.shape)
 
     def chunks(self) -> Iterator[Chunk]:
-        step = chunk_size(self.shape, self.rows, self.chunk)
+        step = chunk_size(self.shape, self.whole_rows, self.chunk)
         return (self.read(start, min(start + step, self.numel)) for start in range(0, self.numel, step))
 
     def map(self, function: Callable[[Chunk], Made]) -> Iterator[Made]:
@@ -277,7 +277,7 @@ def width_of(shape: tuple[int, ...]) -> int:
     return shape[-1] if shape else 1
 
 
-def chunk_size(shape: tuple[int, ...], rows: bool, size: int = CHUNK_SIZE) -> int:
+def chunk_size(shape: tuple[int, ...], whole_rows: bool, size: int = CHUNK_SIZE) -> int:
     """How many entries are worked on at a time: `size`, or as many whole rows as come near it."""
     width = max(1, width_of(shape))
-    return max(1, size // width) * width if rows else size
+    return max(1, size // width) * width if whole_rows else size

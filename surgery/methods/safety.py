@@ -16,7 +16,7 @@ SAFE: Final = "safe"
 def unsafe_part(stream: Stream, settings: Settings) -> Projection | None:
     """The projection of a matrix's delta, where the delta lies outside of what alignment changed by more than `tau`
     allows; None where it does not, for what is no matrix, and where either is 0."""
-    if len(stream.shape) != 2 or min(stream.shape) < 2 or not {ADAPTED, UNALIGNED} <= settings.weights.keys():
+    if len(stream.shape) != 2 or min(stream.shape) < 2 or not {ADAPTED, UNALIGNED} <= settings.coefficients.keys():
         return None
     projection = Projection(stream)
     cosine = projection.cosine

@@ -66,14 +66,14 @@ class _Move(NamedTuple):
 
 def _thinned(chunk: Chunk, settings: Settings, state: Any, thin: Thin) -> Iterator[_Move]:
     """The move of every model that has a weight."""
-    for name, weight in active(settings.weights).items():
+    for name, weight in active(settings.coefficients).items():
         gain = thin(chunk, settings, state, name)
         yield _Move(chunk.room(name), weight, weight * gain)
 
 
 def by_magnitude(stream: Stream, settings: Settings) -> dict[str, Cut]:
     """Where each model's delta is cut so that the share `density` of its largest entries is left."""
-    densities = {name: settings["density"][name] for name in active(settings.weights)}
+    densities = {name: settings["density"][name] for name in active(settings.coefficients)}
     wanted = {
         name: Wanted(name, max(1, int(density * stream.numel)), largest=True)
         for name, density in densities.items()
@@ -95,7 +95,7 @@ def without_outliers(stream: Stream, settings: Settings) -> dict[str, tuple[Cut 
     """The cuts below and above the entries that are kept: the smallest go, and the share `gamma` of the largest, as
     far as the share `density` is left. None where nothing is cut off; a model of which nothing is kept is left out."""
     wanted: dict[tuple[str, bool], Wanted] = {}
-    kept = {name: int(settings["density"][name] * stream.numel) for name in active(settings.weights)}
+    kept = {name: int(settings["density"][name] * stream.numel) for name in active(settings.coefficients)}
     for name, count in kept.items():
         below = max(0, stream.numel - count - int(settings["gamma"][name] * stream.numel))
         for top, end in ((False, below), (True, below + count)):

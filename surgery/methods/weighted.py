@@ -16,7 +16,7 @@ def linear(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:  # noqa:
     """
     from vlsurgery.surgery.methods import kernels
 
-    weights = active(settings.weights)
+    weights = active(settings.coefficients)
     total = sum(weights.values()) if settings["normalize"] else 1.0
     shares = {name: weight / total for name, weight in weights.items()}
     first, *others = shares
@@ -37,13 +37,13 @@ def blend(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:  # noqa: 
     With base alone this is linear interpolation; c_base = c_safety = 1 adds both whole moves. All c = 0 give `adapted`
     itself, and one c = 1 alone the other tensor itself, not a rounding of it.
     """
-    return moved(chunk, active(settings.weights), 1.0)
+    return moved(chunk, active(settings.coefficients), 1.0)
 
 
 def task_arithmetic(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:  # noqa: ARG001
     """theta = base + lambda sum w_i (theta_i - base), over sum w_i where `normalize` is on (Ilharco et al. 2023,
     "Editing models with task arithmetic", arXiv 2212.04089)."""
-    weights = active(settings.weights)
+    weights = active(settings.coefficients)
     return moved(chunk, weights, settings["lambda"] / divisor(settings))
 
 
@@ -54,7 +54,7 @@ def active(weights: Mapping[str, float]) -> dict[str, float]:
 
 def divisor(settings: Settings) -> float:
     """What weighted moves are divided by: the sum of weights where they are normalised and don't cancel, else 1."""
-    total = sum(settings.weights.values())
+    total = sum(settings.coefficients.values())
     return total if settings["normalize"] and abs(total) >= 1e-8 else 1.0
 
 

@@ -46,7 +46,7 @@ class Family:
         rule = METHODS[name]
         chosen = rule.named_inputs or models or ("adapted", "safe", "unaligned")[: rule.models[1]]
         roles = [*(["base"] if rule.needs_base else []), *chosen]
-        high = 1.0 if rule.weight.high == 1 and rule.weight.meaning.startswith("whether") else 0.4
+        high = 1.0 if rule.coefficient.high == 1 and rule.coefficient.meaning.startswith("whether") else 0.4
         fields.setdefault("coefficients", {"everywhere": dict.fromkeys(chosen, high)})
         if rule.needs_base and name != "blend":
             fields.setdefault("base", "base")

@@ -30,7 +30,9 @@ def test_the_largest_and_the_smallest(
 ) -> None:
     size = data.draw(st.integers(1, len(values)))
     delta = np.array(values, np.float32)
-    stream = InMemoryStream(("x", "y"), delta.shape, [delta, -delta, np.zeros_like(delta)], 0, "", chunk, rows=False)
+    stream = InMemoryStream(
+        ("x", "y"), delta.shape, [delta, -delta, np.zeros_like(delta)], 0, "", chunk, whole_rows=False
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ranks, "_BINS", bins)
         patch.setattr(ranks, "_PLACES", 2)
@@ -62,7 +64,7 @@ def test_a_sample_that_misleads_costs_passes_and_no_entry() -> None:
     delta = np.linspace(1, 2, 1 << 18, dtype=np.float32)
     for start in np.linspace(0, (1 << 18) - 1024, 64).astype(int):
         delta[start : start + 1024] = 1e-6
-    stream = InMemoryStream(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, rows=False)
+    stream = InMemoryStream(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, whole_rows=False)
     (found,) = cut(stream, [Wanted("x", 1000, largest=True)])
     assert np.count_nonzero(kept(stream, "x", low=found, first=True)) == 1000
     assert found.bits == np.sort(delta)[-1000].view(np.int32)
