@@ -38,13 +38,14 @@ def diff_settings(job: Job) -> Settings:
 
 def _run_diff(job: Job, settings: Settings) -> None:
     from vlsurgery.cli.workflow.speed import times_of_levels
+    from vlsurgery.surgery.alignment import align
     from vlsurgery.surgery.diff.run import diff
 
     level = settings["level"]
     if level == "full":
         full, norms = times_of_levels(job.checkpoints)
         job.say(f"diff: with the spectrum of every matrix this takes about {full} (--level norms, without: {norms})")
-    _stamped(diff(job.checkpoints, job.progress, level), job, settings).save(job.case.path("diff.json"))
+    _stamped(diff(align(job.checkpoints), level, job.progress), job, settings).save(job.case.path("diff.json"))
 
 
 def _prepare_to_run(job: Job) -> None:
