@@ -34,7 +34,7 @@ def diff(alignment: Alignment, level: Level = "full", progress: Progress = no_pr
     safety = safety_role(checkpoints)
     roles = {"base": "base", "adapted": "adapted"} | ({"safety": safety} if safety else {})
     survey = Survey(alignment, {word: role for word, role in roles.items() if role in checkpoints})
-    with worker_pool(level == "full" or any(each.is_computed for each in checkpoints.values())) as pool:
+    with worker_pool() as pool:
         measured = dict(progress(_measured(survey, pool, level), "comparing weights", len(alignment.pairs)))
     sums = {site: found.sums for site, found in measured.items()}
     pairs = [_pair(survey, pair, measured[pair.site]) for pair in alignment.pairs]
