@@ -81,7 +81,7 @@ def test_every_method(family: Family, name: str, way: str, monkeypatch: pytest.M
         monkeypatch.setattr(pieces, "PIECE", 48)
         monkeypatch.setattr(pieces, "WHOLE", 0)
     if way != "at once":
-        monkeypatch.setattr(projection, "GROUP", 40)
+        monkeypatch.setattr(projection, "GROUP_SIZE", 40)
         monkeypatch.setattr(streams, "STRETCH", 64)
         monkeypatch.setattr(streams, "chunk_size", lambda shape, rows: method.chunk_size(shape, rows, 16))
     settings = {"density": 0.6} if "density" in METHODS[name].parameters else {}

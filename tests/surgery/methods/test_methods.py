@@ -194,7 +194,7 @@ def test_safety_methods_in_float64(
     assume(abs(cosine - tau) > 1e-5)
     models = {"adapted": adapted, "unaligned": unaligned}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "GROUP", group)
+        patch.setattr(projection, "GROUP_SIZE", group)
         lora = METHODS["safelora"].merge(models, base, tau=tau, chunk=7)
         merge = METHODS["safemerge"].merge({**models, "safe": safe}, base, tau=tau, share=share)
     expected = b + rows if cosine <= tau else a
