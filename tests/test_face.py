@@ -100,7 +100,7 @@ def test_every_result_has_stable_columns(kind: type[Tabular]) -> None:
     columns = kind.columns()
     assert columns
     assert len(set(columns)) == len(columns)
-    assert all(re.fullmatch(r"[a-z_]+(\.[a-z_0-9]+)*", column) for column in columns)
+    assert all(re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", column) for column in columns)
     assert kind is not CaseFile
 
 
