@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 
 import numpy as np
 
-from vlsurgery.surgery.methods.random_masks import keep_mask, key_of, uniform_int16
 from vlsurgery.surgery.runtime.arrays import BFLOAT16, as_numpy, compute_dtype, upcast
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class Chunk:
     @cached_property
     def origin(self) -> np.ndarray:
         """The base, converted."""
-        return self._converted(self._base_row, self._base_row + 1)[0]
+        return self._converted(len(self.names), len(self.stored))[0]
 
     @cached_property
     def stored_models(self) -> Mapping[str, np.ndarray]:
@@ -111,12 +110,7 @@ class Chunk:
     @property
     def stored_base(self) -> np.ndarray:
         """The base as stored, for compiled code."""
-        return self.stored[self._base_row]
-
-    @property
-    def _base_row(self) -> int:
-        assert len(self.stored) > len(self.names)
-        return len(self.names)
+        return self.stored[len(self.names)]
 
     def buffer(self, name: str) -> np.ndarray:
         """Scratch for a result that is made from one model, uninitialised. The next call for this model and chunk, and
@@ -136,14 +130,6 @@ class Chunk:
         if self.memory is None:
             return np.empty((len(self.names), len(self)), compute_dtype([self.stored.dtype]))
         return self.memory.made[:, : len(self)]
-
-    def uniform_int16(self, name: str) -> np.ndarray:
-        """A random integer of 16 bits for each entry of one model, independent of how the site is cut into chunks."""
-        return uniform_int16(key_of(self.seed, self.site, name), self.start, len(self))
-
-    def keep_mask(self, name: str, steps: int) -> np.ndarray:
-        """For each entry of one model, whether it is kept, with a probability of `steps` / 65536."""
-        return keep_mask(key_of(self.seed, self.site, name), self.start, len(self), steps)
 
     def _converted(self, first: int, stop: int) -> np.ndarray:
         """The rows `first` to `stop` in the dtype that is computed in; without a copy where they are stored so."""
