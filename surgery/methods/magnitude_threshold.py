@@ -62,7 +62,7 @@ def find_thresholds(stream: Stream, wanted: Mapping[Key, Extremes]) -> dict[Key,
     searches = {key: _RankSearch(target, stream.numel, sample[target.model]) for key, target in wanted.items()}
     while unfinished := [search for search in searches.values() if search.found is None]:
         _pass(stream, unfinished)
-    return {key: _threshold(stream, search.wanted, search.found) for key, search in searches.items() if search.found}
+    return {key: _threshold(stream, search.wanted, *search.found) for key, search in searches.items() if search.found}
 
 
 def keep_band(chunk: Chunk, name: str, band: Band, first: bool = False) -> None:
@@ -84,14 +84,6 @@ def keep_band(chunk: Chunk, name: str, band: Band, first: bool = False) -> None:
         kernels.delta_between(base[part], model[part], np.int32(least), np.int32(most), out[part])
 
 
-class _RankedMagnitude(NamedTuple):
-    """The entry of one rank: the bits of its magnitude, and how many entries are smaller and how many equal."""
-
-    bits: int
-    below: int
-    equal: int
-
-
 class _RankSearch:
     """The search for the entry of one rank in an interval of integers, ends included.
 
@@ -101,7 +93,8 @@ class _RankSearch:
 
     def __init__(self, wanted: Extremes, numel: int, sample: np.ndarray) -> None:
         self.wanted = wanted
-        self.found: _RankedMagnitude | None = None
+        # The bits of the entry's magnitude, and how many entries are smaller and how many equal.
+        self.found: tuple[int, int, int] | None = None
         self.rank = numel - wanted.size if wanted.largest else wanted.size - 1
         quantile = self.rank / max(1, numel - 1)
         low, high = (int((quantile + side * RANK_MARGIN) * (len(sample) - 1)) for side in (-1, 1))
@@ -139,18 +132,18 @@ class _RankSearch:
         if self.rank < below:
             self._restart(0, self.first - 1)
         elif self.rank < below + first:
-            self.found = _RankedMagnitude(self.first, below, first)
+            self.found = self.first, below, first
         elif self.rank >= inside + last:
             self._restart(self.last + 1, MAX_BITS)
         elif self.rank >= inside:
-            self.found = _RankedMagnitude(self.last, inside, last)
+            self.found = self.last, inside, last
         else:
             place = int(np.searchsorted(ends, self.rank, side="right"))
             bits, count = self.first + (place << self.shift), int(self._counts[place])
             if self.shift:
                 self._restart(max(bits, self.first + 1), min(bits + (1 << self.shift) - 1, self.last - 1))
             else:
-                self.found = _RankedMagnitude(bits, int(ends[place]) - count, count)
+                self.found = bits, int(ends[place]) - count, count
 
 
 def _pass(stream: Stream, searches: list[_RankSearch]) -> None:
@@ -176,12 +169,11 @@ def _magnitudes(chunk: Chunk, model: str) -> np.ndarray:
     return np.abs(chunk.delta(model)).astype(np.float32).view(np.int32)
 
 
-def _threshold(stream: Stream, wanted: Extremes, found: _RankedMagnitude) -> MagnitudeThreshold:
+def _threshold(stream: Stream, wanted: Extremes, bits: int, below: int, equal: int) -> MagnitudeThreshold:
     """The threshold at an entry: as many of its equals are on the wanted side as complete the wanted size."""
-    others = stream.numel - found.below - found.equal if wanted.largest else found.below
-    taken = wanted.size - others
-    until = stream.numel if taken == found.equal else _position_after(stream, wanted.model, found.bits, taken)
-    return MagnitudeThreshold(found.bits, until)
+    taken = wanted.size - (stream.numel - below - equal if wanted.largest else below)
+    until = stream.numel if taken == equal else _position_after(stream, wanted.model, bits, taken)
+    return MagnitudeThreshold(bits, until)
 
 
 def _position_after(stream: Stream, model: str, bits: int, count: int) -> int:

@@ -215,9 +215,13 @@ class Method:
         names = sorted(models)
         like = base if base is not None else models[names[0]]
         given = self.coefficient.default if coefficients is None else coefficients
+        values = {name: parameters.get(name, each.default) for name, each in self.parameters.items()}
+        shared = [
+            name for name, value in values.items() if self.parameters[name].per_model and not isinstance(value, Mapping)
+        ]
         settings = Settings(
             {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names},
-            {name: _spread(parameter, parameters, name, names) for name, parameter in self.parameters.items()},
+            {**values, **{name: dict.fromkeys(names, values[name]) for name in shared}},
         )
         rows = [models[name] for name in names] + ([] if base is None else [base])
         dtype = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
@@ -226,14 +230,6 @@ class Method:
         state = self.prepare(stream, settings) if self.prepare else None
         merged = np.concatenate([self.combine(each, settings, state) for each in stream.chunks()])
         return torch.from_numpy(merged).view(like.shape).to(like)
-
-
-def _spread(parameter: Parameter, given: Mapping[str, Any], name: str, models: list[str]) -> Any:
-    """A parameter's value; model -> value where it is per model."""
-    value = given.get(name, parameter.default)
-    if not parameter.per_model or isinstance(value, Mapping):
-        return value
-    return dict.fromkeys(models, value)
 
 
 @dataclass(frozen=True)

@@ -30,6 +30,7 @@ class Projection:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._height, self._width = stream.shape
+        self._is_narrow = self._width <= self._height
         self._rows = max(1, GROUP_SIZE // self._width)
         self._lock = threading.Lock()
         self._cached: dict[int, Tensor] = {}
@@ -64,10 +65,6 @@ class Projection:
                 done.append(self._cached[first][start - first : end - first].reshape(-1).numpy())
             start = end
         return np.concatenate(done)
-
-    @property
-    def _is_narrow(self) -> bool:
-        return self._width <= self._height
 
     @cached_property
     def _norm(self) -> float:
