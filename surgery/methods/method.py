@@ -216,13 +216,11 @@ class Method:
         like = base if base is not None else models[names[0]]
         given = self.coefficient.default if coefficients is None else coefficients
         values = {name: parameters.get(name, each.default) for name, each in self.parameters.items()}
-        shared = [
-            name for name, value in values.items() if self.parameters[name].per_model and not isinstance(value, Mapping)
-        ]
-        settings = Settings(
-            {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names},
-            {**values, **{name: dict.fromkeys(names, values[name]) for name in shared}},
-        )
+        for name, each in self.parameters.items():
+            if each.per_model and not isinstance(values[name], Mapping):
+                values[name] = dict.fromkeys(names, values[name])
+        given = {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names}
+        settings = Settings(given, values)
         rows = [models[name] for name in names] + ([] if base is None else [base])
         dtype = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
         vectors = [as_numpy(row.to("cpu", dtype)) for row in rows]
