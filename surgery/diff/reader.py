@@ -1,6 +1,5 @@
 """Reading what a pair holds, a stretch at a time, into memory that each thread uses again."""
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,50 +9,24 @@ import numpy as np
 
 from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.runtime.arrays import kernel_input, upcast
-from vlsurgery.surgery.runtime.buffers import new_buffer
 from vlsurgery.surgery.runtime.jit import subtract
-from vlsurgery.surgery.runtime.worker_pool import cores
+from vlsurgery.surgery.runtime.scratch import ScratchBuffers
 
 # Entries read of each tensor at a time: few enough to take little memory, so many that threads seldom wait for each
 # other to get hold of Python.
 STRETCH: Final = 1 << 20
 
-# Bytes that all threads together keep, and use again.
-KEPT: Final = 1 << 28
-
 FLOAT32: Final = np.dtype(np.float32)
 
 
-class Memory(threading.local):
-    """What a thread reads into and computes in."""
-
-    def __init__(self) -> None:
-        self._bytes: dict[str, np.ndarray] = {}
-
-    def vector(self, use: str, entries: int, dtype: np.dtype) -> np.ndarray:
-        """Memory that is the caller's until this thread asks again for the same use. It is kept for that, until there
-        would be too much."""
-        nbytes = entries * dtype.itemsize
-        kept = self._bytes.get(use)
-        if kept is None or len(kept) < nbytes:
-            self._bytes.pop(use, None)
-            if nbytes + sum(map(len, self._bytes.values())) > KEPT // cores():
-                self._bytes.clear()
-            # The start of a page, which products of matrices are twice as fast from as from anywhere.
-            kept = np.frombuffer(new_buffer(max(1, nbytes)), np.uint8)
-            if nbytes <= KEPT // cores():
-                self._bytes[use] = kept
-        return kept[:nbytes].view(dtype)
-
-
-class Source:
+class PairReader:
     """The shared entries of one pair, of some roles.
 
     A part whose entries are scattered over its tensor (one expert's columns) is read once, as a whole; the others are
     read as they are asked for.
     """
 
-    def __init__(self, alignment: Alignment, pair: Aligned, roles: Sequence[str], memory: Memory) -> None:
+    def __init__(self, alignment: Alignment, pair: Aligned, roles: Sequence[str], memory: ScratchBuffers) -> None:
         self.pair, self.roles, self.numel = pair, tuple(roles), pair.numel
         self._memory = memory
         self._tensors = {role: alignment.tensor(pair, role) for role in roles}

@@ -11,10 +11,11 @@ from vlsurgery.surgery.diff.accumulator import Tally
 from vlsurgery.surgery.diff.heads import Cut, cut_of
 from vlsurgery.surgery.diff.metrics import DeltaSums, Sums
 from vlsurgery.surgery.diff.pair_spectra import DELTAS, PairSpectra
-from vlsurgery.surgery.diff.reader import FLOAT32, STRETCH, Gathered, Memory, Source, is_contiguous
+from vlsurgery.surgery.diff.reader import FLOAT32, STRETCH, Gathered, PairReader, is_contiguous
 from vlsurgery.surgery.diff.rounding_noise import are_kin
 from vlsurgery.surgery.results import BetweenMetrics, DeltaMetrics, ExpertMetrics, HeadMetrics, PairMetrics
 from vlsurgery.surgery.runtime.memory_budget import MemoryBudget
+from vlsurgery.surgery.runtime.scratch import ScratchBuffers
 
 # A matrix is held in memory, in float32, up to so many bytes; a larger one is made again for every pass. All that the
 # spectra of a pair are of is held up to GATHERED bytes, and read once. SHUFFLED is the limit for a pair that is held
@@ -76,7 +77,7 @@ class Survey:
 
     def __init__(self, alignment: Alignment, roles: Mapping[str, str]) -> None:
         self.alignment, self.roles = alignment, dict(roles)
-        self.memory = Memory()
+        self.memory = ScratchBuffers()
         self._budget = MemoryBudget(ALL_HELD)
 
     def held(self, pair: Aligned) -> list[str]:
@@ -148,8 +149,8 @@ class Survey:
         deltas = {role: self.memory.vector(f"to {role}", pair.numel, FLOAT32) for role in self._deltas(pair)}
         return Gathered(self.memory.vector("start", pair.numel, self._start_dtype(pair)), deltas)
 
-    def _source(self, pair: Aligned) -> Source:
-        return Source(self.alignment, pair, [self.roles[word] for word in self.held(pair)], self.memory)
+    def _source(self, pair: Aligned) -> PairReader:
+        return PairReader(self.alignment, pair, [self.roles[word] for word in self.held(pair)], self.memory)
 
     def _whole(self, work: Whole) -> Found:
         from vlsurgery.surgery.diff.spectra import gathered_matrices, pair_spectra, read_matrices, without_spectrum
@@ -166,7 +167,7 @@ class Survey:
             tally = self._tally(source, Stretch(pair, 0, pair.numel), gathered)
             return Found(tally, pair_spectra(pair, gathered_matrices(gathered, pair.shape), tally.energies()))
 
-    def _tally(self, source: Source, task: Stretch, gathered: Gathered | None = None) -> Tally:
+    def _tally(self, source: PairReader, task: Stretch, gathered: Gathered | None = None) -> Tally:
         """The sums of a stretch; what is gathered besides is of the whole pair."""
         pair, cut, words, first = task.pair, self.cut(task.pair), self.held(task.pair), self._first(task.pair)
         names = {word: self.alignment.label(pair, self.roles[word]) for word in words}

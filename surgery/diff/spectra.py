@@ -17,7 +17,7 @@ from vlsurgery.surgery.diff import kernels, subspaces
 from vlsurgery.surgery.diff.effective_rank import EffectiveRank, effective_rank, estimated_rank
 from vlsurgery.surgery.diff.norm_bounds import PROBES
 from vlsurgery.surgery.diff.pair_spectra import DELTAS, PairSpectra
-from vlsurgery.surgery.diff.reader import FLOAT32, STRETCH, Gathered, Source
+from vlsurgery.surgery.diff.reader import FLOAT32, STRETCH, Gathered, PairReader
 from vlsurgery.surgery.diff.spectrum import (
     KEPT,
     SPARE,
@@ -41,7 +41,7 @@ SHARES: Final = (1, 8, 64)
 class Streamed:
     """A matrix that is read from its files for every pass: a role, or the difference of two."""
 
-    def __init__(self, source: Source, after: str, before: str | None = None) -> None:
+    def __init__(self, source: PairReader, after: str, before: str | None = None) -> None:
         self.source, self.after, self.before = source, after, before
         self._rows = max(1, STRETCH // self.shape[1])
         self._kept = torch.empty(self._rows, self.shape[1])
@@ -94,7 +94,7 @@ def pair_spectra(
     return result
 
 
-def read_matrices(source: Source, words: Mapping[str, str], held: bool) -> Iterator[tuple[str, Matrix]]:
+def read_matrices(source: PairReader, words: Mapping[str, str], held: bool) -> Iterator[tuple[str, Matrix]]:
     """The matrices of a pair, each read by itself. words: base, adapted and safety, where the pair has them -> the
     names that `source` knows them by. held: whether one at a time is held in memory, in float32, or else made again of
     what is read for every pass."""

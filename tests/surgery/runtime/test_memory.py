@@ -7,8 +7,8 @@ import sys
 import numpy as np
 import pytest
 
-from vlsurgery.surgery.diff.reader import Memory
 from vlsurgery.surgery.runtime.buffers import new_buffer
+from vlsurgery.surgery.runtime.scratch import ScratchBuffers
 from vlsurgery.surgery.runtime.worker_pool import cores
 
 MANY = """
@@ -49,8 +49,8 @@ def test_a_buffer_is_empty_private_and_as_large_as_asked(nbytes: int) -> None:
 
 
 def test_a_thread_uses_its_memory_again_until_it_would_keep_too_much(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("vlsurgery.surgery.diff.reader.KEPT", 4000 * cores())
-    memory, bits = Memory(), np.dtype(np.uint8)
+    monkeypatch.setattr("vlsurgery.surgery.runtime.scratch.MAX_SCRATCH_BYTES", 4000 * cores())
+    memory, bits = ScratchBuffers(), np.dtype(np.uint8)
     first, other = memory.vector("first", 1500, bits), memory.vector("other", 1500, bits)
     assert not np.shares_memory(first, other)
     assert np.shares_memory(memory.vector("first", 300, np.dtype(np.float32)), first)
