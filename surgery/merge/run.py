@@ -1,4 +1,4 @@
-"""Executing a recipe: checkpoints in, a merged checkpoint out, one stretch of a tensor at a time."""
+"""Carrying out a recipe: checkpoints in, a merged checkpoint out, a few pieces of it at a time."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,18 +20,21 @@ from vlsurgery.surgery.runtime.worker_pool import worker_pool
 from vlsurgery.surgery.writer.writer import Piece, ShardPlan, plan_shards, write
 
 
-def run_merge(recipe: Recipe, out: Path, progress: Progress = no_progress) -> MergeResult:
+def run_merge(
+    recipe: Recipe, out: Path, progress: Progress = no_progress, prepared: "PreparedMerge | None" = None
+) -> MergeResult:
     """Merge as the recipe says into the directory `out`, with the recipe and a model card beside the weights.
 
     The result has exactly the tensors, shapes, dtypes and shards of the recipe's `like`, less a stale tied head. A
-    tensor that nothing pulls at keeps its bytes; so do vocabulary rows that the others lack.
+    tensor without a coefficient keeps its bytes; so do vocabulary rows that the others lack. prepared: what
+    `prepare_merge` returned for this recipe, where that was called before.
 
     Raises CheckpointError when a checkpoint changed since the recipe was made, can't be read or holds NaN,
     AlignmentError when the checkpoints share too little, RecipeError when a coefficient fits nothing, TargetError
     when `out` can't or must not be written. `out` is then as it was.
     """
     start = time.monotonic()
-    ready = prepare_merge(recipe)
+    ready = prepare_merge(recipe) if prepared is None else prepared
     texts = {
         "recipe.yaml": recipe.text(),
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
@@ -62,13 +65,17 @@ def run_merge(recipe: Recipe, out: Path, progress: Progress = no_progress) -> Me
 
 @dataclass(frozen=True)
 class PreparedMerge:
-    """A merge as far as headers tell. checkpoints: role -> checkpoint. asked: what is done with which tensor. order:
-    what will be written."""
+    """A merge as far as headers tell: the aligned checkpoints, what is merged in which tensor, and the files to
+    write."""
 
-    checkpoints: Mapping[str, Checkpoint]
     alignment: Alignment
     merge_plan: MergePlan
     shard_plan: ShardPlan
+
+    @property
+    def checkpoints(self) -> Mapping[str, Checkpoint]:
+        """Role -> checkpoint."""
+        return self.alignment.checkpoints
 
     @property
     def kept(self) -> int:
@@ -76,32 +83,39 @@ class PreparedMerge:
         return sum(tensor.name not in self.merge_plan.sites for tensor in self.shard_plan.tensors)
 
 
-def prepare_merge(recipe: Recipe) -> PreparedMerge:
-    """Open the recipe's checkpoints and see that it can be carried out; no weights are read. Raises as `run_merge`."""
+def prepare_merge(recipe: Recipe, alignment: Alignment | None = None) -> PreparedMerge:
+    """Open and align the recipe's checkpoints and plan the merge; no weights are merged. Raises as `run_merge`.
+
+    alignment: of checkpoints that are open already, by the recipe's roles; those are not opened again. It is used as it
+    is where it has exactly the recipe's roles and `like`. Otherwise the checkpoints are aligned again: a role that is
+    not in the recipe can narrow the rows that all share, and so change the result.
+    """
     if len(recipe.checkpoints) < 2:
         raise RecipeError("checkpoints: a merge needs two of them or more.")
-    checkpoints = open_checkpoints(recipe)
-    alignment = align(checkpoints, recipe.like)
+    known: Mapping[str, Checkpoint] = {} if alignment is None else alignment.checkpoints
+    checkpoints = _open(recipe, known)
+    same = list(known) == list(checkpoints) and all(known[role] is checkpoints[role] for role in checkpoints)
+    if alignment is None or not same or alignment.like != recipe.like:
+        alignment = align(checkpoints, recipe.like)
     merge_plan = plan_merge(recipe, alignment)
     stale = alignment.stale_heads.get(recipe.like)
-    return PreparedMerge(
-        checkpoints,
-        alignment,
-        merge_plan,
-        plan_shards(checkpoints[recipe.like], [stale] if stale else [], recipe.safetensors_dtype),
-    )
+    shard_plan = plan_shards(checkpoints[recipe.like], [stale] if stale else [], recipe.safetensors_dtype)
+    return PreparedMerge(alignment, merge_plan, shard_plan)
 
 
-def open_checkpoints(recipe: Recipe) -> dict[str, Checkpoint]:
-    """The recipe's checkpoints, role -> checkpoint, known to be the files that the recipe was made for."""
-    checkpoints = {role: Checkpoint.reopen(ref) for role, ref in recipe.checkpoints.items()}
-    for role, checkpoint in checkpoints.items():
-        expected = recipe.checkpoints[role].identity
-        if checkpoint.identity != expected:
+def _open(recipe: Recipe, known: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """The recipe's checkpoints, role -> checkpoint, with the identities that it names. known: those that are open."""
+    checkpoints = {}
+    for role, ref in recipe.checkpoints.items():
+        checkpoint = known.get(role)
+        if checkpoint is None or checkpoint.identity != ref.identity:
+            checkpoint = Checkpoint.reopen(ref)
+        if checkpoint.identity != ref.identity:
             raise CheckpointError(
                 f"{role} ({checkpoint.ref}) changed since the recipe was made: its identity is {checkpoint.identity}, "
-                f"the recipe's {expected}. Measure and make the recipe again, or put the new identity into it."
+                f"the recipe's {ref.identity}. Measure and make the recipe again, or put the new identity into it."
             )
+        checkpoints[role] = checkpoint
     return checkpoints
 
 

@@ -94,7 +94,7 @@ class _Export:
     @cached_property
     def settings(self) -> dict[str, dict[str, Any]]:
         """Raw name -> parameter -> value, or role -> value."""
-        settings = self.recipe.settings
+        settings = self.recipe.resolved_parameters
         return {name: settings.resolve(site, self.depths[site.tower]) for name, site in self.sites.items()}
 
     @cached_property

@@ -255,5 +255,5 @@ def test_models_must_be_as_many_as_the_method_takes(tmp_path: Path, write: Write
     with pytest.raises(RecipeError, match=r"text\.0\..* model_stock needs 2 models or more"):
         run_merge(lonely, tmp_path / "out")
     nothing = family.recipe("linear", "adapted", "safe", coefficients={"0": {"adapted": 0.0}})
-    with pytest.raises(RecipeError, match="all weights are 0"):
+    with pytest.raises(RecipeError, match="all coefficients are 0"):
         run_merge(nothing, tmp_path / "out")
