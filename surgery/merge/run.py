@@ -10,7 +10,7 @@ from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge.model_card import left_out, model_card
-from vlsurgery.surgery.merge.pieces import assembled, copied, merged
+from vlsurgery.surgery.merge.pieces import copied_pieces, interleaved_pieces, merged_pieces
 from vlsurgery.surgery.merge.plan import MergePlan, SiteMerge, plan_merge
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.streams import SiteStream
@@ -127,40 +127,37 @@ class PieceBuilder:
     alignment: Alignment
     pool: ThreadPoolExecutor
 
-    def pieces(self, tensor: LazyTensor, jobs: Sequence[SiteMerge]) -> Iterator[Piece]:
-        """The tensor's bytes in order: its parts as their jobs make them, and what lies between them as it is."""
-        safetensors_dtype = (
-            self.recipe.safetensors_dtype
-            if tensor.is_float and self.recipe.safetensors_dtype
-            else tensor.safetensors_dtype
-        )
+    def pieces(self, tensor: LazyTensor, merges: Sequence[SiteMerge]) -> Iterator[Piece]:
+        """The pieces of a tensor in order: its sites merged, and what lies between them copied."""
+        recipe, method = self.recipe, self.recipe.merge_method
+        stored = (tensor.is_float and recipe.safetensors_dtype) or tensor.safetensors_dtype
         done = 0
-        for start, stop, members in self._runs(tensor, jobs):
-            yield from copied(tensor, safetensors_dtype, done, start)
-            if len(members) == 1 and members[0].pair.parts[self.alignment.like].is_contiguous(tensor.shape):
-                yield from merged(self._stream(members[0]), self.recipe.merge_method, safetensors_dtype)
+        for start, stop, members in self._runs(tensor, merges):
+            yield from copied_pieces(tensor, stored, done, start)
+            if len(members) == 1 and members[0].pair.parts[recipe.like].is_contiguous(tensor.shape):
+                yield from merged_pieces(self._stream(members[0], self.pool), method, stored)
             else:
-                streams = [self._stream(job, alone=True) for job in members]
-                yield from assembled(tensor, safetensors_dtype, streams, self.recipe.merge_method, (start, stop))
+                streams = [self._stream(each, None) for each in members]
+                yield from interleaved_pieces(tensor, stored, streams, method, start, stop)
             done = stop
-        yield from copied(tensor, safetensors_dtype, done, tensor.numel)
+        yield from copied_pieces(tensor, stored, done, tensor.numel)
 
-    def _stream(self, job: SiteMerge, alone: bool = False) -> SiteStream:
-        pool = None if alone else self.pool
-        return SiteStream(
-            self.alignment, job, self.recipe.origin, self.recipe.merge_method.rows, self.recipe.seed, pool
+    def _stream(self, merge: SiteMerge, pool: ThreadPoolExecutor | None) -> SiteStream:
+        recipe = self.recipe
+        return SiteStream(self.alignment, merge, recipe.origin, recipe.merge_method.rows, recipe.seed, pool)
+
+    def _runs(self, tensor: LazyTensor, merges: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:
+        """The ranges of a tensor's entries that change, in order: (start, stop, sites). Sites whose ranges overlap
+        (columns of one matrix) share a range."""
+        like = self.recipe.like
+        spans = sorted(
+            ((*each.pair.parts[like].span(tensor.shape), each) for each in merges), key=lambda span: span[:2]
         )
-
-    def _runs(self, tensor: LazyTensor, jobs: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:
-        """The stretches of a tensor's entries that change, in order, each with its jobs: those whose entries interleave
-        (columns of one matrix) share one."""
-        like = self.alignment.like
-        boxes = sorted(((*job.pair.parts[like].span(tensor.shape), job) for job in jobs), key=lambda span: span[:2])
         runs: list[tuple[int, int, list[SiteMerge]]] = []
-        for start, size, job in boxes:
+        for start, size, each in spans:
             if runs and start < runs[-1][1]:
                 first, stop, members = runs.pop()
-                runs.append((first, max(stop, start + size), [*members, job]))
+                runs.append((first, max(stop, start + size), [*members, each]))
             else:
-                runs.append((start, start + size, [job]))
+                runs.append((start, start + size, [each]))
         return runs

@@ -8,14 +8,15 @@ import numpy as np
 from vlsurgery.surgery.runtime.buffers import new_buffer
 from vlsurgery.surgery.runtime.worker_pool import cores
 
-# Bytes that the scratch buffers of all threads together keep for the next use.
+# Bytes that the scratch buffers of all threads together keep for the next use, unless told otherwise.
 MAX_SCRATCH_BYTES: Final = 1 << 28
 
 
 class ScratchBuffers(threading.local):
-    """One buffer per thread and use, kept for the next call until a thread would keep more than its part."""
+    """One buffer per thread and use, kept for the next call until a thread would keep more than `max_bytes`."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_SCRATCH_BYTES // cores()) -> None:
+        self._max_bytes = max_bytes
         self._bytes: dict[str, np.ndarray] = {}
 
     def vector(self, use: str, entries: int, dtype: np.dtype) -> np.ndarray:
@@ -24,10 +25,10 @@ class ScratchBuffers(threading.local):
         buffer = self._bytes.get(use)
         if buffer is None or len(buffer) < nbytes:
             self._bytes.pop(use, None)
-            if nbytes + sum(map(len, self._bytes.values())) > MAX_SCRATCH_BYTES // cores():
+            if nbytes + sum(map(len, self._bytes.values())) > self._max_bytes:
                 self._bytes.clear()
             # It starts at a page: products of matrices are twice as fast from there.
             buffer = np.frombuffer(new_buffer(max(1, nbytes)), np.uint8)
-            if nbytes <= MAX_SCRATCH_BYTES // cores():
+            if nbytes <= self._max_bytes:
                 self._bytes[use] = buffer
         return buffer[:nbytes].view(dtype)

@@ -146,7 +146,7 @@ def test_an_alignment_of_files_that_the_recipe_does_not_mean_is_refused(
     paths = {"base": write(tmp_path / "b", llama(0)), "adapted": write(tmp_path / "a", llama(1))}
     recipe = Recipe.of(opened(**paths), {"default": {"base": 0.5}})
     write(tmp_path / "b", llama(2))
-    with pytest.raises(CheckpointError, match="base .* changed since the recipe was made"):
+    with pytest.raises(CheckpointError, match=r"base .* changed since the recipe was made"):
         prepare_merge(recipe, align(opened(**paths)))
 
 
