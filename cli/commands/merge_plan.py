@@ -64,7 +64,7 @@ def bytes_read(recipe: Recipe, ready: PreparedMerge) -> Counter[str]:
         }
     )
     for job in _jobs(ready):
-        for role in {*job.settings.weights, *([recipe.origin] if recipe.origin else [])}:
+        for role in {*job.settings.coefficients, *([recipe.origin] if recipe.origin else [])}:
             read[role] += job.pair.numel * ready.alignment.tensor(job.pair, role).dtype.itemsize
     return read
 
@@ -89,13 +89,13 @@ def _seconds_per_entry(recipe: Recipe, ready: PreparedMerge) -> float:
     import torch
 
     settings = next((job.settings for job in _jobs(ready)), None)
-    if settings is None or not settings.weights:
+    if settings is None or not settings.coefficients:
         return 0.0
-    models = {role: torch.rand(SAMPLE) for role in settings.weights}
+    models = {role: torch.rand(SAMPLE) for role in settings.coefficients}
     base = torch.rand(SAMPLE) if recipe.origin else None
     with worker_pool():
         began = time.perf_counter()
-        recipe.merge_method.merge(models, base, settings.weights, **settings.values)
+        recipe.merge_method.merge(models, base, settings.coefficients, **settings.values)
         return (time.perf_counter() - began) / (SAMPLE[0] * SAMPLE[1])
 
 

@@ -91,11 +91,11 @@ def _merged_chunks(
     prepared = _prepare(stream, method) if state is _NOT_PREPARED else state
     settings = stream.merge.settings
     for chunk in stream.chunks(start, stop):
-        yield chunk.start, method.combine(chunk, settings, prepared) if settings.weights else chunk.origin
+        yield chunk.start, method.combine(chunk, settings, prepared) if settings.coefficients else chunk.origin
 
 
 def _prepare(stream: SiteStream, method: Method) -> Any:
-    if method.prepare is None or not stream.merge.settings.weights:
+    if method.prepare is None or not stream.merge.settings.coefficients:
         return None
     return method.prepare(stream, stream.merge.settings)
 

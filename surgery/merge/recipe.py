@@ -71,7 +71,7 @@ class Recipe(Frozen):
         for key, row in self.resolved_coefficients.items():
             for role, coefficient in row.items():
                 numbers = coefficient if isinstance(coefficient, Sequence) else [coefficient]
-                if self.merge_method.weight.whole and not {0, 1}.issuperset(numbers):
+                if self.merge_method.coefficient.whole and not {0, 1}.issuperset(numbers):
                     raise RecipeError(
                         f"coefficients.{key}: {role} is {coefficient}, and {self.method} knows only 0 and 1."
                     )
@@ -118,7 +118,7 @@ class Recipe(Frozen):
 
     @property
     def resolved_coefficients(self) -> Coefficients:
-        return Coefficients(self.coefficients, self.merge_method.weight.low, self.merge_method.weight.high)
+        return Coefficients(self.coefficients, self.merge_method.coefficient.low, self.merge_method.coefficient.high)
 
     @property
     def resolved_parameters(self) -> Parameters:

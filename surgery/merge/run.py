@@ -40,9 +40,7 @@ def run_merge(
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
     }
     notes = left_out(ready.alignment)
-    with worker_pool(
-        recipe.merge_method.by_torch or any(each.is_computed for each in ready.checkpoints.values())
-    ) as pool:
+    with worker_pool(any(each.is_computed for each in ready.checkpoints.values())) as pool:
         builder = PieceBuilder(recipe, ready.alignment, pool)
 
         def produce(tensor: LazyTensor) -> Iterator[Piece]:
@@ -144,7 +142,7 @@ class PieceBuilder:
 
     def _stream(self, merge: SiteMerge, pool: ThreadPoolExecutor | None) -> SiteStream:
         recipe = self.recipe
-        return SiteStream(self.alignment, merge, recipe.origin, recipe.merge_method.rows, recipe.seed, pool)
+        return SiteStream(self.alignment, merge, recipe.origin, recipe.merge_method.whole_rows, recipe.seed, pool)
 
     def _runs(self, tensor: LazyTensor, merges: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:
         """The ranges of a tensor's entries that change, in order: (start, stop, sites). Sites whose ranges overlap

@@ -67,7 +67,7 @@ class SiteStream:
     @cached_property
     def roles(self) -> list[str]:
         """The roles that are read: the models, then the origin."""
-        return [*self.merge.settings.weights, *([] if self.origin is None else [self.origin])]
+        return [*self.merge.settings.coefficients, *([] if self.origin is None else [self.origin])]
 
     def map(self, function: Callable[[Chunk], Made]) -> Iterator[Made]:
         """Yield `function` of every chunk, in order."""
@@ -116,7 +116,7 @@ class SiteStream:
 
     @cached_property
     def _models(self) -> tuple[str, ...]:
-        return tuple(self.merge.settings.weights)
+        return tuple(self.merge.settings.coefficients)
 
     @cached_property
     def _key(self) -> str:

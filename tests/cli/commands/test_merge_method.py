@@ -43,7 +43,7 @@ def order(method: str, paths: dict[str, Path]) -> list[str | Path]:
     count = len(rule.named_inputs) or (1 if method == "slerp" else 2)
     models = [paths[role] for role in ("adapted", "safety", "other")[:count]]
     base = ["--base", paths["base"]] if rule.needs_base else []
-    weight = [] if rule.weight.default else ["--weight", "0.3"]
+    weight = [] if rule.coefficient.default else ["--weight", "0.3"]
     return ["merge", "--method", method, *models, *base, *weight]
 
 
