@@ -1,7 +1,6 @@
 """Findings about weights as plain data, and their JSON. Imports no torch, so that figures open at once."""
 
 import json
-import os
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +17,7 @@ from pydantic import (
 )
 
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.atomic_file import write_text as write_text
 
 Tower = Literal["text", "vision", "audio", "projector", "other"]
 
@@ -80,16 +80,6 @@ class Result(Frozen):
         except (OSError, ValidationError, SurgeryError) as error:
             first = str(error).replace("\n", " ")[:200]
             raise SurgeryError(f"{path}: not a readable {cls.kind} result: {first}. Run the step again.") from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file atomically: a reader sees the old text or the whole new one, never half."""
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class TypedTensor(Frozen):

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from vlsurgery.surgery.errors import TargetError
-from vlsurgery.surgery.results import DiffResult, write_text
+from vlsurgery.surgery.results import DiffResult
+from vlsurgery.surgery.runtime.atomic_file import write_text
 
 
 def long_table(result: DiffResult) -> str:

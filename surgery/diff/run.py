@@ -1,14 +1,14 @@
 """What changed in the weights between checkpoints, site by site, and summed up by layer, block and tower."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from typing import Final, Literal
+from typing import Final
 
-from vlsurgery.surgery.alignment import Aligned, align
+from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.architecture.site import Site
-from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.diff import Level
 from vlsurgery.surgery.diff.pair_spectra import PairSpectra
 from vlsurgery.surgery.diff.runner import Measured, Survey
 from vlsurgery.surgery.diff.summaries import kinship, layer_key, summaries, verdict
@@ -16,27 +16,25 @@ from vlsurgery.surgery.results import DiffResult, Pair
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered, worker_pool
 
-Level = Literal["norms", "full"]
-
 # Pieces of work for each thread that may be done before the one whose turn it is: a large matrix keeps nobody waiting.
 AHEAD: Final = 1 << 10
 
 
-def diff(checkpoints: Mapping[str, Checkpoint], progress: Progress = no_progress, level: Level = "full") -> DiffResult:
+def diff(alignment: Alignment, level: Level = "full", progress: Progress = no_progress) -> DiffResult:
     """Measure how far adaptation (adapted - base) and safety tuning (safety - adapted) moved every shared tensor.
 
-    checkpoints: role -> checkpoint; `base`, `adapted`, and optionally `safety` (of several, the first is
-    measured). level: `norms` leaves out what needs the singular values of every matrix.
+    alignment: of `base`, `adapted`, and optionally `safety` (of several, the first is measured). level: `norms` leaves
+        out what needs the singular values of every matrix.
 
     Every checkpoint is read in file order, in stretches, on all cores.
 
-    Raises AlignmentError when they share too little, CheckpointError when a tensor can't be read or holds NaN.
+    Raises CheckpointError when a tensor can't be read or holds NaN.
     """
-    alignment = align(checkpoints)
+    checkpoints = alignment.checkpoints
     safety = safety_role(checkpoints)
     roles = {"base": "base", "adapted": "adapted"} | ({"safety": safety} if safety else {})
     survey = Survey(alignment, {word: role for word, role in roles.items() if role in checkpoints})
-    with worker_pool(level == "full" or any(each.is_computed for each in checkpoints.values())) as pool:
+    with worker_pool() as pool:
         measured = dict(progress(_measured(survey, pool, level), "comparing weights", len(alignment.pairs)))
     sums = {site: found.sums for site, found in measured.items()}
     pairs = [_pair(survey, pair, measured[pair.site]) for pair in alignment.pairs]

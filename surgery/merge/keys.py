@@ -76,9 +76,13 @@ def at(value: float | Sequence[float], site: Site, depth: int) -> float:
         return float(value)
     if site.layer is None:
         return float(value[-1 if site.component.split(".")[0] in _BEHIND_LAYERS else 0])
-    position = site.layer * (len(value) - 1) / (depth - 1) if depth > 1 else 0.0
-    before = min(int(position), len(value) - 1)
+    return interpolate(value, site.layer * (len(value) - 1) / (depth - 1) if depth > 1 else 0.0)
+
+
+def interpolate(values: Sequence[float], position: float) -> float:
+    """The value at a position between 0 and len(values) - 1, on the straight line between its neighbours."""
+    before = min(int(position), len(values) - 1)
     fraction = position - before
     if not fraction:
-        return float(value[before])
-    return (1 - fraction) * value[before] + fraction * value[before + 1]
+        return float(values[before])
+    return (1 - fraction) * values[before] + fraction * values[before + 1]

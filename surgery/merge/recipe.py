@@ -13,7 +13,8 @@ from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.parameters import Parameters
 from vlsurgery.surgery.methods import METHODS, Method
-from vlsurgery.surgery.results import CheckpointRef, Frozen, write_text
+from vlsurgery.surgery.results import CheckpointRef, Frozen
+from vlsurgery.surgery.runtime.atomic_file import write_text
 
 SCHEMA: Final = "vlsurgery/recipe/1"
 SAFETENSORS_DTYPES: Final = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}

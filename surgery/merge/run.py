@@ -40,7 +40,7 @@ def run_merge(
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
     }
     notes = left_out(ready.alignment)
-    with worker_pool(any(each.is_computed for each in ready.checkpoints.values())) as pool:
+    with worker_pool() as pool:
         builder = PieceBuilder(recipe, ready.alignment, pool)
 
         def produce(tensor: LazyTensor) -> Iterator[Piece]:

@@ -4,10 +4,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Final, TypeVar
-
-from vlsurgery.surgery.runtime.buffers import keep_freed
 
 Item = TypeVar("Item")
 Made = TypeVar("Made")
@@ -22,33 +20,16 @@ def cores() -> int:
 
 
 @contextmanager
-def worker_pool(with_torch: bool = True) -> Iterator[ThreadPoolExecutor]:
-    """A thread per core. Reading, hashing, compiled loops and torch's kernels all let go of the interpreter's lock.
+def worker_pool() -> Iterator[ThreadPoolExecutor]:
+    """A thread per core. Reading, hashing, compiled loops and torch's kernels all release the interpreter's lock.
 
-    with_torch: whether the work is torch's. Its own threads are off meanwhile: pieces of work that fit the cache run
-    faster side by side than one after another on all cores. Work that does without it need not wait for its import.
-
-    What was submitted and has not begun is dropped when the block ends by an error.
+    Tasks that have not begun when the block ends are dropped.
     """
-    keep_freed()
     pool = ThreadPoolExecutor(cores())
-    with _torch_in_one_thread() if with_torch else nullcontext():
-        try:
-            yield pool
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextmanager
-def _torch_in_one_thread() -> Iterator[None]:
-    import torch
-
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     try:
-        yield
+        yield pool
     finally:
-        torch.set_num_threads(before)
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def map_ordered(

@@ -15,6 +15,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff.run import diff
 from vlsurgery.surgery.merge.coefficients import Coefficients
@@ -60,7 +61,7 @@ def test_planted_deltas_come_back(sweep: Any, name: str, layouts: tuple[str, str
     score = sweep._score(name, paths)
     assert (score.verdict, score.problems) == ("perfect", [])
     checkpoints = {role: Checkpoint.open(path) for role, path in paths.items()}
-    compared = [pair for pair in diff(checkpoints).pairs if "base" in pair.names]
+    compared = [pair for pair in diff(align(checkpoints)).pairs if "base" in pair.names]
     assert compared
     for pair in compared:
         label = pair.names["adapted"]
@@ -100,7 +101,7 @@ def test_the_original_llava_layout_diffs_and_merges(tmp_path: Path, write: Write
         "base": Checkpoint.open(write(tmp_path / "base", base)),
         "adapted": Checkpoint.open(write(tmp_path / "llava", llava, settings)),
     }
-    found = diff(roles)
+    found = diff(align(roles))
     assert {pair.names["adapted"] for pair in found.pairs} == set(base)
     for pair in found.pairs:
         assert pair.names["adapted"] == pair.names["base"]

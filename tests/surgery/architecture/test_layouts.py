@@ -176,7 +176,7 @@ def test_a_merge_moves_one_slice_and_leaves_the_others(
 
 def test_a_slice_is_named_in_the_diff(tmp_path: Path, write: Write, llama: Llama) -> None:
     base = one_by_one(llama(1))
-    found = diff(opened(base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", turned(base))))
+    found = diff(align(opened(base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", turned(base)))))
     pair = next(p for p in found.pairs if p.component == "expert.1.up" and p.layer == 0)
     assert pair.shape == [12, 16]
     label = pair.names["adapted"]

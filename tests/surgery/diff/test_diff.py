@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff.accumulator import between_metrics, delta_metrics
@@ -30,8 +30,8 @@ Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]
 
 
-def opened(**paths: Path) -> dict[str, Checkpoint]:
-    return {role: Checkpoint.open(path) for role, path in paths.items()}
+def aligned(**paths: Path) -> Alignment:
+    return align({role: Checkpoint.open(path) for role, path in paths.items()})
 
 
 def same(found: DeltaMetrics | BetweenMetrics | None, expected: DeltaMetrics | BetweenMetrics) -> None:
@@ -44,9 +44,8 @@ def same(found: DeltaMetrics | BetweenMetrics | None, expected: DeltaMetrics | B
 
 
 def test_pairs_carry_the_metrics_of_their_tensors(trio: "Trio", tmp_path: Path) -> None:
-    checkpoints = opened(base=trio.base, adapted=trio.adapted, safety=trio.safety_native)
-    found = diff(checkpoints)
-    alignment = align(checkpoints)
+    alignment = aligned(base=trio.base, adapted=trio.adapted, safety=trio.safety_native)
+    found = diff(alignment)
     assert len(found.pairs) == len(alignment.pairs)
     for pair, expected in zip(found.pairs, alignment.pairs, strict=True):
         tensors = {role: alignment.load(expected, role) for role in expected.parts}
@@ -60,13 +59,12 @@ def test_pairs_carry_the_metrics_of_their_tensors(trio: "Trio", tmp_path: Path) 
             assert pair.metrics.between is None
     found.save(tmp_path / "diff.json")
     assert DiffResult.load(tmp_path / "diff.json") == found
-    assert found.checkpoints["base"] == checkpoints["base"].ref_model
+    assert found.checkpoints["base"] == alignment.checkpoints["base"].ref_model
 
 
 def test_summaries_are_one_long_vector(trio: "Trio") -> None:
-    checkpoints = opened(base=trio.base_sharded, adapted=trio.adapted)
-    found = diff(checkpoints)
-    alignment = align(checkpoints)
+    alignment = aligned(base=trio.base_sharded, adapted=trio.adapted)
+    found = diff(alignment)
     groups = {"layers": lambda p: str(p.site.layer), "blocks": lambda p: p.site.block, "towers": lambda p: p.site.tower}
     for kind, key_of in groups.items():
         summaries = {summary.key: summary for summary in getattr(found, kind)}
@@ -90,15 +88,15 @@ def test_the_verdict_names_the_block_that_moved_and_claims_no_more(tmp_path: Pat
     tensors = llama(1)
     base = write(tmp_path / "base", tensors)
     tensors["model.layers.1.self_attn.v_proj.weight"] += 1
-    found = diff(opened(base=base, adapted=write(tmp_path / "adapted", tensors)))
+    found = diff(aligned(base=base, adapted=write(tmp_path / "adapted", tensors)))
     assert "1 of 7 blocks: 1.attn." in found.verdict
     assert "not where safety went" in found.verdict
     assert not found.notes
-    assert "No text weight differs" in diff(opened(base=base, adapted=base)).verdict
+    assert "No text weight differs" in diff(aligned(base=base, adapted=base)).verdict
 
 
 def test_a_base_that_is_not_the_parent_is_told_with_the_figure(tmp_path: Path, write: Write, llama: Llama) -> None:
-    found = diff(opened(base=write(tmp_path / "base", llama(1)), adapted=write(tmp_path / "adapted", llama(2))))
+    found = diff(aligned(base=write(tmp_path / "base", llama(1)), adapted=write(tmp_path / "adapted", llama(2))))
     (note,) = found.warnings
     assert "hardly looks like" in note
     cosines = [pair.metrics.vl.cosine for pair in found.pairs if len(pair.shape) > 1 and pair.metrics.vl]
@@ -108,7 +106,7 @@ def test_a_base_that_is_not_the_parent_is_told_with_the_figure(tmp_path: Path, w
 def test_a_slice_is_named_and_a_grown_vocabulary_noted(tmp_path: Path, write: Write, llama: Llama) -> None:
     grown = llama(1, vocab=43)
     base = {name: tensor[:40].clone() if tensor.shape[0] == 43 else tensor for name, tensor in grown.items()}
-    found = diff(opened(base=write(tmp_path / "base", base), adapted=write(tmp_path / "adapted", grown)))
+    found = diff(aligned(base=write(tmp_path / "base", base), adapted=write(tmp_path / "adapted", grown)))
     embed = next(pair for pair in found.pairs if pair.component == "embed")
     assert embed.names == {
         "base": "model.embed_tokens.weight",
@@ -123,7 +121,7 @@ def test_nan_is_named_with_role_and_tensor(tmp_path: Path, write: Write, llama: 
     broken = llama(1)
     broken["model.layers.1.mlp.up_proj.weight"][0, 0] = torch.nan
     with pytest.raises(CheckpointError, match=r"^base .*model\.layers\.1\.mlp\.up_proj\.weight: holds NaN"):
-        diff(opened(base=write(tmp_path / "base", broken), adapted=write(tmp_path / "adapted", llama(1))))
+        diff(aligned(base=write(tmp_path / "base", broken), adapted=write(tmp_path / "adapted", llama(1))))
 
 
 def test_progress_counts_every_pair(trio: "Trio") -> None:
@@ -135,7 +133,7 @@ def test_progress_counts_every_pair(trio: "Trio") -> None:
             seen.append(label)
             yield item
 
-    found = diff(opened(base=trio.base, adapted=trio.adapted), progress)
+    found = diff(aligned(base=trio.base, adapted=trio.adapted), progress=progress)
     assert seen == [len(found.pairs), *["comparing weights"] * len(found.pairs)]
 
 
@@ -149,13 +147,12 @@ SPECTRAL = ("singular_values", "singular_values_error", "stable_rank", "effectiv
 
 
 def test_full_finds_the_spectrum_of_every_matrix(trio: "Trio") -> None:
-    checkpoints = opened(base=trio.base, adapted=trio.adapted, safety=trio.safety)
-    alignment = align(checkpoints)
-    for pair, aligned in zip(diff(checkpoints).pairs, alignment.pairs, strict=True):
+    alignment = aligned(base=trio.base, adapted=trio.adapted, safety=trio.safety)
+    for pair, partner in zip(diff(alignment).pairs, alignment.pairs, strict=True):
         for delta, before, after in ((pair.metrics.vl, "base", "adapted"), (pair.metrics.safety, "adapted", "safety")):
             if delta is None:
                 continue
-            moved = (alignment.load(aligned, after) - alignment.load(aligned, before)).double()
+            moved = (alignment.load(partner, after) - alignment.load(partner, before)).double()
             if len(pair.shape) != 2 or not moved.any():
                 assert delta.singular_values is None
                 assert delta.why["singular_values"].startswith(("a vector", "a stack", "the delta is 0"))
@@ -168,8 +165,8 @@ def test_full_finds_the_spectrum_of_every_matrix(trio: "Trio") -> None:
 
 
 def test_norms_leave_out_spectra_and_nothing_else(trio: "Trio") -> None:
-    checkpoints = opened(base=trio.base, adapted=trio.adapted, safety=trio.safety)
-    full, norms = diff(checkpoints), diff(checkpoints, level="norms")
+    alignment = aligned(base=trio.base, adapted=trio.adapted, safety=trio.safety)
+    full, norms = diff(alignment), diff(alignment, level="norms")
     assert norms.towers == full.towers
     assert norms.verdict == full.verdict
     for one, other in zip(norms.pairs, full.pairs, strict=True):
@@ -186,11 +183,11 @@ def test_streamed_spectra_equal_held_ones(
 ) -> None:
     """A matrix that is read again for every pass has the spectrum of one in memory."""
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
-    held = diff(opened(**paths))
+    held = diff(aligned(**paths))
     monkeypatch.setattr("vlsurgery.surgery.diff.runner.HELD", 0)
     monkeypatch.setattr("vlsurgery.surgery.diff.runner.GATHERED", 0)
     monkeypatch.setattr("vlsurgery.surgery.diff.spectra.STRETCH", 50)
-    streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(opened(**paths)).pairs}
+    streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(aligned(**paths)).pairs}
     for pair in held.pairs:
         metrics = streamed[pair.layer, pair.component]
         for one, other in ((pair.metrics.vl, metrics.vl), (pair.metrics.between, metrics.between)):
@@ -230,7 +227,7 @@ def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
         paths[role] = write(tmp_path / role, tensors)
 
     def measured() -> dict[tuple[int, ...], PairMetrics]:
-        pairs = {tuple(pair.shape): pair.metrics for pair in diff(opened(**paths)).pairs}
+        pairs = {tuple(pair.shape): pair.metrics for pair in diff(aligned(**paths)).pairs}
         return {shape: pairs[shape] for shape in shapes.values()}
 
     gathered = measured()
@@ -252,15 +249,14 @@ def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
 
 def test_a_diff_is_the_same_every_time(trio: "Trio") -> None:
     """Whatever the threads do first."""
-    checkpoints = opened(base=trio.base, adapted=trio.adapted, safety=trio.safety)
-    assert diff(checkpoints).pairs == diff(checkpoints).pairs
+    alignment = aligned(base=trio.base, adapted=trio.adapted, safety=trio.safety)
+    assert diff(alignment).pairs == diff(alignment).pairs
 
 
 def test_heads_are_told_by_the_config(trio: "Trio") -> None:
     """Of q, k and v rows, of o columns; other tensors have none."""
-    checkpoints = opened(base=trio.base, adapted=trio.adapted)
-    alignment = align(checkpoints)
-    for pair, aligned in zip(diff(checkpoints, level="norms").pairs, alignment.pairs, strict=True):
+    alignment = aligned(base=trio.base, adapted=trio.adapted)
+    for pair, partner in zip(diff(alignment, level="norms").pairs, alignment.pairs, strict=True):
         metrics = pair.metrics.vl
         if metrics is None:
             continue
@@ -268,14 +264,14 @@ def test_heads_are_told_by_the_config(trio: "Trio") -> None:
             assert metrics.heads is None
             continue
         assert metrics.heads is not None
-        before, after = (alignment.load(aligned, role) for role in ("base", "adapted"))
+        before, after = (alignment.load(partner, role) for role in ("base", "adapted"))
         dim = int(pair.component == "attn.o")
         for head, one, other in zip(metrics.heads, before.chunk(2, dim), after.chunk(2, dim), strict=True):
             assert head.relative == pytest.approx(delta_metrics(one, other).relative, rel=1e-9)
 
 
 def test_a_config_without_heads_gives_the_reason(tmp_path: Path, write: Write, llama: Llama) -> None:
-    found = diff(opened(base=write(tmp_path / "base", llama(1)), adapted=write(tmp_path / "adapted", llama(2))))
+    found = diff(aligned(base=write(tmp_path / "base", llama(1)), adapted=write(tmp_path / "adapted", llama(2))))
     metrics = next(pair.metrics.vl for pair in found.pairs if pair.component == "attn.q")
     assert metrics is not None
     assert metrics.heads is None
@@ -287,10 +283,10 @@ def test_a_large_tensor_is_dealt_out_and_adds_up(
     tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
-    whole = diff(opened(**paths), level="norms")
+    whole = diff(aligned(**paths), level="norms")
     monkeypatch.setattr("vlsurgery.surgery.diff.runner.DEALT", 40)
     monkeypatch.setattr("vlsurgery.surgery.diff.runner.STRETCH", 24)
-    dealt = diff(opened(**paths), level="norms")
+    dealt = diff(aligned(**paths), level="norms")
     for one, other in zip(whole.towers, dealt.towers, strict=True):
         same(other.metrics.vl, one.metrics.vl)  # type: ignore[arg-type]
         same(other.metrics.between, one.metrics.between)  # type: ignore[arg-type]
@@ -304,7 +300,7 @@ def test_the_verdict_says_what_is_left_beyond_the_null(tmp_path: Path, write: Wr
         role: write(tmp_path / role, tensors)
         for role, tensors in (("base", base), ("adapted", moved), ("safety", undone), ("other", llama(3)))
     }
-    against = diff(opened(base=paths["base"], adapted=paths["adapted"], safety=paths["safety"])).verdict
+    against = diff(aligned(base=paths["base"], adapted=paths["adapted"], safety=paths["safety"])).verdict
     assert "cosine with the VL delta is -1.000" in against
     assert "goes against adaptation beyond" in against
     assert "made from the base" not in against
@@ -312,11 +308,13 @@ def test_the_verdict_says_what_is_left_beyond_the_null(tmp_path: Path, write: Wr
         name: tensor + 0.01 * other for (name, tensor), other in zip(base.items(), llama(5).values(), strict=True)
     }
     paths["sibling"] = write(tmp_path / "sibling", sibling)
-    beside = diff(opened(base=paths["base"], adapted=paths["adapted"], safety=paths["sibling"])).verdict
+    beside = diff(aligned(base=paths["base"], adapted=paths["adapted"], safety=paths["sibling"])).verdict
     assert re.search(r"takes (9[5-9]|10[0-4])% of the VL delta back, as if the safety checkpoint was made from", beside)
-    strangers = diff(opened(base=paths["base"], adapted=write(tmp_path / "a", llama(2)), safety=paths["other"])).verdict
+    strangers = diff(
+        aligned(base=paths["base"], adapted=write(tmp_path / "a", llama(2)), safety=paths["other"])
+    ).verdict
     assert "nothing is left beyond" in strangers
-    assert "beyond" not in diff(opened(base=paths["base"], adapted=paths["adapted"])).verdict
+    assert "beyond" not in diff(aligned(base=paths["base"], adapted=paths["adapted"])).verdict
 
 
 def test_unrelated_models_have_a_null_of_what_they_share(tmp_path: Path, write: Write, llama: Llama) -> None:
@@ -326,7 +324,7 @@ def test_unrelated_models_have_a_null_of_what_they_share(tmp_path: Path, write: 
         tensors = {name: torch.randn(each.shape, generator=generator) for name, each in llama().items()}
         folders[role] = write(tmp_path / role, tensors)
     compared = 0
-    for pair in diff(opened(**folders)).pairs:
+    for pair in diff(aligned(**folders)).pairs:
         between = pair.metrics.between
         if between is not None and between.subspace_left is not None:
             assert between.subspace_null is not None

@@ -7,7 +7,7 @@ from vlsurgery.cli.options import Session
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.mergekit import write_mergekit
-from vlsurgery.surgery.results import write_text
+from vlsurgery.surgery.runtime.atomic_file import write_text
 
 
 def export_to_mergekit(session: Session, recipe: Recipe, out: Path) -> None:
