@@ -3,14 +3,11 @@
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any
 
 import typer
 
 from vlsurgery.surgery.methods import METHODS, Parameter
-
-# The word that turns a switch off, where that is not no-NAME.
-OFF: Final = {"normalize": "sum"}
 
 
 def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -56,7 +53,7 @@ def _annotation(name: str, uses: Mapping[str, Parameter]) -> Any:
         meanings.setdefault(parameter.meaning, []).append(method)
     told = "; ".join(f"{meaning} ({', '.join(methods)})" for meaning, methods in meanings.items())
     if any(parameter.is_switch for parameter in uses.values()):
-        off = OFF.get(name, f"no-{name}")
+        off = next(iter(uses.values())).negative or f"no-{name}"
         return Annotated[bool | None, typer.Option(f"--{name}/--{off}", help=f"With --method: {told}.")]
     often = "once, or per model" if any(parameter.per_model for parameter in uses.values()) else "once"
     return Annotated[
