@@ -189,15 +189,21 @@ def test_the_readmes_commands_answer_in_this_case(demo, command, says):
     assert says in vlsurgery(*command, cwd=demo.folder)
 
 
-def test_the_readmes_library_example_runs(demo, capsys):
+def test_the_readmes_library_examples_run(demo, capsys, tmp_path):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     section = readme.partition("## As a library")[2]
-    (example,) = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    for role, place in (("base", "llama/"), ("adapted", "llava/")):
-        assert place in example
-        example = example.replace(place, Recipe.load(demo.case / "recipe.yaml").checkpoints[role].path)
-    exec(example, {})
+    examples = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
+    assert len(examples) == 2
+    names: dict[str, object] = {}
+    checkpoints = Recipe.load(demo.case / "recipe.yaml").checkpoints
+    places = {"base": "llama/", "adapted": "llava/", "safety": "llava-safe/"}
+    for example in examples:
+        for role, place in places.items():
+            example = example.replace(f'"{place}"', repr(checkpoints[role].path))
+        exec(example.replace('"case/"', repr(str(demo.case))).replace('"ties/"', repr(str(tmp_path / "ties"))), names)
     assert "not where safety went" in capsys.readouterr().out
+    assert names["merged"].path == str(tmp_path / "ties")
+    assert {"refused.rate", "refused.low", "refused.high"} <= set(names["frame"].columns)
 
 
 def test_what_is_done_is_not_done_again_and_the_merge_repeats_from_its_recipe(demo):

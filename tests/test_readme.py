@@ -74,6 +74,11 @@ def merges() -> list[str]:
     return [line for block in blocks("") for line in block.splitlines()]
 
 
+def first_merges() -> list[str]:
+    """What the screen for who only wants to merge types."""
+    return [line for block in FENCE.findall(section("Merge")) for line in block.splitlines()]
+
+
 def default_of(parameter: Parameter) -> str:
     return str(parameter.default).lower() if parameter.is_switch else f"{parameter.default:g}"
 
@@ -121,6 +126,23 @@ def test_the_merges_run_one_after_the_other(here: Path) -> None:
     assert (here / "merged" / "model.safetensors").read_bytes() == (here / "again" / "model.safetensors").read_bytes()
     assert (here / "between" / "recipe.yaml").is_file()
     assert not (here / "mean").exists()
+
+
+def test_the_first_merges_run(here: Path) -> None:
+    assert len(first_merges()) == 2
+    for line in first_merges():
+        run(line)
+    assert (here / "ties" / "recipe.yaml").is_file()
+    assert not (here / "between").exists()
+
+
+def test_every_link_of_the_readme_leads_somewhere() -> None:
+    text = README.read_text(encoding="utf-8")
+    titles = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    anchors = {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+    assert set(re.findall(r"\]\(#([^)]*)\)", text)) <= anchors
+    for file in re.findall(r"\]\((?!#|http)([^)]*)\)", text):
+        assert (README.parent / file).is_file()
 
 
 def test_the_recipes_lines_fit_the_recipe_that_was_written(here: Path) -> None:
