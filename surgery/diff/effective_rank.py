@@ -6,8 +6,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-GRID: Final = 512
-STEEPEST: Final = 200.0  # power of a tail; a steeper one would vanish in float64
+NUM_GRID_POINTS: Final = 512  # sums of the tail that bounds are minimised and maximised over
+MAX_TAIL_POWER: Final = 200.0  # a steeper tail would vanish in float64
 
 
 class EffectiveRank(NamedTuple):
@@ -44,7 +44,7 @@ def estimated_rank(values: Tensor, tail_energy: float, most: float, count: int) 
         return EffectiveRank(rank, rank, rank)
     inner = math.log(effective_rank(values))
     least, greatest = tail_energy / most, math.sqrt(tail_energy * count)
-    sums = torch.linspace(min(least, greatest), greatest, GRID, dtype=torch.float64)
+    sums = torch.linspace(min(least, greatest), greatest, NUM_GRID_POINTS, dtype=torch.float64)
     share = sums / (head + sums)
     mixed = torch.special.entr(share) + torch.special.entr(1 - share) + (1 - share) * inner
     low = math.exp(float((mixed + share * (2 * sums.log() - math.log(tail_energy)).clamp_min(0)).min()))
@@ -55,6 +55,6 @@ def estimated_rank(values: Tensor, tail_energy: float, most: float, count: int) 
 
 def _power_tail(values: Tensor, energy: float, count: int) -> Tensor:
     last = float(values[-1])
-    power = min(STEEPEST, max(0.0, (count * last * last / energy - 1) / 2))
+    power = min(MAX_TAIL_POWER, max(0.0, (count * last * last / energy - 1) / 2))
     tail = (1 - (torch.arange(count, dtype=torch.float64) + 0.5) / count) ** power
     return tail * math.sqrt(energy / float(tail.square().sum()))

@@ -15,48 +15,48 @@ from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.diff import kernels, subspaces
 from vlsurgery.surgery.diff.effective_rank import EffectiveRank, effective_rank, estimated_rank
-from vlsurgery.surgery.diff.norm_bounds import PROBES
-from vlsurgery.surgery.diff.pair_spectra import DELTAS, PairSpectra
-from vlsurgery.surgery.diff.reader import FLOAT32, STRETCH, Gathered, PairReader
+from vlsurgery.surgery.diff.metrics import DELTAS, deltas_of
+from vlsurgery.surgery.diff.norm_bounds import NUM_TEST_VECTORS
+from vlsurgery.surgery.diff.reader import FLOAT32, READ_SIZE, PairReader, SpectrumInputs
 from vlsurgery.surgery.diff.spectrum import (
-    KEPT,
-    SPARE,
-    Held,
+    NUM_SINGULAR_VALUES,
+    OVERSAMPLING,
+    BFloat16Matrix,
+    InMemoryMatrix,
     Matrix,
     Spectrum,
-    Stored,
     is_small,
     leading_directions,
     spectrum,
 )
-from vlsurgery.surgery.diff.subspaces import LEADING, Subspaces
+from vlsurgery.surgery.diff.subspaces import NUM_COMPARED, Subspaces
 from vlsurgery.surgery.results import Sides
 from vlsurgery.surgery.runtime.arrays import BFLOAT16
 
-FAINT: Final = 1e-30  # squared norm below which products of float32 begin to vanish
-DIGITS: Final = 8
-SHARES: Final = (1, 8, 64)
+MIN_ENERGY: Final = 1e-30  # squared norm below which products of float32 underflow
+DIGITS: Final = 8  # significant ones that singular values are reported with
+ENERGY_RANKS: Final = (1, 8, 64)  # numbers of leading singular values whose share of the energy is reported
 
 
-class Streamed:
+class StreamedMatrix:
     """A matrix that is read from its files for every pass: a role, or the difference of two."""
 
-    def __init__(self, source: PairReader, after: str, before: str | None = None) -> None:
-        self.source, self.after, self.before = source, after, before
-        self._rows = max(1, STRETCH // self.shape[1])
-        self._kept = torch.empty(self._rows, self.shape[1])
+    def __init__(self, reader: PairReader, after: str, before: str | None = None) -> None:
+        self.reader, self.after, self.before = reader, after, before
+        self._rows = max(1, READ_SIZE // self.shape[1])
+        self._buffer = torch.empty(self._rows, self.shape[1])
 
     @property
     def shape(self) -> tuple[int, int]:
-        rows, columns = self.source.pair.shape
+        rows, columns = self.reader.pair.shape
         return rows, columns
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         rows, columns = self.shape
         for row in range(0, rows, self._rows):
             stop = min(row + self._rows, rows)
-            chunk = self._kept[: stop - row]
-            self.source.fill(row * columns, stop * columns, chunk.view(-1).numpy(), self.after, self.before)
+            chunk = self._buffer[: stop - row]
+            self.reader.fill(row * columns, stop * columns, chunk.view(-1).numpy(), self.after, self.before)
             yield row, chunk
 
 
@@ -68,58 +68,59 @@ def without_spectrum(shape: Shape) -> str | None:
 
 
 def directions_bytes(shape: Shape) -> int:
-    """What the directions of a pair's spectra take in memory."""
-    return 4 * sum(shape) * (4 * (KEPT + SPARE) + 2 * PROBES)
+    """Memory that the singular directions of a pair's spectra take."""
+    return 4 * sum(shape) * (4 * (NUM_SINGULAR_VALUES + OVERSAMPLING) + 2 * NUM_TEST_VECTORS)
 
 
 def pair_spectra(
     pair: Aligned, matrices: Iterable[tuple[str, Matrix]], energies: Mapping[str, float] = MappingProxyType({})
-) -> PairSpectra:
-    """The spectra of a pair that is a matrix. matrices: the tensor that the first delta starts from ("start"), then
-    each delta by the role that it ends in; each is done with when the next one is asked for. energies: their squared
-    norms, where they are known, as `Tally` has them."""
+) -> dict[str, dict[str, Any]]:
+    """What the spectra of a pair's deltas tell ("vl", "safety"), and how they relate ("between"), by metric.
+
+    matrices: the tensor that the first delta starts from ("start"), then each delta by its name; each is no longer
+    needed when the next one is asked for. energies: their squared norms, as far as they are known.
+    """
     site, keep = pair.site, subspaces.base_rank(pair.shape)
-    found: dict[str, Spectrum | None] = {}
-    result = PairSpectra()
+    spectra: dict[str, Spectrum | None] = {}
+    result: dict[str, dict[str, Any]] = {}
     base: Subspaces | None = None
-    for word, matrix in matrices:
-        energy = energies[word] if word in energies else _energy(matrix)
-        if word == "start":
-            base = None if energy < FAINT else Subspaces(*leading_directions(matrix, _seed(site, word), keep))
+    for name, matrix in matrices:
+        energy = energies[name] if name in energies else _energy(matrix)
+        if name == "start":
+            base = None if energy < MIN_ENERGY else Subspaces(*leading_directions(matrix, _seed(site, name), keep))
             continue
-        found[word] = None if energy < FAINT else spectrum(matrix, energy, _seed(site, word))
-        result.deltas[word] = _delta_metrics(matrix, found[word], base)
-    if len(found) == 2:
-        result.between = _between_metrics(found["adapted"], found["safety"])
+        spectra[name] = None if energy < MIN_ENERGY else spectrum(matrix, energy, _seed(site, DELTAS[name][1]))
+        result[name] = _delta_metrics(matrix, spectra[name], base)
+    if len(spectra) == 2:
+        result["between"] = _between_metrics(spectra["vl"], spectra["safety"])
     return result
 
 
-def read_matrices(source: PairReader, words: Mapping[str, str], held: bool) -> Iterator[tuple[str, Matrix]]:
-    """The matrices of a pair, each read by itself. words: base, adapted and safety, where the pair has them -> the
-    names that `source` knows them by. held: whether one at a time is held in memory, in float32, or else made again of
-    what is read for every pass."""
-    wanted: list[tuple[str, str, str | None]] = [("start", words.get("base", words["adapted"]), None)]
-    wanted += [(word, words[word], words[start]) for word, start in DELTAS.items() if {word, start} <= words.keys()]
-    rows, columns = source.pair.shape
-    for word, after, before in wanted:
-        if held:
-            yield word, Held(torch.from_numpy(source.load(after, before)).view(rows, columns))
+def read_matrices(reader: PairReader, in_memory: bool) -> Iterator[tuple[str, Matrix]]:
+    """The matrices of a pair by name, one at a time: in memory, in float32, or else read again for every pass."""
+    start = next(iter(reader.roles))
+    wanted: list[tuple[str, str, str | None]] = [("start", start, None)]
+    wanted += [(delta, after, before) for delta, (before, after) in deltas_of(reader.roles).items()]
+    rows, columns = reader.pair.shape
+    for name, after, before in wanted:
+        if in_memory:
+            yield name, InMemoryMatrix(torch.from_numpy(reader.load(after, before)).view(rows, columns))
         else:
-            yield word, Streamed(source, after, before)
+            yield name, StreamedMatrix(reader, after, before)
 
 
-def gathered_matrices(gathered: Gathered, shape: Shape) -> Iterator[tuple[str, Matrix]]:
-    """The matrices of a pair that were put together while it was summed up."""
+def input_matrices(inputs: SpectrumInputs, shape: Shape) -> Iterator[tuple[str, Matrix]]:
+    """The matrices of a pair by name, which were put in memory while it was summed up."""
     rows, columns = shape
-    narrow = gathered.start.dtype == BFLOAT16
-    yield "start", (Stored if narrow else Held)(torch.from_numpy(gathered.start).view(rows, columns))
-    for role, delta in gathered.deltas.items():
-        yield role, Held(torch.from_numpy(delta).view(rows, columns))
+    kind = BFloat16Matrix if inputs.start.dtype == BFLOAT16 else InMemoryMatrix
+    yield "start", kind(torch.from_numpy(inputs.start).view(rows, columns))
+    for name, delta in inputs.deltas.items():
+        yield name, InMemoryMatrix(torch.from_numpy(delta).view(rows, columns))
 
 
 def start_dtype(stored: np.dtype, shape: Shape) -> np.dtype:
-    """What the tensor that the first delta starts from is gathered in: as it is stored where that is bfloat16, and
-    where it is too large to be decomposed exactly."""
+    """The dtype that the tensor which the first delta starts from has in memory: bfloat16 where it is stored so and is
+    too large to be decomposed exactly, else float32."""
     return BFLOAT16 if stored == BFLOAT16 and not is_small(shape) else FLOAT32
 
 
@@ -127,9 +128,9 @@ def _energy(matrix: Matrix) -> float:
     return math.fsum(kernels.squares(chunk.reshape(-1).numpy()) for _, chunk in matrix.chunks())
 
 
-def _seed(site: Site, word: str) -> int:
-    """Random directions depend on the site alone, so that a pair can be measured again by itself."""
-    return zlib.crc32(f"{site.key}/{word}".encode())
+def _seed(site: Site, role: str) -> int:
+    """The seed of random directions, which depends on the site alone, so that a pair can be measured by itself."""
+    return zlib.crc32(f"{site.key}/{role}".encode())
 
 
 def _delta_metrics(matrix: Matrix, found: Spectrum | None, base: Subspaces | None) -> dict[str, Any]:
@@ -144,7 +145,7 @@ def _delta_metrics(matrix: Matrix, found: Spectrum | None, base: Subspaces | Non
         "effective_rank": rank.value,
         "effective_rank_low": rank.low,
         "effective_rank_high": rank.high,
-        "energy": {str(k): min(1.0, sum(value**2 for value in values[:k]) / found.energy) for k in SHARES},
+        "energy": {str(k): min(1.0, sum(value**2 for value in values[:k]) / found.energy) for k in ENERGY_RANKS},
     }
     if base is None:
         return metrics | {"why": dict.fromkeys(("base_overlap", "intruder_share"), "what it started from is 0")}
@@ -169,8 +170,8 @@ def _between_metrics(first: Spectrum | None, second: Spectrum | None) -> dict[st
     if first is None or second is None:
         reason = "a delta is 0, or too small for float32"
         return {"why": dict.fromkeys(("subspace_left", "subspace_right"), reason)}
-    left = (first.left[:, :LEADING], second.left[:, :LEADING])
-    right = (first.right[:, :LEADING], second.right[:, :LEADING])
+    left = (first.left[:, :NUM_COMPARED], second.left[:, :NUM_COMPARED])
+    right = (first.right[:, :NUM_COMPARED], second.right[:, :NUM_COMPARED])
     return {
         "subspace_left": subspaces.overlap(*left),
         "subspace_right": subspaces.overlap(*right),

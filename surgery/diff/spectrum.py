@@ -13,22 +13,22 @@ from typing import Final, Protocol
 import torch
 from torch import Tensor
 
-from vlsurgery.surgery.diff.norm_bounds import PROBES, largest_eigenvalue_bound
+from vlsurgery.surgery.diff.norm_bounds import NUM_TEST_VECTORS, largest_eigenvalue_bound
 from vlsurgery.surgery.runtime.jit import round_to_bfloat16, upcast_into
 
-KEPT: Final = 64  # singular values that are reported
-SPARE: Final = 16  # directions that are carried along so that those converge sooner
-STEPS: Final = 2  # of subspace iteration
-EXACT: Final = 512  # a smaller side up to this is decomposed exactly
+NUM_SINGULAR_VALUES: Final = 64  # singular values that are reported
+OVERSAMPLING: Final = 16  # directions that are carried along so that those converge sooner
+POWER_ITERATIONS: Final = 2  # of subspace iteration
+MAX_EXACT_SIDE: Final = 512  # a smaller side up to this is decomposed exactly
 
-POWERS: Final = 3  # of the remainder's Gram matrix, that random probes are multiplied by to bound its norm
+REMAINDER_POWERS: Final = 3  # of the remainder's Gram matrix, that random probes are multiplied by to bound its norm
 
-ROUNDING: Final = 2e-6  # of float32 products, beside the largest singular value
-DOUBLE: Final = 2.0**-52
+FLOAT32_ERROR: Final = 2e-6  # of float32 products, beside the largest singular value
+FLOAT64_EPSILON: Final = 2.0**-52
 # Matrices in memory that have up to so many entries are one chunk, so that threads seldom wait to get hold of Python.
-# PART is the size of others' chunks, and of what is converted, or added up, at a time: it stays in the cache.
-WHOLE: Final = 1 << 24
-PART: Final = 1 << 20
+# CHUNK is the size of others' chunks, and of what is converted, or added up, at a time: it stays in the cache.
+MAX_CHUNK: Final = 1 << 24
+CHUNK: Final = 1 << 20
 
 
 class Matrix(Protocol):
@@ -41,7 +41,7 @@ class Matrix(Protocol):
         """The first row of each chunk, and the chunk; good until the next one."""
 
 
-class Held:
+class InMemoryMatrix:
     """A matrix in memory, of float32."""
 
     def __init__(self, matrix: Tensor) -> None:
@@ -55,18 +55,18 @@ class Held:
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         entries = self.matrix.numel()
-        return _chunks(self.matrix, entries if entries <= WHOLE else PART)
+        return _chunks(self.matrix, entries if entries <= MAX_CHUNK else CHUNK)
 
     def narrow_chunks(self) -> Iterator[Tensor]:
         """The chunks in bfloat16; that of a matrix that is one chunk is converted once."""
-        if self.matrix.numel() > WHOLE:
+        if self.matrix.numel() > MAX_CHUNK:
             return (_bfloat16(chunk) for _, chunk in self.chunks())
         if self._narrow is None:
             self._narrow = _bfloat16(self.matrix)
         return iter([self._narrow])
 
 
-class Stored:
+class BFloat16Matrix:
     """A matrix in memory, of bfloat16 by its bits."""
 
     def __init__(self, bits: Tensor) -> None:
@@ -79,7 +79,7 @@ class Stored:
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         kept: Tensor | None = None
-        for row, part in _chunks(self.matrix, PART):
+        for row, part in _chunks(self.matrix, CHUNK):
             kept = torch.empty(part.shape) if kept is None else kept[: len(part)]
             upcast_into(part.reshape(-1).view(torch.uint16).numpy(), kept.view(-1).numpy())
             yield row, kept
@@ -116,7 +116,7 @@ class Spectrum:
 
     @property
     def reported(self) -> Tensor:
-        return self.values[:KEPT]
+        return self.values[:NUM_SINGULAR_VALUES]
 
 
 def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
@@ -128,11 +128,11 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
     wrong for one seed in a million.
     """
     if is_exact(matrix):
-        return _exact(matrix, energy, KEPT)
+        return _exact(matrix, energy, NUM_SINGULAR_VALUES)
     generator = torch.Generator().manual_seed(seed)
-    width = min(*matrix.shape, KEPT + SPARE)
-    right = _range(matrix, width, STEPS, generator)
-    probes = torch.randn(matrix.shape[1], PROBES, generator=generator)
+    width = min(*matrix.shape, NUM_SINGULAR_VALUES + OVERSAMPLING)
+    right = _range(matrix, width, POWER_ITERATIONS, generator)
+    probes = torch.randn(matrix.shape[1], NUM_TEST_VECTORS, generator=generator)
     image = times(matrix, torch.cat((right, probes), 1))
     left, rest = _orthonormal(image[:, :width]), image[:, width:].clone()
     del image
@@ -140,20 +140,20 @@ def spectrum(matrix: Matrix, energy: float, seed: int) -> Spectrum:
     back, probed = image[:, :width], image[:, width:]
     right, values, turn = torch.linalg.svd(back, full_matrices=False)
     values = values.double()
-    first, last = float(values[0]), float(values[min(KEPT, width) - 1])
+    first, last = float(values[0]), float(values[min(NUM_SINGULAR_VALUES, width) - 1])
     # The values are rounded, each by so much; what they leave of the energy may be smaller than that.
-    slack = 2 * ROUNDING * first * float(values.sum())
+    slack = 2 * FLOAT32_ERROR * first * float(values.sum())
     left_over = math.sqrt(max(0.0, energy - float(values.square().sum())) + slack)
-    rest_norm = _remainder_norm(matrix, left, back, (probes, probed), ROUNDING * first)
-    remainder = min(left_over, rest_norm) + ROUNDING * first
-    count = min(KEPT, int((values > ROUNDING * first).sum()))
+    rest_norm = _remainder_norm(matrix, left, back, (probes, probed), FLOAT32_ERROR * first)
+    remainder = min(left_over, rest_norm) + FLOAT32_ERROR * first
+    count = min(NUM_SINGULAR_VALUES, int((values > FLOAT32_ERROR * first).sum()))
     return Spectrum(
         shape=matrix.shape,
         energy=energy,
         values=values,
         left=left @ turn[:count].T,
         right=right[:, :count].clone(),
-        error=math.hypot(last, remainder) - last + ROUNDING * first,
+        error=math.hypot(last, remainder) - last + FLOAT32_ERROR * first,
         remainder=remainder,
         is_exact=False,
     )
@@ -166,21 +166,21 @@ def leading_directions(matrix: Matrix, seed: int, keep: int) -> tuple[Tensor, Te
         found = _exact(matrix, 0.0, keep)
         return found.left, found.right
     generator = torch.Generator().manual_seed(seed)
-    right = _range(matrix, min(*matrix.shape, keep + SPARE), STEPS, generator)
+    right = _range(matrix, min(*matrix.shape, keep + OVERSAMPLING), POWER_ITERATIONS, generator)
     left, rest = torch.linalg.qr(times(matrix, right))
     turn, values, back = torch.linalg.svd(rest)
-    count = min(keep, int((values > ROUNDING * values[0]).sum()))
+    count = min(keep, int((values > FLOAT32_ERROR * values[0]).sum()))
     return left @ turn[:, :count], right @ back[:count].T
 
 
 def is_small(shape: Sequence[int]) -> bool:
     """Whether a matrix of this shape can be decomposed exactly."""
-    return min(shape) <= EXACT
+    return min(shape) <= MAX_EXACT_SIDE
 
 
 def is_exact(matrix: Matrix) -> bool:
     """Whether a matrix is decomposed exactly: a small one is; a wide one must be held as a whole for that."""
-    return matrix.shape[1] <= EXACT or (is_small(matrix.shape) and isinstance(matrix, Held))
+    return matrix.shape[1] <= MAX_EXACT_SIDE or (is_small(matrix.shape) and isinstance(matrix, InMemoryMatrix))
 
 
 def _range(matrix: Matrix, width: int, steps: int, generator: torch.Generator) -> Tensor:
@@ -201,7 +201,7 @@ def _remainder_norm(
     if scale < torch.finfo(torch.float32).tiny:  # A further power would vanish.
         return math.sqrt(largest_eigenvalue_bound(wide))
     powers = [probed[0], probed[1] / scale]
-    while len(powers) <= POWERS:
+    while len(powers) <= REMAINDER_POWERS:
         powers.append(_remainder_gram_times(matrix, left, back, powers[-1]) / scale)
     return math.sqrt(scale * largest_eigenvalue_bound(powers, rounding / math.sqrt(scale)))
 
@@ -225,12 +225,12 @@ def _exact(matrix: Matrix, energy: float, keep: int) -> Spectrum:
     """By the eigenvalues of the Gram matrix of the smaller side, in float64. Rounding moves these by no more than
     n 2^-52 s_1^2 or so."""
     small = min(matrix.shape)
-    wide = isinstance(matrix, Held) and matrix.shape[0] < matrix.shape[1]
+    wide = isinstance(matrix, InMemoryMatrix) and matrix.shape[0] < matrix.shape[1]
     squares, vectors = torch.linalg.eigh(_gram(matrix, wide))
     squares, vectors = squares.flip(0)[:small].clamp_min(0), vectors.flip(1)
     values = squares.sqrt()
-    slack = small * DOUBLE * float(squares[0])
-    last = float(values[min(KEPT, small) - 1])
+    slack = small * FLOAT64_EPSILON * float(squares[0])
+    last = float(values[min(NUM_SINGULAR_VALUES, small) - 1])
     count = min(keep, int((squares > slack).sum()))
     near = vectors[:, :count].float()
     far = (transposed_times(matrix, near) if wide else times(matrix, near)) / values[:count].float()
@@ -240,12 +240,12 @@ def _exact(matrix: Matrix, energy: float, keep: int) -> Spectrum:
 
 def _gram(matrix: Matrix, wide: bool) -> Tensor:
     """D D^T of a wide matrix that is held, else D^T D; float64."""
-    if wide and isinstance(matrix, Held):
+    if wide and isinstance(matrix, InMemoryMatrix):
         whole = matrix.matrix.double()
         return whole @ whole.T
     gram = torch.zeros(matrix.shape[1], matrix.shape[1], dtype=torch.float64)
     for _, chunk in matrix.chunks():
-        for _, part in _chunks(chunk, PART):
+        for _, part in _chunks(chunk, CHUNK):
             doubled = part.double()
             gram.addmm_(doubled.T, doubled)
     return gram
@@ -264,7 +264,7 @@ def transposed_times(matrix: Matrix, left: Tensor) -> Tensor:
     across = left.T.contiguous()
     found = torch.zeros(len(across), matrix.shape[1])
     for row, chunk in matrix.chunks():
-        for inner, part in _chunks(chunk, PART):
+        for inner, part in _chunks(chunk, CHUNK):
             found.addmm_(across[:, row + inner : row + inner + len(part)], part)
     return found.T
 
@@ -283,7 +283,7 @@ def gram_times(matrix: Matrix, right: Tensor) -> Tensor:
 
 
 def _parts(matrix: Matrix, narrow: bool) -> Iterator[Tensor]:
-    if narrow and isinstance(matrix, Held | Stored):
+    if narrow and isinstance(matrix, InMemoryMatrix | BFloat16Matrix):
         return matrix.narrow_chunks()
     return (_bfloat16(chunk) if narrow else chunk for _, chunk in matrix.chunks())
 

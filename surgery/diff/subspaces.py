@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 
 from torch import Tensor
 
-from vlsurgery.surgery.diff.spectrum import KEPT, Matrix, Spectrum, times
+from vlsurgery.surgery.diff.spectrum import NUM_SINGULAR_VALUES, Matrix, Spectrum, times
 
-LEADING: Final = 8  # directions of a delta that are compared
+NUM_COMPARED: Final = 8  # directions of a delta that are compared
 
 
 class Subspaces(NamedTuple):
@@ -26,7 +26,7 @@ class Subspaces(NamedTuple):
 
 def base_rank(shape: tuple[int, ...]) -> int:
     """How many of the base's directions count as leading: k."""
-    return max(1, min(KEPT, min(shape) // 4))
+    return max(1, min(NUM_SINGULAR_VALUES, min(shape) // 4))
 
 
 def base_overlap(delta: Matrix, energy: float, base: Subspaces) -> float:
@@ -48,7 +48,7 @@ def intruder_share(delta: Spectrum, base: Subspaces) -> float:
     A relative of the intruder dimensions of Shuttleworth et al. 2024 (arXiv 2410.21228): leading singular directions
     of the tuned weights that resemble none of the base's.
     """
-    count = min(LEADING, delta.left.shape[1])
+    count = min(NUM_COMPARED, delta.left.shape[1])
     sizes = delta.values[:count]
     outside = [
         (side - basis @ (basis.T @ side)).double()

@@ -18,7 +18,7 @@ from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff.accumulator import between_metrics, delta_metrics
 from vlsurgery.surgery.diff.run import diff
-from vlsurgery.surgery.diff.spectrum import KEPT
+from vlsurgery.surgery.diff.spectrum import NUM_SINGULAR_VALUES
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, PairMetrics, SliceName
 
@@ -243,7 +243,7 @@ def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
         assert one.singular_values == pytest.approx(other.singular_values, rel=1e-5)
         assert one.base_overlap == pytest.approx(other.base_overlap, rel=1e-3)
         difference = kept[end, shape].double().numpy() - kept[start, shape].double().numpy()
-        missing = np.linalg.svd(difference, compute_uv=False)[:KEPT] - one.singular_values
+        missing = np.linalg.svd(difference, compute_uv=False)[:NUM_SINGULAR_VALUES] - one.singular_values
         assert -1e-5 < missing.min() <= missing.max() < one.singular_values_error
 
 

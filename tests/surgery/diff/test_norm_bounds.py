@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import Tensor
 
-from vlsurgery.surgery.diff.norm_bounds import MISS, PROBES, largest_eigenvalue_bound
+from vlsurgery.surgery.diff.norm_bounds import MISSED_COMPONENT, NUM_TEST_VECTORS, largest_eigenvalue_bound
 
 SIZE = 300
 STEPS = torch.arange(1, SIZE + 1, dtype=torch.float64)
@@ -26,7 +26,7 @@ EIGENVALUES = {
 def powers(values: Tensor, seed: int, count: int, scale: float = 1.0, along: float | None = None) -> list[Tensor]:
     """W, G W, G^2 W, .. of a diagonal G: any other is one in other coordinates. along: how much the probe that has
     most of the first direction has of it."""
-    probes = torch.randn(SIZE, PROBES, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    probes = torch.randn(SIZE, NUM_TEST_VECTORS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if along is not None:
         probes[0] *= along / probes[0].abs().max()
     return [(values * scale)[:, None] ** power * probes for power in range(count + 1)]
@@ -52,7 +52,7 @@ def test_the_bound_holds_where_probes_have_as_little_as_one_in_a_million_have(
 
 
 def test_sixteen_probes_all_have_less_with_a_chance_of_one_in_a_million() -> None:
-    assert (2 * norm.cdf(MISS) - 1) ** PROBES == pytest.approx(1e-6, rel=0.1)
+    assert (2 * norm.cdf(MISSED_COMPONENT) - 1) ** NUM_TEST_VECTORS == pytest.approx(1e-6, rel=0.1)
 
 
 @pytest.mark.parametrize("name", EIGENVALUES)

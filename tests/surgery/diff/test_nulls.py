@@ -184,7 +184,7 @@ def test_large_matrices_share_no_more_than_small_ones() -> None:
 
 def test_unrelated_models_share_the_directions_of_adapted_and_no_others() -> None:
     base, adapted, safety = (low_rank(seed, 120, 150) for seed in (0, 10, 20))
-    null = shared.strangers_null(base, adapted, safety, seed=1)
+    null = shared.unrelated_null(base, adapted, safety, seed=1)
     found = overlaps(adapted - base, safety - adapted)
     for value, side, random in zip(found, (null.left, null.right), (8 / 120, 8 / 150), strict=True):
         assert value > 2 * random

@@ -11,7 +11,16 @@ from torch import Tensor
 
 from vlsurgery.surgery.diff import subspaces
 from vlsurgery.surgery.diff.effective_rank import effective_rank, estimated_rank
-from vlsurgery.surgery.diff.spectrum import EXACT, KEPT, SPARE, Held, Spectrum, Stored, leading_directions, spectrum
+from vlsurgery.surgery.diff.spectrum import (
+    MAX_EXACT_SIDE,
+    NUM_SINGULAR_VALUES,
+    OVERSAMPLING,
+    BFloat16Matrix,
+    InMemoryMatrix,
+    Spectrum,
+    leading_directions,
+    spectrum,
+)
 from vlsurgery.surgery.diff.subspaces import Subspaces
 
 ROWS, COLUMNS = 700, 560
@@ -32,7 +41,7 @@ def with_values(values: Tensor, seed: int = 0, rows: int = ROWS, columns: int = 
 
 
 def found(matrix: Tensor, seed: int = 1) -> Spectrum:
-    return spectrum(Held(matrix), float(matrix.double().square().sum()), seed)
+    return spectrum(InMemoryMatrix(matrix), float(matrix.double().square().sum()), seed)
 
 
 FALLING = torch.arange(1, COLUMNS + 1)
@@ -59,14 +68,14 @@ def test_values_are_within_the_bound_and_never_above(name: str) -> None:
     assert float(missing.min()) >= -3e-6 * float(exact[0])
     rest = exact[len(spectral.values) :]
     assert not len(rest) or float(rest[0]) <= spectral.remainder
-    assert len(spectral.reported) == min(KEPT, *matrix.shape)
+    assert len(spectral.reported) == min(NUM_SINGULAR_VALUES, *matrix.shape)
 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_the_bound_of_what_is_left_holds_and_is_near_it_far_below_the_leading_values(seed: int) -> None:
     """A remainder that is less than what the squares of the leading values are rounded by."""
     matrix = with_values(torch.cat((torch.linspace(300, 100, 60), torch.full((300,), 1e-3))), seed)
-    left = float(torch.linalg.svdvals(matrix.double())[KEPT + SPARE])
+    left = float(torch.linalg.svdvals(matrix.double())[NUM_SINGULAR_VALUES + OVERSAMPLING])
     assert left <= found(matrix, seed).remainder < 4 * left
 
 
@@ -165,16 +174,16 @@ def test_the_estimate_of_an_effective_rank_is_near(name: str) -> None:
 
 
 def base(matrix: Tensor) -> Subspaces:
-    return Subspaces(*leading_directions(Held(matrix), 1, subspaces.base_rank(tuple(matrix.shape))))
+    return Subspaces(*leading_directions(InMemoryMatrix(matrix), 1, subspaces.base_rank(tuple(matrix.shape))))
 
 
 def overlap(delta: Tensor, start: Subspaces) -> float:
-    return subspaces.base_overlap(Held(delta), float(delta.double().square().sum()), start)
+    return subspaces.base_overlap(InMemoryMatrix(delta), float(delta.double().square().sum()), start)
 
 
 @pytest.mark.parametrize("rows", [ROWS, 80])
 def test_a_delta_inside_of_the_base_overlaps_and_one_outside_does_not(rows: int) -> None:
-    start = base(with_values(torch.linspace(9, 1, 60 if rows > EXACT else 20), rows=rows))
+    start = base(with_values(torch.linspace(9, 1, 60 if rows > MAX_EXACT_SIDE else 20), rows=rows))
     inside = (start.left[:, :5] * torch.arange(5, 0, -1)) @ start.right[:, 5:10].T
     noise = draw(7, rows, COLUMNS)
     left, right = (side @ side.T for side in start)
@@ -192,8 +201,8 @@ def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
     monkeypatch.setattr("vlsurgery.surgery.diff.spectrum.multiplies_bfloat16", lambda: narrow)
     stored = with_values(torch.linspace(9, 1, 60)).bfloat16()
     for one, other in zip(
-        leading_directions(Stored(stored.view(torch.uint16)), 1, 8),
-        leading_directions(Held(stored.float()), 1, 8),
+        leading_directions(BFloat16Matrix(stored.view(torch.uint16)), 1, 8),
+        leading_directions(InMemoryMatrix(stored.float()), 1, 8),
         strict=True,
     ):
         assert torch.linalg.svdvals(one.T @ other).min() == pytest.approx(1, abs=1e-5)
@@ -212,8 +221,8 @@ def test_leading_directions_are_numpys(
     monkeypatch.setattr("vlsurgery.surgery.diff.spectrum.multiplies_bfloat16", lambda: narrow)
     matrix = with_values(values)
     left, _, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
-    found = leading_directions(Held(matrix), 1, KEPT)
-    assert all(side.shape[1] == (rank if rank == len(values) else KEPT) for side in found)
+    found = leading_directions(InMemoryMatrix(matrix), 1, NUM_SINGULAR_VALUES)
+    assert all(side.shape[1] == (rank if rank == len(values) else NUM_SINGULAR_VALUES) for side in found)
     for side, expected in zip(found, (left[:, :rank], right[:rank].T), strict=True):
         assert torch.allclose(side.T @ side, torch.eye(side.shape[1]), atol=1e-4)
         assert np.square(side.double().numpy().T @ expected).sum(axis=0).min() > 0.9999
