@@ -14,9 +14,10 @@ from vlsurgery.cli.commands.anatomy import anatomy
 from vlsurgery.cli.commands.demo import demo
 from vlsurgery.cli.commands.diff import diff
 from vlsurgery.cli.commands.evaluate import evaluate
-from vlsurgery.cli.commands.merge import merge
+from vlsurgery.cli.commands.merge.command import merge_command, merge_outline
 from vlsurgery.cli.commands.probe import probe
 from vlsurgery.cli.commands.report import report
+from vlsurgery.cli.options import HELP_SETTINGS
 from vlsurgery.surgery.errors import SurgeryError
 
 INTERRUPTED = 130
@@ -46,6 +47,11 @@ class Commands(TyperGroup):
             _fail("interrupted: finished steps are kept; the same command goes on from there", INTERRUPTED)
         return result
 
+    def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
+        """`merge` is made when it is asked for: its options are those of the methods that are known then."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, merge_command() if name == "merge" else command, rest
+
 
 def _fail(line: str, code: int) -> None:
     with contextlib.suppress(BrokenPipeError):
@@ -67,7 +73,7 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Rich help pages cost a tenth of a second; `--help` must be instant.
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=HELP_SETTINGS,
 )
 
 
@@ -92,8 +98,16 @@ def vlsurgery(
     """
 
 
-for command in (diff, probe, merge, evaluate, report, anatomy, demo):
-    app.command()(command)
+for name, command in {
+    "diff": diff,
+    "probe": probe,
+    "merge": merge_outline,
+    "evaluate": evaluate,
+    "report": report,
+    "anatomy": anatomy,
+    "demo": demo,
+}.items():
+    app.command(name)(command)
 
 
 def run() -> None:

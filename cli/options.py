@@ -36,6 +36,9 @@ PromptsOption = Annotated[
 ]
 
 
+HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
 @dataclass(frozen=True)
 class Session:
     """What the options common to all commands say: where the case is, who listens, and whether to act at all."""
@@ -79,7 +82,7 @@ def _common(
         bool,
         typer.Option(
             "--plan",
-            help="Only say what would be done, with estimated time, memory and number of prompts; write nothing.",
+            help="Only say what would be done, with bytes, memory and number of prompts; write nothing.",
         ),
     ] = False,
 ) -> None:

@@ -41,7 +41,7 @@ class CoefficientsInfo:
 
 def compute(tradeoff: TradeoffResult) -> CoefficientsInfo:
     """Find the point that was merged and lay its coefficients out on the axis of blocks."""
-    merged = next((p for p in tradeoff.points if p.chosen and p.policy == tradeoff.policy), None)
+    merged = tradeoff.chosen()
     coefficients = (merged.coefficients if merged else None) or {}
     axis = block_axis(block for block in coefficients if block != "default")
     blocks = [

@@ -20,7 +20,7 @@ from vlsurgery.figures.findings import (
     weakest,
 )
 from vlsurgery.figures.wording import cell_phrase, listed, number, percent, points, rate_words
-from vlsurgery.probes.results import BehaviourResult, ProbeResult, Rate, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.results import BehaviourResult, ProbeResult, Rate, TradeoffResult
 from vlsurgery.surgery.results import DiffResult
 
 CHOSEN_SPECIMEN = (
@@ -257,7 +257,7 @@ def _uniform(behaviour: BehaviourResult, tradeoff: TradeoffResult | None) -> str
     found = harmful + differences(behaviour, "merged", "merged:uniform", harmful=False)
     if not found:
         return "" if recovery(behaviour) is None else "The best uniform merge was not measured beside it."
-    point = _chosen(tradeoff, "uniform") if tradeoff else None
+    point = tradeoff.chosen("uniform") if tradeoff else None
     strengths = [f"{name} {number(value)}" for name, value in point.parameters.items()] if point else []
     name = f"The best uniform merge ({', '.join(strengths)})" if strengths else "The best uniform merge"
     parts = [_weakest_words(behaviour, "merged:uniform", harm) for harm in (True, False)]
@@ -286,14 +286,9 @@ def _weakest_words(behaviour: BehaviourResult, role: str, harmful: bool) -> str:
     return f"{verb} {_words(behaviour, role, cell)} of {cell_phrase(*cell)}{right}"
 
 
-def _chosen(tradeoff: TradeoffResult, policy: str) -> TradeoffPoint | None:
-    """The best point of a policy, if one is marked."""
-    return next((point for point in tradeoff.points if point.chosen and point.policy == policy), None)
-
-
 def _tried(tradeoff: TradeoffResult | None) -> str:
     """Before any evaluation, what the search saw on its own prompts, named as such."""
-    point = _chosen(tradeoff, tradeoff.policy) if tradeoff else None
+    point = tradeoff.chosen(tradeoff.policy) if tradeoff else None
     if point is None:
         return "No merge has been made: run `vlsurgery merge --auto`."
     return (

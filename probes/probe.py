@@ -26,7 +26,7 @@ from vlsurgery.probes.results import (
     Transplant,
 )
 from vlsurgery.probes.targets import in_words, working, working_prompts
-from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -79,17 +79,17 @@ class ProbeState:
         ]
 
 
-def probe(
-    checkpoints: Mapping[str, Checkpoint], prompts: Sequence[Prompt], progress: Progress = no_progress
-) -> Findings:
+def probe(alignment: Alignment, prompts: Sequence[Prompt], progress: Progress = no_progress) -> Findings:
     """Look into base, adapted, graft and every safety role, and say which blocks lost refusals.
+
+    alignment: of all roles.
 
     Directions are made on `fit`, selected on `select` and shown on `report`; attribution uses `fit` alone.
     """
-    state = ProbeState(prompts, progress)
+    checkpoints, state = alignment.checkpoints, ProbeState(prompts, progress)
     work = working_prompts(prompts)
     _base(state, checkpoints["base"], work)
-    _adapted(state, checkpoints, work)
+    _adapted(state, alignment, work)
     for role in checkpoints:
         if role.startswith("safety"):
             chat = load(checkpoints[role])
@@ -130,12 +130,12 @@ def _base(state: ProbeState, checkpoint: Checkpoint, work: Sequence[Prompt]) -> 
         state.selected = select(chat, chosen_on, state.directions["base", "text"])
 
 
-def _adapted(state: ProbeState, checkpoints: Mapping[str, Checkpoint], work: Sequence[Prompt]) -> None:
-    chat = load(checkpoints["adapted"])
+def _adapted(state: ProbeState, alignment: Alignment, work: Sequence[Prompt]) -> None:
+    chat = load(alignment.checkpoints["adapted"])
     state.notes += chat.notes
     state.answer("adapted", chat, chat.answerable(work))
     state.measure_directions("adapted", chat)
-    live = InMemoryMerge(chat, align({role: checkpoints[role] for role in ("adapted", "base")}), ("base",))
+    live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
     with live.at(live.everywhere(base=1.0)):
         state.measure_directions("graft", chat)
     fitted_on = working(chat, state.prompts, TargetsResult(rows=state.targets), "fit")

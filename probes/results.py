@@ -225,6 +225,11 @@ class TradeoffResult(Result):
     policy: str
     verdict: str
 
+    def chosen(self, policy: str | None = None) -> TradeoffPoint | None:
+        """The best point of a policy (the one that was merged where none is named), which has its coefficients."""
+        wanted = policy or self.policy
+        return next((point for point in self.points if point.chosen and point.policy == wanted), None)
+
 
 class Target(Frozen):
     """A model's own completion of one prompt, and what the judge made of it.

@@ -19,7 +19,10 @@ from vlsurgery.surgery.methods import METHODS, Method, Parameter
 
 README = Path(__file__).parent.parent / "README.md"
 PROGRAM = typer.main.get_command(app)
-COMMANDS = PROGRAM.commands  # type: ignore[attr-defined]
+COMMANDS = {
+    name: PROGRAM.resolve_command(typer.Context(PROGRAM), [name])[1]  # type: ignore[attr-defined]
+    for name in PROGRAM.commands  # type: ignore[attr-defined]
+}
 MERGING = "Merging by a method of the field"
 FENCE = re.compile(r"^```[^\n]*\n(.*?)^```", re.MULTILINE | re.DOTALL)
 

@@ -30,18 +30,18 @@ def demo(
     Example:
       vlsurgery demo
     """
-    from vlsurgery.cli.commands.merge_auto import outcome, show_outcome
+    from vlsurgery.cli.commands.merge.auto import outcome, show_outcome
     from vlsurgery.cli.workflow.engine import StepOptions
-    from vlsurgery.cli.workflow.estimates import ESTIMATES, plan_demo, show_plan
+    from vlsurgery.cli.workflow.estimates import plan_demo, show_plan
     from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
-    from vlsurgery.cli.workflow.steps import AUTO_GOALS
+    from vlsurgery.cli.workflow.steps import AUTO_GOALS, STEPS
     from vlsurgery.probes.models.models import quiet_transformers
     from vlsurgery.probes.specimens.miniature import DEMO_SEED, build
 
     quiet_transformers()
     seed = DEMO_SEED if seed is None else seed
     if session.plan:
-        show_plan(session.console, plan_demo(seed, list(ESTIMATES)))
+        show_plan(session.console, plan_demo(seed, [step.name for step in STEPS]))
         return
 
     check_case_folder(session.case)

@@ -1,19 +1,12 @@
 """`vlsurgery diff`: open a case and say how far the weights moved."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from vlsurgery.cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, standard
-
-
-class Level(StrEnum):
-    """How much a diff measures."""
-
-    norms = "norms"
-    full = "full"
+from vlsurgery.surgery.diff import Level
 
 
 @standard
@@ -33,7 +26,7 @@ def diff(
             help="norms: how far every tensor and every head moved, and how the two deltas relate. full: also the "
             "singular values of every delta and where its leading directions lie; takes several times as long.",
         ),
-    ] = Level.full,
+    ] = "full",
     csv: Annotated[
         Path | None,
         typer.Option(
@@ -63,7 +56,7 @@ def diff(
     from vlsurgery.surgery.results import DiffResult
 
     roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
-    flow = perform(session, StepOptions(level=level.value), "diff", named=CheckpointArgs(roles, new, allow_pickle))
+    flow = perform(session, StepOptions(level=level), "diff", named=CheckpointArgs(roles, new, allow_pickle))
     if flow is None:
         return
     result = flow.result(DiffResult)

@@ -20,7 +20,6 @@ from vlsurgery.probes.results import (
     ProbeResult,
     Rate,
     SeparationRow,
-    TradeoffPoint,
     TradeoffResult,
 )
 from vlsurgery.surgery.results import (
@@ -286,14 +285,9 @@ def percent(rate: Rate | None) -> Text:
     return Text.assemble(exact_percent(rate.rate).removesuffix("%"), (f" {bounds}" if bounds else "", "dim"))
 
 
-def merged_point(result: TradeoffResult) -> TradeoffPoint | None:
-    """The point that was merged: the chosen one of the result's policy."""
-    return next((point for point in result.points if point.chosen and point.policy == result.policy), None)
-
-
 def coefficients_table(result: TradeoffResult) -> Table:
     """How much of base and of safety goes into each block of the merge."""
-    point = merged_point(result)
+    point = result.chosen()
     coefficients = (point.coefficients if point else None) or {}
     sources = list(dict.fromkeys(source for each in coefficients.values() for source in each))
     table = plain_table(f"Coefficients ({result.policy})", "block", *[f"toward {s}" for s in sources])

@@ -62,18 +62,19 @@ class Case:
         return cls(folder, content)
 
     @classmethod
-    def create(
-        cls, folder: str | Path, checkpoints: Mapping[str, str], new: bool = False, allow_pickle: bool = False
-    ) -> Self:
-        """Open a case of `checkpoints` (role -> reference), or go on with the one that the folder already holds.
+    def create(cls, folder: str | Path, checkpoints: Mapping[str, str | Checkpoint], new: bool = False) -> Self:
+        """Open a case of `checkpoints`, or go on with the one that the folder already holds.
 
-        allow_pickle: take pickled weights, now and whenever the case is opened again.
+        checkpoints: role -> an open checkpoint or a reference; of one whose pickled weights were allowed they are
+            allowed whenever the case is opened again.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
 
         Raises CheckpointError when a checkpoint can't be opened, TargetError when the folder holds something else.
         """
         folder = Path(folder)
-        opened = {role: Checkpoint.open(ref, allow_pickle=allow_pickle) for role, ref in checkpoints.items()}
+        opened = {
+            role: ref if isinstance(ref, Checkpoint) else Checkpoint.open(ref) for role, ref in checkpoints.items()
+        }
         refs = {role: checkpoint.ref_model for role, checkpoint in opened.items()}
         content = CaseFile(checkpoints=refs)
         if (folder / FILE).is_file():

@@ -13,7 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vlsurgery.cli.workflow.case import Case
+from vlsurgery.probes.policies import Policy, Toward
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.diff import Level
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import Result
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
@@ -26,10 +29,6 @@ R = TypeVar("R", bound=Result)
 Settings = dict[str, Any]
 Fault = Literal["missing", "changed", "outdated"]
 Files = Callable[[Case, Settings], Sequence[Path]]
-Policy = Literal["fit", "attribution", "weights", "uniform"]
-Toward = Literal["base", "safety", "both"]
-Level = Literal["norms", "full"]
-
 
 REASONS: Mapping[Fault, str] = {
     "missing": "the case has none yet",
@@ -59,13 +58,20 @@ class StepOptions:
 class Job:
     """One command's work on one case: what a step's functions are given.
 
-    say: tells the user one line. track: shows progress.
+    say: tells the user one line. progress: shows progress. aligned: the alignment of the case's checkpoints, where the
+    command has made it already.
     """
 
     case: Case
     options: StepOptions = field(default_factory=StepOptions)
     say: Callable[[str], None] = lambda line: None  # noqa: ARG005
     progress: Progress = no_progress
+    aligned: Alignment | None = None
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """Of all roles: made once for all steps of the command."""
+        return align(self.checkpoints) if self.aligned is None else self.aligned
 
     @cached_property
     def checkpoints(self) -> Mapping[str, Checkpoint]:

@@ -4,14 +4,15 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.steps import STEPS, check_merge_target
-from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 
@@ -27,11 +28,12 @@ class CheckpointArgs:
     new: bool = False
     allow_pickle: bool = False
 
-    def open(self) -> dict[str, Checkpoint]:
+    @cached_property
+    def opened(self) -> dict[str, Checkpoint]:
         return {role: Checkpoint.open(ref, allow_pickle=self.allow_pickle) for role, ref in self.roles.items()}
 
 
-def perform(session: Session, wishes: StepOptions, *goals: str, named: CheckpointArgs | None = None) -> Flow | None:
+def perform(session: Session, options: StepOptions, *goals: str, named: CheckpointArgs | None = None) -> Flow | None:
     """Bring the case to `goals` and return its flow; under `--plan`, show the plan instead and return None.
 
     named: what to open the case on; None for the checkpoints that it holds.
@@ -40,12 +42,12 @@ def perform(session: Session, wishes: StepOptions, *goals: str, named: Checkpoin
     if session.plan:
         from vlsurgery.cli.workflow.estimates import plan, show_plan
 
-        with _case_to_plan(session.case, named) as case:
-            job = Job(case, wishes)
+        with _case_to_plan(session.case, named) as (case, alignment):
+            job = Job(case, options, aligned=alignment)
             show_plan(console, plan(job, Flow(job, STEPS).pending(*goals)))
         return None
-    case = Case.open(session.case) if named is None else _create(session.case, named)
-    flow = Flow(Job(case, wishes, console.say, console.progress), STEPS)
+    case, alignment = (Case.open(session.case), None) if named is None else _create(session.case, named)
+    flow = Flow(Job(case, options, console.say, console.progress, alignment), STEPS)
     if "merge" in goals:
         check_merge_target(flow.job)
     flow.bring(*goals)
@@ -69,17 +71,17 @@ def check_case_folder(folder: Path) -> None:
         raise TargetError(f"{folder}: can't be made, {nearest} is {reason}. Give another folder with --case.")
 
 
-def _create(directory: Path, named: CheckpointArgs) -> Case:
-    """Open a case on checkpoints that were seen to belong together: a case that can't be used is never made."""
-    align(named.open())
-    return Case.create(directory, dict(named.roles), named.new, named.allow_pickle)
+def _create(directory: Path, named: CheckpointArgs, new: bool | None = None) -> tuple[Case, Alignment]:
+    """Open a case on checkpoints that belong together: one that can't be used is never made."""
+    alignment = align(named.opened)
+    return Case.create(directory, named.opened, named.new if new is None else new), alignment
 
 
 @contextmanager
-def _case_to_plan(directory: Path, named: CheckpointArgs | None) -> Iterator[Case]:
+def _case_to_plan(directory: Path, named: CheckpointArgs | None) -> Iterator[tuple[Case, Alignment | None]]:
     """The case as it would be opened; one that is not there yet is made in a temporary folder."""
     if named is None or _holds(directory, named):
-        yield Case.open(directory)
+        yield Case.open(directory), None
         return
     if directory.exists() and not named.new:
         raise TargetError(
@@ -87,7 +89,7 @@ def _case_to_plan(directory: Path, named: CheckpointArgs | None) -> Iterator[Cas
         )
     check_case_folder(directory)
     with tempfile.TemporaryDirectory(prefix="vlsurgery-plan-") as folder:
-        yield _create(Path(folder) / "case", replace(named, new=False))
+        yield _create(Path(folder) / "case", named, new=False)
 
 
 def _holds(directory: Path, named: CheckpointArgs) -> bool:
@@ -95,4 +97,4 @@ def _holds(directory: Path, named: CheckpointArgs) -> bool:
     if not (directory / "case.json").is_file():
         return False
     held = {role: checkpoint.location for role, checkpoint in Case.open(directory).checkpoints.items()}
-    return held == {role: checkpoint.location for role, checkpoint in named.open().items()}
+    return held == {role: checkpoint.location for role, checkpoint in named.opened.items()}

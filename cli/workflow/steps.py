@@ -2,21 +2,19 @@
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Files, Job, Settings, Step
+from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.results import Result
 
 if TYPE_CHECKING:
     from vlsurgery.probes.evaluation.evaluate import Subject
-    from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
-    from vlsurgery.surgery.merge.recipe import Recipe
-
 R = TypeVar("R", bound=Result)
 
 SMALL = 20_000_000  # parameters
@@ -37,15 +35,14 @@ def diff_settings(job: Job) -> Settings:
 
 
 def _run_diff(job: Job, settings: Settings) -> None:
-    from vlsurgery.cli.workflow.speed import times_of_levels
-    from vlsurgery.surgery.alignment import align
     from vlsurgery.surgery.diff.run import diff
 
-    level = settings["level"]
-    if level == "full":
-        full, norms = times_of_levels(job.checkpoints)
-        job.say(f"diff: with the spectrum of every matrix this takes about {full} (--level norms, without: {norms})")
-    _stamped(diff(align(job.checkpoints), level, job.progress), job, settings).save(job.case.path("diff.json"))
+    if settings["level"] == "full":
+        job.say("diff: finds the spectrum of every matrix (--level norms does without, in a fraction of the time)")
+    computed = any(checkpoint.is_computed for checkpoint in job.checkpoints.values())
+    with tuned_for_weights(with_torch=settings["level"] == "full" or computed):
+        result = diff(job.alignment, settings["level"], job.progress)
+    _stamped(result, job, settings).save(job.case.path("diff.json"))
 
 
 def _prepare_to_run(job: Job) -> None:
@@ -76,7 +73,7 @@ def _run_probe(job: Job, settings: Settings) -> None:
     for note in job.material.notes:
         job.say(f"probe: {note}")
     _log_look(job, "probe", list(job.checkpoints), settings)
-    found = probe(job.checkpoints, job.prompts, job.progress)
+    found = probe(job.alignment, job.prompts, job.progress)
     result = found.result.model_copy(update={"notes": [*found.result.notes, *job.material.notes]})
     partial = job.case.path("directions.safetensors.partial")
     metadata = {role: checkpoint.identity for role, checkpoint in job.checkpoints.items()}
@@ -96,8 +93,8 @@ def _coefficient_settings(job: Job) -> Settings:
 
 
 def _run_coefficients(job: Job, settings: Settings) -> None:
-    from vlsurgery.probes.choice import choose
     from vlsurgery.probes.results import ProbeResult, TargetsResult
+    from vlsurgery.probes.selection import choose, recipe_of
     from vlsurgery.surgery.results import DiffResult
 
     _prepare_to_run(job)
@@ -111,7 +108,7 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
     }
     result = choose(
-        job.checkpoints,
+        job.alignment,
         job.prompts,
         job.result(TargetsResult),
         job.options.policy,
@@ -120,7 +117,7 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         changes,
         job.progress,
     )
-    recipe = recipe_of(result, job.checkpoints, job.sources, gains)
+    recipe = recipe_of(result, job.checkpoints, gains)
     keep_edited_recipe(job)
     recipe.save(job.case.path("recipe.yaml"))
     _stamped(result, job, settings).save(job.case.path("tradeoff.json"))
@@ -134,29 +131,6 @@ def keep_edited_recipe(job: Job) -> None:
     if done and recipe.exists() and not job.case.is_untouched("coefficients", left):
         os.replace(recipe, edited)
         job.say(f"coefficients: the changed recipe is kept as {edited}; `vlsurgery merge --recipe` merges by it")
-
-
-def recipe_of(
-    result: "TradeoffResult", checkpoints: Mapping[str, Checkpoint], sources: Sequence[str], gains: Mapping[str, float]
-) -> "Recipe":
-    """The chosen coefficients as an order for a merge, each with its reason: the policy, and the block's path gain."""
-    from vlsurgery.surgery.merge.coefficients import Coefficients
-    from vlsurgery.surgery.merge.recipe import Recipe
-
-    blocks = chosen_point(result, result.policy).coefficients or {}
-    table = {"default": dict.fromkeys(sources, 0.0), **blocks}
-    used = {role: checkpoint for role, checkpoint in checkpoints.items() if role in ("adapted", *sources)}
-    why = {
-        block: f"by {result.policy}; moved to the base it gives {gains[block]:+.3f} nats of refusal"
-        for block in blocks
-        if block in gains
-    }
-    return Recipe.of(used, Coefficients(table), why)
-
-
-def chosen_point(result: "TradeoffResult", policy: str) -> "TradeoffPoint":
-    """The best point of a policy, the one whose coefficients are kept."""
-    return next(point for point in result.points if point.chosen and point.policy == policy)
 
 
 def _merge_settings(job: Job) -> Settings:
@@ -173,9 +147,12 @@ def merged_path(case: Case, settings: Settings) -> Path:
 
 def _run_merge(job: Job, settings: Settings) -> None:
     from vlsurgery.surgery.merge.recipe import Recipe
-    from vlsurgery.surgery.merge.run import run_merge
+    from vlsurgery.surgery.merge.run import prepare_merge, run_merge
 
-    run_merge(Recipe.load(job.case.path("recipe.yaml")), merged_path(job.case, settings), job.progress)
+    recipe = Recipe.load(job.case.path("recipe.yaml"))
+    prepared = prepare_merge(recipe, job.alignment)
+    with tuned_for_weights(any(checkpoint.is_computed for checkpoint in prepared.checkpoints.values())):
+        run_merge(recipe, merged_path(job.case, settings), job.progress, prepared)
 
 
 def check_merge_target(job: Job) -> None:
@@ -215,7 +192,8 @@ def _subjects(job: Job, with_merge: bool) -> "list[Subject]":
     subjects = [Subject("base", base), graft(adapted, base)]
     subjects += [Subject(role, checkpoint) for role, checkpoint in job.checkpoints.items() if role != "base"]
     if with_merge:
-        uniform = chosen_point(job.result(TradeoffResult), "uniform")
+        uniform = job.result(TradeoffResult).chosen("uniform")
+        assert uniform is not None  # `choose` always compares with the best uniform merge.
         sources = {role: job.checkpoints[role] for role in uniform.parameters}
         merged = merged_path(job.case, job.case.settings_of("merge") or {})
         subjects.append(Subject("merged:uniform", adapted, uniform.coefficients, sources))

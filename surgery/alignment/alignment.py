@@ -3,7 +3,7 @@ its reason."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from vlsurgery.surgery.alignment.content_matching import Correspondence
@@ -119,6 +119,27 @@ class Alignment:
         part, tensor = aligned.parts[role], self.tensor(aligned, role)
         start, size = part.span(tensor.shape)
         return part.view(tensor.read(start, start + size), tensor.shape).reshape(-1)
+
+    def among(self, roles: Iterable[str]) -> "Alignment":
+        """The alignment of some of its roles, `like` among them.
+
+        Roles whose tensors have the very shapes of a role that stays are taken out of the pairs; otherwise (they may
+        have limited the vocabulary rows that all share) the open checkpoints are aligned again.
+        """
+        kept = {role: checkpoint for role, checkpoint in self.checkpoints.items() if role in set(roles)}
+        if len(kept) == len(self.checkpoints):
+            return self
+        shapes = [checkpoint.shapes for checkpoint in kept.values()]
+        if not all(checkpoint.shapes in shapes for role, checkpoint in self.checkpoints.items() if role not in kept):
+            return align(kept, self.like)
+        parts = ((pair, {role: part for role, part in pair.parts.items() if role in kept}) for pair in self.pairs)
+        return replace(
+            self,
+            checkpoints=kept,
+            pairs=tuple(pair._replace(parts=found) for pair, found in parts if len(found) > 1),
+            unmatched=tuple(each for each in self.unmatched if each.role in kept),
+            stale_heads={role: head for role, head in self.stale_heads.items() if role in kept},
+        )
 
     def label(self, aligned: Aligned, role: str) -> str:
         """How an error names one role's tensor."""

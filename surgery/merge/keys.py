@@ -61,9 +61,13 @@ def at(value: float | Sequence[float], site: Site, depth: int) -> float:
         return float(value)
     if site.layer is None:
         return float(value[-1 if site.component.split(".")[0] in _LAST else 0])
-    place = site.layer * (len(value) - 1) / (depth - 1) if depth > 1 else 0.0
-    before = min(int(place), len(value) - 1)
-    share = place - before
-    if not share:
-        return float(value[before])
-    return (1 - share) * value[before] + share * value[before + 1]
+    return interpolate(value, site.layer * (len(value) - 1) / (depth - 1) if depth > 1 else 0.0)
+
+
+def interpolate(values: Sequence[float], place: float) -> float:
+    """The value at a place in a list, on the straight line between its neighbours. place: 0 to len(values) - 1."""
+    before = min(int(place), len(values) - 1)
+    fraction = place - before
+    if not fraction:
+        return float(values[before])
+    return (1 - fraction) * values[before] + fraction * values[before + 1]

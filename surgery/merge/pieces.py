@@ -86,7 +86,7 @@ def _made(stream: SiteStream, method: Method, state: Any, start: int, stop: int)
 
 
 def _survey(stream: SiteStream, method: Method) -> Any:
-    if method.prepare is None or not stream.job.settings.weights:
+    if method.prepare is None or not stream.job.settings.coefficients:
         return None
     return method.prepare(stream, stream.job.settings)
 
@@ -94,7 +94,7 @@ def _survey(stream: SiteStream, method: Method) -> Any:
 def _combined(method: Method, stream: SiteStream, state: Any, chunk: Chunk) -> np.ndarray:
     """The merged block; where no model has a weight, the origin's own."""
     settings = stream.job.settings
-    return method.combine(chunk, settings, state) if settings.weights else chunk.origin
+    return method.combine(chunk, settings, state) if settings.coefficients else chunk.origin
 
 
 def assembled(

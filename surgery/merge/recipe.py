@@ -76,7 +76,7 @@ class Recipe(Frozen):
         for key, shares in self.resolved_coefficients.items():
             for role, share in shares.items():
                 numbers = share if isinstance(share, Sequence) else [share]
-                if self.merge_method.weight.whole and not {0, 1}.issuperset(numbers):
+                if self.merge_method.coefficient.whole and not {0, 1}.issuperset(numbers):
                     raise RecipeError(f"coefficients.{key}: {role} is {share}, and {self.method} knows only 0 and 1.")
                 if share and role not in self.models:
                     raise RecipeError(
@@ -121,7 +121,7 @@ class Recipe(Frozen):
 
     @property
     def resolved_coefficients(self) -> Coefficients:
-        return Coefficients(self.coefficients, self.merge_method.weight.low, self.merge_method.weight.high)
+        return Coefficients(self.coefficients, self.merge_method.coefficient.low, self.merge_method.coefficient.high)
 
     @property
     def settings(self) -> Parameters:

@@ -20,8 +20,12 @@ from vlsurgery.surgery.runtime.worker_pool import worker_pool
 from vlsurgery.surgery.writer.writer import Piece, ShardPlan, plan_shards, write
 
 
-def run_merge(recipe: Recipe, out: Path, progress: Progress = no_progress) -> MergeResult:
+def run_merge(
+    recipe: Recipe, out: Path, progress: Progress = no_progress, prepared: "PreparedMerge | None" = None
+) -> MergeResult:
     """Merge as the recipe says into the directory `out`, with the recipe and a model card beside the weights.
+
+    prepared: what `prepare_merge` made of this recipe, where it was called before.
 
     The result has exactly the tensors, shapes, dtypes and shards of the recipe's `like`, less a stale tied head. A
     tensor that nothing pulls at keeps its bytes; so do vocabulary rows that the others lack.
@@ -31,7 +35,7 @@ def run_merge(recipe: Recipe, out: Path, progress: Progress = no_progress) -> Me
     when `out` can't or must not be written. `out` is then as it was.
     """
     start = time.monotonic()
-    ready = prepare_merge(recipe)
+    ready = prepare_merge(recipe) if prepared is None else prepared
     texts = {
         "recipe.yaml": recipe.text(),
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
@@ -74,12 +78,17 @@ class PreparedMerge:
         return sum(tensor.name not in self.merge_plan.sites for tensor in self.shard_plan.tensors)
 
 
-def prepare_merge(recipe: Recipe) -> PreparedMerge:
-    """Open the recipe's checkpoints and see that it can be carried out; no weights are read. Raises as `run_merge`."""
+def prepare_merge(recipe: Recipe, alignment: Alignment | None = None) -> PreparedMerge:
+    """Open the recipe's checkpoints and see that it can be carried out; no weights are read. Raises as `run_merge`.
+
+    alignment: of the recipe's roles, and perhaps of others; its open checkpoints are used, and it is where it is of the
+        very roles.
+    """
     if len(recipe.checkpoints) < 2:
         raise RecipeError("checkpoints: a merge needs two of them or more.")
-    checkpoints = open_checkpoints(recipe)
-    alignment = align(checkpoints, recipe.like)
+    checkpoints = open_checkpoints(recipe, {} if alignment is None else alignment.checkpoints)
+    if alignment is None or alignment.like != recipe.like or alignment.checkpoints.keys() != checkpoints.keys():
+        alignment = align(checkpoints, recipe.like)
     merge_plan = plan_merge(recipe, alignment)
     stale = alignment.stale_heads.get(recipe.like)
     return PreparedMerge(
@@ -90,9 +99,10 @@ def prepare_merge(recipe: Recipe) -> PreparedMerge:
     )
 
 
-def open_checkpoints(recipe: Recipe) -> dict[str, Checkpoint]:
-    """The recipe's checkpoints, role -> checkpoint, known to be the files that the recipe was made for."""
-    checkpoints = {role: Checkpoint.reopen(ref) for role, ref in recipe.checkpoints.items()}
+def open_checkpoints(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """The recipe's checkpoints, role -> checkpoint, known to be the files that the recipe was made for. opened: those
+    that are open already."""
+    checkpoints = {role: opened.get(role) or Checkpoint.reopen(ref) for role, ref in recipe.checkpoints.items()}
     for role, checkpoint in checkpoints.items():
         expected = recipe.checkpoints[role].identity
         if checkpoint.identity != expected:
@@ -132,7 +142,7 @@ class PieceBuilder:
     def _stream(self, job: SiteMerge, alone: bool = False) -> SiteStream:
         pool = None if alone else self.pool
         return SiteStream(
-            self.alignment, job, self.recipe.origin, self.recipe.merge_method.rows, self.recipe.seed, pool
+            self.alignment, job, self.recipe.origin, self.recipe.merge_method.whole_rows, self.recipe.seed, pool
         )
 
     def _runs(self, tensor: LazyTensor, jobs: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:

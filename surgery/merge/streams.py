@@ -63,7 +63,7 @@ class SiteStream:
     @property
     def roles(self) -> list[str]:
         """Everyone who is read."""
-        return [*self.job.settings.weights, *([] if self.origin is None else [self.origin])]
+        return [*self.job.settings.coefficients, *([] if self.origin is None else [self.origin])]
 
     def map(self, function: Callable[[Chunk], Made]) -> Iterator[Made]:
         """`function` of every block, in order."""
@@ -101,7 +101,7 @@ class SiteStream:
 
     @cached_property
     def _names(self) -> tuple[str, ...]:
-        return tuple(self.job.settings.weights)
+        return tuple(self.job.settings.coefficients)
 
     @cached_property
     def _key(self) -> str:

@@ -22,7 +22,7 @@ _REFUSED: Final[Mapping[str, str]] = {
 
 
 @dataclass(frozen=True)
-class Source:
+class SliceModel:
     """A model in a slice. model: as `Checkpoint.open` takes it. where: its place in the file. layers: from, to."""
 
     model: str
@@ -35,7 +35,7 @@ class Source:
 class Slice:
     """A stretch of layers, or the whole model where its sources name no layers."""
 
-    sources: tuple[Source, ...]
+    sources: tuple[SliceModel, ...]
     where: str
     settings: Settings
 
@@ -43,7 +43,7 @@ class Slice:
     def layers(self) -> tuple[int, int] | None:
         return self.sources[0].layers
 
-    def source(self, model: str) -> Source | None:
+    def source(self, model: str) -> SliceModel | None:
         return next((source for source in self.sources if source.model == model), None)
 
 
@@ -130,7 +130,7 @@ def _models(data: Mapping[str, Any], base: str | None, method: str) -> tuple[Sli
         for place, entry in enumerate(_list(data["models"], "models"))
     ]
     if base is not None and base not in {source.model for source in sources}:
-        sources.append(Source(base, "base_model", {}))
+        sources.append(SliceModel(base, "base_model", {}))
     return (Slice(tuple(sources), "models", {}),)
 
 
@@ -150,14 +150,14 @@ def _slices(data: Mapping[str, Any], base: str | None, method: str) -> tuple[Sli
     return tuple(found)
 
 
-def _source(entry: Any, where: str, base: str | None, method: str, keys: tuple[str, ...]) -> Source:
+def _source(entry: Any, where: str, base: str | None, method: str, keys: tuple[str, ...]) -> SliceModel:
     _check_keys(entry, where, keys)
     model = reference(entry.get("model"), f"{where}.model")
     taken = TAKEN[method]
     each = {} if taken.base and model == base else taken.each
     settings = _settings(entry, f"{where}.parameters", method, each)
     layers = _range(entry.get("layer_range"), f"{where}.layer_range") if "layer_range" in keys else None
-    return Source(model, where, settings, layers)
+    return SliceModel(model, where, settings, layers)
 
 
 def _check_sources(part: Slice, base: str | None, method: str) -> None:

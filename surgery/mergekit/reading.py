@@ -1,6 +1,7 @@
 """mergekit's YAML in, our recipe out."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -9,19 +10,20 @@ from typing import Any, Final, Literal
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.merge.keys import EVERYWHERE
 from vlsurgery.surgery.merge.recipe import Recipe, read_yaml
 from vlsurgery.surgery.mergekit.document import Document, Slice, parse
 from vlsurgery.surgery.mergekit.methods import OFF, Scalar
-from vlsurgery.surgery.mergekit.places import Place, places
-from vlsurgery.surgery.mergekit.settings import Settings, look_up
-from vlsurgery.surgery.mergekit.spelling import Values, compress
-from vlsurgery.surgery.mergekit.vocabulary import vocabulary
+from vlsurgery.surgery.mergekit.settings import Settings, layers_of, look_up
 
-# What stands behind the layers; all else outside of them stands before.
+# What stands behind the layers; all else outside of them stands in front.
 _BEHIND: Final = ("norm", "head")
 
 Dtype = Literal["as like", "float32", "bfloat16", "float16"]
+# A value for each model, or a single one; None for a model that has no part in a site.
+Values = tuple[Scalar | None, ...]
 
 
 def load_recipe(path: Path) -> Recipe:
@@ -44,14 +46,39 @@ def read_mergekit(data: Mapping[str, Any], path: Path) -> Recipe:
     """
     try:
         document = parse(data)
-        order = _Order(document, {model: Checkpoint.open(model) for model in document.models})
-        return order.recipe()
+        return _Reader(document, {model: Checkpoint.open(model) for model in document.models}).recipe()
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 
 
+def plain_table(values: Mapping[Site, Values]) -> dict[str, Any]:
+    """Key -> values, as a recipe has them, such that each site resolves to its own.
+
+    The commonest values stand under `everywhere`. A component of the text tower whose sites differ from them has one
+    key, with a list along the layers where its numbers differ from layer to layer. Everything else has its site's key.
+    """
+    common = Counter(values.values()).most_common(1)[0][0]
+    table: dict[str, Any] = {EVERYWHERE: common}
+    columns: dict[str, dict[int, Values]] = {}
+    for site, value in values.items():
+        if site.tower == "text" and site.layer is not None:
+            columns.setdefault(site.component, {})[site.layer] = value
+    depth = 1 + max((layer for column in columns.values() for layer in column), default=0)
+    for component, column in columns.items():
+        rows = [column[layer] for layer in sorted(column)]
+        if len(set(rows)) == 1 and rows[0] != common:
+            table[component] = rows[0]
+        elif len(set(rows)) > 1 and len(rows) == depth and all(type(value) is float for row in rows for value in row):
+            table[component] = tuple(list(numbers) for numbers in zip(*rows, strict=True))
+    for site, value in values.items():
+        in_layers = site.tower == "text" and site.layer is not None
+        if value != common and not (in_layers and site.component in table):
+            table[site.key] = value
+    return table
+
+
 @dataclass(frozen=True)
-class _Order:
+class _Reader:
     """A document and its open checkpoints, model -> checkpoint."""
 
     document: Document
@@ -61,19 +88,19 @@ class _Order:
         self._check_layers()
         self._check_filters()
         self._check_tokenizer()
-        document = self.document
-        weights = {role: model for role, model in self.roles.items() if not (document.taken.base and role == "base")}
-        coefficients: dict[str, dict[str, float | list[float]]] = {
-            key: {role: value for role, value in zip(weights, spelt, strict=True) if value is not None}
-            for key, spelt in compress(self._values(self._weights, weights), self._gradients).items()
-        }
+        deltas = self.document.taken.base
+        models = {role: model for role, model in self.roles.items() if not (deltas and role == "base")}
+        table = plain_table(self._values(self._coefficient, models.values()))
         return Recipe(
             checkpoints={role: self.checkpoints[model].ref_model for role, model in self.roles.items()},
-            like=self._role(self.like),
-            base="base" if document.taken.base else None,
-            method=document.method,
-            coefficients=coefficients,
-            parameters=self._parameters(weights),
+            like=next(role for role, model in self.roles.items() if model == self.like),
+            base="base" if deltas else None,
+            method=self.document.method,
+            coefficients={
+                key: {role: value for role, value in zip(models, row, strict=True) if value is not None}
+                for key, row in table.items()
+            },
+            parameters=self._parameters(models),
             dtype=self._dtype(),
         )
 
@@ -92,14 +119,10 @@ class _Order:
             while name in taken:
                 number += 1
                 name = f"{stem}-{number}"
-            if model == self.document.base:
-                name = "base"
+            name = "base" if model == self.document.base else name
             taken.add(name)
             roles[name] = model
         return roles
-
-    def _role(self, model: str) -> str:
-        return next(role for role, each in self.roles.items() if each == model)
 
     @cached_property
     def names(self) -> dict[str, Site]:
@@ -108,16 +131,32 @@ class _Order:
         return identify(checkpoint.shapes, checkpoint.config)
 
     @cached_property
-    def places(self) -> dict[str, Place]:
-        return places(self.names)
+    def layers(self) -> dict[str, tuple[str, int] | None]:
+        return layers_of(self.names)
+
+    @cached_property
+    def depths(self) -> dict[str, int]:
+        """What stands before a layer's number -> how many layers there are."""
+        found: dict[str, int] = {}
+        for place in self.layers.values():
+            if place is not None:
+                found[place[0]] = max(found.get(place[0], 0), place[1] + 1)
+        return found
 
     def _slice_of(self, name: str) -> Slice:
         """The slice that a tensor's settings come from: its layer's, outside of layers the first or the last."""
-        place, slices = self.places[name], self.document.slices
-        if place.stack is None:
-            behind = (self.names[name].block or "") in _BEHIND
-            return slices[-1 if behind else 0]
-        return next(part for part in slices if part.layers is None or place.layer < part.layers[1])
+        place, slices = self.layers[name], self.document.slices
+        if place is None:
+            return slices[-1 if (self.names[name].block or "") in _BEHIND else 0]
+        return next(part for part in slices if part.layers is None or place[1] < part.layers[1])
+
+    def _gradient_place(self, name: str, part: Slice) -> float:
+        """Where a gradient is read, from 0 to 1: outside of layers at its start, for a single layer at its end."""
+        place = self.layers[name]
+        if place is None:
+            return 0.0
+        start, stop = part.layers or (0, self.depths[place[0]])
+        return (place[1] - start) / (stop - start - 1) if stop - start > 1 else 1.0
 
     def _look_up(self, parameter: str, name: str, model: str | None = None) -> Scalar | None:
         """A parameter's value for one tensor, of one model or of all; None where the model has no part in it."""
@@ -125,29 +164,24 @@ class _Order:
         source = None if model is None else part.source(model)
         if model is not None and source is None:
             return None
-        t = self.places[name].t(*(part.layers or (0, None)))
-        scopes = [part.settings, self.document.settings]
-        value = look_up(parameter, scopes if source is None else [source.settings, *scopes], name, t)
-        taken = self.document.taken
-        default = {**taken.shared, **taken.each}[parameter]
+        scopes = [*([source.settings] if source else []), part.settings, self.document.settings]
+        value = look_up(parameter, scopes, name, self._gradient_place(name, part))
+        default = {**self.document.taken.shared, **self.document.taken.each}[parameter]
         if value is None and default is None:
             where = part.where if source is None else source.where
             raise RecipeError(f"{where}.parameters.{parameter}: missing for tensor {name!r}.")
         return default if value is None else value
 
-    def _values(self, value_of: Callable[[str, str], Scalar | None], roles: Mapping[str, str]) -> dict[Site, Values]:
-        """Site -> the values of all roles, given what one raw name of one model has."""
-        return {site: tuple(value_of(name, model) for model in roles.values()) for name, site in self.names.items()}
+    def _values(self, value_of: Callable[[str, str], Scalar | None], models: Any) -> dict[Site, Values]:
+        return {site: tuple(value_of(name, model) for model in models) for name, site in self.names.items()}
 
-    def _weights(self, name: str, model: str) -> Scalar | None:
+    def _coefficient(self, name: str, model: str) -> Scalar | None:
         """A model's coefficient at one tensor. Where mergekit knows no weights, every model counts."""
         if self.document.method == "slerp":
             return self._look_up("t", name)
-        if "weight" in self.document.taken.each:
-            return self._look_up("weight", name, model)
-        return 1.0
+        return self._look_up("weight", name, model) if "weight" in self.document.taken.each else 1.0
 
-    def _parameters(self, roles: Mapping[str, str]) -> dict[str, dict[str, Any]]:
+    def _parameters(self, models: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Key -> parameter -> value, for what the method takes beside weights."""
         found: dict[str, dict[str, Any]] = {}
         taken, off = self.document.taken, OFF.get(self.document.method, frozenset())
@@ -158,16 +192,13 @@ class _Order:
                     f"parameters.{parameter}: {self.document.method} with {parameter}: true can't be carried over."
                 )
             if parameter not in off and parameter != "t":
-                for key, (value,) in compress(values, self._gradients).items():
+                for key, (value,) in plain_table(values).items():
                     found.setdefault(key, {})[parameter] = value
-        for parameter in taken.each:
-            if parameter != "weight":
-                values = self._values(partial(self._look_up, parameter), roles)
-                for key, spelt in compress(values, self._gradients).items():
-                    found.setdefault(key, {})[parameter] = _together(dict(zip(roles, spelt, strict=True)))
+        for parameter in set(taken.each) - {"weight"}:
+            for key, row in plain_table(self._values(partial(self._look_up, parameter), models.values())).items():
+                found.setdefault(key, {})[parameter] = _one_or_each(models, row)
         return found
 
-    @property
     def _scopes(self) -> Iterator[tuple[str, Settings]]:
         """Every `parameters` of the document, with its place in the file."""
         yield "parameters", self.document.settings
@@ -176,19 +207,8 @@ class _Order:
             for source in part.sources:
                 yield f"{source.where}.parameters", source.settings
 
-    @cached_property
-    def _gradients(self) -> set[tuple[float, ...]]:
-        """Every list of numbers in the document."""
-        return {
-            tuple(map(float, case.values))
-            for _, settings in self._scopes
-            for setting in settings.values()
-            for case in setting
-            if len(case.values) > 1
-        }
-
     def _check_filters(self) -> None:
-        for where, settings in self._scopes:
+        for where, settings in self._scopes():
             for parameter, setting in settings.items():
                 for case in setting:
                     if not any(map(case.fits, self.names)):
@@ -202,10 +222,10 @@ class _Order:
         slices = self.document.slices
         if slices[0].layers is None:
             return
-        stacks = {place.stack: place.layers for place in self.places.values() if place.stack is not None}
-        if len(stacks) != 1:
-            raise RecipeError(f"slices: {self.like} has layers in {' and '.join(stacks)}; give `models` with filters.")
-        (layers,) = stacks.values()
+        if len(self.depths) != 1:
+            stacks = " and ".join(self.depths)
+            raise RecipeError(f"slices: {self.like} has layers in {stacks}; give `models` with filters.")
+        (layers,) = self.depths.values()
         reached = 0
         for part in slices:
             assert part.layers is not None
@@ -225,9 +245,9 @@ class _Order:
         """A tokenizer that is asked for reorders embeddings, unless all models have the same vocabulary."""
         if self.document.tokenizer is None:
             return
-        own = vocabulary(self.checkpoints[self.like])
+        own = _vocabulary(self.checkpoints[self.like])
         for model, checkpoint in self.checkpoints.items():
-            if vocabulary(checkpoint) != own:
+            if _vocabulary(checkpoint) != own:
                 raise RecipeError(
                     f"tokenizer_source: the vocabulary of {model} is not that of {self.like}, so that embeddings would "
                     "be put in another order; that can't be carried over."
@@ -256,8 +276,27 @@ class _Order:
         return next(iter(found)) if len(found) == 1 else "float64" if "float64" in found else "float32"
 
 
-def _together(values: Mapping[str, Any]) -> Any:
+def _one_or_each(models: Mapping[str, str], row: Sequence[Any]) -> Any:
     """One value where all models agree, else role -> value."""
-    given = {role: value for role, value in values.items() if value is not None}
+    given = {role: value for role, value in zip(models, row, strict=True) if value is not None}
     first = next(iter(given.values()))
     return first if all(value == first for value in given.values()) else given
+
+
+def _vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
+    """Token -> row of the embedding, added tokens included. Raises RecipeError without a vocabulary to read."""
+    file = checkpoint.path / "tokenizer.json"
+    if not file.is_file():
+        raise RecipeError(
+            f"tokenizer_source: {checkpoint.ref} has no tokenizer.json to compare with the others. Remove the line; "
+            "the result then has the tokenizer of its base model, and embeddings are merged row by row."
+        )
+    data = read_json(file)
+    model = data.get("model")
+    found = model.get("vocab") if isinstance(model, dict) else None
+    if isinstance(found, list):  # Unigram: [token, score] in order.
+        found = {token: row for row, (token, _) in enumerate(found)}
+    if not isinstance(found, dict):
+        raise RecipeError(f"{file}: has no vocabulary where tokenizer.json keeps it (model.vocab).")
+    added = {str(token["content"]): int(token["id"]) for token in data.get("added_tokens", [])}
+    return {str(token): int(row) for token, row in found.items()} | added

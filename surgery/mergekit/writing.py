@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import Any, Final
@@ -14,9 +14,7 @@ from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.mergekit.filters import spell
 from vlsurgery.surgery.mergekit.methods import OFF, TAKEN, Scalar, Taken
-from vlsurgery.surgery.mergekit.places import Place, places
 
 _HEAD: Final = "# For mergekit 0.1.5: mergekit-yaml FILE OUT\n"
 _RANDOM: Final = (
@@ -69,10 +67,6 @@ class _Export:
     @cached_property
     def sites(self) -> dict[str, Site]:
         return identify(self.like.shapes, self.like.config)
-
-    @cached_property
-    def places(self) -> dict[str, Place]:
-        return places(self.sites)
 
     @cached_property
     def depths(self) -> dict[str, int]:
@@ -132,12 +126,7 @@ class _Export:
         return value
 
     def _spelt(self, value_of: Callable[[str], Scalar]) -> Any:
-        return spell({name: value_of(name) for name in self.sites}, self.places, self._gradients)
-
-    @cached_property
-    def _gradients(self) -> list[list[float]]:
-        """Every list of numbers in the recipe, the shortest first."""
-        return sorted(_lists([self.recipe.coefficients, self.recipe.parameters]), key=len)
+        return filters({name: value_of(name) for name in self.sites})
 
     def _dtype(self) -> str:
         """What mergekit is to store: it knows one dtype for all tensors."""
@@ -184,14 +173,26 @@ class _Export:
                 )
 
 
-def _lists(value: Any) -> Iterator[list[float]]:
-    """Every list of numbers inside."""
-    entries = value.values() if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    if isinstance(value, list) and all(isinstance(entry, float) for entry in value):
-        yield value
-        return
-    for entry in entries:
-        yield from _lists(entry)
+def filters(values: Mapping[str, Scalar]) -> Any:
+    """A setting, as YAML holds it, that gives each raw name its value: one value, or a filter by whole name for each
+    tensor that differs from the commonest value.
+
+    mergekit takes the first filter that is a part of a tensor's name: longer names come first, and a name that contains
+    a filtered one has a filter of its own.
+    """
+    common = Counter(values.values()).most_common(1)[0][0]
+    other = [name for name, value in values.items() if value != common]
+    if not other:
+        return common
+    lengths, filtered = {len(name) for name in other}, set(other)
+
+    def contains_a_filtered_name(name: str) -> bool:
+        windows = (name[at : at + size] for size in lengths if size < len(name) for at in range(len(name) - size + 1))
+        return not filtered.isdisjoint(windows)
+
+    named = {*other, *filter(contains_a_filtered_name, values)}
+    cases = [{"filter": name, "value": values[name]} for name in sorted(named, key=len, reverse=True)]
+    return [*cases, {"value": common}]
 
 
 def _reference(path: str) -> Any:

@@ -1,31 +1,36 @@
-"""Which entries of a tensor are the largest, exactly, without holding it in memory.
+"""Exact thresholds of magnitude, for the k largest or smallest entries of a tensor that is not held in memory.
 
-A magnitude orders like its bits read as an integer. A sample tells nearly how large the entry of a given rank is, a
-span of integers; one pass over the tensor counts what is smaller, and how often each integer of the span occurs. Should
-the span be too wide for that, or the entry outside of it, the next pass knows where to look: the result is exact.
+Magnitudes order like their bits read as integers. A sample bounds the entry of a given rank to an interval of integers;
+one pass over the tensor counts the smaller entries, and those at each integer of the interval. Where the interval is
+too wide to count each integer, or the entry lies outside, the next pass searches a better interval until one is found.
 """
 
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
 from vlsurgery.surgery.methods.method import Chunk, Stream
 
-# How many stretches are sampled, and how many entries each has.
-_PLACES: Final = 64
-_RUN: Final = 1 << 10
+Key = TypeVar("Key", bound=Hashable)
 
-# How far around the expected rank a span reaches, as a share of all entries: five deviations of a sample's rank.
-_MARGIN: Final = 0.01
+# Runs of entries that are sampled, and the entries in each.
+SAMPLE_RUNS: Final = 64
+SAMPLE_RUN_SIZE: Final = 1 << 10
 
-# How many numbers a pass counts for each span, and the largest magnitude's bits, a NaN's.
-_BINS: Final = 1 << 20
-_MOST: Final = 0x7FFFFFFF
+# Half the width of the first interval, as a fraction of all ranks: five standard deviations of a sampled rank.
+RANK_MARGIN: Final = 0.01
+
+# Bins that a pass counts into, for each interval.
+MAX_BINS: Final = 1 << 20
+
+# The largest magnitude's bits: a NaN's.
+MAX_BITS: Final = 0x7FFFFFFF
 
 
-class Wanted(NamedTuple):
+class Extremes(NamedTuple):
     """The `size` largest entries of a model's delta, or its smallest; of equal ones those that come first."""
 
     model: str
@@ -34,47 +39,53 @@ class Wanted(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Cut:
-    """Where a tensor's magnitudes, in rising order and equal ones in file order, are cut in two.
+class MagnitudeThreshold:
+    """What splits a tensor's entries, ordered by magnitude and equal ones by position, in two.
 
-    bits: those of the threshold; entries above it are on the upper side, those below it on the lower. until: those
-    equal to it are on one side up to this place in the tensor and on the other from it on.
+    bits: the threshold's own: larger entries are on the upper side, smaller ones on the lower. until: the position at
+    which entries equal to it change sides.
     """
 
     bits: int
     until: int
 
 
-def cut(stream: Stream, wanted: list[Wanted]) -> list[Cut]:
-    """The cut that parts each wanted set of entries from the rest.
+def find_thresholds(stream: Stream, wanted: Mapping[Key, Extremes]) -> dict[Key, MagnitudeThreshold]:
+    """The threshold that separates each set of entries from the rest. A set has at least one entry, and at most all."""
+    if not wanted:
+        return {}
+    sample = _sample(stream, {target.model for target in wanted.values()})
+    searches = {key: _RankSearch(target, stream.numel, sample[target.model]) for key, target in wanted.items()}
+    while unfinished := [search for search in searches.values() if search.found is None]:
+        _pass(stream, unfinished)
+    return {key: _threshold(stream, search.wanted, search.found) for key, search in searches.items() if search.found}
 
-    A set has an entry at least, and at most all of the tensor's.
-    """
-    sample = _sample(stream, {target.model for target in wanted})
-    searches = [_Search(target, stream.numel, sample[target.model]) for target in wanted]
-    while looking := [search for search in searches if search.found is None]:
-        _pass(stream, looking)
-    return [_cut(stream, search.wanted, search.found) for search in searches if search.found is not None]
 
+def keep_band(
+    chunk: Chunk,
+    name: str,
+    low: MagnitudeThreshold | None = None,
+    high: MagnitudeThreshold | None = None,
+    first: bool = False,
+) -> None:
+    """Put a model's delta into its buffer, with 0 for entries on the lower side of `low` or the upper side of `high`.
 
-def between(chunk: Chunk, name: str, low: Cut | None = None, high: Cut | None = None, first: bool = False) -> None:
-    """Put a model's move into its room, but 0 where it is on the lower side of `low` or the upper side of `high`.
-
-    first: whether entries that equal the lower threshold count as above it before `until`, or from there on. Those that
-    equal the upper one count as below it before `until`.
+    first: whether entries equal to `low` count as above it before `until`, rather than from there on. Entries equal to
+    `high` count as below it before `until`.
     """
     from vlsurgery.surgery.methods import kernels
 
-    made, stop = chunk.room(name), chunk.start + len(chunk)
+    base, model, out = chunk.stored_base, chunk.stored_models[name], chunk.buffer(name)
+    stop = chunk.start + len(chunk)
     inner = {end.until for end in (low, high) if end is not None and chunk.start < end.until < stop}
     for begin, end in pairwise(sorted({chunk.start, stop, *inner})):
         part = slice(begin - chunk.start, end - chunk.start)
         least = 0 if low is None else low.bits + ((end <= low.until) != first)
-        most = _MOST if high is None else high.bits - (end > high.until)
-        kernels.between(chunk.base[part], chunk.vectors[name][part], np.int32(least), np.int32(most), made[part])
+        most = MAX_BITS if high is None else high.bits - (end > high.until)
+        kernels.delta_between(base[part], model[part], np.int32(least), np.int32(most), out[part])
 
 
-class _Found(NamedTuple):
+class _RankedMagnitude(NamedTuple):
     """The entry of one rank: the bits of its magnitude, and how many entries are smaller and how many equal."""
 
     bits: int
@@ -82,9 +93,8 @@ class _Found(NamedTuple):
     equal: int
 
 
-class _Part(NamedTuple):
-    """What a block holds of a span: how many are smaller, how many are its first number and how many its last, and the
-    bins of all between."""
+class _IntervalCounts(NamedTuple):
+    """A chunk's entries below an interval, at its first integer and at its last; and the bin of each one between."""
 
     below: int
     first: int
@@ -92,116 +102,107 @@ class _Part(NamedTuple):
     bins: np.ndarray
 
 
-class _Search:
-    """The entry of one rank, looked for in a span of integers, ends included.
+class _RankSearch:
+    """The search for the entry of one rank in an interval of integers, ends included.
 
-    The ends are counted by themselves: weights of few digits have deltas of few values, and a sample's bounds are such.
+    The ends are counted apart from the bins: coarsely rounded weights have deltas of few values, and a sample's bounds
+    are often exactly the threshold.
     """
 
-    def __init__(self, wanted: Wanted, numel: int, sample: np.ndarray) -> None:
+    def __init__(self, wanted: Extremes, numel: int, sample: np.ndarray) -> None:
         self.wanted = wanted
-        self.found: _Found | None = None
+        self.found: _RankedMagnitude | None = None
         self.rank = numel - wanted.size if wanted.largest else wanted.size - 1
-        share = self.rank / max(1, numel - 1)
-        low, high = (int((share + side * _MARGIN) * (len(sample) - 1)) for side in (-1, 1))
-        self._look(
-            int(sample[low]) if share > _MARGIN else 0, int(sample[high + 1]) if high + 1 < len(sample) else _MOST
-        )
+        quantile = self.rank / max(1, numel - 1)
+        low, high = (int((quantile + side * RANK_MARGIN) * (len(sample) - 1)) for side in (-1, 1))
+        first = int(sample[low]) if quantile > RANK_MARGIN else 0
+        self._restart(first, int(sample[high + 1]) if high + 1 < len(sample) else MAX_BITS)
 
-    def _look(self, first: int, last: int) -> None:
+    def _restart(self, first: int, last: int) -> None:
+        """Set the interval that the next pass counts."""
         self.first, self.last = first, last
-        self.shift = max(0, (last - first - 1).bit_length() - (_BINS - 1).bit_length())
+        self.shift = max(0, (last - first - 1).bit_length() - (MAX_BINS - 1).bit_length())
         self._below = self._at_first = self._at_last = 0
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
 
-    def count(self, chunk: Chunk) -> _Part:
-        """What a block holds of the span."""
+    def count(self, chunk: Chunk) -> _IntervalCounts:
+        """Count a chunk's entries; safe in several threads."""
         from vlsurgery.surgery.methods import kernels
 
-        model, span = self.wanted.model, np.array([self.first, self.last, self.shift], np.int32)
-        bins = chunk.room(model).view(np.int32)
-        below, first, last, inside = kernels.counted(chunk.base, chunk.vectors[model], *span, bins)
-        return _Part(below, first, last if self.first < self.last else 0, bins[:inside].copy())
+        base, model = chunk.stored_base, chunk.stored_models[self.wanted.model]
+        interval = np.array([self.first, self.last, self.shift], np.int32)
+        bins = chunk.buffer(self.wanted.model).view(np.int32)
+        below, first, last, inside = kernels.count_magnitudes(base, model, *interval, bins)
+        return _IntervalCounts(below, first, last if self.first < self.last else 0, bins[:inside].copy())
 
-    def add(self, part: _Part) -> None:
-        self._below += part.below
-        self._at_first += part.first
-        self._at_last += part.last
-        np.add.at(self._counts, part.bins, 1)
+    def add(self, counts: _IntervalCounts) -> None:
+        """Add a chunk's counts to the pass's."""
+        self._below += counts.below
+        self._at_first += counts.first
+        self._at_last += counts.last
+        np.add.at(self._counts, counts.bins, 1)
 
     def settle(self) -> None:
-        """Find the entry by what a whole pass counted, or the span in which to look next."""
+        """Find the entry from a whole pass's counts, or the interval for the next pass."""
         below, first, last = self._below, self._at_first, self._at_last
         ends = below + first + np.cumsum(self._counts)
         inside = int(ends[-1])
         if self.rank < below:
-            self._look(0, self.first - 1)
+            self._restart(0, self.first - 1)
         elif self.rank < below + first:
-            self.found = _Found(self.first, below, first)
+            self.found = _RankedMagnitude(self.first, below, first)
         elif self.rank >= inside + last:
-            self._look(self.last + 1, _MOST)
+            self._restart(self.last + 1, MAX_BITS)
         elif self.rank >= inside:
-            self.found = _Found(self.last, inside, last)
+            self.found = _RankedMagnitude(self.last, inside, last)
         else:
             place = int(np.searchsorted(ends, self.rank, side="right"))
             bits, count = self.first + (place << self.shift), int(self._counts[place])
             if self.shift:
-                self._look(max(bits, self.first + 1), min(bits + (1 << self.shift) - 1, self.last - 1))
+                self._restart(max(bits, self.first + 1), min(bits + (1 << self.shift) - 1, self.last - 1))
             else:
-                self.found = _Found(bits, int(ends[place]) - count, count)
+                self.found = _RankedMagnitude(bits, int(ends[place]) - count, count)
 
 
-def _pass(stream: Stream, searches: list[_Search]) -> None:
+def _pass(stream: Stream, searches: list[_RankSearch]) -> None:
     """Go through the tensor once, for all searches together."""
-
-    def counted(chunk: Chunk) -> list[_Part]:
-        return [search.count(chunk) for search in searches]
-
-    for parts in stream.map(counted):
-        for search, part in zip(searches, parts, strict=True):
-            search.add(part)
+    for counts in stream.map(lambda chunk: [search.count(chunk) for search in searches]):
+        for search, counted in zip(searches, counts, strict=True):
+            search.add(counted)
     for search in searches:
         search.settle()
 
 
 def _sample(stream: Stream, models: set[str]) -> dict[str, np.ndarray]:
-    """Magnitudes of each model's delta from all over the tensor, as bits, sorted."""
-    few = stream.numel <= _PLACES * _RUN
-    run = stream.numel if few else _RUN
-    parts: dict[str, list[np.ndarray]] = {model: [] for model in models}
-    for start in [0] if few else np.linspace(0, stream.numel - run, _PLACES).astype(int).tolist():
-        chunk = stream.read(start, start + run)
-        for model, part in parts.items():
-            part.append(_sizes(chunk, model))
-    return {name: np.sort(np.concatenate(each)) for name, each in parts.items()}
+    """Model -> magnitudes of its delta at runs spread over the tensor, as bits, sorted."""
+    all_of_it = stream.numel <= SAMPLE_RUNS * SAMPLE_RUN_SIZE
+    size = stream.numel if all_of_it else SAMPLE_RUN_SIZE
+    starts = [0] if all_of_it else np.linspace(0, stream.numel - size, SAMPLE_RUNS).astype(int).tolist()
+    chunks = [stream.read(start, start + size) for start in starts]
+    return {model: np.sort(np.concatenate([_magnitudes(chunk, model) for chunk in chunks])) for model in models}
 
 
-def _sizes(chunk: Chunk, model: str) -> np.ndarray:
-    """The magnitudes of a model's move as integers of the same order."""
-    from vlsurgery.surgery.methods import kernels
-
-    found = np.empty(len(chunk), np.int32)
-    kernels.sizes(chunk.move(model), found)
-    return found
+def _magnitudes(chunk: Chunk, model: str) -> np.ndarray:
+    """The bits of the magnitudes of a model's delta, in float32."""
+    return np.abs(chunk.delta(model)).astype(np.float32).view(np.int32)
 
 
-def _cut(stream: Stream, wanted: Wanted, found: _Found) -> Cut:
-    """The cut at an entry: how many of its equals are among those that are wanted, and where the last of them is."""
-    smaller = found.below
-    larger = stream.numel - found.below - found.equal
-    some = wanted.size - (larger if wanted.largest else smaller)
-    until = stream.numel if some == found.equal else _place_after(stream, wanted.model, found.bits, some)
-    return Cut(found.bits, until)
+def _threshold(stream: Stream, wanted: Extremes, found: _RankedMagnitude) -> MagnitudeThreshold:
+    """The threshold at an entry: as many of its equals are on the wanted side as complete the wanted size."""
+    others = stream.numel - found.below - found.equal if wanted.largest else found.below
+    taken = wanted.size - others
+    until = stream.numel if taken == found.equal else _position_after(stream, wanted.model, found.bits, taken)
+    return MagnitudeThreshold(found.bits, until)
 
 
-def _place_after(stream: Stream, model: str, bits: int, count: int) -> int:
-    """The place behind the first `count` entries of this magnitude."""
+def _position_after(stream: Stream, model: str, bits: int, count: int) -> int:
+    """The position behind the first `count` entries of this magnitude."""
 
-    def equal(chunk: Chunk) -> tuple[int, np.ndarray]:
-        return chunk.start, np.flatnonzero(_sizes(chunk, model) == bits)
+    def positions(chunk: Chunk) -> np.ndarray:
+        return chunk.start + np.flatnonzero(_magnitudes(chunk, model) == bits)
 
-    for start, places in stream.map(equal):
-        if len(places) >= count:
-            return start + int(places[count - 1]) + 1
-        count -= len(places)
+    for found in stream.map(positions):
+        if len(found) >= count:
+            return int(found[count - 1]) + 1
+        count -= len(found)
     raise AssertionError(f"{model}: fewer entries of one magnitude than were counted before")

@@ -1,151 +1,146 @@
-"""Moves away from a base, thinned out before they are added: by magnitude, at random, or both."""
+"""Deltas that are sparsified before they are summed: by magnitude, at random, or both."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.methods.magnitude_threshold import Cut, Wanted, between, cut
+from vlsurgery.surgery.methods.magnitude_threshold import Extremes, MagnitudeThreshold, find_thresholds, keep_band
 from vlsurgery.surgery.methods.method import Chunk, Settings, Stream
-from vlsurgery.surgery.methods.random_masks import STEPS
-from vlsurgery.surgery.methods.weighted import active, divisor
+from vlsurgery.surgery.methods.random_masks import PROBABILITY_STEPS
+from vlsurgery.surgery.methods.weighted import active, scale_of
 
-# Puts a model's move, thinned out, into its room; gives what it is to be multiplied by.
-Thin = Callable[[Chunk, Settings, Any, str], float]
+# Puts a model's sparsified delta into its buffer and returns the factor that makes up for what was dropped.
+Sparsify = Callable[[Chunk, Settings, Any, str], float]
 Combine = Callable[[Chunk, Settings, Any], np.ndarray]
 
 
-def by_sum(thin: Thin) -> Combine:
-    """theta = base + lambda sum w_i thin(theta_i - base)."""
+def sum_deltas(sparsify: Sparsify) -> Combine:
+    """theta = base + lambda sum w_i sparsify(theta_i - base). w_i: the coefficients."""
 
     def combine(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:
         from vlsurgery.surgery.methods import kernels
 
-        moves = list(_thinned(chunk, settings, state, thin))
-        if not moves:
+        deltas, _, rescaled = _sparsified(chunk, settings, state, sparsify)
+        if not deltas:
             return chunk.origin
-        parts, scale = tuple(move.delta for move in moves), settings["lambda"] / divisor(settings)
-        shares = np.array([move.share * scale for move in moves], parts[0].dtype)
-        kernels.added(chunk.base, parts, shares, parts[0])
-        return parts[0]
+        out = deltas[0]
+        kernels.add_deltas(chunk.stored_base, deltas, (rescaled * scale_of(settings)).astype(out.dtype), out)
+        return out
 
     return combine
 
 
-def by_sign(thin: Thin) -> Combine:
-    """TIES' consensus (Yadav et al. 2023, "TIES-merging", arXiv 2306.01708): entry by entry the sign of the weighted
-    sum of all thinned deltas is elected, 0 counting as plus, and the deltas of that sign alone are added; with
-    `normalize` they are averaged, each by its weight."""
+def elect_sign(sparsify: Sparsify) -> Combine:
+    """TIES' consensus (Yadav et al. 2023, "TIES-merging", arXiv 2306.01708): per entry, the sign of the weighted sum of
+    all sparsified deltas is elected, 0 counting as plus, and only the deltas of that sign are summed; with `normalize`
+    they are averaged by their coefficients."""
 
     def combine(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:
         from vlsurgery.surgery.methods import kernels
 
-        moves = list(_thinned(chunk, settings, state, thin))
-        if not moves:
+        deltas, *factors = _sparsified(chunk, settings, state, sparsify)
+        if not deltas:
             return chunk.origin
-        parts = tuple(move.delta for move in moves)
-        shares, weights = (
-            np.array(each, parts[0].dtype) for each in ([move.share for move in moves], [move.weight for move in moves])
-        )
-        strength = parts[0].dtype.type(settings["lambda"])
-        kernels.agreed(chunk.base, parts, shares, weights, strength, settings["normalize"], parts[0])
-        return parts[0]
+        out = deltas[0]
+        coefficients, rescaled = (each.astype(out.dtype) for each in factors)
+        scale = out.dtype.type(settings["lambda"])
+        kernels.disjoint_merge(chunk.stored_base, deltas, rescaled, coefficients, scale, settings["normalize"], out)
+        return out
 
     return combine
 
 
-class _Move(NamedTuple):
-    """A thinned delta, in memory of its own; its model's weight, and that times what makes up for the thinning, by
-    which the delta is to be multiplied."""
-
-    delta: np.ndarray
-    weight: float
-    share: float
-
-
-def _thinned(chunk: Chunk, settings: Settings, state: Any, thin: Thin) -> Iterator[_Move]:
-    """The move of every model that has a weight."""
-    for name, weight in active(settings.weights).items():
-        gain = thin(chunk, settings, state, name)
-        yield _Move(chunk.room(name), weight, weight * gain)
+def _sparsified(
+    chunk: Chunk, settings: Settings, state: Any, sparsify: Sparsify
+) -> tuple[tuple[np.ndarray, ...], np.ndarray, np.ndarray]:
+    """The sparsified deltas of the models whose coefficient is not 0, in their buffers; these coefficients; and the
+    coefficients times the factors that make up for what was dropped."""
+    used = active(settings.coefficients)
+    factors = [sparsify(chunk, settings, state, name) for name in used]
+    coefficients = np.array(list(used.values()))
+    return tuple(chunk.buffer(name) for name in used), coefficients, coefficients * factors
 
 
-def by_magnitude(stream: Stream, settings: Settings) -> dict[str, Cut]:
-    """Where each model's delta is cut so that the share `density` of its largest entries is left."""
-    densities = {name: settings["density"][name] for name in active(settings.weights)}
+def trim_thresholds(stream: Stream, settings: Settings) -> dict[str, MagnitudeThreshold]:
+    """The threshold above which the fraction `density` of each model's delta lies."""
     wanted = {
-        name: Wanted(name, max(1, int(density * stream.numel)), largest=True)
-        for name, density in densities.items()
-        if 0 < density < 1
+        name: Extremes(name, max(1, int(settings["density"][name] * stream.numel)), largest=True)
+        for name in active(settings.coefficients)
+        if 0 < settings["density"][name] < 1
     }
-    return dict(zip(wanted, cut(stream, list(wanted.values())), strict=True)) if wanted else {}
+    return find_thresholds(stream, wanted)
 
 
-def trim(chunk: Chunk, settings: Settings, state: Mapping[str, Cut], name: str) -> float:
-    """The largest entries of a delta: exactly the share `density` of the site's, of equal ones the first."""
+def trim(chunk: Chunk, settings: Settings, state: Mapping[str, MagnitudeThreshold], name: str) -> float:
+    """Keep the largest entries of a delta: exactly the fraction `density` of the site's, of equal ones the first."""
     if name in state:
-        between(chunk, name, low=state[name], first=True)
+        keep_band(chunk, name, low=state[name], first=True)
     else:
         _all_or_nothing(chunk, name, settings["density"][name])
     return 1.0
 
 
-def without_outliers(stream: Stream, settings: Settings) -> dict[str, tuple[Cut | None, Cut | None]]:
-    """The cuts below and above the entries that are kept: the smallest go, and the share `gamma` of the largest, as
-    far as the share `density` is left. None where nothing is cut off; a model of which nothing is kept is left out."""
-    wanted: dict[tuple[str, bool], Wanted] = {}
-    kept = {name: int(settings["density"][name] * stream.numel) for name in active(settings.weights)}
+Band = tuple[MagnitudeThreshold | None, MagnitudeThreshold | None]
+
+
+def band_thresholds(stream: Stream, settings: Settings) -> dict[str, Band]:
+    """The thresholds below and above the entries that are kept: the fraction `gamma` of the largest is dropped, and the
+    smallest until the fraction `density` is left. None where nothing is dropped on that side; a model of which nothing
+    is kept is left out."""
+    wanted: dict[tuple[str, bool], Extremes] = {}
+    kept = {name: int(settings["density"][name] * stream.numel) for name in active(settings.coefficients)}
     for name, count in kept.items():
         below = max(0, stream.numel - count - int(settings["gamma"][name] * stream.numel))
         for top, end in ((False, below), (True, below + count)):
             if count and 0 < end < stream.numel:
-                wanted[name, top] = Wanted(name, end, largest=False)
-    cuts = dict(zip(wanted, cut(stream, list(wanted.values())), strict=True)) if wanted else {}
-    return {name: (cuts.get((name, False)), cuts.get((name, True))) for name, count in kept.items() if count}
+                wanted[name, top] = Extremes(name, end, largest=False)
+    found = find_thresholds(stream, wanted)
+    return {name: (found.get((name, False)), found.get((name, True))) for name, count in kept.items() if count}
 
 
-def band(chunk: Chunk, settings: Settings, state: Mapping[str, tuple[Cut | None, Cut | None]], name: str) -> float:
-    """The entries of middling size (Davari and Belilovsky 2024, "Model breadcrumbs", arXiv 2312.06795)."""
+def magnitude_band(chunk: Chunk, settings: Settings, state: Mapping[str, Band], name: str) -> float:
+    """Keep the entries of middle magnitude (Davari and Belilovsky 2024, "Model breadcrumbs", arXiv 2312.06795)."""
     density = settings["density"][name]
     if density < 1 and name in state:
         low, high = state[name]
-        between(chunk, name, low=low, high=high)
+        keep_band(chunk, name, low=low, high=high)
     else:
         _all_or_nothing(chunk, name, density)
     return 1.0
 
 
 def _all_or_nothing(chunk: Chunk, name: str, density: float) -> None:
-    """A whole move where the density is 1, nothing of it otherwise; NaN stays."""
-    move = chunk.move(name)
-    move *= float(density >= 1)
+    """Keep the whole delta where the density is 1, and nothing otherwise; NaN stays."""
+    delta = chunk.delta(name)
+    delta *= float(density >= 1)
 
 
-def drop(chunk: Chunk, settings: Settings, state: Any, name: str) -> float:  # noqa: ARG001
-    """DARE: thinned at random, by the model's own density."""
-    return thin_at_random(chunk, name, settings["density"][name], settings["rescale"])
+def random_prune(chunk: Chunk, settings: Settings, state: Any, name: str) -> float:  # noqa: ARG001
+    """DARE, with the model's own density."""
+    return prune_at_random(chunk, name, settings["density"][name], settings["rescale"])
 
 
-def thin_at_random(chunk: Chunk, name: str, density: float, rescale: bool) -> float:
-    """DARE's thinning (Yu et al. 2024, "Language models are Super Mario", arXiv 2311.03099): each entry is kept with
-    probability `density`; with `rescale` what is kept grows by 1/density, so that the expected delta is the whole one.
-    """
+def prune_at_random(chunk: Chunk, name: str, density: float, rescale: bool) -> float:
+    """DARE (Yu et al. 2024, "Language models are Super Mario", arXiv 2311.03099): keep each entry with probability
+    `density`; with `rescale` the factor is 1/density, so that the expected delta is the whole one."""
     from vlsurgery.surgery.methods import kernels
 
-    steps = round(density * STEPS)
-    if steps in (0, STEPS):
+    steps = round(density * PROBABILITY_STEPS)
+    if steps in (0, PROBABILITY_STEPS):
         _all_or_nothing(chunk, name, density)
         return 1.0
-    kernels.kept(chunk.base, chunk.vectors[name], chunk.kept(name, steps), chunk.room(name))
-    return STEPS / steps if rescale else 1.0
+    kernels.masked_delta(chunk.stored_base, chunk.stored_models[name], chunk.keep_mask(name, steps), chunk.buffer(name))
+    return PROBABILITY_STEPS / steps if rescale else 1.0
 
 
 def magprune(chunk: Chunk, settings: Settings, state: Any, name: str) -> float:  # noqa: ARG001
-    """DELLA's MagPrune (Deep et al. 2024, arXiv 2406.11617): within a row, the chance to be kept rises with the rank of
-    the magnitude from density - epsilon to density + epsilon; with `rescale` what is kept grows by 1 over its chance.
+    """DELLA's MagPrune (Deep et al. 2024, arXiv 2406.11617): within a row, the keep probability rises with the rank of
+    the magnitude from density - epsilon to density + epsilon; with `rescale` each kept entry is divided by its own.
 
-    Magnitudes are ranked by their first eight binary digits: entries that share them share the mean of their ranks.
+    Magnitudes are ranked by exponent and the first seven binary digits behind the point: entries that share these share
+    the mean of their ranks.
     """
     from vlsurgery.surgery.methods import kernels
 
@@ -159,7 +154,7 @@ def magprune(chunk: Chunk, settings: Settings, state: Any, name: str) -> float: 
             f"{density + epsilon:g}, which must lie between 0 and 1. Lower epsilon."
         )
     width = min(chunk.width, len(chunk))
-    chance, spread = (density - epsilon) * STEPS, 2 * epsilon * STEPS / max(1, width - 1)
-    drawn, rescale = chunk.chance(name), settings["rescale"]
-    kernels.pruned(chunk.base, chunk.vectors[name], width, drawn, chance, spread, rescale, chunk.room(name))
+    least, step = (density - epsilon) * PROBABILITY_STEPS, 2 * epsilon * PROBABILITY_STEPS / max(1, width - 1)
+    drawn, out = chunk.uniform_int16(name), chunk.buffer(name)
+    kernels.magprune(chunk.stored_base, chunk.stored_models[name], width, drawn, least, step, settings["rescale"], out)
     return 1.0

@@ -1,4 +1,4 @@
-"""Weighted sums: of models, and of moves away from a base."""
+"""Weighted sums of models, and of deltas from a base."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,71 +9,60 @@ from vlsurgery.surgery.methods.method import Chunk, Settings
 
 
 def linear(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:  # noqa: ARG001
-    """The weighted mean of the models: theta = sum w_i theta_i / sum w_i, or without the division where `normalize` is
-    off (Wortsman et al. 2022, "Model soups", arXiv 2203.05482).
+    """The weighted mean of the models: theta = sum w_i theta_i / sum w_i, undivided where `normalize` is off (Wortsman
+    et al. 2022, "Model soups", arXiv 2203.05482). w_i: the coefficients.
 
-    A mean is taken as the first model's tensor and moves away from it, so that equal tensors stay what they are.
+    A mean is computed as the first model plus deltas from it, so that the mean of equal tensors is exact.
     """
     from vlsurgery.surgery.methods import kernels
 
-    weights = active(settings.weights)
-    total = sum(weights.values()) if settings["normalize"] else 1.0
-    shares = {name: weight / total for name, weight in weights.items()}
-    first, *others = shares
+    used = active(settings.coefficients)
     if not settings["normalize"]:
-        result = chunk.room(first)
-        kernels.summed(
-            tuple(chunk.vectors[name] for name in shares), np.fromiter(shares.values(), result.dtype), result
-        )
+        result = chunk.buffer(next(iter(used)))
+        models = tuple(chunk.stored_models[name] for name in used)
+        kernels.weighted_sum(models, np.fromiter(used.values(), result.dtype), result)
         return result
+    total = sum(used.values())
+    first, *others = used
     if not others:
         return chunk.models[first]
-    return sum_of_moves(chunk, chunk.vectors[first], {name: shares[name] for name in others})
-
-
-def blend(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:  # noqa: ARG001
-    """Move a tensor toward others, each by its own share: theta = adapted + sum over r of c_r (theta_r - adapted).
-
-    With base alone this is linear interpolation; c_base = c_safety = 1 adds both whole moves. All c = 0 give `adapted`
-    itself, and one c = 1 alone the other tensor itself, not a rounding of it.
-    """
-    return moved(chunk, active(settings.weights), 1.0)
+    return add_deltas(chunk, chunk.stored_models[first], {name: used[name] / total for name in others})
 
 
 def task_arithmetic(chunk: Chunk, settings: Settings, state: Any) -> np.ndarray:  # noqa: ARG001
     """theta = base + lambda sum w_i (theta_i - base), over sum w_i where `normalize` is on (Ilharco et al. 2023,
-    "Editing models with task arithmetic", arXiv 2212.04089)."""
-    weights = active(settings.weights)
-    return moved(chunk, weights, settings["lambda"] / divisor(settings))
+    "Editing models with task arithmetic", arXiv 2212.04089). w_i: the coefficients.
 
-
-def active(weights: Mapping[str, float]) -> dict[str, float]:
-    """The weights that are not 0."""
-    return {name: weight for name, weight in weights.items() if weight}
-
-
-def divisor(settings: Settings) -> float:
-    """What weighted moves are divided by: the sum of weights where they are normalised and don't cancel, else 1."""
-    total = sum(settings.weights.values())
-    return total if settings["normalize"] and abs(total) >= 1e-8 else 1.0
-
-
-def moved(chunk: Chunk, weights: Mapping[str, float], scale: float) -> np.ndarray:
-    """The base, moved toward each model by its weight times `scale`; a model itself where the move is the whole way."""
-    if not weights:
+    All w = 0 give the base itself, and one w = 1 alone that model itself, without rounding.
+    """
+    scale = scale_of(settings)
+    scaled = {name: coefficient * scale for name, coefficient in active(settings.coefficients).items()}
+    if not scaled:
         return chunk.origin
-    shares = {name: weight * scale for name, weight in weights.items()}
-    first, *others = shares
-    if not others and shares[first] == 1:
-        return chunk.models[first]
-    return sum_of_moves(chunk, chunk.base, shares)
+    if list(scaled.values()) == [1]:
+        return chunk.models[next(iter(scaled))]
+    return add_deltas(chunk, chunk.stored_base, scaled)
 
 
-def sum_of_moves(chunk: Chunk, start: np.ndarray, shares: Mapping[str, float]) -> np.ndarray:
-    """start + sum over i of shares[i] (theta_i - start); there is one share or more. start: of the block's vectors."""
+def active(coefficients: Mapping[str, float]) -> dict[str, float]:
+    """The coefficients that are not 0."""
+    return {name: coefficient for name, coefficient in coefficients.items() if coefficient}
+
+
+def scale_of(settings: Settings) -> float:
+    """The factor of the summed deltas: lambda, over the sum of the coefficients where `normalize` is on and they do not
+    cancel out. A method without these parameters has 1."""
+    total = sum(settings.coefficients.values())
+    divisor = total if settings.values.get("normalize") and abs(total) >= 1e-8 else 1.0
+    factor: float = settings.values.get("lambda", 1.0) / divisor
+    return factor
+
+
+def add_deltas(chunk: Chunk, start: np.ndarray, coefficients: Mapping[str, float]) -> np.ndarray:
+    """start + sum over i of w_i (theta_i - start), of one model or more. start: one of the chunk's stored vectors."""
     from vlsurgery.surgery.methods import kernels
 
-    result = chunk.room(next(iter(shares)))
-    models = tuple(chunk.vectors[name] for name in shares)
-    kernels.moved(start, models, np.fromiter(shares.values(), result.dtype), result)
+    result = chunk.buffer(next(iter(coefficients)))
+    models = tuple(chunk.stored_models[name] for name in coefficients)
+    kernels.interpolate(start, models, np.fromiter(coefficients.values(), result.dtype), result)
     return result

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from vlsurgery.probes.choice import choose
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import load
 from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import Target, TargetsResult
+from vlsurgery.probes.selection import choose
 from vlsurgery.probes.targets import WorkingSet, working, working_prompts
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
@@ -60,7 +60,7 @@ def test_a_source_that_is_the_adapted_model_itself_is_not_asked_for(trio, every,
 
 def test_the_best_uniform_merge_is_the_best_of_its_grid_and_stands_beside_the_policys(trio, every, targets):
     few = [p for p in every if p.split == "select"][::12]
-    result = choose(trio.checkpoints, few, targets, policy="weights", weights={"0.mlp": 2.0, "1.attn": 1.0})
+    result = choose(align(trio.checkpoints), few, targets, policy="weights", weights={"0.mlp": 2.0, "1.attn": 1.0})
     uniform = [point for point in result.points if point.policy == "uniform"]
     assert len(uniform) == 66
     assert all(sum(point.parameters.values()) <= 1 + 1e-9 for point in result.points)
@@ -83,6 +83,6 @@ def test_the_best_uniform_merge_is_the_best_of_its_grid_and_stands_beside_the_po
 def test_what_a_policy_lacks_is_named(trio, every, targets):
     checkpoints = {role: trio.checkpoints[role] for role in ("base", "adapted")}
     with pytest.raises(RecipeError, match="no safety checkpoint"):
-        choose(checkpoints, every, targets, policy="uniform", toward="safety")
+        choose(align(checkpoints), every, targets, policy="uniform", toward="safety")
     with pytest.raises(SurgeryError, match="nothing to choose coefficients by"):
-        choose(checkpoints, every, TargetsResult(rows=[]), policy="uniform")
+        choose(align(checkpoints), every, TargetsResult(rows=[]), policy="uniform")

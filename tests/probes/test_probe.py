@@ -10,6 +10,7 @@ from vlsurgery.probes.evaluation.judges import judge
 from vlsurgery.probes.models.models import load
 from vlsurgery.probes.probe import probe
 from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
+from vlsurgery.surgery.alignment import align
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def prompts():
 @pytest.fixture(scope="module")
 def findings(trio, prompts):
     torch.manual_seed(0)
-    return probe(trio.checkpoints, prompts)
+    return probe(align(trio.checkpoints), prompts)
 
 
 def test_every_role_is_looked_at_in_words_and_where_it_sees_with_a_picture(findings):

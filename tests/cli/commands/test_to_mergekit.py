@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import Result
 
-from vlsurgery.cli.commands.to_mergekit import export_to_mergekit
+from vlsurgery.cli.commands.merge.export import export_to_mergekit
 from vlsurgery.cli.console import Console
 from vlsurgery.cli.options import Session
 from vlsurgery.surgery.checkpoint import Checkpoint

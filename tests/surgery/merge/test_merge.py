@@ -46,7 +46,7 @@ class Family:
         rule = METHODS[name]
         chosen = rule.named_inputs or models or ("adapted", "safe", "unaligned")[: rule.models[1]]
         roles = [*(["base"] if rule.needs_base else []), *chosen]
-        high = 1.0 if rule.weight.high == 1 and rule.weight.meaning.startswith("whether") else 0.4
+        high = 1.0 if rule.coefficient.high == 1 and rule.coefficient.meaning.startswith("whether") else 0.4
         fields.setdefault("coefficients", {"everywhere": dict.fromkeys(chosen, high)})
         if rule.needs_base and name != "blend":
             fields.setdefault("base", "base")
@@ -81,7 +81,7 @@ def test_every_method(family: Family, name: str, way: str, monkeypatch: pytest.M
         monkeypatch.setattr(pieces, "PIECE", 48)
         monkeypatch.setattr(pieces, "WHOLE", 0)
     if way != "at once":
-        monkeypatch.setattr(projection, "GROUP", 40)
+        monkeypatch.setattr(projection, "GROUP_SIZE", 40)
         monkeypatch.setattr(streams, "STRETCH", 64)
         monkeypatch.setattr(streams, "chunk_size", lambda shape, rows: method.chunk_size(shape, rows, 16))
     settings = {"density": 0.6} if "density" in METHODS[name].parameters else {}

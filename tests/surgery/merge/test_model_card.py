@@ -35,7 +35,7 @@ def recipe_of(models: dict[str, Checkpoint], method: str, **fields: Any) -> Reci
     """A recipe with a key of every width, a list, and a reason."""
     rule = METHODS[method]
     roles = list(rule.named_inputs) or (["adapted"] if method == "slerp" else ["adapted", "safe"])
-    some, few, along = (1.0, 1.0, [1.0, 1.0]) if rule.weight.whole else (0.25, 0.125, [0.1, 0.9])
+    some, few, along = (1.0, 1.0, [1.0, 1.0]) if rule.coefficient.whole else (0.25, 0.125, [0.1, 0.9])
     table = {
         "default": dict.fromkeys(roles, some),
         "mlp.gate": dict.fromkeys(roles, along),
@@ -76,7 +76,7 @@ def test_the_whole_recipe_is_in_it(models: dict[str, Checkpoint], method: str) -
     shares = rows(card, "Coefficients")
     assert [row[0] for row in shares] == list(recipe.coefficients)
     assert [row[-1] for row in shares] == ["", "", "lost \\| most of it", ""]
-    assert shares[1][1] == ("[1, 1]" if recipe.merge_method.weight.whole else "[0.1, 0.9]")
+    assert shares[1][1] == ("[1, 1]" if recipe.merge_method.coefficient.whole else "[0.1, 0.9]")
     for words in (recipe.merge_method.formula, recipe.merge_method.source, "17", "bfloat16", f"`{recipe.like}`"):
         assert words in card
 

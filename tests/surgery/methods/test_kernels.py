@@ -48,11 +48,11 @@ def test_moves_thinned_out(stored: str, seed: int, length: int, share: float) ->
     whole, out = empty(length, stored), empty(length, stored)
     compiled.subtract(base, model, whole)
     chosen = np.random.default_rng(seed).random(length) < share
-    kernels.kept(base, model, chosen, out)
+    kernels.masked_delta(base, model, chosen, out)
     np.testing.assert_array_equal(out, np.where(chosen, whole, 0))
     magnitudes = np.abs(whole.astype(np.float32))
     low, high = np.sort(np.random.default_rng(seed + 1).choice(magnitudes, 2))
-    kernels.between(base, model, low.view(np.int32), high.view(np.int32), out)
+    kernels.delta_between(base, model, low.view(np.int32), high.view(np.int32), out)
     np.testing.assert_array_equal(out, np.where((magnitudes >= low) & (magnitudes <= high), whole, 0))
 
 
@@ -60,13 +60,12 @@ def test_moves_thinned_out(stored: str, seed: int, length: int, share: float) ->
 @given(seed=SEEDS, length=LENGTHS, shift=st.integers(0, 20))
 def test_counts_of_magnitudes(stored: str, seed: int, length: int, shift: int) -> None:
     (base, model), _ = draw(seed, length, stored, 2)
-    move, found, bins = empty(length, stored), np.empty(length, np.int32), np.empty(length, np.int32)
-    compiled.subtract(base, model, move)
-    kernels.sizes(move, found)
-    np.testing.assert_array_equal(found.view(np.float32), np.abs(move).astype(np.float32))
-    assert kernels.largest(move) == found.max()
+    delta, bins = empty(length, stored), np.empty(length, np.int32)
+    compiled.subtract(base, model, delta)
+    found = np.abs(delta).astype(np.float32).view(np.int32)
+    assert kernels.largest(delta) == found.max()
     first, last = np.sort(np.random.default_rng(seed).choice(found, 2))
-    below, at_first, at_last, inside = kernels.counted(base, model, first, last, np.int32(shift), bins)
+    below, at_first, at_last, inside = kernels.count_magnitudes(base, model, first, last, np.int32(shift), bins)
     assert (below, at_first, at_last) == ((found < first).sum(), (found == first).sum(), (found == last).sum())
     between = found[(found > first) & (found < last)]
     np.testing.assert_array_equal(bins[:inside], (between - first) >> shift)
@@ -96,9 +95,9 @@ def test_pruning_by_rank(rescale: bool, stored: str, seed: int, width: int, rows
     whole, out = empty(width * rows, stored), empty(width * rows, stored)
     compiled.subtract(base, model, whole)
     drawn = np.random.default_rng(seed).integers(-(2**15), 2**15, width * rows).astype(np.int16)
-    kernels.pruned(base, model, width, drawn, 65536 * 0.3, 65536 * 0.4 / max(1, width - 1), rescale, out)
+    kernels.magprune(base, model, width, drawn, 65536 * 0.3, 65536 * 0.4 / max(1, width - 1), rescale, out)
     keys = np.abs(whole).astype(np.float32).view(np.int32).reshape(rows, width) >> 16
-    keys = np.maximum(keys, keys.max(axis=1, keepdims=True) - (kernels.DIGITS - 1))
+    keys = np.maximum(keys, keys.max(axis=1, keepdims=True) - (kernels.RANK_BINS - 1))
     chances = np.round(65536 * (0.3 + 0.4 * (rankdata(keys, axis=1) - 1) / max(1, width - 1))).ravel()
     # The chance is computed in float32, which may round a half to the other side.
     surely = np.abs(drawn - (chances - 32768)) > 1
@@ -113,14 +112,14 @@ def test_weighted_sums(stored: str, seed: int, length: int, shares: list[float])
     (base, *models), (b, *numbers) = draw(seed, length, stored)
     out = empty(length, stored)
     weights = np.array(shares, out.dtype)
-    kernels.summed(tuple(models), weights, out)
+    kernels.weighted_sum(tuple(models), weights, out)
     total = sum(share * number for share, number in zip(shares, numbers, strict=True))
     np.testing.assert_allclose(out, total, rtol=1e-5, atol=1e-5)
     wanted = total + (1 - sum(shares)) * b
-    kernels.moved(base, tuple(models), weights, out)
+    kernels.interpolate(base, tuple(models), weights, out)
     np.testing.assert_allclose(out, wanted, rtol=1e-5, atol=1e-5)
     parts = tuple((number - b).astype(out.dtype) for number in numbers)
-    kernels.added(base, parts, weights, parts[0])
+    kernels.add_deltas(base, parts, weights, parts[0])
     np.testing.assert_allclose(parts[0], wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -128,7 +127,7 @@ def test_weighted_sums(stored: str, seed: int, length: int, shares: list[float])
 def test_a_whole_move_and_none_round_nothing(share: float, whose: int) -> None:
     vectors, _ = draw(5, 3000, "float32", 2)
     out = np.empty(3000, np.float32)
-    kernels.moved(vectors[0], (vectors[1],), np.array([share], np.float32), out)
+    kernels.interpolate(vectors[0], (vectors[1],), np.array([share], np.float32), out)
     np.testing.assert_array_equal(out, vectors[whose])
 
 
@@ -146,7 +145,7 @@ def test_the_elected_sign(mean: bool, seed: int, length: int, weights: list[floa
     total = np.where(agrees, products, 0).astype(np.float64).sum(0)
     count = np.where(agrees, voted, 0).sum(0)
     wanted = b + 0.7 * (total / np.where(count > 0, count, 1) if mean else total)
-    kernels.agreed(base, tuple(parts), shares, shares, np.float32(0.7), mean, parts[0])
+    kernels.disjoint_merge(base, tuple(parts), shares, shares, np.float32(0.7), mean, parts[0])
     np.testing.assert_allclose(parts[0], wanted, rtol=1e-5, atol=1e-5)
 
 
@@ -157,10 +156,10 @@ def test_products_are_those_of_float64(stored: str, seed: int, length: int) -> N
     above the diagonal stay."""
     (base, *models), (_, *numbers) = draw(seed, length, stored)
     sums, of_moves = np.ones((3, 3)), np.ones((3, 3))
-    kernels.products(tuple(models), sums)
+    kernels.gram(tuple(models), sums)
     matrix = np.array(numbers)
     np.testing.assert_allclose(sums, np.tril(matrix @ matrix.T) + 1, rtol=1e-12, atol=1e-9)
-    kernels.products_of_moves(
+    kernels.delta_gram(
         base, tuple(models), empty(len(models) * kernels.TILE, stored).reshape(-1, kernels.TILE), of_moves
     )
     for move, model in zip(matrix, models, strict=True):

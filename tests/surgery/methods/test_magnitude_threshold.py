@@ -1,4 +1,4 @@
-"""The k largest entries are those that a stable sort puts there, whatever the sample, the spans and the blocks."""
+"""The k largest entries are those of a stable sort, whatever the sample, the intervals and the chunks."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlsurgery.surgery.methods import magnitude_threshold as ranks
-from vlsurgery.surgery.methods.magnitude_threshold import Wanted, between, cut
+from vlsurgery.surgery.methods import magnitude_threshold
+from vlsurgery.surgery.methods.magnitude_threshold import Extremes, find_thresholds, keep_band
 from vlsurgery.surgery.methods.method import InMemoryStream
 
 # Few values, so that many are equal, or any float32.
@@ -30,24 +30,27 @@ def test_the_largest_and_the_smallest(
 ) -> None:
     size = data.draw(st.integers(1, len(values)))
     delta = np.array(values, np.float32)
-    stream = InMemoryStream(("x", "y"), delta.shape, [delta, -delta, np.zeros_like(delta)], 0, "", chunk, rows=False)
+    stream = InMemoryStream(
+        ("x", "y"), delta.shape, [delta, -delta, np.zeros_like(delta)], 0, "", chunk, whole_rows=False
+    )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ranks, "_BINS", bins)
-        patch.setattr(ranks, "_PLACES", 2)
-        patch.setattr(ranks, "_RUN", run)
-        upper, lower = cut(stream, [Wanted("x", size, largest=True), Wanted("y", size, largest=False)])
+        patch.setattr(magnitude_threshold, "MAX_BINS", bins)
+        patch.setattr(magnitude_threshold, "SAMPLE_RUNS", 2)
+        patch.setattr(magnitude_threshold, "SAMPLE_RUN_SIZE", run)
+        wanted = {"x": Extremes("x", size, largest=True), "y": Extremes("y", size, largest=False)}
+        upper, lower = find_thresholds(stream, wanted).values()
     falling, rising = (np.argsort(side * np.abs(delta), kind="stable") for side in (-1, 1))
     np.testing.assert_array_equal(kept(stream, "x", low=upper, first=True), only(delta, falling[:size]))
     np.testing.assert_array_equal(kept(stream, "x", low=lower), only(delta, rising[size:]))
     np.testing.assert_array_equal(kept(stream, "x", high=lower), only(delta, rising[:size]))
 
 
-def kept(stream: InMemoryStream, name: str, **cuts: Any) -> np.ndarray:
-    """A model's move, thinned block by block."""
+def kept(stream: InMemoryStream, name: str, **thresholds: Any) -> np.ndarray:
+    """A model's delta between the thresholds, chunk by chunk."""
     chunks = list(stream.chunks())
     for chunk in chunks:
-        between(chunk, name, **cuts)
-    return np.concatenate([chunk.room(name) for chunk in chunks])
+        keep_band(chunk, name, **thresholds)
+    return np.concatenate([chunk.buffer(name) for chunk in chunks])
 
 
 def only(delta: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -57,12 +60,12 @@ def only(delta: np.ndarray, places: np.ndarray) -> np.ndarray:
     return left
 
 
-def test_a_sample_that_misleads_costs_passes_and_no_entry() -> None:
-    """Sampled runs hold small entries alone, so the entry looked for lies outside of every span that they suggest."""
+def test_a_misleading_sample_costs_passes_but_no_exactness() -> None:
+    """The sampled runs hold only small entries, so the entry lies outside the interval that they suggest."""
     delta = np.linspace(1, 2, 1 << 18, dtype=np.float32)
     for start in np.linspace(0, (1 << 18) - 1024, 64).astype(int):
         delta[start : start + 1024] = 1e-6
-    stream = InMemoryStream(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, rows=False)
-    (found,) = cut(stream, [Wanted("x", 1000, largest=True)])
+    stream = InMemoryStream(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, whole_rows=False)
+    found = find_thresholds(stream, {"x": Extremes("x", 1000, largest=True)})["x"]
     assert np.count_nonzero(kept(stream, "x", low=found, first=True)) == 1000
     assert found.bits == np.sort(delta)[-1000].view(np.int32)

@@ -60,7 +60,7 @@ def called_by_slots(name: str, base: Tensor, models: dict[str, Tensor], density:
 
 def weights_of(name: str, *shares: float) -> dict[str, float]:
     """Weights for models x, y, ... that the method takes: parts are taken or not."""
-    whole = METHODS[name].weight.meaning.startswith("whether")
+    whole = METHODS[name].coefficient.meaning.startswith("whether")
     return {model: 1.0 if whole else share for model, share in zip("xyzw", shares, strict=False)}
 
 
@@ -89,7 +89,7 @@ def test_endpoint(name: str, seed: int, dtype: torch.dtype, chosen: str) -> None
 def test_equal_inputs(name: str, seed: int, dtype: torch.dtype, shares: tuple[float, float]) -> None:
     (base,) = draw(seed, dtype, 1)
     weights = weights_of(name, shares[0] + 0.1, shares[1])
-    if METHODS[name].weight.high == 1:
+    if METHODS[name].coefficient.high == 1:
         weights = {model: min(1.0, weight) for model, weight in weights.items()}
     assert torch.equal(call(name, base, {"x": base.clone(), "y": base.clone()}, weights), base)
 
@@ -194,7 +194,7 @@ def test_safety_methods_in_float64(
     assume(abs(cosine - tau) > 1e-5)
     models = {"adapted": adapted, "unaligned": unaligned}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(projection, "GROUP", group)
+        patch.setattr(projection, "GROUP_SIZE", group)
         lora = METHODS["safelora"].merge(models, base, tau=tau, chunk=7)
         merge = METHODS["safemerge"].merge({**models, "safe": safe}, base, tau=tau, share=share)
     expected = b + rows if cosine <= tau else a

@@ -7,10 +7,9 @@ later, by generating.
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,17 +18,18 @@ from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.interventions import InMemoryMerge
 from vlsurgery.probes.models.models import ChatModel, load
+from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts.prompts import Prompt
 from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.scoring import RefusalChoices, ScoredAnswers, greedy_matches, known, refusal_log_odds
 from vlsurgery.probes.targets import OPENING, WorkingSet, spread, working
-from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
+from vlsurgery.surgery.merge.coefficients import Coefficients
+from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-Policy = Literal["fit", "attribution", "weights", "uniform"]
-Toward = Literal["base", "safety", "both"]
 STRENGTHS = tuple(step / 10 for step in range(11))
 MOST_LOST = 128
 MOST_KEPT = 192
@@ -76,7 +76,7 @@ class SelectionScorer:
 
 
 def choose(
-    checkpoints: Mapping[str, Checkpoint],
+    alignment: Alignment,
     prompts: Sequence[Prompt],
     targets: TargetsResult,
     policy: Policy = "fit",
@@ -87,13 +87,14 @@ def choose(
 ) -> TradeoffResult:
     """Coefficients by `policy`, and the best uniform merge of a grid over the same sources beside them.
 
-    attribution: block -> path gain; weights: block -> relative weight change; needed by the policies of these names.
+    alignment: of all roles. attribution: block -> path gain; weights: block -> relative weight change; needed by the
+        policies of these names.
     The chosen point of each policy has `chosen` and its coefficients. Raises RecipeError where a source or a finding
     that the policy needs is missing, SurgeryError where there is nothing to choose by.
     """
-    sources = _sources(checkpoints, toward)
-    chat = load(checkpoints["adapted"])
-    live = InMemoryMerge(chat, align({role: checkpoints[role] for role in ("adapted", *sources)}), sources)
+    sources = sources_of(alignment.checkpoints, toward)
+    chat = load(alignment.checkpoints["adapted"])
+    live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
     scorer = SelectionScorer.of(chat, working(chat, prompts, targets, "select"))
     points = _best_of(_scaled(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))
     if policy == "fit":
@@ -104,7 +105,8 @@ def choose(
     return TradeoffResult(points=points, policy=policy, verdict=_verdict(points, policy))
 
 
-def _sources(checkpoints: Mapping[str, Checkpoint], toward: Toward) -> tuple[str, ...]:
+def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
+    """The roles to merge toward, of those that there are. Raises RecipeError where there is none."""
     wanted = ("base", "safety") if toward == "both" else (toward,)
     sources = tuple(role for role in wanted if role in checkpoints)
     if not sources:
@@ -222,3 +224,21 @@ def _verdict(points: Sequence[TradeoffPoint], policy: Policy) -> str:
     if uniform.objective >= chosen[policy].objective:
         text += f" Here the uniform merge is as good or better; --policy uniform writes that one instead of {policy}."
     return text
+
+
+def recipe_of(result: TradeoffResult, checkpoints: Mapping[str, Checkpoint], gains: Mapping[str, float]) -> Recipe:
+    """The chosen coefficients as an order for a merge, each with its reason: the policy, and the block's path gain.
+
+    checkpoints: role -> checkpoint, of all roles. gains: block -> nats of refusal that moving it to the base gives.
+    """
+    chosen = result.chosen()
+    blocks = (chosen.coefficients if chosen else None) or {}
+    sources = list(next(iter(blocks.values()), {}))
+    table = {"default": dict.fromkeys(sources, 0.0), **blocks}
+    used = {role: checkpoint for role, checkpoint in checkpoints.items() if role in ("adapted", *sources)}
+    why = {
+        block: f"by {result.policy}; moved to the base it gives {gains[block]:+.3f} nats of refusal"
+        for block in blocks
+        if block in gains
+    }
+    return Recipe.of(used, Coefficients(table), why)

@@ -123,13 +123,14 @@ def _check_count(asked: MethodArgs, rule: Method, count: int) -> None:
 
 def _weights(asked: MethodArgs, rule: Method, models: Sequence[str]) -> dict[str, float]:
     """A weight for each model. Where a method's own is 0, the result would be the base: it must be said then."""
-    if not asked.weights and not rule.weight.default:
+    if not asked.weights and not rule.coefficient.default:
         raise SurgeryError(
-            f"{asked.method} has to be told {rule.weight.meaning} ({', '.join(models)}): add --weight, from 0 to 1."
+            f"{asked.method} has to be told {rule.coefficient.meaning} ({', '.join(models)}): "
+            "add --weight, from 0 to 1."
         )
     for weight in asked.weights:
-        check_range("--weight", weight, rule.weight.low, rule.weight.high)
-    return _each("--weight", asked.weights or [float(rule.weight.default or 0.0)], models)
+        check_range("--weight", weight, rule.coefficient.low, rule.coefficient.high)
+    return _each("--weight", asked.weights or [float(rule.coefficient.default or 0.0)], models)
 
 
 def _parameters(asked: MethodArgs, rule: Method, models: Sequence[str]) -> dict[str, Any]:

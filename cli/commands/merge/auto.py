@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from vlsurgery.cli.commands.merge_recipe import check_sums
+from vlsurgery.cli.commands.merge.by_recipe import check_sums
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.view.tables import behaviour_tables, coefficients_table, completeness_line, prose, tradeoff_table
 from vlsurgery.cli.workflow.engine import Flow, StepOptions
@@ -13,9 +13,9 @@ from vlsurgery.cli.workflow.steps import AUTO_GOALS
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 
 
-def merge_auto(session: Session, wishes: StepOptions, verify: bool = False) -> None:
+def merge_auto(session: Session, options: StepOptions, verify: bool = False) -> None:
     """Bring the case to its merge, evaluation and report; with `verify`, read the merge again."""
-    flow = perform(session, wishes, *AUTO_GOALS)
+    flow = perform(session, options, *AUTO_GOALS)
     if flow is None:
         return
     if verify:

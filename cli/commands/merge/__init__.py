@@ -1,0 +1,1 @@
+"""`vlsurgery merge`, by mode: `--auto`, `--method`, `--recipe`, and either of the latter as an order for mergekit."""

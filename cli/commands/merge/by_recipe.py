@@ -1,0 +1,83 @@
+"""`merge --recipe` and `merge --method`: a merge that needs no case."""
+
+import json
+import os
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+
+from vlsurgery.cli.options import Session
+from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, STREAM_BYTES, PlannedStep
+from vlsurgery.cli.workflow.process import tuned_for_weights
+from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.merge.run import PreparedMerge, prepare_merge, run_merge
+from vlsurgery.surgery.runtime.progress import Progress
+from vlsurgery.surgery.writer.checksums import verify as compared
+from vlsurgery.surgery.writer.output_directory import check_target, in_words
+
+
+def merge_by_recipe(session: Session, recipe: Recipe, out: Path, verify: bool = False) -> None:
+    """Write the checkpoint that a recipe orders to `out`; with `verify`, read it again and compare what was hashed."""
+    console = session.console
+    if session.plan:
+        show_merge_plan(session, recipe, out)
+        return
+    prepared = prepare_merge(recipe)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # For methods that import torch later: this process runs no model.
+    with tuned_for_weights(any(checkpoint.is_computed for checkpoint in prepared.checkpoints.values())):
+        made = run_merge(recipe, out, console.progress, prepared)
+    for note in made.notes:
+        console.say(note)
+    if verify:
+        check_sums(out, console.progress)
+    console.emit(made.model_dump_json(indent=1))
+    console.show(
+        f"{made.path}: {made.tensors} tensors, {made.blended} merged, {made.kept} kept as they are, "
+        f"{made.bytes / 1e6:.1f} MB in {made.seconds:.1f} s" + ("; verified" if verify else "")
+    )
+
+
+def check_sums(folder: Path, progress: Progress) -> None:
+    """Read a merge again. Raises CheckpointError that names each file that is not as it was written."""
+    fault = compared(folder, progress).fault
+    if fault is not None:
+        raise CheckpointError(f"{folder}: not as it was written: {fault}. The disk may be failing; merge again.")
+
+
+def show_merge_plan(session: Session, recipe: Recipe, out: Path) -> None:
+    """Say what the merge into `out` would read and write. Raises as the merge itself does, as far as headers tell;
+    whether `out` may be written is known only where its parent directory exists."""
+    prepared = prepare_merge(recipe)
+    nbytes = prepared.shard_plan.nbytes
+    if out.absolute().parent.is_dir():
+        check_target(out, [each for model in prepared.checkpoints.values() for each in model.folders], nbytes)
+    read = _bytes_read(recipe, prepared)
+    memory = min(STREAM_BYTES, PROGRAM_BYTES + read.total() + nbytes)
+    step = PlannedStep("merge", f"by {recipe.method}", (str(out),), read.total(), nbytes, memory)
+    reads = {role: {"path": ref.path, "bytes": read[role]} for role, ref in recipe.checkpoints.items()}
+    merged, kept = len(prepared.merge_plan.sites), prepared.kept
+    counts = {"tensors": merged + kept, "merged": merged, "kept": kept}
+    session.console.emit(json.dumps({"plan": [{**asdict(step), "reads": reads, **counts}]}, indent=1))
+    width = max(map(len, reads))
+    session.console.show(
+        f"Would merge by {recipe.method}: {recipe.merge_method.formula}",
+        *(
+            f"  reads   {role:<{width}}  {in_words(read[role])} of {ref.path}"
+            for role, ref in recipe.checkpoints.items()
+        ),
+        f"  writes  {out}: {in_words(nbytes)}; {merged + kept} tensors, {merged} merged, {kept} as in {recipe.like}",
+        f"  takes   at most {in_words(memory)} of memory",
+        "Nothing was written.",
+    )
+
+
+def _bytes_read(recipe: Recipe, prepared: PreparedMerge) -> Counter[str]:
+    """Role -> bytes of its tensors that are needed, each counted once."""
+    plan = prepared.merge_plan
+    kept = (tensor.nbytes for tensor in prepared.shard_plan.tensors if tensor.name not in plan.sites)
+    read: Counter[str] = Counter({recipe.like: sum(kept)})
+    for site in (site for sites in plan.sites.values() for site in sites):
+        for role in {*site.settings.coefficients, *([recipe.origin] if recipe.origin else [])}:
+            read[role] += site.pair.numel * prepared.alignment.tensor(site.pair, role).dtype.itemsize
+    return read
