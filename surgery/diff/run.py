@@ -3,19 +3,18 @@
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
-from typing import Final, Literal
+from typing import Final
 
 from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.diff import Level
 from vlsurgery.surgery.diff.metrics import PairStatistics
 from vlsurgery.surgery.diff.summaries import layer_key, parent_warning, summaries, verdict
 from vlsurgery.surgery.diff.tasks import DiffRunner
 from vlsurgery.surgery.results import DiffResult, Pair, PairMetrics
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered, worker_pool
-
-Level = Literal["norms", "full"]
 
 # Tasks for each thread that may be done before the one whose turn it is, so that no thread waits for a large matrix.
 MAX_PENDING_TASKS: Final = 1 << 10

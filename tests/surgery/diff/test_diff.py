@@ -16,7 +16,6 @@ from torch import Tensor
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.diff.accumulator import between_metrics, delta_metrics
 from vlsurgery.surgery.diff.run import diff
 from vlsurgery.surgery.diff.spectrum import NUM_SINGULAR_VALUES
 from vlsurgery.surgery.errors import CheckpointError
@@ -43,7 +42,12 @@ def same(found: DeltaMetrics | BetweenMetrics | None, expected: DeltaMetrics | B
     assert expected.why.items() <= found.why.items()
 
 
-def test_pairs_carry_the_metrics_of_their_tensors(trio: "Trio", tmp_path: Path) -> None:
+def test_pairs_carry_the_metrics_of_their_tensors(
+    delta_metrics: Callable[..., DeltaMetrics],
+    between_metrics: Callable[..., BetweenMetrics],
+    trio: "Trio",
+    tmp_path: Path,
+) -> None:
     alignment = aligned(base=trio.base, adapted=trio.adapted, safety=trio.safety_native)
     found = diff(alignment)
     assert len(found.pairs) == len(alignment.pairs)
@@ -62,7 +66,7 @@ def test_pairs_carry_the_metrics_of_their_tensors(trio: "Trio", tmp_path: Path) 
     assert found.checkpoints["base"] == alignment.checkpoints["base"].ref_model
 
 
-def test_summaries_are_one_long_vector(trio: "Trio") -> None:
+def test_summaries_are_one_long_vector(delta_metrics: Callable[..., DeltaMetrics], trio: "Trio") -> None:
     alignment = aligned(base=trio.base_sharded, adapted=trio.adapted)
     found = diff(alignment)
     groups = {"layers": lambda p: str(p.site.layer), "blocks": lambda p: p.site.block, "towers": lambda p: p.site.tower}
@@ -184,9 +188,9 @@ def test_streamed_spectra_equal_held_ones(
     """A matrix that is read again for every pass has the spectrum of one in memory."""
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     held = diff(aligned(**paths))
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.HELD", 0)
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.GATHERED", 0)
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectra.STRETCH", 50)
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_RESIDENT_BYTES", 0)
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_INPUT_BYTES", 0)
+    monkeypatch.setattr("vlsurgery.surgery.diff.spectra.READ_SIZE", 50)
     streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(aligned(**paths)).pairs}
     for pair in held.pairs:
         metrics = streamed[pair.layer, pair.component]
@@ -213,7 +217,7 @@ def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
 ) -> None:
     """Of matrices that are decomposed exactly or are too large for that, and are read in several stretches; base lacks
     them where its dtype is None."""
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.STRETCH", 5000)
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.READ_SIZE", 5000)
     shapes = {"model.layers.0.mlp.up_proj.weight": (640, 530), "model.layers.0.mlp.down_proj.weight": (70, 150)}
     kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
     paths = {}
@@ -231,7 +235,7 @@ def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
         return {shape: pairs[shape] for shape in shapes.values()}
 
     gathered = measured()
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.GATHERED", 0)
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_INPUT_BYTES", 0)
     again = measured()
     for shape, (delta, start, end) in product(gathered, (("vl", "base", "adapted"), ("safety", "adapted", "safety"))):
         one, other = getattr(gathered[shape], delta), getattr(again[shape], delta)
@@ -253,7 +257,7 @@ def test_a_diff_is_the_same_every_time(trio: "Trio") -> None:
     assert diff(alignment).pairs == diff(alignment).pairs
 
 
-def test_heads_are_told_by_the_config(trio: "Trio") -> None:
+def test_heads_are_told_by_the_config(delta_metrics: Callable[..., DeltaMetrics], trio: "Trio") -> None:
     """Of q, k and v rows, of o columns; other tensors have none."""
     alignment = aligned(base=trio.base, adapted=trio.adapted)
     for pair, partner in zip(diff(alignment, level="norms").pairs, alignment.pairs, strict=True):
@@ -284,8 +288,8 @@ def test_a_large_tensor_is_dealt_out_and_adds_up(
 ) -> None:
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     whole = diff(aligned(**paths), level="norms")
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.DEALT", 40)
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.STRETCH", 24)
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.TASK_SIZE", 40)
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.READ_SIZE", 24)
     dealt = diff(aligned(**paths), level="norms")
     for one, other in zip(whole.towers, dealt.towers, strict=True):
         same(other.metrics.vl, one.metrics.vl)  # type: ignore[arg-type]

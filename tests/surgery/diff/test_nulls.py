@@ -11,7 +11,6 @@ from torch import Tensor
 
 from vlsurgery.surgery.diff import nulls, subspaces
 from vlsurgery.surgery.diff import subspace_nulls as shared
-from vlsurgery.surgery.diff.accumulator import between_metrics
 from vlsurgery.surgery.results import BetweenMetrics, Sides
 
 ENTRIES = 200_000
@@ -36,7 +35,7 @@ def within(null: nulls.Null | None, value: float | None, slack: float = 0.0) -> 
     return null.low - slack <= value <= null.high + slack
 
 
-def test_three_independent_models_are_inside_of_the_null() -> None:
+def test_three_independent_models_are_inside_of_the_null(between_metrics: Callable[..., BetweenMetrics]) -> None:
     found = between_metrics(*(normal(seed, SPREAD).bfloat16() for seed in range(3)))
     assert found.cosine_null is not None
     assert found.cosine_null.mean == pytest.approx(-0.5, abs=0.01)
@@ -48,7 +47,9 @@ def test_three_independent_models_are_inside_of_the_null() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("moves", [(0.001, 0.001), (0.004, 0.004), (0.004, 0.02), (0.02, 0.004), (0.1, 0.1)])
-def test_rounding_alone_is_inside_of_the_null(dtype: torch.dtype, moves: tuple[float, float]) -> None:
+def test_rounding_alone_is_inside_of_the_null(
+    between_metrics: Callable[..., BetweenMetrics], dtype: torch.dtype, moves: tuple[float, float]
+) -> None:
     """Independent moves, rounded when they are stored: the cosine is negative by that alone."""
     base = normal(0, SPREAD).to(dtype)
     adapted = base.double() + normal(1, SPREAD * moves[0])
@@ -63,7 +64,9 @@ def test_rounding_alone_is_inside_of_the_null(dtype: torch.dtype, moves: tuple[f
 
 
 @pytest.mark.parametrize("draw", [normal, laplace])
-def test_tuning_that_starts_from_the_stored_weights_is_inside_too(draw: Callable[[int, float], Tensor]) -> None:
+def test_tuning_that_starts_from_the_stored_weights_is_inside_too(
+    between_metrics: Callable[..., BetweenMetrics], draw: Callable[[int, float], Tensor]
+) -> None:
     """Then the two deltas share no rounding at all."""
     base = normal(0, SPREAD).bfloat16()
     adapted = (base.double() + draw(1, SPREAD * 0.01)).bfloat16()
@@ -72,7 +75,7 @@ def test_tuning_that_starts_from_the_stored_weights_is_inside_too(draw: Callable
     assert within(found.cosine_null, found.cosine, slack=1e-3)
 
 
-def test_independent_moves_in_float32_have_a_null_around_0() -> None:
+def test_independent_moves_in_float32_have_a_null_around_0(between_metrics: Callable[..., BetweenMetrics]) -> None:
     base = normal(0)
     found = between_metrics(
         *(each.float() for each in (base, base + normal(1, 0.1), base + normal(1, 0.1) + normal(2)))
@@ -85,7 +88,7 @@ def test_independent_moves_in_float32_have_a_null_around_0() -> None:
     assert found.sign_conflict_null.mean == pytest.approx(0.5, abs=1e-3)
 
 
-def test_a_null_of_independent_moves_covers_19_of_20() -> None:
+def test_a_null_of_independent_moves_covers_19_of_20(between_metrics: Callable[..., BetweenMetrics]) -> None:
     """Coverage, over many draws of small tensors."""
     inside = 0
     for seed in range(0, 900, 3):
@@ -96,7 +99,7 @@ def test_a_null_of_independent_moves_covers_19_of_20() -> None:
     assert 0.91 <= inside / 300 <= 0.985
 
 
-def test_a_safety_delta_that_reverses_is_beyond_the_null() -> None:
+def test_a_safety_delta_that_reverses_is_beyond_the_null(between_metrics: Callable[..., BetweenMetrics]) -> None:
     base, move, other = normal(0, SPREAD), normal(1, SPREAD * 0.03), normal(2, SPREAD * 0.03)
     adapted = (base + move).bfloat16()
     safety = (base + 0.5 * move + 0.2 * other).bfloat16()
@@ -126,7 +129,7 @@ def test_nulls_are_ordered_and_in_range(shared: float, unshared: float, variance
     assert 0 <= conflict.low <= conflict.mean <= conflict.high <= 1
 
 
-def test_a_delta_of_0_has_reasons_and_no_numbers() -> None:
+def test_a_delta_of_0_has_reasons_and_no_numbers(between_metrics: Callable[..., BetweenMetrics]) -> None:
     base = normal(0).float()
     found = between_metrics(base, base, base + 1)
     assert found == BetweenMetrics(cosine=None, sign_conflict=None, why=found.why)
