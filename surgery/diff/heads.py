@@ -1,5 +1,6 @@
 """Which entries of a projection belong to which attention head, and which of a stack to which expert."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -30,6 +31,10 @@ class HeadLayout:
     columns: bool = False
     heads: tuple[tuple[str, int], ...] = ()
     why: str | None = None
+
+    def unit(self, shape: Shape) -> int:
+        """Entries that are never divided between two tasks: of a head, an expert, or a row where heads are columns."""
+        return shape[-1] if self.columns else 1 if self.kind == "whole" else max(1, math.prod(shape) // self.count)
 
 
 def head_layout(site: Site, shape: Shape, name: str, config: Mapping[str, Any] | None) -> HeadLayout:

@@ -51,7 +51,7 @@ class DeltaSums:
         norms = math.sqrt(self.before_squared) * math.sqrt(self.after_squared)
         # The inner product by the law of cosines, which needs no sum of its own.
         product = (self.before_squared + self.after_squared - self.delta_squared) / 2
-        return _within(product / norms) if norms else None
+        return nulls.clamp(product / norms, -1.0) if norms else None
 
     @property
     def rms(self) -> float:
@@ -104,7 +104,7 @@ class BetweenSums:
         if not norms:
             reasons = dict.fromkeys(("cosine", "sign_conflict", "sign_conflict_weighted", "reversal"), UNMOVED)
             return BetweenMetrics(cosine=None, sign_conflict=None, why=reasons)
-        cosine = _within(self.product / norms)
+        cosine = nulls.clamp(self.product / norms, -1.0)
         cosines = nulls.cosine_null(self.shared, self.unshared, self.variance, norms)
         return BetweenMetrics(
             cosine=cosine,
@@ -159,8 +159,3 @@ def _added(first: Addable, second: Addable) -> Addable:
 
 def _either(first: Addable | None, second: Addable | None) -> Addable | None:
     return first or second if first is None or second is None else first + second
-
-
-def _within(cosine: float) -> float:
-    """A cosine that rounding may have carried out of [-1, 1]."""
-    return min(1.0, max(-1.0, cosine))

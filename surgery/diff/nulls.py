@@ -34,7 +34,7 @@ def cosine_null(shared: float, unshared: float, variance: float, norms: float) -
     their norms.
     """
     spread = NORMAL_95 * math.sqrt(variance)
-    low, mean, high = (_within(x / norms, -1.0) for x in (shared - spread, shared, unshared + spread))
+    low, mean, high = (clamp(x / norms, -1.0) for x in (shared - spread, shared, unshared + spread))
     return Null(mean=mean, low=low, high=high)
 
 
@@ -51,13 +51,13 @@ def conflict_null(opposed_shared: float, opposed_unshared: float, both: float) -
     """The share of opposed signs, from the expected numbers of opposed entries among the `both` that both deltas
     change, each counted as often as a coin would give."""
     spread = NORMAL_95 * math.sqrt(0.25 / both)
-    mean, other = (_within(opposed / both, 0.0) for opposed in (opposed_shared, opposed_unshared))
+    mean, other = (clamp(opposed / both, 0.0) for opposed in (opposed_shared, opposed_unshared))
     return Null(mean=mean, low=max(0.0, min(mean, other) - spread), high=min(1.0, max(mean, other) + spread))
 
 
 def weighted_conflict(product: float, weight: float) -> float:
     """Share of `weight`, the sum of |d1 d2|, in entries that oppose each other: (1 - <d1, d2> / weight) / 2."""
-    return _within((1 - product / weight) / 2, 0.0)
+    return clamp((1 - product / weight) / 2, 0.0)
 
 
 def weighted_conflict_null(shared: float, unshared: float, variance: float, weight: float) -> Null:
@@ -66,5 +66,6 @@ def weighted_conflict_null(shared: float, unshared: float, variance: float, weig
     return Null(mean=mean, low=low, high=high)
 
 
-def _within(value: float, lowest: float) -> float:
+def clamp(value: float, lowest: float) -> float:
+    """The value within [lowest, 1], which rounding may have carried it out of."""
     return min(1.0, max(lowest, value))

@@ -1,9 +1,8 @@
 """Reading the tensors of a pair, a range of entries at a time, into memory that each thread uses again."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
-from typing import Final, Self
+from typing import Final
 
 import numpy as np
 
@@ -65,28 +64,6 @@ class PairReader:
             upcast(after, out)
         else:
             subtract(self.read(before, start, stop), after, out)
-
-
-@dataclass(frozen=True)
-class SpectrumInputs:
-    """The matrices that the spectra of a pair are of, in memory, filled while the pair is summed up.
-
-    start: the tensor that the first delta starts from, in float32, or bfloat16 by its bits. deltas: in float32.
-    """
-
-    start: np.ndarray
-    deltas: Mapping[str, np.ndarray]
-
-    def range(self, start: int, stop: int) -> Self:
-        """Entries `start` to `stop`, in the same memory."""
-        return type(self)(self.start[start:stop], {name: delta[start:stop] for name, delta in self.deltas.items()})
-
-    def put_start(self, stored: np.ndarray) -> None:
-        """Fill in the tensor that the first delta starts from."""
-        if self.start.dtype == stored.dtype:
-            self.start[:] = stored
-        else:
-            upcast(stored, self.start)
 
 
 def is_contiguous(alignment: Alignment, pair: Aligned, name: str) -> bool:

@@ -7,7 +7,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from vlsurgery.surgery.diff.spectrum import InMemoryMatrix, leading_directions
+from vlsurgery.surgery.diff.matrices import InMemoryMatrix
+from vlsurgery.surgery.diff.spectrum import leading_directions
 from vlsurgery.surgery.diff.subspaces import NUM_COMPARED, overlap, random_overlap
 from vlsurgery.surgery.results import Sides
 

@@ -9,9 +9,10 @@ from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.diff.accumulator import Accumulator
 from vlsurgery.surgery.diff.heads import HeadLayout, head_layout
 from vlsurgery.surgery.diff.metrics import DELTAS, DeltaSums, PairStatistics, deltas_of
-from vlsurgery.surgery.diff.reader import FLOAT32, READ_SIZE, PairReader, SpectrumInputs, is_contiguous
+from vlsurgery.surgery.diff.reader import FLOAT32, READ_SIZE, PairReader, is_contiguous
 from vlsurgery.surgery.diff.rounding_noise import are_related
 from vlsurgery.surgery.results import ExpertMetrics, HeadMetrics, PairMetrics
+from vlsurgery.surgery.runtime.arrays import upcast
 from vlsurgery.surgery.runtime.memory_budget import MemoryBudget
 from vlsurgery.surgery.runtime.scratch import ScratchBuffers
 
@@ -64,7 +65,7 @@ class DiffRunner:
             return [SpectrumTask(pair, with_sums=True)]
         layout, size = self._layout(pair), pair.numel
         if pair.numel and all(is_contiguous(self.alignment, pair, name) for name in self._roles(pair).values()):
-            unit = pair.shape[-1] if layout.columns else 1 if layout.kind == "whole" else pair.numel // layout.count
+            unit = layout.unit(pair.shape)
             size = max(1, TASK_SIZE // unit) * unit
         starts = range(0, pair.numel, size or 1) or [0]
         sums = [SumTask(pair, start, min(start + size, pair.numel)) for start in starts]
@@ -74,19 +75,21 @@ class DiffRunner:
         """Do one task, in any thread: the sums that it took, and what spectra tell."""
         if isinstance(task, SumTask):
             return self._accumulate(self._reader(task.pair), task), {}
-        from vlsurgery.surgery.diff import spectra
+        from vlsurgery.surgery.diff import pair_spectra
 
-        pair, reason = task.pair, spectra.without_spectrum(task.pair.shape)
+        pair, reason = task.pair, pair_spectra.without_spectrum(task.pair.shape)
         if reason is not None:
             return None, {delta: {"why": {"singular_values": reason}} for delta in DELTAS}
         with self._budget.reserve(self._spectra_bytes(pair)):
             reader = self._reader(pair)
             if not task.with_sums:
                 in_memory = 4 * pair.numel <= MAX_RESIDENT_BYTES
-                return None, spectra.pair_spectra(pair, spectra.read_matrices(reader, in_memory))
-            inputs = self._inputs(pair)
+                return None, pair_spectra.pair_spectra(pair, pair_spectra.read_matrices(reader, in_memory))
+            inputs = {name: self._scratch.vector(name, pair.numel, dtype) for name, dtype in self._dtypes(pair).items()}
             sums = self._accumulate(reader, SumTask(pair, 0, pair.numel), inputs)
-            return sums, spectra.pair_spectra(pair, spectra.input_matrices(inputs, pair.shape), sums.energies())
+            return sums, pair_spectra.pair_spectra(
+                pair, pair_spectra.loaded_matrices(inputs, pair.shape), sums.energies()
+            )
 
     def is_large(self, pair: Aligned) -> bool:
         """Whether a pair's spectra take so much memory that those of another such pair must wait."""
@@ -127,47 +130,47 @@ class DiffRunner:
 
     def _spectra_bytes(self, pair: Aligned) -> int:
         """Memory that the spectra of a pair take."""
-        from vlsurgery.surgery.diff import spectra
+        from vlsurgery.surgery.diff import pair_spectra
 
-        if spectra.without_spectrum(pair.shape) is not None:
+        if pair_spectra.without_spectrum(pair.shape) is not None:
             return 0
         matrix = self._input_bytes(pair) if self._fits(pair) else 4 * pair.numel
-        return spectra.directions_bytes(pair.shape) + (matrix if matrix <= MAX_RESIDENT_BYTES else 0)
+        return pair_spectra.directions_bytes(pair.shape) + (matrix if matrix <= MAX_RESIDENT_BYTES else 0)
 
-    def _start_dtype(self, pair: Aligned) -> np.dtype:
-        from vlsurgery.surgery.diff.spectra import start_dtype
+    def _dtypes(self, pair: Aligned) -> dict[str, np.dtype]:
+        """The matrices that a pair's spectra are of -> their dtypes in memory."""
+        from vlsurgery.surgery.diff.pair_spectra import start_dtype
 
-        return start_dtype(self.alignment.tensor(pair, next(iter(self._roles(pair).values()))).array_dtype, pair.shape)
+        roles = self._roles(pair)
+        stored = self.alignment.tensor(pair, next(iter(roles.values()))).array_dtype
+        return {"start": start_dtype(stored, pair.shape)} | dict.fromkeys(deltas_of(roles), FLOAT32)
 
     def _input_bytes(self, pair: Aligned) -> int:
-        deltas = len(deltas_of(self._roles(pair)))
-        return pair.numel * (self._start_dtype(pair).itemsize + FLOAT32.itemsize * deltas)
+        return pair.numel * sum(dtype.itemsize for dtype in self._dtypes(pair).values())
 
     def _fits(self, pair: Aligned) -> bool:
         """Whether a pair has spectra, and all matrices that they are of fit in memory."""
-        from vlsurgery.surgery.diff.spectra import without_spectrum
+        from vlsurgery.surgery.diff.pair_spectra import without_spectrum
 
         return without_spectrum(pair.shape) is None and self._input_bytes(pair) <= MAX_INPUT_BYTES
 
-    def _inputs(self, pair: Aligned) -> SpectrumInputs:
-        """Memory for all matrices that a pair's spectra are of."""
-        deltas = deltas_of(self._roles(pair))
-        return SpectrumInputs(
-            self._scratch.vector("start", pair.numel, self._start_dtype(pair)),
-            {delta: self._scratch.vector(f"delta {delta}", pair.numel, FLOAT32) for delta in deltas},
-        )
-
-    def _accumulate(self, reader: PairReader, task: SumTask, inputs: SpectrumInputs | None = None) -> Accumulator:
-        """The sums of a range of a pair. inputs: of the whole pair, filled on the way."""
+    def _accumulate(
+        self, reader: PairReader, task: SumTask, inputs: Mapping[str, np.ndarray] | None = None
+    ) -> Accumulator:
+        """The sums of a range of a pair. inputs: memory for the matrices of a whole pair, filled on the way."""
         pair, layout = task.pair, self._layout(task.pair)
         names = {role: self.alignment.label(pair, name) for role, name in reader.roles.items()}
         sums = Accumulator(pair.numel, reader.roles, layout.count, pair.shape[-1] if layout.columns else 0)
         for start, stop, part in _read_ranges(pair, layout, task.start, task.stop):
             chunk = {role: reader.read(role, start, stop) for role in reader.roles}
-            here = inputs and inputs.range(start, stop)
+            here = {name: vector[start:stop] for name, vector in (inputs or {}).items()}
             if here:
-                here.put_start(next(iter(chunk.values())))
-            sums.add(chunk, names, part, here.deltas if here else {})
+                first = next(iter(chunk.values()))
+                if here["start"].dtype == first.dtype:
+                    here["start"][:] = first
+                else:
+                    upcast(first, here["start"])
+            sums.add(chunk, names, part, here)
         return sums
 
     def _between(self, pair: Aligned, statistics: PairStatistics, spectral: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +180,7 @@ class DiffRunner:
             return found
         from torch import from_numpy
 
-        from vlsurgery.surgery.diff.spectra import directions_bytes
+        from vlsurgery.surgery.diff.pair_spectra import directions_bytes
         from vlsurgery.surgery.diff.subspace_nulls import rounding_null, unrelated_null
 
         rows, columns = pair.shape
@@ -202,19 +205,14 @@ def _joined(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, An
 
 def _read_ranges(pair: Aligned, layout: HeadLayout, start: int, stop: int) -> Iterator[tuple[int, int, int]]:
     """First and last entry of what is read at a time, and the part that the first entry belongs to."""
-    if layout.columns or layout.kind == "whole":
-        row = pair.shape[-1] if layout.columns else 1
-        size = max(1, READ_SIZE // row) * row
-        yield from ((place, min(place + size, stop), 0) for place in range(start, stop, size))
+    unit, by_rows = layout.unit(pair.shape), layout.kind != "whole" and not layout.columns
+    if by_rows and unit > READ_SIZE:
+        for part in range(start // unit, stop // unit):
+            first, last = part * unit, (part + 1) * unit
+            yield from ((place, min(place + READ_SIZE, last), part) for place in range(first, last, READ_SIZE))
         return
-    extent = pair.numel // layout.count
-    if extent <= READ_SIZE:
-        size = READ_SIZE // extent * extent
-        yield from ((place, min(place + size, stop), place // extent) for place in range(start, stop, size))
-        return
-    for part in range(start // extent, stop // extent):
-        first, last = part * extent, (part + 1) * extent
-        yield from ((place, min(place + READ_SIZE, last), part) for place in range(first, last, READ_SIZE))
+    size = max(1, READ_SIZE // unit) * unit
+    yield from ((place, min(place + size, stop), place // unit if by_rows else 0) for place in range(start, stop, size))
 
 
 def _part_metrics(layout: HeadLayout, sums: Sequence[DeltaSums]) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def test_streamed_spectra_equal_held_ones(
     held = diff(aligned(**paths))
     monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_RESIDENT_BYTES", 0)
     monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_INPUT_BYTES", 0)
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectra.READ_SIZE", 50)
+    monkeypatch.setattr("vlsurgery.surgery.diff.matrices.READ_SIZE", 50)
     streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(aligned(**paths)).pairs}
     for pair in held.pairs:
         metrics = streamed[pair.layer, pair.component]

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from vlsurgery.surgery.diff import subspaces
 from vlsurgery.surgery.diff.effective_rank import effective_rank, estimated_rank
+from vlsurgery.surgery.diff.matrices import BFloat16Matrix, InMemoryMatrix
 from vlsurgery.surgery.diff.spectrum import (
     MAX_EXACT_SIDE,
     NUM_SINGULAR_VALUES,
     OVERSAMPLING,
-    BFloat16Matrix,
-    InMemoryMatrix,
     Spectrum,
     leading_directions,
     spectrum,
@@ -83,7 +82,7 @@ def test_the_bound_of_what_is_left_holds_and_is_near_it_far_below_the_leading_va
 @pytest.mark.parametrize("name", ["low rank", "low rank in noise", "exponential", "one direction", "small"])
 def test_values_that_stand_out_are_found_to_float32(name: str, bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the subspace is sought in."""
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectrum.multiplies_bfloat16", lambda: bfloat16)
+    monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: bfloat16)
     matrix = MATRICES[name]
     exact = torch.linalg.svdvals(matrix.double())
     assert found(matrix).values[:12].tolist() == pytest.approx(
@@ -198,7 +197,7 @@ def test_a_delta_inside_of_the_base_overlaps_and_one_outside_does_not(rows: int)
 def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
     narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectrum.multiplies_bfloat16", lambda: narrow)
+    monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: narrow)
     stored = with_values(torch.linspace(9, 1, 60)).bfloat16()
     for one, other in zip(
         leading_directions(BFloat16Matrix(stored.view(torch.uint16)), 1, 8),
@@ -218,7 +217,7 @@ def test_leading_directions_are_numpys(
     values: Tensor, rank: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On both sides, and of a matrix of low rank no more than there are."""
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectrum.multiplies_bfloat16", lambda: narrow)
+    monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: narrow)
     matrix = with_values(values)
     left, _, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
     found = leading_directions(InMemoryMatrix(matrix), 1, NUM_SINGULAR_VALUES)

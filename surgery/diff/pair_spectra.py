@@ -8,22 +8,19 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from vlsurgery.surgery.alignment import Aligned
 from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.diff import kernels, subspaces
 from vlsurgery.surgery.diff.effective_rank import EffectiveRank, effective_rank, estimated_rank
+from vlsurgery.surgery.diff.matrices import BFloat16Matrix, InMemoryMatrix, Matrix, StreamedMatrix
 from vlsurgery.surgery.diff.metrics import DELTAS, deltas_of
 from vlsurgery.surgery.diff.norm_bounds import NUM_TEST_VECTORS
-from vlsurgery.surgery.diff.reader import FLOAT32, READ_SIZE, PairReader, SpectrumInputs
+from vlsurgery.surgery.diff.reader import FLOAT32, PairReader
 from vlsurgery.surgery.diff.spectrum import (
     NUM_SINGULAR_VALUES,
     OVERSAMPLING,
-    BFloat16Matrix,
-    InMemoryMatrix,
-    Matrix,
     Spectrum,
     is_small,
     leading_directions,
@@ -36,28 +33,6 @@ from vlsurgery.surgery.runtime.arrays import BFLOAT16
 MIN_ENERGY: Final = 1e-30  # squared norm below which products of float32 underflow
 DIGITS: Final = 8  # significant ones that singular values are reported with
 ENERGY_RANKS: Final = (1, 8, 64)  # numbers of leading singular values whose share of the energy is reported
-
-
-class StreamedMatrix:
-    """A matrix that is read from its files for every pass: a role, or the difference of two."""
-
-    def __init__(self, reader: PairReader, after: str, before: str | None = None) -> None:
-        self.reader, self.after, self.before = reader, after, before
-        self._rows = max(1, READ_SIZE // self.shape[1])
-        self._buffer = torch.empty(self._rows, self.shape[1])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.reader.pair.shape
-        return rows, columns
-
-    def chunks(self) -> Iterator[tuple[int, Tensor]]:
-        rows, columns = self.shape
-        for row in range(0, rows, self._rows):
-            stop = min(row + self._rows, rows)
-            chunk = self._buffer[: stop - row]
-            self.reader.fill(row * columns, stop * columns, chunk.view(-1).numpy(), self.after, self.before)
-            yield row, chunk
 
 
 def without_spectrum(shape: Shape) -> str | None:
@@ -109,18 +84,17 @@ def read_matrices(reader: PairReader, in_memory: bool) -> Iterator[tuple[str, Ma
             yield name, StreamedMatrix(reader, after, before)
 
 
-def input_matrices(inputs: SpectrumInputs, shape: Shape) -> Iterator[tuple[str, Matrix]]:
-    """The matrices of a pair by name, which were put in memory while it was summed up."""
+def loaded_matrices(entries: Mapping[str, np.ndarray], shape: Shape) -> Iterator[tuple[str, Matrix]]:
+    """The matrices of a pair by name, from their entries in float32, or in bfloat16 by its bits."""
     rows, columns = shape
-    kind = BFloat16Matrix if inputs.start.dtype == BFLOAT16 else InMemoryMatrix
-    yield "start", kind(torch.from_numpy(inputs.start).view(rows, columns))
-    for name, delta in inputs.deltas.items():
-        yield name, InMemoryMatrix(torch.from_numpy(delta).view(rows, columns))
+    for name, vector in entries.items():
+        kind = BFloat16Matrix if vector.dtype == BFLOAT16 else InMemoryMatrix
+        yield name, kind(torch.from_numpy(vector).view(rows, columns))
 
 
 def start_dtype(stored: np.dtype, shape: Shape) -> np.dtype:
-    """The dtype that the tensor which the first delta starts from has in memory: bfloat16 where it is stored so and is
-    too large to be decomposed exactly, else float32."""
+    """The dtype in memory of the tensor that the first delta starts from: bfloat16 if it is stored so and is too large
+    to be decomposed exactly, else float32."""
     return BFLOAT16 if stored == BFLOAT16 and not is_small(shape) else FLOAT32
 
 
