@@ -182,17 +182,17 @@ def test_norms_leave_out_spectra_and_nothing_else(trio: "Trio") -> None:
         assert not any(key in (dumped[delta] or {}) for delta in ("vl", "safety") for key in SPECTRAL)
 
 
-def test_streamed_spectra_equal_held_ones(
+def test_spectra_of_streamed_matrices_equal_those_in_memory(
     tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A matrix that is read again for every pass has the spectrum of one in memory."""
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
-    held = diff(aligned(**paths))
+    in_memory = diff(aligned(**paths))
     monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_RESIDENT_BYTES", 0)
     monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_INPUT_BYTES", 0)
     monkeypatch.setattr("vlsurgery.surgery.diff.matrices.READ_SIZE", 50)
     streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(aligned(**paths)).pairs}
-    for pair in held.pairs:
+    for pair in in_memory.pairs:
         metrics = streamed[pair.layer, pair.component]
         for one, other in ((pair.metrics.vl, metrics.vl), (pair.metrics.between, metrics.between)):
             assert one is not None
@@ -208,15 +208,15 @@ STORED = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 @pytest.mark.parametrize(
     "stored", [*[(dtype,) * 3 for dtype in STORED], STORED[:3], STORED[:-4:-1], (None, *STORED[:2])], ids=str
 )
-def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
+def test_matrices_filled_while_summing_up_and_matrices_read_again_have_the_same_metrics(
     stored: tuple[torch.dtype | None, ...],
     tmp_path: Path,
     write: Write,
     llama: Llama,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of matrices that are decomposed exactly or are too large for that, and are read in several stretches; base lacks
-    them where its dtype is None."""
+    """Of matrices that are decomposed exactly or are too large for that, and are read range by range; base lacks them
+    where its dtype is None."""
     monkeypatch.setattr("vlsurgery.surgery.diff.tasks.READ_SIZE", 5000)
     shapes = {"model.layers.0.mlp.up_proj.weight": (640, 530), "model.layers.0.mlp.down_proj.weight": (70, 150)}
     kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
@@ -234,11 +234,11 @@ def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
         pairs = {tuple(pair.shape): pair.metrics for pair in diff(aligned(**paths)).pairs}
         return {shape: pairs[shape] for shape in shapes.values()}
 
-    gathered = measured()
+    filled = measured()
     monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_INPUT_BYTES", 0)
     again = measured()
-    for shape, (delta, start, end) in product(gathered, (("vl", "base", "adapted"), ("safety", "adapted", "safety"))):
-        one, other = getattr(gathered[shape], delta), getattr(again[shape], delta)
+    for shape, (delta, start, end) in product(filled, (("vl", "base", "adapted"), ("safety", "adapted", "safety"))):
+        one, other = getattr(filled[shape], delta), getattr(again[shape], delta)
         assert (one is None) == (other is None) == ((start, shape) not in kept)
         if one is None:
             continue
@@ -283,15 +283,15 @@ def test_a_config_without_heads_gives_the_reason(tmp_path: Path, write: Write, l
     assert json.loads(metrics.model_dump_json())["heads"] is None
 
 
-def test_a_large_tensor_is_dealt_out_and_adds_up(
+def test_the_tasks_of_a_large_tensor_add_up(
     tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     whole = diff(aligned(**paths), level="norms")
     monkeypatch.setattr("vlsurgery.surgery.diff.tasks.TASK_SIZE", 40)
     monkeypatch.setattr("vlsurgery.surgery.diff.tasks.READ_SIZE", 24)
-    dealt = diff(aligned(**paths), level="norms")
-    for one, other in zip(whole.towers, dealt.towers, strict=True):
+    divided = diff(aligned(**paths), level="norms")
+    for one, other in zip(whole.towers, divided.towers, strict=True):
         same(other.metrics.vl, one.metrics.vl)  # type: ignore[arg-type]
         same(other.metrics.between, one.metrics.between)  # type: ignore[arg-type]
 
@@ -314,10 +314,10 @@ def test_the_verdict_says_what_is_left_beyond_the_null(tmp_path: Path, write: Wr
     paths["sibling"] = write(tmp_path / "sibling", sibling)
     beside = diff(aligned(base=paths["base"], adapted=paths["adapted"], safety=paths["sibling"])).verdict
     assert re.search(r"takes (9[5-9]|10[0-4])% of the VL delta back, as if the safety checkpoint was made from", beside)
-    strangers = diff(
+    unrelated = diff(
         aligned(base=paths["base"], adapted=write(tmp_path / "a", llama(2)), safety=paths["other"])
     ).verdict
-    assert "nothing is left beyond" in strangers
+    assert "nothing is left beyond" in unrelated
     assert "beyond" not in diff(aligned(base=paths["base"], adapted=paths["adapted"])).verdict
 
 

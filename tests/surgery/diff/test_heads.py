@@ -22,7 +22,7 @@ def test_heads_of_a_projection(component: str, shape: tuple[int, int], count: in
     assert (layout.kind, layout.count, layout.columns, layout.why) == ("heads", count, columns, None)
 
 
-def test_a_stated_head_width_goes_before_the_streams() -> None:
+def test_a_stated_head_width_goes_before_the_hidden_size() -> None:
     layout = head_layout(site("attn.q"), (32, 16), "q_proj.weight", {**CONFIG, "head_dim": 8})
     assert (layout.kind, layout.count) == ("heads", 4)
 
@@ -57,7 +57,7 @@ def test_vision_heads_are_the_vision_configs() -> None:
     assert head_layout(site("attn.k", "vision"), (16, 16), "k_proj.weight", CONFIG).kind == "whole"
 
 
-def test_a_stack_is_cut_by_expert_and_other_tensors_are_whole() -> None:
+def test_a_stack_is_divided_by_expert_and_other_tensors_are_whole() -> None:
     assert head_layout(site("experts.down"), (6, 4, 4), "down", CONFIG).kind == "experts"
     assert head_layout(site("experts.down"), (6, 4, 4), "down", CONFIG).count == 6
     for component, shape in (("mlp.up", (16, 16)), ("norm.attn", (16,)), ("attn.q_norm", (4,)), ("attn.q.bias", (16,))):

@@ -69,8 +69,8 @@ def test_between_metrics_equal_numpy(
     products = first * second
     opposed, weight = -products[products < 0].sum(), np.abs(products).sum()
     assert same(found.sign_conflict_weighted, float(opposed / weight) if weight else None)
-    undone = None if found.cosine is None else min(0.0, cosine(first, second)) ** 2
-    assert same(found.reversal, undone)
+    opposite = None if found.cosine is None else min(0.0, cosine(first, second)) ** 2
+    assert same(found.reversal, opposite)
     assert {key for key in ("cosine", "sign_conflict", "reversal") if getattr(found, key) is None} <= set(found.why)
 
 
@@ -78,13 +78,13 @@ DTYPES = dict.fromkeys(ROLES, "F32")
 
 
 def tallied(tensors: Sequence[Tensor], cuts: Sequence[int] = (), parts: int = 1, row: int = 0) -> Accumulator:
-    """The sums of base, adapted and safety, taken in stretches that end at `cuts`."""
+    """The sums of base, adapted and safety, taken in ranges that end at `cuts`."""
     flat = [tensor.reshape(-1).numpy() for tensor in tensors]
     whole = Accumulator(len(flat[0]), ROLES, parts, row)
     for start, stop in pairwise([0, *cuts, len(flat[0])]):
-        stretch = Accumulator(len(flat[0]), ROLES, parts, row)
-        stretch.add({role: vector[start:stop] for role, vector in zip(ROLES, flat, strict=True)}, NAMES)
-        whole.join(stretch)
+        piece = Accumulator(len(flat[0]), ROLES, parts, row)
+        piece.add({role: vector[start:stop] for role, vector in zip(ROLES, flat, strict=True)}, NAMES)
+        whole.join(piece)
     return whole
 
 
@@ -105,7 +105,7 @@ def close(first: PairStatistics, second: PairStatistics) -> None:
 
 
 @given(tensors(3), st.integers(0, 200))
-def test_sums_of_stretches_add_up_to_the_whole(triple: tuple[Tensor, ...], cut: int) -> None:
+def test_sums_of_ranges_add_up_to_the_whole(triple: tuple[Tensor, ...], cut: int) -> None:
     whole = tallied(triple)
     close(tallied(triple, [min(cut, triple[0].numel())]).statistics(DTYPES), whole.statistics(DTYPES))
     assert sum(sums.entries for sums in whole.part_sums("vl")) == triple[0].numel()
@@ -125,11 +125,11 @@ def test_deltas_that_are_put_in_memory_are_the_differences_and_change_no_sum(
 ) -> None:
     flat = [tensor.reshape(-1).repeat(parts).numpy() for tensor in triple]
     chunk = dict(zip(ROLES, flat, strict=True))
-    plain, gathering = (Accumulator(len(flat[0]), ROLES, parts) for _ in range(2))
+    plain, filling = (Accumulator(len(flat[0]), ROLES, parts) for _ in range(2))
     plain.add(chunk, NAMES)
     deltas = {role: np.full(len(flat[0]), np.nan, np.float32) for role in ("vl", "safety")}
-    gathering.add(chunk, NAMES, outputs=deltas)
-    close(gathering.statistics(DTYPES), plain.statistics(DTYPES))
+    filling.add(chunk, NAMES, outputs=deltas)
+    close(filling.statistics(DTYPES), plain.statistics(DTYPES))
     for role, before, after in zip(deltas, flat[:-1], flat[1:], strict=True):
         np.testing.assert_array_equal(deltas[role], (after.astype(np.float64) - before).astype(np.float32))
 
@@ -144,7 +144,7 @@ def test_parts_are_rows_or_columns(
     together: bool,
     seed: int,
 ) -> None:
-    """Heads one by one, or several in one stretch, and all of them together, against the tensors cut apart."""
+    """Heads one by one, or several in one chunk, and all of them together, against the tensors cut apart."""
     extent = (other, parts * width) if columns else (parts * width, other)
     draws = torch.randn(3, *extent, generator=torch.Generator().manual_seed(seed))
     pieces = [tensor.split(width, dim=int(columns)) for tensor in draws]
@@ -177,11 +177,11 @@ def test_unrelated_models_have_a_delta_cosine_of_minus_a_half(between_metrics: C
     assert between_metrics(*draws).cosine == pytest.approx(-0.5, abs=0.01)
 
 
-def test_undoing_is_full_conflict_and_going_on_is_none(between_metrics: Callable[..., BetweenMetrics]) -> None:
+def test_reversing_is_full_conflict_and_going_on_is_none(between_metrics: Callable[..., BetweenMetrics]) -> None:
     base = torch.zeros(8)
     step = torch.arange(1.0, 9.0)
-    undone, further = between_metrics(base, step, base), between_metrics(base, step, 2 * step)
-    assert (undone.cosine, undone.sign_conflict) == (pytest.approx(-1), 1)
+    opposite, further = between_metrics(base, step, base), between_metrics(base, step, 2 * step)
+    assert (opposite.cosine, opposite.sign_conflict) == (pytest.approx(-1), 1)
     assert (further.cosine, further.sign_conflict) == (pytest.approx(1), 0)
 
 

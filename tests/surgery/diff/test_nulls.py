@@ -9,8 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlsurgery.surgery.diff import nulls, subspaces
-from vlsurgery.surgery.diff import subspace_nulls as shared
+from vlsurgery.surgery.diff import nulls, subspace_nulls, subspaces
 from vlsurgery.surgery.results import BetweenMetrics, Sides
 
 ENTRIES = 200_000
@@ -164,7 +163,7 @@ def unrelated(rows: int, columns: int) -> Sides:
 @pytest.mark.parametrize("shape", [(96, 160), (200, 64)])
 def test_directions_that_rounding_alone_shares_are_the_null(shape: tuple[int, int], correlation: float) -> None:
     """Noise with a share of it in both deltas, the one with a minus; against a whole decomposition in float64."""
-    null = shared.rounding_null(unrelated(*shape), shape, correlation)
+    null = subspace_nulls.rounding_null(unrelated(*shape), shape, correlation)
     found = []
     for seed in range(10, 18):
         noise, first, second = matrices(seed, 3, *shape)
@@ -176,9 +175,9 @@ def test_directions_that_rounding_alone_shares_are_the_null(shape: tuple[int, in
 
 
 def test_large_matrices_share_no_more_than_small_ones() -> None:
-    """What is cut down for the simulation overstates the overlap, and never understates it."""
+    """A matrix scaled down for the simulation overstates the overlap, and never understates it."""
     shape = (600, 700)
-    null = shared.rounding_null(unrelated(*shape), shape, -0.9)
+    null = subspace_nulls.rounding_null(unrelated(*shape), shape, -0.9)
     noise, first, second = matrices(3, 3, *shape)
     found = overlaps(first * 0.1**0.5 + 0.9**0.5 * noise, second * 0.1**0.5 - 0.9**0.5 * noise)
     assert 8 / 600 < found[0] < null.left
@@ -187,16 +186,16 @@ def test_large_matrices_share_no_more_than_small_ones() -> None:
 
 def test_unrelated_models_share_the_directions_of_adapted_and_no_others() -> None:
     base, adapted, safety = (low_rank(seed, 120, 150) for seed in (0, 10, 20))
-    null = shared.unrelated_null(base, adapted, safety, seed=1)
+    null = subspace_nulls.unrelated_null(base, adapted, safety, seed=1)
     found = overlaps(adapted - base, safety - adapted)
     for value, side, random in zip(found, (null.left, null.right), (8 / 120, 8 / 150), strict=True):
         assert value > 2 * random
         assert value == pytest.approx(side, abs=0.15)
 
 
-def test_directions_that_are_undone_are_beyond_the_null() -> None:
+def test_directions_that_are_reversed_are_beyond_the_null() -> None:
     base, move = low_rank(0, 120, 150), low_rank(5, 120, 150)
     cosine = -0.02  # of rounding, as bfloat16 leaves it beside such a move
-    null = shared.rounding_null(unrelated(120, 150), (120, 150), cosine)
+    null = subspace_nulls.rounding_null(unrelated(120, 150), (120, 150), cosine)
     found = overlaps(move, (base + 0.2 * move + 0.1 * matrices(9, 1, 120, 150)[0]) - (base + move))
     assert min(found) > max(null.left, null.right) + 0.5

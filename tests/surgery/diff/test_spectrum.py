@@ -71,8 +71,8 @@ def test_values_are_within_the_bound_and_never_above(name: str) -> None:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_bound_of_what_is_left_holds_and_is_near_it_far_below_the_leading_values(seed: int) -> None:
-    """A remainder that is less than what the squares of the leading values are rounded by."""
+def test_the_bound_of_a_remainder_far_below_the_leading_values_holds_and_is_near(seed: int) -> None:
+    """A remainder smaller than the rounding error of the leading values' squares."""
     matrix = with_values(torch.cat((torch.linspace(300, 100, 60), torch.full((300,), 1e-3))), seed)
     left = float(torch.linalg.svdvals(matrix.double())[NUM_SINGULAR_VALUES + OVERSAMPLING])
     assert left <= found(matrix, seed).remainder < 4 * left
@@ -81,7 +81,7 @@ def test_the_bound_of_what_is_left_holds_and_is_near_it_far_below_the_leading_va
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("name", ["low rank", "low rank in noise", "exponential", "one direction", "small"])
 def test_values_that_stand_out_are_found_to_float32(name: str, bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the subspace is sought in."""
+    """In whatever precision the subspace is found."""
     monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: bfloat16)
     matrix = MATRICES[name]
     exact = torch.linalg.svdvals(matrix.double())
@@ -134,7 +134,7 @@ def test_scaling_scales_values_and_error(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [1e-15, 1e-10, 1e15])
 def test_sparse_deltas_of_any_size(scale: float) -> None:
-    """What three entries leave of a matrix is nothing, or what rounding makes of that."""
+    """The remainder of three entries is 0 up to rounding."""
     matrix = torch.zeros(ROWS, COLUMNS)
     matrix[0, 0], matrix[7, 11], matrix[14, 22] = scale, scale / 2, scale / 3
     spectral = found(matrix)
@@ -194,7 +194,7 @@ def test_a_delta_inside_of_the_base_overlaps_and_one_outside_does_not(rows: int)
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
+def test_a_matrix_in_bfloat16_has_the_directions_of_its_values_in_float32(
     narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: narrow)
@@ -216,7 +216,7 @@ def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
 def test_leading_directions_are_numpys(
     values: Tensor, rank: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On both sides, and of a matrix of low rank no more than there are."""
+    """On both sides; of a matrix of low rank no more directions than its rank."""
     monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: narrow)
     matrix = with_values(values)
     left, _, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
