@@ -24,8 +24,8 @@ EIGENVALUES = {
 
 
 def powers(values: Tensor, seed: int, count: int, scale: float = 1.0, along: float | None = None) -> list[Tensor]:
-    """W, G W, G^2 W, .. of a diagonal G: any other is one in other coordinates. along: the largest component that a test
-    vector has along the first direction."""
+    """W, G W, G^2 W, .. of a diagonal G: any other is one in other coordinates. along: the largest component of the
+    test vectors along the first direction."""
     vectors = torch.randn(SIZE, NUM_TEST_VECTORS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if along is not None:
         vectors[0] *= along / vectors[0].abs().max()
