@@ -96,7 +96,7 @@ def _order(row: BehaviourRow) -> tuple[tuple[int, str], ...]:
 
 def compute(behaviour: BehaviourResult) -> BehaviourInfo:
     """Sort rows into groups by prompt set and kind of picture."""
-    rows = sorted(behaviour.rows, key=_order)
+    rows = sorted(behaviour.records, key=_order)
     groups = [
         Group(set_, modality, tuple(map(bar, members)))
         for (set_, modality), members in groupby(rows, key=lambda row: (row.set, row.modality))

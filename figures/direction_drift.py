@@ -50,7 +50,7 @@ def _position(probe: ProbeResult) -> str | None:
     """The selected position; without one, the position that most rows have (the first of equals by name)."""
     if probe.selected is not None:
         return probe.selected.position
-    positions = [row.position for row in probe.rows] + [row.position for row in probe.cosines]
+    positions = [row.position for row in probe.records] + [row.position for row in probe.cosines]
     return max(sorted(set(positions)), key=positions.count) if positions else None
 
 
@@ -90,7 +90,7 @@ def compute(probe: ProbeResult) -> DirectionDriftInfo:
     cosines = [row for row in probe.cosines if row.position == position]
     reference = _reference(cosines)
     cosines = [row for row in cosines if row.reference == reference]
-    rows = [row for row in probe.rows if row.position == position]
+    rows = [row for row in probe.records if row.position == position]
     keys = {(row.role, row.modality) for row in rows} | {(row.role, row.modality) for row in cosines}
     ordered = sorted(keys, key=lambda key: (rank(ROLE_ORDER, key[0]), rank(MODALITY_ORDER, key[1])))
     series = tuple(_series(role, modality, cosines, rows) for role, modality in ordered)

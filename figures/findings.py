@@ -40,7 +40,7 @@ class Difference:
 
 def rate(behaviour: BehaviourResult, role: str, cell: Cell, measure: str) -> Rate | None:
     """A role's rate, or None where there is no such row or it was not measured."""
-    for row in behaviour.rows:
+    for row in behaviour.records:
         if (row.role, row.set, row.modality) == (role, *cell):
             found: Rate = getattr(row, measure)
             return found if found.rate is not None else None
@@ -59,7 +59,7 @@ def cells(behaviour: BehaviourResult, harmful: bool, *roles: str) -> list[Cell]:
     """Prompt sets and modalities that all these roles were measured on, in the house's order."""
     found = {
         (row.set, row.modality)
-        for row in behaviour.rows
+        for row in behaviour.records
         if is_harmful(row.set) == harmful
         and all(rate(behaviour, role, (row.set, row.modality), "refused") is not None for role in roles)
     }

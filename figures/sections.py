@@ -43,7 +43,7 @@ def _drawn(
 
 
 def behaviour_section(behaviour: BehaviourResult | None) -> Section:
-    empty = "" if behaviour is None or behaviour.rows else "The evaluation holds no rows."
+    empty = "" if behaviour is None or behaviour.records else "The evaluation holds no rows."
     figure, missing = _drawn(behaviour_figure.plot, behaviour, "vlsurgery evaluate", empty)
     judge = "" if behaviour is None else f" Judge: {behaviour.judge.name}. {behaviour.judge.description}"
     return Section(
@@ -101,7 +101,9 @@ def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
 
 def drift_section(probe: ProbeResult | None) -> Section:
     empty = (
-        "" if probe is None or probe.rows or probe.cosines else "The probe measured no directions; its notes say why."
+        ""
+        if probe is None or probe.records or probe.cosines
+        else "The probe measured no directions; its notes say why."
     )
     figure, missing = _drawn(direction_drift.plot, probe, "vlsurgery probe", empty)
     return Section(

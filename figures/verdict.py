@@ -305,7 +305,7 @@ def _limits(diff: DiffResult | None, probe: ProbeResult | None, behaviour: Behav
             limits.append(CHOSEN_SPECIMEN if specimen.get("chosen") else SPECIMEN)
             break
     if behaviour is not None:
-        requests = [row.refused.requests for row in behaviour.rows if row.refused.rate is not None]
+        requests = [row.refused.requests for row in behaviour.records if row.refused.rate is not None]
         if requests:
             fewest, most = min(requests), max(requests)
             spread = str(most) if fewest == most else f"{fewest} to {most}"

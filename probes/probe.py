@@ -96,7 +96,7 @@ def probe(alignment: Alignment, prompts: Sequence[Prompt], progress: Progress = 
             state.notes += chat.notes
             state.measure_directions(role, chat)
     result = ProbeResult(
-        rows=state.rows,
+        records=state.rows,
         cosines=_cosines(state.directions),
         selected=state.selected,
         attribution=state.attribution,
@@ -111,7 +111,7 @@ def probe(alignment: Alignment, prompts: Sequence[Prompt], progress: Progress = 
         for (role, modality), found in state.directions.items()
         for at, position in enumerate(found.positions)
     }
-    return Findings(result, tensors, TargetsResult(rows=state.targets))
+    return Findings(result, tensors, TargetsResult(records=state.targets))
 
 
 def _has_both(prompts: Sequence[Prompt]) -> bool:
@@ -138,7 +138,7 @@ def _adapted(state: ProbeState, alignment: Alignment, work: Sequence[Prompt]) ->
     live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
     with live.at(live.everywhere(base=1.0)):
         state.measure_directions("graft", chat)
-    fitted_on = working(chat, state.prompts, TargetsResult(rows=state.targets), "fit")
+    fitted_on = working(chat, state.prompts, TargetsResult(records=state.targets), "fit")
     if reason := nothing_lost(fitted_on):
         state.notes.append(f"no attribution: {reason}")
         return

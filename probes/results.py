@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+from pydantic import Field
+
 from vlsurgery.surgery.results import Frozen, Result
 
 
@@ -127,8 +129,10 @@ class ProbeResult(Result):
     """Where the models tell harmful from harmless, how the direction drifted, and which blocks lost refusals."""
 
     kind: ClassVar[str] = "probe"
+    shown: ClassVar[tuple[str, ...]] = ("role", "modality", "position", "layer", "auroc.value", "dprime.value")
+    row_field: ClassVar[str] = "records"
 
-    rows: list[SeparationRow]
+    records: list[SeparationRow] = Field(alias="rows")
     cosines: list[CosineRow]
     selected: Selected | None
     attribution: list[BlockGain]
@@ -183,8 +187,12 @@ class BehaviourResult(Result):
     """How every role behaves on `report` prompts. `looks`: how often this case looked at them, this time included."""
 
     kind: ClassVar[str] = "behaviour"
+    shown: ClassVar[tuple[str, ...]] = (
+        "role", "set", "modality", "refused.rate", "complied.rate", "neither.rate", "right.rate", "refused.requests",
+    )  # fmt: skip
+    row_field: ClassVar[str] = "records"
 
-    rows: list[BehaviourRow]
+    records: list[BehaviourRow] = Field(alias="rows")
     paired: list[Paired]
     judge: Judge
     looks: int
@@ -220,6 +228,7 @@ class TradeoffResult(Result):
     """Every point tried on the way to a merge; `chosen` marks the best of each policy, `policy` the one merged."""
 
     kind: ClassVar[str] = "tradeoff"
+    row_field: ClassVar[str] = "points"
 
     points: list[TradeoffPoint]
     policy: str
@@ -248,5 +257,6 @@ class TargetsResult(Result):
     """What base and adapted themselves answer on `fit` and `select` prompts: the targets of attribution and fitting."""
 
     kind: ClassVar[str] = "targets"
+    row_field: ClassVar[str] = "records"
 
-    rows: list[Target]
+    records: list[Target] = Field(alias="rows")

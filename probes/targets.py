@@ -66,8 +66,8 @@ def token_ids(chat: ChatModel, text: str, ids: Sequence[int]) -> Tensor:
 
 def working(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> WorkingSet:
     """Prompts of one split beside their targets, in the tokens of the adapted model `chat`."""
-    base = {row.prompt: row for row in targets.rows if row.role == "base"}
-    adapted = {row.prompt: row for row in targets.rows if row.role == "adapted"}
+    base = {row.prompt: row for row in targets.records if row.role == "base"}
+    adapted = {row.prompt: row for row in targets.records if row.role == "adapted"}
     refuse, lost, keep = [], [], []
     for prompt in working_prompts(prompts):
         if prompt.split != split or prompt.id not in adapted:

@@ -18,6 +18,7 @@ from pydantic import (
 
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.atomic_file import write_text as write_text
+from vlsurgery.surgery.tables import Row, Tabular, flat, spread
 
 Tower = Literal["text", "vision", "audio", "projector", "other"]
 
@@ -43,7 +44,7 @@ class CheckpointRef(Frozen):
         return {key: value for key, value in write(self).items() if key != "pickled" or value}
 
 
-class Result(Frozen):
+class Result(Tabular, Frozen):
     """What every result file starts with.
 
     settings: the options that shaped the result; a step is done again when they differ.
@@ -112,6 +113,7 @@ class AnatomyResult(Result):
     """
 
     kind: ClassVar[str] = "anatomy"
+    row_field: ClassVar[str] = "tensors"
 
     model_type: str | None
     towers: list[TowerAnatomy]
@@ -233,6 +235,10 @@ class DeltaMetrics(Reasoned):
     intruder_share_null: float | None = None
 
 
+# In how many leading directions `energy` is counted.
+ENERGY_DIRECTIONS: Final = ("1", "8", "64")
+
+
 class Null(Frozen):
     """What a number would be of two deltas that have nothing to do with each other but share a checkpoint's noise.
 
@@ -327,6 +333,17 @@ class Summary(Frozen):
     metrics: PairMetrics
 
 
+def _pair_row(pair: Pair | None) -> Row:
+    """Where a pair is, by the adapted model's name, and its metrics: `vl.relative`, `between.cosine_null.mean`, ..."""
+    row = flat(pair, Pair)
+    row["names"] = None if pair is None else str(pair.names.get("adapted", ""))
+    row["shape"] = None if pair is None else "x".join(map(str, pair.shape))
+    for delta in ("vl", "safety"):
+        row = spread(row, f"metrics.{delta}.energy", ENERGY_DIRECTIONS)
+    found = {key.removeprefix("metrics."): value for key, value in row.items()}
+    return {"name" if key == "names" else key: value for key, value in found.items()}
+
+
 # The keys of a diff that went by another name in schema 1.
 RENAMED_IN_SCHEMA_2: Final = {
     "foreign": "intruder_share",
@@ -344,6 +361,10 @@ class DiffResult(Result):
     """
 
     kind: ClassVar[str] = "diff"
+    row_field: ClassVar[str] = "pairs"
+    shown: ClassVar[tuple[str, ...]] = (
+        "tower", "layer", "component", "vl.relative", "vl.cosine", "safety.relative", "between.cosine",
+    )  # fmt: skip
     schema_number: ClassVar[int] = 2
 
     pairs: list[Pair]
@@ -354,6 +375,14 @@ class DiffResult(Result):
     verdict: str
     notes: list[str] = []
     warnings: list[str] = []
+
+    def rows(self) -> list[Row]:
+        """One row a pair: where it is, and every metric. What could not be had is None."""
+        return [_pair_row(pair) for pair in self.pairs]
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        return list(_pair_row(None))
 
     @model_validator(mode="before")
     @classmethod
@@ -381,6 +410,7 @@ class ComparisonResult(Result):
     with."""
 
     kind: ClassVar[str] = "alignment"
+    row_field: ClassVar[str] = "pairs"
 
     like: str
     roles: dict[str, Shared]
@@ -389,7 +419,7 @@ class ComparisonResult(Result):
     notes: list[str] = []
 
 
-class MergeResult(Frozen):
+class MergeResult(Tabular, Frozen):
     """What a merge wrote: `shards` maps each file to the SHA-256 of its bytes.
 
     notes: what an earlier, unfinished run of it had left and what became of that, and what was left out of the merge.
@@ -403,3 +433,16 @@ class MergeResult(Frozen):
     kept: int
     blended: int
     notes: list[str] = []
+
+    row_field: ClassVar[str] = "shards"
+
+    def rows(self) -> list[Row]:
+        """One row a weight file."""
+        return [{"file": file, "sha256": digest} for file, digest in self.shards.items()]
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        return ["file", "sha256"]
+
+    def headline(self) -> str:
+        return f"MergeResult({self.path}: {self.tensors} tensors, {self.blended} merged, {self.kept} kept)"

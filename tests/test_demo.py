@@ -37,7 +37,7 @@ class Demo:
 
     def rows(self, role: str) -> dict[tuple[str, str], BehaviourRow]:
         found = BehaviourResult.load(self.case / "behaviour.json")
-        return {(row.set, row.modality): row for row in found.rows if row.role == role}
+        return {(row.set, row.modality): row for row in found.records if row.role == role}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +93,7 @@ def test_merging_toward_the_base_has_a_price(demo):
     right = {}
     for strength in (0.5, 0.7):
         subject = Subject("merged", adapted, {b: {"base": strength} for b in blocks}, {"base": base})
-        (row,) = evaluate([subject], asked, looks=0).rows
+        (row,) = evaluate([subject], asked, looks=0).records
         right[strength] = row.right.rate
     assert right[0.5] <= 0.9
     assert right[0.7] <= 0.6

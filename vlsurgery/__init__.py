@@ -1,1 +1,60 @@
-"""Model surgery that gives vision-language models back the refusals that adaptation cost them."""
+"""Model surgery that gives vision-language models back the refusals that adaptation cost them.
+
+    import vlsurgery
+
+    changed = vlsurgery.diff("llama/", "llava/", "llava-safe/")     # how far weights moved, where
+    found = vlsurgery.probe("llama/", "llava/")                     # where refusals were lost
+    merged = vlsurgery.merge("ties", "llava/", "llava-safe/", base="llama/", density=0.5, out="merged/")
+    shown = vlsurgery.evaluate("llava/", "merged/")                 # refused, complied, neither
+    vlsurgery.figures.weight_change.plot(changed)
+
+A string stands for a path or a name on the Hub wherever a checkpoint is taken. Nothing is imported before it is used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from vlsurgery import figures as figures
+    from vlsurgery.cli.workflow.face import (
+        diff as diff,
+    )
+    from vlsurgery.cli.workflow.face import (
+        evaluate as evaluate,
+    )
+    from vlsurgery.cli.workflow.face import (
+        load_case as load_case,
+    )
+    from vlsurgery.cli.workflow.face import (
+        merge as merge,
+    )
+    from vlsurgery.cli.workflow.face import (
+        open as open,
+    )
+    from vlsurgery.cli.workflow.face import (
+        probe as probe,
+    )
+    from vlsurgery.surgery.checkpoint import Checkpoint as Checkpoint
+    from vlsurgery.surgery.merge.recipe import Recipe as Recipe
+    from vlsurgery.surgery.methods import METHODS as METHODS
+
+# Name -> the module that it comes from.
+_HOMES = {
+    **dict.fromkeys(("open", "diff", "probe", "evaluate", "merge", "load_case"), "vlsurgery.cli.workflow.face"),
+    "Checkpoint": "vlsurgery.surgery.checkpoint",
+    "Recipe": "vlsurgery.surgery.merge.recipe",
+    "METHODS": "vlsurgery.surgery.methods",
+}
+__all__ = ["METHODS", "Checkpoint", "Recipe", "diff", "evaluate", "figures", "load_case", "merge", "open", "probe"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "figures":
+        return import_module("vlsurgery.figures")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'vlsurgery' has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

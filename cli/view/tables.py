@@ -189,11 +189,11 @@ def probe_table(result: ProbeResult) -> Table:
 
     Roles are shown with an ordinary picture where they see, else in words.
     """
-    position = result.selected.position if result.selected else next((row.position for row in result.rows), "")
-    modality = {row.role: row.modality for row in result.rows if row.modality in ("text", "benign")}  # the last one
+    position = result.selected.position if result.selected else next((row.position for row in result.records), "")
+    modality = {row.role: row.modality for row in result.records if row.modality in ("text", "benign")}  # the last one
     rows = {
         (row.role, row.layer): row
-        for row in result.rows
+        for row in result.records
         if row.position == position and row.modality == modality.get(row.role)
     }
     drift = {
@@ -242,8 +242,8 @@ def completeness_line(result: ProbeResult) -> str:
 def behaviour_tables(result: BehaviourResult) -> list[Table]:
     """What every role does, on `report` prompts: refused where that is due, else right, or answered at all where
     prompts have no one right answer."""
-    due = [row for row in result.rows if row.set in HARMFUL_SETS]
-    wanted = [row for row in result.rows if row.set not in HARMFUL_SETS]
+    due = [row for row in result.records if row.set in HARMFUL_SETS]
+    wanted = [row for row in result.records if row.set not in HARMFUL_SETS]
     with_answers = [row for row in wanted if row.right.rate is not None]
     without = [row for row in wanted if row.right.rate is None]
     parts = (
@@ -251,7 +251,7 @@ def behaviour_tables(result: BehaviourResult) -> list[Table]:
         ("Requests to answer: answered right, % (and 95% interval)", with_answers, lambda row: row.right),
         ("Requests to answer: answered, % (and 95% interval)", without, lambda row: row.complied),
     )
-    return [_behaviour_table(title, rows, result.rows, measure) for title, rows, measure in parts if rows]
+    return [_behaviour_table(title, rows, result.records, measure) for title, rows, measure in parts if rows]
 
 
 def _behaviour_table(

@@ -93,7 +93,7 @@ def evaluate(
     for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
         looked[subject.role], reference = _look(subject, report, cells, reference, progress)
     return BehaviourResult(
-        rows=[row for subject in subjects for row in looked[subject.role].rows],
+        records=[row for subject in subjects for row in looked[subject.role].rows],
         paired=_compare(cells, {role: each.answers for role, each in looked.items()}),
         judge=JUDGE,
         looks=looks,

@@ -1,38 +1,32 @@
-"""How much of which checkpoint goes where: the coefficients of a merge, and the plain policies that make them."""
+"""Coefficients of a merge: how much of which checkpoint goes into which block or site."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal
 
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.merge.keys import DEFAULT, at, check_key, keys_of
+from vlsurgery.surgery.merge.keys import at, check_key, rows_of
 
-Toward = Literal["base", "safety", "both"]
-Share = float | Sequence[float]
+Coefficient = float | Sequence[float]
 
 
-class Coefficients(Mapping[str, Mapping[str, Share]]):
+class Coefficients(Mapping[str, Mapping[str, Coefficient]]):
     """Key -> {role: coefficient}, as recipes spell it. Of the keys that fit a site (`keys.keys_of`) the most specific
-    wins, whole.
+    one decides for every role: a role that it does not name has none.
 
-    What lies outside of the text tower stays the adapted model's unless its own site or block is named, or
+    What lies outside of the text tower keeps the bytes of `like` unless its own site or block is named, or
     `everywhere`. A coefficient may be a list along the layers (`keys.at`). Coefficients lie in [low, high]; they need
     not sum to 1.
     """
 
-    def __init__(self, table: Mapping[str, Mapping[str, Share]], low: float = 0.0, high: float = 1.0) -> None:
-        self._table = {key: dict(shares) for key, shares in table.items()}
-        for key, shares in self._table.items():
+    def __init__(self, table: Mapping[str, Mapping[str, Coefficient]], low: float = 0.0, high: float = 1.0) -> None:
+        self._table = {key: dict(row) for key, row in table.items()}
+        for key, row in self._table.items():
             check_key(key)
-            for role, share in shares.items():
-                numbers = share if isinstance(share, Sequence) else [share]
-                if not numbers:
-                    raise RecipeError(f"coefficient {key}.{role}: an empty list.")
-                for number in numbers:
-                    check_range(f"coefficient {key}.{role}", number, low, high)
+            for role, coefficient in row.items():
+                check_range(f"coefficient {key}.{role}", coefficient, low, high)
 
-    def __getitem__(self, key: str) -> Mapping[str, Share]:
+    def __getitem__(self, key: str) -> Mapping[str, Coefficient]:
         return self._table[key]
 
     def __iter__(self) -> Iterator[str]:
@@ -45,45 +39,24 @@ class Coefficients(Mapping[str, Mapping[str, Share]]):
         return f"Coefficients({self._table!r})"
 
     def resolve(self, site: Site, depth: int = 1) -> dict[str, float]:
-        """The coefficients of one site, role -> share; empty where no key fits. depth: layers of the site's tower."""
-        shares = next((self._table[key] for key in keys_of(site) if key in self._table), {})
-        return {role: at(share, site, depth) for role, share in shares.items()}
+        """Role -> coefficient at one site; empty where no key fits. depth: layers of the site's tower."""
+        row = next(rows_of(self._table, site), {})
+        return {role: at(coefficient, site, depth) for role, coefficient in row.items()}
 
     def plain(self) -> dict[str, dict[str, float | list[float]]]:
+        """The table in plain types, lists as lists."""
         return {
-            key: {role: list(share) if isinstance(share, Sequence) else share for role, share in shares.items()}
-            for key, shares in self._table.items()
+            key: {role: list(value) if isinstance(value, Sequence) else value for role, value in row.items()}
+            for key, row in self._table.items()
         }
 
 
-def check_range(what: str, number: float, low: float, high: float) -> None:
-    """Raise RecipeError for a number that is not finite, or outside of its range."""
-    if math.isfinite(number) and low <= number <= high:
-        return
-    bounds = f"between {low:g} and {high:g}" if math.isfinite(high) else f"{low:g} or more"
-    raise RecipeError(f"{what}: {number} is not {bounds}.")
-
-
-def uniform(base: float = 0.0, safety: float = 0.0) -> Coefficients:
-    """The same shares for the whole text tower."""
-    return Coefficients({DEFAULT: {"base": base, "safety": safety}})
-
-
-def proportional(scores: Mapping[str, float], strength: float, toward: Toward = "base") -> Coefficients:
-    """Shares in proportion to each block's score; the block with the highest score gets `strength`.
-
-    scores: block -> how much it has to give, in any unit; a score of 0 or less gives the block nothing. strength: in
-    [0, 1]. toward: with "both", base and safety get half of a block's share each. Blocks without a score get 0.
-
-    Raises RecipeError when a score is not finite.
-    """
-    for block, score in scores.items():
-        if not math.isfinite(score):
-            raise RecipeError(f"score of block {block}: {score} is not a number to be proportional to.")
-    highest = max(scores.values(), default=0.0)
-    roles = ("base", "safety") if toward == "both" else (toward,)
-    table = {DEFAULT: {"base": 0.0, "safety": 0.0}}
-    for block, score in scores.items():
-        share = strength * score / highest / len(roles) if score > 0 else 0.0
-        table[block] = {role: share if role in roles else 0.0 for role in ("base", "safety")}
-    return Coefficients(table)
+def check_range(what: str, value: float | Sequence[float], low: float, high: float) -> None:
+    """Raise RecipeError for a number, or a list of numbers, that is not finite or lies outside of [low, high]."""
+    numbers = value if isinstance(value, Sequence) else [value]
+    if not numbers:
+        raise RecipeError(f"{what}: an empty list.")
+    for number in numbers:
+        if not (math.isfinite(number) and low <= number <= high):
+            bounds = f"between {low:g} and {high:g}" if math.isfinite(high) else f"{low:g} or more"
+            raise RecipeError(f"{what}: {number} is not {bounds}.")

@@ -1,16 +1,18 @@
-"""What a recipe calls a set of sites, and which of several names counts for one of them."""
+"""Keys of a recipe: which sites a key names, which keys fit a site, and what a value is at one layer."""
 
 import re
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final, TypeVar
 
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
 
+Row = TypeVar("Row")
+
 DEFAULT: Final = "default"
 EVERYWHERE: Final = "everywhere"
 
-# What a key can be: a layer, a block, a component, a site's own key, or one of the two words above.
+# A layer, a block, a component, a site's own key, or one of the two words above.
 _KEY: Final = re.compile(
     r"default|everywhere|\d+|\d+\.(attn|mlp)|embed|head|norm|projector|vision"
     r"|(text|vision|audio|projector|other)\..+"
@@ -18,8 +20,8 @@ _KEY: Final = re.compile(
     r"|(embed|head|pos_embed)\.bias|vision_router|embed\.new"
 )
 
-# What stands behind the layers; everything else outside of them stands in front.
-_LAST: Final = ("head", "norm")
+# Components behind the layers; every other component outside of the layers stands in front of them.
+_BEHIND_LAYERS: Final = ("head", "norm")
 
 
 def check_key(key: str, what: str = "coefficient") -> None:
@@ -41,7 +43,7 @@ def keys_of(site: Site) -> tuple[str, ...]:
     5. "default"
     6. "everywhere"
 
-    Layers, components and the default speak of the text tower alone.
+    Layer, component and default fit sites of the text tower only.
     """
     named = (site.key,) if site.block is None else (site.key, site.block)
     if site.tower != "text":
@@ -50,24 +52,37 @@ def keys_of(site: Site) -> tuple[str, ...]:
     return (*named, site.component, *layer, DEFAULT, EVERYWHERE)
 
 
-def at(value: float | Sequence[float], site: Site, depth: int) -> float:
-    """A number that may be a list of numbers along the layers, at one site.
+def rows_of(table: Mapping[str, Row], site: Site) -> Iterator[Row]:
+    """What a table says under the keys that fit a site, the most specific first."""
+    return (table[key] for key in keys_of(site) if key in table)
 
-    depth: how many layers the site's tower has. The list's first number is the first layer's, its last one the last
-    layer's, and between them it is interpolated: a list as long as there are layers gives each its own. What stands in
-    front of the layers (the embedding) has the first number, what stands behind them (final norm, head) the last.
+
+def tower_depths(sites: Iterable[Site]) -> dict[str, int]:
+    """Tower -> how many layers it has; 0 where all of its sites lie outside of layers."""
+    depths: dict[str, int] = {}
+    for site in sites:
+        depths[site.tower] = max(depths.get(site.tower, 0), 0 if site.layer is None else site.layer + 1)
+    return depths
+
+
+def at(value: float | Sequence[float], site: Site, depth: int) -> float:
+    """The number that holds at one site, where `value` may be a list of numbers along the layers.
+
+    depth: how many layers the site's tower has. The first number is the first layer's, the last number the last
+    layer's, and layers between are interpolated linearly: a list as long as there are layers gives each its own. What
+    stands in front of the layers (embedding) has the first number, what stands behind them (final norm, head) the last.
     """
     if not isinstance(value, Sequence):
         return float(value)
     if site.layer is None:
-        return float(value[-1 if site.component.split(".")[0] in _LAST else 0])
+        return float(value[-1 if site.component.split(".")[0] in _BEHIND_LAYERS else 0])
     return interpolate(value, site.layer * (len(value) - 1) / (depth - 1) if depth > 1 else 0.0)
 
 
-def interpolate(values: Sequence[float], place: float) -> float:
-    """The value at a place in a list, on the straight line between its neighbours. place: 0 to len(values) - 1."""
-    before = min(int(place), len(values) - 1)
-    fraction = place - before
+def interpolate(values: Sequence[float], position: float) -> float:
+    """The value at a position between 0 and len(values) - 1, on the straight line between its neighbours."""
+    before = min(int(position), len(values) - 1)
+    fraction = position - before
     if not fraction:
         return float(values[before])
     return (1 - fraction) * values[before] + fraction * values[before + 1]

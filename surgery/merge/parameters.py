@@ -1,65 +1,48 @@
-"""The parameters of a merge method, per site: what a recipe says, and the method's own defaults."""
+"""Parameters of a merge method at each site: what a recipe says, or else the method's defaults."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import check_range
-from vlsurgery.surgery.merge.keys import at, check_key, keys_of
+from vlsurgery.surgery.merge.keys import at, check_key, rows_of
 from vlsurgery.surgery.methods import Method, Parameter
 
 Number = bool | float | Sequence[float]
 Value = Number | Mapping[str, Number]
 
-# Where a recipe keeps them.
-WHERE: Final = "parameters"
-
 
 class Parameters:
-    """Key -> {parameter: value}, as recipes spell it; a value may be a list along the layers, and one per model a
-    mapping of model to value.
+    """Key -> {parameter: value}, as recipes spell it; a value may be a list along the layers, and for a parameter per
+    model a mapping of model to value.
 
-    Unlike coefficients, they resolve one by one: each parameter has the value of the most specific key that names it,
-    or else its method's default.
+    Unlike coefficients, which the most specific key decides together, each parameter has the value of the most specific
+    key that names it, or else its method's default.
     """
 
     def __init__(self, table: Mapping[str, Mapping[str, Value]], method: Method, models: Iterable[str]) -> None:
         self._table = table
         self._method = method
         self._models = tuple(models)
-        for key, values in table.items():
+        for key, row in table.items():
             check_key(key, "parameter")
-            for name, value in values.items():
-                self._check(f"{WHERE}.{key}.{name}", name, value)
+            for name, value in row.items():
+                self._check(f"parameters.{key}.{name}", name, value)
 
     def resolve(self, site: Site, depth: int) -> dict[str, Any]:
-        """Name -> value at one site; name -> {model: value} for those that each model has of its own."""
+        """Name -> value at one site; name -> {model: value} for parameters per model."""
         return {name: self._value(name, parameter, site, depth) for name, parameter in self._method.parameters.items()}
 
     def _value(self, name: str, parameter: Parameter, site: Site, depth: int) -> Any:
-        if not parameter.per_model:
-            found = [value for value in self._stated(name, site) if not isinstance(value, Mapping)]
-            return _at(found[0] if found else parameter.default, site, depth)
-        return {
-            model: _at(
-                next(
-                    (
-                        value.get(model) if isinstance(value, Mapping) else value
-                        for value in self._stated(name, site)
-                        if not isinstance(value, Mapping) or model in value
-                    ),
-                    parameter.default,
-                ),
-                site,
-                depth,
-            )
-            for model in self._models
-        }
+        stated: list[Any] = [row[name] for row in rows_of(self._table, site) if name in row]
 
-    def _stated(self, name: str, site: Site) -> list[Value]:
-        """What the recipe says of one parameter at one site, the most specific first."""
-        return [self._table[key][name] for key in keys_of(site) if name in self._table.get(key, {})]
+        def of(model: str) -> Any:
+            each = (value.get(model) if isinstance(value, Mapping) else value for value in stated)
+            value: Any = next((value for value in each if value is not None), parameter.default)
+            return value if isinstance(value, bool) else at(value, site, depth)
+
+        return {model: of(model) for model in self._models} if parameter.per_model else of("")
 
     def _check(self, what: str, name: str, value: Value) -> None:
         if name not in self._method.parameters:
@@ -72,20 +55,10 @@ class Parameters:
                 fault = f"{strange[0]!r} is none of the models" if strange else "is the same for all models"
                 raise RecipeError(f"{what}: {fault} ({', '.join(self._models)}).")
         for number in value.values() if isinstance(value, Mapping) else [value]:
-            _check_number(what, parameter, number)
-
-
-def _check_number(what: str, parameter: Parameter, value: Number) -> None:
-    if parameter.is_switch or isinstance(value, bool):
-        if not (parameter.is_switch and isinstance(value, bool)):
-            raise RecipeError(f"{what}: {value!r} is not {'true or false' if parameter.is_switch else 'a number'}.")
-        return
-    numbers = value if isinstance(value, Sequence) else [value]
-    if not numbers:
-        raise RecipeError(f"{what}: an empty list.")
-    for number in numbers:
-        check_range(what, number, parameter.low, parameter.high)
-
-
-def _at(value: Any, site: Site, depth: int) -> Any:
-    return value if isinstance(value, bool) else at(value, site, depth)
+            if parameter.is_switch and isinstance(number, bool):
+                continue
+            if parameter.is_switch or isinstance(number, bool):
+                raise RecipeError(
+                    f"{what}: {number!r} is not {'true or false' if parameter.is_switch else 'a number'}."
+                )
+            check_range(what, number, parameter.low, parameter.high)

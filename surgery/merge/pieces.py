@@ -1,4 +1,4 @@
-"""Pieces of a merged checkpoint: bytes of a tensor that stay, bytes that a method makes."""
+"""Pieces of a merged tensor: bytes that are copied, and bytes that a method computes."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -11,17 +11,19 @@ import numpy as np
 from vlsurgery.surgery.checkpoint import NUMPY_NAMES, TORCH_NAMES, LazyTensor
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.merge.streams import SiteStream
-from vlsurgery.surgery.methods import Chunk, Method
+from vlsurgery.surgery.methods import Method
 from vlsurgery.surgery.runtime.arrays import BFLOAT16, upcast
 from vlsurgery.surgery.runtime.worker_pool import cores
 from vlsurgery.surgery.writer.writer import Piece
 
-# Entries of a piece. A site of up to as many is surveyed and merged by one thread, in one go.
-PIECE: Final = 1 << 21
-WHOLE: Final = 1 << 24
+# Entries of a piece, at most.
+PIECE_SIZE: Final = 1 << 21
 
-# What such sites may take in the memory of all threads, for that they are read once and not for every look.
-HELD: Final = 192 << 20
+# Entries of a site, at most, that one thread prepares and merges in a single piece.
+MAX_SINGLE_PIECE_SIZE: Final = 1 << 24
+
+# Bytes of such sites, at most, that all threads together keep in memory; a larger site is read on every pass.
+MAX_RESIDENT_BYTES: Final = 192 << 20
 
 # The largest number of each dtype that weights are stored in.
 _LIMITS: Final = {
@@ -32,131 +34,125 @@ _LIMITS: Final = {
 }
 
 
-def copied(tensor: LazyTensor, safetensors_dtype: str, start: int, stop: int) -> Iterator[Piece]:
-    """The tensor's entries `start` to `stop` as they are, stored as `safetensors_dtype`."""
-    for first in range(start, stop, PIECE):
-        last = min(first + PIECE, stop)
+def copied_pieces(tensor: LazyTensor, safetensors_dtype: str, start: int, stop: int) -> Iterator[Piece]:
+    """The tensor's entries `start` to `stop`, stored as `safetensors_dtype`."""
+    for first in range(start, stop, PIECE_SIZE):
+        last = min(first + PIECE_SIZE, stop)
         if safetensors_dtype == tensor.safetensors_dtype:
-            size = tensor.nbytes // max(1, tensor.numel)
-            yield Piece((last - first) * size, partial(tensor.read_into, start=first * size))
+            itemsize = tensor.nbytes // max(1, tensor.numel)
+            yield Piece((last - first) * itemsize, partial(tensor.read_into, start=first * itemsize))
         else:
-            yield Piece(
-                (last - first) * _dtype(safetensors_dtype).itemsize,
-                partial(_cast, tensor, safetensors_dtype, first, last),
-            )
+            nbytes = (last - first) * _dtype(safetensors_dtype).itemsize
+            yield Piece(nbytes, partial(_cast, tensor, safetensors_dtype, first, last))
 
 
 def _cast(tensor: LazyTensor, safetensors_dtype: str, first: int, last: int, buffer: memoryview) -> None:
     out = np.frombuffer(buffer, _dtype(safetensors_dtype))
-    _store(upcast(tensor.array(first, last)), out, safetensors_dtype, lambda: f"{tensor.shard}: tensor {tensor.name}")
+    _round_into(
+        out, upcast(tensor.array(first, last)), safetensors_dtype, lambda: f"{tensor.shard}: tensor {tensor.name}"
+    )
 
 
-def merged(stream: SiteStream, method: Method, safetensors_dtype: str) -> Iterator[Piece]:
-    """A site as the method makes it. A method that must see the whole of it first does so in all threads where it is
-    large, and within its one piece where it is not."""
+def merged_pieces(stream: SiteStream, method: Method, safetensors_dtype: str) -> Iterator[Piece]:
+    """A merged site that is contiguous in its tensor. Where the method must first see the whole site, all threads
+    prepare a large one together, and one thread prepares a small one within its single piece."""
     itemsize, numel = _dtype(safetensors_dtype).itemsize, stream.numel
-    if method.prepare is not None and numel <= WHOLE:
-        alone = replace(stream, pool=None, held=stream.nbytes * cores() <= HELD)
-        yield Piece(numel * itemsize, partial(_operate, alone, method, safetensors_dtype, _NOT_YET, 0, numel))
+    if method.prepare is not None and numel <= MAX_SINGLE_PIECE_SIZE:
+        resident = stream.nbytes * cores() <= MAX_RESIDENT_BYTES
+        alone = replace(stream, pool=None, resident=resident)
+        yield Piece(numel * itemsize, partial(_merge_into, alone, method, safetensors_dtype, _NOT_PREPARED, 0, numel))
         return
-    state = _survey(stream, method)
-    step = max(1, PIECE // stream.chunk) * stream.chunk
+    state = _prepare(stream, method)
+    step = max(1, PIECE_SIZE // stream.chunk) * stream.chunk
     for start in range(0, numel, step):
         stop = min(start + step, numel)
-        yield Piece((stop - start) * itemsize, partial(_operate, stream, method, safetensors_dtype, state, start, stop))
+        make = partial(_merge_into, stream, method, safetensors_dtype, state, start, stop)
+        yield Piece((stop - start) * itemsize, make)
 
 
-_NOT_YET: Final = object()
+_NOT_PREPARED: Final = object()
 
 
-def _operate(
+def _merge_into(
     stream: SiteStream, method: Method, safetensors_dtype: str, state: Any, start: int, stop: int, buffer: memoryview
 ) -> None:
-    """Fill a piece's bytes with the entries `start` to `stop` of the merged site."""
+    """Fill a piece with the entries `start` to `stop` of the merged site."""
     out = np.frombuffer(buffer, _dtype(safetensors_dtype))
-    for place, vector in _made(stream, method, state, start, stop):
-        _store(vector, out[place - start : place - start + len(vector)], safetensors_dtype, lambda: _culprits(stream))
+    for first, vector in _merged_chunks(stream, method, state, start, stop):
+        chunk = out[first - start : first - start + len(vector)]
+        _round_into(chunk, vector, safetensors_dtype, lambda: _broken(stream))
 
 
-def _made(stream: SiteStream, method: Method, state: Any, start: int, stop: int) -> Iterator[tuple[int, np.ndarray]]:
-    """The merged blocks from entry `start` to `stop`, each with its place. facts: what a survey found."""
-    known = _survey(stream, method) if state is _NOT_YET else state
+def _merged_chunks(
+    stream: SiteStream, method: Method, state: Any, start: int, stop: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield each merged chunk of the entries `start` to `stop`, behind its first entry's number. state: what `prepare`
+    returned. Where no model has a coefficient, a chunk is the origin's own."""
+    prepared = _prepare(stream, method) if state is _NOT_PREPARED else state
+    settings = stream.merge.settings
     for chunk in stream.chunks(start, stop):
-        yield chunk.start, _combined(method, stream, known, chunk)
+        yield chunk.start, method.combine(chunk, settings, prepared) if settings.coefficients else chunk.origin
 
 
-def _survey(stream: SiteStream, method: Method) -> Any:
-    if method.prepare is None or not stream.job.settings.coefficients:
+def _prepare(stream: SiteStream, method: Method) -> Any:
+    if method.prepare is None or not stream.merge.settings.coefficients:
         return None
-    return method.prepare(stream, stream.job.settings)
+    return method.prepare(stream, stream.merge.settings)
 
 
-def _combined(method: Method, stream: SiteStream, state: Any, chunk: Chunk) -> np.ndarray:
-    """The merged block; where no model has a weight, the origin's own."""
-    settings = stream.job.settings
-    return method.combine(chunk, settings, state) if settings.coefficients else chunk.origin
-
-
-def assembled(
-    tensor: LazyTensor, safetensors_dtype: str, streams: Sequence[SiteStream], method: Method, run: tuple[int, int]
+def interleaved_pieces(
+    tensor: LazyTensor, safetensors_dtype: str, streams: Sequence[SiteStream], method: Method, start: int, stop: int
 ) -> Iterator[Piece]:
-    """A stretch of a tensor, the entries `run`, in which the entries of several sites take turns: put together in
-    memory as a whole once its first piece is asked for, and let go of with its last one."""
-    whole = _Assembly(partial(_put_together, tensor, safetensors_dtype, streams, method, run))
-    start, stop = run
-    for first in range(start, stop, PIECE):
-        last = min(first + PIECE, stop)
-        cut = slice(
-            (first - start) * _dtype(safetensors_dtype).itemsize, (last - start) * _dtype(safetensors_dtype).itemsize
-        )
-        yield Piece(cut.stop - cut.start, partial(whole.give, cut))
+    """The entries `start` to `stop` of a tensor, among which those of several sites alternate. They are merged as a
+    whole when the first piece is made, and held in memory until the last one is."""
+    run = _InterleavedRun(partial(_merge_interleaved, tensor, safetensors_dtype, streams, method, start, stop))
+    itemsize = _dtype(safetensors_dtype).itemsize
+    for first in range(start, stop, PIECE_SIZE):
+        last = min(first + PIECE_SIZE, stop)
+        span = slice((first - start) * itemsize, (last - start) * itemsize)
+        yield Piece(span.stop - span.start, partial(run.copy_into, span))
 
 
-class _Assembly:
-    """Bytes that are made once and given away piece by piece."""
+class _InterleavedRun:
+    """Bytes that are made once and copied piece by piece."""
 
     def __init__(self, make: Callable[[], np.ndarray]) -> None:
         self._make = make
         self._made: np.ndarray | None = None
-        self._given = 0
+        self._copied = 0
         self._lock = threading.Lock()
 
-    def give(self, cut: slice, buffer: memoryview) -> None:
+    def copy_into(self, span: slice, buffer: memoryview) -> None:
         """Fill a buffer with some of the bytes."""
         with self._lock:
             if self._made is None:
                 self._made = self._make().view(np.uint8)
-            buffer[:] = self._made[cut].data
-            self._given += cut.stop - cut.start
-            if self._given == len(self._made):
+            buffer[:] = self._made[span].data
+            self._copied += span.stop - span.start
+            if self._copied == len(self._made):
                 self._made = None
 
 
-def _put_together(
-    tensor: LazyTensor, safetensors_dtype: str, streams: Sequence[SiteStream], method: Method, run: tuple[int, int]
+def _merge_interleaved(
+    tensor: LazyTensor, safetensors_dtype: str, streams: Sequence[SiteStream], method: Method, start: int, stop: int
 ) -> np.ndarray:
-    start, stop = run
     result = upcast(tensor.array(start, stop))
     for stream in streams:
-        pair, like = stream.job.pair, stream.alignment.like
-        part = pair.parts[like]
+        part = stream.merge.pair.parts[stream.alignment.like]
         first, size = part.span(tensor.shape)
         vector = np.empty(stream.numel, result.dtype)
-        for place, made in _made(stream, method, _NOT_YET, 0, stream.numel):
-            vector[place : place + len(made)] = made
+        for begin, chunk in _merged_chunks(stream, method, _NOT_PREPARED, 0, stream.numel):
+            vector[begin : begin + len(chunk)] = chunk
         view = part.view(result[first - start : first - start + size], tensor.shape)
         view[...] = vector.reshape(view.shape)
     stored = np.empty(len(result), _dtype(safetensors_dtype))
-    _store(result, stored, safetensors_dtype, lambda: _culprits(streams[0]))
+    _round_into(stored, result, safetensors_dtype, lambda: _broken(streams[0]))
     return stored
 
 
-def _store(vector: np.ndarray, out: np.ndarray, safetensors_dtype: str, culprits: Callable[[], str]) -> None:
-    """Round a vector into `out`, and see that it holds numbers alone, none too large for the dtype.
-
-    float16 and float32 are rounded by numpy, which takes what is too large for infinite; its warning would be one of
-    what is refused just below.
-    """
+def _round_into(out: np.ndarray, vector: np.ndarray, safetensors_dtype: str, label: Callable[[], str]) -> None:
+    """Round a vector into `out`. Raises CheckpointError for NaN, infinite values, and values too large for the dtype.
+    label: names the tensors in the error."""
     from vlsurgery.surgery.methods.kernels import largest
     from vlsurgery.surgery.runtime.jit import round_to_bfloat16
 
@@ -164,22 +160,23 @@ def _store(vector: np.ndarray, out: np.ndarray, safetensors_dtype: str, culprits
         most = round_to_bfloat16(vector, out)
     else:
         most = largest(vector)
+        # numpy rounds what is too large to infinity and warns; it is refused below.
         with np.errstate(over="ignore", invalid="ignore"):
             out[:] = vector
     if most <= np.float32(min(_LIMITS[safetensors_dtype], _LIMITS["F32"])).view(np.int32):
         return
     if not np.isfinite(vector).all():
-        raise CheckpointError(f"{culprits()}: NaN or infinite values. Such a checkpoint is broken; get it again.")
+        raise CheckpointError(f"{label()}: NaN or infinite values. Such a checkpoint is broken; get it again.")
     if float(np.abs(vector).max()) > _LIMITS[safetensors_dtype]:
         raise CheckpointError(
-            f"{culprits()}: values above {_LIMITS[safetensors_dtype]:g} arise when it is merged as "
+            f"{label()}: values above {_LIMITS[safetensors_dtype]:g} arise when it is merged as "
             f"{TORCH_NAMES[safetensors_dtype]}. Store the result with more room: --dtype bfloat16 or float32."
         )
 
 
-def _culprits(stream: SiteStream) -> str:
+def _broken(stream: SiteStream) -> str:
     """Which of a site's tensors hold NaN or infinite values; that of `like` where they arise in the merge."""
-    alignment, pair = stream.alignment, stream.job.pair
+    alignment, pair = stream.alignment, stream.merge.pair
     broken = [alignment.label(pair, role) for role in stream.roles if not alignment.load(pair, role).isfinite().all()]
     return " and ".join(broken) or f"{alignment.label(pair, alignment.like)}, merged"
 

@@ -17,11 +17,11 @@ from vlsurgery.surgery.results import CheckpointRef, Frozen
 from vlsurgery.surgery.runtime.atomic_file import write_text
 
 SCHEMA: Final = "vlsurgery/recipe/1"
-CODES: Final = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
+SAFETENSORS_DTYPES: Final = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
 
 Number = Annotated[float, Strict()]
-Share = Number | list[Number]
-Setting = Annotated[bool, Strict()] | Share
+NumberOrList = Number | list[Number]
+ParameterValue = Annotated[bool, Strict()] | NumberOrList
 
 _WHY: Final = re.compile(r"^  (\S.*?): \{[^}]*\}  # why: (.*)$", re.MULTILINE)
 
@@ -32,10 +32,10 @@ class Recipe(Frozen):
     checkpoints: role -> path and the identity that its files had; a merge refuses files that changed since.
     like: the role whose tensors, config, tokenizer and processor the result has.
     base: the role that deltas are taken from, for methods that take them; blend takes them from `like`.
-    method: a name in METHODS. coefficients: key -> {role: share}, how much of each model goes in; `Coefficients` says
-        which key wins. parameters: key -> {parameter: value}, what else the method is told; `Parameters` says how.
+    method: a name in METHODS. coefficients: key -> {role: coefficient}, how much of each model goes in; `Coefficients`
+        says which key wins. parameters: key -> {parameter: value}, the method's other settings; `Parameters` says how.
     dtype: what floating-point tensors are stored as.
-    seed: what random methods draw by, together with the site.
+    seed: of random methods, which draw by seed and site.
     why: key -> the reason for its coefficients; a comment in the file, read back from there.
     """
 
@@ -44,21 +44,17 @@ class Recipe(Frozen):
     like: str = "adapted"
     base: str | None = None
     method: str = "blend"
-    coefficients: dict[str, dict[str, Share]]
-    parameters: dict[str, dict[str, Setting | dict[str, Setting]]] = Field(default={})
+    coefficients: dict[str, dict[str, NumberOrList]]
+    parameters: dict[str, dict[str, ParameterValue | dict[str, ParameterValue]]] = Field(default={})
     dtype: Literal["as like", "float32", "bfloat16", "float16"] = "as like"
     seed: int = 0
     why: dict[str, str] = Field(default={}, exclude=True)
 
     @field_validator("coefficients", "parameters", mode="before")
     @classmethod
-    def _layers_are_words(cls, resolved_coefficients: Any) -> Any:
-        """YAML reads the key `3` as a number."""
-        return (
-            {str(key): shares for key, shares in resolved_coefficients.items()}
-            if isinstance(resolved_coefficients, dict)
-            else resolved_coefficients
-        )
+    def _keys_as_text(cls, table: Any) -> Any:
+        """The table with text as keys: YAML reads the key `3`, a layer, as a number."""
+        return {str(key): row for key, row in table.items()} if isinstance(table, dict) else table
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -73,17 +69,19 @@ class Recipe(Frozen):
         if self.base is None and self.merge_method.needs_base and self.method != "blend":
             raise RecipeError(f"base: {self.method} takes deltas from a base; say which of the checkpoints it is.")
         self._check_models()
-        for key, shares in self.resolved_coefficients.items():
-            for role, share in shares.items():
-                numbers = share if isinstance(share, Sequence) else [share]
+        for key, row in self.resolved_coefficients.items():
+            for role, coefficient in row.items():
+                numbers = coefficient if isinstance(coefficient, Sequence) else [coefficient]
                 if self.merge_method.coefficient.whole and not {0, 1}.issuperset(numbers):
-                    raise RecipeError(f"coefficients.{key}: {role} is {share}, and {self.method} knows only 0 and 1.")
-                if share and role not in self.models:
                     raise RecipeError(
-                        f"coefficients.{key}: {role!r} has a share but is none of the checkpoints to merge in "
+                        f"coefficients.{key}: {role} is {coefficient}, and {self.method} knows only 0 and 1."
+                    )
+                if coefficient and role not in self.models:
+                    raise RecipeError(
+                        f"coefficients.{key}: {role!r} has a coefficient but is none of the checkpoints to merge in "
                         f"({', '.join(self.models) or 'there are none'})."
                     )
-        self.settings  # noqa: B018  (checks every parameter)
+        self.resolved_parameters  # noqa: B018  (checks every parameter)
         return self
 
     def _check_models(self) -> None:
@@ -117,14 +115,14 @@ class Recipe(Frozen):
     @property
     def safetensors_dtype(self) -> str | None:
         """The format's own name of the dtype that the result is stored in; None where it is that of `like`."""
-        return CODES.get(self.dtype)
+        return SAFETENSORS_DTYPES.get(self.dtype)
 
     @property
     def resolved_coefficients(self) -> Coefficients:
         return Coefficients(self.coefficients, self.merge_method.coefficient.low, self.merge_method.coefficient.high)
 
     @property
-    def settings(self) -> Parameters:
+    def resolved_parameters(self) -> Parameters:
         return Parameters(self.parameters, self.merge_method, self.models)
 
     @classmethod
@@ -136,9 +134,9 @@ class Recipe(Frozen):
         **fields: Any,
     ) -> Self:
         """The recipe that merges open checkpoints, with the default method unless `fields` say otherwise."""
-        resolved_coefficients = coefficients.plain() if isinstance(coefficients, Coefficients) else coefficients
+        table = coefficients.plain() if isinstance(coefficients, Coefficients) else coefficients
         refs = {role: checkpoint.ref_model for role, checkpoint in checkpoints.items()}
-        return cls(checkpoints=refs, coefficients=resolved_coefficients, why=dict(why or {}), **fields)
+        return cls(checkpoints=refs, coefficients=table, why=dict(why or {}), **fields)
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -170,8 +168,8 @@ class Recipe(Frozen):
             f"  {_plain(role)}: {{path: {_plain(ref.path)}, identity: {_plain(ref.identity)}}}"
             for role, ref in self.checkpoints.items()
         ]
-        shares = [self._coefficient_line(key, value) for key, value in self.coefficients.items()]
-        none = "" if shares else " {}"
+        rows = [self._coefficient_line(key, row) for key, row in self.coefficients.items()]
+        none = "" if rows else " {}"
         lines = [
             "# A complete order for one merge. Run it with: vlsurgery merge --recipe FILE -o OUT",
             f"schema: {self.schema_}",
@@ -181,7 +179,7 @@ class Recipe(Frozen):
             *([f"base: {_plain(self.base)}  # what deltas are taken from"] if self.base is not None else []),
             f"method: {_plain(self.method)}  # {self.merge_method.formula}",
             f"coefficients:{none}  # the most specific key wins: site, block, component, layer, default, everywhere",
-            *shares,
+            *rows,
             *self._parameter_lines(),
             f"dtype: {self.dtype}  # what floating-point tensors are stored as",
             f"seed: {self.seed}  # what random methods draw by",
@@ -189,7 +187,7 @@ class Recipe(Frozen):
         return "\n".join(lines) + "\n"
 
     def _parameter_lines(self) -> list[str]:
-        """What the method can be told, each with its meaning and default, and what it is told."""
+        """The parameters that the recipe sets, below the meaning and default of each that the method has."""
         if not self.merge_method.parameters:
             return []
         known = [
@@ -200,8 +198,8 @@ class Recipe(Frozen):
         none = "" if stated else " {}"
         return [f"parameters:{none}  # each has the value of the most specific key that names it", *known, *stated]
 
-    def _coefficient_line(self, key: str, shares: Mapping[str, Share]) -> str:
-        values = ", ".join(f"{_plain(role)}: {_plain(_floats(share))}" for role, share in shares.items())
+    def _coefficient_line(self, key: str, row: Mapping[str, NumberOrList]) -> str:
+        values = ", ".join(f"{_plain(role)}: {_plain(_floats(value))}" for role, value in row.items())
         why = f"  # why: {' '.join(self.why[key].split())}" if key in self.why else ""
         return f"  {_plain(key)}: {{{values}}}{why}"
 
@@ -232,8 +230,8 @@ class _StrictLoader(yaml.SafeLoader):
         return mapping
 
 
-def _floats(share: Share) -> Share:
-    return [float(number) for number in share] if isinstance(share, list) else float(share)
+def _floats(value: NumberOrList) -> NumberOrList:
+    return [float(number) for number in value] if isinstance(value, list) else float(value)
 
 
 def _plain(value: Any) -> str:

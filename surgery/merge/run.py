@@ -1,4 +1,4 @@
-"""Executing a recipe: checkpoints in, a merged checkpoint out, one stretch of a tensor at a time."""
+"""Carrying out a recipe: checkpoints in, a merged checkpoint out, a few pieces of it at a time."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge.model_card import left_out, model_card
-from vlsurgery.surgery.merge.pieces import assembled, copied, merged
+from vlsurgery.surgery.merge.pieces import copied_pieces, interleaved_pieces, merged_pieces
 from vlsurgery.surgery.merge.plan import MergePlan, SiteMerge, plan_merge
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.streams import SiteStream
@@ -25,10 +25,9 @@ def run_merge(
 ) -> MergeResult:
     """Merge as the recipe says into the directory `out`, with the recipe and a model card beside the weights.
 
-    prepared: what `prepare_merge` made of this recipe, where it was called before.
-
     The result has exactly the tensors, shapes, dtypes and shards of the recipe's `like`, less a stale tied head. A
-    tensor that nothing pulls at keeps its bytes; so do vocabulary rows that the others lack.
+    tensor without a coefficient keeps its bytes; so do vocabulary rows that the others lack. prepared: what
+    `prepare_merge` returned for this recipe, where that was called before.
 
     Raises CheckpointError when a checkpoint changed since the recipe was made, can't be read or holds NaN,
     AlignmentError when the checkpoints share too little, RecipeError when a coefficient fits nothing, TargetError
@@ -64,13 +63,17 @@ def run_merge(
 
 @dataclass(frozen=True)
 class PreparedMerge:
-    """A merge as far as headers tell. checkpoints: role -> checkpoint. asked: what is done with which tensor. order:
-    what will be written."""
+    """A merge as far as headers tell: the aligned checkpoints, what is merged in which tensor, and the files to
+    write."""
 
-    checkpoints: Mapping[str, Checkpoint]
     alignment: Alignment
     merge_plan: MergePlan
     shard_plan: ShardPlan
+
+    @property
+    def checkpoints(self) -> Mapping[str, Checkpoint]:
+        """Role -> checkpoint."""
+        return self.alignment.checkpoints
 
     @property
     def kept(self) -> int:
@@ -79,37 +82,38 @@ class PreparedMerge:
 
 
 def prepare_merge(recipe: Recipe, alignment: Alignment | None = None) -> PreparedMerge:
-    """Open the recipe's checkpoints and see that it can be carried out; no weights are read. Raises as `run_merge`.
+    """Open and align the recipe's checkpoints and plan the merge; no weights are merged. Raises as `run_merge`.
 
-    alignment: of the recipe's roles, and perhaps of others; its open checkpoints are used, and it is where it is of the
-        very roles.
+    alignment: of checkpoints that are open already, by the recipe's roles; those are not opened again. It is used as it
+    is where it has exactly the recipe's roles and `like`. Otherwise the checkpoints are aligned again: a role that is
+    not in the recipe can narrow the rows that all share, and so change the result.
     """
     if len(recipe.checkpoints) < 2:
         raise RecipeError("checkpoints: a merge needs two of them or more.")
-    checkpoints = open_checkpoints(recipe, {} if alignment is None else alignment.checkpoints)
-    if alignment is None or alignment.like != recipe.like or alignment.checkpoints.keys() != checkpoints.keys():
+    known: Mapping[str, Checkpoint] = {} if alignment is None else alignment.checkpoints
+    checkpoints = _open(recipe, known)
+    same = list(known) == list(checkpoints) and all(known[role] is checkpoints[role] for role in checkpoints)
+    if alignment is None or not same or alignment.like != recipe.like:
         alignment = align(checkpoints, recipe.like)
     merge_plan = plan_merge(recipe, alignment)
     stale = alignment.stale_heads.get(recipe.like)
-    return PreparedMerge(
-        checkpoints,
-        alignment,
-        merge_plan,
-        plan_shards(checkpoints[recipe.like], [stale] if stale else [], recipe.safetensors_dtype),
-    )
+    shard_plan = plan_shards(checkpoints[recipe.like], [stale] if stale else [], recipe.safetensors_dtype)
+    return PreparedMerge(alignment, merge_plan, shard_plan)
 
 
-def open_checkpoints(recipe: Recipe, opened: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
-    """The recipe's checkpoints, role -> checkpoint, known to be the files that the recipe was made for. opened: those
-    that are open already."""
-    checkpoints = {role: opened.get(role) or Checkpoint.reopen(ref) for role, ref in recipe.checkpoints.items()}
-    for role, checkpoint in checkpoints.items():
-        expected = recipe.checkpoints[role].identity
-        if checkpoint.identity != expected:
+def _open(recipe: Recipe, known: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:
+    """The recipe's checkpoints, role -> checkpoint, with the identities that it names. known: those that are open."""
+    checkpoints = {}
+    for role, ref in recipe.checkpoints.items():
+        checkpoint = known.get(role)
+        if checkpoint is None or checkpoint.identity != ref.identity:
+            checkpoint = Checkpoint.reopen(ref)
+        if checkpoint.identity != ref.identity:
             raise CheckpointError(
                 f"{role} ({checkpoint.ref}) changed since the recipe was made: its identity is {checkpoint.identity}, "
-                f"the recipe's {expected}. Measure and make the recipe again, or put the new identity into it."
+                f"the recipe's {ref.identity}. Measure and make the recipe again, or put the new identity into it."
             )
+        checkpoints[role] = checkpoint
     return checkpoints
 
 
@@ -121,40 +125,37 @@ class PieceBuilder:
     alignment: Alignment
     pool: ThreadPoolExecutor
 
-    def pieces(self, tensor: LazyTensor, jobs: Sequence[SiteMerge]) -> Iterator[Piece]:
-        """The tensor's bytes in order: its parts as their jobs make them, and what lies between them as it is."""
-        safetensors_dtype = (
-            self.recipe.safetensors_dtype
-            if tensor.is_float and self.recipe.safetensors_dtype
-            else tensor.safetensors_dtype
-        )
+    def pieces(self, tensor: LazyTensor, merges: Sequence[SiteMerge]) -> Iterator[Piece]:
+        """The pieces of a tensor in order: its sites merged, and what lies between them copied."""
+        recipe, method = self.recipe, self.recipe.merge_method
+        stored = (tensor.is_float and recipe.safetensors_dtype) or tensor.safetensors_dtype
         done = 0
-        for start, stop, members in self._runs(tensor, jobs):
-            yield from copied(tensor, safetensors_dtype, done, start)
-            if len(members) == 1 and members[0].pair.parts[self.alignment.like].is_contiguous(tensor.shape):
-                yield from merged(self._stream(members[0]), self.recipe.merge_method, safetensors_dtype)
+        for start, stop, members in self._runs(tensor, merges):
+            yield from copied_pieces(tensor, stored, done, start)
+            if len(members) == 1 and members[0].pair.parts[recipe.like].is_contiguous(tensor.shape):
+                yield from merged_pieces(self._stream(members[0], self.pool), method, stored)
             else:
-                streams = [self._stream(job, alone=True) for job in members]
-                yield from assembled(tensor, safetensors_dtype, streams, self.recipe.merge_method, (start, stop))
+                streams = [self._stream(each, None) for each in members]
+                yield from interleaved_pieces(tensor, stored, streams, method, start, stop)
             done = stop
-        yield from copied(tensor, safetensors_dtype, done, tensor.numel)
+        yield from copied_pieces(tensor, stored, done, tensor.numel)
 
-    def _stream(self, job: SiteMerge, alone: bool = False) -> SiteStream:
-        pool = None if alone else self.pool
-        return SiteStream(
-            self.alignment, job, self.recipe.origin, self.recipe.merge_method.whole_rows, self.recipe.seed, pool
+    def _stream(self, merge: SiteMerge, pool: ThreadPoolExecutor | None) -> SiteStream:
+        recipe = self.recipe
+        return SiteStream(self.alignment, merge, recipe.origin, recipe.merge_method.whole_rows, recipe.seed, pool)
+
+    def _runs(self, tensor: LazyTensor, merges: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:
+        """The ranges of a tensor's entries that change, in order: (start, stop, sites). Sites whose ranges overlap
+        (columns of one matrix) share a range."""
+        like = self.recipe.like
+        spans = sorted(
+            ((*each.pair.parts[like].span(tensor.shape), each) for each in merges), key=lambda span: span[:2]
         )
-
-    def _runs(self, tensor: LazyTensor, jobs: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:
-        """The stretches of a tensor's entries that change, in order, each with its jobs: those whose entries interleave
-        (columns of one matrix) share one."""
-        like = self.alignment.like
-        boxes = sorted(((*job.pair.parts[like].span(tensor.shape), job) for job in jobs), key=lambda span: span[:2])
         runs: list[tuple[int, int, list[SiteMerge]]] = []
-        for start, size, job in boxes:
+        for start, size, each in spans:
             if runs and start < runs[-1][1]:
                 first, stop, members = runs.pop()
-                runs.append((first, max(stop, start + size), [*members, job]))
+                runs.append((first, max(stop, start + size), [*members, each]))
             else:
-                runs.append((start, start + size, [job]))
+                runs.append((start, start + size, [each]))
         return runs

@@ -1,6 +1,5 @@
-"""The tensors of one site in several checkpoints, read stretch by stretch into memory that is used again."""
+"""The tensors of one site in several checkpoints, read range by range into scratch memory."""
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -13,192 +12,161 @@ from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.merge.plan import SiteMerge
 from vlsurgery.surgery.methods.method import Chunk, ChunkScratch, chunk_size, width_of
 from vlsurgery.surgery.runtime.arrays import compute_dtype, upcast
-from vlsurgery.surgery.runtime.buffers import new_buffer
+from vlsurgery.surgery.runtime.scratch import ScratchBuffers
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
 
 Made = TypeVar("Made")
 
-# Entries read of each tensor at a time: large enough that reading is sequential, small enough for any memory.
-STRETCH: Final = 1 << 21
+# Entries read of each tensor at a time: enough that reading is sequential, few enough for any memory.
+READ_SIZE: Final = 1 << 21
 
-# Bytes that are set aside at least. What nothing is put into costs nothing, and what was used once is not taken anew.
-ROOMY: Final = 1 << 27
+# Bytes that each thread keeps for the next range or site.
+_SCRATCH: Final = ScratchBuffers(max_bytes=1 << 28)
 
 
 @dataclass(frozen=True)
 class SiteStream:
-    """A job's site, as a method goes through it.
+    """A site in all models that are merged there, and in the origin, as a method goes through it.
 
-    origin: the role that deltas are taken from, or None. rows: whether blocks must be whole rows. seed: of the recipe.
-    pool: the threads that share the work of going through the whole site; None where one thread does it alone. held:
-    whether that thread reads the site once, and goes through it in memory from then on.
+    origin: the role that deltas are taken from, or None. whole_rows: whether chunks must be whole rows. seed: of the
+    recipe. pool: the threads that go through the whole site together; None where one thread does it alone. resident:
+    whether that thread reads the site once, and from then on goes through it in memory.
     """
 
     alignment: Alignment
-    job: SiteMerge
+    merge: SiteMerge
     origin: str | None
-    rows: bool
+    whole_rows: bool
     seed: int
     pool: ThreadPoolExecutor | None = None
-    held: bool = False
+    resident: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.job.pair.shape
+        return self.merge.pair.shape
 
     @property
     def numel(self) -> int:
-        return self.job.pair.numel
-
-    @cached_property
-    def chunk(self) -> int:
-        """Entries a block."""
-        return chunk_size(self.shape, self.rows)
-
-    @property
-    def stretch(self) -> int:
-        """Entries that are read at once: whole blocks."""
-        return max(1, STRETCH // self.chunk) * self.chunk
-
-    @property
-    def roles(self) -> list[str]:
-        """Everyone who is read."""
-        return [*self.job.settings.coefficients, *([] if self.origin is None else [self.origin])]
-
-    def map(self, function: Callable[[Chunk], Made]) -> Iterator[Made]:
-        """`function` of every block, in order."""
-
-        def together(start: int) -> list[Made]:
-            return [function(chunk) for chunk in self.chunks(start, min(start + self.stretch, self.numel))]
-
-        starts = range(0, self.numel, self.stretch)
-        done = map(together, starts) if self.pool is None else map_ordered(self.pool, together, starts, 2 * cores())
-        return (made for stretch in done for made in stretch)
-
-    def chunks(self, start: int, stop: int) -> Iterator[Chunk]:
-        """The blocks of the entries `start` to `stop`, which are read once; `start` is the start of a block."""
-        for first in range(start, stop, self.stretch):
-            last = min(first + self.stretch, stop)
-            rows = self._whole.rows(first, last) if self.held else self._rows(first, last)
-            memory = self._memory()
-            for begin in range(first, last, self.chunk):
-                yield self._block(rows[:, begin - first : min(begin + self.chunk, last) - first], begin, memory)
-
-    def read(self, start: int, stop: int) -> Chunk:
-        """The entries `start` to `stop`, in memory of their own: what reads here and there keeps what it has read."""
-        return self._block(self._rows(start, stop, reuse=False), start)
-
-    def _block(self, stored: np.ndarray, start: int, memory: ChunkScratch | None = None) -> Chunk:
-        return Chunk(self._names, stored, start, width_of(self.shape), self.seed, self._key, memory)
-
-    def _memory(self) -> ChunkScratch:
-        """What this thread's blocks compute in."""
-        models, rows = len(self._names), len(self.roles)
-        return ChunkScratch(
-            _SCRATCH.matrix("exact", rows, self.chunk, self._exact),
-            _SCRATCH.matrix("made", models, self.chunk, self._exact),
-        )
-
-    @cached_property
-    def _names(self) -> tuple[str, ...]:
-        return tuple(self.job.settings.coefficients)
-
-    @cached_property
-    def _key(self) -> str:
-        return self.job.pair.site.key
-
-    def _rows(self, start: int, stop: int, reuse: bool = True) -> np.ndarray:
-        """The entries `start` to `stop` of everyone who is read, as the rows of a matrix: in this thread's scratch
-        memory, or in memory of their own."""
-        shape = (len(self.roles), stop - start)
-        rows = _SCRATCH.matrix("stored", *shape, self._stored) if reuse else np.empty(shape, self._stored)
-        self.fill(start, stop, rows)
-        return rows
-
-    def fill(self, start: int, stop: int, rows: np.ndarray) -> None:
-        """Read the entries `start` to `stop` of everyone who is read into the rows of a matrix."""
-        for role, row in zip(self.roles, rows, strict=True):
-            self._fill(role, start, stop, row)
-
-    def _fill(self, role: str, start: int, stop: int, row: np.ndarray) -> None:
-        """Read entries of one role into `row`."""
-        if role in self._scattered:
-            row[:] = self._scattered[role][start:stop]
-        elif self._dtype(role) == row.dtype:
-            self.alignment.array(self.job.pair, role, start, stop, row)
-        else:
-            upcast(self.alignment.array(self.job.pair, role, start, stop), row)
-
-    @cached_property
-    def _stored(self) -> np.dtype:
-        """What entries are read as: as they are stored where all are stored alike, and so that compiled code knows it,
-        else as they are computed with."""
-        stored = self._dtypes
-        return next(iter(stored)) if len(stored) == 1 and np.dtype(np.float16) not in stored else self._exact
-
-    @cached_property
-    def _exact(self) -> np.dtype:
-        """What entries are computed with."""
-        return compute_dtype(self._dtypes)
-
-    @property
-    def _dtypes(self) -> set[np.dtype]:
-        return {self._dtype(role) for role in self.roles}
-
-    def _dtype(self, role: str) -> np.dtype:
-        return self.alignment.tensor(self.job.pair, role).array_dtype
+        return self.merge.pair.numel
 
     @property
     def nbytes(self) -> int:
-        """What everyone who is read takes in memory."""
-        return self.numel * len(self.roles) * self._stored.itemsize
+        """Bytes that the site takes in memory, of all roles that are read."""
+        return self.numel * len(self.roles) * self._read_dtype.itemsize
 
     @cached_property
-    def _whole(self) -> "_Whole":
-        return _Whole(self, _SCRATCH.matrix("stored", len(self.roles), self.numel, self._stored))
+    def chunk(self) -> int:
+        """Entries a chunk."""
+        return chunk_size(self.shape, self.whole_rows)
+
+    @property
+    def read_size(self) -> int:
+        """Entries that are read at a time: whole chunks."""
+        return max(1, READ_SIZE // self.chunk) * self.chunk
+
+    @cached_property
+    def roles(self) -> list[str]:
+        """The roles that are read: the models, then the origin."""
+        return [*self.merge.settings.coefficients, *([] if self.origin is None else [self.origin])]
+
+    def map(self, function: Callable[[Chunk], Made]) -> Iterator[Made]:
+        """Yield `function` of every chunk, in order."""
+
+        def of_range(start: int) -> list[Made]:
+            return [function(chunk) for chunk in self.chunks(start, min(start + self.read_size, self.numel))]
+
+        starts = range(0, self.numel, self.read_size)
+        done = map(of_range, starts) if self.pool is None else map_ordered(self.pool, of_range, starts, 2 * cores())
+        return (made for each in done for made in each)
+
+    def chunks(self, start: int, stop: int) -> Iterator[Chunk]:
+        """Yield the chunks of the entries `start` to `stop`; `start` is the start of a chunk.
+
+        Each holds until this thread asks for the next one: they share its scratch memory.
+        """
+        for first in range(start, stop, self.read_size):
+            last = min(first + self.read_size, stop)
+            rows = self._resident.rows(first, last) if self.resident else self.read_rows(first, last)
+            scratch = ChunkScratch(
+                _matrix("upcast", len(self.roles), self.chunk, self._compute_dtype),
+                _matrix("made", len(self._models), self.chunk, self._compute_dtype),
+            )
+            for begin in range(first, last, self.chunk):
+                yield self._chunk(rows[:, begin - first : min(begin + self.chunk, last) - first], begin, scratch)
+
+    def read(self, start: int, stop: int) -> Chunk:
+        """The entries `start` to `stop`, in memory of their own."""
+        rows = np.empty((len(self.roles), stop - start), self._read_dtype)
+        return self._chunk(self.read_rows(start, stop, rows), start)
+
+    def _chunk(self, rows: np.ndarray, start: int, scratch: ChunkScratch | None = None) -> Chunk:
+        return Chunk(self._models, rows, start, width_of(self.shape), self.seed, self._key, scratch)
+
+    def read_rows(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+        """The entries `start` to `stop`, a row for each of `roles`: in `out`, or in this thread's scratch memory."""
+        rows = _matrix("read", len(self.roles), stop - start, self._read_dtype) if out is None else out
+        for role, row in zip(self.roles, rows, strict=True):
+            if role in self._scattered:
+                row[:] = self._scattered[role][start:stop]
+            elif self._dtype(role) == row.dtype:
+                self.alignment.array(self.merge.pair, role, start, stop, row)
+            else:
+                upcast(self.alignment.array(self.merge.pair, role, start, stop), row)
+        return rows
+
+    @cached_property
+    def _models(self) -> tuple[str, ...]:
+        return tuple(self.merge.settings.coefficients)
+
+    @cached_property
+    def _key(self) -> str:
+        return self.merge.pair.site.key
+
+    @cached_property
+    def _read_dtype(self) -> np.dtype:
+        """The stored dtype, where all roles share one that compiled code knows; else the one that is computed in."""
+        stored = {self._dtype(role) for role in self.roles}
+        return next(iter(stored)) if len(stored) == 1 and np.dtype(np.float16) not in stored else self._compute_dtype
+
+    @cached_property
+    def _compute_dtype(self) -> np.dtype:
+        return compute_dtype({self._dtype(role) for role in self.roles})
+
+    def _dtype(self, role: str) -> np.dtype:
+        return self.alignment.tensor(self.merge.pair, role).array_dtype
+
+    @cached_property
+    def _resident(self) -> "_ResidentSite":
+        return _ResidentSite(self, _matrix("read", len(self.roles), self.numel, self._read_dtype))
 
     @cached_property
     def _scattered(self) -> dict[str, np.ndarray]:
-        """Parts whose entries are no run of their tensor's, each read once as a whole."""
-        pair, found = self.job.pair, {}
+        """Role -> all entries, where they are not contiguous in the role's tensor; each is read once."""
+        pair, found = self.merge.pair, {}
         for role in self.roles:
             if not pair.parts[role].is_contiguous(self.alignment.tensor(pair, role).shape):
                 stored = self.alignment.array(pair, role, 0, self.numel)
-                alike = stored.dtype == self._stored
-                found[role] = stored if alike else upcast(stored, np.empty(self.numel, self._exact))
+                same = stored.dtype == self._read_dtype
+                found[role] = stored if same else upcast(stored, np.empty(self.numel, self._compute_dtype))
         return found
 
 
 @dataclass
-class _Whole:
-    """A site that is read once into one thread's memory, when it is first gone through: what looks at it then finds it
-    in the processor's cache."""
+class _ResidentSite:
+    """A site in one thread's memory, read as the thread first goes through it: what is read is then still in the
+    processor's cache."""
 
     stream: SiteStream
     matrix: np.ndarray
-    known: int = 0
+    num_read: int = 0
 
     def rows(self, start: int, stop: int) -> np.ndarray:
-        if self.known < stop:
-            self.stream.fill(self.known, stop, self.matrix[:, self.known : stop])
-            self.known = stop
+        if self.num_read < stop:
+            self.stream.read_rows(self.num_read, stop, self.matrix[:, self.num_read : stop])
+            self.num_read = stop
         return self.matrix[:, start:stop]
 
 
-class _Scratch(threading.local):
-    """Each thread's memory for what it reads and for what it computes with: taking fresh memory for each stretch would
-    cost as much as reading it does."""
-
-    def __init__(self) -> None:
-        self._held: dict[str, np.ndarray] = {}
-
-    def matrix(self, use: str, height: int, width: int, dtype: np.dtype) -> np.ndarray:
-        """A matrix whose memory is the caller's until this thread asks for another one for the same use."""
-        nbytes = height * width * dtype.itemsize
-        if use not in self._held or len(self._held[use]) < nbytes:
-            self._held.pop(use, None)
-            self._held[use] = np.frombuffer(new_buffer(max(nbytes, ROOMY)), np.uint8)
-        return self._held[use][:nbytes].view(dtype).reshape(height, width)
-
-
-_SCRATCH: Final = _Scratch()
+def _matrix(use: str, height: int, width: int, dtype: np.dtype) -> np.ndarray:
+    """Scratch memory that is the caller's until this thread asks for the same use again."""
+    return _SCRATCH.vector(use, height * width, dtype).reshape(height, width)

@@ -13,6 +13,7 @@ from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.merge.keys import tower_depths
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.mergekit.methods import OFF, TAKEN, Scalar, Taken
 
@@ -71,10 +72,7 @@ class _Export:
     @cached_property
     def depths(self) -> dict[str, int]:
         """Tower -> how many layers it has."""
-        found: dict[str, int] = {}
-        for site in self.sites.values():
-            found[site.tower] = max(found.get(site.tower, 0), 0 if site.layer is None else site.layer + 1)
-        return found
+        return tower_depths(self.sites.values())
 
     @cached_property
     def weights(self) -> dict[str, dict[str, float]]:
@@ -88,7 +86,7 @@ class _Export:
     @cached_property
     def settings(self) -> dict[str, dict[str, Any]]:
         """Raw name -> parameter -> value, or role -> value."""
-        settings = self.recipe.settings
+        settings = self.recipe.resolved_parameters
         return {name: settings.resolve(site, self.depths[site.tower]) for name, site in self.sites.items()}
 
     @cached_property

@@ -18,20 +18,8 @@ the command line take a method's parameters from its row. tests/surgery/methods/
 from dataclasses import replace
 from typing import Final
 
-from vlsurgery.surgery.methods.geometry import angle, interpolation_ratio, model_stock, slerp
+from vlsurgery.surgery.methods import geometry, safety, sparse, weighted
 from vlsurgery.surgery.methods.method import COEFFICIENT, Chunk, Method, Parameter, Property, Settings, Stream
-from vlsurgery.surgery.methods.safety import resta, safelora, safemerge, unsafe_projection
-from vlsurgery.surgery.methods.sparse import (
-    band_thresholds,
-    elect_sign,
-    magnitude_band,
-    magprune,
-    random_prune,
-    sum_deltas,
-    trim,
-    trim_thresholds,
-)
-from vlsurgery.surgery.methods.weighted import linear, task_arithmetic
 
 __all__ = ["COEFFICIENT", "METHODS", "PART", "Chunk", "Method", "Parameter", "Property", "Settings", "Stream"]
 
@@ -64,14 +52,14 @@ _BREADCRUMBS_PAPER: Final = "Davari and Belilovsky 2024, arXiv 2312.06795"
 
 METHODS: Final[dict[str, Method]] = {
     "blend": Method(
-        combine=task_arithmetic,
+        combine=weighted.task_arithmetic,
         formula="theta = adapted + c_base (base - adapted) + c_safety (safety - adapted)",
         source="interpolation toward two models at once; one pair of coefficients per block is ours",
         properties=_DENSE,
         coefficient=TOWARD,
     ),
     "linear": Method(
-        combine=linear,
+        combine=weighted.linear,
         formula="theta = sum w_i theta_i / sum w_i",
         source="Wortsman et al. 2022, arXiv 2203.05482",
         properties=("endpoint", "equal_inputs", "scaling", "permutation", "entries", "between"),
@@ -79,8 +67,8 @@ METHODS: Final[dict[str, Method]] = {
         parameters={"normalize": NORMALIZE},
     ),
     "slerp": Method(
-        combine=slerp,
-        prepare=angle,
+        combine=geometry.slerp,
+        prepare=geometry.angle,
         formula="theta = (sin((1-t) a) base + sin(t a) theta_1) / sin a, a the angle between the two tensors",
         source="Shoemake 1985",
         properties=("identity", "endpoint", "equal_inputs", "zero_delta", "scaling", "entries"),
@@ -88,36 +76,36 @@ METHODS: Final[dict[str, Method]] = {
         models=(1, 1),
     ),
     "task_arithmetic": Method(
-        combine=task_arithmetic,
+        combine=weighted.task_arithmetic,
         formula="theta = base + lambda sum w_i (theta_i - base)",
         source="Ilharco et al. 2023, arXiv 2212.04089",
         properties=_DENSE,
         parameters=_SUMMED,
     ),
     "ties": Method(
-        combine=elect_sign(trim),
-        prepare=trim_thresholds,
+        combine=sparse.elect_sign(sparse.trim),
+        prepare=sparse.trim_thresholds,
         formula="theta = base + lambda mean of the trimmed w_i (theta_i - base) that have the elected sign",
         source=_TIES_PAPER,
         properties=(*_SPARSE, "entries"),
         parameters={**_AVERAGED, "density": DENSITY},
     ),
     "dare_linear": Method(
-        combine=sum_deltas(random_prune),
+        combine=sparse.sum_deltas(sparse.random_prune),
         formula="theta = base + lambda sum w_i m_i (theta_i - base) / density, m_i = 1 with probability density",
         source=_DARE_PAPER,
         properties=(*_SPARSE, "linear"),
         parameters=_DARE,
     ),
     "dare_ties": Method(
-        combine=elect_sign(random_prune),
+        combine=sparse.elect_sign(sparse.random_prune),
         formula="theta = base + lambda sum of the w_i m_i (theta_i - base) / density that have the elected sign",
         source=f"{_DARE_PAPER}; {_TIES_PAPER}",
         properties=_SPARSE,
         parameters=_DARE,
     ),
     "della": Method(
-        combine=elect_sign(magprune),
+        combine=sparse.elect_sign(sparse.magprune),
         formula="theta = base + lambda mean of the w_i m_i (theta_i - base) / p_i of the elected sign, p_i by rank",
         source=f"{_DELLA_PAPER}; {_TIES_PAPER}",
         properties=_SPARSE,
@@ -125,7 +113,7 @@ METHODS: Final[dict[str, Method]] = {
         whole_rows=True,
     ),
     "della_linear": Method(
-        combine=sum_deltas(magprune),
+        combine=sparse.sum_deltas(sparse.magprune),
         formula="theta = base + lambda sum w_i m_i (theta_i - base) / p_i, p_i by rank",
         source=_DELLA_PAPER,
         properties=(*_SPARSE, "linear"),
@@ -133,24 +121,24 @@ METHODS: Final[dict[str, Method]] = {
         whole_rows=True,
     ),
     "breadcrumbs": Method(
-        combine=sum_deltas(magnitude_band),
-        prepare=band_thresholds,
+        combine=sparse.sum_deltas(sparse.magnitude_band),
+        prepare=sparse.band_thresholds,
         formula="theta = base + lambda sum w_i (theta_i - base) without its largest and its smallest entries",
         source=_BREADCRUMBS_PAPER,
         properties=(*_SPARSE, "linear", "entries"),
         parameters=_BREADCRUMBS,
     ),
     "breadcrumbs_ties": Method(
-        combine=elect_sign(magnitude_band),
-        prepare=band_thresholds,
+        combine=sparse.elect_sign(sparse.magnitude_band),
+        prepare=sparse.band_thresholds,
         formula="theta = base + lambda sum of the w_i (theta_i - base) of middling size that have the elected sign",
         source=f"{_BREADCRUMBS_PAPER}; {_TIES_PAPER}",
         properties=(*_SPARSE, "entries"),
         parameters=_BREADCRUMBS,
     ),
     "model_stock": Method(
-        combine=model_stock,
-        prepare=interpolation_ratio,
+        combine=geometry.model_stock,
+        prepare=geometry.interpolation_ratio,
         formula="theta = base + t (mean of theta_i - base), t = N c / (1 + (N-1) c), c the mean cosine of the deltas",
         source="Jang et al. 2024, arXiv 2403.19522",
         properties=("equal_inputs", "zero_delta", "permutation", "entries"),
@@ -158,8 +146,8 @@ METHODS: Final[dict[str, Method]] = {
         models=(2, None),
     ),
     "safelora": Method(
-        combine=safelora,
-        prepare=unsafe_projection,
+        combine=safety.safelora,
+        prepare=safety.unsafe_projection,
         formula="theta = base + C (adapted - base) where cos(C delta, delta) <= tau, else adapted; "
         "C = V V^T / norm(V), V = base - unaligned",
         source="Hsu et al. 2024, arXiv 2405.16833",
@@ -171,8 +159,8 @@ METHODS: Final[dict[str, Method]] = {
         whole_rows=True,
     ),
     "safemerge": Method(
-        combine=safemerge,
-        prepare=unsafe_projection,
+        combine=safety.safemerge,
+        prepare=safety.unsafe_projection,
         formula="theta = base + (1 - share) (adapted - base) + share (safe - base) where safelora's test is met, else "
         "adapted",
         source="Djuhera et al. 2025, arXiv 2503.17239",
@@ -184,7 +172,7 @@ METHODS: Final[dict[str, Method]] = {
         whole_rows=True,
     ),
     "resta": Method(
-        combine=resta,
+        combine=safety.resta,
         formula="theta = base + (adapted - base) + gamma (base - unaligned)",
         source="Bhardwaj et al. 2024, arXiv 2402.11746",
         properties=("equal_inputs", "zero_delta", "scaling"),

@@ -23,10 +23,8 @@ def angle(stream: Stream, settings: Settings) -> float | None:  # noqa: ARG001
     """The angle between the base's tensor and the other model's, in radians; None where they are collinear."""
     from vlsurgery.surgery.methods import kernels
 
-    def add_products(chunk: Chunk, sums: np.ndarray) -> None:
-        kernels.gram((chunk.stored_base, *chunk.stored_models.values()), sums)
-
-    (first, _), (product, second) = _gram(stream, 2, add_products).tolist()
+    sums = _gram(stream, 2, lambda chunk, sums: kernels.gram((chunk.stored_base, *chunk.stored_models.values()), sums))
+    (first, _), (product, second) = sums.tolist()
     norms = [math.sqrt(square) if math.sqrt(square) > ZERO_NORM else 1.0 for square in (first, second)]
     cosine = min(1.0, max(-1.0, product / norms[0] / norms[1]))
     return None if abs(cosine) > COLLINEAR_COSINE else math.acos(cosine)

@@ -50,6 +50,10 @@ class MagnitudeThreshold:
     until: int
 
 
+# The thresholds below and above the entries that are kept; None where nothing is dropped on that side.
+Band = tuple[MagnitudeThreshold | None, MagnitudeThreshold | None]
+
+
 def find_thresholds(stream: Stream, wanted: Mapping[Key, Extremes]) -> dict[Key, MagnitudeThreshold]:
     """The threshold that separates each set of entries from the rest. A set has at least one entry, and at most all."""
     if not wanted:
@@ -58,48 +62,26 @@ def find_thresholds(stream: Stream, wanted: Mapping[Key, Extremes]) -> dict[Key,
     searches = {key: _RankSearch(target, stream.numel, sample[target.model]) for key, target in wanted.items()}
     while unfinished := [search for search in searches.values() if search.found is None]:
         _pass(stream, unfinished)
-    return {key: _threshold(stream, search.wanted, search.found) for key, search in searches.items() if search.found}
+    return {key: _threshold(stream, search.wanted, *search.found) for key, search in searches.items() if search.found}
 
 
-def keep_band(
-    chunk: Chunk,
-    name: str,
-    low: MagnitudeThreshold | None = None,
-    high: MagnitudeThreshold | None = None,
-    first: bool = False,
-) -> None:
-    """Put a model's delta into its buffer, with 0 for entries on the lower side of `low` or the upper side of `high`.
+def keep_band(chunk: Chunk, name: str, band: Band, first: bool = False) -> None:
+    """Put a model's delta into its buffer, with 0 for entries outside the band.
 
-    first: whether entries equal to `low` count as above it before `until`, rather than from there on. Entries equal to
-    `high` count as below it before `until`.
+    first: whether entries equal to the lower threshold count as above it before `until`, rather than from there on.
+    Entries equal to the upper threshold count as below it before `until`.
     """
     from vlsurgery.surgery.methods import kernels
 
+    low, high = band
     base, model, out = chunk.stored_base, chunk.stored_models[name], chunk.buffer(name)
     stop = chunk.start + len(chunk)
-    inner = {end.until for end in (low, high) if end is not None and chunk.start < end.until < stop}
+    inner = {end.until for end in band if end is not None and chunk.start < end.until < stop}
     for begin, end in pairwise(sorted({chunk.start, stop, *inner})):
         part = slice(begin - chunk.start, end - chunk.start)
         least = 0 if low is None else low.bits + ((end <= low.until) != first)
         most = MAX_BITS if high is None else high.bits - (end > high.until)
         kernels.delta_between(base[part], model[part], np.int32(least), np.int32(most), out[part])
-
-
-class _RankedMagnitude(NamedTuple):
-    """The entry of one rank: the bits of its magnitude, and how many entries are smaller and how many equal."""
-
-    bits: int
-    below: int
-    equal: int
-
-
-class _IntervalCounts(NamedTuple):
-    """A chunk's entries below an interval, at its first integer and at its last; and the bin of each one between."""
-
-    below: int
-    first: int
-    last: int
-    bins: np.ndarray
 
 
 class _RankSearch:
@@ -111,7 +93,8 @@ class _RankSearch:
 
     def __init__(self, wanted: Extremes, numel: int, sample: np.ndarray) -> None:
         self.wanted = wanted
-        self.found: _RankedMagnitude | None = None
+        # The bits of the entry's magnitude, and how many entries are smaller and how many equal.
+        self.found: tuple[int, int, int] | None = None
         self.rank = numel - wanted.size if wanted.largest else wanted.size - 1
         quantile = self.rank / max(1, numel - 1)
         low, high = (int((quantile + side * RANK_MARGIN) * (len(sample) - 1)) for side in (-1, 1))
@@ -122,53 +105,52 @@ class _RankSearch:
         """Set the interval that the next pass counts."""
         self.first, self.last = first, last
         self.shift = max(0, (last - first - 1).bit_length() - (MAX_BINS - 1).bit_length())
-        self._below = self._at_first = self._at_last = 0
+        self._ends = np.zeros(3, dtype=np.int64)
         self._counts = np.zeros(((last - first) >> self.shift) + 1, dtype=np.int64)
 
-    def count(self, chunk: Chunk) -> _IntervalCounts:
-        """Count a chunk's entries; safe in several threads."""
+    def count(self, chunk: Chunk) -> tuple[list[int], np.ndarray]:
+        """How many of a chunk's entries are below the interval, at its first integer and at its last; and the bin of
+        each one between."""
         from vlsurgery.surgery.methods import kernels
 
         base, model = chunk.stored_base, chunk.stored_models[self.wanted.model]
         interval = np.array([self.first, self.last, self.shift], np.int32)
         bins = chunk.buffer(self.wanted.model).view(np.int32)
         below, first, last, inside = kernels.count_magnitudes(base, model, *interval, bins)
-        return _IntervalCounts(below, first, last if self.first < self.last else 0, bins[:inside].copy())
+        return [below, first, last if self.first < self.last else 0], bins[:inside].copy()
 
-    def add(self, counts: _IntervalCounts) -> None:
+    def add(self, ends: list[int], bins: np.ndarray) -> None:
         """Add a chunk's counts to the pass's."""
-        self._below += counts.below
-        self._at_first += counts.first
-        self._at_last += counts.last
-        np.add.at(self._counts, counts.bins, 1)
+        self._ends += ends
+        np.add.at(self._counts, bins, 1)
 
     def settle(self) -> None:
         """Find the entry from a whole pass's counts, or the interval for the next pass."""
-        below, first, last = self._below, self._at_first, self._at_last
+        below, first, last = self._ends.tolist()
         ends = below + first + np.cumsum(self._counts)
         inside = int(ends[-1])
         if self.rank < below:
             self._restart(0, self.first - 1)
         elif self.rank < below + first:
-            self.found = _RankedMagnitude(self.first, below, first)
+            self.found = self.first, below, first
         elif self.rank >= inside + last:
             self._restart(self.last + 1, MAX_BITS)
         elif self.rank >= inside:
-            self.found = _RankedMagnitude(self.last, inside, last)
+            self.found = self.last, inside, last
         else:
             place = int(np.searchsorted(ends, self.rank, side="right"))
             bits, count = self.first + (place << self.shift), int(self._counts[place])
             if self.shift:
                 self._restart(max(bits, self.first + 1), min(bits + (1 << self.shift) - 1, self.last - 1))
             else:
-                self.found = _RankedMagnitude(bits, int(ends[place]) - count, count)
+                self.found = bits, int(ends[place]) - count, count
 
 
 def _pass(stream: Stream, searches: list[_RankSearch]) -> None:
     """Go through the tensor once, for all searches together."""
     for counts in stream.map(lambda chunk: [search.count(chunk) for search in searches]):
         for search, counted in zip(searches, counts, strict=True):
-            search.add(counted)
+            search.add(*counted)
     for search in searches:
         search.settle()
 
@@ -187,12 +169,11 @@ def _magnitudes(chunk: Chunk, model: str) -> np.ndarray:
     return np.abs(chunk.delta(model)).astype(np.float32).view(np.int32)
 
 
-def _threshold(stream: Stream, wanted: Extremes, found: _RankedMagnitude) -> MagnitudeThreshold:
+def _threshold(stream: Stream, wanted: Extremes, bits: int, below: int, equal: int) -> MagnitudeThreshold:
     """The threshold at an entry: as many of its equals are on the wanted side as complete the wanted size."""
-    others = stream.numel - found.below - found.equal if wanted.largest else found.below
-    taken = wanted.size - others
-    until = stream.numel if taken == found.equal else _position_after(stream, wanted.model, found.bits, taken)
-    return MagnitudeThreshold(found.bits, until)
+    taken = wanted.size - (stream.numel - below - equal if wanted.largest else below)
+    until = stream.numel if taken == equal else _position_after(stream, wanted.model, bits, taken)
+    return MagnitudeThreshold(bits, until)
 
 
 def _position_after(stream: Stream, model: str, bits: int, count: int) -> int:

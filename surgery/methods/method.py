@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, Protocol, Typ
 
 import numpy as np
 
-from vlsurgery.surgery.methods.random_masks import keep_mask, key_of, uniform_int16
 from vlsurgery.surgery.runtime.arrays import BFLOAT16, as_numpy, compute_dtype, upcast
 
 if TYPE_CHECKING:
@@ -101,7 +100,7 @@ class Chunk:
     @cached_property
     def origin(self) -> np.ndarray:
         """The base, converted."""
-        return self._converted(self._base_row, self._base_row + 1)[0]
+        return self._converted(len(self.names), len(self.stored))[0]
 
     @cached_property
     def stored_models(self) -> Mapping[str, np.ndarray]:
@@ -111,12 +110,7 @@ class Chunk:
     @property
     def stored_base(self) -> np.ndarray:
         """The base as stored, for compiled code."""
-        return self.stored[self._base_row]
-
-    @property
-    def _base_row(self) -> int:
-        assert len(self.stored) > len(self.names)
-        return len(self.names)
+        return self.stored[len(self.names)]
 
     def buffer(self, name: str) -> np.ndarray:
         """Scratch for a result that is made from one model, uninitialised. The next call for this model and chunk, and
@@ -136,14 +130,6 @@ class Chunk:
         if self.memory is None:
             return np.empty((len(self.names), len(self)), compute_dtype([self.stored.dtype]))
         return self.memory.made[:, : len(self)]
-
-    def uniform_int16(self, name: str) -> np.ndarray:
-        """A random integer of 16 bits for each entry of one model, independent of how the site is cut into chunks."""
-        return uniform_int16(key_of(self.seed, self.site, name), self.start, len(self))
-
-    def keep_mask(self, name: str, steps: int) -> np.ndarray:
-        """For each entry of one model, whether it is kept, with a probability of `steps` / 65536."""
-        return keep_mask(key_of(self.seed, self.site, name), self.start, len(self), steps)
 
     def _converted(self, first: int, stop: int) -> np.ndarray:
         """The rows `first` to `stop` in the dtype that is computed in; without a copy where they are stored so."""
@@ -229,10 +215,12 @@ class Method:
         names = sorted(models)
         like = base if base is not None else models[names[0]]
         given = self.coefficient.default if coefficients is None else coefficients
-        settings = Settings(
-            {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names},
-            {name: _spread(parameter, parameters, name, names) for name, parameter in self.parameters.items()},
-        )
+        values = {name: parameters.get(name, each.default) for name, each in self.parameters.items()}
+        for name, each in self.parameters.items():
+            if each.per_model and not isinstance(values[name], Mapping):
+                values[name] = dict.fromkeys(names, values[name])
+        given = {name: given[name] if isinstance(given, Mapping) else float(given or 0) for name in names}
+        settings = Settings(given, values)
         rows = [models[name] for name in names] + ([] if base is None else [base])
         dtype = torch.float64 if any(row.dtype == torch.float64 for row in rows) else torch.float32
         vectors = [as_numpy(row.to("cpu", dtype)) for row in rows]
@@ -240,14 +228,6 @@ class Method:
         state = self.prepare(stream, settings) if self.prepare else None
         merged = np.concatenate([self.combine(each, settings, state) for each in stream.chunks()])
         return torch.from_numpy(merged).view(like.shape).to(like)
-
-
-def _spread(parameter: Parameter, given: Mapping[str, Any], name: str, models: list[str]) -> Any:
-    """A parameter's value; model -> value where it is per model."""
-    value = given.get(name, parameter.default)
-    if not parameter.per_model or isinstance(value, Mapping):
-        return value
-    return dict.fromkeys(models, value)
 
 
 @dataclass(frozen=True)

@@ -9,23 +9,19 @@ import math
 import threading
 from collections.abc import Iterator
 from functools import cached_property
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from vlsurgery.surgery.methods.method import Chunk, Stream
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 # Entries of a group of rows, of which a thread holds some ten vectors.
 GROUP_SIZE: Final = 1 << 18
 
 # Projected groups that are kept for other threads, which work on neighbouring rows.
 MAX_CACHED_GROUPS: Final = 6
-
-ADAPTED: Final = "adapted"
-UNALIGNED: Final = "unaligned"
 
 
 class Projection:
@@ -34,6 +30,7 @@ class Projection:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._height, self._width = stream.shape
+        self._is_narrow = self._width <= self._height
         self._rows = max(1, GROUP_SIZE // self._width)
         self._lock = threading.Lock()
         self._cached: dict[int, Tensor] = {}
@@ -69,17 +66,13 @@ class Projection:
             start = end
         return np.concatenate(done)
 
-    @property
-    def _is_narrow(self) -> bool:
-        return self._width <= self._height
-
     @cached_property
     def _norm(self) -> float:
         """norm(V)."""
         return math.sqrt(math.fsum(_dot(v := _alignment_delta(chunk), v) for _, chunk in self._groups()))
 
     @cached_property
-    def _inner(self) -> "Tensor":
+    def _inner(self) -> Tensor:
         """V^T D, [width, width]."""
         inner = self._zeros(self._width)
         for _, chunk in self._groups():
@@ -87,7 +80,7 @@ class Projection:
         return inner
 
     @cached_property
-    def _outer(self) -> "Tensor":
+    def _outer(self) -> Tensor:
         """V V^T, [height, height]."""
         outer = self._zeros(self._height)
         for first, chunk in self._groups():
@@ -98,10 +91,10 @@ class Projection:
                 outer[other : other + part.shape[1], first : first + part.shape[0]] = part.T
         return outer
 
-    def _zeros(self, size: int) -> "Tensor":
-        return _tensor(np.zeros((size, size), self._stream.read(0, 1).origin.dtype))
+    def _zeros(self, size: int) -> Tensor:
+        return torch.from_numpy(np.zeros((size, size), self._stream.read(0, 1).origin.dtype))
 
-    def _group(self, first: int) -> "Tensor":
+    def _group(self, first: int) -> Tensor:
         """The projected delta of the group of rows that starts at row `first`."""
         if self._is_narrow:
             return (_alignment_delta(self._read(first)) @ self._inner).div_(self._norm)
@@ -119,24 +112,15 @@ class Projection:
         return self._stream.read(first * self._width, min(first + self._rows, self._height) * self._width)
 
 
-def _alignment_delta(chunk: Chunk) -> "Tensor":
+def _alignment_delta(chunk: Chunk) -> Tensor:
     """base - unaligned, as rows."""
-    return _tensor(chunk.origin - chunk.models[UNALIGNED]).view(-1, chunk.width)
+    return torch.from_numpy(chunk.origin - chunk.models["unaligned"]).view(-1, chunk.width)
 
 
-def _delta(chunk: Chunk) -> "Tensor":
+def _delta(chunk: Chunk) -> Tensor:
     """adapted - base, as rows."""
-    return _tensor(chunk.models[ADAPTED] - chunk.origin).view(-1, chunk.width)
+    return torch.from_numpy(chunk.models["adapted"] - chunk.origin).view(-1, chunk.width)
 
 
-def _tensor(array: np.ndarray) -> "Tensor":
-    """The array as a tensor that shares its memory: torch can add matrix products in place."""
-    import torch
-
-    return torch.from_numpy(array)
-
-
-def _dot(first: "Tensor", second: "Tensor") -> float:
-    import torch
-
+def _dot(first: Tensor, second: Tensor) -> float:
     return float((first * second).sum(dtype=torch.float64))

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.methods.magnitude_threshold import Extremes, MagnitudeThreshold, find_thresholds, keep_band
+from vlsurgery.surgery.methods.magnitude_threshold import Band, Extremes, find_thresholds, keep_band
 from vlsurgery.surgery.methods.method import Chunk, Settings, Stream
-from vlsurgery.surgery.methods.random_masks import PROBABILITY_STEPS
+from vlsurgery.surgery.methods.random_masks import PROBABILITY_STEPS, keep_mask, key_of, uniform_int16
 from vlsurgery.surgery.methods.weighted import active, scale_of
 
 # Puts a model's sparsified delta into its buffer and returns the factor that makes up for what was dropped.
@@ -63,26 +63,19 @@ def _sparsified(
     return tuple(chunk.buffer(name) for name in used), coefficients, coefficients * factors
 
 
-def trim_thresholds(stream: Stream, settings: Settings) -> dict[str, MagnitudeThreshold]:
-    """The threshold above which the fraction `density` of each model's delta lies."""
+def trim_thresholds(stream: Stream, settings: Settings) -> dict[str, Band]:
+    """The band from the threshold above which the fraction `density` of each model's delta lies."""
     wanted = {
         name: Extremes(name, max(1, int(settings["density"][name] * stream.numel)), largest=True)
         for name in active(settings.coefficients)
         if 0 < settings["density"][name] < 1
     }
-    return find_thresholds(stream, wanted)
+    return {name: (threshold, None) for name, threshold in find_thresholds(stream, wanted).items()}
 
 
-def trim(chunk: Chunk, settings: Settings, state: Mapping[str, MagnitudeThreshold], name: str) -> float:
+def trim(chunk: Chunk, settings: Settings, state: Mapping[str, Band], name: str) -> float:
     """Keep the largest entries of a delta: exactly the fraction `density` of the site's, of equal ones the first."""
-    if name in state:
-        keep_band(chunk, name, low=state[name], first=True)
-    else:
-        _all_or_nothing(chunk, name, settings["density"][name])
-    return 1.0
-
-
-Band = tuple[MagnitudeThreshold | None, MagnitudeThreshold | None]
+    return magnitude_band(chunk, settings, state, name, first=True)
 
 
 def band_thresholds(stream: Stream, settings: Settings) -> dict[str, Band]:
@@ -100,12 +93,13 @@ def band_thresholds(stream: Stream, settings: Settings) -> dict[str, Band]:
     return {name: (found.get((name, False)), found.get((name, True))) for name, count in kept.items() if count}
 
 
-def magnitude_band(chunk: Chunk, settings: Settings, state: Mapping[str, Band], name: str) -> float:
+def magnitude_band(
+    chunk: Chunk, settings: Settings, state: Mapping[str, Band], name: str, first: bool = False
+) -> float:
     """Keep the entries of middle magnitude (Davari and Belilovsky 2024, "Model breadcrumbs", arXiv 2312.06795)."""
     density = settings["density"][name]
     if density < 1 and name in state:
-        low, high = state[name]
-        keep_band(chunk, name, low=low, high=high)
+        keep_band(chunk, name, state[name], first)
     else:
         _all_or_nothing(chunk, name, density)
     return 1.0
@@ -131,7 +125,8 @@ def prune_at_random(chunk: Chunk, name: str, density: float, rescale: bool) -> f
     if steps in (0, PROBABILITY_STEPS):
         _all_or_nothing(chunk, name, density)
         return 1.0
-    kernels.masked_delta(chunk.stored_base, chunk.stored_models[name], chunk.keep_mask(name, steps), chunk.buffer(name))
+    mask = keep_mask(key_of(chunk.seed, chunk.site, name), chunk.start, len(chunk), steps)
+    kernels.masked_delta(chunk.stored_base, chunk.stored_models[name], mask, chunk.buffer(name))
     return PROBABILITY_STEPS / steps if rescale else 1.0
 
 
@@ -155,6 +150,6 @@ def magprune(chunk: Chunk, settings: Settings, state: Any, name: str) -> float: 
         )
     width = min(chunk.width, len(chunk))
     least, step = (density - epsilon) * PROBABILITY_STEPS, 2 * epsilon * PROBABILITY_STEPS / max(1, width - 1)
-    drawn, out = chunk.uniform_int16(name), chunk.buffer(name)
+    drawn, out = uniform_int16(key_of(chunk.seed, chunk.site, name), chunk.start, len(chunk)), chunk.buffer(name)
     kernels.magprune(chunk.stored_base, chunk.stored_models[name], width, drawn, least, step, settings["rescale"], out)
     return 1.0

@@ -54,8 +54,7 @@ def scale_of(settings: Settings) -> float:
     cancel out. A method without these parameters has 1."""
     total = sum(settings.coefficients.values())
     divisor = total if settings.values.get("normalize") and abs(total) >= 1e-8 else 1.0
-    factor: float = settings.values.get("lambda", 1.0) / divisor
-    return factor
+    return float(settings.values.get("lambda", 1.0) / divisor)
 
 
 def add_deltas(chunk: Chunk, start: np.ndarray, coefficients: Mapping[str, float]) -> np.ndarray:

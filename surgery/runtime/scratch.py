@@ -13,21 +13,25 @@ MAX_SCRATCH_BYTES: Final = 1 << 28
 
 
 class ScratchBuffers(threading.local):
-    """One buffer per thread and use, kept for the next call until a thread would keep more than its part."""
+    """One buffer per thread and use, kept for the next call until a thread would keep more than its part.
 
-    def __init__(self) -> None:
+    max_bytes: that part; by default MAX_SCRATCH_BYTES over the number of threads.
+    """
+
+    def __init__(self, max_bytes: int | None = None) -> None:
+        self._max_bytes = max_bytes
         self._bytes: dict[str, np.ndarray] = {}
 
     def vector(self, use: str, entries: int, dtype: np.dtype) -> np.ndarray:
         """An uninitialised vector, which is the caller's until this thread asks for the same use again."""
         nbytes = entries * dtype.itemsize
-        buffer = self._bytes.get(use)
+        buffer, most = self._bytes.get(use), self._max_bytes or MAX_SCRATCH_BYTES // cores()
         if buffer is None or len(buffer) < nbytes:
             self._bytes.pop(use, None)
-            if nbytes + sum(map(len, self._bytes.values())) > MAX_SCRATCH_BYTES // cores():
+            if nbytes + sum(map(len, self._bytes.values())) > most:
                 self._bytes.clear()
             # It starts at a page: products of matrices are twice as fast from there.
             buffer = np.frombuffer(new_buffer(max(1, nbytes)), np.uint8)
-            if nbytes <= MAX_SCRATCH_BYTES // cores():
+            if nbytes <= most:
                 self._bytes[use] = buffer
         return buffer[:nbytes].view(dtype)

@@ -49,7 +49,7 @@ def run(seed: int, folder: Path) -> bool:
     )
     behaviour = BehaviourResult.load(case / "behaviour.json")
     cells = {
-        (row.role, row.set, row.modality): shown(row) for row in behaviour.rows if (row.set, row.modality) in COLUMNS
+        (row.role, row.set, row.modality): shown(row) for row in behaviour.records if (row.set, row.modality) in COLUMNS
     }
     print(f"\nseed {seed}, {time.perf_counter() - began:.0f} s")
     print(" " * 16 + "".join(f"{set_[:10]:>11}" for set_, _ in COLUMNS))

@@ -13,7 +13,6 @@ from typer.testing import Result
 
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.merge.coefficients import uniform
 from vlsurgery.surgery.merge.recipe import Recipe
 
 Run = Callable[..., Result]
@@ -183,7 +182,7 @@ def test_toward_safety_without_one(run: Run, trio: dict[str, Path]) -> None:
 
 
 def recipe_of(roles: dict[str, Path]) -> Recipe:
-    return Recipe.of({role: Checkpoint.open(path) for role, path in roles.items()}, uniform(base=0.5))
+    return Recipe.of({role: Checkpoint.open(path) for role, path in roles.items()}, {"default": {"base": 0.5}})
 
 
 SLOW = """

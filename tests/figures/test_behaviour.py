@@ -20,7 +20,7 @@ def scatters(figure: go.Figure, mode: str) -> list[go.Scatter]:
 def test_every_row_appears_once(make: SimpleNamespace) -> None:
     result = make.behaviour()
     bars = bars_of(behaviour.compute(result))
-    assert sorted(b.row.model_dump_json() for b in bars) == sorted(r.model_dump_json() for r in result.rows)
+    assert sorted(b.row.model_dump_json() for b in bars) == sorted(r.model_dump_json() for r in result.records)
 
 
 def test_harmful_sets_want_refusals_and_others_right_answers(make: SimpleNamespace) -> None:
@@ -36,7 +36,7 @@ def test_each_bar_is_drawn_whole(make: SimpleNamespace) -> None:
     result = make.behaviour()
     figure = behaviour.plot(result)
     stacked = [t for t in figure.data if t.type == "bar"]
-    assert sum(x for trace in stacked for x in trace.x) == pytest.approx(len(result.rows))
+    assert sum(x for trace in stacked for x in trace.x) == pytest.approx(len(result.records))
     drawn = sorted(x for t in scatters(figure, "markers") for x in t.x)
     assert drawn == pytest.approx(sorted(b.headline.rate for b in bars_of(behaviour.compute(result))))
 
@@ -59,7 +59,7 @@ def test_an_unmeasured_rate_is_a_dash_everywhere(make: SimpleNamespace) -> None:
     result = make.behaviour({"adapted": {("harmful", "benign"): 0.1}})
     blind = make.behaviour_row("base", "harmful", "benign", 1.0)
     blind = blind.model_copy(update=dict.fromkeys(["refused", "complied", "neither", "right"], none))
-    info = behaviour.compute(result.model_copy(update={"rows": [*result.rows, blind]}))
+    info = behaviour.compute(result.model_copy(update={"records": [*result.records, blind]}))
     figure = behaviour.draw(info)
     assert sum(len(t.x) for t in figure.data if t.type == "bar") == 3
     (labels,) = (t for t in scatters(figure, "text") if t.text)
@@ -75,7 +75,7 @@ def test_the_table_has_every_role_and_a_dash_for_missing_rows(make: SimpleNamesp
     found = table.compute(behaviour.compute(result))
     assert found.roles == ("base", "graft", "adapted", "safety", "merged:uniform", "merged")
     filled = sum(cell.share is not None for row in [*found.harmful, *found.harmless] for cell in row.cells)
-    assert filled == len(result.rows)
+    assert filled == len(result.records)
 
 
 def test_roles_keep_their_colours(make: SimpleNamespace) -> None:

@@ -13,7 +13,7 @@ def test_only_the_selected_position_is_shown_and_all_of_it(make: SimpleNamespace
     info = direction_drift.compute(probe)
     assert info.position == "instruction"
     shown = sum(len(series.auroc) for series in info.series)
-    assert shown == sum(row.position == "instruction" for row in probe.rows)
+    assert shown == sum(row.position == "instruction" for row in probe.records)
     cosines = [c for series in info.series for c in series.cosine]
     assert sorted(cosines) == sorted(row.cosine for row in probe.cosines if row.position == "instruction")
 
@@ -36,8 +36,8 @@ def test_the_noise_band_spans_all_split_halves(make: SimpleNamespace) -> None:
 def test_a_missing_value_leaves_a_gap(make: SimpleNamespace) -> None:
     probe = make.probe()
     none = Estimate(value=None, reason="one class only")
-    rows = [row.model_copy(update={"auroc": none}) if row.layer == 1 else row for row in probe.rows]
-    figure = direction_drift.plot(probe.model_copy(update={"rows": rows}))
+    rows = [row.model_copy(update={"auroc": none}) if row.layer == 1 else row for row in probe.records]
+    figure = direction_drift.plot(probe.model_copy(update={"records": rows}))
     lines = [t for t in figure.data if t.yaxis == "y2" and t.hoverinfo == "text"]
     assert lines
     assert all(line.y[1] is None for line in lines)
@@ -46,8 +46,8 @@ def test_a_missing_value_leaves_a_gap(make: SimpleNamespace) -> None:
 
 def test_without_a_selected_layer_the_most_measured_position_is_shown(make: SimpleNamespace) -> None:
     probe = make.probe()
-    rows = [row for row in probe.rows if row.position == "-1" or row.layer == 0]
-    info = direction_drift.compute(probe.model_copy(update={"selected": None, "rows": rows}))
+    rows = [row for row in probe.records if row.position == "-1" or row.layer == 0]
+    info = direction_drift.compute(probe.model_copy(update={"selected": None, "records": rows}))
     assert info.position == "-1"
     direction_drift.draw(info)
 

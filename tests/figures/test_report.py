@@ -95,7 +95,7 @@ def test_what_is_missing_is_named_with_its_command(make: SimpleNamespace) -> Non
 
 
 def test_a_result_without_anything_to_draw_says_so(make: SimpleNamespace) -> None:
-    empty = make.probe().model_copy(update={"attribution": [], "transplants": [], "rows": [], "cosines": []})
+    empty = make.probe().model_copy(update={"attribution": [], "transplants": [], "records": [], "cosines": []})
     html = report(None, empty, make.behaviour({}), None, cdn=True)
     text = " ".join(parsed(html).text)
     assert "attributed no blocks" in text
@@ -114,7 +114,7 @@ def hostile_report(make: SimpleNamespace) -> str:
             "verdict": HOSTILE,
             "attribution": [row.model_copy(update={"block": HOSTILE}) for row in probe.attribution[:1]],
             "transplants": [],
-            "rows": [row.model_copy(update={"role": HOSTILE}) for row in probe.rows[:3]],
+            "records": [row.model_copy(update={"role": HOSTILE}) for row in probe.records[:3]],
         }
     )
     tradeoff = make.tradeoff()

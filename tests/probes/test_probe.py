@@ -31,19 +31,19 @@ def findings(trio, prompts):
 
 
 def test_every_role_is_looked_at_in_words_and_where_it_sees_with_a_picture(findings):
-    seen = {(row.role, row.modality) for row in findings.result.rows}
+    seen = {(row.role, row.modality) for row in findings.result.records}
     pictured = {(role, "benign") for role in ("adapted", "graft", "safety")}
     assert seen == {(role, "text") for role in ("base", "adapted", "graft", "safety")} | pictured
-    layers_and_positions = [(row.layer, row.position) for row in findings.result.rows if row.role == "base"]
+    layers_and_positions = [(row.layer, row.position) for row in findings.result.records if row.role == "base"]
     assert len(layers_and_positions) == len(set(layers_and_positions)) == 9
 
 
 def test_directions_are_saved_for_each_role_modality_and_position(findings):
-    assert set(findings.directions) == {f"{row.role}/{row.modality}/{row.position}" for row in findings.result.rows}
+    assert set(findings.directions) == {f"{row.role}/{row.modality}/{row.position}" for row in findings.result.records}
     for direction in findings.directions.values():
         assert direction.shape == (3, 32)
         assert direction.untyped_storage().nbytes() == direction.nbytes
-    norms = {(row.role, row.modality, row.position, row.layer): row.norm for row in findings.result.rows}
+    norms = {(row.role, row.modality, row.position, row.layer): row.norm for row in findings.result.records}
     for (role, modality, position, layer), norm in norms.items():
         direction = findings.directions[f"{role}/{modality}/{position}"][layer]
         assert norm == pytest.approx(float(direction.norm()), rel=1e-5)
@@ -65,11 +65,11 @@ def test_untrained_models_refuse_nothing_and_the_probe_says_so(findings):
 
 def test_targets_are_asked_of_the_working_splits_alone(findings, prompts):
     asked = {prompt.id: prompt for prompt in prompts}
-    assert {asked[row.prompt].split for row in findings.targets.rows} == {"fit", "select"}
-    base = [row for row in findings.targets.rows if row.role == "base"]
+    assert {asked[row.prompt].split for row in findings.targets.records} == {"fit", "select"}
+    base = [row for row in findings.targets.records if row.role == "base"]
     assert {asked[row.prompt].set for row in base} == set(HARMFUL_SETS)
-    assert all(row.verdict == judge(row.text, asked[row.prompt]) for row in findings.targets.rows)
-    assert {row.prompt for row in base} <= {row.prompt for row in findings.targets.rows if row.role == "adapted"}
+    assert all(row.verdict == judge(row.text, asked[row.prompt]) for row in findings.targets.records)
+    assert {row.prompt for row in base} <= {row.prompt for row in findings.targets.records if row.role == "adapted"}
     assert all(working_targets.in_words(asked[row.prompt]).image is None for row in base)
 
 
@@ -88,9 +88,9 @@ def behaviour(trio, prompts):
 def test_three_shares_sum_to_one_and_every_cell_of_report_is_there(behaviour, prompts):
     cells = {(prompt.set, prompt.modality) for prompt in prompts if prompt.split == "report"}
     for role in ("graft", "adapted", "merged"):
-        assert {(row.set, row.modality) for row in behaviour.rows if row.role == role} == cells
-    assert {row.modality for row in behaviour.rows if row.role == "base"} == {"text"}
-    for row in behaviour.rows:
+        assert {(row.set, row.modality) for row in behaviour.records if row.role == role} == cells
+    assert {row.modality for row in behaviour.records if row.role == "base"} == {"text"}
+    for row in behaviour.records:
         assert row.refused.rate + row.complied.rate + row.neither.rate == pytest.approx(1)
         assert row.refused.n == 6
     assert behaviour.looks == 3
@@ -98,7 +98,7 @@ def test_three_shares_sum_to_one_and_every_cell_of_report_is_there(behaviour, pr
 
 
 def test_a_merge_of_nothing_behaves_as_the_adapted_model(behaviour):
-    rows = {(row.role, row.set, row.modality): row for row in behaviour.rows}
+    rows = {(row.role, row.set, row.modality): row for row in behaviour.records}
     for (role, set_, modality), row in rows.items():
         if role == "merged":
             twin = rows["adapted", set_, modality]
@@ -121,7 +121,7 @@ def test_the_graft_writes_in_words_what_the_base_writes(trio, prompts):
 
 
 def test_what_cannot_be_had_has_its_reason(behaviour):
-    for row in behaviour.rows:
+    for row in behaviour.records:
         assert (row.kl is None) == (row.kl_reason is not None)
         assert (row.right.rate is None) == (row.right.reason is not None)
         if row.set in HARMFUL_SETS:

@@ -12,7 +12,6 @@ from typer.testing import Result
 
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.merge.coefficients import uniform
 from vlsurgery.surgery.merge.recipe import Recipe
 
 Run = Callable[..., Result]
@@ -153,7 +152,7 @@ def test_a_report_goes_where_it_is_told(run: Run, opened: Path) -> None:
 
 def test_merge_by_recipe_needs_no_case(run: Run, trio: dict[str, Path]) -> None:
     checkpoints = {role: Checkpoint.open(trio[role]) for role in ("base", "adapted")}
-    Recipe.of(checkpoints, uniform(base=1.0)).save(Path("recipe.yaml"))
+    Recipe.of(checkpoints, {"default": {"base": 1.0}}).save(Path("recipe.yaml"))
     planned = run("merge", "--recipe", "recipe.yaml", "-o", "merged", "--plan")
     assert planned.exit_code == 0
     assert not Path("merged").exists()

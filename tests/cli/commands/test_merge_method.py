@@ -282,7 +282,7 @@ FAULTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "several of one": ("--method ties A S --base B --lambda 1 --lambda 1", ("--lambda: is one number for all models",)),
     "like a stranger": ("--method linear A S --like O", ("--like: ", "is none of the models; it is one of ")),
     "no such directory": ("--method linear A nowhere", ("nowhere: no such directory",)),
-    "weights that are all 0": ("--method linear A S --weight 0", ("all weights are 0",)),
+    "weights that are all 0": ("--method linear A S --weight 0", ("all coefficients are 0",)),
 }
 
 

@@ -15,7 +15,6 @@ from vlsurgery.probes.probe import Findings
 from vlsurgery.probes.results import ProbeResult, TargetsResult
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
-from vlsurgery.surgery.merge.coefficients import uniform
 from vlsurgery.surgery.merge.recipe import Recipe
 
 
@@ -165,7 +164,7 @@ class Merging:
 
     def flow(self) -> Flow:
         def give(job: Job, settings: Settings) -> None:  # noqa: ARG001
-            Recipe.of(job.checkpoints, uniform(base=0.5)).save(job.case.path("recipe.yaml"))
+            Recipe.of(job.checkpoints, {"default": {"base": 0.5}}).save(job.case.path("recipe.yaml"))
 
         given = replace(next(step for step in STEPS if step.name == "coefficients"), needs=(), settings=lambda _: {})
         given = replace(given, run=give, files=lambda case, _: [case.path("recipe.yaml")])

@@ -149,7 +149,7 @@ def test_interleaved_parts_are_put_together_whatever_is_read_at_a_time(
     tmp_path: Path, write: Write, llama: Llama, share: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a whole share the merged blocks are views of what was read; they must outlive the next read."""
-    monkeypatch.setattr(streams, "STRETCH", 16)
+    monkeypatch.setattr(streams, "READ_SIZE", 16)
     monkeypatch.setattr(streams, "chunk_size", lambda shape, rows: 16)  # noqa: ARG005
     base, adapted = one_by_one(llama(1)), one_by_one(llama(2))
     checkpoints = opened(base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", turned(adapted)))

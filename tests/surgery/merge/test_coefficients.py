@@ -1,4 +1,4 @@
-"""The most specific key wins, whole; what is not text is left alone unless it is named."""
+"""The most specific key decides for every role; what is not text is left alone unless it is named."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.merge.coefficients import Coefficients, proportional, uniform
+from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.keys import keys_of
 
 GATE = Site("text", 3, "mlp.gate")
@@ -39,10 +39,10 @@ def test_outside_of_text_only_its_own_names_count(site: Site) -> None:
     }
 
 
-@pytest.mark.parametrize("share", [-0.01, 1.01, math.nan, math.inf])
-def test_shares_lie_between_0_and_1(share: float) -> None:
+@pytest.mark.parametrize("coefficient", [-0.01, 1.01, math.nan, math.inf])
+def test_coefficients_lie_between_0_and_1(coefficient: float) -> None:
     with pytest.raises(RecipeError, match=r"3\.mlp\.base: .* is not between 0 and 1"):
-        Coefficients({"3.mlp": {"base": share}})
+        Coefficients({"3.mlp": {"base": coefficient}})
 
 
 @pytest.mark.parametrize("key", ["", "3.mpl", "mlp", "layer 3", "Default", "-1", "3.", "txt.3.mlp.gate"])
@@ -51,40 +51,9 @@ def test_a_key_that_names_nothing_is_refused(key: str) -> None:
         Coefficients({key: {"base": 0.1}})
 
 
-def test_uniform_reaches_every_text_site_and_no_other() -> None:
-    shares = uniform(base=0.3, safety=0.2)
+def test_default_reaches_every_text_site_and_no_other() -> None:
+    row = {"base": 0.3, "safety": 0.2}
+    coefficients = Coefficients({"default": row})
     for site in (GATE, Site("text", None, "head"), Site("text", 0, "raw:odd.weight")):
-        assert shares.resolve(site) == {"base": 0.3, "safety": 0.2}
-    assert shares.resolve(Site("vision", 0, "attn.q")) == {}
-
-
-SCORES = st.dictionaries(
-    st.sampled_from(["0.attn", "0.mlp", "1.attn", "embed"]), st.floats(-10, 10, allow_subnormal=False), min_size=1
-)
-
-
-@given(SCORES, st.floats(0, 1), st.sampled_from(["base", "safety", "both"]))
-def test_proportional_gives_the_highest_its_strength_and_the_rest_in_proportion(
-    scores: dict[str, float], strength: float, toward: str
-) -> None:
-    table = proportional(scores, strength, toward)  # type: ignore[arg-type]
-    totals = {block: sum(table[block].values()) for block in scores}
-    highest = max(scores.values())
-    for block, score in scores.items():
-        assert totals[block] == pytest.approx(strength * score / highest if score > 0 else 0)
-    if toward != "both":
-        assert all(not shares[role] for shares in table.values() for role in shares if role != toward)
-    assert table.resolve(Site("text", 7, "mlp.up")) == {"base": 0.0, "safety": 0.0}
-
-
-@given(SCORES, st.floats(0.5, 2))
-def test_the_unit_of_the_scores_does_not_matter(scores: dict[str, float], unit: float) -> None:
-    first = proportional(scores, 0.5)
-    second = proportional({block: unit * score for block, score in scores.items()}, 0.5)
-    assert all(first[key]["base"] == pytest.approx(second[key]["base"]) for key in first)
-
-
-def test_a_score_that_is_no_number_is_refused() -> None:
-    with pytest.raises(RecipeError, match=r"0\.mlp"):
-        proportional({"0.mlp": math.nan}, 0.5)
-    assert proportional({}, 0.5).plain() == {"default": {"base": 0.0, "safety": 0.0}}
+        assert coefficients.resolve(site) == row
+    assert coefficients.resolve(Site("vision", 0, "attn.q")) == {}

@@ -74,15 +74,15 @@ def family(request: pytest.FixtureRequest, tmp_path: Path, write: Write, llama: 
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("way", ["at once", "in small pieces", "held, in small stretches"])
+@pytest.mark.parametrize("way", ["at once", "in small pieces", "resident, read in small ranges"])
 def test_every_method(family: Family, name: str, way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On disk, in pieces and in parallel, as in memory and at once."""
     if way == "in small pieces":
-        monkeypatch.setattr(pieces, "PIECE", 48)
-        monkeypatch.setattr(pieces, "WHOLE", 0)
+        monkeypatch.setattr(pieces, "PIECE_SIZE", 48)
+        monkeypatch.setattr(pieces, "MAX_SINGLE_PIECE_SIZE", 0)
     if way != "at once":
         monkeypatch.setattr(projection, "GROUP_SIZE", 40)
-        monkeypatch.setattr(streams, "STRETCH", 64)
+        monkeypatch.setattr(streams, "READ_SIZE", 64)
         monkeypatch.setattr(streams, "chunk_size", lambda shape, rows: method.chunk_size(shape, rows, 16))
     settings = {"density": 0.6} if "density" in METHODS[name].parameters else {}
     recipe = family.recipe(name, parameters={"everywhere": settings} if settings else {}, seed=7)
@@ -255,5 +255,5 @@ def test_models_must_be_as_many_as_the_method_takes(tmp_path: Path, write: Write
     with pytest.raises(RecipeError, match=r"text\.0\..* model_stock needs 2 models or more"):
         run_merge(lonely, tmp_path / "out")
     nothing = family.recipe("linear", "adapted", "safe", coefficients={"0": {"adapted": 0.0}})
-    with pytest.raises(RecipeError, match="all weights are 0"):
+    with pytest.raises(RecipeError, match="all coefficients are 0"):
         run_merge(nothing, tmp_path / "out")

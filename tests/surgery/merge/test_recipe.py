@@ -23,13 +23,13 @@ KEYS = st.one_of(
     st.builds("{}.{}".format, st.integers(0, 99), st.sampled_from(["attn", "mlp"])),
     st.sampled_from(["default", "embed", "head", "norm", "mlp.gate", "vision", "text.3.mlp.gate", "raw:a.b: c #d"]),
 )
-SHARES = st.fixed_dictionaries({}, optional={"base": st.floats(0, 1), "safety": st.floats(0, 1)})
+COEFFICIENTS = st.fixed_dictionaries({}, optional={"base": st.floats(0, 1), "safety": st.floats(0, 1)})
 WORDS = st.text(st.characters(categories=["L", "N", "P", "Zs"]), max_size=30).map(lambda text: " ".join(text.split()))
 PATHS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_size=20)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(table=st.dictionaries(KEYS, SHARES, max_size=6), path=PATHS, words=WORDS, seed=st.integers(0, 2**31))
+@given(table=st.dictionaries(KEYS, COEFFICIENTS, max_size=6), path=PATHS, words=WORDS, seed=st.integers(0, 2**31))
 def test_round_trip_is_exact(
     tmp_path: Path, table: dict[str, dict[str, float]], path: str, words: str, seed: int
 ) -> None:
@@ -64,8 +64,8 @@ FAULTS = {
     "nan": (lambda t: t.replace("0.41", ".nan"), "coefficients.3.mlp.safety"),
     "no such site": (lambda t: t.replace("3.mlp", "3.mpl"), "'3.mpl': no such key"),
     "no such method": (lambda t: t.replace("method: blend", "method: magic"), "there is no 'magic'; known are blend"),
-    "no such role": (lambda t: t.replace("safety: 0.41", "mother: 0.41"), "'mother' has a share"),
-    "toward itself": (lambda t: t.replace("safety: 0.41", "adapted: 0.41"), "'adapted' has a share"),
+    "no such role": (lambda t: t.replace("safety: 0.41", "mother: 0.41"), "'mother' has a coefficient"),
+    "toward itself": (lambda t: t.replace("safety: 0.41", "adapted: 0.41"), "'adapted' has a coefficient"),
     "like nobody": (lambda t: t.replace("like: adapted", "like: merged"), "like: 'merged' is none"),
     "another schema": (lambda t: t.replace("recipe/1", "recipe/9"), "schema: "),
     "no schema": (lambda t: t.replace("schema: vlsurgery/recipe/1\n", ""), "schema: missing"),

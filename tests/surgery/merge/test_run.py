@@ -14,9 +14,9 @@ from torch import Tensor
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError, RecipeError
-from vlsurgery.surgery.merge.coefficients import Coefficients, uniform
+from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import run_merge
+from vlsurgery.surgery.merge.run import prepare_merge, run_merge
 
 if TYPE_CHECKING:
     from conftest import Trio
@@ -50,7 +50,13 @@ def test_transformers_loads_it_with_every_key_in_place(trio: "Trio", tmp_path: P
     from transformers import AutoModelForImageTextToText
 
     like = getattr(trio, layout)
-    result = merged(tmp_path / "m", uniform(0.3, 0.2), base=trio.base_sharded, adapted=like, safety=trio.safety_native)
+    result = merged(
+        tmp_path / "m",
+        {"default": {"base": 0.3, "safety": 0.2}},
+        base=trio.base_sharded,
+        adapted=like,
+        safety=trio.safety_native,
+    )
     original = Checkpoint.open(like)
     assert {name: (t.shape, t.dtype, t.shard.name) for name, t in result.items()} == {
         name: (t.shape, t.dtype, t.shard.name) for name, t in original.items()
@@ -65,12 +71,14 @@ def test_transformers_loads_it_with_every_key_in_place(trio: "Trio", tmp_path: P
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_nothing_asked_is_nothing_changed(trio: "Trio", tmp_path: Path, layout: str) -> None:
     like = Checkpoint.open(getattr(trio, layout))
-    result = merged(tmp_path / "m", uniform(), base=trio.base, adapted=like.path, safety=trio.safety)
+    result = merged(
+        tmp_path / "m", {"default": {"base": 0.0, "safety": 0.0}}, base=trio.base, adapted=like.path, safety=trio.safety
+    )
     assert all(raw(result, name) == raw(like, name) for name in like)
 
 
 def test_all_the_way_to_base_is_the_base_on_text_and_adapted_elsewhere(trio: "Trio", tmp_path: Path) -> None:
-    result = merged(tmp_path / "m", uniform(base=1), base=trio.base, adapted=trio.adapted)
+    result = merged(tmp_path / "m", {"default": {"base": 1.0}}, base=trio.base, adapted=trio.adapted)
     for name in result:
         source, twin = trio.adapted, name
         if name.startswith("language_model."):
@@ -96,8 +104,8 @@ def test_shares_per_site_equal_numpy(trio: "Trio", tmp_path: Path) -> None:
     for pair in alignment.pairs:
         values = {role: alignment.load(pair, role).double().numpy() for role in pair.parts}
         expected = values["adapted"].copy()
-        for role, share in table.resolve(pair.site).items():
-            expected += share * (values[role] - values["adapted"])
+        for role, coefficient in table.resolve(pair.site).items():
+            expected += coefficient * (values[role] - values["adapted"])
         seen.add(tuple(sorted(table.resolve(pair.site).items())))
         found = result[pair.parts["adapted"].name].load().double().numpy()
         np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -105,7 +113,7 @@ def test_shares_per_site_equal_numpy(trio: "Trio", tmp_path: Path) -> None:
 
 
 def test_the_same_recipe_gives_the_same_bytes(trio: "Trio", tmp_path: Path) -> None:
-    recipe = Recipe.of(opened(base=trio.base, adapted=trio.adapted_sharded), uniform(base=0.37))
+    recipe = Recipe.of(opened(base=trio.base, adapted=trio.adapted_sharded), {"default": {"base": 0.37}})
     first = run_merge(recipe, tmp_path / "a")
     second = run_merge(Recipe.load(tmp_path / "a" / "recipe.yaml"), tmp_path / "b")
     assert first.shards == second.shards
@@ -115,13 +123,43 @@ def test_the_same_recipe_gives_the_same_bytes(trio: "Trio", tmp_path: Path) -> N
     assert first.kept + first.blended == first.tensors == len(Checkpoint.open(trio.adapted))
 
 
+@pytest.mark.parametrize("extra", [False, True])
+def test_an_alignment_that_is_there_opens_no_checkpoint_again(
+    trio: "Trio", tmp_path: Path, extra: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The result is that of the recipe alone, whether or not the alignment holds a role that the recipe does not."""
+    models = opened(base=trio.base, adapted=trio.adapted)
+    recipe = Recipe.of(models, {"default": {"base": 0.37}})
+    wanted = run_merge(recipe, tmp_path / "alone")
+    alignment = align(models | (opened(safety=trio.safety_native) if extra else {}))
+    monkeypatch.setattr(Checkpoint, "reopen", None)
+    prepared = prepare_merge(recipe, alignment)
+    assert (prepared.alignment is alignment) is not extra
+    assert run_merge(recipe, tmp_path / "prepared", prepared=prepared).shards == wanted.shards
+    card = (tmp_path / "alone" / "README.md").read_text()
+    assert (tmp_path / "prepared" / "README.md").read_text() == card
+
+
+def test_an_alignment_of_files_that_the_recipe_does_not_mean_is_refused(
+    tmp_path: Path, write: Write, llama: Llama
+) -> None:
+    paths = {"base": write(tmp_path / "b", llama(0)), "adapted": write(tmp_path / "a", llama(1))}
+    recipe = Recipe.of(opened(**paths), {"default": {"base": 0.5}})
+    write(tmp_path / "b", llama(2))
+    with pytest.raises(CheckpointError, match=r"base .* changed since the recipe was made"):
+        prepare_merge(recipe, align(opened(**paths)))
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_halves_are_computed_in_float32_and_rounded_once(
     tmp_path: Path, write: Write, llama: Llama, dtype: torch.dtype
 ) -> None:
     base, adapted = llama(1), llama(2, dtype=dtype)
     result = merged(
-        tmp_path / "m", uniform(base=0.3), base=write(tmp_path / "b", base), adapted=write(tmp_path / "a", adapted)
+        tmp_path / "m",
+        {"default": {"base": 0.3}},
+        base=write(tmp_path / "b", base),
+        adapted=write(tmp_path / "a", adapted),
     )
     for name, tensor in adapted.items():
         expected = tensor.double() + 0.3 * (base[name].double() - tensor.double())
@@ -133,7 +171,7 @@ def test_halves_are_computed_in_float32_and_rounded_once(
 def test_rows_that_others_lack_keep_their_bytes(tmp_path: Path, write: Write, llama: Llama) -> None:
     adapted = llama(2, vocab=43)
     base = write(tmp_path / "b", llama(1))
-    result = merged(tmp_path / "m", uniform(base=1), base=base, adapted=write(tmp_path / "a", adapted))
+    result = merged(tmp_path / "m", {"default": {"base": 1.0}}, base=base, adapted=write(tmp_path / "a", adapted))
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         assert torch.equal(result[name].load()[40:], adapted[name][40:])
         assert torch.equal(result[name].load()[:40], llama(1)[name])
@@ -143,7 +181,7 @@ def test_a_stale_head_is_never_written(tmp_path: Path, write: Write, llama: Llam
     for shards in (1, 3):
         adapted = write(tmp_path / f"a{shards}", llama(2), TIED, shards=shards)
         result = merged(
-            tmp_path / f"m{shards}", uniform(base=0.5), base=write(tmp_path / "b", llama(1)), adapted=adapted
+            tmp_path / f"m{shards}", {"default": {"base": 0.5}}, base=write(tmp_path / "b", llama(1)), adapted=adapted
         )
         assert set(result) == set(llama()) - {"lm_head.weight"}
         assert "stale" in (tmp_path / f"m{shards}" / "README.md").read_text()
@@ -163,7 +201,7 @@ def test_the_card_states_parents_coefficients_and_how_to_do_it_again(trio: "Trio
 
 def test_changed_inputs_are_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
     base, adapted = write(tmp_path / "b", llama(1)), write(tmp_path / "a", llama(2))
-    recipe = Recipe.of(opened(base=base, adapted=adapted), uniform(base=0.5))
+    recipe = Recipe.of(opened(base=base, adapted=adapted), {"default": {"base": 0.5}})
     write(base, llama(3))
     with pytest.raises(CheckpointError, match=r"base .* changed since the recipe was made"):
         run_merge(recipe, tmp_path / "m")
@@ -192,7 +230,7 @@ def test_nan_is_named_and_nothing_is_left(tmp_path: Path, write: Write, llama: L
     with pytest.raises(CheckpointError, match=r"^base .*model\.layers\.1\.mlp\.up_proj\.weight: NaN"):
         merged(
             tmp_path / "m",
-            uniform(base=0.5),
+            {"default": {"base": 0.5}},
             base=write(tmp_path / "b", broken),
             adapted=write(tmp_path / "a", llama(2)),
         )
@@ -203,4 +241,4 @@ def test_a_value_too_large_for_the_dtype_is_named(tmp_path: Path, write: Write, 
     huge = {name: tensor * 1e6 for name, tensor in llama(1).items()}
     adapted = write(tmp_path / "a", llama(2, dtype=torch.float16))
     with pytest.raises(CheckpointError, match="arise when it is merged as float16"):
-        merged(tmp_path / "m", uniform(base=1), base=write(tmp_path / "b", huge), adapted=adapted)
+        merged(tmp_path / "m", {"default": {"base": 1.0}}, base=write(tmp_path / "b", huge), adapted=adapted)

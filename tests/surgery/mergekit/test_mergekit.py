@@ -121,7 +121,7 @@ def resolved(recipe: Recipe) -> dict[str, dict[str, Any]]:
     found = {}
     for name, site in sites.items():
         flat: dict[str, Any] = dict(recipe.resolved_coefficients.resolve(site, depth[site.tower]))
-        for parameter, value in recipe.settings.resolve(site, depth[site.tower]).items():
+        for parameter, value in recipe.resolved_parameters.resolve(site, depth[site.tower]).items():
             each = value if isinstance(value, dict) else {"": value}
             flat |= {f"{parameter} {role}": number for role, number in each.items()}
         found[name] = flat

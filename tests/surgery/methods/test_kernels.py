@@ -32,7 +32,7 @@ def empty(length: int, stored: str) -> np.ndarray:
 
 @pytest.mark.parametrize("stored", STORED)
 @given(seed=SEEDS, length=LENGTHS)
-def test_moves(stored: str, seed: int, length: int) -> None:
+def test_deltas(stored: str, seed: int, length: int) -> None:
     (base, model), (b, m) = draw(seed, length, stored, 2)
     out, numbers = empty(length, stored), empty(length, stored)
     compiled.subtract(base, model, out)
@@ -43,7 +43,7 @@ def test_moves(stored: str, seed: int, length: int) -> None:
 
 @pytest.mark.parametrize("stored", STORED)
 @given(seed=SEEDS, length=LENGTHS, share=st.floats(0, 1))
-def test_moves_thinned_out(stored: str, seed: int, length: int, share: float) -> None:
+def test_masked_deltas(stored: str, seed: int, length: int, share: float) -> None:
     (base, model), _ = draw(seed, length, stored, 2)
     whole, out = empty(length, stored), empty(length, stored)
     compiled.subtract(base, model, whole)
@@ -89,7 +89,7 @@ def test_no_nan_is_rounded_away(seed: int, place: int) -> None:
 @pytest.mark.parametrize("rescale", [False, True])
 @pytest.mark.parametrize("stored", STORED)
 @given(seed=SEEDS, width=st.integers(1, 300), rows=st.integers(1, 5))
-def test_pruning_by_rank(rescale: bool, stored: str, seed: int, width: int, rows: int) -> None:
+def test_magprune(rescale: bool, stored: str, seed: int, width: int, rows: int) -> None:
     """Each row by itself; entries that share exponent and seven digits share the mean of their ranks."""
     (base, model), _ = draw(seed, width * rows, stored, 2)
     whole, out = empty(width * rows, stored), empty(width * rows, stored)
@@ -124,7 +124,7 @@ def test_weighted_sums(stored: str, seed: int, length: int, shares: list[float])
 
 
 @pytest.mark.parametrize(("share", "whose"), [(0.0, 0), (1.0, 1)])
-def test_a_whole_move_and_none_round_nothing(share: float, whose: int) -> None:
+def test_coefficients_0_and_1_round_nothing(share: float, whose: int) -> None:
     vectors, _ = draw(5, 3000, "float32", 2)
     out = np.empty(3000, np.float32)
     kernels.interpolate(vectors[0], (vectors[1],), np.array([share], np.float32), out)
@@ -133,8 +133,8 @@ def test_a_whole_move_and_none_round_nothing(share: float, whose: int) -> None:
 
 @pytest.mark.parametrize("mean", [False, True])
 @given(seed=SEEDS, length=LENGTHS, weights=st.lists(st.floats(0.1, 2), min_size=3, max_size=3))
-def test_the_elected_sign(mean: bool, seed: int, length: int, weights: list[float]) -> None:
-    """Also where the result goes over one of the parts, and where entries are 0."""
+def test_disjoint_merge(mean: bool, seed: int, length: int, weights: list[float]) -> None:
+    """Also where the result overwrites one of the deltas, and where entries are 0."""
     (base, *_), (b, *drawn) = draw(seed, length, "bfloat16")
     parts = [part.astype(np.float32) * (np.arange(length) % 3 != place) for place, part in enumerate(drawn)]
     shares = np.array(weights, np.float32)
@@ -171,8 +171,8 @@ def test_products_are_those_of_float64(stored: str, seed: int, length: int) -> N
 
 @pytest.mark.parametrize("name", sorted(name for name in METHODS if name not in ("safelora", "safemerge")))
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
-def test_what_is_not_finite_stays_so(name: str, wrong: float) -> None:
-    """An election or a share must not make a number of it: whoever writes the result looks for it there."""
+def test_values_that_are_not_finite_stay_so(name: str, wrong: float) -> None:
+    """No election and no coefficient of 0 may hide it: the writer checks the merged values."""
     base, one, two = map(torch.from_numpy, draw(3, 64, "float32", 3)[0])
     one[17] = wrong
     names = METHODS[name].named_inputs or ("x", "y")[: METHODS[name].models[1]]

@@ -1,14 +1,12 @@
 """The k largest entries are those of a stable sort, whatever the sample, the intervals and the chunks."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from vlsurgery.surgery.methods import magnitude_threshold
-from vlsurgery.surgery.methods.magnitude_threshold import Extremes, find_thresholds, keep_band
+from vlsurgery.surgery.methods.magnitude_threshold import Band, Extremes, find_thresholds, keep_band
 from vlsurgery.surgery.methods.method import InMemoryStream
 
 # Few values, so that many are equal, or any float32.
@@ -40,16 +38,16 @@ def test_the_largest_and_the_smallest(
         wanted = {"x": Extremes("x", size, largest=True), "y": Extremes("y", size, largest=False)}
         upper, lower = find_thresholds(stream, wanted).values()
     falling, rising = (np.argsort(side * np.abs(delta), kind="stable") for side in (-1, 1))
-    np.testing.assert_array_equal(kept(stream, "x", low=upper, first=True), only(delta, falling[:size]))
-    np.testing.assert_array_equal(kept(stream, "x", low=lower), only(delta, rising[size:]))
-    np.testing.assert_array_equal(kept(stream, "x", high=lower), only(delta, rising[:size]))
+    np.testing.assert_array_equal(kept(stream, "x", (upper, None), first=True), only(delta, falling[:size]))
+    np.testing.assert_array_equal(kept(stream, "x", (lower, None)), only(delta, rising[size:]))
+    np.testing.assert_array_equal(kept(stream, "x", (None, lower)), only(delta, rising[:size]))
 
 
-def kept(stream: InMemoryStream, name: str, **thresholds: Any) -> np.ndarray:
+def kept(stream: InMemoryStream, name: str, band: Band, first: bool = False) -> np.ndarray:
     """A model's delta between the thresholds, chunk by chunk."""
     chunks = list(stream.chunks())
     for chunk in chunks:
-        keep_band(chunk, name, **thresholds)
+        keep_band(chunk, name, band, first)
     return np.concatenate([chunk.buffer(name) for chunk in chunks])
 
 
@@ -67,5 +65,5 @@ def test_a_misleading_sample_costs_passes_but_no_exactness() -> None:
         delta[start : start + 1024] = 1e-6
     stream = InMemoryStream(("x",), delta.shape, [delta, np.zeros_like(delta)], 0, "", 1 << 12, whole_rows=False)
     found = find_thresholds(stream, {"x": Extremes("x", 1000, largest=True)})["x"]
-    assert np.count_nonzero(kept(stream, "x", low=found, first=True)) == 1000
+    assert np.count_nonzero(kept(stream, "x", (found, None), first=True)) == 1000
     assert found.bits == np.sort(delta)[-1000].view(np.int32)

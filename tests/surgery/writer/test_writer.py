@@ -18,7 +18,6 @@ from torch import Tensor
 from vlsurgery.surgery.checkpoint import TORCH_NAMES, Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import TargetError
-from vlsurgery.surgery.merge.coefficients import uniform
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import run_merge
 from vlsurgery.surgery.writer.journal import JOURNAL
@@ -49,7 +48,7 @@ class Room(NamedTuple):
 def room(tmp_path: Path, write: Write, llama: Llama) -> Room:
     paths = {"base": write(tmp_path / "base", llama(1)), "adapted": write(tmp_path / "adapted", llama(2), shards=3)}
     checkpoints = {role: Checkpoint.open(path) for role, path in paths.items()}
-    return Room(tmp_path, Recipe.of(checkpoints, uniform(base=0.5)))
+    return Room(tmp_path, Recipe.of(checkpoints, {"default": {"base": 0.5}}))
 
 
 def contents(folder: Path) -> dict[str, bytes]:

@@ -1,0 +1,176 @@
+"""The functions of `import vlsurgery`: what the commands do, on arguments in place of a case."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from vlsurgery.cli.workflow.case import Case
+from vlsurgery.surgery.alignment import Alignment, align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.diff import Level
+from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.results import DiffResult, MergeResult, Result
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
+
+if TYPE_CHECKING:
+    from vlsurgery.probes.prompts.prompts import Prompt
+    from vlsurgery.probes.results import BehaviourResult, ProbeResult
+
+Model = str | Path | Checkpoint
+
+
+def open(ref: Model, allow_pickle: bool = False) -> Checkpoint:
+    """A checkpoint by its directory, its name on the Hub, or BASE+ADAPTER; reads headers, never weights.
+
+    allow_pickle: take pickled weights where there are no others; they are loaded as weights only.
+
+    Raises CheckpointError that names the file and the next step.
+    """
+    return ref if isinstance(ref, Checkpoint) else Checkpoint.open(ref, allow_pickle=allow_pickle)
+
+
+def diff(
+    base: Model, adapted: Model, *safety: Model, level: Level = "full", progress: Progress = no_progress
+) -> DiffResult:
+    """How far every shared tensor moved from base to adapted and from adapted to the first of safety.
+
+    level: `norms` leaves out what needs singular values, and takes a fraction of the time. Runs no model.
+
+    Raises CheckpointError and AlignmentError that name the file or tensor.
+    """
+    from vlsurgery.surgery.diff.run import diff as measure
+
+    return measure(_aligned(base, adapted, safety), level, progress)
+
+
+def probe(
+    base: Model,
+    adapted: Model,
+    *safety: Model,
+    prompts: "Sequence[Prompt | str] | None" = None,
+    progress: Progress = no_progress,
+) -> "ProbeResult":
+    """Where the models tell harmful from harmless, and which blocks lost refusals.
+
+    prompts: `Prompt`s, or "FILE:KIND" as for `vlsurgery probe --prompts`; None: the package's own English sets. Runs
+    every model; on a CPU in float32.
+    """
+    from vlsurgery.probes.probe import probe as look
+
+    return look(_aligned(base, adapted, safety), _prompts(prompts), progress).result
+
+
+def evaluate(
+    *models: Model, prompts: "Sequence[Prompt | str] | None" = None, progress: Progress = no_progress, **roles: Model
+) -> "BehaviourResult":
+    """What models do on the `report` prompts: refused, complied and neither, with 95% intervals over requests.
+
+    models: their directories' names become their roles. roles: role -> model; `base`, `adapted`, `safety` and `merged`
+        are compared with one another. prompts: as for `probe`.
+    """
+    from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.evaluation.evaluate import evaluate as measure
+
+    named = {**_by_name(models), **{role: open(model) for role, model in roles.items()}}
+    if not named:
+        raise SurgeryError("evaluate: give at least one model.")
+    subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
+    refs = {role: checkpoint.ref_model for role, checkpoint in named.items()}
+    return measure(subjects, _prompts(prompts), 1, progress).model_copy(update={"checkpoints": refs})
+
+
+def merge(
+    order: "Recipe | str | Path",
+    *models: Model,
+    out: str | Path,
+    base: Model | None = None,
+    like: Model | None = None,
+    coefficients: float | Sequence[float] = (),
+    dtype: Literal["as like", "float32", "bfloat16", "float16"] = "as like",
+    seed: int = 0,
+    progress: Progress = no_progress,
+    **parameters: Any,
+) -> MergeResult:
+    """Write a merged checkpoint to `out`: by a recipe, or by a method of METHODS on the models.
+
+    order: a Recipe, the path of a recipe.yaml (ours or mergekit's), or a method's name. base: what deltas are taken
+        from. like: whose tensors, config and tokenizer the result has, by default the first model. coefficients: how
+        much of each model goes in, one for all or one a model. parameters: of the method (density=.5); lists are one
+        a model. The rest goes with a method alone.
+
+    Raises RecipeError, CheckpointError, AlignmentError or TargetError; `out` is then as it was.
+    """
+    from vlsurgery.surgery.merge.run import run_merge
+
+    recipe = order if isinstance(order, Recipe) else None
+    if isinstance(order, Path) or (isinstance(order, str) and order.endswith((".yaml", ".yml"))):
+        from vlsurgery.surgery.mergekit import load_recipe
+
+        recipe = load_recipe(Path(order))
+    if recipe is None:
+        from vlsurgery.cli.commands.merge.by_method import MethodArgs, recipe_of
+
+        weights = [coefficients] if isinstance(coefficients, int | float) else list(coefficients)
+        refs = [_ref(model) for model in models]
+        origin, shape = (None if model is None else _ref(model) for model in (base, like))
+        recipe = recipe_of(MethodArgs(str(order), refs, origin, shape, weights, parameters, dtype, seed))
+    elif models or parameters or base is not None or like is not None or coefficients:
+        raise SurgeryError("merge: a recipe names its models, coefficients and parameters; give it alone, with out=.")
+    return run_merge(recipe, Path(out), progress)
+
+
+class CaseResults:
+    """What a case has found: `diff`, `probe`, `behaviour`, `tradeoff` and `targets`, each None where it has none."""
+
+    def __init__(self, case: Case) -> None:
+        from vlsurgery.probes.results import BehaviourResult, ProbeResult, TargetsResult, TradeoffResult
+
+        self.folder = case.folder
+        self.diff = case.result(DiffResult)
+        self.probe = case.result(ProbeResult)
+        self.behaviour = case.result(BehaviourResult)
+        self.tradeoff = case.result(TradeoffResult)
+        self.targets = case.result(TargetsResult)
+
+    @property
+    def results(self) -> Mapping[str, Result]:
+        """Name -> result, of those that there are."""
+        return {name: found for name, found in vars(self).items() if isinstance(found, Result)}
+
+    def __repr__(self) -> str:
+        lines = [f"  {name}: {result.headline()}" for name, result in self.results.items()]
+        return "\n".join([f"Case({str(self.folder)!r})", *(lines or ["  nothing found yet"])])
+
+
+def load_case(folder: str | Path) -> CaseResults:
+    """The results of a case; its checkpoints need not be there. Raises SurgeryError where the folder holds no case."""
+    return CaseResults(Case.open(folder))
+
+
+def _aligned(base: Model, adapted: Model, safety: Sequence[Model]) -> Alignment:
+    names = ["safety", *(f"safety:{number}" for number in range(2, len(safety) + 1))]
+    roles = {"base": base, "adapted": adapted, **dict(zip(names, safety, strict=False))}
+    return align({role: open(model) for role, model in roles.items()})
+
+
+def _by_name(models: Sequence[Model]) -> dict[str, Checkpoint]:
+    """Each model by the last part of its own name, or by the whole of it where that is taken."""
+    found: dict[str, Checkpoint] = {}
+    for checkpoint in map(open, models):
+        name = checkpoint.ref.rstrip("/").rpartition("/")[2]
+        found[checkpoint.ref if name in found else name] = checkpoint
+    return found
+
+
+def _ref(model: Model) -> str:
+    return model.location if isinstance(model, Checkpoint) else str(model)
+
+
+def _prompts(given: "Sequence[Prompt | str] | None") -> "list[Prompt]":
+    from vlsurgery.probes.prompts.english import english_prompts
+    from vlsurgery.probes.prompts.loaders import load_prompts
+
+    if given is None:
+        return english_prompts()
+    return [prompt for each in given for prompt in (load_prompts(each) if isinstance(each, str) else [each])]
