@@ -101,8 +101,7 @@ class Accumulator:
 
     def part_sums(self, delta: str) -> list[DeltaSums]:
         """The squares of every head or expert, of one delta."""
-        parts = zip(self._counts, self._squares[delta].tolist(), strict=True)
-        return [DeltaSums(count, *squares) for count, squares in parts]
+        return [DeltaSums(*part) for part in zip(self._counts, *self._squares[delta].T.tolist(), strict=True)]
 
     def _check_finite(self, chunk: Mapping[str, np.ndarray], names: Mapping[str, str]) -> None:
         """A NaN or an infinity among the entries makes a sum NaN or infinite, so that the sums alone are checked."""

@@ -30,13 +30,8 @@ class InMemoryMatrix:
     """A matrix in memory, of float32."""
 
     def __init__(self, matrix: Tensor) -> None:
-        self.matrix = matrix
+        self.matrix, self.shape = matrix, (matrix.shape[0], matrix.shape[1])
         self._narrow: Tensor | None = None
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.matrix.shape
-        return rows, columns
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         entries = self.matrix.numel()
@@ -55,12 +50,7 @@ class BFloat16Matrix:
     """A matrix in memory, of bfloat16 by its bits."""
 
     def __init__(self, bits: Tensor) -> None:
-        self.matrix = bits.view(torch.bfloat16)
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.matrix.shape
-        return rows, columns
+        self.matrix, self.shape = bits.view(torch.bfloat16), (bits.shape[0], bits.shape[1])
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         buffer: Tensor | None = None
@@ -79,13 +69,9 @@ class StreamedMatrix:
 
     def __init__(self, reader: PairReader, after: str, before: str | None = None) -> None:
         self.reader, self.after, self.before = reader, after, before
+        self.shape = (reader.pair.shape[0], reader.pair.shape[1])
         self._rows = max(1, READ_SIZE // self.shape[1])
         self._buffer = torch.empty(self._rows, self.shape[1])
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        rows, columns = self.reader.pair.shape
-        return rows, columns
 
     def chunks(self) -> Iterator[tuple[int, Tensor]]:
         rows, columns = self.shape

@@ -13,7 +13,7 @@ from vlsurgery.surgery.alignment import Aligned
 from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.diff import kernels, subspaces
-from vlsurgery.surgery.diff.effective_rank import EffectiveRank, effective_rank, estimated_rank
+from vlsurgery.surgery.diff.effective_rank import estimated_rank
 from vlsurgery.surgery.diff.matrices import BFloat16Matrix, InMemoryMatrix, Matrix, StreamedMatrix
 from vlsurgery.surgery.diff.metrics import DELTAS, deltas_of
 from vlsurgery.surgery.diff.norm_bounds import NUM_TEST_VECTORS
@@ -111,7 +111,8 @@ def _delta_metrics(matrix: Matrix, found: Spectrum | None, base: Subspaces | Non
     if found is None:
         return {"why": {"singular_values": "the delta is 0, or too small for float32"}}
     values = found.reported.tolist()
-    rank = _effective_rank(found)
+    left_over = found.energy - float(found.values.square().sum())
+    rank = estimated_rank(found.values, left_over, found.remainder, min(found.shape) - len(found.values))
     metrics: dict[str, Any] = {
         "singular_values": [float(f"{value:.{DIGITS}g}") for value in values],
         "singular_values_error": found.error + 0.5 * 10.0 ** (1 - DIGITS) * values[0],
@@ -129,14 +130,6 @@ def _delta_metrics(matrix: Matrix, found: Spectrum | None, base: Subspaces | Non
         "intruder_share": subspaces.intruder_share(found, base),
         "intruder_share_null": subspaces.intruder_share_null(base),
     }
-
-
-def _effective_rank(found: Spectrum) -> EffectiveRank:
-    if found.is_exact:
-        rank = effective_rank(found.values)
-        return EffectiveRank(rank, rank, rank)
-    left_over = found.energy - float(found.values.square().sum())
-    return estimated_rank(found.values, left_over, found.remainder, min(found.shape) - len(found.values))
 
 
 def _between_metrics(first: Spectrum | None, second: Spectrum | None) -> dict[str, Any]:

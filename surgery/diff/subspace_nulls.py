@@ -66,14 +66,12 @@ def unrelated_null(base: Tensor, adapted: Tensor, safety: Tensor, seed: int) -> 
     All are [rows, columns] float32.
     """
     generator = torch.Generator().manual_seed(seed)
-    first, second = (adapted - _shuffled(other, generator) for other in (base, safety))
-    (left, right), _ = _sides(first, second, seed)
+    deltas = []
+    for other in (base, safety):
+        rows, columns = (torch.randperm(side, generator=generator) for side in other.shape)
+        deltas.append(adapted - other[rows][:, columns])
+    (left, right), _ = _sides(deltas[0], deltas[1], seed)
     return Sides(left=left, right=right)
-
-
-def _shuffled(matrix: Tensor, generator: torch.Generator) -> Tensor:
-    rows, columns = (torch.randperm(side, generator=generator) for side in matrix.shape)
-    return matrix[rows][:, columns]
 
 
 def _sides(first: Tensor, second: Tensor, seed: int) -> tuple[tuple[float, float], tuple[float, float]]:
