@@ -29,7 +29,7 @@ class Accumulator:
         # Per delta, as `kernels.add_delta` has them.
         self._squares = {delta: np.zeros((parts, 3)) for delta in self.deltas}
         self._others = {delta: np.zeros(3) for delta in self.deltas}
-        # The sums of `kernels.cross`, and (d1 d2)^2 of the sample; the sample's bins.
+        # The sums of `kernels.cross` and the sample's sum of (d1 d2)^2; the sample's bins.
         self._cross, self._bins = np.zeros(5), np.zeros((7, EXPONENTS))
 
     def add(
