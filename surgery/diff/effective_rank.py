@@ -1,4 +1,4 @@
-"""How many directions a spectrum fills, by its singular values or by the leading ones and the energy of the rest."""
+"""The effective rank of a spectrum, from all singular values or from the leading ones and the energy of the rest."""
 
 import math
 from typing import Final, NamedTuple
@@ -6,12 +6,12 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor
 
-GRID: Final = 512
-STEEPEST: Final = 200.0  # power of a tail; a steeper one would vanish in float64
+NUM_GRID_POINTS: Final = 512  # sums of the tail that bounds are minimised and maximised over
+MAX_TAIL_POWER: Final = 200.0  # a steeper tail would vanish in float64
 
 
 class EffectiveRank(NamedTuple):
-    """An effective rank, and the bounds that it lies between; all three are the same where every value is known."""
+    """An effective rank and its lower and upper bound; all three are equal where every singular value is known."""
 
     value: float
     low: float
@@ -19,14 +19,14 @@ class EffectiveRank(NamedTuple):
 
 
 def effective_rank(values: Tensor) -> float:
-    """exp(H), H the entropy of s_i / sum s (Roy and Vetterli 2007, "The effective rank"): 1 where one value is alone,
-    n where n are equal."""
+    """exp(H), H being the entropy of s_i / sum s (Roy and Vetterli 2007, "The effective rank"): 1 if only one value is
+    not 0, n if n values are equal."""
     shares = values.double() / values.double().sum()
     return math.exp(float(torch.special.entr(shares).sum()))
 
 
 def estimated_rank(values: Tensor, tail_energy: float, most: float, count: int) -> EffectiveRank:
-    """The effective rank of a spectrum of which the leading values are known.
+    """The effective rank of a spectrum whose leading values alone are known.
 
     values: the leading ones. tail_energy: sum of squares T of the others, `count` of them (N), none above `most` (c).
 
@@ -35,8 +35,8 @@ def estimated_rank(values: Tensor, tail_energy: float, most: float, count: int) 
     the whole, the entropy is h(w) + (1 - w) H(values) + w H(others), and t^2/T <= exp(H(others)) <= N: the first is
     the effective rank by Renyi's entropy of order two, which is never larger. The bounds are the extremes over t.
 
-    The estimate goes on from the last known value s as s (1 - x)^b, x running from 0 to 1 over the N others, with the
-    b that gives them their energy.
+    The estimate continues from the last known value s as s (1 - x)^b, x running from 0 to 1 over the N others, with
+    the b that gives them their energy.
     """
     head = float(values.double().sum())
     if tail_energy <= 0 or count <= 0 or most <= 0:
@@ -44,7 +44,7 @@ def estimated_rank(values: Tensor, tail_energy: float, most: float, count: int) 
         return EffectiveRank(rank, rank, rank)
     inner = math.log(effective_rank(values))
     least, greatest = tail_energy / most, math.sqrt(tail_energy * count)
-    sums = torch.linspace(min(least, greatest), greatest, GRID, dtype=torch.float64)
+    sums = torch.linspace(min(least, greatest), greatest, NUM_GRID_POINTS, dtype=torch.float64)
     share = sums / (head + sums)
     mixed = torch.special.entr(share) + torch.special.entr(1 - share) + (1 - share) * inner
     low = math.exp(float((mixed + share * (2 * sums.log() - math.log(tail_energy)).clamp_min(0)).min()))
@@ -55,6 +55,6 @@ def estimated_rank(values: Tensor, tail_energy: float, most: float, count: int) 
 
 def _power_tail(values: Tensor, energy: float, count: int) -> Tensor:
     last = float(values[-1])
-    power = min(STEEPEST, max(0.0, (count * last * last / energy - 1) / 2))
+    power = min(MAX_TAIL_POWER, max(0.0, (count * last * last / energy - 1) / 2))
     tail = (1 - (torch.arange(count, dtype=torch.float64) + 0.5) / count) ** power
     return tail * math.sqrt(energy / float(tail.square().sum()))

@@ -1,5 +1,6 @@
 """Which entries of a projection belong to which attention head, and which of a stack to which expert."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -17,35 +18,39 @@ VISION_CONFIGS: Final = ("vision_config", "vision_tower_config", "vision_cfg")
 
 
 @dataclass(frozen=True)
-class Cut:
-    """How a tensor divides into parts that are measured apart.
+class HeadLayout:
+    """How a tensor divides into attention heads or experts, which are measured one by one.
 
-    kind: what the parts are; "whole" where there are none. count: how many. columns: whether a part is a run of
-    columns in every row; otherwise it is a run of rows. words: of a fused projection, which of q, k and v every part
-    belongs to, and its number there. why: why there are no parts where one would expect some.
+    kind: what the parts are; "whole" where there are none. count: how many. columns: whether a part is a range of
+    columns; otherwise it is a range of rows. heads: of a fused projection, for every part q, k or v and the head's
+    number there. why: the reason why a tensor that should have parts has none.
     """
 
     kind: Literal["whole", "heads", "experts"] = "whole"
     count: int = 1
     columns: bool = False
-    words: tuple[tuple[str, int], ...] = ()
+    heads: tuple[tuple[str, int], ...] = ()
     why: str | None = None
 
+    def unit(self, shape: Shape) -> int:
+        """Entries that are never divided between two tasks: of a head, an expert, or a row where heads are columns."""
+        return shape[-1] if self.columns else 1 if self.kind == "whole" else max(1, math.prod(shape) // self.count)
 
-def cut_of(site: Site, shape: Shape, name: str, config: Mapping[str, Any] | None) -> Cut:
-    """How a tensor at a site divides.
+
+def head_layout(site: Site, shape: Shape, name: str, config: Mapping[str, Any] | None) -> HeadLayout:
+    """How the tensor of a site divides.
 
     shape: of what the checkpoints share. name: its raw name, which tells the order inside a fused projection. config:
-    of the checkpoint that says how many heads there are.
+    of the checkpoint that the numbers of heads are taken from.
     """
     if len(shape) == 3 and "expert" in site.component.partition(".")[0]:
-        return Cut("experts", shape[0])
+        return HeadLayout("experts", shape[0])
     word = site.component.rpartition(".")[2]
     if len(shape) != 2 or ".attn." not in f".{site.component}" or word not in ("q", "k", "v", "o", "qkv"):
-        return Cut()
-    facts = HeadFacts.of(site, config)
+        return HeadLayout()
+    facts = HeadCounts.of(site, config)
     if facts is None:
-        return Cut(why="the config does not say how many heads there are")
+        return HeadLayout(why="the config does not say how many heads there are")
     if word == "qkv":
         return _fused(shape, name, facts)
     count = facts.kv_heads if word in ("k", "v") else facts.heads
@@ -53,43 +58,43 @@ def cut_of(site: Site, shape: Shape, name: str, config: Mapping[str, Any] | None
     if extent % count or (facts.width is not None and extent != count * facts.width):
         side = "columns" if word == "o" else "rows"
         sizes = "" if facts.width is None else f" of {facts.width}"
-        return Cut(why=f"{extent} {side} are not the config's {count} heads{sizes}")
-    return Cut("heads", count, columns=word == "o")
+        return HeadLayout(why=f"{extent} {side} are not the config's {count} heads{sizes}")
+    return HeadLayout("heads", count, columns=word == "o")
 
 
 @dataclass(frozen=True)
-class HeadFacts:
-    """Numbers of query and of key-value heads, and the width of one where the config says it."""
+class HeadCounts:
+    """Numbers of query and of key-value heads, and a head's width where the config states it."""
 
     heads: int
     kv_heads: int
     width: int | None
 
     @classmethod
-    def of(cls, site: Site, config: Mapping[str, Any] | None) -> "HeadFacts | None":
-        """What a config says of the site's tower; None where it does not say how many heads there are."""
+    def of(cls, site: Site, config: Mapping[str, Any] | None) -> "HeadCounts | None":
+        """The numbers of the site's tower by a config; None where the config does not state them."""
         own: Mapping[str, Any] = config or {}
         for key in TEXT_CONFIGS if site.tower == "text" else VISION_CONFIGS if site.tower == "vision" else ():
             if isinstance(own.get(key), Mapping):
                 own = own[key]
-        heads = _number(own, HEADS)
+        heads = _first_count(own, HEADS)
         if heads is None or site.tower not in ("text", "vision") or (site.tower == "vision" and own is config):
             return None
-        total = _number(own, WIDTHS)
-        width = _number(own, HEAD_WIDTHS) or (total // heads if total and not total % heads else None)
-        return cls(heads, _number(own, KV_HEADS) or heads, width)
+        total = _first_count(own, WIDTHS)
+        width = _first_count(own, HEAD_WIDTHS) or (total // heads if total and not total % heads else None)
+        return cls(heads, _first_count(own, KV_HEADS) or heads, width)
 
 
-def _fused(shape: Shape, name: str, facts: HeadFacts) -> Cut:
+def _fused(shape: Shape, name: str, facts: HeadCounts) -> HeadLayout:
     word = split_leaf(name)[0].rpartition(".")[2]
     rows = facts.heads + 2 * facts.kv_heads
     if FUSED.get(word) != ("q", "k", "v") or word in IN_TURNS or word in BY_GROUPS:
-        return Cut(why=f"nothing tells in which order {word} holds q, k and v")
+        return HeadLayout(why=f"nothing tells in which order {word} holds q, k and v")
     if shape[0] % rows or (facts.width is not None and shape[0] != rows * facts.width):
-        return Cut(why=f"{shape[0]} rows are not q, k and v of {facts.heads} and {facts.kv_heads} heads")
+        return HeadLayout(why=f"{shape[0]} rows are not q, k and v of {facts.heads} and {facts.kv_heads} heads")
     counts = (("q", facts.heads), ("k", facts.kv_heads), ("v", facts.kv_heads))
-    return Cut("heads", rows, words=tuple((part, head) for part, count in counts for head in range(count)))
+    return HeadLayout("heads", rows, heads=tuple((part, head) for part, count in counts for head in range(count)))
 
 
-def _number(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
+def _first_count(config: Mapping[str, Any], keys: tuple[str, ...]) -> int | None:
     return next((config[key] for key in keys if isinstance(config.get(key), int) and config[key] > 0), None)

@@ -6,14 +6,14 @@ import numpy as np
 
 from vlsurgery.surgery.runtime.jit import compiled, to_float
 
-# Sums may be taken in any order, many entries at a time; NaN and infinity stay what they are.
+# Sums may be taken in any order, many entries at a time; NaN and infinity are kept.
 _in_any_order = partial(compiled, fastmath={"reassoc", "contract"})
 
 
 @_in_any_order
 def _delta(before, after, out):  # type: ignore[no-untyped-def]
-    """Of d = after - before the sums of d^2, before^2, after^2 and d, how many d are not 0, and the largest |d| by its
-    bits, which order as it does. out: where every d is put, or nothing."""
+    """The sums of d^2, before^2, after^2 and d, with d = after - before; how many d are not 0; and the bits of the
+    largest |d|, which are ordered as it is. out: a vector for all d, or an empty one."""
     kept = len(out) > 0
     squares, starts, ends, shift, moved, largest = 0.0, 0.0, 0.0, 0.0, 0, np.int64(0)
     for i in range(len(before)):
@@ -32,11 +32,11 @@ def _delta(before, after, out):  # type: ignore[no-untyped-def]
 
 @compiled
 def add_delta(before, after, extent, squares, others, out):  # type: ignore[no-untyped-def]
-    """Add what is counted of a delta d = after - before.
+    """Add the sums of a delta d = after - before to `squares` and `others`.
 
-    extent: how many entries of one part lie side by side; parts take turns, the first one again behind the last.
-    squares: per part, of d^2, before^2 and after^2. others: of all d how many are not 0, their sum, the largest |d|.
-    out: where all d are put, or nothing.
+    extent: contiguous entries of one part; after the last part comes the first one again. squares: per part the sums
+    of d^2, before^2 and after^2. others: how many d are not 0, their sum, and the largest |d|, over all parts. out: a
+    vector for all d, or an empty one.
     """
     part = 0
     for start in range(0, len(before), extent):
@@ -54,8 +54,8 @@ def add_delta(before, after, extent, squares, others, out):  # type: ignore[no-u
 
 @_in_any_order
 def cross(base, adapted, safety):  # type: ignore[no-untyped-def]
-    """Of d1 = adapted - base and d2 = safety - adapted: how many entries both change, how many in opposite ways, and
-    the sums of d1 d2 and of |d1 d2|."""
+    """How many entries both d1 = adapted - base and d2 = safety - adapted change, how many of them in opposite
+    directions, and the sums of d1 d2 and of |d1 d2|."""
     both, opposed, product, weight = 0, 0, 0.0, 0.0
     for i in range(len(base)):
         middle = np.float64(to_float(adapted[i]))
@@ -69,8 +69,8 @@ def cross(base, adapted, safety):  # type: ignore[no-untyped-def]
 
 @compiled
 def add_sample(base, adapted, safety, stride, bins):  # type: ignore[no-untyped-def]
-    """Add every `stride`-th entry to the bins of its exponent in `adapted`, as `rounding.Sample` has them; gives the
-    sum of (d1 d2)^2."""
+    """Add every `stride`-th entry to `bins` (see `rounding_noise`) by its exponent in `adapted`; returns their sum of
+    (d1 d2)^2."""
     variance = 0.0
     for i in range(0, len(base), stride):
         middle = np.float64(to_float(adapted[i]))

@@ -1,10 +1,11 @@
-"""How far tensors moved, and how two moves relate: sums that add up, and the metrics that they give.
+"""How far tensors moved, and how two deltas relate: sums, which add up over pairs, and the metrics made of them.
 
-A layer or a tower is summarised as one long vector without reading its tensors again, and a large tensor is read in
-chunks. `vlsurgery.surgery.diff.accumulator` takes the sums.
+A layer or a tower is summarised as one long vector without reading its tensors again.
+`vlsurgery.surgery.diff.accumulator` takes the sums.
 """
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from typing import Any, Final, Self, TypeVar
 
@@ -13,17 +14,29 @@ from vlsurgery.surgery.results import BetweenMetrics, DeltaMetrics, PairMetrics
 
 UNMOVED: Final = "a delta is 0"
 
+# Delta, by its name in `PairMetrics` -> the roles that it starts from and ends in.
+DELTAS: Final = {"vl": ("base", "adapted"), "safety": ("adapted", "safety")}
+
+
+def deltas_of(roles: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """The deltas between some of base, adapted and safety."""
+    held = set(roles)
+    return {delta: ends for delta, ends in DELTAS.items() if held.issuperset(ends)}
+
 
 @dataclass(frozen=True)
 class DeltaSums:
-    """What DeltaMetrics is made of. Sums of two disjoint sets of entries are added with `+`."""
+    """The sums that DeltaMetrics is made of, over some entries; `+` gives those over two disjoint sets of entries.
+
+    entries: their number. moved: how many differ. shift: sum of the delta. largest: the largest |delta|.
+    """
 
     entries: int = 0
-    moved: int = 0
-    shift: float = 0.0
     delta_squared: float = 0.0
     before_squared: float = 0.0
     after_squared: float = 0.0
+    moved: float = 0.0
+    shift: float = 0.0
     largest: float = 0.0
 
     def __add__(self, other: "DeltaSums") -> "DeltaSums":
@@ -36,9 +49,9 @@ class DeltaSums:
     @property
     def cosine(self) -> float | None:
         norms = math.sqrt(self.before_squared) * math.sqrt(self.after_squared)
-        # The product of the two, by the law of cosines: the sums are exact enough, and one pass is spared.
+        # The inner product by the law of cosines, which needs no sum of its own.
         product = (self.before_squared + self.after_squared - self.delta_squared) / 2
-        return _within(product / norms) if norms else None
+        return nulls.clamp(product / norms, -1.0) if norms else None
 
     @property
     def rms(self) -> float:
@@ -61,16 +74,20 @@ class DeltaSums:
 
 @dataclass(frozen=True)
 class BetweenSums:
-    """What BetweenMetrics is made of, d1 being the VL delta and d2 the safety delta.
+    """The sums that BetweenMetrics is made of, d1 being the VL delta and d2 the safety delta.
 
-    both: entries that both change; opposed: in opposite ways. product: <d1, d2>. weight: sum of |d1 d2|. The rest is
-    what independent moves would have, as in `rounding.Noise`.
+    first_squared, second_squared: ||d1||^2, ||d2||^2. both: entries that both change. opposed: those that they change
+    in opposite directions. product: <d1, d2>. weight: sum of |d1 d2|.
+
+    The rest is expected of deltas whose moves are independent. shared, unshared: <d1, d2> where all of the noise of
+    `adapted` is in both deltas, and where none is. opposed_shared, opposed_unshared: `opposed` in these two cases.
+    variance: of <d1, d2> if the sign of every product were random, the sum of (d1 d2)^2.
     """
 
-    both: int = 0
-    opposed: int = 0
     first_squared: float = 0.0
     second_squared: float = 0.0
+    both: float = 0.0
+    opposed: float = 0.0
     product: float = 0.0
     weight: float = 0.0
     shared: float = 0.0
@@ -87,7 +104,7 @@ class BetweenSums:
         if not norms:
             reasons = dict.fromkeys(("cosine", "sign_conflict", "sign_conflict_weighted", "reversal"), UNMOVED)
             return BetweenMetrics(cosine=None, sign_conflict=None, why=reasons)
-        cosine = _within(self.product / norms)
+        cosine = nulls.clamp(self.product / norms, -1.0)
         cosines = nulls.cosine_null(self.shared, self.unshared, self.variance, norms)
         return BetweenMetrics(
             cosine=cosine,
@@ -98,7 +115,7 @@ class BetweenSums:
         )
 
     def _conflict(self) -> dict[str, Any]:
-        """Both sign conflicts and their nulls; where no entry counts, the reason."""
+        """Both sign conflicts and their nulls, or the reason why there are none."""
         if not self.both or not self.weight:
             reason = "no entry is changed by both deltas"
             return {"sign_conflict": None, "why": dict.fromkeys(("sign_conflict", "sign_conflict_weighted"), reason)}
@@ -113,8 +130,8 @@ class BetweenSums:
 
 
 @dataclass(frozen=True)
-class Sums:
-    """The sums of one pair, or of many taken as one long vector; None where a role is missing."""
+class PairStatistics:
+    """The sums of one pair, or of many pairs taken as one long vector; None where a role is missing."""
 
     vl: DeltaSums | None = None
     safety: DeltaSums | None = None
@@ -142,8 +159,3 @@ def _added(first: Addable, second: Addable) -> Addable:
 
 def _either(first: Addable | None, second: Addable | None) -> Addable | None:
     return first or second if first is None or second is None else first + second
-
-
-def _within(cosine: float) -> float:
-    """Rounding can carry a cosine a hair outside of [-1, 1]."""
-    return min(1.0, max(-1.0, cosine))

@@ -1,9 +1,7 @@
-"""Reading what a pair holds, a stretch at a time, into memory that each thread uses again."""
+"""Reading the tensors of a pair, a range of entries at a time, into memory that each thread uses again."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Final, Self
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
@@ -12,84 +10,58 @@ from vlsurgery.surgery.runtime.arrays import kernel_input, upcast
 from vlsurgery.surgery.runtime.jit import subtract
 from vlsurgery.surgery.runtime.scratch import ScratchBuffers
 
-# Entries read of each tensor at a time: few enough to take little memory, so many that threads seldom wait for each
-# other to get hold of Python.
-STRETCH: Final = 1 << 20
+# Entries read of each tensor at a time: few enough to take little memory, so many that threads seldom wait for the
+# interpreter's lock.
+READ_SIZE: Final = 1 << 20
 
 FLOAT32: Final = np.dtype(np.float32)
 
 
 class PairReader:
-    """The shared entries of one pair, of some roles.
+    """The shared entries of one pair. roles: base, adapted and safety, as far as the pair has them -> the alignment's
+    names for them.
 
     A part whose entries are scattered over its tensor (one expert's columns) is read once, as a whole; the others are
-    read as they are asked for.
+    read on demand.
     """
 
-    def __init__(self, alignment: Alignment, pair: Aligned, roles: Sequence[str], memory: ScratchBuffers) -> None:
-        self.pair, self.roles, self.numel = pair, tuple(roles), pair.numel
-        self._memory = memory
-        self._tensors = {role: alignment.tensor(pair, role) for role in roles}
-        scattered = [role for role in roles if not is_contiguous(alignment, pair, role)]
-        self._whole = {role: kernel_input(alignment.array(pair, role, 0, pair.numel)) for role in scattered}
+    def __init__(self, alignment: Alignment, pair: Aligned, roles: Mapping[str, str], scratch: ScratchBuffers) -> None:
+        self.pair, self.roles, self.numel = pair, dict(roles), pair.numel
+        self._scratch = scratch
+        self._tensors = {role: alignment.tensor(pair, name) for role, name in roles.items()}
+        scattered = {role: name for role, name in roles.items() if not is_contiguous(alignment, pair, name)}
+        self._whole = {
+            role: kernel_input(alignment.array(pair, name, 0, pair.numel)) for role, name in scattered.items()
+        }
 
-    def read(self, start: int, stop: int, roles: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-        """Entries `start` to `stop` in row-major order, role -> vector, as they are stored and compiled code reads
-        them; good until this thread reads again."""
-        return {role: self._read(role, start, stop) for role in roles or self.roles}
-
-    def load(self, role: str, before: str | None = None) -> np.ndarray:
-        """All entries of a role in float32, or how far they are from those of the role `before`; good until this
-        thread loads again."""
-        for start in range(0, self.numel, STRETCH):
-            stop = min(start + STRETCH, self.numel)
-            self.fill(start, stop, self._loaded[start:stop], role, before)
-        return self._loaded
-
-    @cached_property
-    def _loaded(self) -> np.ndarray:
-        return self._memory.vector("loaded", self.numel, FLOAT32)
-
-    def fill(self, start: int, stop: int, out: np.ndarray, role: str, before: str | None = None) -> None:
-        """Put entries into `out` as `load` has them."""
-        found = self.read(start, stop, [role] if before is None else [role, before])
-        if before is None:
-            upcast(found[role], out)
-        else:
-            subtract(found[before], found[role], out)
-
-    def _read(self, role: str, start: int, stop: int) -> np.ndarray:
-        tensor = self._tensors[role]
-        first, _ = self.pair.parts[role].span(tensor.shape)
+    def read(self, role: str, start: int, stop: int) -> np.ndarray:
+        """Entries `start` to `stop` of a role in row-major order, as they are stored and compiled code reads them;
+        valid until this thread reads that role again."""
         if role in self._whole:
             return self._whole[role][start:stop]
-        raw = self._memory.vector(f"of {role}", stop - start, tensor.array_dtype)
+        tensor = self._tensors[role]
+        first, _ = self.pair.parts[self.roles[role]].span(tensor.shape)
+        raw = self._scratch.vector(f"of {role}", stop - start, tensor.array_dtype)
         return kernel_input(tensor.array(first + start, first + stop, raw))
 
+    def load(self, role: str, before: str | None = None) -> np.ndarray:
+        """All entries of a role in float32, or their difference from those of the role `before`; valid until this
+        thread loads again."""
+        loaded = self._scratch.vector("loaded", self.numel, FLOAT32)
+        for start in range(0, self.numel, READ_SIZE):
+            stop = min(start + READ_SIZE, self.numel)
+            self.fill(start, stop, loaded[start:stop], role, before)
+        return loaded
 
-@dataclass(frozen=True)
-class Gathered:
-    """What the spectra of a pair are of, put together while the pair is summed up.
-
-    start: the entries that the first delta starts from, in float32, or bfloat16 by its bits. deltas: role that a delta
-    ends in -> its entries in float32.
-    """
-
-    start: np.ndarray
-    deltas: Mapping[str, np.ndarray]
-
-    def part(self, start: int, stop: int) -> Self:
-        """Entries `start` to `stop`, in the same memory."""
-        return type(self)(self.start[start:stop], {role: delta[start:stop] for role, delta in self.deltas.items()})
-
-    def begin(self, stored: np.ndarray) -> None:
-        """Put in what the first delta starts from."""
-        if self.start.dtype == stored.dtype:
-            self.start[:] = stored
+    def fill(self, start: int, stop: int, out: np.ndarray, role: str, before: str | None = None) -> None:
+        """Put entries `start` to `stop` of what `load` returns into `out`."""
+        after = self.read(role, start, stop)
+        if before is None:
+            upcast(after, out)
         else:
-            upcast(stored, self.start)
+            subtract(self.read(before, start, stop), after, out)
 
 
-def is_contiguous(alignment: Alignment, pair: Aligned, role: str) -> bool:
-    """Whether a role's shared entries lie one behind the other in its file."""
-    return pair.parts[role].is_contiguous(alignment.tensor(pair, role).shape)
+def is_contiguous(alignment: Alignment, pair: Aligned, name: str) -> bool:
+    """Whether the shared entries of one role of the alignment are one range of its file."""
+    return pair.parts[name].is_contiguous(alignment.tensor(pair, name).shape)

@@ -1,14 +1,17 @@
-"""What storing `adapted` rounded away, and what that does to the two deltas of a pair, estimated from its entries."""
+"""What storing `adapted` rounded away, and its effect on the two deltas of a pair, estimated from a sample of entries.
+
+The sample is binned by the binary exponent that an entry has in `adapted`: [7, 256] float64, over the exponent as
+float32 stores it. Rows: number of entries, sums of d1^2 and of d2^2; of the entries that both deltas change, number,
+sums of d1^2, of d2^2 and of |d1 d2|. `kernels.add_sample` fills the bins.
+"""
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, Self
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from vlsurgery.surgery.diff import kernels
-from vlsurgery.surgery.diff.nulls import KIN
+from vlsurgery.surgery.diff.nulls import RELATED_COSINE
 
 if TYPE_CHECKING:
     from vlsurgery.surgery.diff.metrics import DeltaSums
@@ -18,92 +21,72 @@ PRECISION: Final = {"BF16": (8, -126), "F16": (11, -14), "F32": (24, -126), "F64
 EXPONENTS: Final = 256
 BIAS: Final = 127
 
-# Large tensors are sampled: every 17th entry, a stride that is prime to the sizes of rows and heads, so that no row
-# and no column is left out.
+# Of tensors with more entries than MAX_UNSAMPLED every 17th is sampled: 17 is prime to the sizes of rows and heads, so
+# that no row and no column is left out.
 STRIDE: Final = 17
-ALL_BELOW: Final = 1 << 16
+MAX_UNSAMPLED: Final = 1 << 16
 
 
-class Noise(NamedTuple):
-    """What is expected of two deltas d1 and d2 whose moves are independent; sums, which add up over pairs.
+def independent_sums(
+    bins: np.ndarray,
+    variance: float,
+    entries: int,
+    vl: "DeltaSums",
+    safety: "DeltaSums",
+    safetensors_dtypes: Mapping[str, str],
+) -> dict[str, float]:
+    """What is expected of two deltas whose moves are independent, by the names that `BetweenSums` has for it.
 
-    shared, unshared: of <d1, d2>, where all of the noise of `adapted` is in both and where none is. opposed_shared,
-    opposed_unshared: of the number of entries that both change in opposite ways. variance: of <d1, d2> if every
-    product's sign were a coin's, the sum of (d1 d2)^2.
+    bins: of the sample. variance: the sample's sum of (d1 d2)^2. entries: of the pair. vl, safety: the sums of both
+    deltas over all entries. safetensors_dtypes: role -> dtype by the format's own name.
     """
+    sampled = float(bins[0].sum())
+    scale = entries / sampled if sampled else 0.0
+    both = float(bins[3].sum()) * scale
+    if are_related(vl, safety):
+        products = _products(bins, safetensors_dtypes)
+        shared, unshared = float(products.sum()) * scale, 0.0
+        opposed, other = float((bins[3] * _conflict(products, *bins[4:])).sum()) * scale, both / 2
+    else:
+        norms = math.sqrt(vl.delta_squared * safety.delta_squared)
+        rho = max(-1.0, -vl.after_squared / norms) if norms else 0.0
+        shared = unshared = -vl.after_squared
+        opposed = other = both * (0.5 - math.asin(rho) / math.pi)
+    return {
+        "shared": shared,
+        "unshared": unshared,
+        "opposed_shared": opposed,
+        "opposed_unshared": other,
+        "variance": variance * scale,
+    }
 
-    shared: float
-    unshared: float
-    opposed_shared: float
-    opposed_unshared: float
-    variance: float
 
+def _products(bins: np.ndarray, safetensors_dtypes: Mapping[str, str]) -> np.ndarray:
+    """Per bin, the expected inner product of two deltas whose moves are independent and share all rounding; never
+    above 0.
 
-@dataclass(frozen=True)
-class Sample:
-    """Some entries of a pair, by their binary exponent in `adapted`.
+    With u an entry's ulp, moves much larger than u leave -u^2/12 (Widrow and Kollar 2008, "Quantization Noise"): the
+    rounding error is uniform and independent of them. Of moves much smaller than u, only the rare ones that cross to
+    the next value are left. They end just over the threshold, so the next move takes half of them back: -s/2, where s
+    is the mean squared delta. (1 - exp(-6 s/u^2)) u^2/12 joins the two, s being the smaller of the
+    two deltas' mean squares at entries of that ulp. In simulations of normal moves of all sizes it is within 20%
+    wherever a tenth of the entries or more change; of heavy-tailed moves it overstates by up to a factor of two.
 
-    entries: how many the pair has. bins: [7, 256] float64, by the exponent as float32 stores it: sampled entries,
-    sums of d1^2 and of d2^2; of those that both deltas change the number, sums of d1^2, of d2^2 and of |d1 d2|.
-    variance: sum of (d1 d2)^2.
+    A tensor that is stored in a finer dtype than `adapted` keeps even its smallest moves, so its delta sets no limit.
     """
-
-    entries: int
-    bins: np.ndarray
-    variance: float
-
-    @classmethod
-    def of(cls, base: np.ndarray, adapted: np.ndarray, safety: np.ndarray, entries: int) -> Self:
-        """Of a stretch of three tensors that have so many entries in all."""
-        bins = np.zeros((7, EXPONENTS))
-        variance = kernels.add_sample(base, adapted, safety, 1 if entries <= ALL_BELOW else STRIDE, bins)
-        return cls(len(adapted), bins, variance)
-
-    def __add__(self, other: Self) -> Self:
-        return type(self)(self.entries + other.entries, self.bins + other.bins, self.variance + other.variance)
-
-    def noise(self, vl: "DeltaSums", safety: "DeltaSums", safetensors_dtypes: Mapping[str, str]) -> Noise:
-        """What independent moves leave. vl, safety: the sums of both deltas over all entries. codes: role -> dtype by
-        the format's own name."""
-        sampled = float(self.bins[0].sum())
-        scale = self.entries / sampled if sampled else 0.0
-        both = float(self.bins[3].sum()) * scale
-        if not are_kin(vl, safety):
-            norms = math.sqrt(vl.delta_squared * safety.delta_squared)
-            rho = max(-1.0, -vl.after_squared / norms) if norms else 0.0
-            opposed = both * (0.5 - math.asin(rho) / math.pi)
-            return Noise(-vl.after_squared, -vl.after_squared, opposed, opposed, self.variance * scale)
-        products = self._products(safetensors_dtypes)
-        opposed = float((self.bins[3] * _conflict(products, *self.bins[4:])).sum()) * scale
-        return Noise(float(products.sum()) * scale, 0.0, opposed, both / 2, self.variance * scale)
-
-    def _products(self, safetensors_dtypes: Mapping[str, str]) -> np.ndarray:
-        """Bin by bin, the deltas' expected inner product where the moves are independent and all rounding is shared;
-        never above 0.
-
-        With u an entry's ulp, moves much larger than u leave -u^2/12 (Widrow and Kollar 2008, "Quantization Noise"):
-        the rounding error is uniform and independent of them. Of moves much smaller than u, only the rare ones that
-        cross to the next value are left. They are just over the threshold, so the next move takes half of them back:
-        -s/2, where s is the mean squared delta. (1 - exp(-6 s/u^2)) u^2/12 joins the two, s being the smaller of the
-        two deltas' mean squares at entries of that ulp. In simulations of normal moves of all sizes it is within 20%
-        wherever a tenth of the entries or more change; of heavy-tailed moves it overstates by up to a factor of two.
-
-        A tensor that is stored finer than `adapted` is on no grid: then even the smallest of its moves is not rounded
-        away, and its delta sets no limit.
-        """
-        bits, lowest = PRECISION[safetensors_dtypes["adapted"]]
-        exponents = np.maximum(np.arange(EXPONENTS, dtype=np.float64) - BIAS, lowest)
-        squared_ulp = np.exp2(2 * (exponents - (bits - 1)))
-        moved = np.full(EXPONENTS, np.inf)
-        for role, sums in (("base", self.bins[1]), ("safety", self.bins[2])):
-            if PRECISION[safetensors_dtypes[role]][0] <= bits:
-                moved = np.minimum(moved, sums / np.maximum(self.bins[0], 1) / squared_ulp)
-        return self.bins[0] * squared_ulp * np.expm1(-6 * moved) / 12
+    bits, lowest = PRECISION[safetensors_dtypes["adapted"]]
+    exponents = np.maximum(np.arange(EXPONENTS, dtype=np.float64) - BIAS, lowest)
+    squared_ulp = np.exp2(2 * (exponents - (bits - 1)))
+    moved = np.full(EXPONENTS, np.inf)
+    for role, sums in (("base", bins[1]), ("safety", bins[2])):
+        if PRECISION[safetensors_dtypes[role]][0] <= bits:
+            moved = np.minimum(moved, sums / np.maximum(bins[0], 1) / squared_ulp)
+    return bins[0] * squared_ulp * np.expm1(-6 * moved) / 12
 
 
-def are_kin(vl: "DeltaSums", safety: "DeltaSums") -> bool:
-    """Whether `adapted` looks like base or safety in this pair."""
-    return max(0.0 if delta.cosine is None else delta.cosine for delta in (vl, safety)) >= KIN
+def are_related(vl: "DeltaSums", safety: "DeltaSums") -> bool:
+    """Whether `adapted` is related to base or to safety, by the cosines of this pair's tensors."""
+    return max(0.0 if delta.cosine is None else delta.cosine for delta in (vl, safety)) >= RELATED_COSINE
 
 
 def _conflict(product: np.ndarray, first: np.ndarray, second: np.ndarray, weight: np.ndarray) -> np.ndarray:
@@ -124,5 +107,5 @@ def _conflict(product: np.ndarray, first: np.ndarray, second: np.ndarray, weight
 
 
 def _over(above: np.ndarray, below: np.ndarray, otherwise: float) -> np.ndarray:
-    """One over the other, where there is something to divide by."""
+    """above / below, or `otherwise` where `below` is 0."""
     return np.divide(above, below, out=np.full_like(above, otherwise), where=below > 0)

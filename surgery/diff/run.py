@@ -9,69 +9,69 @@ from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.diff import Level
-from vlsurgery.surgery.diff.pair_spectra import PairSpectra
-from vlsurgery.surgery.diff.runner import Measured, Survey
-from vlsurgery.surgery.diff.summaries import kinship, layer_key, summaries, verdict
-from vlsurgery.surgery.results import DiffResult, Pair
+from vlsurgery.surgery.diff.metrics import PairStatistics
+from vlsurgery.surgery.diff.summaries import layer_key, parent_warning, summaries, verdict
+from vlsurgery.surgery.diff.tasks import DiffRunner
+from vlsurgery.surgery.results import DiffResult, Pair, PairMetrics
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered, worker_pool
 
-# Pieces of work for each thread that may be done before the one whose turn it is: a large matrix keeps nobody waiting.
-AHEAD: Final = 1 << 10
+# Tasks for each thread that may be done before the one whose turn it is, so that no thread waits for a large matrix.
+MAX_PENDING_TASKS: Final = 1 << 10
 
 
 def diff(alignment: Alignment, level: Level = "full", progress: Progress = no_progress) -> DiffResult:
     """Measure how far adaptation (adapted - base) and safety tuning (safety - adapted) moved every shared tensor.
 
     alignment: of `base`, `adapted`, and optionally `safety` (of several, the first is measured). level: `norms` leaves
-        out what needs the singular values of every matrix.
+    out what needs the singular values of every matrix.
 
-    Every checkpoint is read in file order, in stretches, on all cores.
+    Every checkpoint is read in file order, a range of entries at a time, on all cores.
 
     Raises CheckpointError when a tensor can't be read or holds NaN.
     """
-    checkpoints = alignment.checkpoints
-    safety = safety_role(checkpoints)
+    safety = safety_role(alignment.checkpoints)
     roles = {"base": "base", "adapted": "adapted"} | ({"safety": safety} if safety else {})
-    survey = Survey(alignment, {word: role for word, role in roles.items() if role in checkpoints})
+    runner = DiffRunner(alignment, {role: name for role, name in roles.items() if name in alignment.checkpoints})
     with worker_pool() as pool:
-        measured = dict(progress(_measured(survey, pool, level), "comparing weights", len(alignment.pairs)))
-    sums = {site: found.sums for site, found in measured.items()}
-    pairs = [_pair(survey, pair, measured[pair.site]) for pair in alignment.pairs]
-    towers = summaries(alignment.pairs, sums, lambda site: site.tower)
+        measured = dict(progress(_measured(runner, pool, level), "comparing weights", len(alignment.pairs)))
+    statistics = {site: found for site, (found, _) in measured.items()}
+    pairs = [_pair(alignment, pair, measured[pair.site][1]) for pair in alignment.pairs]
+    towers = summaries(alignment.pairs, statistics, lambda site: site.tower)
     text = next((tower.metrics for tower in towers if tower.key == "text"), None)
     return DiffResult(
-        checkpoints={role: checkpoint.ref_model for role, checkpoint in checkpoints.items()},
+        checkpoints={role: checkpoint.ref_model for role, checkpoint in alignment.checkpoints.items()},
         pairs=pairs,
         unmatched=list(alignment.unmatched),
-        layers=summaries(alignment.pairs, sums, layer_key),
-        blocks=summaries(alignment.pairs, sums, lambda site: site.block),
+        layers=summaries(alignment.pairs, statistics, layer_key),
+        blocks=summaries(alignment.pairs, statistics, lambda site: site.block),
         towers=towers,
-        verdict=verdict(alignment.pairs, sums, text),
+        verdict=verdict(alignment.pairs, statistics, text),
         notes=list(alignment.notes),
-        warnings=kinship(pairs),
+        warnings=parent_warning(pairs),
     )
 
 
-def _measured(survey: Survey, pool: ThreadPoolExecutor, level: Level) -> Iterator[tuple[Site, Measured]]:
-    """Every pair, by its site, with what was measured of it, in file order."""
-    pairs = survey.alignment.in_file_order()
+def _measured(
+    runner: DiffRunner, pool: ThreadPoolExecutor, level: Level
+) -> Iterator[tuple[Site, tuple[PairStatistics, PairMetrics]]]:
+    """The statistics and metrics of every pair, by its site, in file order."""
+    pairs = runner.alignment.in_file_order()
     if level == "full":
-        pairs = _spread(pairs, survey.needs_much)
-    work = [work for pair in pairs for work in survey.tasks(pair, spectra=level == "full")]
-    done = map_ordered(pool, survey.run, work, AHEAD * cores())
-    for pair, group in groupby(done, key=lambda each: each[0].pair):
-        results = [found for _, found in group]
-        first, *others = [found.tally for found in results if found.tally is not None]
+        pairs = _interleaved(pairs, runner.is_large)
+    tasks = [task for pair in pairs for task in runner.tasks(pair, spectra=level == "full")]
+    done = map_ordered(pool, runner.run, tasks, MAX_PENDING_TASKS * cores())
+    for pair, group in groupby(zip(tasks, done, strict=True), key=lambda each: each[0].pair):
+        results = [result for _, result in group]
+        first, *others = [sums for sums, _ in results if sums is not None]
         for other in others:
             first.join(other)
-        spectra = next((found.spectra for found in results if found.spectra is not None), PairSpectra())
-        yield pair.site, survey.measured(pair, first, spectra)
+        _, spectral = results[-1]
+        yield pair.site, runner.measured(pair, first, spectral)
 
 
-def _spread(pairs: Sequence[Aligned], is_large: Callable[[Aligned], bool]) -> list[Aligned]:
-    """The large ones far from each other, and none at the end: two of them would wait for one another's memory, and
-    the last one would be waited for."""
+def _interleaved(pairs: Sequence[Aligned], is_large: Callable[[Aligned], bool]) -> list[Aligned]:
+    """Interleave large pairs so that no two compete for the memory budget and none is the last to be waited for."""
     large, others = ([pair for pair in pairs if is_large(pair) == wanted] for wanted in (True, False))
     every = len(others) // (len(large) + 1)
     for number, pair in enumerate(large):
@@ -79,7 +79,7 @@ def _spread(pairs: Sequence[Aligned], is_large: Callable[[Aligned], bool]) -> li
     return others
 
 
-def _pair(survey: Survey, pair: Aligned, measured: Measured) -> Pair:
+def _pair(alignment: Alignment, pair: Aligned, metrics: PairMetrics) -> Pair:
     return Pair(
         tower=pair.site.tower,
         layer=pair.site.layer,
@@ -89,6 +89,6 @@ def _pair(survey: Survey, pair: Aligned, measured: Measured) -> Pair:
         own_layer=pair.site.own_layer,
         names={role: part.label() for role, part in pair.parts.items()},
         shape=list(pair.shape),
-        dtype=survey.alignment.tensor(pair, survey.alignment.like).dtype_name,
-        metrics=measured.metrics(),
+        dtype=alignment.tensor(pair, alignment.like).dtype_name,
+        metrics=metrics,
     )

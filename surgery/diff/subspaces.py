@@ -1,4 +1,4 @@
-"""Where the leading singular directions of a delta lie: beside the base's, and beside another delta's.
+"""How the leading singular directions of a delta lie to those of the base, and to those of another delta.
 
 U_k and V_k are the base's leading left and right singular directions, k a quarter of the smaller side but at most 64.
 """
@@ -7,9 +7,10 @@ from typing import Final, NamedTuple
 
 from torch import Tensor
 
-from vlsurgery.surgery.diff.spectrum import KEPT, Matrix, Spectrum, times
+from vlsurgery.surgery.diff.matrices import Matrix, times
+from vlsurgery.surgery.diff.spectrum import NUM_SINGULAR_VALUES, Spectrum
 
-LEADING: Final = 8  # directions of a delta that are compared
+NUM_COMPARED: Final = 8  # directions of a delta that are compared
 
 
 class Subspaces(NamedTuple):
@@ -20,17 +21,17 @@ class Subspaces(NamedTuple):
 
     @property
     def shares(self) -> tuple[float, float]:
-        """How much of all directions they are on either side: k/m and k/n."""
+        """Their share of all directions on the left and on the right: k/m and k/n."""
         return self.left.shape[1] / len(self.left), self.right.shape[1] / len(self.right)
 
 
 def base_rank(shape: tuple[int, ...]) -> int:
-    """How many of the base's directions count as leading: k."""
-    return max(1, min(KEPT, min(shape) // 4))
+    """k, the number of the base's directions that count as leading."""
+    return max(1, min(NUM_SINGULAR_VALUES, min(shape) // 4))
 
 
 def base_overlap(delta: Matrix, energy: float, base: Subspaces) -> float:
-    """Share of the delta's squared norm that is inside of the base's leading subspaces on both sides:
+    """Share of the delta's squared norm within the base's leading subspaces on both sides:
     ||U_k^T D V_k||^2 / ||D||^2, in [0, 1]."""
     return min(1.0, float((base.left.T @ times(delta, base.right)).double().square().sum()) / energy)
 
@@ -48,7 +49,7 @@ def intruder_share(delta: Spectrum, base: Subspaces) -> float:
     A relative of the intruder dimensions of Shuttleworth et al. 2024 (arXiv 2410.21228): leading singular directions
     of the tuned weights that resemble none of the base's.
     """
-    count = min(LEADING, delta.left.shape[1])
+    count = min(NUM_COMPARED, delta.left.shape[1])
     sizes = delta.values[:count]
     outside = [
         (side - basis @ (basis.T @ side)).double()
@@ -60,7 +61,7 @@ def intruder_share(delta: Spectrum, base: Subspaces) -> float:
 
 
 def intruder_share_null(base: Subspaces) -> float:
-    """What is expected of directions drawn at random: (1 - k/m) (1 - k/n)."""
+    """The intruder share that is expected of random directions: (1 - k/m) (1 - k/n)."""
     left, right = base.shares
     return (1 - left) * (1 - right)
 

@@ -1,4 +1,4 @@
-"""The sums of many pairs taken as one long vector, and what they say in words."""
+"""Layers, blocks and towers as one long vector each, and what they say in words."""
 
 from collections.abc import Callable, Iterable, Mapping
 from statistics import median
@@ -6,21 +6,22 @@ from typing import Final
 
 from vlsurgery.surgery.alignment import Aligned
 from vlsurgery.surgery.architecture.site import Site
-from vlsurgery.surgery.diff.metrics import Sums
-from vlsurgery.surgery.diff.nulls import KIN
+from vlsurgery.surgery.diff.metrics import PairStatistics
+from vlsurgery.surgery.diff.nulls import RELATED_COSINE
 from vlsurgery.surgery.results import Pair, PairMetrics, Summary
 
-# A safety checkpoint that was made from the base beside the adapted one takes all of the VL delta back, give or take
+# A safety checkpoint that was made from the base, not from the adapted model, takes back all of the VL delta, up to
 # this share of it.
-SIBLING: Final = 0.05
+SIBLING_TOLERANCE: Final = 0.05
 
 
 def layer_key(site: Site) -> str | None:
+    """The layer of a text site; None for other sites."""
     return None if site.tower != "text" or site.layer is None else str(site.layer)
 
 
 def summaries(
-    pairs: Iterable[Aligned], sums: Mapping[Site, Sums], key_of: Callable[[Site], str | None]
+    pairs: Iterable[Aligned], statistics: Mapping[Site, PairStatistics], key_of: Callable[[Site], str | None]
 ) -> list[Summary]:
     """The pairs of each key taken as one long vector; keys in the order of their first site, None left out."""
     groups: dict[str, list[Aligned]] = {}
@@ -35,18 +36,18 @@ def summaries(
             layer=members[0].site.layer if key[0].isdecimal() else None,
             tensors=len(members),
             parameters=sum(pair.numel for pair in members),
-            metrics=sum((sums[pair.site] for pair in members), Sums()).metrics(),
+            metrics=sum((statistics[pair.site] for pair in members), PairStatistics()).metrics(),
         )
         for key, members in groups.items()
     ]
 
 
-def verdict(pairs: Iterable[Aligned], sums: Mapping[Site, Sums], text: PairMetrics | None) -> str:
-    """Where most of the squared VL delta sits, and whether safety tuning goes against it, in words that don't claim
+def verdict(pairs: Iterable[Aligned], statistics: Mapping[Site, PairStatistics], text: PairMetrics | None) -> str:
+    """Which blocks hold half of the squared VL delta, and whether safety tuning goes against it, in words that claim no
     more than weights can tell. text: the metrics of the text tower."""
     moved: dict[str, float] = {}
     for pair in pairs:
-        change = sums[pair.site].vl
+        change = statistics[pair.site].vl
         if change is not None and pair.site.tower == "text":
             key = pair.site.block or "other parts"
             moved[key] = moved.get(key, 0.0) + change.delta_squared
@@ -70,7 +71,7 @@ def verdict(pairs: Iterable[Aligned], sums: Mapping[Site, Sums], text: PairMetri
 
 
 def _against(text: PairMetrics | None) -> str:
-    """What is left of the two deltas' cosine beyond what shared noise makes of it."""
+    """How the cosine of the two deltas lies to its null, in words."""
     between = text.between if text else None
     if text is None or between is None or between.cosine is None or between.cosine_null is None:
         return ""
@@ -83,7 +84,7 @@ def _against(text: PairMetrics | None) -> str:
         sense = "nothing is left beyond what they share"
     if between.cosine < null.low and text.vl and text.safety and text.vl.rms:
         taken_back = -between.cosine * text.safety.rms / text.vl.rms
-        if abs(taken_back - 1) < SIBLING:
+        if abs(taken_back - 1) < SIBLING_TOLERANCE:
             sense += (
                 f". It takes {taken_back:.0%} of the VL delta back, as if the safety checkpoint was made from the base "
                 "and not from the adapted one; of such siblings the cosine says nothing"
@@ -95,12 +96,12 @@ def _against(text: PairMetrics | None) -> str:
     )
 
 
-def kinship(pairs: Iterable[Pair]) -> list[str]:
+def parent_warning(pairs: Iterable[Pair]) -> list[str]:
     """A warning where the base does not look like the adapted model's parent, with the figures that say so."""
     moved = [pair.metrics.vl for pair in pairs if pair.tower == "text" and len(pair.shape) > 1 and pair.metrics.vl]
     cosines = [metrics.cosine for metrics in moved if metrics.cosine is not None]
     changes = [metrics.relative for metrics in moved if metrics.relative is not None]
-    if not cosines or not changes or median(cosines) >= KIN:
+    if not cosines or not changes or median(cosines) >= RELATED_COSINE:
         return []
     return [
         "The base hardly looks like the adapted model's parent: the median cosine of their text matrices is "

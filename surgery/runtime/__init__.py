@@ -1,1 +1,1 @@
-"""What every room of surgery stands on: compiled loops, arrays, threads, memory budgets, progress, atomic files."""
+"""What all of surgery uses: compiled loops, arrays, threads, memory budgets, progress, atomic files."""

@@ -6,10 +6,10 @@ import sys
 
 
 def new_buffer(nbytes: int) -> mmap.mmap:
-    """Memory of its own, in large pages where the system has such."""
+    """Anonymous memory of so many zero bytes, in huge pages where the system has them."""
     if sys.platform != "linux":
         return mmap.mmap(-1, nbytes)
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # A kernel built without large pages says so; ordinary ones do.
+    with contextlib.suppress(OSError):  # The kernel was built without huge pages.
         memory.madvise(mmap.MADV_HUGEPAGE)
     return memory

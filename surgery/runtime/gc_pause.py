@@ -1,4 +1,4 @@
-"""Making very many small objects without the garbage collector in the way."""
+"""A pause of the garbage collector while very many small objects are made."""
 
 import gc
 from collections.abc import Iterator
@@ -7,9 +7,11 @@ from contextlib import contextmanager
 
 @contextmanager
 def gc_paused() -> Iterator[None]:
-    """Without garbage collection: where a hundred thousand small objects are made that all stay, the collector would
-    walk them again and again. What was made counts as old from then on, so that the next look at the young ones does
-    not walk it either. Usable as a decorator too."""
+    """Turn garbage collection off while the block runs, and count what was made as old afterwards.
+
+    Where a hundred thousand small objects are made and kept, the collector would walk them again and again. Usable as
+    a decorator too.
+    """
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -17,7 +19,7 @@ def gc_paused() -> Iterator[None]:
     finally:
         if was_on:
             if gc.get_freeze_count() == 0:
-                # Freezing and thawing moves all there is to the oldest generation, without looking at it.
+                # Freezing and unfreezing moves all objects to the oldest generation, without walking them.
                 gc.freeze()
                 gc.unfreeze()
             gc.enable()

@@ -25,12 +25,9 @@ def keep_freed_memory() -> None:
     """
     set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if set_option is not None:
-        for option, value in (
-            (M_ARENA_MAX, 1),
-            (M_TRIM_THRESHOLD, MAX_FREE_BYTES),
-            (M_MMAP_THRESHOLD, MAX_HEAP_BLOCK_BYTES),
-        ):
-            set_option(option, value)
+        set_option(M_ARENA_MAX, 1)
+        set_option(M_TRIM_THRESHOLD, MAX_FREE_BYTES)
+        set_option(M_MMAP_THRESHOLD, MAX_HEAP_BLOCK_BYTES)
 
 
 @contextmanager

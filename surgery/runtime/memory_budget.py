@@ -1,4 +1,4 @@
-"""A limit on the memory that threads take at once, on a machine of any number of cores."""
+"""A limit on the memory that all threads take at once, whatever their number."""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 class MemoryBudget:
-    """So many bytes, lent out: who finds too little left waits until enough is given back."""
+    """A number of bytes that threads reserve parts of; a thread waits until enough is left."""
 
     def __init__(self, nbytes: int) -> None:
         self._all = self._left = nbytes
@@ -14,7 +14,7 @@ class MemoryBudget:
 
     @contextmanager
     def reserve(self, nbytes: int) -> Iterator[None]:
-        """Hold so many bytes while the block runs; who needs more than there is has all of it alone."""
+        """Reserve so many bytes while the block runs, or the whole budget where that is less."""
         taken = min(nbytes, self._all)
         with self._changed:
             self._changed.wait_for(lambda: self._left >= taken)

@@ -1,4 +1,4 @@
-"""How long work tells how far it is, and what it met, without knowing who listens."""
+"""How library code reports progress and notices to its caller, who decides what is shown."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol, TypeVar
@@ -20,9 +20,9 @@ def no_progress(items: Iterable[T], label: str, total: int | None = None) -> Ite
     return items
 
 
-# Takes a line that a person should read.
+# Takes a line for the user to read.
 Notify = Callable[[str], None]
 
 
 def no_notify(line: str) -> None:
-    """The `Notify` that tells nobody: the default in a library."""
+    """The `Notify` that drops its line: the default in a library."""

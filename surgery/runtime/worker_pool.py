@@ -1,4 +1,4 @@
-"""Work on all cores without oversubscribing them: a few threads, each with its own piece of work."""
+"""A pool of one thread per core, and results in the order of their inputs."""
 
 import os
 from collections import deque
@@ -10,12 +10,12 @@ from typing import Final, TypeVar
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-# More would only wait for the memory bus.
+# Threads at most; more would only wait for the memory bus.
 MAX_WORKERS: Final = 16
 
 
 def cores() -> int:
-    """How many cores this process may use, at most `MAX_WORKERS`."""
+    """The number of cores that this process may use, at most `MAX_WORKERS`."""
     return min(MAX_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -37,10 +37,9 @@ def map_ordered(
 ) -> Iterator[Made]:
     """Yield `function` of every item, in the items' order.
 
-    max_pending: results that are being computed or wait to be taken, at most; it bounds the memory that they hold. An
-        error is raised in its item's place.
+    max_pending: results that are being computed or wait to be yielded, at most, which bounds their memory.
 
-    An iterator that is left early drops what has not begun.
+    An error is raised in its item's place. If the iterator is closed early, calls that have not begun are dropped.
     """
     waiting: deque[Future[Made]] = deque()
     try:

@@ -16,9 +16,8 @@ from torch import Tensor
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.diff.accumulator import between_metrics, delta_metrics
 from vlsurgery.surgery.diff.run import diff
-from vlsurgery.surgery.diff.spectrum import KEPT
+from vlsurgery.surgery.diff.spectrum import NUM_SINGULAR_VALUES
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, PairMetrics, SliceName
 
@@ -43,7 +42,12 @@ def same(found: DeltaMetrics | BetweenMetrics | None, expected: DeltaMetrics | B
     assert expected.why.items() <= found.why.items()
 
 
-def test_pairs_carry_the_metrics_of_their_tensors(trio: "Trio", tmp_path: Path) -> None:
+def test_pairs_carry_the_metrics_of_their_tensors(
+    delta_metrics: Callable[..., DeltaMetrics],
+    between_metrics: Callable[..., BetweenMetrics],
+    trio: "Trio",
+    tmp_path: Path,
+) -> None:
     alignment = aligned(base=trio.base, adapted=trio.adapted, safety=trio.safety_native)
     found = diff(alignment)
     assert len(found.pairs) == len(alignment.pairs)
@@ -62,7 +66,7 @@ def test_pairs_carry_the_metrics_of_their_tensors(trio: "Trio", tmp_path: Path) 
     assert found.checkpoints["base"] == alignment.checkpoints["base"].ref_model
 
 
-def test_summaries_are_one_long_vector(trio: "Trio") -> None:
+def test_summaries_are_one_long_vector(delta_metrics: Callable[..., DeltaMetrics], trio: "Trio") -> None:
     alignment = aligned(base=trio.base_sharded, adapted=trio.adapted)
     found = diff(alignment)
     groups = {"layers": lambda p: str(p.site.layer), "blocks": lambda p: p.site.block, "towers": lambda p: p.site.tower}
@@ -178,17 +182,17 @@ def test_norms_leave_out_spectra_and_nothing_else(trio: "Trio") -> None:
         assert not any(key in (dumped[delta] or {}) for delta in ("vl", "safety") for key in SPECTRAL)
 
 
-def test_streamed_spectra_equal_held_ones(
+def test_spectra_of_streamed_matrices_equal_those_in_memory(
     tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A matrix that is read again for every pass has the spectrum of one in memory."""
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
-    held = diff(aligned(**paths))
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.HELD", 0)
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.GATHERED", 0)
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectra.STRETCH", 50)
+    in_memory = diff(aligned(**paths))
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_RESIDENT_BYTES", 0)
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_INPUT_BYTES", 0)
+    monkeypatch.setattr("vlsurgery.surgery.diff.matrices.READ_SIZE", 50)
     streamed = {(pair.layer, pair.component): pair.metrics for pair in diff(aligned(**paths)).pairs}
-    for pair in held.pairs:
+    for pair in in_memory.pairs:
         metrics = streamed[pair.layer, pair.component]
         for one, other in ((pair.metrics.vl, metrics.vl), (pair.metrics.between, metrics.between)):
             assert one is not None
@@ -204,16 +208,16 @@ STORED = (torch.bfloat16, torch.float16, torch.float32, torch.float64)
 @pytest.mark.parametrize(
     "stored", [*[(dtype,) * 3 for dtype in STORED], STORED[:3], STORED[:-4:-1], (None, *STORED[:2])], ids=str
 )
-def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
+def test_matrices_filled_while_summing_up_and_matrices_read_again_have_the_same_metrics(
     stored: tuple[torch.dtype | None, ...],
     tmp_path: Path,
     write: Write,
     llama: Llama,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of matrices that are decomposed exactly or are too large for that, and are read in several stretches; base lacks
-    them where its dtype is None."""
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.STRETCH", 5000)
+    """Of matrices that are decomposed exactly or are too large for that, and are read range by range; base lacks them
+    where its dtype is None."""
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.READ_SIZE", 5000)
     shapes = {"model.layers.0.mlp.up_proj.weight": (640, 530), "model.layers.0.mlp.down_proj.weight": (70, 150)}
     kept: dict[tuple[str, tuple[int, ...]], Tensor] = {}
     paths = {}
@@ -230,11 +234,11 @@ def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
         pairs = {tuple(pair.shape): pair.metrics for pair in diff(aligned(**paths)).pairs}
         return {shape: pairs[shape] for shape in shapes.values()}
 
-    gathered = measured()
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.GATHERED", 0)
+    filled = measured()
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.MAX_INPUT_BYTES", 0)
     again = measured()
-    for shape, (delta, start, end) in product(gathered, (("vl", "base", "adapted"), ("safety", "adapted", "safety"))):
-        one, other = getattr(gathered[shape], delta), getattr(again[shape], delta)
+    for shape, (delta, start, end) in product(filled, (("vl", "base", "adapted"), ("safety", "adapted", "safety"))):
+        one, other = getattr(filled[shape], delta), getattr(again[shape], delta)
         assert (one is None) == (other is None) == ((start, shape) not in kept)
         if one is None:
             continue
@@ -243,7 +247,7 @@ def test_what_is_gathered_and_what_is_read_again_have_the_same_metrics(
         assert one.singular_values == pytest.approx(other.singular_values, rel=1e-5)
         assert one.base_overlap == pytest.approx(other.base_overlap, rel=1e-3)
         difference = kept[end, shape].double().numpy() - kept[start, shape].double().numpy()
-        missing = np.linalg.svd(difference, compute_uv=False)[:KEPT] - one.singular_values
+        missing = np.linalg.svd(difference, compute_uv=False)[:NUM_SINGULAR_VALUES] - one.singular_values
         assert -1e-5 < missing.min() <= missing.max() < one.singular_values_error
 
 
@@ -253,7 +257,7 @@ def test_a_diff_is_the_same_every_time(trio: "Trio") -> None:
     assert diff(alignment).pairs == diff(alignment).pairs
 
 
-def test_heads_are_told_by_the_config(trio: "Trio") -> None:
+def test_heads_are_told_by_the_config(delta_metrics: Callable[..., DeltaMetrics], trio: "Trio") -> None:
     """Of q, k and v rows, of o columns; other tensors have none."""
     alignment = aligned(base=trio.base, adapted=trio.adapted)
     for pair, partner in zip(diff(alignment, level="norms").pairs, alignment.pairs, strict=True):
@@ -279,15 +283,15 @@ def test_a_config_without_heads_gives_the_reason(tmp_path: Path, write: Write, l
     assert json.loads(metrics.model_dump_json())["heads"] is None
 
 
-def test_a_large_tensor_is_dealt_out_and_adds_up(
+def test_the_tasks_of_a_large_tensor_add_up(
     tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     paths = {role: write(tmp_path / role, llama(seed)) for seed, role in enumerate(("base", "adapted", "safety"))}
     whole = diff(aligned(**paths), level="norms")
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.DEALT", 40)
-    monkeypatch.setattr("vlsurgery.surgery.diff.runner.STRETCH", 24)
-    dealt = diff(aligned(**paths), level="norms")
-    for one, other in zip(whole.towers, dealt.towers, strict=True):
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.TASK_SIZE", 40)
+    monkeypatch.setattr("vlsurgery.surgery.diff.tasks.READ_SIZE", 24)
+    divided = diff(aligned(**paths), level="norms")
+    for one, other in zip(whole.towers, divided.towers, strict=True):
         same(other.metrics.vl, one.metrics.vl)  # type: ignore[arg-type]
         same(other.metrics.between, one.metrics.between)  # type: ignore[arg-type]
 
@@ -310,10 +314,10 @@ def test_the_verdict_says_what_is_left_beyond_the_null(tmp_path: Path, write: Wr
     paths["sibling"] = write(tmp_path / "sibling", sibling)
     beside = diff(aligned(base=paths["base"], adapted=paths["adapted"], safety=paths["sibling"])).verdict
     assert re.search(r"takes (9[5-9]|10[0-4])% of the VL delta back, as if the safety checkpoint was made from", beside)
-    strangers = diff(
+    unrelated = diff(
         aligned(base=paths["base"], adapted=write(tmp_path / "a", llama(2)), safety=paths["other"])
     ).verdict
-    assert "nothing is left beyond" in strangers
+    assert "nothing is left beyond" in unrelated
     assert "beyond" not in diff(aligned(base=paths["base"], adapted=paths["adapted"])).verdict
 
 

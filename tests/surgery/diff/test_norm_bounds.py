@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from torch import Tensor
 
-from vlsurgery.surgery.diff.norm_bounds import MISS, PROBES, largest_eigenvalue_bound
+from vlsurgery.surgery.diff.norm_bounds import MISSED_COMPONENT, NUM_TEST_VECTORS, largest_eigenvalue_bound
 
 SIZE = 300
 STEPS = torch.arange(1, SIZE + 1, dtype=torch.float64)
@@ -24,12 +24,12 @@ EIGENVALUES = {
 
 
 def powers(values: Tensor, seed: int, count: int, scale: float = 1.0, along: float | None = None) -> list[Tensor]:
-    """W, G W, G^2 W, .. of a diagonal G: any other is one in other coordinates. along: how much the probe that has
-    most of the first direction has of it."""
-    probes = torch.randn(SIZE, PROBES, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    """W, G W, G^2 W, .. of a diagonal G: any other is one in other coordinates. along: the largest component of the
+    test vectors along the first direction."""
+    vectors = torch.randn(SIZE, NUM_TEST_VECTORS, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     if along is not None:
-        probes[0] *= along / probes[0].abs().max()
-    return [(values * scale)[:, None] ** power * probes for power in range(count + 1)]
+        vectors[0] *= along / vectors[0].abs().max()
+    return [(values * scale)[:, None] ** power * vectors for power in range(count + 1)]
 
 
 def plain(found: list[Tensor]) -> float:
@@ -40,7 +40,7 @@ def plain(found: list[Tensor]) -> float:
 @pytest.mark.parametrize(("dtype", "near"), [(torch.float64, 1e-9), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("name", EIGENVALUES)
 @given(seed=st.integers(0, 2**31), count=st.integers(1, 5))
-def test_the_bound_holds_where_probes_have_as_little_as_one_in_a_million_have(
+def test_the_bound_holds_where_test_vectors_have_as_little_as_one_in_a_million_have(
     name: str, dtype: torch.dtype, near: float, seed: int, count: int
 ) -> None:
     """And is no worse than that of the powers alone."""
@@ -51,8 +51,8 @@ def test_the_bound_holds_where_probes_have_as_little_as_one_in_a_million_have(
     assert bound <= plain(found) * (1 + near)
 
 
-def test_sixteen_probes_all_have_less_with_a_chance_of_one_in_a_million() -> None:
-    assert (2 * norm.cdf(MISS) - 1) ** PROBES == pytest.approx(1e-6, rel=0.1)
+def test_sixteen_test_vectors_all_have_less_with_a_chance_of_one_in_a_million() -> None:
+    assert (2 * norm.cdf(MISSED_COMPONENT) - 1) ** NUM_TEST_VECTORS == pytest.approx(1e-6, rel=0.1)
 
 
 @pytest.mark.parametrize("name", EIGENVALUES)
@@ -76,7 +76,7 @@ def test_a_multiple_of_the_matrix_has_a_multiple_of_the_bound(scale: float, seed
 @given(off=st.floats(1e-5, 1e-3), seed=st.integers(0, 99))
 def test_the_bound_holds_for_products_that_are_off(name: str, off: float, seed: int) -> None:
     """Products by R and by its transpose, each off by so much of the factor's norm, and against the largest
-    direction, which these probes have enough of."""
+    direction, which these vectors have enough of."""
     values, _ = EIGENVALUES[name]
     found = powers(values, seed, 0)
     for _ in range(3):

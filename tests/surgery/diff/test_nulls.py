@@ -9,9 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from vlsurgery.surgery.diff import nulls, subspaces
-from vlsurgery.surgery.diff import subspace_nulls as shared
-from vlsurgery.surgery.diff.accumulator import between_metrics
+from vlsurgery.surgery.diff import nulls, subspace_nulls, subspaces
 from vlsurgery.surgery.results import BetweenMetrics, Sides
 
 ENTRIES = 200_000
@@ -36,7 +34,7 @@ def within(null: nulls.Null | None, value: float | None, slack: float = 0.0) -> 
     return null.low - slack <= value <= null.high + slack
 
 
-def test_three_independent_models_are_inside_of_the_null() -> None:
+def test_three_independent_models_are_inside_of_the_null(between_metrics: Callable[..., BetweenMetrics]) -> None:
     found = between_metrics(*(normal(seed, SPREAD).bfloat16() for seed in range(3)))
     assert found.cosine_null is not None
     assert found.cosine_null.mean == pytest.approx(-0.5, abs=0.01)
@@ -48,7 +46,9 @@ def test_three_independent_models_are_inside_of_the_null() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("moves", [(0.001, 0.001), (0.004, 0.004), (0.004, 0.02), (0.02, 0.004), (0.1, 0.1)])
-def test_rounding_alone_is_inside_of_the_null(dtype: torch.dtype, moves: tuple[float, float]) -> None:
+def test_rounding_alone_is_inside_of_the_null(
+    between_metrics: Callable[..., BetweenMetrics], dtype: torch.dtype, moves: tuple[float, float]
+) -> None:
     """Independent moves, rounded when they are stored: the cosine is negative by that alone."""
     base = normal(0, SPREAD).to(dtype)
     adapted = base.double() + normal(1, SPREAD * moves[0])
@@ -63,7 +63,9 @@ def test_rounding_alone_is_inside_of_the_null(dtype: torch.dtype, moves: tuple[f
 
 
 @pytest.mark.parametrize("draw", [normal, laplace])
-def test_tuning_that_starts_from_the_stored_weights_is_inside_too(draw: Callable[[int, float], Tensor]) -> None:
+def test_tuning_that_starts_from_the_stored_weights_is_inside_too(
+    between_metrics: Callable[..., BetweenMetrics], draw: Callable[[int, float], Tensor]
+) -> None:
     """Then the two deltas share no rounding at all."""
     base = normal(0, SPREAD).bfloat16()
     adapted = (base.double() + draw(1, SPREAD * 0.01)).bfloat16()
@@ -72,7 +74,7 @@ def test_tuning_that_starts_from_the_stored_weights_is_inside_too(draw: Callable
     assert within(found.cosine_null, found.cosine, slack=1e-3)
 
 
-def test_independent_moves_in_float32_have_a_null_around_0() -> None:
+def test_independent_moves_in_float32_have_a_null_around_0(between_metrics: Callable[..., BetweenMetrics]) -> None:
     base = normal(0)
     found = between_metrics(
         *(each.float() for each in (base, base + normal(1, 0.1), base + normal(1, 0.1) + normal(2)))
@@ -85,7 +87,7 @@ def test_independent_moves_in_float32_have_a_null_around_0() -> None:
     assert found.sign_conflict_null.mean == pytest.approx(0.5, abs=1e-3)
 
 
-def test_a_null_of_independent_moves_covers_19_of_20() -> None:
+def test_a_null_of_independent_moves_covers_19_of_20(between_metrics: Callable[..., BetweenMetrics]) -> None:
     """Coverage, over many draws of small tensors."""
     inside = 0
     for seed in range(0, 900, 3):
@@ -96,7 +98,7 @@ def test_a_null_of_independent_moves_covers_19_of_20() -> None:
     assert 0.91 <= inside / 300 <= 0.985
 
 
-def test_a_safety_delta_that_reverses_is_beyond_the_null() -> None:
+def test_a_safety_delta_that_reverses_is_beyond_the_null(between_metrics: Callable[..., BetweenMetrics]) -> None:
     base, move, other = normal(0, SPREAD), normal(1, SPREAD * 0.03), normal(2, SPREAD * 0.03)
     adapted = (base + move).bfloat16()
     safety = (base + 0.5 * move + 0.2 * other).bfloat16()
@@ -126,7 +128,7 @@ def test_nulls_are_ordered_and_in_range(shared: float, unshared: float, variance
     assert 0 <= conflict.low <= conflict.mean <= conflict.high <= 1
 
 
-def test_a_delta_of_0_has_reasons_and_no_numbers() -> None:
+def test_a_delta_of_0_has_reasons_and_no_numbers(between_metrics: Callable[..., BetweenMetrics]) -> None:
     base = normal(0).float()
     found = between_metrics(base, base, base + 1)
     assert found == BetweenMetrics(cosine=None, sign_conflict=None, why=found.why)
@@ -161,7 +163,7 @@ def unrelated(rows: int, columns: int) -> Sides:
 @pytest.mark.parametrize("shape", [(96, 160), (200, 64)])
 def test_directions_that_rounding_alone_shares_are_the_null(shape: tuple[int, int], correlation: float) -> None:
     """Noise with a share of it in both deltas, the one with a minus; against a whole decomposition in float64."""
-    null = shared.rounding_null(unrelated(*shape), shape, correlation)
+    null = subspace_nulls.rounding_null(unrelated(*shape), shape, correlation)
     found = []
     for seed in range(10, 18):
         noise, first, second = matrices(seed, 3, *shape)
@@ -173,9 +175,9 @@ def test_directions_that_rounding_alone_shares_are_the_null(shape: tuple[int, in
 
 
 def test_large_matrices_share_no_more_than_small_ones() -> None:
-    """What is cut down for the simulation overstates the overlap, and never understates it."""
+    """A matrix scaled down for the simulation overstates the overlap, and never understates it."""
     shape = (600, 700)
-    null = shared.rounding_null(unrelated(*shape), shape, -0.9)
+    null = subspace_nulls.rounding_null(unrelated(*shape), shape, -0.9)
     noise, first, second = matrices(3, 3, *shape)
     found = overlaps(first * 0.1**0.5 + 0.9**0.5 * noise, second * 0.1**0.5 - 0.9**0.5 * noise)
     assert 8 / 600 < found[0] < null.left
@@ -184,16 +186,16 @@ def test_large_matrices_share_no_more_than_small_ones() -> None:
 
 def test_unrelated_models_share_the_directions_of_adapted_and_no_others() -> None:
     base, adapted, safety = (low_rank(seed, 120, 150) for seed in (0, 10, 20))
-    null = shared.strangers_null(base, adapted, safety, seed=1)
+    null = subspace_nulls.unrelated_null(base, adapted, safety, seed=1)
     found = overlaps(adapted - base, safety - adapted)
     for value, side, random in zip(found, (null.left, null.right), (8 / 120, 8 / 150), strict=True):
         assert value > 2 * random
         assert value == pytest.approx(side, abs=0.15)
 
 
-def test_directions_that_are_undone_are_beyond_the_null() -> None:
+def test_directions_that_are_reversed_are_beyond_the_null() -> None:
     base, move = low_rank(0, 120, 150), low_rank(5, 120, 150)
     cosine = -0.02  # of rounding, as bfloat16 leaves it beside such a move
-    null = shared.rounding_null(unrelated(120, 150), (120, 150), cosine)
+    null = subspace_nulls.rounding_null(unrelated(120, 150), (120, 150), cosine)
     found = overlaps(move, (base + 0.2 * move + 0.1 * matrices(9, 1, 120, 150)[0]) - (base + move))
     assert min(found) > max(null.left, null.right) + 0.5

@@ -11,7 +11,15 @@ from torch import Tensor
 
 from vlsurgery.surgery.diff import subspaces
 from vlsurgery.surgery.diff.effective_rank import effective_rank, estimated_rank
-from vlsurgery.surgery.diff.spectrum import EXACT, KEPT, SPARE, Held, Spectrum, Stored, leading_directions, spectrum
+from vlsurgery.surgery.diff.matrices import BFloat16Matrix, InMemoryMatrix
+from vlsurgery.surgery.diff.spectrum import (
+    MAX_EXACT_SIDE,
+    NUM_SINGULAR_VALUES,
+    OVERSAMPLING,
+    Spectrum,
+    leading_directions,
+    spectrum,
+)
 from vlsurgery.surgery.diff.subspaces import Subspaces
 
 ROWS, COLUMNS = 700, 560
@@ -32,7 +40,7 @@ def with_values(values: Tensor, seed: int = 0, rows: int = ROWS, columns: int = 
 
 
 def found(matrix: Tensor, seed: int = 1) -> Spectrum:
-    return spectrum(Held(matrix), float(matrix.double().square().sum()), seed)
+    return spectrum(InMemoryMatrix(matrix), float(matrix.double().square().sum()), seed)
 
 
 FALLING = torch.arange(1, COLUMNS + 1)
@@ -59,22 +67,22 @@ def test_values_are_within_the_bound_and_never_above(name: str) -> None:
     assert float(missing.min()) >= -3e-6 * float(exact[0])
     rest = exact[len(spectral.values) :]
     assert not len(rest) or float(rest[0]) <= spectral.remainder
-    assert len(spectral.reported) == min(KEPT, *matrix.shape)
+    assert len(spectral.reported) == min(NUM_SINGULAR_VALUES, *matrix.shape)
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_the_bound_of_what_is_left_holds_and_is_near_it_far_below_the_leading_values(seed: int) -> None:
-    """A remainder that is less than what the squares of the leading values are rounded by."""
+def test_the_bound_of_a_remainder_far_below_the_leading_values_holds_and_is_near(seed: int) -> None:
+    """A remainder smaller than the rounding error of the leading values' squares."""
     matrix = with_values(torch.cat((torch.linspace(300, 100, 60), torch.full((300,), 1e-3))), seed)
-    left = float(torch.linalg.svdvals(matrix.double())[KEPT + SPARE])
+    left = float(torch.linalg.svdvals(matrix.double())[NUM_SINGULAR_VALUES + OVERSAMPLING])
     assert left <= found(matrix, seed).remainder < 4 * left
 
 
 @pytest.mark.parametrize("bfloat16", [False, True])
 @pytest.mark.parametrize("name", ["low rank", "low rank in noise", "exponential", "one direction", "small"])
 def test_values_that_stand_out_are_found_to_float32(name: str, bfloat16: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the subspace is sought in."""
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectrum.multiplies_bfloat16", lambda: bfloat16)
+    """In whatever precision the subspace is found."""
+    monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: bfloat16)
     matrix = MATRICES[name]
     exact = torch.linalg.svdvals(matrix.double())
     assert found(matrix).values[:12].tolist() == pytest.approx(
@@ -126,7 +134,7 @@ def test_scaling_scales_values_and_error(scale: float) -> None:
 
 @pytest.mark.parametrize("scale", [1e-15, 1e-10, 1e15])
 def test_sparse_deltas_of_any_size(scale: float) -> None:
-    """What three entries leave of a matrix is nothing, or what rounding makes of that."""
+    """The remainder of three entries is 0 up to rounding."""
     matrix = torch.zeros(ROWS, COLUMNS)
     matrix[0, 0], matrix[7, 11], matrix[14, 22] = scale, scale / 2, scale / 3
     spectral = found(matrix)
@@ -165,16 +173,16 @@ def test_the_estimate_of_an_effective_rank_is_near(name: str) -> None:
 
 
 def base(matrix: Tensor) -> Subspaces:
-    return Subspaces(*leading_directions(Held(matrix), 1, subspaces.base_rank(tuple(matrix.shape))))
+    return Subspaces(*leading_directions(InMemoryMatrix(matrix), 1, subspaces.base_rank(tuple(matrix.shape))))
 
 
 def overlap(delta: Tensor, start: Subspaces) -> float:
-    return subspaces.base_overlap(Held(delta), float(delta.double().square().sum()), start)
+    return subspaces.base_overlap(InMemoryMatrix(delta), float(delta.double().square().sum()), start)
 
 
 @pytest.mark.parametrize("rows", [ROWS, 80])
 def test_a_delta_inside_of_the_base_overlaps_and_one_outside_does_not(rows: int) -> None:
-    start = base(with_values(torch.linspace(9, 1, 60 if rows > EXACT else 20), rows=rows))
+    start = base(with_values(torch.linspace(9, 1, 60 if rows > MAX_EXACT_SIDE else 20), rows=rows))
     inside = (start.left[:, :5] * torch.arange(5, 0, -1)) @ start.right[:, 5:10].T
     noise = draw(7, rows, COLUMNS)
     left, right = (side @ side.T for side in start)
@@ -186,14 +194,14 @@ def test_a_delta_inside_of_the_base_overlaps_and_one_outside_does_not(rows: int)
 
 
 @pytest.mark.parametrize("narrow", [False, True])
-def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
+def test_a_matrix_in_bfloat16_has_the_directions_of_its_values_in_float32(
     narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectrum.multiplies_bfloat16", lambda: narrow)
+    monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: narrow)
     stored = with_values(torch.linspace(9, 1, 60)).bfloat16()
     for one, other in zip(
-        leading_directions(Stored(stored.view(torch.uint16)), 1, 8),
-        leading_directions(Held(stored.float()), 1, 8),
+        leading_directions(BFloat16Matrix(stored.view(torch.uint16)), 1, 8),
+        leading_directions(InMemoryMatrix(stored.float()), 1, 8),
         strict=True,
     ):
         assert torch.linalg.svdvals(one.T @ other).min() == pytest.approx(1, abs=1e-5)
@@ -208,12 +216,12 @@ def test_a_matrix_as_it_is_stored_has_the_directions_of_its_numbers(
 def test_leading_directions_are_numpys(
     values: Tensor, rank: int, narrow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """On both sides, and of a matrix of low rank no more than there are."""
-    monkeypatch.setattr("vlsurgery.surgery.diff.spectrum.multiplies_bfloat16", lambda: narrow)
+    """On both sides; of a matrix of low rank no more directions than its rank."""
+    monkeypatch.setattr("vlsurgery.surgery.diff.matrices.multiplies_bfloat16", lambda: narrow)
     matrix = with_values(values)
     left, _, right = np.linalg.svd(matrix.double().numpy(), full_matrices=False)
-    found = leading_directions(Held(matrix), 1, KEPT)
-    assert all(side.shape[1] == (rank if rank == len(values) else KEPT) for side in found)
+    found = leading_directions(InMemoryMatrix(matrix), 1, NUM_SINGULAR_VALUES)
+    assert all(side.shape[1] == (rank if rank == len(values) else NUM_SINGULAR_VALUES) for side in found)
     for side, expected in zip(found, (left[:, :rank], right[:rank].T), strict=True):
         assert torch.allclose(side.T @ side, torch.eye(side.shape[1]), atol=1e-4)
         assert np.square(side.double().numpy().T @ expected).sum(axis=0).min() > 0.9999
