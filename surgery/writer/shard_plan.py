@@ -1,8 +1,9 @@
 """The files that a merge will write, planned from headers before the first byte is written."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -81,25 +82,15 @@ def plan_shards(like: Checkpoint, leave_out: Collection[str] = (), dtype: str | 
 
 
 def _shard(file: str, tensors: tuple[LazyTensor, ...], dtype: str | None, metadata: dict[str, str]) -> Shard:
-    safetensors_dtypes = [
-        dtype if dtype is not None and tensor.is_float else tensor.safetensors_dtype for tensor in tensors
-    ]
-    sizes = [
-        tensor.nbytes if safetensors_dtype == tensor.safetensors_dtype else tensor.numel * BITS[safetensors_dtype] // 8
-        for tensor, safetensors_dtype in zip(tensors, safetensors_dtypes, strict=True)
-    ]
-    members = [
-        (tensor.name, safetensors_dtype, tensor.shape, size)
-        for tensor, safetensors_dtype, size in zip(tensors, safetensors_dtypes, sizes, strict=True)
-    ]
+    members = []
+    for tensor in tensors:
+        stored = dtype if dtype is not None and tensor.is_float else tensor.safetensors_dtype
+        size = tensor.nbytes if stored == tensor.safetensors_dtype else tensor.numel * BITS[stored] // 8
+        members.append((tensor.name, stored, tensor.shape, size))
     header = header_bytes(members, metadata)
-    return Shard(file, header, tensors, tuple(_entries(members, len(header))))
-
-
-def _entries(members: Sequence[tuple[str, str, tuple[int, ...], int]], offset: int) -> Iterator[Entry]:
-    for name, safetensors_dtype, shape, size in members:
-        yield Entry(name, safetensors_dtype, shape, offset, size)
-        offset += size
+    offsets = accumulate((size for *_, size in members), initial=len(header))
+    entries = tuple(Entry(*member[:3], offset, member[3]) for member, offset in zip(members, offsets, strict=False))
+    return Shard(file, header, tensors, entries)
 
 
 def _config_text(config: Mapping[str, Any], name: str) -> str | None:

@@ -25,7 +25,7 @@ from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, targ
 from vlsurgery.surgery.writer.pipeline import Piece, WritePipeline
 from vlsurgery.surgery.writer.shard_plan import CONFIG, Shard, ShardPlan, plan_shards
 
-__all__ = ["Piece", "Produce", "Shard", "ShardPlan", "plan_shards", "write"]
+__all__ = ["Piece", "ShardPlan", "plan_shards", "write"]
 
 # Bytes that file systems allocate at a time, and bytes of a line of SHA256SUMS, about.
 DISK_BLOCK_BYTES: Final = 4096
