@@ -1,7 +1,7 @@
 """Coefficients of a merge: how much of which checkpoint goes into which block or site."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
@@ -10,45 +10,26 @@ from vlsurgery.surgery.merge.keys import at, check_key, rows_of
 Coefficient = float | Sequence[float]
 
 
-class Coefficients(Mapping[str, Mapping[str, Coefficient]]):
+class Coefficients(dict[str, Mapping[str, Coefficient]]):
     """Key -> {role: coefficient}, as recipes spell it. Of the keys that fit a site (`keys.keys_of`) the most specific
     one decides for every role: a role that it does not name has none.
 
     What lies outside of the text tower keeps the bytes of `like` unless its own site or block is named, or
-    `everywhere`. A coefficient may be a list along the layers (`keys.at`). Coefficients lie in [low, high]; they need
-    not sum to 1.
+    `everywhere`. A coefficient may be a list along the layers (`keys.at`). Coefficients lie in [low, high], which is
+    checked when the table is made; they need not sum to 1.
     """
 
     def __init__(self, table: Mapping[str, Mapping[str, Coefficient]], low: float = 0.0, high: float = 1.0) -> None:
-        self._table = {key: dict(row) for key, row in table.items()}
-        for key, row in self._table.items():
+        super().__init__(table)
+        for key, row in table.items():
             check_key(key)
             for role, coefficient in row.items():
                 check_range(f"coefficient {key}.{role}", coefficient, low, high)
 
-    def __getitem__(self, key: str) -> Mapping[str, Coefficient]:
-        return self._table[key]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._table)
-
-    def __len__(self) -> int:
-        return len(self._table)
-
-    def __repr__(self) -> str:
-        return f"Coefficients({self._table!r})"
-
     def resolve(self, site: Site, depth: int = 1) -> dict[str, float]:
         """Role -> coefficient at one site; empty where no key fits. depth: layers of the site's tower."""
-        row = next(rows_of(self._table, site), {})
+        row = next(rows_of(self, site), {})
         return {role: at(coefficient, site, depth) for role, coefficient in row.items()}
-
-    def plain(self) -> dict[str, dict[str, float | list[float]]]:
-        """The table in plain types, lists as lists."""
-        return {
-            key: {role: list(value) if isinstance(value, Sequence) else value for role, value in row.items()}
-            for key, row in self._table.items()
-        }
 
 
 def check_range(what: str, value: float | Sequence[float], low: float, high: float) -> None:

@@ -1,4 +1,4 @@
-"""The model card of a merged checkpoint: where it comes from, what was done, and how to do it again."""
+"""The model card of a merged checkpoint: its parents, how it was merged, and how to reproduce it."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ from vlsurgery.surgery.merge.plan import MergePlan
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.results import CheckpointRef
 
-# A model as the shared cache of the Hub stores it, and as it is called where nothing was downloaded.
+# A model in the Hub's cache, and a Hub id with its commit.
 _CACHED: Final = re.compile(r"models--(?P<name>[^/+]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
 _NAMED: Final = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})$")
 
@@ -23,7 +23,7 @@ _ORDER: Final = (
     "Where the parents lie elsewhere, put their paths into it: their identities tell whether they are the same files."
 )
 _COMMAND: Final = "```\nvlsurgery merge --recipe recipe.yaml -o OUT\n```"
-_SUMS: Final = (
+_CHECKSUMS: Final = (
     "`SHA256SUMS` holds what was written; `vlsurgery anatomy . --verify`, or `sha256sum -c SHA256SUMS`, compares."
 )
 
@@ -41,7 +41,7 @@ def model_card(recipe: Recipe, alignment: Alignment, merge_plan: MergePlan, kept
         "## Coefficients",
         "How much of each model goes in. The most specific key wins: site, block, component, layer, default, "
         "everywhere; a list runs along the layers.",
-        _weights(recipe),
+        _coefficients(recipe),
         *_parameters(recipe),
         *_notes([*alignment.notes, *left_out(alignment), *_lacking(recipe, merge_plan)]),
         "## Limits",
@@ -50,13 +50,13 @@ def model_card(recipe: Recipe, alignment: Alignment, merge_plan: MergePlan, kept
         "## Reproduce",
         _ORDER,
         _COMMAND,
-        _SUMS,
+        _CHECKSUMS,
     ]
     return "\n\n".join(sections) + "\n"
 
 
 def left_out(alignment: Alignment) -> list[str]:
-    """What the merged checkpoint has no place for: tensors of the other roles that have no partner in `like`."""
+    """Notes on the tensors of the other roles that have no partner in `like`, by role and reason."""
     counts = Counter((each.role, each.reason) for each in alignment.unmatched if each.role != alignment.like)
     return [
         f"{role}: {count} tensor{' is' if count == 1 else 's are'} left out: {reason.rstrip('.')}."
@@ -65,7 +65,7 @@ def left_out(alignment: Alignment) -> list[str]:
 
 
 def _front(recipe: Recipe) -> str:
-    """What the Hub reads. Parents that it does not hold are nothing to it: a path would be a dead link."""
+    """The metadata that the Hub reads; it names the parents that the Hub has, since a path would be a dead link."""
     names = list(dict.fromkeys(name for ref in recipe.checkpoints.values() for name, _ in _on_the_hub(ref)))
     parents = {"base_model": names, "base_model_relation": "merge"} if names else {}
     data = {"library_name": "transformers", **parents, "tags": ["merge", "vlsurgery"]}
@@ -73,7 +73,7 @@ def _front(recipe: Recipe) -> str:
 
 
 def _on_the_hub(ref: CheckpointRef) -> list[tuple[str, str]]:
-    """The names on the Hub that a reference stands for, each with its commit: a base and its adapter are two."""
+    """(name, commit) of every model on the Hub in a reference: a base with its adapter has two."""
     found = [_CACHED.search(part) or _NAMED.search(part) for part in ref.path.split("+")]
     return [(match["name"].replace("--", "/", 1), match["commit"]) for match in found if match]
 
@@ -107,40 +107,40 @@ def _method(recipe: Recipe) -> str:
     )
 
 
-def _weights(recipe: Recipe) -> str:
-    roles = [role for role in recipe.models if any(role in shares for shares in recipe.coefficients.values())]
+def _coefficients(recipe: Recipe) -> str:
+    roles = [role for role in recipe.models if any(role in row for row in recipe.coefficients.values())]
     rows = [
-        (key, *(_number(shares.get(role, 0.0)) for role in roles), recipe.why.get(key, ""))
-        for key, shares in recipe.coefficients.items()
+        (key, *(_value(row.get(role, 0.0)) for role in roles), recipe.why.get(key, ""))
+        for key, row in recipe.coefficients.items()
     ]
     rest = f"What no key speaks of is that of {_code(recipe.like)}: vision tower and projector, unless they are named."
     return "\n\n".join([*([_table(("key", *roles, "why"), rows)] if rows else []), rest])
 
 
 def _parameters(recipe: Recipe) -> list[str]:
-    """What each parameter is, key by key, and by default where no key speaks of it."""
+    """The parameters' values, key by key; and their defaults, where some site has them."""
     rows = []
     for name, parameter in recipe.merge_method.parameters.items():
-        stated = [(key, _setting(values[name])) for key, values in recipe.parameters.items() if name in values]
+        stated = [(key, _value(values[name])) for key, values in recipe.parameters.items() if name in values]
         if not any(_covers(recipe, key, name) for key in (DEFAULT, EVERYWHERE)):
-            stated.append(("elsewhere" if stated else "default", f"{_setting(parameter.default)} (the method's own)"))
+            stated.append(("elsewhere" if stated else "default", f"{_value(parameter.default)} (the method's own)"))
         rows += [(name, *each, parameter.meaning) for each in stated]
     return ["## Parameters", _table(("name", "key", "value", "meaning"), rows)] if rows else []
 
 
 def _covers(recipe: Recipe, key: str, name: str) -> bool:
-    """Whether one of the widest keys says what a parameter is for every model."""
+    """Whether a key sets a parameter for every model."""
     value = recipe.parameters.get(key, {}).get(name)
     return set(value) == set(recipe.models) if isinstance(value, dict) else value is not None
 
 
-def _setting(value: object) -> str:
-    """A parameter's value as a recipe spells it: a number, a switch, a list, or one of these per model."""
+def _value(value: object) -> str:
+    """A value as a recipe spells it: a number, a switch, a list, or one of these per model."""
     if isinstance(value, dict):
-        return ", ".join(f"{model}: {_setting(each)}" for model, each in value.items())
-    if isinstance(value, bool):
-        return str(value).lower()
-    return _number(value) if isinstance(value, float | list) else str(value)
+        return ", ".join(f"{model}: {_value(each)}" for model, each in value.items())
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).lower()
 
 
 def _lacking(recipe: Recipe, merge_plan: MergePlan) -> list[str]:
@@ -158,10 +158,6 @@ def _notes(notes: Sequence[str]) -> list[str]:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
-
-
-def _number(share: float | list[float]) -> str:
-    return f"[{', '.join(f'{number:.4g}' for number in share)}]" if isinstance(share, list) else f"{share:.4g}"
 
 
 def _and(roles: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from vlsurgery.surgery.merge.streams import SiteStream
 from vlsurgery.surgery.methods import Method
 from vlsurgery.surgery.runtime.arrays import BFLOAT16, upcast
 from vlsurgery.surgery.runtime.worker_pool import cores
-from vlsurgery.surgery.writer.writer import Piece
+from vlsurgery.surgery.writer import Piece
 
 # Entries of a piece, at most.
 PIECE_SIZE: Final = 1 << 21

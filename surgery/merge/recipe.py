@@ -129,13 +129,13 @@ class Recipe(Frozen):
     def of(
         cls,
         checkpoints: Mapping[str, Checkpoint],
-        coefficients: Coefficients | Mapping[str, Mapping[str, Any]],
+        coefficients: Mapping[str, Mapping[str, Any]],
         why: Mapping[str, str] | None = None,
         **fields: Any,
     ) -> Self:
         """The recipe that merges open checkpoints, with the default method unless `fields` say otherwise."""
-        table = coefficients.plain() if isinstance(coefficients, Coefficients) else coefficients
         refs = {role: checkpoint.ref_model for role, checkpoint in checkpoints.items()}
+        table = {key: dict(row) for key, row in coefficients.items()}
         return cls(checkpoints=refs, coefficients=table, why=dict(why or {}), **fields)
 
     @classmethod

@@ -17,7 +17,7 @@ from vlsurgery.surgery.merge.streams import SiteStream
 from vlsurgery.surgery.results import MergeResult
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.runtime.worker_pool import worker_pool
-from vlsurgery.surgery.writer.writer import Piece, ShardPlan, plan_shards, write
+from vlsurgery.surgery.writer import Piece, ShardPlan, plan_shards, write
 
 
 def run_merge(

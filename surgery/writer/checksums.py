@@ -1,4 +1,4 @@
-"""SHA256SUMS: what every file of a merge held when it was written, in the format of `sha256sum`."""
+"""SHA256SUMS: the SHA-256 of every file of a merge as it was written, in the format of `sha256sum`."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ _ESCAPED: Final = {escape: letter for letter, escape in _ESCAPES.items()}
 class Verified:
     """How a directory compares with its SHA256SUMS: names of files, sorted.
 
-    differ: they hold other bytes than were written. missing: listed, and not there. unlisted: there, and not listed.
+    differ: other bytes than were written. missing: listed and absent. unlisted: present and not listed.
     """
 
     agree: tuple[str, ...]
@@ -43,10 +43,9 @@ class Verified:
 
 
 def verify(folder: Path, progress: Progress = no_progress) -> Verified:
-    """Read every file of a merged checkpoint again, and compare it with what was written.
+    """Hash every file of a merged checkpoint and compare it with SHA256SUMS; hidden directories are left out.
 
-    Hidden directories are left out. Raises CheckpointError when there is no SHA256SUMS, when it is no such list, or
-    when a file can't be read.
+    Raises CheckpointError when SHA256SUMS is missing or no such list, or when a file can't be read.
     """
     listed = _listed(folder)
     there = _files(folder)
@@ -104,7 +103,7 @@ def _listed(folder: Path) -> dict[str, str]:
 
 
 def _files(folder: Path) -> set[str]:
-    """Every file of a directory by its relative name, less the list itself."""
+    """Every file of a directory by its relative name, without SHA256SUMS and the journal."""
     found = set()
     for place, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -1,9 +1,9 @@
-"""Writing around the page cache: what is written once and not read again should push nothing else out of memory.
+"""Direct writes, past the page cache: what is written once and not read again evicts nothing from memory.
 
-The page cache takes a copy of every byte and a fresh page for it, which costs the processor more than a merge's
-arithmetic does. Direct writes go from our memory to the disk; the price is that memory, place and length must be
-multiples of a page. So data lies in memory as it will lie in the file, relative to a page, and only what it has of its
-first and its last page goes through the cache. File systems that know no direct writes get ordinary ones.
+The page cache copies every byte, which costs a merge a quarter of its writing time. A direct write wants address,
+offset and length to be multiples of a page, so data lies in memory at the same offset in a page as in the file; its
+first and last page, where they are not whole, go through the cache. Where the file system has no direct writes, all
+of it does.
 """
 
 import errno
@@ -12,16 +12,16 @@ import threading
 from pathlib import Path
 from typing import Final
 
-# What place, length and address of a direct write are multiples of: no disk in use has larger blocks.
+# Bytes that address, offset and length of a direct write are multiples of: no disk in use has larger blocks.
 PAGE: Final = 4096
 
-# Bytes after which what went through the page cache is sent to the disk and taken out of the cache. Without that, a
-# merge would push its own inputs out of memory, and leave all of its writing to the last fsync.
-FLUSH: Final = 1 << 27
+# Bytes written through the page cache after which they are sent to the disk and dropped from the cache. Otherwise a
+# merge would evict its own inputs, and leave all of its writing to the last fsync.
+FLUSH_BYTES: Final = 1 << 27
 
 
 class DirectFile:
-    """A file that is there and long enough, and is being written; every method may be called from any thread."""
+    """An existing file, long enough already, open for writing; every method may be called from any thread."""
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("r+b", buffering=0)
@@ -30,7 +30,7 @@ class DirectFile:
         self._lock = threading.Lock()
 
     def write(self, data: memoryview, offset: int) -> None:
-        """Write `data`, whose address and `offset` are the same number of bytes beyond a page's start."""
+        """Write `data` at `offset`; its address and `offset` are the same modulo a page."""
         stop = offset + len(data)
         first, last = -(-offset // PAGE) * PAGE, stop // PAGE * PAGE
         done = offset
@@ -40,7 +40,7 @@ class DirectFile:
         self._through_cache(data[done - offset :], done)
 
     def sync(self) -> None:
-        """Wait until everything that was written is on the disk, and let go of its pages."""
+        """Wait until everything that was written is on the disk, and drop its pages from the cache."""
         os.fsync(self._file.fileno())
         if hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -52,13 +52,14 @@ class DirectFile:
             self._direct = None
 
     def _around_cache(self, descriptor: int, data: memoryview, offset: int) -> int:
-        """Write whole pages; up to which byte of the file that went. Where it ends early, ordinary writes go on."""
+        """Write whole pages directly. Returns the offset behind the last byte written: less than all where the file
+        system refuses, and the rest goes through the cache."""
         done = 0
         while done < len(data):
             try:
                 done += os.pwrite(descriptor, data[done:], offset + done)
             except OSError as error:
-                # The file system let us open it so, and can't, or not at a place where a full disk cut a write short.
+                # Some file systems open for direct writes and refuse them, or refuse after a full disk cut one short.
                 if error.errno != errno.EINVAL:
                     raise
                 break
@@ -70,7 +71,7 @@ class DirectFile:
             done += os.pwrite(self._file.fileno(), data[done:], offset + done)
         with self._lock:
             self._cached += len(data)
-            due = self._cached >= FLUSH
+            due = self._cached >= FLUSH_BYTES
             if due:
                 self._cached = 0
         if due:

@@ -1,4 +1,4 @@
-"""The checkpoints that a merge reads: they must stay as they are until it is done."""
+"""A check that the checkpoints which a merge reads have not changed since they were opened."""
 
 import os
 from collections.abc import Iterable
@@ -10,14 +10,12 @@ from vlsurgery.surgery.errors import CheckpointError
 
 
 def check_unchanged(checkpoints: Iterable[Checkpoint]) -> None:
-    """Raises CheckpointError that names the first weight file that changed or vanished since it was opened.
-
-    By size and modification time, as a checkpoint's identity has it.
-    """
+    """Raise CheckpointError for the first weight file whose size or modification time changed since it was opened, or
+    which vanished."""
     for checkpoint in checkpoints:
         for header in checkpoint.shards.values():
             if header.entries:
-                # A pickled shard goes by another name than its file.
+                # A pickled shard has another name than its file.
                 _check_file(checkpoint[header.entries[0].name].shard, header.size, header.mtime_ns)
         adapter = checkpoint.adapter
         if adapter is not None and Adapter.open(adapter.path).identity != adapter.identity:

@@ -1,7 +1,6 @@
-"""What of a merge is finished, written down where it is written; and the lock that keeps a second one out."""
+"""The journal of an unfinished merge: which files are finished; and the lock that keeps other processes out."""
 
 import errno
-import fcntl
 import json
 import os
 from io import FileIO
@@ -11,15 +10,20 @@ from typing import Final
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.runtime.progress import Notify, no_notify
 
+try:
+    import fcntl
+except ImportError:  # Windows has no such locks.
+    fcntl = None  # type: ignore[assignment]
+
 JOURNAL: Final = ".vlsurgery-journal"
 
 
 class Journal:
-    """A file of JSON lines in the directory of an unfinished merge: which order it carries out, and a line per
-    finished file. While it is open, nobody else can open it.
+    """A file of JSON lines in the directory of an unfinished merge: the digest of its plan, then a line per finished
+    file. While it is open, no other process can open it.
 
-    order: a digest of the order, None where nothing was begun. finished: file -> SHA-256, as a line said when the
-    bytes were written. A power cut may have taken those bytes since: hash them again before they are trusted.
+    order: the digest of recipe, plan and inputs; None where nothing was begun. finished: file -> SHA-256, noted when
+    its bytes were written. A power cut can lose those bytes: hash the file again before trusting it.
     """
 
     def __init__(self, file: FileIO) -> None:
@@ -30,11 +34,11 @@ class Journal:
 
     @classmethod
     def claim(cls, folder: Path, note: Notify = no_notify) -> "Journal":
-        """Open the journal of the directory `folder`; both are made where they are missing.
+        """Open and lock the journal of the directory `folder`; both are made where they are missing.
 
-        note: is told where a file system knows no locks, so that only people can keep each other out.
+        note: is told where there are no locks, so that people must keep each other out.
 
-        Raises TargetError when another process has it open. The system lets go of the lock when a process dies.
+        Raises TargetError when another process has it open. The system releases the lock when a process dies.
         """
         path = folder / JOURNAL
         while True:
@@ -52,19 +56,19 @@ class Journal:
             file.close()
 
     def begin(self, order: str) -> None:
-        """Forget what is written, and begin another order."""
+        """Empty the journal and begin another order."""
         self._file.truncate(0)
         self.finished.clear()
         self.order = order
         self._append({"order": order})
 
     def add(self, file: str, digest: str) -> None:
-        """Note that a file is finished; its bytes were written before."""
+        """Note that a file is finished; its bytes are written already."""
         self._append({"file": file, "sha256": digest})
         self.finished[file] = digest
 
     def close(self) -> None:
-        """Let go of the lock."""
+        """Release the lock."""
         self._file.close()
 
     def _append(self, line: dict[str, str]) -> None:
@@ -73,7 +77,7 @@ class Journal:
             raise OSError(f"{JOURNAL}: a line was cut off")
 
     def _read(self) -> None:
-        """Take in every whole line; what a fault left behind them is cut off."""
+        """Read every valid line, and truncate the file behind the last one."""
         self._file.seek(0)
         good = 0
         for line in self._file.readall().splitlines(keepends=True):
@@ -83,7 +87,7 @@ class Journal:
         self._file.truncate(good)
 
     def _take(self, line: bytes) -> bool:
-        """Whether this is a line of ours, taken in."""
+        """Read one line. Returns whether it is a valid one."""
         try:
             entry = json.loads(line) if line.endswith(b"\n") else None
         except ValueError:
@@ -99,8 +103,10 @@ class Journal:
 
 
 def _locked(file: FileIO, folder: Path, note: Notify) -> bool:
-    """Lock a journal; whether it is still the one in `folder`, now that nobody else can rename it."""
+    """Lock a journal. Returns whether it is still the one in `folder`, now that no other process can rename it."""
     try:
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, "no flock")
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise TargetError(

@@ -1,4 +1,4 @@
-"""The directory that a merge writes: complete under its name, or not there at all."""
+"""The output directory of a merge: complete under its name, or absent."""
 
 import errno
 import os
@@ -15,17 +15,16 @@ from vlsurgery.surgery.writer.journal import JOURNAL, Journal
 
 RECIPE: Final = "recipe.yaml"
 WEIGHTS: Final = (".safetensors", ".bin")
-# A directory of ours is known as such by either; the journal also by name alone.
+# Files by which a directory is known to be a merge's.
 KNOWN_BY: Final = (RECIPE, JOURNAL)
 MARK: Final = re.compile(rb"^schema: vlsurgery/recipe/\d+", re.MULTILINE)
 
 
 def check_target(out: Path, inputs: Iterable[Path], needed: int) -> None:
-    """Refuse a target before anything is written.
+    """Raise TargetError, before anything is written, for a target that can't or must not be written.
 
-    inputs: directories that are read. needed: bytes that the merge takes. Raises TargetError when `out` lies in an
-    input or holds one (where links lead, too), exists and is not a former merge of ours, can't be made, or when the
-    disk has no room.
+    inputs: directories that are read. needed: bytes that the merge takes. It is refused when `out` lies in an input or
+    holds one (links are followed), exists and is not a former merge, can't be made, or when the disk is too full.
     """
     real = Path(os.path.realpath(out))
     for path in inputs:
@@ -51,15 +50,15 @@ def check_target(out: Path, inputs: Iterable[Path], needed: int) -> None:
 
 @contextmanager
 def target(out: Path, order: str, needed: int, note: Notify = no_notify) -> Iterator[tuple[Path, Journal]]:
-    """A directory beside `out` to write into, which becomes `out` when the block ends well, and its journal.
+    """A directory beside `out` to write into, renamed to `out` when the block succeeds; and its journal.
 
-    order: a digest of the order. What an earlier run of the same order finished is still there, and in the journal;
-    what another order left is removed. needed: bytes that the merge takes in all. note: is told when something was
-    removed.
+    order: the digest of recipe, plan and inputs. Files that an earlier run of the same order finished are still there
+    and in the journal; files of another order are removed. needed: bytes that the merge takes in all. note: is told
+    when something was removed.
 
-    When the block fails, `out` is as it was; the directory stays if a file of it is finished, and goes if none is. A
-    former merge under `out` is replaced by two renames. Raises TargetError for what the disk refuses, and when another
-    process writes there.
+    When the block fails, `out` is as it was; the directory is kept if a file in it is finished, else removed. A former
+    merge under `out` is replaced by two renames. Raises TargetError for what the disk refuses, and when another process
+    writes there.
     """
     real, partial, former = Path(os.path.realpath(out)), partial_of(out), former_of(out)
     with _faults(out, needed):
@@ -73,7 +72,7 @@ def target(out: Path, order: str, needed: int, note: Notify = no_notify) -> Iter
                 for folder in (partial, *(path for path in partial.rglob("*") if path.is_dir())):
                     _sync(folder)
                 _swap(partial, real, former)
-            # Until here it told others that somebody is at work.
+            # Until here the journal's lock kept other processes out.
             (real / JOURNAL).unlink()
             _sync(real.parent)
         finally:
@@ -87,7 +86,7 @@ def partial_of(out: Path) -> Path:
 
 
 def former_of(out: Path) -> Path:
-    """Where the merge that is being replaced waits for the moment between two renames."""
+    """Where a former merge is kept between the two renames that replace it."""
     real = Path(os.path.realpath(out))
     return real.with_name(real.name + ".former")
 
@@ -100,13 +99,13 @@ def in_words(nbytes: int) -> str:
 
 
 def _homes(folder: Path) -> set[Path]:
-    """Where a checkpoint's weights really are: its directory, and those that links in it lead to (a Hub cache's)."""
+    """The directories of a checkpoint's weights: its own, and those that its links lead to (as in a Hub cache)."""
     links = (file for file in folder.glob("*") if file.is_symlink() and file.name.endswith(WEIGHTS))
     return {Path(os.path.realpath(folder)), *(Path(os.path.realpath(link)).parent for link in links)}
 
 
 def _replaceable(out: Path) -> bool:
-    """An empty directory, or one that holds our recipe beside weights. A case also holds a recipe, and much more."""
+    """Whether a directory may be replaced: it is empty, or a finished merge. A case holds a recipe too, and is kept."""
     if not out.is_dir():
         return False
     names = {entry.name for entry in out.iterdir()}
@@ -114,7 +113,7 @@ def _replaceable(out: Path) -> bool:
 
 
 def _is_ours(folder: Path) -> bool:
-    """Whether a merge of ours made the directory: it holds our recipe or a journal, or nothing yet."""
+    """Whether a merge made the directory: it holds a recipe or a journal, or nothing yet."""
     recipe = folder / RECIPE
     if (folder / JOURNAL).is_file():
         return True
@@ -124,7 +123,7 @@ def _is_ours(folder: Path) -> bool:
 
 
 def _begin(partial: Path, journal: Journal, order: str, note: Notify) -> None:
-    """Go on with the same order, or make the directory ready for another one."""
+    """Resume the same order, or empty the directory for another one."""
     if journal.order == order:
         return
     if any(entry.name != JOURNAL for entry in partial.iterdir()):
@@ -136,7 +135,7 @@ def _begin(partial: Path, journal: Journal, order: str, note: Notify) -> None:
 
 @contextmanager
 def _keeping(partial: Path, journal: Journal) -> Iterator[None]:
-    """After a fault, keep a directory in which something is finished, and say so; remove any other."""
+    """After a fault, keep the directory and say so if a file in it is finished; else remove it."""
     try:
         yield
     except BaseException as error:
@@ -151,7 +150,7 @@ def _keeping(partial: Path, journal: Journal) -> Iterator[None]:
 
 
 def _empty(folder: Path) -> None:
-    """Remove what is in a directory of ours, but for what it is known by."""
+    """Remove what is in the directory, except the files in KNOWN_BY."""
     for entry in folder.iterdir():
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
@@ -160,8 +159,8 @@ def _empty(folder: Path) -> None:
 
 
 def _discard(folder: Path) -> None:
-    """Remove a directory of ours, its recipe and its journal last: interrupted, what is left is still known as ours,
-    and nobody else begins in it."""
+    """Remove the directory, recipe and journal last: if this is interrupted, the rest is still known to be a merge's,
+    and no other process begins in it."""
     if not folder.exists():
         return
     _empty(folder)
@@ -170,13 +169,13 @@ def _discard(folder: Path) -> None:
     try:
         folder.rmdir()
     except OSError as error:
-        # Somebody else began there in this moment: it is theirs now.
+        # Another process began there meanwhile, and owns it now.
         if error.errno != errno.ENOTEMPTY:
             raise
 
 
 def _swap(partial: Path, out: Path, former: Path) -> None:
-    """Put `partial` in the place of `out`. What was there comes back when that fails half-way."""
+    """Replace `out` by `partial`. When that fails half-way, the former `out` is restored."""
     if not out.exists():
         os.rename(partial, out)
         return
@@ -192,7 +191,7 @@ def _swap(partial: Path, out: Path, former: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Make names durable: without it a power cut can lose a file that was renamed."""
+    """Flush a directory's entries to the disk: otherwise a power cut can lose a renamed file."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -202,7 +201,7 @@ def _sync(folder: Path) -> None:
 
 @contextmanager
 def _faults(out: Path, needed: int = 0) -> Iterator[None]:
-    """What the operating system refuses, as an error that names the target. Reading raises errors of its own."""
+    """Raise what the operating system refuses as a TargetError. Faults of reading raise their own errors before."""
     try:
         yield
     except OSError as error:
@@ -225,7 +224,7 @@ def _advice(out: Path, error: OSError, needed: int) -> str:
 
 
 def _taken(folder: Path) -> int:
-    """Bytes of the disk that the files of a directory take, reserved ones included."""
+    """Bytes that a directory's files take on the disk, reserved ones included."""
     if not folder.exists():
         return 0
     return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())

@@ -1,4 +1,4 @@
-"""Filling files in parallel: pieces are made on all cores, written in place, and hashed in order beside that."""
+"""A pipeline that writes files: pieces are made on all cores, hashed in order, and written in place."""
 
 import hashlib
 import mmap
@@ -14,33 +14,27 @@ from vlsurgery.surgery.runtime.buffers import new_buffer
 from vlsurgery.surgery.runtime.worker_pool import cores
 from vlsurgery.surgery.writer.direct_io import PAGE, DirectFile
 
-# Pieces of up to so many bytes together, and so many pieces, are handed over at once: that costs more than making a
-# small one.
-BATCH: Final = 1 << 22
-MEMBERS: Final = 1 << 10
-# Bytes under way at most, unless a single piece needs more: so many for each core, and so many in all.
-HELD_BY_CORE: Final = 1 << 26
-HELD: Final = 1 << 28
-# Writes at a time: while the disk is busy with one, the next is there.
-WRITERS: Final = 2
+# Bytes and pieces of a batch at most, unless it is a single large piece: submitting costs more than making a small one.
+BATCH_BYTES: Final = 1 << 22
+MAX_BATCH_PIECES: Final = 1 << 10
+# Bytes in flight at most, for each core and in all, unless a single piece needs more.
+MAX_BYTES_IN_FLIGHT_PER_CORE: Final = 1 << 26
+MAX_BYTES_IN_FLIGHT: Final = 1 << 28
+# Threads that write: while the disk is busy with one batch, the next is submitted.
+NUM_WRITERS: Final = 2
 
 
-def max_in_flight() -> int:
-    """Batches under way at most: enough that a slow one keeps neither the threads nor the hash waiting."""
+def max_batches_in_flight() -> int:
+    """Batches in flight at most: enough that a slow one delays neither the pool nor the hash."""
     return 3 * cores() + 2
-
-
-def most_held() -> int:
-    """Bytes under way at most: memory that is touched for the first time costs more than what comes into it."""
-    return min(HELD, HELD_BY_CORE * cores())
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A stretch of a file that can be made on its own.
+    """A range of a file that can be made on its own.
 
-    nbytes: its length. make: fills a buffer of that length. It runs in any thread, at any time after it was handed
-    over, beside others, and must not wait for the pool that it runs in.
+    nbytes: its length. make: fills a buffer of that length. It runs in any thread, at any time after it was added,
+    beside others, and must not wait for the pool that it runs in.
     """
 
     nbytes: int
@@ -49,8 +43,8 @@ class Piece:
 
 @dataclass(frozen=True)
 class _InFlight:
-    """Work under way. Once `made` is done the bytes are in the buffer, and what it gives is done once they are in the
-    file; once `hashed` is done too, the buffer is free."""
+    """A batch in flight. made: is done once the bytes are in the buffer; its result is done once they are in the file.
+    The buffer is free once that and `hashed` are done."""
 
     made: Future[Future[None]]
     hashed: Future[None]
@@ -58,44 +52,37 @@ class _InFlight:
 
 
 class _File:
-    """A file that is being filled, and the SHA-256 of what went in so far."""
+    """A file that is being written, and the SHA-256 of its bytes so far."""
 
     def __init__(self, path: Path) -> None:
-        self.place = DirectFile(path)
-        self._digest = hashlib.sha256()
+        self.direct = DirectFile(path)
+        self.digest = hashlib.sha256()
         # Of every batch that was hashed, in order.
         self.writes: list[Future[None]] = []
-        self.hashed = 0
-
-    def hash(self, data: memoryview) -> None:
-        self._digest.update(data)
-        self.hashed += len(data)
-
-    def hexdigest(self) -> str:
-        return self._digest.hexdigest()
+        self.num_hashed = 0
 
     def finish(self) -> None:
-        self.place.sync()
-        self.place.close()
+        self.direct.sync()
+        self.direct.close()
 
 
 class WritePipeline:
-    """Fills files one after another; use it as a context manager.
+    """Writes files one after another; use it as a context manager.
 
-    pool: where pieces are made. A thread of its own hashes them in order, others wait for the disk, so that neither
-    keeps the pool from computing. At most a few pieces are under way, in buffers that are used again: memory is told
-    by the largest piece, whatever the size of the files. Finished files are on the disk, and not in the page cache.
+    pool: makes the pieces. One thread hashes them in order and others write, so that neither keeps the pool from
+    computing. Only a few batches are in flight, in buffers that are used again: memory depends on the largest piece,
+    not on the size of the files. Finished files are on the disk, and not in the page cache.
 
-    Left by an error, it drops what has not begun, and waits for what has: nothing writes any more afterwards.
+    Left by an error, it drops what has not begun and waits for what has: nothing is written afterwards.
     """
 
     def __init__(self, pool: ThreadPoolExecutor) -> None:
         self._pool = pool
         self._hasher = ThreadPoolExecutor(1, "hash")
-        self._writers = ThreadPoolExecutor(WRITERS, "write")
-        self._most, self._room = max_in_flight(), most_held()
-        self._under_way: deque[_InFlight] = deque()
-        self._held = 0
+        self._writers = ThreadPoolExecutor(NUM_WRITERS, "write")
+        self._max_bytes = min(MAX_BYTES_IN_FLIGHT, MAX_BYTES_IN_FLIGHT_PER_CORE * cores())
+        self._in_flight: deque[_InFlight] = deque()
+        self._bytes_in_flight = 0
         self._spare: list[mmap.mmap] = []
         self._files: list[_File] = []
         self._endings: deque[Future[None]] = deque()
@@ -106,17 +93,17 @@ class WritePipeline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        wait([step.made for step in self._under_way if not step.made.cancel()])
+        wait([step.made for step in self._in_flight if not step.made.cancel()])
         self._hasher.shutdown(cancel_futures=True)
         self._writers.shutdown(cancel_futures=True)
         for file in self._files:
-            file.place.close()
+            file.direct.close()
 
     def add(self, path: Path, header: bytes, pieces: Iterable[Piece], finished: Callable[[str], None]) -> None:
-        """Fill the file `path`, which is there and long enough, with `header` and the pieces behind it.
+        """Write `header` and then the pieces to the file `path`, which exists and is long enough.
 
         finished: called with the file's SHA-256 once all of it is written, in another thread, in the order of files.
-        Returns when the last piece is handed over. What fails under way is raised by this or a later call.
+        Returns when the last piece is submitted. A fault in flight is raised by this or a later call.
         """
         file = _File(path)
         self._files.append(file)
@@ -130,72 +117,75 @@ class WritePipeline:
 
     def drain(self) -> None:
         """Wait until every file is finished and on the disk; raises what failed."""
-        while self._under_way:
+        while self._in_flight:
             self._retire()
         while self._endings:
             self._endings.popleft().result()
 
     def _submit(self, file: _File, batch: Sequence[Piece], offset: int) -> None:
-        """Hand a batch over as soon as there is room for it."""
+        """Submit a batch as soon as there is memory for it. It lies at the same offset in a page as in the file."""
         lead, size = offset % PAGE, sum(piece.nbytes for piece in batch)
-        while self._under_way and (len(self._under_way) >= self._most or self._held + lead + size > self._room):
+        while self._in_flight and (
+            len(self._in_flight) >= max_batches_in_flight() or self._bytes_in_flight + lead + size > self._max_bytes
+        ):
             self._retire()
         buffer = self._buffer(lead + size)
         data = memoryview(buffer)[lead : lead + size]
         made = self._pool.submit(self._make, file, batch, data, offset)
-        self._under_way.append(_InFlight(made, self._hasher.submit(self._hash, file, made, data), buffer))
-        self._held += len(buffer)
+        self._in_flight.append(_InFlight(made, self._hasher.submit(self._hash, file, made, data), buffer))
+        self._bytes_in_flight += len(buffer)
 
     def _buffer(self, nbytes: int) -> mmap.mmap:
-        """A spare buffer of at least that size, or a new one in the place of a spare one that is too small."""
+        """A spare buffer of at least that size, or a new one in place of a spare one that is too small."""
         fitting = min((buffer for buffer in self._spare if len(buffer) >= nbytes), key=len, default=None)
         if fitting is not None:
             self._spare.remove(fitting)
             return fitting
         if self._spare:
             self._spare.pop()
-        return new_buffer(max(nbytes, BATCH + PAGE))
+        return new_buffer(max(nbytes, BATCH_BYTES + PAGE))
 
     def _retire(self) -> None:
         """Wait for the oldest batch, and take its buffer back."""
-        step = self._under_way[0]
+        step = self._in_flight[0]
         step.made.result().result()
         step.hashed.result()
-        self._under_way.popleft()
-        self._held -= len(step.buffer)
+        self._in_flight.popleft()
+        self._bytes_in_flight -= len(step.buffer)
         self._spare.append(step.buffer)
 
     def _make(self, file: _File, batch: Sequence[Piece], data: memoryview, offset: int) -> Future[None]:
-        """Make pieces that follow one another; what is given is done once they are written."""
+        """Make the pieces of a batch, and submit it for writing."""
         start = 0
         for piece in batch:
             piece.make(data[start : start + piece.nbytes])
             start += piece.nbytes
-        return self._writers.submit(file.place.write, data, offset)
+        return self._writers.submit(file.direct.write, data, offset)
 
     def _hash(self, file: _File, made: Future[Future[None]], data: memoryview) -> None:
-        """Runs in the hashing thread: a batch is taken in where its bytes are in order."""
+        """Hash a batch once it is made; runs in the hashing thread, in the order of batches."""
         file.writes.append(made.result())
-        file.hash(data)
+        file.digest.update(data)
+        file.num_hashed += len(data)
 
     def _end(self, file: _File, size: int, finished: Callable[[str], None]) -> None:
-        """Runs in the hashing thread behind the file's last batch. A file that lacks a batch is none: that batch's own
-        step tells why."""
-        if file.hashed != size:
+        """Finish a file; runs in the hashing thread behind its last batch. It does not finish a file if one of its
+        batches failed: that batch's future raises the error."""
+        if file.num_hashed != size:
             return
         for write in file.writes:
             write.result()
-        finished(file.hexdigest())
+        finished(file.digest.hexdigest())
         self._endings.append(self._writers.submit(file.finish))
 
 
 def batches(*runs: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces in order, small ones together, large ones alone; what has no bytes is left out."""
+    """Yield pieces in order: small ones together, a large one alone, empty ones not at all."""
     batch: list[Piece] = []
     size = 0
     for run in runs:
         for piece in run:
-            if batch and (size + piece.nbytes > BATCH or len(batch) == MEMBERS):
+            if batch and (size + piece.nbytes > BATCH_BYTES or len(batch) == MAX_BATCH_PIECES):
                 yield batch
                 batch, size = [], 0
             if piece.nbytes:

@@ -1,8 +1,9 @@
-"""What a merge will write, known from headers before the first byte is."""
+"""The files that a merge will write, planned from headers before the first byte is written."""
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,14 +14,14 @@ from vlsurgery.surgery.writer.checksums import SUMS
 from vlsurgery.surgery.writer.journal import JOURNAL
 
 CONFIG: Final = "config.json"
-# What we write ourselves beside the weights; the same files of `like` speak of `like`.
+# Files that a merge writes itself, and so does not copy from `like`.
 OURS: Final = ("README.md", "recipe.yaml", SUMS, JOURNAL)
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A file to be written. `header`: with its length in front. `tensors`: of `like`, in the order of their bytes.
-    `entries`: what becomes of each: its dtype, and its place in the new file."""
+    """A file to be written. header: with its length in front. tensors: of `like`, in the order of their bytes. entries:
+    of the same tensors in the new file: dtype, shape, offset and size."""
 
     file: str
     header: bytes
@@ -34,10 +35,10 @@ class Shard:
 
 @dataclass(frozen=True)
 class ShardPlan:
-    """Everything that will be written: the layout of `like`, less what was left out.
+    """Everything that will be written: the layout of `like`, less the tensors that are left out.
 
-    extra: files of `like` that are copied. config: the text of config.json where it has to say another dtype than
-    `like`'s, else None. index: its text; None for one file without one.
+    extra: files of `like` that are copied. config: the text of config.json where its dtype changes, else None. index:
+    the text of the shards' index; None for a single file without one.
     """
 
     like: Checkpoint
@@ -48,12 +49,12 @@ class ShardPlan:
 
     @property
     def nbytes(self) -> int:
-        """Of all files, apart from what is written about the merge."""
+        """Bytes of all files, without those about the merge (recipe, card, checksums)."""
         return sum(shard.nbytes for shard in self.shards) + sum(file.stat().st_size for file in self.extra)
 
     @property
     def tensors(self) -> list[LazyTensor]:
-        """Every tensor of the result, as `like` has it, in the order in which it is written."""
+        """The tensors of `like` that the result has, in the order in which they are written."""
         return [tensor for shard in self.shards for tensor in shard.tensors]
 
     @property
@@ -63,10 +64,10 @@ class ShardPlan:
 
 
 def plan_shards(like: Checkpoint, leave_out: Collection[str] = (), dtype: str | None = None) -> ShardPlan:
-    """The files of a checkpoint with the names, shapes and shards of `like`, less the tensors `leave_out`.
+    """Plan a checkpoint with the names, shapes and shards of `like`, less the tensors `leave_out`.
 
-    dtype: what floating-point tensors are stored as, by the format's name ("F32", "BF16", "F16"); config.json then says
-    so too. None: each as `like` has it.
+    dtype: of stored floating-point tensors, by the format's name ("F32", "BF16", "F16"); config.json then names it too.
+    None: each as `like` has it.
     """
     if dtype is not None and dtype not in FLOATS:
         raise ValueError(f"{dtype}: not one of {', '.join(sorted(FLOATS))}")
@@ -81,29 +82,19 @@ def plan_shards(like: Checkpoint, leave_out: Collection[str] = (), dtype: str | 
 
 
 def _shard(file: str, tensors: tuple[LazyTensor, ...], dtype: str | None, metadata: dict[str, str]) -> Shard:
-    safetensors_dtypes = [
-        dtype if dtype is not None and tensor.is_float else tensor.safetensors_dtype for tensor in tensors
-    ]
-    sizes = [
-        tensor.nbytes if safetensors_dtype == tensor.safetensors_dtype else tensor.numel * BITS[safetensors_dtype] // 8
-        for tensor, safetensors_dtype in zip(tensors, safetensors_dtypes, strict=True)
-    ]
-    members = [
-        (tensor.name, safetensors_dtype, tensor.shape, size)
-        for tensor, safetensors_dtype, size in zip(tensors, safetensors_dtypes, sizes, strict=True)
-    ]
+    members = []
+    for tensor in tensors:
+        stored = dtype if dtype is not None and tensor.is_float else tensor.safetensors_dtype
+        size = tensor.nbytes if stored == tensor.safetensors_dtype else tensor.numel * BITS[stored] // 8
+        members.append((tensor.name, stored, tensor.shape, size))
     header = header_bytes(members, metadata)
-    return Shard(file, header, tensors, tuple(_entries(members, len(header))))
-
-
-def _entries(members: Sequence[tuple[str, str, tuple[int, ...], int]], offset: int) -> Iterator[Entry]:
-    for name, safetensors_dtype, shape, size in members:
-        yield Entry(name, safetensors_dtype, shape, offset, size)
-        offset += size
+    offsets = accumulate((size for *_, size in members), initial=len(header))
+    entries = tuple(Entry(*member[:3], offset, member[3]) for member, offset in zip(members, offsets, strict=False))
+    return Shard(file, header, tensors, entries)
 
 
 def _config_text(config: Mapping[str, Any], name: str) -> str | None:
-    """config.json with `name` wherever it states a dtype, inner configs included; None where it says so already."""
+    """config.json with `name` as its dtype, in inner configs too; None where that changes nothing."""
     stated = _with_dtype(config, name)
     return None if stated == config else json.dumps(stated, indent=2, ensure_ascii=False) + "\n"
 
@@ -120,7 +111,7 @@ def _with_dtype(config: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _index_text(like: Checkpoint, shards: Sequence[Shard]) -> str | None:
-    """The index of the written shards, with the other metadata that `like`'s has; None for one file without one."""
+    """The index of the written shards, with the metadata of `like`'s index; None for a single file without one."""
     has_index = (like.path / INDEX).is_file()
     if not has_index and len(shards) == 1:
         return None

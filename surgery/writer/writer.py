@@ -1,4 +1,4 @@
-"""Writing a checkpoint piece by piece: reserved, filled in place, hashed on the way, taken up again after a fault."""
+"""Writing a checkpoint piece by piece: reserved, filled in place, hashed meanwhile, resumed after a fault."""
 
 import errno
 import hashlib
@@ -25,13 +25,13 @@ from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, targ
 from vlsurgery.surgery.writer.pipeline import Piece, WritePipeline
 from vlsurgery.surgery.writer.shard_plan import CONFIG, Shard, ShardPlan, plan_shards
 
-__all__ = ["Piece", "Produce", "Shard", "ShardPlan", "plan_shards", "write"]
+__all__ = ["Piece", "ShardPlan", "plan_shards", "write"]
 
-# What file systems give a file at a time, and about what a line of SHA256SUMS takes.
-BLOCK: Final = 4096
-LINE: Final = 128
+# Bytes that file systems allocate at a time, and bytes of a line of SHA256SUMS, about.
+DISK_BLOCK_BYTES: Final = 4096
+CHECKSUM_LINE_BYTES: Final = 128
 
-# A tensor's pieces in order; together exactly the bytes that are planned for it.
+# Gives a tensor's pieces in order; together they have exactly its planned bytes.
 Produce = Callable[[LazyTensor], Iterator[Piece]]
 
 
@@ -49,13 +49,13 @@ def write(
     """Write a planned checkpoint to the directory `out`; returns file name -> SHA-256 of every shard.
 
     produce: gives the pieces of each tensor of `like`. It is called in this thread, in the order of the files, as soon
-    as there is room for more; the pieces are made in `pool`. texts: further files, recipe.yaml and README.md. inputs:
-    the checkpoints that are read: they must not be written over, and must stay as they are. note: is told what an
-    earlier run left, and what became of it.
+    as there is memory for more; the pieces are made in `pool`. texts: further files, recipe.yaml and README.md. inputs:
+    the checkpoints that are read, which must not be overwritten and must not change. note: is told what an earlier run
+    left, and what became of it.
 
-    Whatever goes wrong, kill -9 included, `out` is as it was, and the same order given again goes on behind the last
-    shard that is finished; its bytes are those of an uninterrupted run. The order is the recipe's text, the plan, the
-    inputs' identities and the version of this program.
+    Whatever goes wrong, kill -9 included, `out` is as it was, and the same call resumes behind the last finished shard;
+    its bytes are those of an uninterrupted run. The call is the same where the recipe's text, the plan, the inputs'
+    identities and the versions of this program and torch are.
 
     Raises TargetError for what the disk refuses and what must not be written over, CheckpointError when an input
     changes or goes away.
@@ -68,32 +68,33 @@ def write(
         rest = _resume(plan, folder, journal, pool, progress, note)
         for shard in rest:
             _reserve(_partial(folder / shard.file), shard.nbytes)
-        steps = [(shard, *step) for shard in rest for step in zip(shard.tensors, shard.entries, strict=True)]
-        with WritePipeline(pool) as filling:
-            for shard, members in groupby(progress(steps, "writing weights", len(steps)), key=lambda step: step[0]):
+        members = [(shard, *each) for shard in rest for each in zip(shard.tensors, shard.entries, strict=True)]
+        shown = progress(members, "writing weights", len(members))
+        with WritePipeline(pool) as pipeline:
+            for shard, in_shard in groupby(shown, key=lambda member: member[0]):
                 path = folder / shard.file
                 finish = partial(_finish, path, shard.file, journal, read)
-                filling.add(_partial(path), shard.header, _pieces(members, produce), finish)
-            filling.drain()
+                pipeline.add(_partial(path), shard.header, _pieces(in_shard, produce), finish)
+            pipeline.drain()
         check_unchanged(read)
         _write_files(plan, folder, texts, journal.finished)
         return {shard.file: journal.finished[shard.file] for shard in plan.shards}
 
 
 def _needed(plan: ShardPlan, texts: Mapping[str, str]) -> int:
-    """What the merge takes of a disk, in whole blocks."""
+    """Bytes that the merge takes on the disk, in whole blocks."""
     written = [*texts.values(), plan.index or ""]
     sizes = [
         *(shard.nbytes for shard in plan.shards),
         *(file.stat().st_size for file in plan.extra),
         *(len(text.encode()) for text in written),
-        LINE * (len(plan.shards) + len(plan.extra) + len(written)),
+        CHECKSUM_LINE_BYTES * (len(plan.shards) + len(plan.extra) + len(written)),
     ]
-    return sum(-(-size // BLOCK) * BLOCK for size in sizes)
+    return sum(-(-size // DISK_BLOCK_BYTES) * DISK_BLOCK_BYTES for size in sizes)
 
 
 def _plan_digest(plan: ShardPlan, recipe: str, inputs: Sequence[Checkpoint]) -> str:
-    """What must be the same for one run to go on where another one stopped."""
+    """The digest of everything that must be equal for a run to resume another one."""
     layout = [[shard.file, hashlib.sha256(shard.header).hexdigest()] for shard in plan.shards]
     programs = [version("vlsurgery"), version("torch")]
     identities = [checkpoint.identity for checkpoint in inputs]
@@ -103,8 +104,8 @@ def _plan_digest(plan: ShardPlan, recipe: str, inputs: Sequence[Checkpoint]) -> 
 def _resume(
     plan: ShardPlan, folder: Path, journal: Journal, pool: ThreadPoolExecutor, progress: Progress, note: Notify
 ) -> list[Shard]:
-    """The shards that are still to be written. Those that an earlier run finished are hashed again, and only kept when
-    they are what it wrote; everything else that it left is removed."""
+    """The shards that are still to be written. Those that an earlier run finished are kept where they still have the
+    SHA-256 in the journal; everything else that it left is removed."""
     claimed = [
         shard.file for shard in plan.shards if (folder / shard.file).is_file() and shard.file in journal.finished
     ]
@@ -126,12 +127,12 @@ def _resume(
 
 
 def _partial(path: Path) -> Path:
-    """What a shard is called until it is finished, so that nobody takes it for one that is."""
+    """A shard's name until it is finished."""
     return path.with_name(path.name + ".partial")
 
 
 def _reserve(path: Path, size: int) -> None:
-    """Make a file of `size` bytes, with room on the disk for all of them where the file system can promise that."""
+    """Make a file of `size` bytes, allocated on the disk where the file system can do that."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         file.truncate(size)
@@ -144,7 +145,7 @@ def _reserve(path: Path, size: int) -> None:
 
 
 def _pieces(members: Iterable[tuple[Shard, LazyTensor, Entry]], produce: Produce) -> Iterator[Piece]:
-    """The pieces of tensors that follow one another in a file, known to be as long as planned."""
+    """Yield the pieces of consecutive tensors, and check that they are as long as planned."""
     for _, tensor, entry in members:
         made = 0
         for piece in produce(tensor):
@@ -157,15 +158,15 @@ def _pieces(members: Iterable[tuple[Shard, LazyTensor, Entry]], produce: Produce
 
 
 def _finish(path: Path, file: str, journal: Journal, inputs: Sequence[Checkpoint], digest: str) -> None:
-    """A shard is whole: what it was made of is still the same, so it gets its name, and a line in the journal."""
+    """Rename a complete shard and note it in the journal, once its inputs are known to be unchanged."""
     check_unchanged(inputs)
     os.replace(_partial(path), path)
     journal.add(file, digest)
 
 
 def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:
-    """Everything beside the shards. Without config.json and, where there is one, the index, nobody takes a directory
-    for a checkpoint: they come last."""
+    """Write everything beside the shards; config.json and the index last, since a directory without them is not taken
+    for a checkpoint."""
     digests, config = dict(shards), plan.like.path / CONFIG
     for source in plan.extra:
         if source != config:
@@ -183,7 +184,7 @@ def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards
 
 
 def _write(path: Path, blocks: Iterable[bytes]) -> str:
-    """Write a small file to the disk; its SHA-256."""
+    """Write a small file to the disk. Returns its SHA-256."""
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
@@ -196,7 +197,7 @@ def _write(path: Path, blocks: Iterable[bytes]) -> str:
 
 
 def _blocks(source: Path) -> Iterator[bytes]:
-    """A file's content. What can't be read is the checkpoint's fault, not the target's."""
+    """Yield a file's content. Raises CheckpointError, not OSError, which would name the target."""
     try:
         with source.open("rb") as file:
             while block := file.read(1 << 20):

@@ -1,7 +1,7 @@
 """A merge writes exactly what the recipe orders, in the form of `like`, and transformers loads it."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -30,9 +30,8 @@ def opened(**paths: Path) -> dict[str, Checkpoint]:
     return {role: Checkpoint.open(path) for role, path in paths.items()}
 
 
-def merged(out: Path, coefficients: Coefficients | dict[str, dict[str, float]], **paths: Path) -> Checkpoint:
-    table = coefficients if isinstance(coefficients, Coefficients) else Coefficients(coefficients)
-    run_merge(Recipe.of(opened(**paths), table), out)
+def merged(out: Path, coefficients: Mapping[str, Mapping[str, Any]], **paths: Path) -> Checkpoint:
+    run_merge(Recipe.of(opened(**paths), coefficients), out)
     return Checkpoint.open(out)
 
 

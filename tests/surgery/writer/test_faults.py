@@ -22,10 +22,10 @@ from torch import Tensor
 
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, TargetError
+from vlsurgery.surgery.writer import Piece, plan_shards
+from vlsurgery.surgery.writer import write as write_planned
 from vlsurgery.surgery.writer.journal import JOURNAL
 from vlsurgery.surgery.writer.output_directory import partial_of
-from vlsurgery.surgery.writer.writer import Piece, plan_shards
-from vlsurgery.surgery.writer.writer import write as write_planned
 
 Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]

@@ -19,10 +19,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vlsurgery.surgery.writer import direct_io as direct
-from vlsurgery.surgery.writer import pipeline as filling
+from vlsurgery.surgery.writer import direct_io, pipeline
 from vlsurgery.surgery.writer.direct_io import PAGE, DirectFile
-from vlsurgery.surgery.writer.pipeline import BATCH, MEMBERS, Piece, WritePipeline, batches, max_in_flight
+from vlsurgery.surgery.writer.pipeline import (
+    BATCH_BYTES,
+    MAX_BATCH_PIECES,
+    Piece,
+    WritePipeline,
+    batches,
+    max_batches_in_flight,
+)
 
 SIZES = st.lists(st.integers(0, 3) | st.integers(0, 20_000) | st.just(PAGE), max_size=40)
 
@@ -52,9 +58,9 @@ def test_the_same_bytes_as_one_after_another(
 ) -> None:
     folder, found, whole = tmp_path_factory.mktemp("filled"), [], []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(filling, "BATCH", 5_000)
-        patch.setattr(filling, "HELD", 30_000)
-        patch.setattr(direct, "FLUSH", 10_000)
+        patch.setattr(pipeline, "BATCH_BYTES", 5_000)
+        patch.setattr(pipeline, "MAX_BYTES_IN_FLIGHT", 30_000)
+        patch.setattr(direct_io, "FLUSH_BYTES", 10_000)
         with ThreadPoolExecutor(3) as pool, WritePipeline(pool) as files_filled:
             for number, sizes in enumerate(files):
                 parts = [seed.randbytes(size) for size in sizes]
@@ -67,28 +73,30 @@ def test_the_same_bytes_as_one_after_another(
     assert found == [sha256(content).hexdigest() for content in whole]
 
 
-@given(sizes=st.lists(st.integers(0, 2 * BATCH) | st.integers(0, 9), max_size=30))
+@given(sizes=st.lists(st.integers(0, 2 * BATCH_BYTES) | st.integers(0, 9), max_size=30))
 def test_batches_keep_the_order_and_hand_over_large_pieces_alone(sizes: list[int]) -> None:
     pieces = [Piece(size, nothing) for size in sizes]
     made = list(batches(pieces))
     assert [piece for batch in made for piece in batch] == [piece for piece in pieces if piece.nbytes]
-    assert all(sum(piece.nbytes for piece in batch) <= BATCH or len(batch) == 1 for batch in made)
+    assert all(sum(piece.nbytes for piece in batch) <= BATCH_BYTES or len(batch) == 1 for batch in made)
 
 
 def test_very_many_small_pieces_are_several_batches() -> None:
-    made = list(batches([Piece(1, nothing)] * (3 * MEMBERS + 1)))
-    assert [len(batch) for batch in made] == [MEMBERS] * 3 + [1]
+    made = list(batches([Piece(1, nothing)] * (3 * MAX_BATCH_PIECES + 1)))
+    assert [len(batch) for batch in made] == [MAX_BATCH_PIECES] * 3 + [1]
 
 
 @pytest.mark.parametrize("broken", [0, 5, 19])
 def test_a_fault_comes_up_and_nobody_writes_any_more(tmp_path: Path, broken: int) -> None:
     path, finished = tmp_path / "file", []
-    path.write_bytes(bytes(20 * BATCH))
+    path.write_bytes(bytes(20 * BATCH_BYTES))
 
     def fail(_: memoryview) -> None:
         raise OSError("made to fail")
 
-    pieces = [copied(b"x" * BATCH, 0.002) if number != broken else Piece(BATCH, fail) for number in range(20)]
+    pieces = [
+        copied(b"x" * BATCH_BYTES, 0.002) if number != broken else Piece(BATCH_BYTES, fail) for number in range(20)
+    ]
     with ThreadPoolExecutor(3) as pool:
         with pytest.raises(OSError, match="made to fail"):
             fill(pool, path, pieces, finished)
@@ -100,8 +108,8 @@ def test_a_fault_comes_up_and_nobody_writes_any_more(tmp_path: Path, broken: int
 
 def test_memory_stays_within_a_few_pieces(tmp_path: Path) -> None:
     """No more buffers than may be under way, and each is used again."""
-    path, count = tmp_path / "file", 3 * max_in_flight()
-    path.write_bytes(bytes(count * BATCH))
+    path, count = tmp_path / "file", 3 * max_batches_in_flight()
+    path.write_bytes(bytes(count * BATCH_BYTES))
     addresses, lock = set(), threading.Lock()
 
     def make(view: memoryview) -> None:
@@ -109,13 +117,13 @@ def test_memory_stays_within_a_few_pieces(tmp_path: Path) -> None:
             addresses.add(np.frombuffer(view, np.uint8).ctypes.data)
 
     with ThreadPoolExecutor(2) as pool:
-        fill(pool, path, [Piece(BATCH, make)] * count, [])
-    assert len(addresses) <= max_in_flight()
+        fill(pool, path, [Piece(BATCH_BYTES, make)] * count, [])
+    assert len(addresses) <= max_batches_in_flight()
 
 
 def test_pieces_lie_in_memory_as_in_the_file(tmp_path: Path) -> None:
     """Relative to a page, as direct writes need it: so whole pages of a file are whole pages of memory."""
-    path, sizes, places = tmp_path / "file", [1, 3, PAGE, 100, BATCH, 7], []
+    path, sizes, places = tmp_path / "file", [1, 3, PAGE, 100, BATCH_BYTES, 7], []
     path.write_bytes(bytes(sum(sizes)))
 
     def make(view: memoryview) -> None:
