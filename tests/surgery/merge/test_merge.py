@@ -151,7 +151,7 @@ def test_towers_that_are_not_named_stay(trio: "Trio", tmp_path: Path) -> None:
         assert changed == moved
 
 
-def test_weights_of_0_give_the_base_where_it_is_not_like(family: Family) -> None:
+def test_coefficients_of_0_give_the_base_where_it_is_not_like(family: Family) -> None:
     recipe = family.recipe("task_arithmetic", "adapted", coefficients={"1.mlp": {"adapted": 0.0}}, like="adapted")
     result = family.made(recipe)
     assert torch.equal(result[GATE.format(1)], family.tensors["base"][GATE.format(1)])
@@ -218,7 +218,7 @@ def test_what_a_dtype_cannot_hold_is_told(tmp_path: Path, write: Write, llama: L
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
-    "a negative weight": ({"coefficients": {"default": {"adapted": -0.1}}}, "adapted: -0.1 is not 0 or more"),
+    "a negative coefficient": ({"coefficients": {"default": {"adapted": -0.1}}}, "adapted: -0.1 is not 0 or more"),
     "no such parameter": ({"parameters": {"default": {"t": 0.5}}}, "default.t: the method has no such parameter"),
     "out of range": ({"parameters": {"default": {"density": 1.5}}}, "density: 1.5 is not between 0 and 1"),
     "a switch for a number": ({"parameters": {"default": {"density": True}}}, "density: True is not a number"),

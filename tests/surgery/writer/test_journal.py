@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlsurgery.surgery.errors import TargetError
+from vlsurgery.surgery.writer import journal
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
 
 LINES = st.dictionaries(st.text(min_size=1, max_size=8), st.text(max_size=8), max_size=6)
@@ -72,11 +73,15 @@ def test_a_directory_that_was_renamed_is_not_the_one_to_claim(tmp_path: Path) ->
     first.close()
 
 
-def test_without_locks_people_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("system", ["without flock", "without locks on this file system"])
+def test_without_locks_people_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, system: str) -> None:
     def none(*_: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
     notes: list[str] = []
-    monkeypatch.setattr(fcntl, "flock", none)
+    if system == "without flock":
+        monkeypatch.setattr(journal, "fcntl", None)
+    else:
+        monkeypatch.setattr(fcntl, "flock", none)
     Journal.claim(tmp_path, notes.append).close()
     assert "has no locks" in notes[0]

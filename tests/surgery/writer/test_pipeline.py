@@ -1,4 +1,4 @@
-"""Files that are filled in parallel hold what one thread would have written, and a fault leaves nobody writing."""
+"""Files written in parallel hold what one thread would have written; after a fault nothing is written any more."""
 
 import errno
 import fcntl
@@ -38,9 +38,9 @@ def nothing(_: memoryview) -> None:
 
 
 def fill(pool: ThreadPoolExecutor, path: Path, pieces: list[Piece], finished: list[str]) -> None:
-    with WritePipeline(pool) as filled:
-        filled.add(path, b"", pieces, finished.append)
-        filled.drain()
+    with WritePipeline(pool) as writing:
+        writing.add(path, b"", pieces, finished.append)
+        writing.drain()
 
 
 def copied(content: bytes, pause: float = 0.0) -> Piece:
@@ -61,20 +61,20 @@ def test_the_same_bytes_as_one_after_another(
         patch.setattr(pipeline, "BATCH_BYTES", 5_000)
         patch.setattr(pipeline, "MAX_BYTES_IN_FLIGHT", 30_000)
         patch.setattr(direct_io, "FLUSH_BYTES", 10_000)
-        with ThreadPoolExecutor(3) as pool, WritePipeline(pool) as files_filled:
+        with ThreadPoolExecutor(3) as pool, WritePipeline(pool) as writing:
             for number, sizes in enumerate(files):
                 parts = [seed.randbytes(size) for size in sizes]
                 whole.append(b"".join([b"head", *parts]))
                 (folder / str(number)).write_bytes(bytes(len(whole[-1])))
                 pieces = [copied(part, seed.choice([0, 0, 0.001])) for part in parts]
-                files_filled.add(folder / str(number), b"head", pieces, found.append)
-            files_filled.drain()
+                writing.add(folder / str(number), b"head", pieces, found.append)
+            writing.drain()
     assert [(folder / str(number)).read_bytes() for number in range(len(files))] == whole
     assert found == [sha256(content).hexdigest() for content in whole]
 
 
 @given(sizes=st.lists(st.integers(0, 2 * BATCH_BYTES) | st.integers(0, 9), max_size=30))
-def test_batches_keep_the_order_and_hand_over_large_pieces_alone(sizes: list[int]) -> None:
+def test_batches_keep_the_order_and_submit_large_pieces_alone(sizes: list[int]) -> None:
     pieces = [Piece(size, nothing) for size in sizes]
     made = list(batches(pieces))
     assert [piece for batch in made for piece in batch] == [piece for piece in pieces if piece.nbytes]
