@@ -20,7 +20,7 @@ from vlsurgery.surgery.architecture.naming import (
     SPLIT_TABLE,
     TEXT_CONFIGS,
     WIDTHS,
-    split_leaf,
+    module_word,
     tower_of,
 )
 from vlsurgery.surgery.errors import AlignmentError
@@ -30,6 +30,11 @@ _NUMBER: Final = re.compile(r"\.(?<=[^.]\.)([0-9]+)(?=\.)")
 
 Shape = tuple[int, ...]
 Layers = dict[int, dict[str, Shape]]
+
+
+def format_shape(shape: Shape) -> str:
+    """A shape as errors spell it: "16 x 12"."""
+    return " x ".join(map(str, shape)) or "a scalar"
 
 
 @dataclass(frozen=True)
@@ -127,6 +132,12 @@ def numbered(names: Iterable[str] | Mapping[str, Shape], nested: bool = False) -
     return found
 
 
+def split_number(name: str) -> tuple[str, int, str] | None:
+    """A name's outermost numbered container, the number in it, and the suffix; None without a number."""
+    found = _NUMBER.search(name)
+    return None if found is None else (name[: found.start()], int(found[1]), name[found.end() + 1 :])
+
+
 def parent(name: str) -> tuple[str, ...]:
     """The path of the module that holds a tensor's own module: ("model",) for "model.norm.weight"."""
     return tuple(name.split(".")[:-2])
@@ -158,7 +169,7 @@ def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
     if any(segment.isdecimal() for segment in segments) or tower_of(segments) is not None:
         return False
     # A table that was split in two (old rows, new rows) has fewer rows than the config says; its name must do.
-    module = split_leaf(name)[0].rpartition(".")[2]
+    module = module_word(name)
     least = 1 if module in NEW_ROWS or name.endswith(SPLIT_TABLE) else max(vocabulary, 1)
     return len(shape) == 2 and shape[1] == width and shape[0] >= least
 

@@ -82,16 +82,16 @@ def _layer_sites(stack: TextStack) -> dict[str, Site]:
     """Sites of the stack's layers by the base's numbers: a layer that adaptation inserted has none."""
     sites: dict[str, Site] = {}
     known: dict[frozenset[tuple[str, int]], dict[str, str]] = {}
-    components = {}
+    layers = {}
     for number in sorted(stack.layers):
         # Most layers hold the same suffixes, so the tables are asked once for each kind of layer.
         kind = frozenset((suffix, len(shape)) for suffix, shape in stack.layers[number].items())
         if kind not in known:
-            known[kind] = _components(dict(kind))
-        components[number] = known[kind]
-    inserted = _inserted(components)
+            known[kind] = components(dict(kind))
+        layers[number] = known[kind]
+    inserted = _inserted(layers)
     place = 0
-    for number, members in components.items():
+    for number, members in layers.items():
         layer, own = (None, number) if number in inserted else (place, None)
         place += own is None
         start = f"{stack.prefix}.{number}."
@@ -100,7 +100,7 @@ def _layer_sites(stack: TextStack) -> dict[str, Site]:
     return sites
 
 
-def _components(suffixes: Mapping[str, int]) -> dict[str, str]:
+def components(suffixes: Mapping[str, int]) -> dict[str, str]:
     """The components of one layer, suffix -> dimensions; two suffixes that the tables take for one component stay what
     they are called. An MLP of three dimensions is a stack of experts."""
     modules = {suffix.split(".")[0] for suffix in suffixes}
@@ -142,7 +142,7 @@ def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
 
 def _table_component(name: str, stack: TextStack) -> str:
     """A table with a row per token is the embedding or the head: its name says which, else its place does."""
-    module = naming.split_leaf(name)[0].rpartition(".")[2]
+    module = naming.module_word(name)
     if module in naming.HEADS:
         return "head"
     if module in naming.POSITIONS:
@@ -191,7 +191,7 @@ def _tower_sites(names: list[str], tower: Tower) -> dict[str, Site]:
     layered = {
         suffixes[suffix]: Site(tower, number, naming.component(word, ()))
         for number, suffixes in members.items()
-        for suffix, word in naming.from_one(suffixes).items()
+        for suffix, word in naming.count_from_one(suffixes).items()
     }
     # Two suffixes that the tables take for one component stay what they are called.
     return sites | layered if len(set(layered.values())) == len(layered) else sites

@@ -12,13 +12,14 @@ from typing import Any, Final, NamedTuple
 
 from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.identify import identify
-from vlsurgery.surgery.architecture.naming import FUSED, IN_TURNS, split_leaf
+from vlsurgery.surgery.architecture.naming import FUSED, IN_TURNS, module_word
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.results import SliceName
 
 QKV: Final = ("q", "k", "v")
 GATE_UP: Final = ("gate", "up")
 STACKS: Final = ("experts", "vision_experts")
+CORRECTION: Final = "mlp.router.correction"
 
 
 class TensorView(NamedTuple):
@@ -105,17 +106,18 @@ def _extent(cut: slice) -> int:
     return len(range(cut.start, cut.stop, cut.step or 1))
 
 
-def split_fused(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
-    """Cut what checkpoints hold in different forms into the same parts, in place.
+def split_fused(whole: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> dict[str, SiteViews]:
+    """Role -> site -> view, with weights that checkpoints hold in different forms cut into the same parts.
 
-    roles: role -> site -> part, of whole tensors. shapes: role -> name -> shape. What can't be cut for certain
-    (halves that do not fit, an orientation that nothing tells) stays whole.
+    whole: the same of whole tensors. shapes: role -> name -> shape. A tensor whose parts are not certain (an odd number
+    of rows, an orientation that shapes do not tell) stays whole.
     """
-    _split_tables(roles, shapes)
-    _split_corrections(roles, shapes)
+    roles = {role: parts | _split_table(role, whole, shapes) for role, parts in whole.items()}
+    if sum(any(site.component == CORRECTION for site in parts) for parts in roles.values()) > 1:
+        roles = {role: parts | _split_corrections(parts, shapes[role]) for role, parts in roles.items()}
     components = {site.component for parts in roles.values() for site in parts}
     if not any(_family_of(component, fused=True) for component in components):
-        return
+        return roles
     families = {family for parts in roles.values() for site in parts if (family := _family_of_site(site, fused=True))}
     members: dict[_Family, dict[str, list[Site]]] = {family: {} for family in families}
     for role, parts in roles.items():
@@ -123,37 +125,43 @@ def split_fused(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str
             found = _family_of_site(site)
             if found in members:
                 members[found].setdefault(role, []).append(site)
+    gone: dict[str, set[Site]] = {role: set() for role in roles}
+    added: dict[str, SiteViews] = {role: {} for role in roles}
     for family, held in members.items():
         if len(held) > 1 and len({_form(roles[role], shapes[role], sites) for role, sites in held.items()}) > 1:
-            _cut(family, held, roles, shapes)
+            for role, smallest in _split_family(family, held, roles, shapes).items():
+                gone[role].update(held[role])
+                added[role] |= smallest
+    return {
+        role: {site: part for site, part in parts.items() if site not in gone[role]} | added[role]
+        for role, parts in roles.items()
+    }
 
 
-def _split_tables(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
-    """Where a role keeps the rows that its vocabulary gained in a table of their own, cut the others' at that row."""
-    holders = [role for role, parts in roles.items() if NEW_ROWS in parts and EMBED in parts]
-    if not holders:
-        return
-    first = shapes[holders[0]][roles[holders[0]][EMBED].name][0]
-    for parts, known in ((roles[role], shapes[role]) for role in roles if NEW_ROWS not in roles[role]):
-        table = parts.get(EMBED)
-        if table is not None and known[table.name][0] > first:
-            shape = known[table.name]
-            parts[EMBED] = TensorView(table.name, slices_of(shape, (0, first)))
-            parts[NEW_ROWS] = TensorView(table.name, slices_of(shape, (first, shape[0])))
+def _split_table(role: str, whole: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> SiteViews:
+    """A role's embedding cut at the first row that its vocabulary gained, where another role keeps those rows in a
+    table of their own."""
+    holder = next((other for other, parts in whole.items() if NEW_ROWS in parts and EMBED in parts), None)
+    table = whole[role].get(EMBED)
+    if holder is None or table is None or NEW_ROWS in whole[role]:
+        return {}
+    first, shape = shapes[holder][whole[holder][EMBED].name][0], shapes[role][table.name]
+    if shape[0] <= first:
+        return {}
+    cuts = {EMBED: (0, first), NEW_ROWS: (first, shape[0])}
+    return {site: TensorView(table.name, slices_of(shape, cut)) for site, cut in cuts.items()}
 
 
-def _split_corrections(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
-    """Where a model with vision experts keeps both routers' corrections in two rows of one tensor, take the rows apart:
-    the text's is the first."""
-    if len({role for role, parts in roles.items() for site in parts if site.component == "mlp.router.correction"}) < 2:
-        return
-    for role, parts in roles.items():
-        for site in [site for site in parts if site.component == "mlp.router.correction"]:
-            name = parts[site].name
-            shape = shapes[role][name]
-            if len(shape) == 2 and shape[0] == 2:
-                parts[site] = TensorView(name, slices_of(shape, (0, 1)))
-                parts[site._replace(component="vision_router.correction")] = TensorView(name, slices_of(shape, (1, 2)))
+def _split_corrections(parts: SiteViews, shapes: Mapping[str, Shape]) -> SiteViews:
+    """The text router's and the vision router's correction, where one tensor of two rows holds both, text first."""
+    found: SiteViews = {}
+    for site, part in parts.items():
+        shape = shapes[part.name]
+        if site.component == CORRECTION and len(shape) == 2 and shape[0] == 2:
+            found[site] = TensorView(part.name, slices_of(shape, (0, 1)))
+            vision = site._replace(component="vision_router.correction")
+            found[vision] = TensorView(part.name, slices_of(shape, (1, 2)))
+    return found
 
 
 def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> SiteViews:
@@ -209,35 +217,28 @@ def _family_of(component: str, fused: bool) -> tuple[str, str, str] | None:
 
 def _form(parts: SiteViews, shapes: Mapping[str, Shape], sites: Iterable[Site]) -> frozenset[tuple[str, Shape, object]]:
     """What tells one form from another: the components, their shapes, and the order in fused ones."""
-    words = {site: _word(parts[site].name) for site in sites}
+    words = {site: module_word(parts[site].name) for site in sites}
     return frozenset(
         (site.component, shapes[parts[site].name], (FUSED.get(word), word in IN_TURNS)) for site, word in words.items()
     )
 
 
-def _word(name: str) -> str:
-    """The last word of a tensor's module: "qkv_proj" for "model.layers.0.self_attn.qkv_proj.weight"."""
-    return split_leaf(name)[0].removesuffix(".bias").rpartition(".")[2]
-
-
-def _cut(
+def _split_family(
     family: _Family,
     held: Mapping[str, list[Site]],
     roles: Mapping[str, SiteViews],
     shapes: Mapping[str, Mapping[str, Shape]],
-) -> None:
-    """Replace the sites of a family by its atoms, in every role where that can be done for certain."""
+) -> dict[str, SiteViews]:
+    """Role -> the smallest parts of its family, of every role where they are certain; empty for fewer than two."""
     sizes = next(
         (found for role, sites in held.items() if (found := _sizes(family, sites, roles[role], shapes[role]))), None
     )
-    cut = {role: _smallest_parts(family, sites, roles[role], shapes[role], sizes) for role, sites in held.items()}
-    if sum(smallest is not None for smallest in cut.values()) < 2:
-        return
-    for role, smallest in cut.items():
-        if smallest is not None:
-            for site in held[role]:
-                del roles[role][site]
-            roles[role].update(smallest)
+    cut = {
+        role: smallest
+        for role, sites in held.items()
+        if (smallest := _smallest_parts(family, sites, roles[role], shapes[role], sizes)) is not None
+    }
+    return cut if len(cut) > 1 else {}
 
 
 def _sizes(
@@ -292,7 +293,7 @@ def _row_pieces(
     sizes: tuple[int, int, int] | None,
 ) -> list[tuple[str, tuple[slice, ...]]] | None:
     """The pieces of a tensor whose parts lie one under the other, in the order that its name is known for."""
-    shape, order = shapes[name], FUSED.get(_word(name))
+    shape, order = shapes[name], FUSED.get(module_word(name))
     if order is None or (family.kind == "qkv") != (order == QKV):
         return None
     along = len(shape) - 2 if len(shape) > 2 else 0
@@ -304,7 +305,7 @@ def _row_pieces(
         return None
     before = [(0, extent) for extent in shape[:along]]
     extents = sizes if order == QKV and sizes else (shape[along] // 2,) * 2
-    cuts = zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS), strict=True)
+    cuts = zip(order, _runs(shape[along], extents, module_word(name) in IN_TURNS), strict=True)
     return [(piece, slices_of(shape, *before, cut)) for piece, cut in cuts]
 
 
@@ -352,7 +353,7 @@ def _expert_parts(
         if turned is None or len(stack) != len(stacks[word]):
             return None
         for part, held in stack.items():
-            found += _stack_atoms(part, held.name, shapes[held.name], turned, first)
+            found += _expert_slices(part, held.name, shapes[held.name], turned, first)
         first += shapes[next(iter(stack.values())).name][0]
     return found
 
@@ -381,11 +382,13 @@ def _width(parts: SiteViews, shapes: Mapping[str, Shape]) -> int | None:
     return next((shapes[parts[site].name][-1] for site in sites if site in parts), None)
 
 
-def _stack_atoms(word: str, name: str, shape: Shape, turned: bool, first: int) -> Iterator[tuple[str, TensorView]]:
-    order: tuple[str, ...] = FUSED.get(_word(name), GATE_UP) if word == "gate_up" else (word,)
+def _expert_slices(word: str, name: str, shape: Shape, turned: bool, first: int) -> Iterator[tuple[str, TensorView]]:
+    order: tuple[str, ...] = FUSED.get(module_word(name), GATE_UP) if word == "gate_up" else (word,)
     along = 2 if turned else 1
     extents = (shape[along] // len(order),) * len(order)
-    pieces = list(zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS and len(order) > 1), strict=True))
+    pieces = list(
+        zip(order, _runs(shape[along], extents, module_word(name) in IN_TURNS and len(order) > 1), strict=True)
+    )
     for expert in range(shape[0]):
         for piece, cut in pieces:
             cuts: list[tuple[int, ...]] = [(expert, expert + 1), (0, shape[1]), (0, shape[2])]

@@ -49,7 +49,7 @@ FUSED: Final = {
     "wqkv": ("q", "k", "v"), "w_qkv": ("q", "k", "v"), "in_proj": ("q", "k", "v"), "in_proj_weight": ("q", "k", "v"),
     "in_proj_bias": ("q", "k", "v"),
     "gate_up_proj": ("gate", "up"), "input_linear": ("gate", "up"), "ff_proj": ("up", "gate"),
-    "up_gate_proj": ("up", "gate"), "weights_in": ("gate", "up"), "w13_weight": ("gate", "up"),
+    "up_gate_proj": ("up", "gate"), "weights_in": ("gate", "up"), "w12": ("gate", "up"), "w13_weight": ("gate", "up"),
     "shared_w13_weight": ("gate", "up"), "w13_dn": ("gate", "up"),
 }  # fmt: skip
 
@@ -115,6 +115,11 @@ def split_leaf(suffix: str) -> tuple[str, str]:
     return suffix, ""
 
 
+def module_word(name: str) -> str:
+    """The last word of a tensor's module: "qkv_proj" for "model.layers.0.self_attn.qkv_proj.weight"."""
+    return split_leaf(name)[0].rpartition(".")[2]
+
+
 def component(suffix: str, layer: Collection[str]) -> str:
     """The component (SCHEMAS, "Names") of a tensor in a layer.
 
@@ -161,7 +166,7 @@ def _feed_forward(path: list[str], ending: str) -> str | None:
     return None
 
 
-def from_one(suffixes: Collection[str]) -> dict[str, str]:
+def count_from_one(suffixes: Collection[str]) -> dict[str, str]:
     """The suffixes of one layer, each with what `component` is to read: where numbered norms and projections count from
     0 ("norm0", "norm1"), as others count from 1, so that "norm1" means one thing in both."""
     modules = {split_leaf(suffix)[0] for suffix in suffixes}
@@ -176,7 +181,7 @@ def from_one(suffixes: Collection[str]) -> dict[str, str]:
     return {suffix: counted(suffix) for suffix in suffixes}
 
 
-def half(component_name: str) -> str | None:
+def block_kind(component_name: str) -> str | None:
     """Which half of its layer a component acts in, "attn" or "mlp"; None where nothing tells.
 
     A norm goes with what it feeds, or with what it follows when it comes behind it.

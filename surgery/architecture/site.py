@@ -39,8 +39,8 @@ class Site(NamedTuple):
         if self.tower != "text" or self.own_layer is not None:
             return None
         if self.layer is not None:
-            half = naming.half(self.component)
-            return None if half is None else f"{self.layer}.{half}"
+            block_kind = naming.block_kind(self.component)
+            return None if block_kind is None else f"{self.layer}.{block_kind}"
         word = self.component.split(".")[0]
         return word if word in ("embed", "head", "norm") else None
 

@@ -32,7 +32,7 @@ _WRAPPED: Final = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.[^
 
 
 @dataclass(frozen=True)
-class Module:
+class AdaptedModule:
     """What an adapter holds for one module of the live model.
 
     path: its name. parts: "lora_A", "lora_B", "lora_B.bias", ... -> tensor. depth: how many wrappers are below, where
@@ -55,7 +55,7 @@ class Adapter:
 
     path: Path
     config: dict[str, Any]
-    modules: tuple[Module, ...]
+    modules: tuple[AdaptedModule, ...]
     replaced: dict[str, LazyTensor]
     beneath: dict[str, LazyTensor]
     identity: str
@@ -78,7 +78,7 @@ class Adapter:
                 else f"{path}: no {WEIGHTS} beside {CONFIG}. Download the adapter again."
             )
         header = read_header(path / WEIGHTS)
-        modules: dict[tuple[str, int], Module] = {}
+        modules: dict[tuple[str, int], AdaptedModule] = {}
         replaced: dict[str, LazyTensor] = {}
         beneath: dict[str, LazyTensor] = {}
         for entry in header.entries:
@@ -89,13 +89,13 @@ class Adapter:
                 (beneath if ".base_layer." in name else replaced)[_WRAPPED.sub("", name)] = tensor
                 continue
             module, depth = _unwrapped(key["module"])
-            parts = modules.setdefault((module, depth), Module(module, depth)).parts
+            parts = modules.setdefault((module, depth), AdaptedModule(module, depth)).parts
             parts[key["part"].removeprefix("token_adapter.") + (".bias" if key["leaf"] == "bias" else "")] = tensor
         settings = hashlib.sha256((path / CONFIG).read_bytes()).hexdigest()
         identity = f"{header.size}:{header.mtime_ns}:{header.digest}:{settings}"
         return cls(path, config, tuple(modules.values()), replaced, beneath, identity)
 
-    def names(self, module: Module) -> list[str]:
+    def names(self, module: AdaptedModule) -> list[str]:
         """The live model's parameters that a module's factors may belong to: its weight, or the parameters that the
         settings target in it; keys don't say which, shapes do."""
         targets = set(self.config.get("target_parameters") or ())

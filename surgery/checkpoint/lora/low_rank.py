@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Entries folded at a time where a norm needs the whole tensor.
-PIECE: Final = 1 << 22
+NORM_CHUNK: Final = 1 << 22
 
 
 class Patch(Protocol):
@@ -95,7 +95,7 @@ class LowRank:
         return rows
 
 
-class Met(NamedTuple):
+class Overlap(NamedTuple):
     """The rows of a stretch that a patch changes (a view), and the outputs `first` to `last` that they meet."""
 
     rows: "Tensor"
@@ -103,12 +103,12 @@ class Met(NamedTuple):
     last: int
 
 
-def _met(start: int, stop: int, output: int, rows: "Tensor", first: int) -> Met | None:
+def _overlap(start: int, stop: int, output: int, rows: "Tensor", first: int) -> Overlap | None:
     """What a patch of the rows `start` to `stop`, whose first meets `output`, changes of `rows`, which begin at row
     number `first`; None where it changes nothing of them."""
     low, high = max(start, first), min(stop, first + len(rows))
     shift = output - start
-    return Met(rows[low - first : high - first], low + shift, high + shift) if low < high else None
+    return Overlap(rows[low - first : high - first], low + shift, high + shift) if low < high else None
 
 
 @dataclass(frozen=True)
@@ -124,10 +124,10 @@ class RowMagnitude:
     output: int = 0
 
     def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        met = _met(self.start, self.stop, self.output, rows, first)
-        if met is not None:
-            wanted = self.vector.read(met.first, met.last).to(rows.dtype)
-            met.rows.mul_((wanted / met.rows.norm(dim=1))[:, None])
+        overlap = _overlap(self.start, self.stop, self.output, rows, first)
+        if overlap is not None:
+            wanted = self.vector.read(overlap.first, overlap.last).to(rows.dtype)
+            overlap.rows.mul_((wanted / overlap.rows.norm(dim=1))[:, None])
         return rows
 
 
@@ -150,7 +150,7 @@ class ColumnMagnitude:
 
 
 @dataclass(frozen=True)
-class Shift:
+class AddBias:
     """Adds s b to the rows `start` to `stop` of a bias, whose rows are its single entries."""
 
     vector: LazyTensor
@@ -160,14 +160,14 @@ class Shift:
     output: int = 0
 
     def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        met = _met(self.start, self.stop, self.output, rows, first)
-        if met is not None:
-            met.rows[:, 0] += self.vector.read(met.first, met.last).to(rows.dtype) * self.scale
+        overlap = _overlap(self.start, self.stop, self.output, rows, first)
+        if overlap is not None:
+            overlap.rows[:, 0] += self.vector.read(overlap.first, overlap.last).to(rows.dtype) * self.scale
         return rows
 
 
 @dataclass(frozen=True)
-class Replacement:
+class ReplaceRows:
     """Puts the rows of `source` in the place of the rows `start` to `stop`; `output`: the one that meets `start`."""
 
     source: LazyTensor
@@ -176,11 +176,11 @@ class Replacement:
     output: int = 0
 
     def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        met = _met(self.start, self.stop, self.output, rows, first)
-        if met is not None:
+        overlap = _overlap(self.start, self.stop, self.output, rows, first)
+        if overlap is not None:
             width = rows.shape[1]
-            new = self.source.read(met.first * width, met.last * width)
-            met.rows.copy_(new.view(-1, width))
+            new = self.source.read(overlap.first * width, overlap.last * width)
+            overlap.rows.copy_(new.view(-1, width))
         return rows
 
 
@@ -234,7 +234,7 @@ class FoldedTensor(ComputedTensor):
         """The length of every column, [width], in float64."""
         import torch
 
-        height, step = self.numel // self.width, max(1, PIECE // self.width)
+        height, step = self.numel // self.width, max(1, NORM_CHUNK // self.width)
         squares = torch.zeros(self.width, dtype=torch.float64)
         for first in range(0, height, step):
             squares += self.rows(first, min(first + step, height)).double().square().sum(dim=0)

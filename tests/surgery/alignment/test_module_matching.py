@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.module_matching import modules
-from vlsurgery.surgery.alignment.similarity import SHORTEST, Likeness
+from vlsurgery.surgery.alignment.similarity import MIN_ENTRIES, Similarity
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.layouts import TensorView
-from vlsurgery.surgery.architecture.naming import from_one
+from vlsurgery.surgery.architecture.naming import count_from_one
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import AlignmentError
@@ -141,9 +141,9 @@ def test_a_module_whose_tensors_went_to_two_has_no_partner() -> None:
     assert modules([("m.a.w", "n.x.w"), ("m.a.v", "n.y.w"), ("m.b.w", "n.z.w")]) == {"m": "n", "m.b": "n.z"}
 
 
-def likeness(first: Tensor, second: Tensor) -> Likeness:
+def similarity(first: Tensor, second: Tensor) -> Similarity:
     tensors, site = {"a": first, "b": second}, Site("other", None, "x")
-    return Likeness(
+    return Similarity(
         "a",
         "b",
         {role: {site: TensorView("x")} for role in tensors},
@@ -152,7 +152,7 @@ def likeness(first: Tensor, second: Tensor) -> Likeness:
     )
 
 
-ENTRIES = st.lists(st.integers(-1000, 1000), min_size=4, max_size=SHORTEST - 1, unique=True)
+ENTRIES = st.lists(st.integers(-1000, 1000), min_size=4, max_size=MIN_ENTRIES - 1, unique=True)
 
 
 @given(ENTRIES, st.floats(0.01, 100))
@@ -161,11 +161,11 @@ def test_the_distance_of_short_vectors(entries: list[int], scale: float) -> None
     site = Site("other", None, "x")
     vector = torch.tensor(entries, dtype=torch.float64)
     other = vector.flip(0)
-    assert likeness(vector, vector).distance(site, site) == 0
-    there, back = (likeness(*pair).distance(site, site) for pair in ((vector, other), (other, vector)))
+    assert similarity(vector, vector).distance(site, site) == 0
+    there, back = (similarity(*pair).distance(site, site) for pair in ((vector, other), (other, vector)))
     assert there == back
-    assert likeness(scale * vector, scale * other).distance(site, site) == pytest.approx(there, rel=1e-9)
-    assert likeness(vector, torch.cat([vector[:-1], vector[:1]])).distance(site, site) is None
+    assert similarity(scale * vector, scale * other).distance(site, site) == pytest.approx(there, rel=1e-9)
+    assert similarity(vector, torch.cat([vector[:-1], vector[:1]])).distance(site, site) is None
 
 
 @given(ENTRIES)
@@ -173,16 +173,16 @@ def test_short_vectors_are_apart_only_where_they_differ_in_all_that_they_hold(en
     """Around a large mean, two vectors are never apart, however their entries change places."""
     site = Site("other", None, "x")
     vector = torch.tensor(entries, dtype=torch.float64)
-    assert likeness(vector, vector.flip(0) + 1e5).apart(site, site)
-    assert not likeness(vector + 1e5, vector.flip(0) + 1e5).apart(site, site)
-    assert not likeness(vector, vector).apart(site, site)
+    assert similarity(vector, vector.flip(0) + 1e5).is_unrelated(site, site)
+    assert not similarity(vector + 1e5, vector.flip(0) + 1e5).is_unrelated(site, site)
+    assert not similarity(vector, vector).is_unrelated(site, site)
 
 
 @given(st.floats(-1e3, 1e3), st.integers(1, 50))
 def test_even_vectors_have_no_cosine_whatever_rounding_makes_of_their_mean(value: float, length: int) -> None:
     even, site = torch.full((length,), value, dtype=torch.float64), Site("other", None, "x")
-    assert likeness(even, even).cosine([site], [site]) is None
-    assert likeness(even, torch.arange(float(length))).cosine([site], [site]) is None
+    assert similarity(even, even).cosine([site], [site]) is None
+    assert similarity(even, torch.arange(float(length))).cosine([site], [site]) is None
 
 
 def test_norms_counted_from_0_and_from_1_meet(tmp_path: Path, write: Write, llama: Llama) -> None:
@@ -205,8 +205,8 @@ def test_norms_counted_from_0_and_from_1_meet(tmp_path: Path, write: Write, llam
 
 def test_what_counts_from_1_stays_as_it_is() -> None:
     one = ["norm1.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.weight", "prefc1.weight", "norm.weight"]
-    assert from_one(one) == {name: name for name in one}
-    assert from_one(["norm0.weight", "mlp.fc0.bias", "mlp.fc1.bias", "other.fc1.bias"]) == {
+    assert count_from_one(one) == {name: name for name in one}
+    assert count_from_one(["norm0.weight", "mlp.fc0.bias", "mlp.fc1.bias", "other.fc1.bias"]) == {
         "norm0.weight": "norm1.weight",
         "mlp.fc0.bias": "mlp.fc1.bias",
         "mlp.fc1.bias": "mlp.fc2.bias",
