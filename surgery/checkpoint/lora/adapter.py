@@ -35,8 +35,8 @@ _WRAPPED: Final = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.[^
 class AdaptedModule:
     """What an adapter holds for one module of the live model.
 
-    path: its name. parts: "lora_A", "lora_B", "lora_B.bias", ... -> tensor. depth: how many wrappers are below, where
-    several parameters of one module are adapted.
+    path: its name. parts: "lora_A", "lora_B", "lora_B.bias", ... -> tensor. depth: how many wrappers of other
+    parameters are around it, where several parameters of one module are adapted.
     """
 
     path: str
@@ -48,7 +48,7 @@ class AdaptedModule:
 class Adapter:
     """A LoRA adapter.
 
-    config: its settings. modules: those that it changes. replaced: name -> tensor that takes the place of the base's.
+    config: its settings. modules: those that it changes. replaced: name -> tensor that replaces the base's.
     beneath: name -> the base's tensor as it was in training (PEFT saves embeddings beside what changes them).
     identity: over file size, modification time and the SHA-256 of header and settings.
     """
@@ -96,8 +96,8 @@ class Adapter:
         return cls(path, config, tuple(modules.values()), replaced, beneath, identity)
 
     def names(self, module: AdaptedModule) -> list[str]:
-        """The live model's parameters that a module's factors may belong to: its weight, or the parameters that the
-        settings target in it; keys don't say which, shapes do."""
+        """The live parameters that a module's factors may belong to: its weight, and those that the settings target in
+        it. Keys do not tell them apart; shapes do."""
         targets = set(self.config.get("target_parameters") or ())
         names = {f"{module.path}.{target.rpartition('.')[2]}" for target in targets}
         fitting = {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
@@ -107,7 +107,8 @@ class Adapter:
         return CheckpointError(f"{self.path / WEIGHTS}: {module}: {what}")
 
     def scale(self, path: str, rank: int) -> float:
-        """s of a module or parameter: alpha / r, or alpha / sqrt(r) in rsLoRA; patterns win over the general alpha."""
+        """The scale s of a module or parameter: alpha / r, or alpha / sqrt(r) in rsLoRA. alpha is that of the first
+        pattern that fits, else the general one."""
         patterns: dict[str, float] = self.config.get("alpha_pattern") or {}
         fitting = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", path))
         alpha = next(fitting, self.config["lora_alpha"])

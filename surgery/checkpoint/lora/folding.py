@@ -1,4 +1,4 @@
-"""Folding an adapter into a checkpoint: which of its changes goes to which rows of which tensor."""
+"""Folding of an adapter into a checkpoint: which of its changes applies to which rows of which tensor."""
 
 import math
 from collections.abc import Mapping
@@ -8,7 +8,7 @@ from typing import Any, Final
 from vlsurgery.surgery.architecture.decoder_stack import format_shape
 from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
 from vlsurgery.surgery.checkpoint.lora.adapter import CONFIG, AdaptedModule, Adapter
-from vlsurgery.surgery.checkpoint.lora.locator import ParameterLocator, RowRange
+from vlsurgery.surgery.checkpoint.lora.locator import ParameterLocator
 from vlsurgery.surgery.checkpoint.lora.low_rank import (
     AddBias,
     ColumnMagnitude,
@@ -18,19 +18,20 @@ from vlsurgery.surgery.checkpoint.lora.low_rank import (
     Patch,
     ReplaceRows,
     RowMagnitude,
+    RowRange,
     TokenRows,
 )
 from vlsurgery.surgery.errors import CheckpointError
 
-# Models whose modules of experts say that they have inputs down; PEFT believes them, and else takes outputs for down.
+# Model types whose experts PEFT takes as stored [in, out]; all others as [out, in].
 INPUTS_DOWN: Final = frozenset({"aria", "aria_text", "gpt_oss", "openai_privacy_filter"})
 
 
 def fold(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any], adapter: Adapter) -> dict[str, LazyTensor]:
-    """The base's tensors, those that an adapter changes folded as they are read: what PEFT's own merge would give.
+    """The base's tensors with the adapter folded in as they are read: what PEFT's own merge would give.
 
-    tensors, config: of the base. Raises CheckpointError that names the adapter's tensor when it has no one clear place
-    in the base, or doesn't fit there: nothing is left out in silence.
+    tensors, config: of the base. Raises CheckpointError that names an adapter's tensor without exactly one place in the
+    base, or of another shape than there.
     """
     return _Folder(tensors, config, adapter).fold()
 
@@ -45,8 +46,7 @@ class _Folder:
         self.may_tie = config.get("tie_word_embeddings") is not False
         changed = [name for module in adapter.modules for name in adapter.names(module)]
         self.locator = ParameterLocator(tensors, [*changed, *adapter.replaced, *adapter.beneath])
-        self.patches: dict[str, list[Patch]] = {}
-        self.widths: dict[str, int] = {}
+        self.patches: dict[str, list[tuple[RowRange, Patch]]] = {}
         self.claims: dict[str, list[tuple[RowRange, str]]] = {}
 
     def fold(self) -> dict[str, LazyTensor]:
@@ -59,23 +59,24 @@ class _Folder:
                 self._embedding(module)
             else:
                 self._linear(module)
-        return {
-            name: FoldedTensor.of(tensor, self.widths[name], self.patches[name]) if name in self.patches else tensor
-            for name, tensor in self.tensors.items()
+        folded = {
+            name: FoldedTensor.of(self.tensors[name], patches[-1][0].width, patches)
+            for name, patches in self.patches.items()
         }
+        return {name: folded.get(name, tensor) for name, tensor in self.tensors.items()}
 
     def _beneath(self) -> None:
-        """The base's own tables as the adapter knew them: in training nothing else lay beneath it."""
+        """Restore the base's tables with which the adapter was trained, where the adapter holds them."""
         held: dict[str, LazyTensor] = {}
         for name, source in self.adapter.beneath.items():
             rows = self._whole(name, source, self._tied(name))
             if rows.name in held and not held[rows.name].load().equal(source.load()):
                 raise self.adapter.fault(name, f"the adapter holds {rows.name} twice, and not the same.")
             held[rows.name] = source
-            self._add(rows, ReplaceRows(source, rows.start, rows.stop, rows.output))
+            self._add(rows, ReplaceRows(source))
 
     def _replaced(self) -> None:
-        """Tensors that the adapter holds whole: `modules_to_save`, trained biases."""
+        """Replace tensors that the adapter holds whole: `modules_to_save`, trained biases."""
         tables: dict[str, list[LazyTensor]] = {}
         for name, source in self.adapter.replaced.items():
             tied = self._tied(name)
@@ -84,7 +85,7 @@ class _Folder:
                 tables.setdefault(rows.name, []).append(source)
             if tied is None:
                 self._claim(rows, name)
-                self._add(rows, ReplaceRows(source, rows.start, rows.stop, rows.output))
+                self._add(rows, ReplaceRows(source))
         for table, sources in tables.items():
             if len(sources) != 2 or not sources[0].load().equal(sources[1].load()):
                 raise self.adapter.fault(
@@ -98,10 +99,10 @@ class _Folder:
         shape = source.shape or (1,)
         if tied is not None and self.tensors[tied].shape == shape:
             return RowRange(tied, shape[-1], 0, shape[0])
-        rows_of = self.locator.rows(name, shape[0], math.prod(shape[1:]))
-        if len(rows_of) != 1 or rows_of[0].transposed:
+        places = self.locator.rows(name, shape[0], math.prod(shape[1:]))
+        if len(places) != 1 or places[0].transposed:
             raise self._no_place(name, source.shape)
-        return rows_of[0]
+        return places[0]
 
     def _tied(self, name: str) -> str | None:
         """The embedding in the file when `name` is a head that the base ties to it."""
@@ -145,41 +146,41 @@ class _Folder:
 
     def _linear(self, module: AdaptedModule) -> None:
         factors = self._factors(module, "lora_A", "lora_B")
-        found = {name: rows_of for name in self.adapter.names(module) if (rows_of := self._spots(name, factors))}
+        found = {name: places for name in self.adapter.names(module) if (places := self._places(name, factors))}
         if len(found) > 1:
             # Two parameters whose shapes mirror each other: PEFT takes all of a module the same way round.
-            found = {name: rows_of for name, rows_of in found.items() if rows_of[0].transposed == self.turns}
+            found = {name: places for name, places in found.items() if places[0].transposed == self.turns}
         if len(found) != 1:
             raise self._no_place(" or ".join(self.adapter.names(module)), (factors.outputs, factors.inputs))
-        ((name, rows_of),) = found.items()
+        ((name, places),) = found.items()
         path = module.path if name == f"{module.path}.weight" else name
-        self._add_low_rank(module, path, factors, rows_of)
+        self._add_low_rank(module, path, factors, places)
         bias = module.parts.get("lora_B.bias")
         if bias is not None:
             shifted = self.locator.rows(f"{module.path}.bias", factors.outputs, 1)
             if len(shifted) != 1:
                 raise self._no_place(f"{module.path}.bias", bias.shape)
             rows, scale = shifted[0], self.adapter.scale(path, factors.rank)
-            self._add(rows, AddBias(bias, scale, rows.start, rows.stop, rows.output))
+            self._add(rows, AddBias(bias, scale))
 
-    def _spots(self, name: str, factors: Factors) -> list[RowRange]:
+    def _places(self, name: str, factors: Factors) -> list[RowRange]:
         turned = bool(self.adapter.config.get("fan_in_fan_out"))
         square = self._square[not name.endswith(".weight")]
-        rows_of = self.locator.rows(name, factors.outputs, factors.inputs, square, turned)
+        places = self.locator.rows(name, factors.outputs, factors.inputs, square, turned)
         tied = self._tied(name)
         if tied is not None and self.tensors[tied].shape == (factors.outputs, factors.inputs):
             return [RowRange(tied, factors.inputs, 0, factors.outputs)]
-        return rows_of if all(factors.down.shape[0] % rows.experts == 0 for rows in rows_of) else []
+        return places if all(factors.down.shape[0] % rows.experts == 0 for rows in places) else []
 
-    def _add_low_rank(self, module: AdaptedModule, path: str, factors: Factors, rows_of: list[RowRange]) -> None:
+    def _add_low_rank(self, module: AdaptedModule, path: str, factors: Factors, places: list[RowRange]) -> None:
         magnitude = module.parts.get("lora_magnitude_vector")
         if magnitude is None and self.adapter.config.get("use_dora"):
             raise self.adapter.fault(path, "lora_magnitude_vector is missing. Download the adapter again.")
-        for rows in rows_of:
+        for rows in places:
             self._claim(rows, path)
             part = Factors(factors.down, factors.up, rows.expert, rows.experts)
             scale = self.adapter.scale(path, part.rank)
-            self._add(rows, LowRank(part, scale, rows.start, rows.stop, rows.output, rows.transposed))
+            self._add(rows, LowRank(part, scale, rows.transposed))
             if magnitude is not None:
                 if magnitude.numel != factors.outputs or rows.experts > 1:
                     raise self.adapter.fault(path, f"{magnitude.numel} magnitudes for {factors.outputs} outputs.")
@@ -187,11 +188,11 @@ class _Folder:
 
     def _magnitude(self, rows: RowRange, magnitude: LazyTensor) -> Patch:
         if not rows.transposed:
-            return RowMagnitude(magnitude, rows.start, rows.stop, rows.output)
+            return RowMagnitude(magnitude)
         return ColumnMagnitude(magnitude, FoldedTensor.of(self.tensors[rows.name], rows.width, self.patches[rows.name]))
 
     def _claim(self, rows: RowRange, owner: str) -> None:
-        """Note who changes which rows: two that claim the same are a sign that one of them was misplaced."""
+        """Record which module changes which rows. Two for the same rows mean that one was misplaced."""
         for other, earlier in self.claims.setdefault(rows.name, []):
             if other.start < rows.stop and rows.start < other.stop:
                 raise self.adapter.fault(owner, f"would change the same rows of {rows.name} as {earlier}.")
@@ -201,21 +202,20 @@ class _Folder:
         if not self.tensors[rows.name].is_float:
             name = f"{rows.name}, {self.tensors[rows.name].dtype_name}"
             raise self.adapter.fault(name, "not a plain weight that an adapter could change.")
-        self.widths[rows.name] = rows.width
-        self.patches.setdefault(rows.name, []).append(patch)
+        self.patches.setdefault(rows.name, []).append((rows, patch))
 
     @cached_property
     def _square(self) -> dict[bool, bool | None]:
-        """Whether tensors that are as high as wide have inputs down, of weights (False) and of other parameters (True):
-        as all that are not square; where there are none, as settings and model say; None where they disagree."""
+        """Whether square tensors are stored [in, out], of weights (False) and of other parameters (True): as all others
+        of the kind are; without others, as settings and model type say; None where others disagree."""
         stated = {False: bool(self.adapter.config.get("fan_in_fan_out")), True: self.turns}
         turned: dict[bool, set[bool]] = {False: set(), True: set()}
         for module in self.adapter.modules:
             if "lora_A" in module.parts and "lora_B" in module.parts:
                 factors = self._factors(module, "lora_A", "lora_B")
                 for name in self.adapter.names(module) if factors.outputs != factors.inputs else ():
-                    rows_of = self.locator.rows(name, factors.outputs, factors.inputs, turned=stated[False])
-                    turned[not name.endswith(".weight")] |= {rows.transposed for rows in rows_of}
+                    places = self.locator.rows(name, factors.outputs, factors.inputs, turned=stated[False])
+                    turned[not name.endswith(".weight")] |= {rows.transposed for rows in places}
         return {
             kind: stated[kind] if not seen else next(iter(seen)) if len(seen) == 1 else None
             for kind, seen in turned.items()

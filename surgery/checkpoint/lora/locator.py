@@ -8,7 +8,6 @@ tensor is misplaced. A parameter whose place is not clear has none.
 import math
 import re
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import takewhile
 from typing import Final
@@ -17,6 +16,7 @@ from vlsurgery.surgery.architecture import naming
 from vlsurgery.surgery.architecture.decoder_stack import numbered, split_number
 from vlsurgery.surgery.architecture.identify import components
 from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
+from vlsurgery.surgery.checkpoint.lora.low_rank import RowRange
 
 # Fused modules whose rows are not those of q, k and v (or gate and up), one after the other, of the live model.
 REORDERED: Final = naming.IN_TURNS | {"wqkv"}
@@ -29,24 +29,6 @@ _EXPERT: Final = re.compile(r"(.+\.experts)\.(\d+)\.(gate_proj|up_proj|down_proj
 _EXPERTS: Final = re.compile(r"(.+\.experts)\.(gate_up_proj|gate_proj|up_proj|down_proj)")
 _PLAIN: Final = re.compile(r"(attn\.[vo]|(mlp|expert\.\d+)\.(gate|up|down))(\.bias)?")
 _COUNTED: Final = re.compile(r"(.+\.[a-z_]+)[1-9](\.[a-z_]+)")
-
-
-@dataclass(frozen=True)
-class RowRange:
-    """Rows of a file's tensor that hold rows of a live parameter.
-
-    name: in the file. width: of a row. start, stop: the rows. output: the parameter's row that `start` holds. expert:
-    its number, where the parameter holds `experts`. transposed: the file stores [in, out].
-    """
-
-    name: str
-    width: int
-    start: int
-    stop: int
-    output: int = 0
-    expert: int = 0
-    experts: int = 1
-    transposed: bool = False
 
 
 class ParameterLocator:
