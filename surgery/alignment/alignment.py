@@ -47,11 +47,11 @@ class Aligned(NamedTuple):
 
 @dataclass(frozen=True)
 class Alignment:
-    """What checkpoints share.
+    """The pairs of tensors that checkpoints share, and the tensors without partner.
 
     like: the role whose tensors the others are matched with. pairs: sorted by site. unmatched: every tensor
     of every role that is in no pair. stale_heads: role -> a head in the file of a model that ties its head to
-    the embedding. notes: what a reader should know (vocabulary that grew, stale heads).
+    the embedding. notes: remarks on vocabularies that grew and stale heads.
     """
 
     checkpoints: Mapping[str, Checkpoint]
@@ -84,7 +84,7 @@ class Alignment:
         return part.view(tensor.array(first, first + size), tensor.shape).reshape(-1)[start:stop]
 
     def label(self, aligned: Aligned, role: str) -> str:
-        """How an error names one role's tensor."""
+        """The name of one role's tensor in errors."""
         return f"{role} ({self.checkpoints[role].ref}): tensor {aligned.parts[role].name}"
 
     def in_file_order(self) -> list[Aligned]:
@@ -94,55 +94,39 @@ class Alignment:
 
 @gc_paused()
 def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Alignment:
-    """Match every tensor of `like` with its partners in the other roles, by site and never by raw name.
+    """Pair every tensor of `like` with its partners in the other roles, by site and never by raw name.
 
     checkpoints: role -> checkpoint; at least `like` and one other. Text sites are expected in every role;
-    vision tower and projector pair where both have one. Where the vocabulary differs in size, the rows that
-    all share are the pair.
+    vision tower and projector pair where both have one. Where vocabularies differ in size, the pair is of the rows that
+    all share.
 
     Raises AlignmentError when text stacks differ in depth or width, when a tensor of the text stack differs
-    in shape, or when weights are quantised: nothing is paired by force.
+    in shape, or when weights are quantised.
     """
     if like not in checkpoints or len(checkpoints) < 2:
         raise AlignmentError(f"an alignment needs {like!r} and another role; it was given {', '.join(checkpoints)}.")
     roles: dict[str, SiteViews] = {}
     shapes = {role: checkpoint.shapes for role, checkpoint in checkpoints.items()}
+    facts = {role: (shapes[role], DecoderConfig.of(checkpoint.config)) for role, checkpoint in checkpoints.items()}
     for role, checkpoint in checkpoints.items():
         if checkpoint.quantised:
             raise AlignmentError(
                 f"{role} ({checkpoint.ref}) is quantised ({checkpoint.quantised}). "
                 "Give the checkpoint that it was quantised from."
             )
-        twin = _twin(role, checkpoints, shapes, roles)
-        if twin is not None:
-            roles[role] = dict(roles[twin])
-            continue
+        # Roles with the same names, shapes and decoder have the same sites.
+        twin = next((other for other in roles if facts[other] == facts[role]), role)
         try:
-            sites = identify(shapes[role], checkpoint.config)
+            sites = identify(shapes[role], checkpoint.config) if twin == role else {}
         except AlignmentError as error:
             raise AlignmentError(f"{role} ({checkpoint.ref}): {error}.") from error
-        roles[role] = {site: TensorView(name) for name, site in sites.items()}
+        roles[role] = roles[twin] if twin != role else {site: TensorView(name) for name, site in sites.items()}
     _check_stacks(checkpoints, roles, like)
-    return _Pairing(checkpoints, roles, shapes, like).alignment()
+    return _Aligner(checkpoints, roles, shapes, like).alignment()
 
 
-def _twin(
-    role: str, checkpoints: Mapping[str, Checkpoint], shapes: Mapping[str, Mapping[str, Shape]], known: Iterable[str]
-) -> str | None:
-    """A role with the same names, shapes and decoder config, and so with the same sites."""
-    facts = DecoderConfig.of(checkpoints[role].config)
-    return next(
-        (
-            other
-            for other in known
-            if shapes[other] == shapes[role] and DecoderConfig.of(checkpoints[other].config) == facts
-        ),
-        None,
-    )
-
-
-class _Pairing:
-    """The pairs of a group of checkpoints, found step by step. roles: role -> site -> what of a tensor is there."""
+class _Aligner:
+    """The state of one alignment. roles: role -> site -> view."""
 
     def __init__(
         self,
@@ -308,7 +292,7 @@ class _Pairing:
 
 
 def _check_stacks(checkpoints: Mapping[str, Checkpoint], roles: Mapping[str, SiteViews], like: str) -> None:
-    """Text stacks must agree in depth and width before any tensor is matched."""
+    """Raise AlignmentError where text stacks differ in depth or width."""
     facts = {role: _depth_and_width(checkpoints[role], parts) for role, parts in roles.items()}
     for role, (depth, width) in facts.items():
         if (depth, width) != facts[like]:

@@ -1,5 +1,6 @@
 """Groups of tensors that repeat from layer to layer under one pattern of name, and pairs of them by name alone."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -53,12 +54,7 @@ def in_number_order(mine: Sequence[TensorGroup], theirs: Sequence[TensorGroup]) 
         return []
     sides = []
     for groups in (mine, theirs):
-        stems = {"".join(c for c in group.pattern if not c.isdecimal()) for group in groups}
-        if len(stems) != 1:
+        if len({re.sub(r"\d", "", group.pattern) for group in groups}) != 1:
             return []
-        sides.append(sorted(groups, key=lambda group: [int(n) for n in _numbers(group.pattern)]))
+        sides.append(sorted(groups, key=lambda group: [int(n) for n in re.findall(r"\d+", group.pattern)]))
     return list(zip(*sides, strict=True))
-
-
-def _numbers(text: str) -> list[str]:
-    return "".join(c if c.isdecimal() else " " for c in text).split()

@@ -1,7 +1,7 @@
-"""One weight in several forms: fused or split projections, experts one by one, stacked, or stacked and transposed.
+"""Layouts of one weight: fused or split projections, experts one by one, stacked, or stacked and transposed.
 
-Where checkpoints hold a site in different forms, every form is cut into the same smallest parts: the rows of q, k and
-v, of gate and up, of each expert. Nothing is copied; a part is a slice of the tensor that holds it.
+Where checkpoints store a site in different layouts, each is cut into the same smallest parts: the rows of q, k and v,
+of gate and up, of each expert. A part is a slice of the tensor that holds it; nothing is copied.
 """
 
 import math
@@ -23,10 +23,10 @@ CORRECTION: Final = "mlp.router.correction"
 
 
 class TensorView(NamedTuple):
-    """The tensor `name` of one role, or what of it belongs to a pair.
+    """A tensor of one role, or the part of it that belongs to a pair.
 
-    rows: a slice per dimension where only a part does. transposed: the last two dimensions change places behind the
-    slice, because this checkpoint stores the matrix the other way round.
+    slices: one per dimension of a part; None for all of it. transposed: whether the last two dimensions are swapped
+    after slicing, because this checkpoint stores the matrix transposed.
     """
 
     name: str
@@ -34,7 +34,7 @@ class TensorView(NamedTuple):
     transposed: bool = False
 
     def label(self) -> str | SliceName:
-        """How result files name it."""
+        """Its name in result files."""
         if self.slices is None and not self.transposed:
             return self.name
         return SliceName(
@@ -47,7 +47,7 @@ class TensorView(NamedTuple):
         )
 
     def shape(self, whole: Shape) -> Shape:
-        """The part's own shape in a tensor of shape `whole`, as the pair sees it: an expert's is a plain matrix."""
+        """Shape of the part, of a tensor of shape `whole`; an expert's is a plain matrix."""
         if self.slices is None and not self.transposed:
             return whole
         cut = whole if self.slices is None else tuple(_extent(part) for part in self.slices)
@@ -59,8 +59,8 @@ class TensorView(NamedTuple):
         return self.slices is not None and len(whole) == 3 and whole[0] > 1 == _extent(self.slices[0])
 
     def span(self, whole: Shape) -> tuple[int, int]:
-        """First entry and number of entries, in row-major order, of the smallest run of a tensor of shape `whole`
-        that holds the part and is whole along every dimension but the first one that is not a single slice."""
+        """First entry and number of entries of the smallest contiguous range of a tensor of shape `whole` that holds
+        the part and is whole along all dimensions behind the first one of which the part has more than one index."""
         start, size = 0, math.prod(whole)
         for extent, part in zip(whole, self.slices or (), strict=False):
             size //= extent
@@ -70,11 +70,11 @@ class TensorView(NamedTuple):
         return start, size
 
     def is_contiguous(self, whole: Shape) -> bool:
-        """Whether the part's entries lie one behind the other in the order in which the pair reads them."""
+        """Whether the part's entries are contiguous, in the order of its own rows."""
         return not self.transposed and self.span(whole)[1] == math.prod(self.shape(whole))
 
     def view(self, span: Any, whole: Shape) -> Any:
-        """The part as the pair sees it, as a view of its box (a vector, torch's or numpy's)."""
+        """The part as a view of its `span` (a vector of torch or numpy)."""
         if self.slices is None:
             found = span.reshape(whole)
         else:
@@ -165,8 +165,8 @@ def _split_corrections(parts: SiteViews, shapes: Mapping[str, Shape]) -> SiteVie
 
 
 def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> SiteViews:
-    """Where each site of one model lives, a live one's for example: the sites of its tensors, and those of every part
-    that they can be cut into, so that any pair's site is found whichever form the pair was made in.
+    """Site -> view for one model, live or on disk: of its tensors, and of every part that they can be cut into, so that
+    the site of any pair is found in any layout.
 
     shapes, config: as for `identify`. Raises AlignmentError as `identify` does.
     """
@@ -183,7 +183,7 @@ def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> Sit
 
 
 class _Family(NamedTuple):
-    """The sites of one layer that together are one weight in some form. ending: "" or ".bias"."""
+    """The sites of one layer that some layout stores in one tensor. ending: "" or ".bias"."""
 
     tower: str
     layer: int | None
@@ -194,14 +194,14 @@ class _Family(NamedTuple):
 
 
 def _family_of_site(site: Site, fused: bool = False) -> _Family | None:
-    """The family of a site; with `fused`, only of one that holds several parts in one tensor."""
+    """The family of a site; with `fused`, only where the site itself holds several parts."""
     family = _family_of(site.component, fused)
     return None if family is None else _Family(site.tower, site.layer, site.own_layer, *family)
 
 
 @lru_cache(maxsize=1 << 12)
 def _family_of(component: str, fused: bool) -> tuple[str, str, str] | None:
-    """Prefix, kind and ending of a component's family. Kept, because the same few components are in every layer."""
+    """Prefix, kind and ending of a component's family. Cached: every layer has the same few components."""
     if component[:4] in ("raw:", "norm") or "." not in component:
         return None
     ending = ".bias" if component.endswith(".bias") else ""
@@ -216,7 +216,7 @@ def _family_of(component: str, fused: bool) -> tuple[str, str, str] | None:
 
 
 def _form(parts: SiteViews, shapes: Mapping[str, Shape], sites: Iterable[Site]) -> frozenset[tuple[str, Shape, object]]:
-    """What tells one form from another: the components, their shapes, and the order in fused ones."""
+    """What distinguishes layouts: the components, their shapes, and the order of parts in fused ones."""
     words = {site: module_word(parts[site].name) for site in sites}
     return frozenset(
         (site.component, shapes[parts[site].name], (FUSED.get(word), word in IN_TURNS)) for site, word in words.items()
@@ -244,7 +244,7 @@ def _split_family(
 def _sizes(
     family: _Family, sites: Iterable[Site], parts: SiteViews, shapes: Mapping[str, Shape]
 ) -> tuple[int, int, int] | None:
-    """Rows of q, k and v where a role holds them apart."""
+    """Rows of q, k and v where a role stores them separately."""
     if family.kind != "qkv":
         return None
     split = {site.component.removesuffix(family.ending).rpartition(".")[2]: site for site in sites}
@@ -261,7 +261,7 @@ def _smallest_parts(
     shapes: Mapping[str, Shape],
     sizes: tuple[int, int, int] | None,
 ) -> SiteViews | None:
-    """The smallest parts of a family's tensors in one role; None where one of them can't be cut for certain."""
+    """The smallest parts of a family's tensors in one role; None where those of one tensor are not certain."""
     found: SiteViews = {}
     if family.kind == "experts":
         cut: Iterable[tuple[str, TensorView]] | None = _expert_parts(sites, parts, shapes)
@@ -292,7 +292,7 @@ def _row_pieces(
     shapes: Mapping[str, Shape],
     sizes: tuple[int, int, int] | None,
 ) -> list[tuple[str, tuple[slice, ...]]] | None:
-    """The pieces of a tensor whose parts lie one under the other, in the order that its name is known for."""
+    """Part -> slices of a fused tensor, in the order that FUSED has for its name; None where it does not fit."""
     shape, order = shapes[name], FUSED.get(module_word(name))
     if order is None or (family.kind == "qkv") != (order == QKV):
         return None
@@ -310,7 +310,7 @@ def _row_pieces(
 
 
 def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int, ...]]:
-    """Start and stop of pieces that follow each other, or start, stop and step of pieces that take turns."""
+    """Start and stop of parts one after the other; start, stop and step of interleaved ones."""
     extents = list(extents)
     if in_turns:
         return [(place, whole, len(extents)) for place in range(len(extents))]
@@ -321,7 +321,7 @@ def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int,
 def _own_sizes(
     family: _Family, site: Site, shape: Shape, parts: SiteViews, shapes: Mapping[str, Shape]
 ) -> tuple[int, int, int] | None:
-    """Rows of q, k and v by the layer's own output projection, which takes as many columns as there are rows of q."""
+    """Rows of q, k and v by the layer's output projection, which has as many columns as q has rows."""
     output = parts.get(site._replace(component=f"{family.prefix}.o"))
     if output is None or len(shapes[output.name]) != 2:
         return None
@@ -333,7 +333,7 @@ def _own_sizes(
 def _expert_parts(
     sites: Iterable[Site], parts: SiteViews, shapes: Mapping[str, Shape]
 ) -> list[tuple[str, TensorView]] | None:
-    """Gate, up and down of every expert, the vision experts numbered behind those of the text."""
+    """Component -> view for every expert; vision experts are numbered after those of the text."""
     found: list[tuple[str, TensorView]] = []
     stacks: dict[str, dict[str, TensorView]] = {}
     for site in sites:
@@ -361,8 +361,8 @@ def _expert_parts(
 def _is_transposed(stack: Mapping[str, Shape], width: int | None) -> bool | None:
     """Whether a stack's matrices are stored [in, out]; None where its shapes don't tell.
 
-    As a linear layer holds them, [out, in], `gate_up` has twice as many rows as `down` has columns. An `up` alone has
-    the stream's width behind.
+    Stored [out, in], `gate_up` has twice as many rows as `down` has columns, and an `up` alone has columns of the
+    stream's width.
     """
     if any(len(shape) != 3 for shape in stack.values()) or "down" not in stack:
         return None
