@@ -14,7 +14,7 @@ from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.naming import FUSED, IN_TURNS, module_word
 from vlsurgery.surgery.architecture.site import Site
-from vlsurgery.surgery.results import SliceName
+from vlsurgery.surgery.results import SliceName, Tower
 
 QKV: Final = ("q", "k", "v")
 GATE_UP: Final = ("gate", "up")
@@ -185,7 +185,7 @@ def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> Sit
 class _Family(NamedTuple):
     """The sites of one layer that some layout stores in one tensor. ending: "" or ".bias"."""
 
-    tower: str
+    tower: Tower
     layer: int | None
     own_layer: int | None
     prefix: str
@@ -264,12 +264,10 @@ def _smallest_parts(
     """The smallest parts of a family's tensors in one role; None where those of one tensor are not certain."""
     found: SiteViews = {}
     if family.kind == "experts":
-        cut: Iterable[tuple[str, TensorView]] | None = _expert_parts(sites, parts, shapes)
-        if cut is None:
+        experts = _expert_parts(sites, parts, shapes)
+        if experts is None:
             return None
-        for component, part in cut:
-            found[Site(family.tower, family.layer, component, family.own_layer)] = part  # type: ignore[arg-type]
-        return found
+        return {Site(family.tower, family.layer, word, family.own_layer): part for word, part in experts}
     for site in sites:
         part = parts[site]
         word = site.component.removesuffix(family.ending).rpartition(".")[2]
