@@ -307,10 +307,10 @@ def _row_pieces(
     return [(piece, slices_of(shape, *before, cut)) for piece, cut in cuts]
 
 
-def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int, ...]]:
+def _runs(whole: int, extents: Iterable[int], interleaved: bool) -> list[tuple[int, ...]]:
     """Start and stop of parts one after the other; start, stop and step of interleaved ones."""
     extents = list(extents)
-    if in_turns:
+    if interleaved:
         return [(place, whole, len(extents)) for place in range(len(extents))]
     stops = list(accumulate(extents))
     return [(stop - extent, stop) for stop, extent in zip(stops, extents, strict=True)]
@@ -347,11 +347,11 @@ def _expert_parts(
         if word not in stacks:
             continue
         stack = {part: held for part, held in stacks[word].items() if not part.endswith(".bias")}
-        turned = _is_transposed({part: shapes[held.name] for part, held in stack.items()}, _width(parts, shapes))
-        if turned is None or len(stack) != len(stacks[word]):
+        transposed = _is_transposed({part: shapes[held.name] for part, held in stack.items()}, _width(parts, shapes))
+        if transposed is None or len(stack) != len(stacks[word]):
             return None
         for part, held in stack.items():
-            found += _expert_slices(part, held.name, shapes[held.name], turned, first)
+            found += _expert_slices(part, held.name, shapes[held.name], transposed, first)
         first += shapes[next(iter(stack.values())).name][0]
     return found
 
@@ -380,15 +380,15 @@ def _width(parts: SiteViews, shapes: Mapping[str, Shape]) -> int | None:
     return next((shapes[parts[site].name][-1] for site in sites if site in parts), None)
 
 
-def _expert_slices(word: str, name: str, shape: Shape, turned: bool, first: int) -> Iterator[tuple[str, TensorView]]:
-    order: tuple[str, ...] = FUSED.get(module_word(name), GATE_UP) if word == "gate_up" else (word,)
-    along = 2 if turned else 1
+def _expert_slices(part: str, name: str, shape: Shape, turn: bool, first: int) -> Iterator[tuple[str, TensorView]]:
+    """Component -> view of each expert's `part` in a stack, whose experts are numbered from `first`."""
+    order: tuple[str, ...] = FUSED.get(module_word(name), GATE_UP) if part == "gate_up" else (part,)
+    along = 2 if turn else 1
     extents = (shape[along] // len(order),) * len(order)
-    pieces = list(
-        zip(order, _runs(shape[along], extents, module_word(name) in IN_TURNS and len(order) > 1), strict=True)
-    )
+    interleaved = len(order) > 1 and module_word(name) in IN_TURNS
+    pieces = list(zip(order, _runs(shape[along], extents, interleaved), strict=True))
     for expert in range(shape[0]):
         for piece, cut in pieces:
             cuts: list[tuple[int, ...]] = [(expert, expert + 1), (0, shape[1]), (0, shape[2])]
             cuts[along] = cut
-            yield f"expert.{first + expert}.{piece}", TensorView(name, slices_of(shape, *cuts), turned)
+            yield f"expert.{first + expert}.{piece}", TensorView(name, slices_of(shape, *cuts), turn)

@@ -24,7 +24,7 @@ from vlsurgery.surgery.checkpoint.lora.low_rank import (
 from vlsurgery.surgery.errors import CheckpointError
 
 # Model types whose experts PEFT takes as stored [in, out]; all others as [out, in].
-INPUTS_DOWN: Final = frozenset({"aria", "aria_text", "gpt_oss", "openai_privacy_filter"})
+TRANSPOSED_EXPERTS: Final = frozenset({"aria", "aria_text", "gpt_oss", "openai_privacy_filter"})
 
 
 def fold(tensors: Mapping[str, LazyTensor], config: Mapping[str, Any], adapter: Adapter) -> dict[str, LazyTensor]:
@@ -42,7 +42,7 @@ class _Folder:
     def __init__(self, tensors: Mapping[str, LazyTensor], config: Mapping[str, Any], adapter: Adapter) -> None:
         self.tensors = tensors
         self.adapter = adapter
-        self.turns = _inputs_down(config)
+        self.transposed_experts = _transposes_experts(config)
         self.may_tie = config.get("tie_word_embeddings") is not False
         changed = [name for module in adapter.modules for name in adapter.names(module)]
         self.locator = ParameterLocator(tensors, [*changed, *adapter.replaced, *adapter.beneath])
@@ -149,7 +149,7 @@ class _Folder:
         found = {name: places for name in self.adapter.names(module) if (places := self._places(name, factors))}
         if len(found) > 1:
             # Two parameters whose shapes mirror each other: PEFT takes all of a module the same way round.
-            found = {name: places for name, places in found.items() if places[0].transposed == self.turns}
+            found = {name: places for name, places in found.items() if places[0].transposed == self.transposed_experts}
         if len(found) != 1:
             raise self._no_place(" or ".join(self.adapter.names(module)), (factors.outputs, factors.inputs))
         ((name, places),) = found.items()
@@ -164,9 +164,9 @@ class _Folder:
             self._add(rows, AddBias(bias, scale))
 
     def _places(self, name: str, factors: Factors) -> list[RowRange]:
-        turned = bool(self.adapter.config.get("fan_in_fan_out"))
+        transposed = bool(self.adapter.config.get("fan_in_fan_out"))
         square = self._square[not name.endswith(".weight")]
-        places = self.locator.rows(name, factors.outputs, factors.inputs, square, turned)
+        places = self.locator.rows(name, factors.outputs, factors.inputs, square, transposed)
         tied = self._tied(name)
         if tied is not None and self.tensors[tied].shape == (factors.outputs, factors.inputs):
             return [RowRange(tied, factors.inputs, 0, factors.outputs)]
@@ -208,17 +208,17 @@ class _Folder:
     def _square(self) -> dict[bool, bool | None]:
         """Whether square tensors are stored [in, out], of weights (False) and of other parameters (True): as all others
         of the kind are; without others, as settings and model type say; None where others disagree."""
-        stated = {False: bool(self.adapter.config.get("fan_in_fan_out")), True: self.turns}
-        turned: dict[bool, set[bool]] = {False: set(), True: set()}
+        stated = {False: bool(self.adapter.config.get("fan_in_fan_out")), True: self.transposed_experts}
+        transposed: dict[bool, set[bool]] = {False: set(), True: set()}
         for module in self.adapter.modules:
             if "lora_A" in module.parts and "lora_B" in module.parts:
                 factors = self._factors(module, "lora_A", "lora_B")
                 for name in self.adapter.names(module) if factors.outputs != factors.inputs else ():
-                    places = self.locator.rows(name, factors.outputs, factors.inputs, turned=stated[False])
-                    turned[not name.endswith(".weight")] |= {rows.transposed for rows in places}
+                    places = self.locator.rows(name, factors.outputs, factors.inputs, allow_transposed=stated[False])
+                    transposed[not name.endswith(".weight")] |= {rows.transposed for rows in places}
         return {
             kind: stated[kind] if not seen else next(iter(seen)) if len(seen) == 1 else None
-            for kind, seen in turned.items()
+            for kind, seen in transposed.items()
         }
 
     def _factors(self, module: AdaptedModule, down: str, up: str) -> Factors:
@@ -249,6 +249,6 @@ class _Folder:
         )
 
 
-def _inputs_down(config: Mapping[str, Any]) -> bool:
+def _transposes_experts(config: Mapping[str, Any]) -> bool:
     parts = [config, *(value for value in config.values() if isinstance(value, Mapping))]
-    return any(part.get("model_type") in INPUTS_DOWN for part in parts)
+    return any(part.get("model_type") in TRANSPOSED_EXPERTS for part in parts)

@@ -55,20 +55,20 @@ class ParameterLocator:
         return found if found in self._tensors else None
 
     def rows(
-        self, name: str, outputs: int, inputs: int, square: bool | None = False, turned: bool = False
+        self, name: str, outputs: int, inputs: int, square: bool | None = False, allow_transposed: bool = False
     ) -> list[RowRange]:
         """Where the weight or bias `name` lies: in a tensor of its own, in rows of a fused one, or in many tensors.
 
         outputs, inputs: of the live module; 1 input for a bias. square: whether a tensor with as many outputs as inputs
-        is stored [in, out]; None where nothing tells. turned: whether a matrix may be stored [in, out]; one of experts
-        always may. Empty where no place fits.
+        is stored [in, out]; None where nothing tells. allow_transposed: whether a matrix may be; one of experts always
+        may. Empty where no place fits.
         """
         same = self.find(name)
         if same is None:
             return self._rows_of_fused(name, outputs, inputs) or self._experts(name, outputs, inputs)
         stacked = len(self._tensors[same].shape) == 3
         found = self._whole(same, outputs, inputs, square)
-        return [rows for rows in found if turned or stacked or not rows.transposed]
+        return [rows for rows in found if allow_transposed or stacked or not rows.transposed]
 
     def tied_head(self, name: str) -> str | None:
         """The embedding's name in the file when `name` is a head that the file does not hold; else None."""
@@ -86,9 +86,9 @@ class ParameterLocator:
         fits = [(height, width) == (outputs, inputs), (height, width) == (inputs, outputs) and len(shape) in (2, 3)]
         if not any(fits) or (all(fits) and inputs > 1 and square is None):
             return []
-        turned = square is True if all(fits) else fits[1]
+        transposed = square is True if all(fits) else fits[1]
         return [
-            RowRange(same, width, height * each, height * (each + 1), expert=each, experts=count, transposed=turned)
+            RowRange(same, width, height * each, height * (each + 1), expert=each, experts=count, transposed=transposed)
             for each in range(count)
         ]
 

@@ -1,4 +1,4 @@
-"""What is too short or too even for its values to tell: paired in its neighbourhood, or refused; never given up."""
+"""Vectors too short or too even to compare are paired within their module or refused, never reported as unmatched."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -71,7 +71,7 @@ def test_short_vectors_find_the_partner_in_their_module(
 
 
 @pytest.mark.parametrize("fill", [torch.ones, torch.zeros])
-def test_even_vectors_that_nothing_tells_apart_are_refused(
+def test_constant_vectors_that_nothing_tells_apart_are_refused(
     tmp_path: Path, write: Write, llama: Llama, fill: Callable[..., Tensor]
 ) -> None:
     held = {name: t if t.ndim > 1 else fill(t.shape) for name, t in tower(8).items()}
@@ -80,7 +80,7 @@ def test_even_vectors_that_nothing_tells_apart_are_refused(
 
 
 @pytest.mark.parametrize("value", [1.0, 0.1])
-def test_an_even_vector_that_stands_alone_in_its_module_is_paired(
+def test_the_only_constant_vector_of_a_module_is_paired(
     tmp_path: Path, write: Write, llama: Llama, value: float
 ) -> None:
     """Two towers have one each, so that it is the module that tells."""
@@ -96,7 +96,7 @@ def test_an_even_vector_that_stands_alone_in_its_module_is_paired(
     assert names(alignment) == {(name, rename(name)) for name in held}
 
 
-def test_a_stranger_in_the_place_of_a_short_vector_has_no_partner(tmp_path: Path, write: Write, llama: Llama) -> None:
+def test_an_unrelated_short_vector_in_the_same_place_has_no_partner(tmp_path: Path, write: Write, llama: Llama) -> None:
     held = {"tower.conv.weight": torch.randn(16, 16), "tower.gamma": torch.tensor([1.0, 2, 3, 4, 5])}
     other = renamed(held) | {"aaa.ggg": torch.tensor([9.0, -4, 8, 0, 2])}
     alignment = aligned(tmp_path, write, llama() | held, llama() | other)
@@ -104,9 +104,7 @@ def test_a_stranger_in_the_place_of_a_short_vector_has_no_partner(tmp_path: Path
     assert {tensor.name for tensor in alignment.unmatched} == {"tower.gamma", "aaa.ggg"}
 
 
-def test_matrices_of_a_module_in_a_form_that_nothing_tells_are_refused(
-    tmp_path: Path, write: Write, llama: Llama
-) -> None:
+def test_matrices_of_a_module_in_an_unknown_layout_are_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
     held = {f"tower.{name}.weight": torch.randn(16, 16) for name in ("conv", "first", "second")}
     fused = renamed({"tower.conv.weight": held["tower.conv.weight"]})
     mixed = torch.stack([held["tower.first.weight"], held["tower.second.weight"]], 1).reshape(4, 8, 16)
@@ -169,8 +167,8 @@ def test_the_distance_of_short_vectors(entries: list[int], scale: float) -> None
 
 
 @given(ENTRIES)
-def test_short_vectors_are_apart_only_where_they_differ_in_all_that_they_hold(entries: list[int]) -> None:
-    """Around a large mean, two vectors are never apart, however their entries change places."""
+def test_short_vectors_are_unrelated_only_where_the_difference_is_large_against_their_norm(entries: list[int]) -> None:
+    """Around a large mean, two permutations of one vector are never unrelated."""
     site = Site("other", None, "x")
     vector = torch.tensor(entries, dtype=torch.float64)
     assert similarity(vector, vector.flip(0) + 1e5).is_unrelated(site, site)
@@ -179,7 +177,7 @@ def test_short_vectors_are_apart_only_where_they_differ_in_all_that_they_hold(en
 
 
 @given(st.floats(-1e3, 1e3), st.integers(1, 50))
-def test_even_vectors_have_no_cosine_whatever_rounding_makes_of_their_mean(value: float, length: int) -> None:
+def test_constant_vectors_have_no_cosine_in_spite_of_rounding(value: float, length: int) -> None:
     even, site = torch.full((length,), value, dtype=torch.float64), Site("other", None, "x")
     assert similarity(even, even).cosine([site], [site]) is None
     assert similarity(even, torch.arange(float(length))).cosine([site], [site]) is None
