@@ -1,16 +1,15 @@
-"""Which tensors of several checkpoints are the same site: every pair, and every tensor without partner with
-its reason."""
+"""The tensors that several checkpoints share, as pairs by site, and every tensor without partner with its reason."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from vlsurgery.surgery.alignment.content_matching import Correspondence
-from vlsurgery.surgery.alignment.similarity import Likeness
-from vlsurgery.surgery.architecture.decoder_stack import DecoderConfig, Shape
+from vlsurgery.surgery.alignment.content_matching import ContentMatcher
+from vlsurgery.surgery.alignment.similarity import read_view
+from vlsurgery.surgery.architecture.decoder_stack import DecoderConfig, Shape, format_shape
 from vlsurgery.surgery.architecture.identify import identify
-from vlsurgery.surgery.architecture.layouts import SiteViews, TensorView, split_fused
+from vlsurgery.surgery.architecture.layouts import EMBED, SiteViews, TensorView, split_fused
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.anatomy import ties_head
@@ -22,26 +21,20 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-# Entries read of each tensor at a time: small enough for any memory, large enough that reading is sequential.
-CHUNK: Final = 1 << 22
+# Entries of a tensor that are compared at a time.
+CHUNK_SIZE: Final = 1 << 22
 
-# Sites whose matrix some layouts store the other way round.
+# Sites whose matrix some layouts store transposed.
 ROUTERS: Final = ("mlp.router", "vision_router")
 
-EMBED: Final = Site("text", None, "embed")
 HEAD: Final = Site("text", None, "head")
 
-# Sites with a row per token: here, and only here, one model may have more rows than another.
-VOCABULARY: Final = (
-    "embed",
-    "embed.new",
-    "head",
-    "head.bias",
-)
+# Sites with a row per token, the only ones at which one model may have more rows than another.
+VOCABULARY: Final = ("embed", "embed.new", "head", "head.bias")
 
 
 class Aligned(NamedTuple):
-    """One site that `like` and at least one other role share. `shape`: of what they share; the same in every role."""
+    """One site that `like` and at least one other role share. shape: of the shared part, the same in every role."""
 
     site: Site
     shape: Shape
@@ -54,11 +47,11 @@ class Aligned(NamedTuple):
 
 @dataclass(frozen=True)
 class Alignment:
-    """What checkpoints share.
+    """The pairs of tensors that checkpoints share, and the tensors without partner.
 
     like: the role whose tensors the others are matched with. pairs: sorted by site. unmatched: every tensor
     of every role that is in no pair. stale_heads: role -> a head in the file of a model that ties its head to
-    the embedding. notes: what a reader should know (vocabulary that grew, stale heads).
+    the embedding. notes: remarks on vocabularies that grew and stale heads.
     """
 
     checkpoints: Mapping[str, Checkpoint]
@@ -77,48 +70,18 @@ class Alignment:
 
     def read(self, aligned: Aligned, role: str, start: int, stop: int) -> "torch.Tensor":
         """Entries `start` to `stop` of the shared part in row-major order, as a vector."""
-        part, tensor = aligned.parts[role], self.tensor(aligned, role)
-        if not part.is_contiguous(tensor.shape):
-            return self._scattered(aligned, role)[start:stop]
-        first, _ = part.span(tensor.shape)
-        return tensor.read(first + start, first + stop)
+        return read_view(self.tensor(aligned, role), aligned.parts[role], start, stop)
 
     def array(
         self, aligned: Aligned, role: str, start: int, stop: int, out: "np.ndarray | None" = None
     ) -> "np.ndarray":
-        """What `read` gives, for numpy: bfloat16 by its bits, as uint16. out: a vector of that dtype and length; it
-        then holds what is given, where that is a run of the tensor's entries."""
+        """Entries as `read` gives them, in numpy: bfloat16 by its bits, as uint16. out: a vector of that dtype and
+        length, which is filled where the part is contiguous."""
         part, tensor = aligned.parts[role], self.tensor(aligned, role)
         first, size = part.span(tensor.shape)
         if part.is_contiguous(tensor.shape):
             return tensor.array(first + start, first + stop, out)
         return part.view(tensor.array(first, first + size), tensor.shape).reshape(-1)[start:stop]
-
-    def chunks(
-        self, aligned: Aligned, roles: Iterable[str] | None = None, size: int = CHUNK
-    ) -> Iterator[dict[str, "torch.Tensor"]]:
-        """The shared part, role -> vector, at most `size` entries at a time; of all roles, or of those named.
-
-        A part whose entries are scattered over its tensor (one expert's columns) is read once, as a whole.
-        """
-        wanted = list(aligned.parts if roles is None else roles)
-        scattered = {
-            role: self._scattered(aligned, role)
-            for role in wanted
-            if not aligned.parts[role].is_contiguous(self.tensor(aligned, role).shape)
-        }
-        for start in range(0, aligned.numel, size):
-            stop = min(start + size, aligned.numel)
-            yield {
-                role: scattered[role][start:stop] if role in scattered else self.read(aligned, role, start, stop)
-                for role in wanted
-            }
-
-    def _scattered(self, aligned: Aligned, role: str) -> "torch.Tensor":
-        """A part that is no run of its tensor's entries, as a vector."""
-        part, tensor = aligned.parts[role], self.tensor(aligned, role)
-        start, size = part.span(tensor.shape)
-        return part.view(tensor.read(start, start + size), tensor.shape).reshape(-1)
 
     def among(self, roles: Iterable[str]) -> "Alignment":
         """The alignment of some of its roles, `like` among them.
@@ -142,75 +105,58 @@ class Alignment:
         )
 
     def label(self, aligned: Aligned, role: str) -> str:
-        """How an error names one role's tensor."""
+        """The name of one role's tensor in errors."""
         return f"{role} ({self.checkpoints[role].ref}): tensor {aligned.parts[role].name}"
 
     def in_file_order(self) -> list[Aligned]:
-        """The pairs as `like` stores them, so that reading them one after another moves forward through its files."""
-        return sorted(self.pairs, key=lambda pair: _place(self.tensor(pair, self.like)))
+        """The pairs in the order in which `like` stores them, so that its files are read forward."""
+        return sorted(self.pairs, key=lambda pair: _file_offset(self.tensor(pair, self.like)))
 
 
 @gc_paused()
 def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Alignment:
-    """Match every tensor of `like` with its partners in the other roles, by site and never by raw name.
+    """Pair every tensor of `like` with its partners in the other roles, by site and never by raw name.
 
     checkpoints: role -> checkpoint; at least `like` and one other. Text sites are expected in every role;
-    vision tower and projector pair where both have one. Where the vocabulary differs in size, the rows that
-    all share are the pair.
+    vision tower and projector pair where both have one. Where vocabularies differ in size, the pair is of the rows that
+    all share.
 
     Raises AlignmentError when text stacks differ in depth or width, when a tensor of the text stack differs
-    in shape, or when weights are quantised: nothing is paired by force.
+    in shape, or when weights are quantised.
     """
     if like not in checkpoints or len(checkpoints) < 2:
         raise AlignmentError(f"an alignment needs {like!r} and another role; it was given {', '.join(checkpoints)}.")
     roles: dict[str, SiteViews] = {}
     shapes = {role: checkpoint.shapes for role, checkpoint in checkpoints.items()}
+    facts = {role: (shapes[role], DecoderConfig.of(checkpoint.config)) for role, checkpoint in checkpoints.items()}
     for role, checkpoint in checkpoints.items():
         if checkpoint.quantised:
             raise AlignmentError(
                 f"{role} ({checkpoint.ref}) is quantised ({checkpoint.quantised}). "
                 "Give the checkpoint that it was quantised from."
             )
-        twin = _twin(role, checkpoints, shapes, roles)
-        if twin is not None:
-            roles[role] = dict(roles[twin])
-            continue
+        # Roles with the same names, shapes and decoder have the same sites.
+        twin = next((other for other in roles if facts[other] == facts[role]), role)
         try:
-            sites = identify(shapes[role], checkpoint.config)
+            sites = identify(shapes[role], checkpoint.config) if twin == role else {}
         except AlignmentError as error:
             raise AlignmentError(f"{role} ({checkpoint.ref}): {error}.") from error
-        roles[role] = {site: TensorView(name) for name, site in sites.items()}
+        roles[role] = roles[twin] if twin != role else {site: TensorView(name) for name, site in sites.items()}
     _check_stacks(checkpoints, roles, like)
-    return _Matcher(checkpoints, roles, shapes, like).alignment()
+    return _Aligner(checkpoints, roles, shapes, like).alignment()
 
 
-def _twin(
-    role: str, checkpoints: Mapping[str, Checkpoint], shapes: Mapping[str, Mapping[str, Shape]], known: Iterable[str]
-) -> str | None:
-    """A role with the very same names and shapes, whose sites are therefore this one's as well."""
-    facts = DecoderConfig.of(checkpoints[role].config)
-    return next(
-        (
-            other
-            for other in known
-            if shapes[other] == shapes[role] and DecoderConfig.of(checkpoints[other].config) == facts
-        ),
-        None,
-    )
-
-
-class _Matcher:
-    """The state of one alignment while it is made."""
+class _Aligner:
+    """The state of one alignment. roles: role -> site -> view."""
 
     def __init__(
         self,
         checkpoints: Mapping[str, Checkpoint],
-        roles: dict[str, SiteViews],
+        roles: Mapping[str, SiteViews],
         shapes: Mapping[str, Mapping[str, Shape]],
         like: str,
     ) -> None:
         self.checkpoints = checkpoints
-        self.roles = roles
         self.shapes = shapes
         self.like = like
         self.notes: list[str] = []
@@ -219,40 +165,30 @@ class _Matcher:
         self._all_float = all(
             FLOATS.issuperset(checkpoint.safetensors_dtypes.values()) for checkpoint in checkpoints.values()
         )
+        self.roles = self._with_partners(self._with_tied_heads(roles))
 
     def alignment(self) -> Alignment:
-        for role in sorted(self.roles, key=lambda role: role != self.like):
-            self._tie_head(role)
-        others = [role for role in self.roles if self.shapes[role] != self.shapes[self.like]]
-        if others:
-            split_fused(self.roles, self.shapes)
-        for role in others:
-            self._correspond(role)
         found = (self._pair(site) for site in sorted(self.roles[self.like], key=lambda site: site.order))
         pairs = tuple(pair for pair in found if pair is not None)
         return Alignment(self.checkpoints, self.like, pairs, self._unmatched(pairs), self.stale, tuple(self.notes))
 
-    def _correspond(self, role: str) -> None:
-        def read(owner: str, part: TensorView, count: int) -> "torch.Tensor":
-            tensor = self.checkpoints[owner][part.name]
-            start, size = part.span(tensor.shape)
-            if part.is_contiguous(tensor.shape):
-                return tensor.read(start, start + min(count, size))
-            return part.view(tensor.read(start, start + size), tensor.shape).reshape(-1)[:count]
-
-        def is_weight(owner: str, part: TensorView) -> bool:
-            tensor = self.checkpoints[owner][part.name]
-            return tensor.is_float and tensor.numel > 0
-
-        found = Correspondence(Likeness(self.like, role, self.roles, self.shapes, read), is_weight)
-        try:
-            found.settle()
-        except AlignmentError as error:
-            raise AlignmentError(f"{role} ({self.checkpoints[role].ref}): {error}.") from error
-        self.reasons.update(found.reasons)
+    def _with_partners(self, roles: dict[str, SiteViews]) -> dict[str, SiteViews]:
+        """The roles with fused weights split and each partner at the site of `like`, in every role whose names or
+        shapes differ from those of `like`."""
+        others = [role for role in roles if self.shapes[role] != self.shapes[self.like]]
+        if others:
+            roles = split_fused(roles, self.shapes)
+        for role in others:
+            matcher = ContentMatcher(self.checkpoints, self.shapes, self.like, role, roles)
+            try:
+                roles = matcher.match()
+            except AlignmentError as error:
+                raise AlignmentError(f"{role} ({self.checkpoints[role].ref}): {error}.") from error
+            self.reasons.update(matcher.reasons)
+        return roles
 
     def _unmatched(self, pairs: Iterable[Aligned]) -> tuple[UnmatchedTensor, ...]:
-        """Every tensor that no pair takes anything of, once."""
+        """Every tensor of which no part is in a pair, once."""
         matched = {role: {pair.parts[role].name for pair in pairs if role in pair.parts} for role in self.roles}
         found = {}
         for role, sites in self.roles.items():
@@ -267,22 +203,27 @@ class _Matcher:
         ]
         return (*found.values(), *stale)
 
-    def _tie_head(self, role: str) -> None:
-        """In a model that ties them, the head is the embedding; a head in its file is stale."""
-        sites, checkpoint = self.roles[role], self.checkpoints[role]
-        embed, head = (sites[site].name if site in sites else None for site in (EMBED, HEAD))
-        if not ties_head(checkpoint, embed, head):
-            return
-        stale = sites.pop(HEAD, None)
-        if stale is not None:
-            self.stale[role] = stale.name
-            differs = EMBED in sites and not _same_bytes(checkpoint[stale.name], checkpoint[sites[EMBED].name])
-            self.notes.append(
-                f"{role}: {stale.name} is stale, because the config ties the head to the embedding; it is left out"
-                + ("; it differs from the embedding, and transformers would have used it." if differs else ".")
-            )
-        if role != self.like and EMBED in sites and HEAD in self.roles[self.like]:
-            sites[HEAD] = sites[EMBED]
+    def _with_tied_heads(self, roles: Mapping[str, SiteViews]) -> dict[str, SiteViews]:
+        """The roles with the embedding as the head of a model that ties them, and without the stale head in its file;
+        in `like` itself a tied head is no site."""
+        found: dict[str, SiteViews] = {}
+        for role in sorted(roles, key=lambda role: role != self.like):
+            sites, checkpoint = dict(roles[role]), self.checkpoints[role]
+            found[role] = sites
+            embed, head = (sites[site].name if site in sites else None for site in (EMBED, HEAD))
+            if not ties_head(checkpoint, embed, head):
+                continue
+            if head is not None:
+                del sites[HEAD]
+                self.stale[role] = head
+                differs = embed is not None and not _same_bytes(checkpoint[head], checkpoint[embed])
+                self.notes.append(
+                    f"{role}: {head} is stale, because the config ties the head to the embedding; it is left out"
+                    + ("; it differs from the embedding, and transformers would have used it." if differs else ".")
+                )
+            if role != self.like and embed is not None and HEAD in found[self.like]:
+                sites[HEAD] = sites[EMBED]
+        return {role: found[role] for role in roles}
 
     def _pair(self, site: Site) -> Aligned | None:
         """The pair at a site of `like`, or None with a reason in `self.reasons`."""
@@ -295,9 +236,9 @@ class _Matcher:
                 shapes[role] = part.shape(self.shapes[role][part.name])
         if len(parts) < 2:
             return None
-        strange = None if self._all_float else self._strange(parts)
-        if strange is not None:
-            self._apart(site, parts, f"{strange.dtype_name} values are not weights to compare or combine")
+        odd = None if self._all_float else self._not_float(parts)
+        if odd is not None:
+            self._leave(site, parts, f"{odd.dtype_name} values are not weights to compare or combine")
             return None
         if site.tower == "text" and site.component in VOCABULARY:
             return self._vocabulary_pair(site, parts, shapes)
@@ -312,30 +253,31 @@ class _Matcher:
                 return None
         return Aligned(site, shape, parts)
 
-    def _strange(self, parts: Mapping[str, TensorView]) -> LazyTensor | None:
+    def _not_float(self, parts: Mapping[str, TensorView]) -> LazyTensor | None:
         """The first of these tensors that holds no plain floating-point weights."""
         tensors = (self.checkpoints[role][part.name] for role, part in parts.items())
         return next((tensor for tensor in tensors if not tensor.is_float), None)
 
-    def _apart(self, site: Site, parts: Mapping[str, TensorView], reason: str) -> None:
+    def _leave(self, site: Site, parts: Mapping[str, TensorView], reason: str) -> None:
         self.reasons.update(((role, site), reason) for role in parts)
 
     def _differing(self, site: Site, parts: Mapping[str, TensorView], shapes: Mapping[str, Shape], role: str) -> None:
-        """Two shapes at one site: no pair outside of the text stack, and no relatives within it."""
-        fault = f"{parts[role].name} is {_by(shapes[role])} in {role}, {_by(shapes[self.like])} in {self.like}"
+        """Leave a site of two shapes unpaired; in the text stack raise AlignmentError: the models are unrelated."""
+        mine, theirs = (format_shape(shapes[name]) for name in (self.like, role))
+        fault = f"{parts[role].name} is {theirs} in {role}, {mine} in {self.like}"
         if site.tower == "text":
             raise AlignmentError(
                 f"{fault} ({site.key}): {role} ({self.checkpoints[role].ref}) is not a relative of "
                 f"{self.like} ({self.checkpoints[self.like].ref}). Check that they are the right checkpoints."
             )
-        self._apart(site, parts, f"shapes differ: {fault}")
+        self._leave(site, parts, f"shapes differ: {fault}")
 
     def _vocabulary_pair(self, site: Site, held: Mapping[str, TensorView], shapes: Mapping[str, Shape]) -> Aligned:
-        """The rows that every role has. Adapting a model appends rows (image tokens, padding), so the first
-        ones are the tokens of the base."""
+        """The pair of the rows that every role has: adaptation appends rows (image tokens, padding), so the first ones
+        are the base's tokens."""
         widths = {shape[1:] for shape in shapes.values()}
         if len(widths) > 1:
-            sizes = ", ".join(f"{_by(shape)} in {role}" for role, shape in shapes.items())
+            sizes = ", ".join(f"{format_shape(shape)} in {role}" for role, shape in shapes.items())
             raise AlignmentError(f"{site.key} differs in width: {sizes}. Check that these are the right checkpoints.")
         common = min(shape[0] for shape in shapes.values())
         shape = (common, *widths.pop())
@@ -353,7 +295,7 @@ class _Matcher:
         return Aligned(site, shape, parts)
 
     def _reason(self, role: str, site: Site) -> str:
-        """Why a tensor of `role` found no partner: what was looked for, and where."""
+        """Why a tensor of `role` found no partner."""
         others = [other for other in self.roles if other != role] if role == self.like else [self.like]
         tensor = self.checkpoints[role][self.roles[role][site].name]
         if not tensor.is_float:
@@ -371,7 +313,7 @@ class _Matcher:
 
 
 def _check_stacks(checkpoints: Mapping[str, Checkpoint], roles: Mapping[str, SiteViews], like: str) -> None:
-    """Text stacks must agree in depth and width before any tensor is matched."""
+    """Raise AlignmentError where text stacks differ in depth or width."""
     facts = {role: _depth_and_width(checkpoints[role], parts) for role, parts in roles.items()}
     for role, (depth, width) in facts.items():
         if (depth, width) != facts[like]:
@@ -393,16 +335,10 @@ def _depth_and_width(checkpoint: Checkpoint, parts: SiteViews) -> tuple[int, int
 def _same_bytes(first: LazyTensor, second: LazyTensor) -> bool:
     if (first.shape, first.safetensors_dtype) != (second.shape, second.safetensors_dtype):
         return False
-    starts = range(0, first.numel, CHUNK)
-    return all(
-        first.read(start, min(start + CHUNK, first.numel)).equal(second.read(start, min(start + CHUNK, first.numel)))
-        for start in starts
-    )
+    starts = range(0, first.numel, CHUNK_SIZE)
+    ranges = [(start, min(start + CHUNK_SIZE, first.numel)) for start in starts]
+    return all(first.read(*entries).equal(second.read(*entries)) for entries in ranges)
 
 
-def _place(tensor: LazyTensor) -> tuple[str, int]:
+def _file_offset(tensor: LazyTensor) -> tuple[str, int]:
     return str(tensor.shard), tensor.offset
-
-
-def _by(shape: Shape) -> str:
-    return " x ".join(map(str, shape)) or "a scalar"

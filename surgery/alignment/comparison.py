@@ -1,4 +1,4 @@
-"""What several checkpoints share, by their headers: how many tensors pair, which do not, and why."""
+"""The pairs of several checkpoints without any measurement, and the tensors without partner."""
 
 from collections.abc import Mapping
 
@@ -8,10 +8,10 @@ from vlsurgery.surgery.results import ComparisonResult, Match, Shared
 
 
 def compare(checkpoints: Mapping[str, Checkpoint], like: str | None = None) -> ComparisonResult:
-    """Align checkpoints without measuring anything.
+    """The alignment of checkpoints as a result: pairs, counts, and unmatched tensors with reasons.
 
     checkpoints: any names -> two checkpoints or more. like: the one whose tensors the others are matched with; the last
-    one where none is named. A few weights are read where names and shapes don't tell partners.
+    one where none is named. A sample of weights is read where names and shapes do not tell partners.
 
     Raises AlignmentError as `align` does.
     """

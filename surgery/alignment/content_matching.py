@@ -1,85 +1,108 @@
-"""Partners for tensors whose names are nobody's: by where they stand, and where that is not enough, by what they hold.
+"""Partners for tensors that no name table knows: by layer and shape, and where these do not decide, by their values.
 
-Checkpoints of one family hold nearly the same values, so a handful of entries tells partners from strangers. Tensors
-are told apart a pattern at a time (what repeats from layer to layer), so that a sample of one layer speaks for all.
-Where neither shapes nor values tell, nothing is paired.
+Checkpoints of one family hold nearly the same values, so a sample of entries tells whether two tensors are partners.
+Tensors are compared a pattern at a time (the tensor of every layer under one name), so that a sample of some layers
+decides for all. Where neither shapes nor values decide, nothing is paired.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Final
 
-from vlsurgery.surgery.alignment.groups import Group, Pairing, Signature, by_ends, in_number_order, repeated, single
-from vlsurgery.surgery.alignment.module_matching import NAMELESS, Neighbourhood, in_stack
-from vlsurgery.surgery.alignment.permutations import COLUMNS, Left, arrangements, cut_sites
-from vlsurgery.surgery.alignment.similarity import PARTNERS, STRANGERS, Likeness, least
-from vlsurgery.surgery.architecture.layouts import EMBED, TensorView
+from vlsurgery.surgery.alignment.groups import (
+    Pairing,
+    Signature,
+    TensorGroup,
+    by_ends,
+    in_number_order,
+    repeated,
+    single,
+)
+from vlsurgery.surgery.alignment.module_matching import NAMELESS, ModuleMatcher, in_stack
+from vlsurgery.surgery.alignment.permutations import MAX_COLUMNS, UnmatchedGroup, row_permutations, split_rows
+from vlsurgery.surgery.alignment.similarity import MARGIN, MATCH_COSINE, Similarity, min_cosine, read_view
+from vlsurgery.surgery.architecture.decoder_stack import Shape, format_shape
+from vlsurgery.surgery.architecture.layouts import EMBED, SiteViews, TensorView
 from vlsurgery.surgery.architecture.naming import pattern, split_leaf
 from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import AlignmentError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# From this median on, over the pairs that names tell, two checkpoints are taken for relatives.
-RELATIVES: Final = 0.8
-
+# Least median cosine, over the pairs that names give, of two related checkpoints.
+RELATED_COSINE: Final = 0.8
 
 Where = Callable[[Site], bool]
-Place = Callable[[Site, TensorView], tuple[str, tuple[int, ...]]]
-Tell = Callable[[Sequence[Group], Sequence[Group]], Iterable[Pairing]]
+PatternOf = Callable[[Site, TensorView], tuple[str, tuple[int, ...]]]
+FindPairs = Callable[[Sequence[TensorGroup], Sequence[TensorGroup]], Iterable[Pairing]]
 
 
-@dataclass
-class Correspondence:
-    """What two roles' tensors have in common beyond their names.
+class ContentMatcher:
+    """Finds partners of two roles beyond those with one site.
 
-    likeness: how alike their tensors are. is_weight: whether a part holds weights, (role, part) -> bool. reasons:
-    (role, site) -> why a site stays without partner.
+    like, other: the roles. roles: role -> site -> view, of all roles; left as it is. reasons: (role, site) -> why a
+    tensor has no partner, once `match` has run.
     """
 
-    likeness: Likeness
-    is_weight: Callable[[str, TensorView], bool]
-    reasons: dict[tuple[str, Site], str] = field(default_factory=dict)
+    def __init__(
+        self,
+        checkpoints: Mapping[str, Checkpoint],
+        shapes: Mapping[str, Mapping[str, Shape]],
+        like: str,
+        other: str,
+        roles: Mapping[str, SiteViews],
+    ) -> None:
+        def read(role: str, view: TensorView, count: int) -> "Tensor":
+            return read_view(checkpoints[role][view.name], view, 0, count)
 
-    def __post_init__(self) -> None:
-        self.like, self.other = self.likeness.like, self.likeness.other
-        self.roles, self.shapes = self.likeness.roles, self.likeness.shapes
+        self.checkpoints = checkpoints
+        self.shapes = shapes
+        self.like, self.other = like, other
+        self.roles = {role: dict(sites) for role, sites in roles.items()}
+        self.similarity = Similarity(like, other, self.roles, shapes, read)
+        self.reasons: dict[tuple[str, Site], str] = {}
 
-    def settle(self) -> None:
-        """Give every tensor of `other` that has a partner in `like` the partner's site, in place.
+    def match(self) -> dict[str, SiteViews]:
+        """Role -> site -> view, with every tensor of `other` that has a partner in `like` at the partner's site.
 
-        Raises AlignmentError where several tensors of the text stack look alike and nothing tells which is which.
+        Raises AlignmentError where several tensors of the text stack look alike and nothing decides between them.
         """
-        self._part_shapes()
+        self._unmatch_shapes()
         left = {role: self._left(role) for role in (self.like, self.other)}
-        doubted = self._doubted([*left[self.like], *left[self.other]])
-        if not doubted and not all(left.values()):
-            return
-        kin = self._kinship()
-        for site, cosine in doubted.items():
-            if kin is not None and kin >= RELATIVES and cosine is not None and cosine < PARTNERS:
-                self._part_ways(site, cosine)
+        suspects = self._suspects([*left[self.like], *left[self.other]])
+        if not suspects and not all(left.values()):
+            return self.roles
+        related = self._are_related()
+        for site, cosine in suspects.items():
+            if related and cosine is not None and cosine < MATCH_COSINE:
+                self._unmatch(site, cosine)
+
+        def match_group(mine: Sequence[TensorGroup], theirs: Sequence[TensorGroup]) -> list[Pairing]:
+            return self._match_group(mine, theirs, related)
+
         for where in (in_stack, _out_of_stack):
-            self._match(where, repeated, lambda mine, theirs: self._told(mine, theirs, kin))
+            self._match(where, repeated, match_group)
         for where in (_in_text, _out_of_stack):
             self._match(where, single, self._by_values)
-        if self._follow_weights():
-            self._match(_out_of_stack, repeated, lambda mine, theirs: self._told(mine, theirs, kin))
-        self._rearrange()
-        for mine, theirs in self._neighbourhood().pairs():
+        if self._match_biases():
+            self._match(_out_of_stack, repeated, match_group)
+        self._match_permuted()
+        for mine, theirs in self._module_matcher().pairs():
             self._join(mine, theirs)
-        self._check_told()
+        self._check_ambiguous()
+        self._check_tables()
         self._check_forms()
-        self._neighbourhood().check()
+        self._module_matcher().check()
+        return self.roles
 
-    def _match(self, where: "Where", place: "Place", tell: "Tell") -> None:
-        """Pair what is left, pattern by pattern, among those that stand in the same layers with the same shapes."""
-        mine, theirs = (self._by_signature(role, where, place) for role in (self.like, self.other))
+    def _match(self, where: Where, pattern_of: PatternOf, find_pairs: FindPairs) -> None:
+        """Pair unmatched tensors, pattern by pattern, among patterns of the same layers and shapes."""
+        mine, theirs = (self._by_signature(role, where, pattern_of) for role in (self.like, self.other))
         for signature in [signature for signature in mine if signature in theirs]:
-            for first, second in tell(mine[signature], theirs[signature]):
+            for first, second in find_pairs(mine[signature], theirs[signature]):
                 for number, site in first.members.items():
                     self._join(site, second.members[number])
 
@@ -92,33 +115,33 @@ class Correspondence:
             mine = theirs
         self.roles[self.other][mine] = part
 
-    def _told(self, mine: Sequence[Group], theirs: Sequence[Group], kin: float | None) -> list[Pairing]:
-        """The pairs among patterns that stand alike: by values; by the ends of their names, or because they alone are
-        left, where values don't object; in the order of their numbers."""
+    def _match_group(self, mine: Sequence[TensorGroup], theirs: Sequence[TensorGroup], related: bool) -> list[Pairing]:
+        """The pairs among patterns of one signature: by values; then, where values do not contradict, by the ends of
+        their names, as the only ones left, or in the order of their numbers."""
         pairs = self._by_values(mine, theirs)
 
-        def left() -> tuple[list[Group], list[Group]]:
+        def left() -> tuple[list[TensorGroup], list[TensorGroup]]:
             taken = {id(group) for pair in pairs for group in pair}
             return [g for g in mine if id(g) not in taken], [g for g in theirs if id(g) not in taken]
 
-        def agree(first: Group, second: Group) -> bool:
-            # Constants (fresh norms) say nothing; strangers say no, unless the whole checkpoint is one.
-            cosine = self._alike(first, second)
-            if kin is None or kin < RELATIVES:
+        def agree(first: TensorGroup, second: TensorGroup) -> bool:
+            # Constants (fresh norms) have no cosine, and values of unrelated checkpoints decide nothing.
+            if not related:
                 return True
+            cosine = self._cosine(first, second)
             if cosine is not None:
-                return cosine >= PARTNERS
-            return not any(self.likeness.apart(site, second.members[n]) for n, site in first.members.items())
+                return cosine >= MATCH_COSINE
+            return not any(self.similarity.is_unrelated(site, second.members[n]) for n, site in first.members.items())
 
         for words in (2, 1):
             pairs += [pair for pair in by_ends(*left(), words) if agree(*pair)]
         first, second = left()
-        if len(first) == len(second) == 1:
-            return [*pairs, (first[0], second[0])] if agree(first[0], second[0]) else pairs
-        return [*pairs, *(pair for pair in in_number_order(first, second) if agree(*pair))]
+        rest = [(first[0], second[0])] if len(first) == len(second) == 1 else in_number_order(first, second)
+        return [*pairs, *(pair for pair in rest if agree(*pair))]
 
-    def _follow_weights(self) -> bool:
-        """Pair the biases that are left, often too short or too even to tell, in modules whose weights are paired."""
+    def _match_biases(self) -> bool:
+        """Pair unmatched biases, often too short or too even to compare, of modules whose weights are paired. Returns
+        whether there were any."""
         mine, theirs = (
             {part.name: site for site, part in self.roles[role].items() if part.slices is None}
             for role in (self.like, self.other)
@@ -131,70 +154,81 @@ class Correspondence:
             bias = theirs.get(f"{split_leaf(partner.name)[0]}{ending}") if partner is not None else None
             if bias is None or bias in self.roles[self.like]:
                 continue
-            if self.likeness.shape(self.like, site) == self.likeness.shape(self.other, bias):
+            if self.similarity.shape(self.like, site) == self.similarity.shape(self.other, bias):
                 pairs.append((site, bias))
         for site, bias in pairs:
             self._join(site, bias)
         return bool(pairs)
 
-    def _rearrange(self) -> None:
-        """Pair what is left slice by slice, where one layout holds the rows of the other fused or in another order."""
+    def _match_permuted(self) -> None:
+        """Pair unmatched tensors slice by slice, where one layout holds the rows of the other fused or reordered."""
         mine, theirs = (self._left_whole(role) for role in (self.like, self.other))
         if not mine or not theirs:
             return
         known: dict[tuple[str, Site], Tensor] = {}
 
-        def load(group: Left) -> "Tensor":
+        def load(group: UnmatchedGroup) -> "Tensor":
             site = group.members[min(group.members)]
             if (group.role, site) not in known:
-                shape = self.likeness.shape(group.role, site)
-                entries = self.likeness.read(group.role, self.roles[group.role][site], math.prod(shape))
-                known[group.role, site] = entries.reshape(shape[0], -1)[:, :COLUMNS].float()
+                shape = self.similarity.shape(group.role, site)
+                entries = self.similarity.read(group.role, self.roles[group.role][site], math.prod(shape))
+                known[group.role, site] = entries.reshape(shape[0], -1)[:, :MAX_COLUMNS].float()
             return known[group.role, site]
 
-        for found in arrangements(mine, theirs, load):
-            cut_sites(found, self.like, self.roles, lambda role, part: part.shape(self.shapes[role][part.name]))
+        for found in row_permutations(mine, theirs, load):
+            self.roles.update(split_rows(found, self.like, self.roles, self.shapes))
 
-    def _neighbourhood(self) -> Neighbourhood:
-        """What is left outside of the text stack."""
+    def _module_matcher(self) -> ModuleMatcher:
+        """The matcher of unmatched weights outside of the text stack."""
         left = {
-            role: [
-                site for site in self._left(role) if not in_stack(site) and self.is_weight(role, self.roles[role][site])
-            ]
+            role: [site for site in self._left(role) if not in_stack(site) and self._is_weight(role, site)]
             for role in (self.like, self.other)
         }
-        return Neighbourhood.of(self.likeness, left)
+        return ModuleMatcher.of(self.similarity, left)
 
-    def _left_whole(self, role: str) -> list[Left]:
-        """What is left of a role's whole tensors, pattern by pattern."""
-        found = self._by_signature(role, lambda site: self._is_whole(role, site), repeated)
-        return [Left(role, group.pattern, group.members, group.shapes) for groups in found.values() for group in groups]
+    def _is_weight(self, role: str, site: Site) -> bool:
+        tensor = self.checkpoints[role][self.roles[role][site].name]
+        return tensor.is_float and tensor.numel > 0
 
-    def _is_whole(self, role: str, site: Site) -> bool:
-        part = self.roles[role][site]
-        return part.slices is None and not part.transposed
+    def _left_whole(self, role: str) -> list[UnmatchedGroup]:
+        """A role's unmatched whole tensors, pattern by pattern."""
+        whole = {site for site, view in self.roles[role].items() if view == TensorView(view.name)}
+        found = self._by_signature(role, whole.__contains__, repeated)
+        return [UnmatchedGroup(role, *group) for groups in found.values() for group in groups]
 
-    def _check_forms(self) -> None:
-        """Refuse text stacks that in one layer leave matrices on both sides, as many entries as if they were one weight
-        in two forms, under names that are in no table; and a vocabulary's table that the other side must have."""
+    def _check_ambiguous(self) -> None:
+        """Refuse text stacks with as many unmatched patterns of one signature on either side, and no cosine to tell."""
+        mine, theirs = (self._by_signature(role, in_stack, repeated) for role in (self.like, self.other))
+        for signature in [signature for signature in mine if signature in theirs]:
+            first, second = mine[signature], theirs[signature]
+            if len(first) == len(second) and all(self._cosine(a, b) is None for a in first for b in second):
+                ours, others = (", ".join(sorted(group.pattern for group in side)) for side in (first, second))
+                raise AlignmentError(
+                    f"{ours} of {self.like} and {others} of {self.other} have the same shapes in the same layers, and "
+                    "neither names nor values tell which is which. Name them as the other checkpoint does"
+                )
+
+    def _check_tables(self) -> None:
+        """Refuse a table of the vocabulary in one role alone: every model has one."""
         for role, other in ((self.like, self.other), (self.other, self.like)):
             if EMBED in self.roles[role] and EMBED not in self.roles[other]:
                 raise AlignmentError(
                     f"{self.roles[role][EMBED].name} of {role} is the table of its vocabulary, and nothing tells which "
                     f"tensor is that of {other}. Name it as the other checkpoint does"
                 )
-        left = {role: self._left_matrices(role) for role in (self.like, self.other)}
-        for layer in sorted(left[self.like].keys() & left[self.other].keys()):
-            sides = [left[role][layer] for role in (self.like, self.other)]
-            sizes = [
-                sum(math.prod(self.likeness.shape(role, site)) for site in side)
-                for role, side in zip((self.like, self.other), sides, strict=True)
-            ]
-            named = all(not site.component.startswith("raw:") for side in sides for site in side)
+
+    def _check_forms(self) -> None:
+        """Refuse layers of the text stack in which both roles have unmatched matrices under unknown names that hold
+        about as many entries: they may be one weight in two forms."""
+        left = [self._left_matrices(role) for role in (self.like, self.other)]
+        for layer in sorted(left[0].keys() & left[1].keys()):
+            sides = {self.like: left[0][layer], self.other: left[1][layer]}
+            sizes = [sum(math.prod(self.similarity.shape(role, site)) for site in side) for role, side in sides.items()]
+            named = all(not site.component.startswith("raw:") for side in sides.values() for site in side)
             if not named and 2 * min(sizes) >= max(sizes):
                 ours, others = (
                     ", ".join(sorted({self.roles[role][site].name for site in side})[:3])
-                    for role, side in zip((self.like, self.other), sides, strict=True)
+                    for role, side in sides.items()
                 )
                 raise AlignmentError(
                     f"{ours} of {self.like} and {others} of {self.other} may be one weight in two forms, and neither "
@@ -202,24 +236,12 @@ class Correspondence:
                 )
 
     def _left_matrices(self, role: str) -> dict[int, list[Site]]:
-        """The matrices of the text stack's layers that have no partner, by layer."""
+        """Layer -> the unmatched matrices of the text stack in it."""
         found: dict[int, list[Site]] = {}
         for site in self._left(role):
-            if site.tower == "text" and site.layer is not None and len(self.likeness.shape(role, site)) > 1:
+            if site.tower == "text" and site.layer is not None and len(self.similarity.shape(role, site)) > 1:
                 found.setdefault(site.layer, []).append(site)
         return found
-
-    def _check_told(self) -> None:
-        """Refuse text stacks in which as many patterns are left on either side, alike in all that can be seen."""
-        mine, theirs = (self._by_signature(role, in_stack, repeated) for role in (self.like, self.other))
-        for signature in [signature for signature in mine if signature in theirs]:
-            first, second = mine[signature], theirs[signature]
-            if len(first) == len(second) and all(self._alike(a, b) is None for a in first for b in second):
-                ours, others = (", ".join(sorted(group.pattern for group in side)) for side in (first, second))
-                raise AlignmentError(
-                    f"{ours} of {self.like} and {others} of {self.other} have the same shapes in the same layers, and "
-                    "neither names nor values tell which is which. Name them as the other checkpoint does"
-                )
 
     def _left(self, role: str) -> list[Site]:
         """The sites of a role that the other one lacks."""
@@ -228,11 +250,11 @@ class Correspondence:
             return []
         return [site for site in mine if site not in theirs]
 
-    def _doubted(self, left: Sequence[Site]) -> dict[Site, float | None]:
-        """Sites that both roles have under names that end differently, one for each pattern, with their similarity.
+    def _suspects(self, left: Sequence[Site]) -> dict[Site, float | None]:
+        """Sites that both roles have under names that end differently, one for each pattern, with their cosine.
 
-        Outside of the text stack one name can even mean two things (norm1 is the first norm in one layout, and the
-        second in another), so a tower whose names differ anywhere is doubted as a whole.
+        Outside of the text stack one name can have two meanings ("norm1" is the first norm of one layout, and the
+        second of another), so where any name of a tower differs, all of its sites are suspects.
 
         left: the sites that one of the roles lacks.
         """
@@ -242,51 +264,51 @@ class Correspondence:
         mixed = {site.tower for site in (*differing, *left)} - {"text"}
         seen: dict[tuple[str, str, str], list[Site]] = {}
         for site, *_ in shared if differing or mixed else ():
-            if site in differing or site.tower in mixed:
-                tails = (site.tower, self._tail(self.like, site), self._tail(self.other, site))
-                if self._same_shape(site, site):
-                    seen.setdefault(tails, []).append(site)
-        # What lies outside of layers shares no pattern, so that one of them speaks for itself alone.
+            if (site in differing or site.tower in mixed) and self._same_shape(site):
+                seen.setdefault((site.tower, *self._tails(site)), []).append(site)
+        # Names outside of layers share no pattern, so that a sample of one is no evidence for another.
         samples = [sites if sites[0].layer is not None else sites[:1] for sites in seen.values()]
-        return {sites[0]: self.likeness.cosine(sites, sites) for sites in samples}
+        return {sites[0]: self.similarity.cosine(sites, sites) for sites in samples}
 
-    def _tail(self, role: str, site: Site) -> str:
-        """The end of a tensor's name, without numbers and without what prefixes add."""
-        return "" if site.layer is None else _tail_of(self.roles[role][site].name)
+    def _tails(self, site: Site) -> tuple[str, str]:
+        """The ends of both roles' names at a site of a layer, without numbers and prefixes."""
+        mine, theirs = (
+            "" if site.layer is None else _tail(self.roles[role][site].name) for role in (self.like, self.other)
+        )
+        return mine, theirs
 
-    def _same_shape(self, mine: Site, theirs: Site) -> bool:
-        first, second = self.roles[self.like][mine], self.roles[self.other][theirs]
-        return first.shape(self.shapes[self.like][first.name]) == second.shape(self.shapes[self.other][second.name])
+    def _same_shape(self, site: Site) -> bool:
+        return self.similarity.shape(self.like, site) == self.similarity.shape(self.other, site)
 
-    def _kinship(self) -> float | None:
-        """How alike the pairs are that names tell; None where there are none to compare."""
-        shared = [site for site in self.roles[self.like] if site in self.roles[self.other] and self._is_matrix(site)]
+    def _are_related(self) -> bool:
+        """Whether the matrices that names pair are alike; False where there are none to compare."""
+        mine, theirs = self.roles[self.like], self.roles[self.other]
+        shared = [
+            site
+            for site in mine
+            if site in theirs and len(self.shapes[self.like][mine[site].name]) > 1 and self._same_shape(site)
+        ]
         picked = shared[:: max(1, len(shared) // 16)]
-        found = [cosine for site in picked if (cosine := self.likeness.cosine([site], [site])) is not None]
-        return median(found) if found else None
+        found = [cosine for site in picked if (cosine := self.similarity.cosine([site], [site])) is not None]
+        return bool(found) and median(found) >= RELATED_COSINE
 
-    def _is_matrix(self, site: Site) -> bool:
-        return len(self.shapes[self.like][self.roles[self.like][site].name]) > 1 and self._same_shape(site, site)
-
-    def _part_shapes(self) -> None:
-        """Outside of the text stack, tensors of one site but of two shapes only share a name."""
+    def _unmatch_shapes(self) -> None:
+        """Separate tensors outside of the text stack that have one site but two shapes."""
         for site in [site for site in self.roles[self.like] if site.tower != "text" and site in self.roles[self.other]]:
-            if self.likeness.shape(self.like, site) != self.likeness.shape(self.other, site):
-                mine, theirs = (
-                    " x ".join(map(str, self.likeness.shape(role, site))) for role in (self.like, self.other)
-                )
-                self._move_away(site, f"shapes differ: {theirs} in {self.other}, {mine} in {self.like}")
+            if not self._same_shape(site):
+                mine, theirs = (format_shape(self.similarity.shape(role, site)) for role in (self.like, self.other))
+                self._separate(site, f"shapes differ: {theirs} in {self.other}, {mine} in {self.like}")
 
-    def _part_ways(self, doubted: Site, cosine: float) -> None:
-        """Take back a pair that names made, in every layer: both go to the tensors that are left."""
-        mine, theirs = (self._tail(role, doubted) for role in (self.like, self.other))
+    def _unmatch(self, suspect: Site, cosine: float) -> None:
+        """Separate a pair that names made, in every layer."""
+        tails = self._tails(suspect)
         for site in [site for site in self.roles[self.like] if site in self.roles[self.other]]:
-            same = site.tower == doubted.tower and site.component == doubted.component
-            if same and (self._tail(self.like, site), self._tail(self.other, site)) == (mine, theirs):
-                self._move_away(site, f"entries in another order, or other ones (cosine {cosine:.2f})")
+            same = site.tower == suspect.tower and site.component == suspect.component
+            if same and self._tails(site) == tails:
+                self._separate(site, f"entries in another order, or other ones (cosine {cosine:.2f})")
 
-    def _move_away(self, site: Site, reason: str) -> None:
-        """Give the other role's tensor a site of its own, as if nothing were known of it."""
+    def _separate(self, site: Site, reason: str) -> None:
+        """Give the other role's tensor a site of its own, by its raw name."""
         part = self.roles[self.other].pop(site)
         moved = site._replace(component=f"raw:{part.name}")
         self.roles[self.other][moved] = part
@@ -295,44 +317,44 @@ class Correspondence:
             f"but they are not the same weight: {reason}"
         )
 
-    def _by_signature(self, role: str, where: "Where", place: "Place") -> "dict[Signature, list[Group]]":
+    def _by_signature(self, role: str, where: Where, pattern_of: PatternOf) -> dict[Signature, list[TensorGroup]]:
         members: dict[str, dict[tuple[int, ...], Site]] = {}
         for site in self._left(role):
             if where(site):
-                name, numbers = place(site, self.roles[role][site])
+                name, numbers = pattern_of(site, self.roles[role][site])
                 members.setdefault(name, {})[numbers] = site
-        found: dict[Signature, list[Group]] = {}
+        found: dict[Signature, list[TensorGroup]] = {}
         for name, sites in members.items():
-            group = Group(name, sites, {number: self.likeness.shape(role, site) for number, site in sites.items()})
-            found.setdefault(group.signature, []).append(group)
+            shapes = {number: self.similarity.shape(role, site) for number, site in sites.items()}
+            found.setdefault(frozenset(shapes.items()), []).append(TensorGroup(name, sites, shapes))
         return found
 
-    def _alike(self, first: Group, second: Group) -> float | None:
+    def _cosine(self, first: TensorGroup, second: TensorGroup) -> float | None:
         numbers = sorted(first.members)
-        return self.likeness.cosine([first.members[n] for n in numbers], [second.members[n] for n in numbers])
+        return self.similarity.cosine([first.members[n] for n in numbers], [second.members[n] for n in numbers])
 
-    def _by_values(self, mine: Sequence[Group], theirs: Sequence[Group]) -> list[Pairing]:
-        """Pairs that prefer each other to all others, clearly."""
-        table = [[self._alike(first, second) for second in theirs] for first in mine]
+    def _by_values(self, mine: Sequence[TensorGroup], theirs: Sequence[TensorGroup]) -> list[Pairing]:
+        """Pairs of which each side has its largest cosine with the other, by a margin."""
+        table = [[self._cosine(first, second) for second in theirs] for first in mine]
         pairs = []
         for row, first in enumerate(mine):
-            place, best, margin = _best(table[row])
-            if place is None or best < least(sum(map(math.prod, first.shapes.values()))) or margin < STRANGERS:
+            column, best, margin = _best(table[row])
+            if column is None or best < min_cosine(sum(map(math.prod, first.shapes.values()))) or margin < MARGIN:
                 continue
-            back, _, margin = _best([line[place] for line in table])
-            if back == row and margin >= STRANGERS:
-                pairs.append((first, theirs[place]))
+            back, _, margin = _best([line[column] for line in table])
+            if back == row and margin >= MARGIN:
+                pairs.append((first, theirs[column]))
         return pairs
 
 
-def _tail_of(name: str) -> str:
+def _tail(name: str) -> str:
     """The last three words of a name, without numbers."""
     return ".".join(pattern(name)[0].rsplit(".", 3)[-3:])
 
 
 def _end_alike(mine: str, theirs: str) -> bool:
-    """Whether two names have the same tail. Most of those that do end alike to the letter, and need no pattern."""
-    return mine.rsplit(".", 3)[-3:] == theirs.rsplit(".", 3)[-3:] or _tail_of(mine) == _tail_of(theirs)
+    """Whether two names have the same tail. Most that do are equal to the letter, which is faster to test."""
+    return mine.rsplit(".", 3)[-3:] == theirs.rsplit(".", 3)[-3:] or _tail(mine) == _tail(theirs)
 
 
 def _out_of_stack(site: Site) -> bool:
@@ -344,7 +366,7 @@ def _in_text(site: Site) -> bool:
 
 
 def _best(cosines: Sequence[float | None]) -> tuple[int | None, float, float]:
-    """The place of the largest cosine, it, and by how much it leads."""
+    """The index of the largest cosine, the cosine, and its lead over the second."""
     ranked = sorted(((cosine, place) for place, cosine in enumerate(cosines) if cosine is not None), reverse=True)
     if not ranked:
         return None, 0.0, 0.0

@@ -1,9 +1,7 @@
-"""Partners for what is left in modules of which most has found its partner: vectors that are too short or too even for
-their values to tell them from all others, but not from the few that stand beside them.
+"""Partners within modules: vectors that are too short or too even to tell from all others, but not from their siblings.
 
-Names that were changed word for word keep their modules together, so what is paired in a module tells which module of
-the other checkpoint it became. Where that is not enough either, nothing is paired, and nobody is told that it has no
-partner.
+The pairs found so far tell which module of the other checkpoint each module became. Where that does not decide either,
+nothing is paired, and an error is raised rather than a tensor reported as without partner.
 """
 
 import math
@@ -11,139 +9,144 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from vlsurgery.surgery.alignment.similarity import CLEAR, CLOSE, Likeness, least
+from vlsurgery.surgery.alignment.similarity import DISTANCE_RATIO, MATCH_DISTANCE, Similarity, min_cosine
 from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import AlignmentError
 
-# Towers that a site gets when its name tells none.
+# Towers of sites whose names tell no tower.
 NAMELESS: Final = ("text", "other")
 
-# Leaves that mean the same in every checkpoint.
+# Last words of names that mean the same in every checkpoint.
 LEAVES: Final = ("weight", "bias")
 
 Pair = tuple[Site, Site]
 
 
-class Standing(NamedTuple):
-    """Where a tensor stands. home: the innermost module around it that has a partner, by its name in `like`. path: the
-    numbers below it, None for words. leaf: the last word of its name, "" where that means nothing elsewhere."""
+class ModulePosition(NamedTuple):
+    """The position of a tensor within the modules of two checkpoints.
 
-    home: str
+    module: the innermost one around it that has a partner, by its name in `like`. path: the numbers below it, None for
+    words. leaf: the last word of its name where it is one of LEAVES, else "".
+    """
+
+    module: str
     path: tuple[int | None, ...]
     leaf: str
     shape: Shape
 
 
 @dataclass(frozen=True)
-class Neighbourhood:
-    """What is left of two roles outside of their text stacks. standings: role -> site -> where it stands."""
+class ModuleMatcher:
+    """Pairs unmatched tensors of two roles outside of their text stacks. positions: role -> site -> position."""
 
-    likeness: Likeness
-    standings: Mapping[str, Mapping[Site, Standing]]
+    similarity: Similarity
+    positions: Mapping[str, Mapping[Site, ModulePosition]]
 
     @classmethod
-    def of(cls, likeness: Likeness, left: Mapping[str, Sequence[Site]]) -> "Neighbourhood":
+    def of(cls, similarity: Similarity, left: Mapping[str, Sequence[Site]]) -> "ModuleMatcher":
         """left: role -> sites without partner."""
-        mine, theirs = (likeness.roles[role] for role in (likeness.like, likeness.other))
+        mine, theirs = (similarity.roles[role] for role in (similarity.like, similarity.other))
         shared = [site for site in mine if site in theirs and not in_stack(site)]
         whole = [site for site in shared if mine[site].slices is None and theirs[site].slices is None]
-        homes = modules((mine[site].name, theirs[site].name) for site in whole)
-        names = {likeness.like: {home: home for home in homes}, likeness.other: {v: k for k, v in homes.items()}}
+        partners = modules((mine[site].name, theirs[site].name) for site in whole)
+        names = {
+            similarity.like: {module: module for module in partners},
+            similarity.other: {theirs: mine for mine, theirs in partners.items()},
+        }
         return cls(
-            likeness,
+            similarity,
             {
                 role: {
-                    site: _standing(likeness.roles[role][site].name, likeness.shape(role, site), names[role])
+                    site: _position(similarity.roles[role][site].name, similarity.shape(role, site), names[role])
                     for site in sites
-                    if likeness.roles[role][site].slices is None
+                    if similarity.roles[role][site].slices is None
                 }
                 for role, sites in left.items()
             },
         )
 
     def pairs(self) -> list[Pair]:
-        """Those that alone stand in one place, unless values object; and short vectors of which each is close to one
-        other and far from the rest."""
-        mine, theirs = (self._by_standing(role) for role in (self.likeness.like, self.likeness.other))
+        """The pairs of tensors that alone have one position, unless values contradict; and of short vectors that are
+        close to each other and far from all others at their position."""
+        mine, theirs = (self._by_position(role) for role in (self.similarity.like, self.similarity.other))
         found: list[Pair] = []
-        for standing in [standing for standing in mine if standing in theirs]:
-            first, second = mine[standing], theirs[standing]
+        for position in [position for position in mine if position in theirs]:
+            first, second = mine[position], theirs[position]
             if len(first) == len(second) == 1:
                 found += [(a, b) for a in first for b in second if self._may_be_one(a, b)]
             else:
                 found += self._close(first, second)
         return found
 
-    def _by_standing(self, role: str) -> dict[Standing, list[Site]]:
-        found: dict[Standing, list[Site]] = {}
-        for site, standing in self.standings[role].items():
-            found.setdefault(standing, []).append(site)
+    def _by_position(self, role: str) -> dict[ModulePosition, list[Site]]:
+        found: dict[ModulePosition, list[Site]] = {}
+        for site, position in self.positions[role].items():
+            found.setdefault(position, []).append(site)
         return found
 
     def check(self) -> None:
-        """Raise AlignmentError where tensors of one module may be partners and nothing tells, or may be one weight in
-        two forms."""
-        mine, theirs = (self.standings[role] for role in (self.likeness.like, self.likeness.other))
+        """Raise AlignmentError where tensors of one module may be partners, or one weight in two forms, undecided."""
+        mine, theirs = (self.positions[role] for role in (self.similarity.like, self.similarity.other))
         rivals: dict[tuple[str, Shape], list[Site]] = {}
-        for site, standing in theirs.items():
-            rivals.setdefault((standing.home, standing.shape), []).append(site)
-        for site, standing in mine.items():
-            for rival in rivals.get((standing.home, standing.shape), ()):
-                leaves = {standing.leaf, theirs[rival].leaf}
+        for site, position in theirs.items():
+            rivals.setdefault((position.module, position.shape), []).append(site)
+        for site, position in mine.items():
+            for rival in rivals.get((position.module, position.shape), ()):
+                leaves = {position.leaf, theirs[rival].leaf}
                 if leaves != {*LEAVES} and self._undecided(site, rival):
                     self._refuse([site], [rival], "may be one weight: they have one shape and stand in one module")
         self._check_forms()
 
     def _check_forms(self) -> None:
         """Refuse modules whose matrices without partner hold as many entries on both sides, in other shapes."""
-        mine, theirs = (self._matrices(role) for role in (self.likeness.like, self.likeness.other))
-        for home in [home for home in mine if home in theirs]:
+        mine, theirs = (self._matrices(role) for role in (self.similarity.like, self.similarity.other))
+        for module in [module for module in mine if module in theirs]:
             shapes = [
-                sorted(self.standings[role][site].shape for site in sites)
-                for role, sites in ((self.likeness.like, mine[home]), (self.likeness.other, theirs[home]))
+                sorted(self.positions[role][site].shape for site in sites)
+                for role, sites in ((self.similarity.like, mine[module]), (self.similarity.other, theirs[module]))
             ]
             if shapes[0] != shapes[1] and len({sum(map(math.prod, side)) for side in shapes}) == 1:
-                self._refuse(mine[home], theirs[home], "may be one weight in two forms: they have as many entries")
+                self._refuse(mine[module], theirs[module], "may be one weight in two forms: they have as many entries")
 
     def _matrices(self, role: str) -> dict[str, list[Site]]:
-        """Matrices by their home, of those that have one."""
+        """Module -> the unmatched matrices in it."""
         found: dict[str, list[Site]] = {}
-        for site, standing in self.standings[role].items():
-            if standing.home and len(standing.shape) > 1:
-                found.setdefault(standing.home, []).append(site)
+        for site, position in self.positions[role].items():
+            if position.module and len(position.shape) > 1:
+                found.setdefault(position.module, []).append(site)
         return found
 
     def _close(self, mine: Sequence[Site], theirs: Sequence[Site]) -> list[Pair]:
-        """Short vectors of which each is close to one other and far from all the rest."""
-        table = [[self.likeness.distance(first, second) for second in theirs] for first in mine]
+        """Pairs of short vectors that are close to each other and far from all others."""
+        table = [[self.similarity.distance(first, second) for second in theirs] for first in mine]
         found = []
         for row, first in enumerate(mine):
             for column, second in enumerate(theirs):
                 distance = table[row][column]
                 rest = [*table[row][:column], *table[row][column + 1 :]]
                 rest += [line[column] for place, line in enumerate(table) if place != row]
-                if distance is not None and distance <= CLOSE:
-                    least = max(CLOSE, CLEAR * distance)
-                    found += [(first, second)] if all(other is not None and other > least for other in rest) else []
+                if distance is not None and distance <= MATCH_DISTANCE:
+                    far = max(MATCH_DISTANCE, DISTANCE_RATIO * distance)
+                    found += [(first, second)] if all(other is not None and other > far for other in rest) else []
         return found
 
     def _may_be_one(self, mine: Site, theirs: Site) -> bool:
-        """Whether neither values nor names of towers speak against a pair."""
+        """Whether neither values nor towers contradict a pair."""
         if mine.tower != theirs.tower and not {mine.tower, theirs.tower} & {*NAMELESS}:
             return False
-        cosine = self.likeness.cosine([mine], [theirs])
-        size = math.prod(self.likeness.shape(self.likeness.like, mine))
-        return cosine >= least(size) if cosine is not None else self._undecided(mine, theirs)
+        cosine = self.similarity.cosine([mine], [theirs])
+        size = math.prod(self.similarity.shape(self.similarity.like, mine))
+        return cosine >= min_cosine(size) if cosine is not None else self._undecided(mine, theirs)
 
     def _undecided(self, mine: Site, theirs: Site) -> bool:
-        """Whether two tensors are too short or too even to tell, and not clearly different."""
-        return self.likeness.cosine([mine], [theirs]) is None and not self.likeness.apart(mine, theirs)
+        """Whether two tensors are too short or too even to compare, and not clearly different."""
+        return self.similarity.cosine([mine], [theirs]) is None and not self.similarity.is_unrelated(mine, theirs)
 
     def _refuse(self, mine: Iterable[Site], theirs: Iterable[Site], why: str) -> None:
-        roles = (self.likeness.like, self.likeness.other)
+        roles = (self.similarity.like, self.similarity.other)
         ours, others = (
-            ", ".join(sorted(self.likeness.roles[role][site].name for site in sites)[:3])
+            ", ".join(sorted(self.similarity.roles[role][site].name for site in sites)[:3])
             for role, sites in zip(roles, (mine, theirs), strict=True)
         )
         raise AlignmentError(
@@ -158,10 +161,9 @@ def in_stack(site: Site) -> bool:
 
 
 def modules(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
-    """Which module of the other checkpoint each module became, one for one: the one that holds the partners of all
-    that it holds. Where they lie in several, there is none.
+    """Module -> the other checkpoint's module that holds the partners of all its tensors; one for one.
 
-    pairs: names of partners.
+    pairs: names of partners. A module whose partners lie in several modules is left out.
     """
     forth: dict[str, set[str]] = {}
     back: dict[str, set[str]] = {}
@@ -174,10 +176,10 @@ def modules(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     return {mine: theirs for mine, theirs in only.items() if len(back[theirs]) == 1}
 
 
-def _standing(name: str, shape: Shape, homes: Mapping[str, str]) -> Standing:
-    """homes: a module's name in this checkpoint -> in `like`."""
+def _position(name: str, shape: Shape, partners: Mapping[str, str]) -> ModulePosition:
+    """partners: a module's name in this checkpoint -> in `like`."""
     segments = name.split(".")
-    depth = next((d for d in range(len(segments) - 1, 0, -1) if ".".join(segments[:d]) in homes), 0)
+    depth = next((d for d in range(len(segments) - 1, 0, -1) if ".".join(segments[:d]) in partners), 0)
     path = tuple(int(word) if word.isdecimal() else None for word in segments[depth:-1])
     leaf = segments[-1] if segments[-1] in LEAVES else ""
-    return Standing(homes.get(".".join(segments[:depth]), ""), path, leaf, shape)
+    return ModulePosition(partners.get(".".join(segments[:depth]), ""), path, leaf, shape)

@@ -1,7 +1,7 @@
-"""How alike two tensors are, by a sample of what they hold.
+"""Similarity of two tensors, by a sample of their values.
 
-Checkpoints of one family hold nearly the same values, so a handful of entries tells partners from strangers, whatever
-their names. Where there are too few entries, or all are the same, nothing is said.
+Checkpoints of one family hold nearly the same values, so a sample of entries tells partners from unrelated tensors,
+whatever their names. Samples that are too short, or constant, have no similarity.
 """
 
 import math
@@ -12,40 +12,49 @@ from typing import TYPE_CHECKING, Final
 from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.layouts import SiteViews, TensorView
 from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.checkpoint import LazyTensor
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Entries of a tensor that are compared: at this many, strangers have cosines of 0 to within .02.
-SAMPLE: Final = 4096
+# Entries of a tensor that are compared: at this many, unrelated tensors have cosines of 0 to within .02.
+SAMPLE_SIZE: Final = 4096
 
-# Of short tensors, several layers are taken together; with fewer entries than this, chance would tell.
-LAYERS: Final = 8
-SHORTEST: Final = 12
+# Most layers of short tensors that are compared together, and least entries in all: fewer match by chance.
+MAX_LAYERS: Final = 8
+MIN_ENTRIES: Final = 12
 
-# Cosines of the samples, each less its mean: .99 and more between partners, unless a delta is as large as the weights
-# (then .7). A weight stored with its rows in another order keeps a few of them in place, so it can have .5 in a small
-# model. STRANGERS is also by how much a partner must lead before all others.
-PARTNERS: Final = 0.7
-STRANGERS: Final = 0.2
+# Least cosine of partners' samples, each less its mean: it is .99 and more, or .7 where a delta is as large as the
+# weights; a weight with permuted rows keeps a few of them in place, and can have .5 in a small model. MARGIN: the least
+# lead of the best cosine over the second.
+MATCH_COSINE: Final = 0.7
+MARGIN: Final = 0.2
 
-# Shorter ones are compared only among the few that stand in one module. Partners differ by at most CLOSE of what their
-# entries differ among themselves, and all others by more and by CLEAR times as much; from FAR on they are strangers.
-# With fewer entries than FEWEST, chance would tell all the same.
-FEWEST: Final = 4
-CLOSE: Final = 0.05
-CLEAR: Final = 10
-FAR: Final = 0.5
+# Vectors of MIN_SHORT_ENTRIES and more, but too short for cosines, are compared by `distance` within one module.
+# MATCH_DISTANCE: largest of partners. DISTANCE_RATIO: how many times larger all other distances must be.
+# UNRELATED_DISTANCE: least of unrelated vectors.
+MIN_SHORT_ENTRIES: Final = 4
+MATCH_DISTANCE: Final = 0.05
+DISTANCE_RATIO: Final = 10
+UNRELATED_DISTANCE: Final = 0.5
 
 Read = Callable[[str, TensorView, int], "Tensor"]
 
 
-@dataclass
-class Likeness:
-    """What is compared of two roles' tensors.
+def read_view(tensor: LazyTensor, view: TensorView, start: int, stop: int) -> "Tensor":
+    """Entries `start` to `stop` of a view in row-major order, as a vector."""
+    first, size = view.span(tensor.shape)
+    if view.is_contiguous(tensor.shape):
+        return tensor.read(first + start, first + stop)
+    return view.view(tensor.read(first, first + size), tensor.shape).reshape(-1)[start:stop]
 
-    like, other: roles. roles: role -> site -> part. shapes: role -> name -> shape. read: entries of a part,
-    (role, part, how many) -> vector.
+
+@dataclass
+class Similarity:
+    """Similarity of two roles' tensors.
+
+    like, other: roles. roles: role -> site -> view. shapes: role -> name -> shape. read: the first entries of a
+    view, (role, view, how many) -> vector.
     """
 
     like: str
@@ -56,42 +65,42 @@ class Likeness:
     _samples: dict[tuple[str, str, str], "Tensor"] = field(default_factory=dict)
 
     def cosine(self, mine: Sequence[Site], theirs: Sequence[Site]) -> float | None:
-        """Cosine of samples of two rows of tensors, each tensor less its mean, in [-1, 1]; None where one is constant,
-        or where there is too little to compare."""
+        """Cosine of samples of two lists of tensors, each tensor less its mean, in [-1, 1]; None where one is constant
+        or there are too few entries."""
         import torch
 
         pieces: list[tuple[torch.Tensor, torch.Tensor]] = []
         for first, second in zip(mine, theirs, strict=True):
             samples = (self._sample(self.like, first), self._sample(self.other, second))
             pieces.append((_centred(samples[0]), _centred(samples[1])))
-            if sum(len(piece[0]) for piece in pieces) >= SAMPLE or len(pieces) >= LAYERS:
+            if sum(len(piece[0]) for piece in pieces) >= SAMPLE_SIZE or len(pieces) >= MAX_LAYERS:
                 break
         ours, others = (torch.cat(side) for side in zip(*pieces, strict=True))
         norm = float(ours.norm() * others.norm())
-        if len(ours) != len(others) or len(ours) < SHORTEST or not math.isfinite(norm) or norm == 0:
+        if len(ours) != len(others) or len(ours) < MIN_ENTRIES or not math.isfinite(norm) or norm == 0:
             return None
         return float(ours @ others) / norm
 
     def distance(self, mine: Site, theirs: Site) -> float | None:
-        """The difference of two short vectors, in units of how much the entries of the more varied one differ among
-        themselves: 0 where they are equal, 1 or so between strangers. None where an entry comes back (what is rounded
-        is often alike by chance), or where there are too few."""
+        """Norm of the difference of two short vectors over the larger norm of one less its mean: 0 where equal, about
+        1 where they are unrelated. None where an entry occurs twice (rounded entries are often equal by chance)
+        or there are too few."""
         first, second = self._sample(self.like, mine), self._sample(self.other, theirs)
-        if len(first) != len(second) or len(first) < FEWEST:
+        if len(first) != len(second) or len(first) < MIN_SHORT_ENTRIES:
             return None
         if any(len(vector.unique()) < len(vector) for vector in (first, second)):
             return None
         spread = max(float((vector - vector.mean()).norm()) for vector in (first, second))
         return float((first - second).norm()) / spread if math.isfinite(spread) else None
 
-    def apart(self, mine: Site, theirs: Site) -> bool:
-        """Whether two short vectors are clearly different: by what their entries differ among themselves, and by what
-        they hold in all, because around one mean (norms hardly trained) any change is as large as the rest."""
+    def is_unrelated(self, mine: Site, theirs: Site) -> bool:
+        """Whether two short vectors clearly differ, relative to their spread and to their norm: where entries lie close
+        to one mean (norms after little training), any change is as large as the spread."""
         distance = self.distance(mine, theirs)
-        if distance is None or distance < FAR:
+        if distance is None or distance < UNRELATED_DISTANCE:
             return False
         first, second = self._sample(self.like, mine), self._sample(self.other, theirs)
-        return float((first - second).norm()) >= FAR * min(float(first.norm()), float(second.norm()))
+        return float((first - second).norm()) >= UNRELATED_DISTANCE * min(float(first.norm()), float(second.norm()))
 
     def shape(self, role: str, site: Site) -> Shape:
         part = self.roles[role][site]
@@ -101,16 +110,15 @@ class Likeness:
         part = self.roles[role][site]
         key = (role, part.name, str(part.slices))
         if key not in self._samples:
-            self._samples[key] = self.read(role, part, min(SAMPLE, math.prod(self.shape(role, site)))).double()
+            self._samples[key] = self.read(role, part, min(SAMPLE_SIZE, math.prod(self.shape(role, site)))).double()
         return self._samples[key]
 
 
-def least(entries: int) -> float:
-    """The cosine of that many entries from which on chance, among all the tensors that could be partners, is ruled
-    out."""
-    return PARTNERS if entries >= 256 else 0.9 if entries >= 64 else 0.98
+def min_cosine(entries: int) -> float:
+    """Least cosine of that many entries which no unrelated tensor of a checkpoint reaches by chance."""
+    return MATCH_COSINE if entries >= 256 else 0.9 if entries >= 64 else 0.98
 
 
 def _centred(vector: "Tensor") -> "Tensor":
-    """A vector less its mean: exactly 0 where all entries are the same, whatever rounding makes of their mean."""
+    """A vector less its mean; exactly 0 where all entries are equal, in spite of rounding."""
     return vector - vector.mean() if (vector != vector[:1]).any() else vector - vector

@@ -1,9 +1,8 @@
-"""Finding the text stack: the numbered container of a language model's layers, whatever it is called.
+"""Finds the text stack by structure: the numbered container of a language model's layers, whatever its name.
 
-By structure: its numbers run from 0 without a hole, as many as the config says; its layers hold norms and
-matrices of the config's width; the table of the vocabulary lies beside it. Vision and audio towers have
-numbered layers with `self_attn.q_proj` in them too, sometimes as many and as wide: the vocabulary's table is
-what they lack.
+Its numbers run from 0 without a gap, as many as the config says; its layers hold norms and matrices of the config's
+width; the table of the vocabulary lies beside it. Vision and audio towers can have as many layers, as wide and with the
+same modules, but no such table.
 """
 
 import re
@@ -13,28 +12,24 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
 
-from vlsurgery.surgery.architecture.naming import (
-    CONTAINERS,
-    LAYER_COUNTS,
-    NEW_ROWS,
-    SPLIT_TABLE,
-    TEXT_CONFIGS,
-    WIDTHS,
-    split_leaf,
-    tower_of,
-)
+from vlsurgery.surgery.architecture import naming
 from vlsurgery.surgery.errors import AlignmentError
 
-# A number between dots, with something in front. The first dot leads, because the search then skips from dot to dot.
+# A number between dots, with a word in front. A pattern that starts with the dot lets the search skip to dots.
 _NUMBER: Final = re.compile(r"\.(?<=[^.]\.)([0-9]+)(?=\.)")
 
 Shape = tuple[int, ...]
 Layers = dict[int, dict[str, Shape]]
 
 
+def format_shape(shape: Shape) -> str:
+    """A shape as errors spell it: "16 x 12"."""
+    return " x ".join(map(str, shape)) or "a scalar"
+
+
 @dataclass(frozen=True)
 class DecoderConfig:
-    """What a config says of its language model; None where it says nothing (old ones leave defaults out).
+    """What a config says of its language model; None where it is silent (old ones leave defaults out).
 
     tied: whether its top level says that the head is the embedding.
     """
@@ -47,11 +42,11 @@ class DecoderConfig:
     @classmethod
     def of(cls, config: Mapping[str, Any] | None) -> "DecoderConfig":
         text: Mapping[str, Any] = config or {}
-        for key in TEXT_CONFIGS:
+        for key in naming.TEXT_CONFIGS:
             if isinstance(text.get(key), Mapping):
                 text = text[key]
         tied = (config or {}).get("tie_word_embeddings") is True
-        return cls(_first(text, LAYER_COUNTS), _first(text, WIDTHS), _first(text, ("vocab_size",)), tied)
+        return cls(_first(text, naming.LAYER_COUNTS), _first(text, naming.WIDTHS), _first(text, ("vocab_size",)), tied)
 
 
 @dataclass(frozen=True)
@@ -74,15 +69,15 @@ class TextStack:
         return tuple(self.prefix.split(".")[:-1])
 
     def is_table(self, name: str, shape: Shape) -> bool:
-        """Whether a tensor can be a row per token: by its shape, and because it lies beside the stack or above it."""
+        """Whether a tensor can have a row per token: by its shape, and as it lies beside the stack or above it."""
         if name.count(".") > len(self.root) + 1:
-            # Too deep to be above; most names are, and telling so spares reading them.
+            # Too deep to be above. Most names are, so this test comes first.
             return False
         return _is_table(name, shape, self.width, self.vocabulary) and is_above(parent(name), self.root)
 
 
 def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> TextStack:
-    """The one text stack among `shapes`. Raises AlignmentError when there is none, or when nothing tells which."""
+    """The one text stack among `shapes`. Raises AlignmentError when there is none, or when two are as likely."""
     facts = DecoderConfig.of(config)
     stacks = numbered(shapes)
     candidates = _candidates(stacks, facts) or _candidates(numbered(shapes, nested=True), facts)
@@ -107,11 +102,11 @@ def _candidates(stacks: Mapping[str, Layers], facts: DecoderConfig) -> list[Text
 
 
 def numbered(names: Iterable[str] | Mapping[str, Shape], nested: bool = False) -> dict[str, Layers]:
-    """Every container with numbered members: its name -> number -> the member's suffix -> shape. Those that lie in a
-    member of another one (a layer's experts) only with `nested`: they are many, and few ask for them."""
+    """Every container with numbered members: its name -> number -> the member's suffix -> shape. nested: with those
+    inside a member of another one (a layer's experts), which are many."""
     shapes = names if isinstance(names, Mapping) else dict.fromkeys(names, ())
     found: dict[str, Layers] = {}
-    # The same members by the layer's whole name ("model.layers.0"), which most names repeat.
+    # Layer's whole name ("model.layers.0") -> members; a cache, as most names share one.
     known: dict[str, dict[str, Shape]] = {}
     for name, shape in shapes.items():
         for place in _NUMBER.finditer(name):
@@ -125,6 +120,12 @@ def numbered(names: Iterable[str] | Mapping[str, Shape], nested: bool = False) -
             if not nested:
                 break
     return found
+
+
+def split_number(name: str) -> tuple[str, int, str] | None:
+    """A name's outermost numbered container, the number in it, and the suffix; None without a number."""
+    found = _NUMBER.search(name)
+    return None if found is None else (name[: found.start()], int(found[1]), name[found.end() + 1 :])
 
 
 def parent(name: str) -> tuple[str, ...]:
@@ -141,35 +142,34 @@ def _first(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
 
 
 def _decoder_width(layers: Layers, facts: DecoderConfig) -> int | None:
-    """The width of a container's layers when they can be the decoder's: right numbers, norms, and matrices;
-    else None."""
+    """The width of a container's layers when their numbers, norms and matrices can be the decoder's; else None."""
     if sorted(layers) != list(range(len(layers))) or facts.layers not in (None, len(layers)):
         return None
     members = [shape for layer in layers.values() for shape in layer.values()]
     norms = Counter(shape[0] for shape in members if len(shape) == 1)
     width = facts.width or (norms.most_common(1)[0][0] if norms else None)
     matrices = sum(len(shape) > 1 and width in shape for shape in members)
-    # Where several streams run side by side (hyper-connections), a norm is as wide as all of them together.
+    # With several residual streams (hyper-connections), a norm is as wide as all of them together.
     return width if width and matrices >= 3 and any(size % width == 0 for size in norms) else None
 
 
 def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
     segments = name.split(".")
-    if any(segment.isdecimal() for segment in segments) or tower_of(segments) is not None:
+    if any(segment.isdecimal() for segment in segments) or naming.tower_of(segments) is not None:
         return False
-    # A table that was split in two (old rows, new rows) has fewer rows than the config says; its name must do.
-    module = split_leaf(name)[0].rpartition(".")[2]
-    least = 1 if module in NEW_ROWS or name.endswith(SPLIT_TABLE) else max(vocabulary, 1)
+    # A table split into old and new rows has fewer rows than the config says, so its name decides.
+    module = naming.module_word(name)
+    least = 1 if module in naming.NEW_ROWS or name.endswith(naming.SPLIT_TABLE) else max(vocabulary, 1)
     return len(shape) == 2 and shape[1] == width and shape[0] >= least
 
 
 def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, bool, int]:
-    """How sure the place of a stack makes us: a vocabulary's table beside it, no foreign word above it, attention to
-    the text in it, and how much of its path it shares with such a table."""
+    """What candidates are ranked by: a vocabulary's table beside the stack, no word of another tower in its path, no
+    cross-attention, and the length of the path that it shares with such a table."""
     above = [parent(name) for name, shape in shapes.items() if stack.is_table(name, shape)]
-    foreign = tower_of(stack.prefix.split(".")) is not None
+    foreign = naming.tower_of(stack.prefix.split(".")) is not None
     modules = {suffix.split(".")[0] for suffix in stack.layers[0]}
-    crosses = "cross_attn" in {CONTAINERS.get(module) for module in modules}
+    crosses = "cross_attn" in {naming.CONTAINERS.get(module) for module in modules}
     return stack.root in above, not foreign, not crosses, max(map(len, above), default=-1)
 
 

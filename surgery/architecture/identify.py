@@ -1,4 +1,4 @@
-"""What each tensor is: raw names and shapes in, sites out. By structure first, by the tables of `naming` after."""
+"""The site of every tensor, from names and shapes: by structure first, then by the tables of `naming`."""
 
 from collections import Counter
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from vlsurgery.surgery.architecture.site import TOWERS, Site
 from vlsurgery.surgery.errors import AlignmentError
 from vlsurgery.surgery.results import Tower
 
-# Prefixes that say nothing of what is below them, so that legacy and native names meet.
+# Prefixes that only one of the legacy and native layouts has.
 WRAPPERS: Final = ("model", "thinker")
 
 
@@ -18,7 +18,7 @@ def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> d
     """The site of every tensor of one model.
 
     shapes: raw name -> shape, of a file or of a live model's state dict. config: config.json as a dict, for the
-        language model's layers, width and vocabulary; None leaves structure alone to tell.
+        language model's layers, width and vocabulary; with None, structure alone decides.
 
     Raises AlignmentError when there is no text stack, or when two names would get the same site.
     """
@@ -50,7 +50,7 @@ def _refuse_twice(sites: Mapping[str, Site]) -> None:
 
 
 def _one_layout(shapes: Mapping[str, Shape]) -> dict[str, str]:
-    """In a file that mixes the Hub's names with those of modules, the former -> the latter; else nothing."""
+    """Hub's name -> module's name, in a file that mixes both layouts; else nothing."""
     found: dict[str, str] = {}
     for legacy, native in naming.LEGACY_PREFIXES.items():
         old = [name for name in shapes if name.startswith(legacy)]
@@ -60,7 +60,7 @@ def _one_layout(shapes: Mapping[str, Shape]) -> dict[str, str]:
 
 
 def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site]:
-    """Sites of the stack's layers, of what stands beside it, and of the head above it."""
+    """Sites of the stack's layers, of the tensors beside it, and of the head above it."""
     sites = _layer_sites(stack)
     outside = {
         name: shape for name, shape in shapes.items() if name not in sites and naming.tower_of(name.split(".")) is None
@@ -79,19 +79,19 @@ def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site
 
 
 def _layer_sites(stack: TextStack) -> dict[str, Site]:
-    """Sites of the stack's layers by the base's numbers: a layer that adaptation inserted has none."""
+    """Sites of the stack's layers by the base's numbers; a layer that adaptation inserted keeps its own number."""
     sites: dict[str, Site] = {}
     known: dict[frozenset[tuple[str, int]], dict[str, str]] = {}
-    components = {}
+    layers = {}
     for number in sorted(stack.layers):
-        # Most layers hold the same suffixes, so the tables are asked once for each kind of layer.
+        # Most layers hold the same suffixes: one look-up for each kind of layer.
         kind = frozenset((suffix, len(shape)) for suffix, shape in stack.layers[number].items())
         if kind not in known:
-            known[kind] = _components(dict(kind))
-        components[number] = known[kind]
-    inserted = _inserted(components)
+            known[kind] = components(dict(kind))
+        layers[number] = known[kind]
+    inserted = _inserted(layers)
     place = 0
-    for number, members in components.items():
+    for number, members in layers.items():
         layer, own = (None, number) if number in inserted else (place, None)
         place += own is None
         start = f"{stack.prefix}.{number}."
@@ -100,9 +100,11 @@ def _layer_sites(stack: TextStack) -> dict[str, Site]:
     return sites
 
 
-def _components(suffixes: Mapping[str, int]) -> dict[str, str]:
-    """The components of one layer, suffix -> dimensions; two suffixes that the tables take for one component stay what
-    they are called. An MLP of three dimensions is a stack of experts."""
+def components(suffixes: Mapping[str, int]) -> dict[str, str]:
+    """Suffix -> component in one layer; two suffixes for which the tables give one component stay raw.
+
+    suffixes: suffix -> number of dimensions; an MLP's matrix of three dimensions is a stack of experts.
+    """
     modules = {suffix.split(".")[0] for suffix in suffixes}
     found = {}
     for suffix, dimensions in suffixes.items():
@@ -114,17 +116,16 @@ def _components(suffixes: Mapping[str, int]) -> dict[str, str]:
 
 
 def _inserted(layers: Mapping[int, Mapping[str, str]]) -> set[int]:
-    """The layers that attend to pictures in place of the text, among layers that attend to the text (Llama 3.2
-    Vision): no language model has them, so the base's numbers pass them over."""
+    """The numbers of layers that adaptation inserted: those with cross-attention in place of self-attention, among
+    layers with self-attention (Llama 3.2 Vision)."""
     kinds = {number: {component.split(".")[0] for component in members.values()} for number, members in layers.items()}
     crossed = {number for number, kind in kinds.items() if "cross_attn" in kind and "attn" not in kind}
     return crossed if any("attn" in kind for kind in kinds.values()) else set()
 
 
 def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
-    """Module -> component of the tables with a row per token. Where one of them goes by a known name, others of its
-    kind only happen to be as large; so does one that only its place makes a head, where the config ties the head to the
-    embedding."""
+    """Module -> component of the tables with a row per token. Tables under unknown names are left out where a known
+    name has the same component, and as heads where the config ties the head to the embedding."""
     found = {
         naming.split_leaf(name)[0]: _table_component(name, stack)
         for name, shape in outside.items()
@@ -141,8 +142,8 @@ def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
 
 
 def _table_component(name: str, stack: TextStack) -> str:
-    """A table with a row per token is the embedding or the head: its name says which, else its place does."""
-    module = naming.split_leaf(name)[0].rpartition(".")[2]
+    """The component of a table with a row per token: by its name, else by its place."""
+    module = naming.module_word(name)
     if module in naming.HEADS:
         return "head"
     if module in naming.POSITIONS:
@@ -153,7 +154,7 @@ def _table_component(name: str, stack: TextStack) -> str:
 
 
 def _final_norms(outside: Mapping[str, Shape], stack: TextStack) -> set[str]:
-    """The module of the final norm: a vector as wide as the stream right beside the stack, or the one so called."""
+    """The module of the final norm: beside the stack, as wide as the stream, and under a known name or the only one."""
     beside = {
         naming.split_leaf(name)[0]
         for name, shape in outside.items()
@@ -172,10 +173,10 @@ def _beside(name: str, stack: TextStack) -> str:
 
 
 def _tower_sites(names: list[str], tower: Tower) -> dict[str, Site]:
-    """Sites outside of the text tower: by the path below the tower's own name, so that legacy and native names meet.
+    """Sites outside of the text tower, by the path below the tower's own name, which both layouts share.
 
-    A vision or audio tower with one numbered container gets layers and components like the text; the rest keeps its
-    path as raw component.
+    A vision or audio tower with one numbered container gets layers and components as the text has; all other tensors
+    keep their path as raw component.
     """
     paths = _paths(names, tower)
     stacks = {prefix for prefix in numbered(paths.values()) if not any(part.isdecimal() for part in prefix.split("."))}
@@ -191,15 +192,15 @@ def _tower_sites(names: list[str], tower: Tower) -> dict[str, Site]:
     layered = {
         suffixes[suffix]: Site(tower, number, naming.component(word, ()))
         for number, suffixes in members.items()
-        for suffix, word in naming.from_one(suffixes).items()
+        for suffix, word in naming.count_from_one(suffixes).items()
     }
-    # Two suffixes that the tables take for one component stay what they are called.
+    # Two suffixes for which the tables give one component stay raw.
     return sites | layered if len(set(layered.values())) == len(layered) else sites
 
 
 def _paths(names: list[str], tower: Tower) -> dict[str, str]:
-    """Each name without wrappers, runs of the tower's own words taken as one ("vision_tower.vision_model"), and
-    without the first segment where all share it."""
+    """Name -> path below the tower: without wrappers, repeated words of the tower ("vision_tower.vision_model"), and a
+    first segment that all share."""
     paths: dict[str, list[str]] = {}
     for name in names:
         segments = name.split(".")

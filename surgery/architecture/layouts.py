@@ -1,7 +1,7 @@
-"""One weight in several forms: fused or split projections, experts one by one, stacked, or stacked and transposed.
+"""Layouts of one weight: fused or split projections, experts one by one, stacked, or stacked and transposed.
 
-Where checkpoints hold a site in different forms, every form is cut into the same smallest parts: the rows of q, k and
-v, of gate and up, of each expert. Nothing is copied; a part is a slice of the tensor that holds it.
+Where checkpoints store a site in different layouts, each is cut into the same smallest parts: the rows of q, k and v,
+of gate and up, of each expert. A part is a slice of the tensor that holds it; nothing is copied.
 """
 
 import math
@@ -12,20 +12,21 @@ from typing import Any, Final, NamedTuple
 
 from vlsurgery.surgery.architecture.decoder_stack import Shape
 from vlsurgery.surgery.architecture.identify import identify
-from vlsurgery.surgery.architecture.naming import FUSED, IN_TURNS, split_leaf
+from vlsurgery.surgery.architecture.naming import FUSED, IN_TURNS, module_word
 from vlsurgery.surgery.architecture.site import Site
-from vlsurgery.surgery.results import SliceName
+from vlsurgery.surgery.results import SliceName, Tower
 
 QKV: Final = ("q", "k", "v")
 GATE_UP: Final = ("gate", "up")
 STACKS: Final = ("experts", "vision_experts")
+CORRECTION: Final = "mlp.router.correction"
 
 
 class TensorView(NamedTuple):
-    """The tensor `name` of one role, or what of it belongs to a pair.
+    """A tensor of one role, or the part of it that belongs to a pair.
 
-    rows: a slice per dimension where only a part does. transposed: the last two dimensions change places behind the
-    slice, because this checkpoint stores the matrix the other way round.
+    slices: one per dimension of a part; None for all of it. transposed: whether the last two dimensions are swapped
+    after slicing, because this checkpoint stores the matrix transposed.
     """
 
     name: str
@@ -33,7 +34,7 @@ class TensorView(NamedTuple):
     transposed: bool = False
 
     def label(self) -> str | SliceName:
-        """How result files name it."""
+        """Its name in result files."""
         if self.slices is None and not self.transposed:
             return self.name
         return SliceName(
@@ -46,7 +47,7 @@ class TensorView(NamedTuple):
         )
 
     def shape(self, whole: Shape) -> Shape:
-        """The part's own shape in a tensor of shape `whole`, as the pair sees it: an expert's is a plain matrix."""
+        """Shape of the part, of a tensor of shape `whole`; an expert's is a plain matrix."""
         if self.slices is None and not self.transposed:
             return whole
         cut = whole if self.slices is None else tuple(_extent(part) for part in self.slices)
@@ -58,8 +59,8 @@ class TensorView(NamedTuple):
         return self.slices is not None and len(whole) == 3 and whole[0] > 1 == _extent(self.slices[0])
 
     def span(self, whole: Shape) -> tuple[int, int]:
-        """First entry and number of entries, in row-major order, of the smallest run of a tensor of shape `whole`
-        that holds the part and is whole along every dimension but the first one that is not a single slice."""
+        """First entry and number of entries of the smallest contiguous range of a tensor of shape `whole` that holds
+        the part and is whole along all dimensions behind the first one of which the part has more than one index."""
         start, size = 0, math.prod(whole)
         for extent, part in zip(whole, self.slices or (), strict=False):
             size //= extent
@@ -69,11 +70,11 @@ class TensorView(NamedTuple):
         return start, size
 
     def is_contiguous(self, whole: Shape) -> bool:
-        """Whether the part's entries lie one behind the other in the order in which the pair reads them."""
+        """Whether the part's entries are contiguous, in the order of its own rows."""
         return not self.transposed and self.span(whole)[1] == math.prod(self.shape(whole))
 
     def view(self, span: Any, whole: Shape) -> Any:
-        """The part as the pair sees it, as a view of its box (a vector, torch's or numpy's)."""
+        """The part as a view of its `span` (a vector of torch or numpy)."""
         if self.slices is None:
             found = span.reshape(whole)
         else:
@@ -105,17 +106,18 @@ def _extent(cut: slice) -> int:
     return len(range(cut.start, cut.stop, cut.step or 1))
 
 
-def split_fused(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
-    """Cut what checkpoints hold in different forms into the same parts, in place.
+def split_fused(whole: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> dict[str, SiteViews]:
+    """Role -> site -> view, with weights that checkpoints hold in different forms cut into the same parts.
 
-    roles: role -> site -> part, of whole tensors. shapes: role -> name -> shape. What can't be cut for certain
-    (halves that do not fit, an orientation that nothing tells) stays whole.
+    whole: the same of whole tensors. shapes: role -> name -> shape. A tensor whose parts are not certain (an odd number
+    of rows, an orientation that shapes do not tell) stays whole.
     """
-    _split_tables(roles, shapes)
-    _split_corrections(roles, shapes)
+    roles = {role: parts | _split_table(role, whole, shapes) for role, parts in whole.items()}
+    if sum(any(site.component == CORRECTION for site in parts) for parts in roles.values()) > 1:
+        roles = {role: parts | _split_corrections(parts, shapes[role]) for role, parts in roles.items()}
     components = {site.component for parts in roles.values() for site in parts}
     if not any(_family_of(component, fused=True) for component in components):
-        return
+        return roles
     families = {family for parts in roles.values() for site in parts if (family := _family_of_site(site, fused=True))}
     members: dict[_Family, dict[str, list[Site]]] = {family: {} for family in families}
     for role, parts in roles.items():
@@ -123,42 +125,48 @@ def split_fused(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str
             found = _family_of_site(site)
             if found in members:
                 members[found].setdefault(role, []).append(site)
+    gone: dict[str, set[Site]] = {role: set() for role in roles}
+    added: dict[str, SiteViews] = {role: {} for role in roles}
     for family, held in members.items():
         if len(held) > 1 and len({_form(roles[role], shapes[role], sites) for role, sites in held.items()}) > 1:
-            _cut(family, held, roles, shapes)
+            for role, smallest in _split_family(family, held, roles, shapes).items():
+                gone[role].update(held[role])
+                added[role] |= smallest
+    return {
+        role: {site: part for site, part in parts.items() if site not in gone[role]} | added[role]
+        for role, parts in roles.items()
+    }
 
 
-def _split_tables(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
-    """Where a role keeps the rows that its vocabulary gained in a table of their own, cut the others' at that row."""
-    holders = [role for role, parts in roles.items() if NEW_ROWS in parts and EMBED in parts]
-    if not holders:
-        return
-    first = shapes[holders[0]][roles[holders[0]][EMBED].name][0]
-    for parts, known in ((roles[role], shapes[role]) for role in roles if NEW_ROWS not in roles[role]):
-        table = parts.get(EMBED)
-        if table is not None and known[table.name][0] > first:
-            shape = known[table.name]
-            parts[EMBED] = TensorView(table.name, slices_of(shape, (0, first)))
-            parts[NEW_ROWS] = TensorView(table.name, slices_of(shape, (first, shape[0])))
+def _split_table(role: str, whole: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> SiteViews:
+    """A role's embedding cut at the first row that its vocabulary gained, where another role keeps those rows in a
+    table of their own."""
+    holder = next((other for other, parts in whole.items() if NEW_ROWS in parts and EMBED in parts), None)
+    table = whole[role].get(EMBED)
+    if holder is None or table is None or NEW_ROWS in whole[role]:
+        return {}
+    first, shape = shapes[holder][whole[holder][EMBED].name][0], shapes[role][table.name]
+    if shape[0] <= first:
+        return {}
+    cuts = {EMBED: (0, first), NEW_ROWS: (first, shape[0])}
+    return {site: TensorView(table.name, slices_of(shape, cut)) for site, cut in cuts.items()}
 
 
-def _split_corrections(roles: Mapping[str, SiteViews], shapes: Mapping[str, Mapping[str, Shape]]) -> None:
-    """Where a model with vision experts keeps both routers' corrections in two rows of one tensor, take the rows apart:
-    the text's is the first."""
-    if len({role for role, parts in roles.items() for site in parts if site.component == "mlp.router.correction"}) < 2:
-        return
-    for role, parts in roles.items():
-        for site in [site for site in parts if site.component == "mlp.router.correction"]:
-            name = parts[site].name
-            shape = shapes[role][name]
-            if len(shape) == 2 and shape[0] == 2:
-                parts[site] = TensorView(name, slices_of(shape, (0, 1)))
-                parts[site._replace(component="vision_router.correction")] = TensorView(name, slices_of(shape, (1, 2)))
+def _split_corrections(parts: SiteViews, shapes: Mapping[str, Shape]) -> SiteViews:
+    """The text router's and the vision router's correction, where one tensor of two rows holds both, text first."""
+    found: SiteViews = {}
+    for site, part in parts.items():
+        shape = shapes[part.name]
+        if site.component == CORRECTION and len(shape) == 2 and shape[0] == 2:
+            found[site] = TensorView(part.name, slices_of(shape, (0, 1)))
+            vision = site._replace(component="vision_router.correction")
+            found[vision] = TensorView(part.name, slices_of(shape, (1, 2)))
+    return found
 
 
 def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> SiteViews:
-    """Where each site of one model lives, a live one's for example: the sites of its tensors, and those of every part
-    that they can be cut into, so that any pair's site is found whichever form the pair was made in.
+    """Site -> view for one model, live or on disk: of its tensors, and of every part that they can be cut into, so that
+    the site of any pair is found in any layout.
 
     shapes, config: as for `identify`. Raises AlignmentError as `identify` does.
     """
@@ -175,9 +183,9 @@ def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> Sit
 
 
 class _Family(NamedTuple):
-    """The sites of one layer that together are one weight in some form. ending: "" or ".bias"."""
+    """The sites of one layer that some layout stores in one tensor. ending: "" or ".bias"."""
 
-    tower: str
+    tower: Tower
     layer: int | None
     own_layer: int | None
     prefix: str
@@ -186,14 +194,14 @@ class _Family(NamedTuple):
 
 
 def _family_of_site(site: Site, fused: bool = False) -> _Family | None:
-    """The family of a site; with `fused`, only of one that holds several parts in one tensor."""
+    """The family of a site; with `fused`, only where the site itself holds several parts."""
     family = _family_of(site.component, fused)
     return None if family is None else _Family(site.tower, site.layer, site.own_layer, *family)
 
 
 @lru_cache(maxsize=1 << 12)
 def _family_of(component: str, fused: bool) -> tuple[str, str, str] | None:
-    """Prefix, kind and ending of a component's family. Kept, because the same few components are in every layer."""
+    """Prefix, kind and ending of a component's family. Cached: every layer has the same few components."""
     if component[:4] in ("raw:", "norm") or "." not in component:
         return None
     ending = ".bias" if component.endswith(".bias") else ""
@@ -208,42 +216,35 @@ def _family_of(component: str, fused: bool) -> tuple[str, str, str] | None:
 
 
 def _form(parts: SiteViews, shapes: Mapping[str, Shape], sites: Iterable[Site]) -> frozenset[tuple[str, Shape, object]]:
-    """What tells one form from another: the components, their shapes, and the order in fused ones."""
-    words = {site: _word(parts[site].name) for site in sites}
+    """What distinguishes layouts: the components, their shapes, and the order of parts in fused ones."""
+    words = {site: module_word(parts[site].name) for site in sites}
     return frozenset(
         (site.component, shapes[parts[site].name], (FUSED.get(word), word in IN_TURNS)) for site, word in words.items()
     )
 
 
-def _word(name: str) -> str:
-    """The last word of a tensor's module: "qkv_proj" for "model.layers.0.self_attn.qkv_proj.weight"."""
-    return split_leaf(name)[0].removesuffix(".bias").rpartition(".")[2]
-
-
-def _cut(
+def _split_family(
     family: _Family,
     held: Mapping[str, list[Site]],
     roles: Mapping[str, SiteViews],
     shapes: Mapping[str, Mapping[str, Shape]],
-) -> None:
-    """Replace the sites of a family by its atoms, in every role where that can be done for certain."""
+) -> dict[str, SiteViews]:
+    """Role -> the smallest parts of its family, of every role where they are certain; empty for fewer than two."""
     sizes = next(
         (found for role, sites in held.items() if (found := _sizes(family, sites, roles[role], shapes[role]))), None
     )
-    cut = {role: _smallest_parts(family, sites, roles[role], shapes[role], sizes) for role, sites in held.items()}
-    if sum(smallest is not None for smallest in cut.values()) < 2:
-        return
-    for role, smallest in cut.items():
-        if smallest is not None:
-            for site in held[role]:
-                del roles[role][site]
-            roles[role].update(smallest)
+    cut = {
+        role: smallest
+        for role, sites in held.items()
+        if (smallest := _smallest_parts(family, sites, roles[role], shapes[role], sizes)) is not None
+    }
+    return cut if len(cut) > 1 else {}
 
 
 def _sizes(
     family: _Family, sites: Iterable[Site], parts: SiteViews, shapes: Mapping[str, Shape]
 ) -> tuple[int, int, int] | None:
-    """Rows of q, k and v where a role holds them apart."""
+    """Rows of q, k and v where a role stores them separately."""
     if family.kind != "qkv":
         return None
     split = {site.component.removesuffix(family.ending).rpartition(".")[2]: site for site in sites}
@@ -260,15 +261,13 @@ def _smallest_parts(
     shapes: Mapping[str, Shape],
     sizes: tuple[int, int, int] | None,
 ) -> SiteViews | None:
-    """The smallest parts of a family's tensors in one role; None where one of them can't be cut for certain."""
+    """The smallest parts of a family's tensors in one role; None where those of one tensor are not certain."""
     found: SiteViews = {}
     if family.kind == "experts":
-        cut: Iterable[tuple[str, TensorView]] | None = _expert_parts(sites, parts, shapes)
-        if cut is None:
+        experts = _expert_parts(sites, parts, shapes)
+        if experts is None:
             return None
-        for component, part in cut:
-            found[Site(family.tower, family.layer, component, family.own_layer)] = part  # type: ignore[arg-type]
-        return found
+        return {Site(family.tower, family.layer, word, family.own_layer): part for word, part in experts}
     for site in sites:
         part = parts[site]
         word = site.component.removesuffix(family.ending).rpartition(".")[2]
@@ -291,8 +290,8 @@ def _row_pieces(
     shapes: Mapping[str, Shape],
     sizes: tuple[int, int, int] | None,
 ) -> list[tuple[str, tuple[slice, ...]]] | None:
-    """The pieces of a tensor whose parts lie one under the other, in the order that its name is known for."""
-    shape, order = shapes[name], FUSED.get(_word(name))
+    """Part -> slices of a fused tensor, in the order that FUSED has for its name; None where it does not fit."""
+    shape, order = shapes[name], FUSED.get(module_word(name))
     if order is None or (family.kind == "qkv") != (order == QKV):
         return None
     along = len(shape) - 2 if len(shape) > 2 else 0
@@ -304,14 +303,14 @@ def _row_pieces(
         return None
     before = [(0, extent) for extent in shape[:along]]
     extents = sizes if order == QKV and sizes else (shape[along] // 2,) * 2
-    cuts = zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS), strict=True)
+    cuts = zip(order, _runs(shape[along], extents, module_word(name) in IN_TURNS), strict=True)
     return [(piece, slices_of(shape, *before, cut)) for piece, cut in cuts]
 
 
-def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int, ...]]:
-    """Start and stop of pieces that follow each other, or start, stop and step of pieces that take turns."""
+def _runs(whole: int, extents: Iterable[int], interleaved: bool) -> list[tuple[int, ...]]:
+    """Start and stop of parts one after the other; start, stop and step of interleaved ones."""
     extents = list(extents)
-    if in_turns:
+    if interleaved:
         return [(place, whole, len(extents)) for place in range(len(extents))]
     stops = list(accumulate(extents))
     return [(stop - extent, stop) for stop, extent in zip(stops, extents, strict=True)]
@@ -320,7 +319,7 @@ def _runs(whole: int, extents: Iterable[int], in_turns: bool) -> list[tuple[int,
 def _own_sizes(
     family: _Family, site: Site, shape: Shape, parts: SiteViews, shapes: Mapping[str, Shape]
 ) -> tuple[int, int, int] | None:
-    """Rows of q, k and v by the layer's own output projection, which takes as many columns as there are rows of q."""
+    """Rows of q, k and v by the layer's output projection, which has as many columns as q has rows."""
     output = parts.get(site._replace(component=f"{family.prefix}.o"))
     if output is None or len(shapes[output.name]) != 2:
         return None
@@ -332,7 +331,7 @@ def _own_sizes(
 def _expert_parts(
     sites: Iterable[Site], parts: SiteViews, shapes: Mapping[str, Shape]
 ) -> list[tuple[str, TensorView]] | None:
-    """Gate, up and down of every expert, the vision experts numbered behind those of the text."""
+    """Component -> view for every expert; vision experts are numbered after those of the text."""
     found: list[tuple[str, TensorView]] = []
     stacks: dict[str, dict[str, TensorView]] = {}
     for site in sites:
@@ -348,11 +347,11 @@ def _expert_parts(
         if word not in stacks:
             continue
         stack = {part: held for part, held in stacks[word].items() if not part.endswith(".bias")}
-        turned = _is_transposed({part: shapes[held.name] for part, held in stack.items()}, _width(parts, shapes))
-        if turned is None or len(stack) != len(stacks[word]):
+        transposed = _is_transposed({part: shapes[held.name] for part, held in stack.items()}, _width(parts, shapes))
+        if transposed is None or len(stack) != len(stacks[word]):
             return None
         for part, held in stack.items():
-            found += _stack_atoms(part, held.name, shapes[held.name], turned, first)
+            found += _expert_slices(part, held.name, shapes[held.name], transposed, first)
         first += shapes[next(iter(stack.values())).name][0]
     return found
 
@@ -360,8 +359,8 @@ def _expert_parts(
 def _is_transposed(stack: Mapping[str, Shape], width: int | None) -> bool | None:
     """Whether a stack's matrices are stored [in, out]; None where its shapes don't tell.
 
-    As a linear layer holds them, [out, in], `gate_up` has twice as many rows as `down` has columns. An `up` alone has
-    the stream's width behind.
+    Stored [out, in], `gate_up` has twice as many rows as `down` has columns, and an `up` alone has columns of the
+    stream's width.
     """
     if any(len(shape) != 3 for shape in stack.values()) or "down" not in stack:
         return None
@@ -381,13 +380,15 @@ def _width(parts: SiteViews, shapes: Mapping[str, Shape]) -> int | None:
     return next((shapes[parts[site].name][-1] for site in sites if site in parts), None)
 
 
-def _stack_atoms(word: str, name: str, shape: Shape, turned: bool, first: int) -> Iterator[tuple[str, TensorView]]:
-    order: tuple[str, ...] = FUSED.get(_word(name), GATE_UP) if word == "gate_up" else (word,)
-    along = 2 if turned else 1
+def _expert_slices(part: str, name: str, shape: Shape, turn: bool, first: int) -> Iterator[tuple[str, TensorView]]:
+    """Component -> view of each expert's `part` in a stack, whose experts are numbered from `first`."""
+    order: tuple[str, ...] = FUSED.get(module_word(name), GATE_UP) if part == "gate_up" else (part,)
+    along = 2 if turn else 1
     extents = (shape[along] // len(order),) * len(order)
-    pieces = list(zip(order, _runs(shape[along], extents, _word(name) in IN_TURNS and len(order) > 1), strict=True))
+    interleaved = len(order) > 1 and module_word(name) in IN_TURNS
+    pieces = list(zip(order, _runs(shape[along], extents, interleaved), strict=True))
     for expert in range(shape[0]):
         for piece, cut in pieces:
             cuts: list[tuple[int, ...]] = [(expert, expert + 1), (0, shape[1]), (0, shape[2])]
             cuts[along] = cut
-            yield f"expert.{first + expert}.{piece}", TensorView(name, slices_of(shape, *cuts), turned)
+            yield f"expert.{first + expert}.{piece}", TensorView(name, slices_of(shape, *cuts), turn)

@@ -1,14 +1,14 @@
-"""The words that models use for their parts, as small tables: what structure alone cannot tell.
+"""Tables of the names that models give to their parts: what structure alone cannot tell.
 
-Everything that is not listed keeps its own suffix (`raw:<suffix>`) and still finds its partner by it, or by where it
-stands and what it holds (`correspondence`). Another family of models is another entry here.
+A name that is not listed keeps its own suffix (`raw:<suffix>`), and finds its partner by it, or by position and values
+(`alignment.content_matching`). Support for another family of models is another entry here.
 """
 
 import re
 from collections.abc import Collection
 from typing import Final, Literal
 
-# Modules of a decoder layer that hold others, and what they are. A `mixer` can be any of them: its parts tell.
+# Modules of a decoder layer that hold others -> first word of the component.
 CONTAINERS: Final = {
     "self_attn": "attn", "attn": "attn", "attention": "attn", "self_attention": "attn",
     "cross_attn": "cross_attn", "encoder_attn": "cross_attn", "cross_attention": "cross_attn",
@@ -35,29 +35,28 @@ FEED_FORWARD: Final = {
 }  # fmt: skip
 PARTS: Final = {"attn": ATTENTION, "cross_attn": ATTENTION, "linear_attn": {}, "mlp": FEED_FORWARD}
 
-# What lies in `experts`: one module an expert, or the matrices of all in one tensor.
+# Containers of experts: one module an expert, or the matrices of all in one tensor.
 EXPERTS: Final = frozenset({"experts"})
 VISION_EXPERTS: Final = "vision_moe"
 TEXT_EXPERTS: Final = "text_moe"
 SHARED_EXPERTS: Final = frozenset({"shared_experts", "shared_expert", "share_expert"})
 STACKED: Final = {"fc1": "gate_up", "fc2": "down", "input_linear": "gate_up", "output_linear": "down"}
 
-# Fused projections: module -> its parts in the order of their rows, contiguous. `query_key_value` is not here: its
-# rows take turns head by head, in more orders than one.
+# Fused projections: module -> its parts in the order of their rows, contiguous. `query_key_value` is missing: its rows
+# are interleaved by head, in several orders.
 FUSED: Final = {
     "qkv_proj": ("q", "k", "v"), "qkv": ("q", "k", "v"), "att_proj": ("q", "k", "v"), "Wqkv": ("q", "k", "v"),
     "wqkv": ("q", "k", "v"), "w_qkv": ("q", "k", "v"), "in_proj": ("q", "k", "v"), "in_proj_weight": ("q", "k", "v"),
     "in_proj_bias": ("q", "k", "v"),
     "gate_up_proj": ("gate", "up"), "input_linear": ("gate", "up"), "ff_proj": ("up", "gate"),
-    "up_gate_proj": ("up", "gate"), "weights_in": ("gate", "up"), "w13_weight": ("gate", "up"),
+    "up_gate_proj": ("up", "gate"), "weights_in": ("gate", "up"), "w12": ("gate", "up"), "w13_weight": ("gate", "up"),
     "shared_w13_weight": ("gate", "up"), "w13_dn": ("gate", "up"),
 }  # fmt: skip
 
-# Those whose rows take turns: the first of gate, the first of up, the second of gate, ...
+# Fused modules with interleaved rows: the first of gate, the first of up, the second of gate, ...
 IN_TURNS: Final = frozenset({"w13_weight", "shared_w13_weight", "w13_dn"})
 
-# Modules that sit in a layer directly. `post_attention_layernorm` is read in `component`: families disagree
-# on it.
+# Modules directly in a layer. `post_attention_layernorm`, on which families disagree, is left to `component`.
 DIRECT: Final = {
     "input_layernorm": "norm.attn", "attention_norm": "norm.attn", "layer_norm1": "norm.attn", "norm1": "norm.attn",
     "self_attn_layer_norm": "norm.attn", "ln_1": "norm.attn", "attn_norm": "norm.attn",
@@ -73,39 +72,38 @@ FEEDFORWARD_NORMS: Final = ("pre_feedforward_layernorm", "post_feedforward_layer
 EMBEDS: Final = frozenset(
     {"embed_tokens", "wte", "tok_embeddings", "word_embeddings", "embed", "embed_in", "embedding"}
 )
-# A table of the rows that adaptation appended to the vocabulary.
+# Tables of the rows that adaptation appended to the vocabulary.
 NEW_ROWS: Final = frozenset({"new_embedding"})
 SPLIT_TABLE: Final = ".wte.embedding"
 HEADS: Final = frozenset({"lm_head", "embed_out", "output", "unembed", "head"})
 POSITIONS: Final = frozenset({"embed_positions", "wpe", "position_embeddings", "position_embedding", "pos_embed"})
 FINAL_NORMS: Final = frozenset({"norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f"})
 
-# Parameters that some layouts call by a letter.
+# Parameters that some layouts name by a letter.
 ABBREVIATED: Final = {"b": "bias", "s": "scale"}
 
 NamedTower = Literal["projector", "audio", "vision"]
 
-# Words (between underscores) that betray a tower. A projector may sit inside the vision tower, so it is asked
-# first.
+# Words (between underscores) that name a tower. Projectors come first: one may lie inside the vision tower.
 TOWER_WORDS: Final[dict[NamedTower, frozenset[str]]] = {
     "projector": frozenset({"projector", "connector", "merger", "aligner"}),
     "audio": frozenset({"audio", "speech", "sound"}),
     "vision": frozenset({"vision", "visual", "image", "img", "vit", "siglip", "clip"}),
 }
 
-# Where the Hub's names put the language model, and where modules have it. One file can hold both.
+# Prefix of the language model in the Hub's names -> in module names. One file can hold both.
 LEGACY_PREFIXES: Final = {"language_model.model.": "model.language_model.", "text_model.model.": "model.text_model."}
 
-# The keys under which a multimodal config keeps the config of its language model.
+# Keys of a language model's config within a multimodal one.
 TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
 LAYER_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim")
 
 
 def split_leaf(suffix: str) -> tuple[str, str]:
-    """A tensor's name as its module and the ending that goes behind the component: "" or ".bias".
+    """A tensor's name as its module and the ending of its component: "" or ".bias".
 
-    A parameter that is neither `weight` nor `bias` is taken for a module of its own.
+    A parameter that is neither `weight` nor `bias` counts as a module.
     """
     module, _, leaf = suffix.rpartition(".")
     if leaf == "weight":
@@ -113,6 +111,11 @@ def split_leaf(suffix: str) -> tuple[str, str]:
     if leaf == "bias":
         return module, ".bias"
     return suffix, ""
+
+
+def module_word(name: str) -> str:
+    """The last word of a tensor's module: "qkv_proj" for "model.layers.0.self_attn.qkv_proj.weight"."""
+    return split_leaf(name)[0].rpartition(".")[2]
 
 
 def component(suffix: str, layer: Collection[str]) -> str:
@@ -161,9 +164,9 @@ def _feed_forward(path: list[str], ending: str) -> str | None:
     return None
 
 
-def from_one(suffixes: Collection[str]) -> dict[str, str]:
-    """The suffixes of one layer, each with what `component` is to read: where numbered norms and projections count from
-    0 ("norm0", "norm1"), as others count from 1, so that "norm1" means one thing in both."""
+def count_from_one(suffixes: Collection[str]) -> dict[str, str]:
+    """Suffix -> suffix for `component`, in one layer: norms and projections that are numbered from 0 ("norm0", "norm1")
+    are renumbered from 1, as other models have them."""
     modules = {split_leaf(suffix)[0] for suffix in suffixes}
 
     def counted(suffix: str) -> str:
@@ -176,10 +179,10 @@ def from_one(suffixes: Collection[str]) -> dict[str, str]:
     return {suffix: counted(suffix) for suffix in suffixes}
 
 
-def half(component_name: str) -> str | None:
-    """Which half of its layer a component acts in, "attn" or "mlp"; None where nothing tells.
+def block_kind(component_name: str) -> str | None:
+    """The block of its layer that a component acts in, "attn" or "mlp"; None where unknown.
 
-    A norm goes with what it feeds, or with what it follows when it comes behind it.
+    A norm belongs to the block that it feeds, or, when it comes after one, to that.
     """
     if component_name.startswith("raw:"):
         component_name = CONTAINERS.get(component_name[4:].split(".")[0], "")
@@ -192,16 +195,16 @@ def half(component_name: str) -> str | None:
 
 
 def tower_of(segments: Collection[str]) -> NamedTower | None:
-    """The tower that the words of a path betray, or None."""
+    """The tower that a word of a path names, or None."""
     words = {word for segment in segments for word in segment.split("_")}
-    for tower, betrayers in TOWER_WORDS.items():
-        if words & betrayers:
+    for tower, names in TOWER_WORDS.items():
+        if words & names:
             return tower
     return None
 
 
 def pattern(name: str) -> tuple[str, tuple[int, ...]]:
-    """A name with its numbers taken out, and the numbers: what repeats from layer to layer shares a pattern."""
+    """A name with "*" for its numbers, and the numbers: the tensors of all layers share a pattern."""
     if not _DIGIT.search(name):
         return name, ()
     segments = name.split(".")
@@ -211,5 +214,5 @@ def pattern(name: str) -> tuple[str, tuple[int, ...]]:
 
 _DIGIT: Final = re.compile(r"\d")
 
-# Modules of which models count several, some from 0 and some from 1.
+# Modules that some models number from 0, and others from 1.
 _COUNTED: Final = re.compile(r"(?<![^.])(?:norm|fc)([0-9])$")

@@ -1,4 +1,4 @@
-"""Where a tensor lives, whatever its name."""
+"""The place of a tensor in a model, whatever its name."""
 
 from typing import Final, NamedTuple, get_args
 
@@ -10,7 +10,7 @@ RANKS: Final = {tower: rank for rank, tower in enumerate(TOWERS)}
 
 
 class Site(NamedTuple):
-    """Where a tensor lives, whatever its name.
+    """The place of a tensor in a model, whatever its name.
 
     tower: text, vision, audio, projector or other. layer: the base's number, from 0; None outside of layers.
     component: SCHEMAS, "Names". own_layer: the number of a layer that adaptation inserted, in the model that has it;
@@ -25,7 +25,7 @@ class Site(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The site in one word, as recipes spell it: "text.3.mlp.gate", "text.embed", "vision.0.attn.q.bias"."""
+        """The site as recipes spell it: "text.3.mlp.gate", "text.embed", "vision.0.attn.q.bias"."""
         if self.own_layer is not None:
             return f"{self.tower}.added.{self.own_layer}.{self.component}"
         layer = "" if self.layer is None else f"{self.layer}."
@@ -33,14 +33,14 @@ class Site(NamedTuple):
 
     @property
     def block(self) -> str | None:
-        """The block that it acts in: "3.attn", "3.mlp", "embed", "head", "norm", "projector", "vision"; else None."""
+        """Its block: "3.attn", "3.mlp", "embed", "head", "norm", "projector", "vision"; else None."""
         if self.tower in ("vision", "projector"):
             return self.tower
         if self.tower != "text" or self.own_layer is not None:
             return None
         if self.layer is not None:
-            half = naming.half(self.component)
-            return None if half is None else f"{self.layer}.{half}"
+            block_kind = naming.block_kind(self.component)
+            return None if block_kind is None else f"{self.layer}.{block_kind}"
         word = self.component.split(".")[0]
         return word if word in ("embed", "head", "norm") else None
 
@@ -49,6 +49,6 @@ class Site(NamedTuple):
 
     @property
     def order(self) -> tuple[int, int, int, str]:
-        """What sites sort by; as a sort key it spares a comparison in Python for each pair of sites."""
+        """Sort key of sites, faster than comparing them."""
         layer = -1 if self.layer is None else self.layer
         return RANKS[self.tower], -1 if self.own_layer is None else self.own_layer, layer, self.component

@@ -36,9 +36,8 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
 
 
 def ties_head(checkpoint: Checkpoint, embed: str | None, head: str | None) -> bool:
-    """Whether the head is the embedding: the config's top level decides. Where it is silent, a head in the file is
-    used, and a file without one can only mean that it is tied. A bare text model, whose embedding lies at the top, has
-    no head to tie, whatever its config says.
+    """Whether the head is the embedding: by the config's top level; where it is silent, by the file, which then has no
+    head. A bare text model, whose embedding lies at the top, has no head to tie, whatever its config says.
 
     embed, head: the names of their tensors, None where the file has none.
     """

@@ -1,6 +1,6 @@
 """A checkpoint on disk as a read-only mapping of lazy tensors: opening one reads headers, never weights.
 
-Imports torch only where bytes become tensors, so that looking at what a checkpoint holds stays instant.
+Imports torch only to read weights, so that listing a checkpoint's tensors is instant.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     """A model on disk: tensor name -> LazyTensor, in file order, with its config.
 
     ref: the checkpoint as the user named it. path: its directory; of a base with an adapter, the base's. config:
-        config.json. shards: file name -> header; names and shapes, not weights, of a base with an adapter are its own.
+        config.json. shards: file name -> header; of a base with an adapter, those of the base.
     adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
     headers_only: whether only its headers were fetched; its directory then holds no weights.
     pickled: whether its weights are pickled, and were allowed to be.
@@ -134,12 +134,12 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Name -> shape: what `anatomy.identify` needs."""
+        """Name -> shape, as `identify` takes them."""
         return {name: tensor.entry.shape for name, tensor in self._tensors.items()}
 
     @property
     def safetensors_dtypes(self) -> dict[str, str]:
-        """Name -> dtype, by the format's own name."""
+        """Name -> dtype, by its name in safetensors."""
         return {name: tensor.entry.safetensors_dtype for name, tensor in self._tensors.items()}
 
     @cached_property
@@ -147,7 +147,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """ "sha256:..." over, per shard, file name, size, modification time and the SHA-256 of its header, the Hub
         commit where known, and the same of an adapter with its settings.
 
-        It changes whenever weights were written again; equal identities mean that nobody touched the files.
+        It changes whenever weights are written again; equal identities mean unchanged files.
         """
         digest = hashlib.sha256()
         for file, header in sorted(self.shards.items()):
@@ -164,39 +164,39 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @property
     def is_computed(self) -> bool:
-        """Whether entries of some tensor are made, by torch, and not only read: an adapter's are."""
+        """Whether some tensor is computed rather than read, as with an adapter."""
         return any(isinstance(tensor, ComputedTensor) for tensor in self._tensors.values())
 
     @property
     def folders(self) -> list[Path]:
-        """Every directory that it reads: its own, and the adapter's."""
+        """The directories that it reads: its own, and the adapter's."""
         return [self.path] if self.adapter is None else [self.path, self.adapter.path]
 
     @property
     def location(self) -> str:
-        """What opens it again from anywhere, and the same files: absolute paths, or a Hub name with its commit."""
+        """A reference that opens the same files from any directory: absolute paths, or a Hub name with its commit."""
         if self.headers_only:
             return "+".join([f"{self.ref.split('@')[0]}@{self.commit}", *map(str, self.folders[1:])])
         return "+".join(os.path.abspath(folder) for folder in self.folders)
 
     @property
     def ref_model(self) -> CheckpointRef:
-        """What results and recipes remember of this checkpoint; the path is absolute, so it outlives a `cd`."""
+        """The reference to this checkpoint that results and recipes keep, with an absolute path."""
         return CheckpointRef(path=self.location, identity=self.identity, pickled=self.pickled)
 
     @classmethod
     def reopen(cls, ref: CheckpointRef) -> Self:
-        """Open what a result or recipe remembers, with the leave to load pickled weights that was given then."""
+        """Open the checkpoint of a result or recipe; pickled weights are allowed where they were then."""
         return cls.open(ref.path, allow_pickle=ref.pickled)
 
     @cached_property
     def quantised(self) -> str | None:
-        """The scheme, when the weights are quantised, else None. Such weights can be listed, not combined."""
+        """The quantisation scheme of its weights, or None. Quantised weights can be listed, not combined."""
         return quantisation(self.safetensors_dtypes, self.config)
 
     @cached_property
     def extra_files(self) -> list[Path]:
-        """Every file that holds no weights (config, tokenizer, processor, chat template, ...), to be copied as it is.
+        """Every file without weights (config, tokenizer, processor, chat template, ...), which a merge copies.
 
         Hidden directories, such as a downloader's cache, are left out. Raises CheckpointError for a broken link.
         """
@@ -220,7 +220,7 @@ def commit_of(path: Path) -> str | None:
 def _tensors(
     path: Path, shards: Mapping[str, Header], files: Files, kind: type[LazyTensor] = LazyTensor
 ) -> dict[str, LazyTensor]:
-    """Name -> tensor of all shards, once they agree with the index and with each other."""
+    """Name -> tensor of all shards. Raises CheckpointError where they contradict the index or each other."""
     tensors: dict[str, LazyTensor] = {}
     places: dict[str, str] = {}
     for file, header in shards.items():
@@ -245,7 +245,7 @@ def _tensors(
 
 
 def _split(ref: str) -> tuple[str, str | None]:
-    """A reference as base and adapter. A directory whose own name has a plus in it is just that."""
+    """A reference as base and adapter; an existing directory with a plus in its name is a base alone."""
     base, plus, adapter = ref.rpartition("+")
     if not plus or Path(ref).expanduser().exists():
         return ref, None

@@ -1,4 +1,4 @@
-"""The safetensors header, read by hand and believed only after every number in it was checked.
+"""Reads and writes safetensors headers; every number in one that is read is checked.
 
 Layout of a file (https://github.com/huggingface/safetensors#format): 8 bytes, little-endian, the header's length N;
 N bytes of JSON, tensor name -> {dtype, shape, data_offsets: [start, stop)}; then the tensors' bytes, to the last byte.
@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from vlsurgery.surgery.errors import CheckpointError
 
-# Bits of one entry, by the format's own name of the dtype. Below 8 bits, entries share bytes.
+# dtype in safetensors -> bits of one entry. Below 8 bits, entries share bytes.
 BITS: Final = {
     "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F8_E4M3FNUZ": 8, "F8_E5M2FNUZ": 8,
@@ -23,8 +23,8 @@ BITS: Final = {
     "U64": 64, "I64": 64, "F64": 64, "C64": 64,
 }  # fmt: skip
 
-# The format's own limit: a longer header is refused by every reader.
-LONGEST_HEADER: Final = 100_000_000
+# Most bytes of a header, by the format.
+MAX_HEADER_BYTES: Final = 100_000_000
 
 KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 
@@ -44,7 +44,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What a file says it holds. `entries` in file order; `digest` is the SHA-256 of the header's JSON bytes."""
+    """The header of one file. entries: in file order. digest: the SHA-256 of the header's JSON bytes."""
 
     entries: tuple[Entry, ...]
     metadata: dict[str, str]
@@ -72,9 +72,9 @@ def read_header(path: Path) -> Header:
 
 
 def header_length(path: Path, start: bytes, size: int) -> int:
-    """How long the header is that a file of `size` bytes claims in its first eight, `start`.
+    """The header's length by the first eight bytes, `start`, of a file of `size` bytes.
 
-    path: what errors call the file. Raises CheckpointError when that can't be, before anything is allocated for it.
+    path: the file's name in errors. Raises CheckpointError for an impossible length, before memory is allocated.
     """
     length = int.from_bytes(start, "little")
     if size < 8:
@@ -86,10 +86,10 @@ def header_length(path: Path, start: bytes, size: int) -> int:
             f"{path}: not a safetensors file, or truncated: its header claims {length} bytes, "
             f"but {size - 8} follow. Download it again."
         )
-    if length > LONGEST_HEADER:
+    if length > MAX_HEADER_BYTES:
         raise CheckpointError(
             f"{path}: not a safetensors file: its header claims {length} bytes, and the format allows "
-            f"{LONGEST_HEADER}. Download it again."
+            f"{MAX_HEADER_BYTES}. Download it again."
         )
     return length
 
@@ -108,7 +108,7 @@ def parse_header(path: Path, raw: bytes, size: int, mtime_ns: int) -> Header:
 
 
 def header_bytes(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metadata: dict[str, str]) -> bytes:
-    """The header (its length included) of a file that holds `tensors`, (name, code, shape, nbytes), in that order.
+    """The header (its length included) of a file that holds `tensors`, (name, dtype, shape, nbytes), in that order.
 
     Padded with spaces to a multiple of 8 bytes, as the format asks, so that tensors start aligned.
     """
@@ -123,13 +123,13 @@ def header_bytes(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metad
 
 
 def _members(path: Path, raw: bytes) -> dict[str, Any]:
-    """The header's JSON as a dict; a name that occurs twice is an error, not a last-one-wins."""
+    """The header's JSON as a dict. Raises CheckpointError for a name that occurs twice."""
     try:
         text = raw.decode("utf-8")
         members = json.loads(text)
         if not isinstance(members, dict):
             raise CheckpointError(f"{path}: corrupt header: a JSON object was expected. Download it again.")
-        # Every key brings a colon. No more colons than keys: no key was there twice. Else it takes a slower look.
+        # Each key has a colon, so as many colons as keys mean no duplicates; with more, the slower check decides.
         if raw.count(b":") != len(members) + sum(len(value) for value in members.values() if isinstance(value, dict)):
             json.loads(text, object_pairs_hook=lambda pairs: _check_unique(path, pairs))
     except (ValueError, RecursionError) as error:
@@ -146,14 +146,14 @@ def _check_unique(path: Path, pairs: list[tuple[str, Any]]) -> None:
 
 
 def _is_text(value: object) -> bool:
-    """Whether this is a string that can be written back: JSON can spell half a character, UTF-8 can't."""
+    """Whether this is a string that UTF-8 can encode: JSON can hold half a surrogate pair."""
     if not isinstance(value, str):
         return False
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry:
-    """One member of the header, checked by itself; `base` is where the tensors' bytes begin."""
+    """One member of the header, checked. base: where the tensors' bytes begin."""
     if not (name.isascii() or _is_text(name)) or not name:
         raise _corrupt(path, name, "not a name.")
     if not isinstance(fields, dict) or fields.keys() != KEYS:
@@ -180,7 +180,7 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
         if type(extent) is not int or extent < 0:
             raise _corrupt(path, name, "its shape is not a list of counts.")
         count *= extent
-        # A lying shape must not cost arithmetic on endless numbers; a zero that comes later still counts.
+        # Bounded, so that a corrupt shape costs no arithmetic on huge numbers; a later zero still counts.
         if count > most:
             count = most
     if count != 8 * (stop - start):
@@ -199,7 +199,7 @@ def _place(entry: Entry) -> tuple[int, int]:
 
 
 def _check_layout(path: Path, entries: list[Entry], base: int, size: int) -> None:
-    """Tensors must follow one another without overlap or gap, up to the file's last byte."""
+    """Raise CheckpointError where tensors overlap, leave a gap, or do not reach the file's last byte."""
     end, before = base, "the header"
     for entry in entries:
         if entry.offset != end:

@@ -1,7 +1,7 @@
-"""Checkpoints by their name on a Hub: downloaded into the cache that everyone shares, or listed by their headers.
+"""Checkpoints by their name on the Hub: downloaded into the shared cache, or listed by their headers.
 
-huggingface_hub does the talking, so its settings hold: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE. It is imported
-only when a name is to be resolved.
+huggingface_hub makes the requests, so its settings apply: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE. It is
+imported only to resolve a name.
 """
 
 import glob
@@ -17,27 +17,27 @@ from vlsurgery.surgery.checkpoint.headers import Header, header_length, parse_he
 from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_ENDINGS, SINGLE, Files, check_name, read_weight_map
 from vlsurgery.surgery.errors import CheckpointError
 
-# What belongs to a checkpoint beside its weights: configs, tokenizer, processor, chat template. No code.
-SMALL: Final = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
+# Files of a checkpoint beside its weights: configs, tokenizer, processor, chat template. No code.
+EXTRA_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
 SINGLES: Final = (SINGLE, "adapter_model.safetensors")
 
-# Bytes asked for at first: the length of a header, and mostly all of it, in one request.
-FIRST: Final = 1 << 16
-REQUESTS: Final = 8
+# Bytes of the first request for a header, which mostly holds all of it, and requests at a time.
+FIRST_BYTES: Final = 1 << 16
+MAX_REQUESTS: Final = 8
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
 class HubName:
-    """A model on a Hub. revision: a branch, tag or commit; None for the main branch."""
+    """A model on the Hub. revision: a branch, tag or commit; None for the main branch."""
 
     model: str
     revision: str | None = None
 
     @classmethod
     def of(cls, ref: str) -> "HubName | None":
-        """`org/name` or `org/name@revision`; None for what can't be one."""
+        """The name that `org/name` or `org/name@revision` is; None for other strings."""
         model, at, revision = ref.partition("@")
         if not _NAME.fullmatch(model) or (at and not revision):
             return None
@@ -50,8 +50,8 @@ class HubName:
 def download(name: HubName, allow_pickle: bool = False) -> Path:
     """The directory of a model's snapshot in the shared cache, with config, tokenizer and safetensors files in it.
 
-    What is in the cache is not fetched again, and a download that was cut goes on where it stopped. allow_pickle:
-    fetch pickled weights where there are no others.
+    Files in the cache are not fetched again, and an interrupted download resumes. allow_pickle: fetch pickled weights
+    where there are no others.
 
     Raises CheckpointError that says what is wrong and what to do: no such model or revision, no access, no network.
     """
@@ -61,7 +61,7 @@ def download(name: HubName, allow_pickle: bool = False) -> Path:
         return Path(snapshot_download(name.model, revision=revision, allow_patterns=list(patterns)))
 
     with _faults(name):
-        path = fetch(name.revision, SMALL)
+        path = fetch(name.revision, EXTRA_FILES)
         if (path / INDEX).is_file():
             weight_map = read_weight_map(path / INDEX)
             return fetch(path.name, {glob.escape(check_name(path, file)) for file in weight_map.values()})
@@ -72,8 +72,8 @@ def download(name: HubName, allow_pickle: bool = False) -> Path:
 
 
 def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
-    """What a model holds, by range requests for its headers alone: the snapshot's directory (with config and index in
-    it, and no weights), its files, and file -> header.
+    """A model's headers, by range requests: the snapshot's directory (with config and index, without weights), its
+    files, and file -> header.
 
     Headers of shards that are in the cache are read there. Raises CheckpointError as `download` does.
     """
@@ -98,15 +98,15 @@ def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
                 return read_header(path / file)
             return _remote_header(name, file, str(held.sha))
 
-        with ThreadPoolExecutor(REQUESTS) as pool:
+        with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             headers = dict(zip(shards, pool.map(header, shards), strict=True))
     return path, Files(tuple(shards), weight_map), headers
 
 
 def _remote_header(name: HubName, file: str, commit: str) -> Header:
-    """The header of a file on the Hub, checked as one on disk is; the file's modification time is taken for 0."""
+    """The header of a file on the Hub, checked as one on disk is, with modification time 0."""
     label = Path(f"{name.model}@{commit[:12]}") / file
-    start, size = _range(name, file, commit, 0, FIRST)
+    start, size = _range(name, file, commit, 0, FIRST_BYTES)
     length = header_length(label, start[:8], size)
     raw = start[8 : 8 + length]
     if len(raw) < length:
@@ -117,7 +117,7 @@ def _remote_header(name: HubName, file: str, commit: str) -> Header:
 
 
 def _range(name: HubName, file: str, commit: str, start: int, stop: int) -> tuple[bytes, int]:
-    """The bytes `start` to `stop` of a file, as far as it has them, and its size."""
+    """The bytes `start` to `stop` of a file, or fewer at its end, and its size."""
     from huggingface_hub import hf_hub_url
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_stream_backoff
 
@@ -127,7 +127,7 @@ def _range(name: HubName, file: str, commit: str, start: int, stop: int) -> tupl
         hf_raise_for_status(response)
         size = response.headers.get("Content-Range", "").rpartition("/")[2]
         if response.status_code != 206 or not size.isdecimal():
-            # A body that starts here would be the whole file.
+            # This response is the whole file.
             raise CheckpointError(
                 f"{name}: the server of {file} doesn't answer range requests. Download the model and give its folder."
             )
@@ -142,7 +142,7 @@ def _range(name: HubName, file: str, commit: str, start: int, stop: int) -> tupl
 def _fetch_pickled(
     name: HubName, path: Path, allow_pickle: bool, fetch: Callable[[str | None, Iterable[str]], Path]
 ) -> None:
-    """A snapshot without safetensors: fetch its pickled weights where that is allowed, else say that it has some."""
+    """Fetch the pickled weights of a snapshot without safetensors; where not allowed, raise an error."""
     from huggingface_hub import HfApi
 
     if allow_pickle:
@@ -159,7 +159,7 @@ def _fetch_pickled(
 
 @contextmanager
 def _faults(name: HubName) -> Iterator[None]:
-    """What can go wrong on the way to a Hub, as an error that says what to do."""
+    """Turn errors of requests to the Hub into CheckpointErrors that say what to do."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
         GatedRepoError,
@@ -204,7 +204,7 @@ def _faults(name: HubName) -> Iterator[None]:
 
 
 def is_offline() -> bool:
-    """Whether the user asked for no network."""
+    """Whether HF_HUB_OFFLINE is set."""
     from huggingface_hub import constants
 
     return bool(constants.HF_HUB_OFFLINE)

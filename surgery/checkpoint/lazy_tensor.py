@@ -1,4 +1,4 @@
-"""Tensors that stay where they are until asked for. Imports torch and numpy only where bytes become such."""
+"""Tensors that stay on disk until they are read. Imports torch and numpy only to read one."""
 
 import math
 from dataclasses import dataclass
@@ -12,24 +12,24 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-# The format's dtype names, as attributes of torch. Codes that are missing here only occur in quantised weights.
+# dtype in safetensors -> in torch. Those that are missing here occur in quantised weights alone.
 TORCH_NAMES: Final = {
     "BOOL": "bool", "U8": "uint8", "I8": "int8", "U16": "uint16", "I16": "int16", "U32": "uint32", "I32": "int32",
     "U64": "uint64", "I64": "int64", "F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64",
     "C64": "complex64", "F8_E4M3": "float8_e4m3fn", "F8_E5M2": "float8_e5m2", "F8_E8M0": "float8_e8m0fnu",
     "F8_E4M3FNUZ": "float8_e4m3fnuz", "F8_E5M2FNUZ": "float8_e5m2fnuz",
 }  # fmt: skip
-# What can be computed with, as dtypes of numpy. It has no bfloat16: its bits stand for it.
+# Floating dtype in safetensors -> in numpy, which has no bfloat16 and reads its bits.
 NUMPY_NAMES: Final = {"F16": "float16", "BF16": "uint16", "F32": "float32", "F64": "float64"}
 FLOATS: Final = frozenset(NUMPY_NAMES)
 
 
 @dataclass(frozen=True, slots=True)
 class LazyTensor:
-    """A tensor that stays on disk until asked for.
+    """A tensor that stays on disk until it is read.
 
-    entry: its name, shape, dtype and place in the file `shard`. A subclass may get its bytes elsewhere, and then
-    `shard` only says where errors point to.
+    entry: its name, shape, dtype and place in the file `shard`. A subclass may get its bytes elsewhere; `shard` is then
+    the file that errors name.
     """
 
     entry: Entry
@@ -45,12 +45,12 @@ class LazyTensor:
 
     @property
     def safetensors_dtype(self) -> str:
-        """Its dtype by the format's own name ("BF16")."""
+        """Its dtype by its name in safetensors ("BF16")."""
         return self.entry.safetensors_dtype
 
     @property
     def offset(self) -> int:
-        """Of its first byte in `shard`."""
+        """Position of its first byte in `shard`."""
         return self.entry.offset
 
     @property
@@ -69,7 +69,7 @@ class LazyTensor:
 
     @property
     def dtype_name(self) -> str:
-        """The dtype as people write it ("bfloat16"); the format's own name where torch has none."""
+        """The dtype by its name in torch ("bfloat16"); in safetensors where torch has none."""
         return TORCH_NAMES.get(self.safetensors_dtype, self.safetensors_dtype)
 
     @property
@@ -96,14 +96,14 @@ class LazyTensor:
 
     @property
     def array_dtype(self) -> "np.dtype":
-        """What its entries are read as by `array`. It is_float."""
+        """The dtype of `array`, of a tensor that `is_float`."""
         import numpy as np
 
         return np.dtype(NUMPY_NAMES[self.safetensors_dtype])
 
     def array(self, start: int, stop: int, out: "np.ndarray | None" = None) -> "np.ndarray":
-        """What `read` gives, for numpy: bfloat16 by its bits, as uint16. out: a vector of that dtype and length, which
-        then holds it."""
+        """Entries as `read` gives them, in numpy: bfloat16 by its bits, as uint16. out: a vector of that dtype and
+        length to fill."""
         import numpy as np
 
         found: np.ndarray = np.empty(stop - start, self.array_dtype) if out is None else out
@@ -135,7 +135,7 @@ class LazyTensor:
 
 
 class ComputedTensor(LazyTensor):
-    """A tensor whose entries are made rather than read: a subclass says how in `compute`."""
+    """A tensor whose entries are computed, by a subclass's `compute`."""
 
     __slots__ = ()
 
@@ -159,7 +159,7 @@ class ComputedTensor(LazyTensor):
 
 
 class ListedTensor(LazyTensor):
-    """A tensor of which only the header was fetched: it can be listed, not read."""
+    """A tensor of which only the header was fetched; reading it raises."""
 
     __slots__ = ()
 

@@ -1,4 +1,4 @@
-"""Pickled weights (pytorch_model.bin), for those who ask for them: loaded as weights only, never as code."""
+"""Pickled weights (pytorch_model.bin), read where the user allows it: loaded as weights only, never as code."""
 
 import hashlib
 import json
@@ -16,9 +16,9 @@ from vlsurgery.surgery.errors import CheckpointError
 if TYPE_CHECKING:
     from torch import Tensor
 
-CODES: Final = {name: safetensors_dtype for safetensors_dtype, name in TORCH_NAMES.items()}
+SAFETENSORS_NAMES: Final = {name: safetensors_dtype for safetensors_dtype, name in TORCH_NAMES.items()}
 
-# What torch raises for a file that is damaged, or that holds more than weights.
+# Errors of torch for a file that is damaged or holds more than weights.
 _FAULTS: Final = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
     ImportError, ArithmeticError, zipfile.BadZipFile,
@@ -27,7 +27,7 @@ _FAULTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class PickledTensor(ComputedTensor):
-    """A tensor of a pickled file, mapped where the file allows it, so that opening it reads no weights."""
+    """A tensor of a pickled file, memory-mapped where the file allows it."""
 
     tensor: "Tensor"
 
@@ -37,7 +37,7 @@ class PickledTensor(ComputedTensor):
 
 
 def read_pickled(path: Path, files: Files) -> tuple[dict[str, Header], dict[str, LazyTensor]]:
-    """Shards and tensors of pickled weights. Shards go by the names that a safetensors copy of them would have.
+    """Shards and tensors of pickled weights; each shard under the name of its safetensors copy.
 
     Raises CheckpointError that names the file: damaged, more than weights in it, a tensor in two files.
     """
@@ -52,7 +52,7 @@ def read_pickled(path: Path, files: Files) -> tuple[dict[str, Header], dict[str,
                     f"{path}: tensor {name!r} is in both {tensors[name].shard.name} and {file}. Remove the one that "
                     "does not belong to this checkpoint."
                 )
-            safetensors_dtype = CODES[str(tensor.dtype).removeprefix("torch.")]
+            safetensors_dtype = SAFETENSORS_NAMES[str(tensor.dtype).removeprefix("torch.")]
             entries.append(
                 Entry(name, safetensors_dtype, tuple(tensor.shape), offset, tensor.numel() * tensor.itemsize)
             )
@@ -82,7 +82,7 @@ def _load(path: Path) -> dict[str, "Tensor"]:
         isinstance(name, str) and isinstance(tensor, torch.Tensor) and not tensor.is_sparse and not tensor.is_quantized
         for name, tensor in held.items()
     )
-    if not plain or any(str(tensor.dtype).removeprefix("torch.") not in CODES for tensor in held.values()):
+    if not plain or any(str(tensor.dtype).removeprefix("torch.") not in SAFETENSORS_NAMES for tensor in held.values()):
         raise CheckpointError(
             f"{path}: holds something else than plain tensors by name. Load it with the code that wrote it, and save "
             "it with save_pretrained."

@@ -1,9 +1,9 @@
-"""Telling quantised weights from plain ones by config, names and dtypes."""
+"""Detection of quantised weights by config, names and dtypes."""
 
 from collections.abc import Mapping
 from typing import Any, Final
 
-# Endings that quantisers give to their side tensors, and the scheme that each betrays.
+# Ending of a quantiser's auxiliary tensors -> its scheme.
 ENDINGS: Final = {
     ".weight.absmax": "bitsandbytes", ".quant_map": "bitsandbytes", ".SCB": "bitsandbytes",
     ".weight_format": "bitsandbytes", ".weight_scale_inv": "fp8", ".activation_scale": "fp8",
@@ -11,15 +11,15 @@ ENDINGS: Final = {
     ".weight_shape": "compressed-tensors", ".qweight": "gptq or awq", ".qzeros": "gptq or awq",
 }  # fmt: skip
 
-# What else betrays a scheme by a name alone.
+# Part of a name that occurs in bitsandbytes alone.
 INFIX: Final = ".quant_state.bitsandbytes__"
 
-# Dtypes in which no model stores plain weight matrices.
+# Dtypes of quantised weights alone.
 CODES: Final = frozenset(
     {"F4", "F6_E2M3", "F6_E3M2", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 )
 
-# Dtypes whose tensors need a look at their names; of all others, the ending tells.
+# Dtypes of tensors that may be quantised under any name; others are only by an ending of ENDINGS.
 DOUBTFUL: Final = CODES | {"U8", "I32"}
 _ENDINGS: Final = tuple(ENDINGS)
 
@@ -27,7 +27,7 @@ _ENDINGS: Final = tuple(ENDINGS)
 def quantisation(safetensors_dtypes: Mapping[str, str], config: Mapping[str, Any]) -> str | None:
     """The quantisation scheme of a checkpoint, or None for plain weights.
 
-    codes: tensor name -> dtype by safetensors' name. config: config.json; sub-configs are searched too.
+    safetensors_dtypes: by tensor name. config: config.json; sub-configs are searched too.
     """
     for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
         settings = part.get("quantization_config")
@@ -43,7 +43,7 @@ def quantisation(safetensors_dtypes: Mapping[str, str], config: Mapping[str, Any
 
 
 def _scheme(name: str, safetensors_dtype: str) -> str | None:
-    """The scheme that one tensor betrays."""
+    """The scheme of one tensor by its name and dtype, or None."""
     if INFIX in name:
         return "bitsandbytes"
     for ending, scheme in ENDINGS.items():

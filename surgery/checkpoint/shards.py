@@ -1,4 +1,4 @@
-"""Which files of a directory hold a checkpoint's weights."""
+"""The weight files of a checkpoint's directory."""
 
 import json
 from dataclasses import dataclass, field
@@ -13,8 +13,8 @@ PICKLED_SINGLE: Final = "pytorch_model.bin"
 PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 PICKLED_ENDINGS: Final = (".bin", ".pt", ".pth", ".ckpt")
 
-# Longer than the index of any model; what is longer was not made by one.
-LONGEST_JSON: Final = 1 << 28
+# Most bytes of a JSON file that is read; the index of any model is shorter.
+MAX_JSON_BYTES: Final = 1 << 28
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Files:
 
 
 def find_shards(path: Path, allow_pickle: bool = False) -> Files:
-    """The weight files of the directory `path`, each known to exist inside it. Reads the index, but no weight file.
+    """The weight files of the directory `path`, which all exist inside it. Reads the index, but no weight file.
 
     allow_pickle: take pickled weights where there are no safetensors.
 
@@ -67,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a small file. Raises CheckpointError that names the file."""
     try:
         size = path.stat().st_size
-        if size > LONGEST_JSON:
+        if size > MAX_JSON_BYTES:
             raise CheckpointError(f"{path}: {size} bytes, too long for what it should be. Download it again.")
         value = json.loads(path.read_bytes())
     except OSError as error:
@@ -82,7 +82,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _what_instead(path: Path) -> str:
-    """Why a directory without model.safetensors and without an index is not a checkpoint we can read."""
+    """The error for a directory without model.safetensors and without an index."""
     if (path / "adapter_config.json").exists():
         return (
             f"{path}: a LoRA adapter, not a whole model. Give it with the model that it was trained on, as "
@@ -107,7 +107,7 @@ def _what_instead(path: Path) -> str:
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
-    """Tensor -> file as an index has it; the files are not looked at. Raises CheckpointError that names the index."""
+    """Tensor -> file by an index; files may be missing. Raises CheckpointError that names the index."""
     weight_map = read_json(index).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError(f"{index}: weight_map must map tensor names to file names. Download it again.")
@@ -117,7 +117,7 @@ def read_weight_map(index: Path) -> dict[str, str]:
 
 
 def check_name(path: Path, file: str) -> str:
-    """`file`, once it is known to be a name inside of the checkpoint `path`: an index must not reach anywhere else."""
+    """`file`. Raises CheckpointError where it is no path inside of the checkpoint `path`."""
     part = Path(file)
     if part.is_absolute() or ".." in part.parts or "\0" in file or not part.parts:
         raise CheckpointError(f"{path}: its index names a shard outside of the checkpoint: {file!r}. Do not trust it.")
@@ -125,7 +125,7 @@ def check_name(path: Path, file: str) -> str:
 
 
 def _inside(path: Path, home: Path, file: str) -> str:
-    """`file`, once it is known to be a file of the checkpoint `path`, which is `home` behind all links."""
+    """`file`. Raises CheckpointError where it is no file of the checkpoint `path`, which resolves to `home`."""
     part = check_name(path, file)
     try:
         real = (path / part).resolve(strict=True)
@@ -139,6 +139,6 @@ def _inside(path: Path, home: Path, file: str) -> str:
 
 
 def _hub_blobs(path: Path) -> list[Path]:
-    """A Hub cache keeps `models--x/snapshots/<commit>/` full of links into `models--x/blobs/`: its own are fine."""
+    """The folder of blobs into which a Hub cache's snapshot, `models--x/snapshots/<commit>/`, may link."""
     real = path.resolve()
     return [parent.parent / "blobs" for parent in (real, *real.parents) if parent.name == "snapshots"]

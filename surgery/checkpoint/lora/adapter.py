@@ -32,11 +32,11 @@ _WRAPPED: Final = re.compile(r"\.(base_layer|modules_to_save(\.default)?)(?=\.[^
 
 
 @dataclass(frozen=True)
-class Module:
+class AdaptedModule:
     """What an adapter holds for one module of the live model.
 
-    path: its name. parts: "lora_A", "lora_B", "lora_B.bias", ... -> tensor. depth: how many wrappers are below, where
-    several parameters of one module are adapted.
+    path: its name. parts: "lora_A", "lora_B", "lora_B.bias", ... -> tensor. depth: how many wrappers of other
+    parameters are around it, where several parameters of one module are adapted.
     """
 
     path: str
@@ -48,14 +48,14 @@ class Module:
 class Adapter:
     """A LoRA adapter.
 
-    config: its settings. modules: those that it changes. replaced: name -> tensor that takes the place of the base's.
+    config: its settings. modules: those that it changes. replaced: name -> tensor that replaces the base's.
     beneath: name -> the base's tensor as it was in training (PEFT saves embeddings beside what changes them).
     identity: over file size, modification time and the SHA-256 of header and settings.
     """
 
     path: Path
     config: dict[str, Any]
-    modules: tuple[Module, ...]
+    modules: tuple[AdaptedModule, ...]
     replaced: dict[str, LazyTensor]
     beneath: dict[str, LazyTensor]
     identity: str
@@ -78,7 +78,7 @@ class Adapter:
                 else f"{path}: no {WEIGHTS} beside {CONFIG}. Download the adapter again."
             )
         header = read_header(path / WEIGHTS)
-        modules: dict[tuple[str, int], Module] = {}
+        modules: dict[tuple[str, int], AdaptedModule] = {}
         replaced: dict[str, LazyTensor] = {}
         beneath: dict[str, LazyTensor] = {}
         for entry in header.entries:
@@ -89,15 +89,15 @@ class Adapter:
                 (beneath if ".base_layer." in name else replaced)[_WRAPPED.sub("", name)] = tensor
                 continue
             module, depth = _unwrapped(key["module"])
-            parts = modules.setdefault((module, depth), Module(module, depth)).parts
+            parts = modules.setdefault((module, depth), AdaptedModule(module, depth)).parts
             parts[key["part"].removeprefix("token_adapter.") + (".bias" if key["leaf"] == "bias" else "")] = tensor
         settings = hashlib.sha256((path / CONFIG).read_bytes()).hexdigest()
         identity = f"{header.size}:{header.mtime_ns}:{header.digest}:{settings}"
         return cls(path, config, tuple(modules.values()), replaced, beneath, identity)
 
-    def names(self, module: Module) -> list[str]:
-        """The live model's parameters that a module's factors may belong to: its weight, or the parameters that the
-        settings target in it; keys don't say which, shapes do."""
+    def names(self, module: AdaptedModule) -> list[str]:
+        """The live parameters that a module's factors may belong to: its weight, and those that the settings target in
+        it. Keys do not tell them apart; shapes do."""
         targets = set(self.config.get("target_parameters") or ())
         names = {f"{module.path}.{target.rpartition('.')[2]}" for target in targets}
         fitting = {name for name in names if any(f".{name}".endswith(f".{target}") for target in targets)}
@@ -107,7 +107,8 @@ class Adapter:
         return CheckpointError(f"{self.path / WEIGHTS}: {module}: {what}")
 
     def scale(self, path: str, rank: int) -> float:
-        """s of a module or parameter: alpha / r, or alpha / sqrt(r) in rsLoRA; patterns win over the general alpha."""
+        """The scale s of a module or parameter: alpha / r, or alpha / sqrt(r) in rsLoRA. alpha is that of the first
+        pattern that fits, else the general one."""
         patterns: dict[str, float] = self.config.get("alpha_pattern") or {}
         fitting = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", path))
         alpha = next(fitting, self.config["lora_alpha"])

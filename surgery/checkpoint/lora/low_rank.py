@@ -1,9 +1,8 @@
-"""Low-rank changes of a weight, worked out row by row: the numbers of a LoRA adapter, without its names.
+"""Low-rank changes of a weight, computed row by row: the numbers of a LoRA adapter, without its names.
 
-A tensor is seen as a matrix of rows: the last dimension across, all others down; of a convolution, all but the
-first across; a bias has rows of one entry. Whatever an adapter does to it is a list of patches, each of which turns
-some rows of that matrix into others. So a tensor of any size is folded in pieces, and no folded model is ever in
-memory.
+A tensor is taken as a matrix: its last dimension across, all others down; of a convolution, all but the first across; a
+bias has rows of one entry. An adapter is a list of patches, each of which changes some rows of that matrix, so that a
+tensor of any size is folded in chunks.
 
 W' = W + s B A with s = alpha / r (Hu et al., "LoRA", arXiv 2106.09685), s = alpha / sqrt(r) (Kalajdzievski, "rsLoRA",
 arXiv 2312.03732); W' = m V / |V| with V = W + s B A and norms per output (Liu et al., "DoRA", arXiv 2402.09353).
@@ -13,7 +12,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from vlsurgery.surgery.checkpoint.lazy_tensor import ComputedTensor, LazyTensor
 
@@ -21,15 +20,33 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# Entries folded at a time where a norm needs the whole tensor.
-PIECE: Final = 1 << 22
+# Entries folded at a time for norms over a whole tensor.
+NORM_CHUNK: Final = 1 << 22
+
+
+@dataclass(frozen=True)
+class RowRange:
+    """Rows of a file's tensor that hold rows of a live parameter.
+
+    name: in the file. width: of a row. start, stop: the rows. output: the parameter's row that `start` holds. expert:
+    its number, where the parameter holds `experts`. transposed: the file stores [in, out].
+    """
+
+    name: str
+    width: int
+    start: int
+    stop: int
+    output: int = 0
+    expert: int = 0
+    experts: int = 1
+    transposed: bool = False
 
 
 class Patch(Protocol):
-    """A change of a matrix's rows."""
+    """A change of a parameter's rows."""
 
-    def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        """The changed rows. rows: [n, width], from row number `first` on, float32 or float64; may be overwritten."""
+    def apply(self, rows: "Tensor", first: int, last: int) -> None:
+        """Change the rows `first` to `last` in place. rows: [last - first, width], float32 or float64."""
         ...
 
 
@@ -68,81 +85,44 @@ class Factors:
 
 @dataclass(frozen=True)
 class LowRank:
-    """Adds s B A, or its transpose, to the rows `start` to `stop`.
-
-    output: the output (row of B) that meets row `start`. transposed: the matrix has inputs down and outputs across.
-    """
+    """Adds s B A; its transpose where rows are inputs."""
 
     factors: Factors
     scale: float
-    start: int
-    stop: int
-    output: int = 0
     transposed: bool = False
 
-    def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        low, high = max(self.start, first), min(self.stop, first + len(rows))
-        if low >= high:
-            return rows
+    def apply(self, rows: "Tensor", first: int, last: int) -> None:
         if self.transposed:
-            down, up = self.factors.load(rows.dtype, self.output, self.output + rows.shape[1])
-            delta = (up @ down[:, low - self.start : high - self.start]).T
+            down, up = self.factors.load(rows.dtype, 0, rows.shape[1])
+            rows += (up @ down[:, first:last]).T * self.scale
         else:
-            shift = self.output - self.start
-            down, up = self.factors.load(rows.dtype, low + shift, high + shift)
-            delta = up @ down
-        rows[low - first : high - first] += delta * self.scale
-        return rows
-
-
-class Met(NamedTuple):
-    """The rows of a stretch that a patch changes (a view), and the outputs `first` to `last` that they meet."""
-
-    rows: "Tensor"
-    first: int
-    last: int
-
-
-def _met(start: int, stop: int, output: int, rows: "Tensor", first: int) -> Met | None:
-    """What a patch of the rows `start` to `stop`, whose first meets `output`, changes of `rows`, which begin at row
-    number `first`; None where it changes nothing of them."""
-    low, high = max(start, first), min(stop, first + len(rows))
-    shift = output - start
-    return Met(rows[low - first : high - first], low + shift, high + shift) if low < high else None
+            down, up = self.factors.load(rows.dtype, first, last)
+            rows += up @ down * self.scale
 
 
 @dataclass(frozen=True)
 class RowMagnitude:
-    """DoRA where each row is an output: gives the rows `start` to `stop` the lengths that were learned for them.
-
-    vector: m, one a output. output: the one that meets row `start`.
-    """
+    """Gives rows their learned norms: DoRA where each row is an output. vector: m, an entry a row."""
 
     vector: LazyTensor
-    start: int
-    stop: int
-    output: int = 0
 
-    def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        met = _met(self.start, self.stop, self.output, rows, first)
-        if met is not None:
-            wanted = self.vector.read(met.first, met.last).to(rows.dtype)
-            met.rows.mul_((wanted / met.rows.norm(dim=1))[:, None])
-        return rows
+    def apply(self, rows: "Tensor", first: int, last: int) -> None:
+        wanted = self.vector.read(first, last).to(rows.dtype)
+        rows.mul_((wanted / rows.norm(dim=1))[:, None])
 
 
 @dataclass(frozen=True)
 class ColumnMagnitude:
-    """DoRA where outputs run across: their lengths take a pass over the whole tensor, made once and remembered.
+    """Gives columns their learned norms: DoRA where each column is an output. The norms take one pass over the tensor.
 
-    vector: m, one a column. whole: V = W + s B A.
+    vector: m, an entry a column. whole: V = W + s B A.
     """
 
     vector: LazyTensor
     whole: "FoldedTensor"
 
-    def apply(self, rows: "Tensor", first: int) -> "Tensor":  # noqa: ARG002
-        return rows.mul_(self._factor.to(rows.dtype))
+    def apply(self, rows: "Tensor", first: int, last: int) -> None:  # noqa: ARG002
+        rows.mul_(self._factor.to(rows.dtype))
 
     @cached_property
     def _factor(self) -> "Tensor":
@@ -150,68 +130,54 @@ class ColumnMagnitude:
 
 
 @dataclass(frozen=True)
-class Shift:
-    """Adds s b to the rows `start` to `stop` of a bias, whose rows are its single entries."""
+class AddBias:
+    """Adds s b to a bias, whose rows are its single entries."""
 
     vector: LazyTensor
     scale: float
-    start: int
-    stop: int
-    output: int = 0
 
-    def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        met = _met(self.start, self.stop, self.output, rows, first)
-        if met is not None:
-            met.rows[:, 0] += self.vector.read(met.first, met.last).to(rows.dtype) * self.scale
-        return rows
+    def apply(self, rows: "Tensor", first: int, last: int) -> None:
+        rows[:, 0] += self.vector.read(first, last).to(rows.dtype) * self.scale
 
 
 @dataclass(frozen=True)
-class Replacement:
-    """Puts the rows of `source` in the place of the rows `start` to `stop`; `output`: the one that meets `start`."""
+class ReplaceRows:
+    """Replaces rows by those of `source`."""
 
     source: LazyTensor
-    start: int
-    stop: int
-    output: int = 0
 
-    def apply(self, rows: "Tensor", first: int) -> "Tensor":
-        met = _met(self.start, self.stop, self.output, rows, first)
-        if met is not None:
-            width = rows.shape[1]
-            new = self.source.read(met.first * width, met.last * width)
-            met.rows.copy_(new.view(-1, width))
-        return rows
+    def apply(self, rows: "Tensor", first: int, last: int) -> None:
+        width = rows.shape[1]
+        rows.copy_(self.source.read(first * width, last * width).view(-1, width))
 
 
 @dataclass(frozen=True)
 class TokenRows:
-    """Puts the rows of `source`, one a token, in the place of the rows of `tokens`."""
+    """Replaces the rows of `tokens` by those of `source`, one a token."""
 
     source: LazyTensor
     tokens: tuple[int, ...]
 
-    def apply(self, rows: "Tensor", first: int) -> "Tensor":
+    def apply(self, rows: "Tensor", first: int, last: int) -> None:
         new = self.source.load()
         for number, token in enumerate(self.tokens):
-            if first <= token < first + len(rows):
+            if first <= token < last:
                 rows[token - first] = new[number].to(rows.dtype)
-        return rows
 
 
 @dataclass(frozen=True, slots=True)
 class FoldedTensor(ComputedTensor):
-    """The tensor `base` with patches applied as it is read; name, shape and dtype are those of `base`.
+    """The tensor `base` with patches applied as it is read, under its name, shape and dtype.
 
     width: entries of a row. Computed in float32 (float64 where `base` is), and rounded to the dtype of `base`.
     """
 
     base: LazyTensor
     width: int
-    patches: tuple[Patch, ...]
+    patches: tuple[tuple[RowRange, Patch], ...]
 
     @classmethod
-    def of(cls, base: LazyTensor, width: int, patches: Sequence[Patch]) -> "FoldedTensor":
+    def of(cls, base: LazyTensor, width: int, patches: Sequence[tuple[RowRange, Patch]]) -> "FoldedTensor":
         return cls(base.entry, base.shard, base, width, tuple(patches))
 
     def compute(self, start: int, stop: int) -> "Tensor":
@@ -226,15 +192,17 @@ class FoldedTensor(ComputedTensor):
 
         exact = torch.float64 if self.dtype == torch.float64 else torch.float32
         rows = self.base.read(first * self.width, last * self.width).to(exact).view(last - first, self.width)
-        for patch in self.patches:
-            rows = patch.apply(rows, first)
+        for place, patch in self.patches:
+            low, high, shift = max(place.start, first), min(place.stop, last), place.output - place.start
+            if low < high:
+                patch.apply(rows[low - first : high - first], low + shift, high + shift)
         return rows
 
     def column_norms(self) -> "Tensor":
-        """The length of every column, [width], in float64."""
+        """The norm of every column, [width], in float64."""
         import torch
 
-        height, step = self.numel // self.width, max(1, PIECE // self.width)
+        height, step = self.numel // self.width, max(1, NORM_CHUNK // self.width)
         squares = torch.zeros(self.width, dtype=torch.float64)
         for first in range(0, height, step):
             squares += self.rows(first, min(first + step, height)).double().square().sum(dim=0)

@@ -1,4 +1,4 @@
-"""What is too short or too even for its values to tell: paired in its neighbourhood, or refused; never given up."""
+"""Vectors too short or too even to compare are paired within their module or refused, never reported as unmatched."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +11,10 @@ from torch import Tensor
 
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.module_matching import modules
-from vlsurgery.surgery.alignment.similarity import SHORTEST, Likeness
+from vlsurgery.surgery.alignment.similarity import MIN_ENTRIES, Similarity
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.layouts import TensorView
-from vlsurgery.surgery.architecture.naming import from_one
+from vlsurgery.surgery.architecture.naming import count_from_one
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import AlignmentError
@@ -71,7 +71,7 @@ def test_short_vectors_find_the_partner_in_their_module(
 
 
 @pytest.mark.parametrize("fill", [torch.ones, torch.zeros])
-def test_even_vectors_that_nothing_tells_apart_are_refused(
+def test_constant_vectors_that_nothing_tells_apart_are_refused(
     tmp_path: Path, write: Write, llama: Llama, fill: Callable[..., Tensor]
 ) -> None:
     held = {name: t if t.ndim > 1 else fill(t.shape) for name, t in tower(8).items()}
@@ -80,7 +80,7 @@ def test_even_vectors_that_nothing_tells_apart_are_refused(
 
 
 @pytest.mark.parametrize("value", [1.0, 0.1])
-def test_an_even_vector_that_stands_alone_in_its_module_is_paired(
+def test_the_only_constant_vector_of_a_module_is_paired(
     tmp_path: Path, write: Write, llama: Llama, value: float
 ) -> None:
     """Two towers have one each, so that it is the module that tells."""
@@ -96,7 +96,7 @@ def test_an_even_vector_that_stands_alone_in_its_module_is_paired(
     assert names(alignment) == {(name, rename(name)) for name in held}
 
 
-def test_a_stranger_in_the_place_of_a_short_vector_has_no_partner(tmp_path: Path, write: Write, llama: Llama) -> None:
+def test_an_unrelated_short_vector_in_the_same_place_has_no_partner(tmp_path: Path, write: Write, llama: Llama) -> None:
     held = {"tower.conv.weight": torch.randn(16, 16), "tower.gamma": torch.tensor([1.0, 2, 3, 4, 5])}
     other = renamed(held) | {"aaa.ggg": torch.tensor([9.0, -4, 8, 0, 2])}
     alignment = aligned(tmp_path, write, llama() | held, llama() | other)
@@ -104,9 +104,7 @@ def test_a_stranger_in_the_place_of_a_short_vector_has_no_partner(tmp_path: Path
     assert {tensor.name for tensor in alignment.unmatched} == {"tower.gamma", "aaa.ggg"}
 
 
-def test_matrices_of_a_module_in_a_form_that_nothing_tells_are_refused(
-    tmp_path: Path, write: Write, llama: Llama
-) -> None:
+def test_matrices_of_a_module_in_an_unknown_layout_are_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
     held = {f"tower.{name}.weight": torch.randn(16, 16) for name in ("conv", "first", "second")}
     fused = renamed({"tower.conv.weight": held["tower.conv.weight"]})
     mixed = torch.stack([held["tower.first.weight"], held["tower.second.weight"]], 1).reshape(4, 8, 16)
@@ -141,9 +139,9 @@ def test_a_module_whose_tensors_went_to_two_has_no_partner() -> None:
     assert modules([("m.a.w", "n.x.w"), ("m.a.v", "n.y.w"), ("m.b.w", "n.z.w")]) == {"m": "n", "m.b": "n.z"}
 
 
-def likeness(first: Tensor, second: Tensor) -> Likeness:
+def similarity(first: Tensor, second: Tensor) -> Similarity:
     tensors, site = {"a": first, "b": second}, Site("other", None, "x")
-    return Likeness(
+    return Similarity(
         "a",
         "b",
         {role: {site: TensorView("x")} for role in tensors},
@@ -152,7 +150,7 @@ def likeness(first: Tensor, second: Tensor) -> Likeness:
     )
 
 
-ENTRIES = st.lists(st.integers(-1000, 1000), min_size=4, max_size=SHORTEST - 1, unique=True)
+ENTRIES = st.lists(st.integers(-1000, 1000), min_size=4, max_size=MIN_ENTRIES - 1, unique=True)
 
 
 @given(ENTRIES, st.floats(0.01, 100))
@@ -161,28 +159,28 @@ def test_the_distance_of_short_vectors(entries: list[int], scale: float) -> None
     site = Site("other", None, "x")
     vector = torch.tensor(entries, dtype=torch.float64)
     other = vector.flip(0)
-    assert likeness(vector, vector).distance(site, site) == 0
-    there, back = (likeness(*pair).distance(site, site) for pair in ((vector, other), (other, vector)))
+    assert similarity(vector, vector).distance(site, site) == 0
+    there, back = (similarity(*pair).distance(site, site) for pair in ((vector, other), (other, vector)))
     assert there == back
-    assert likeness(scale * vector, scale * other).distance(site, site) == pytest.approx(there, rel=1e-9)
-    assert likeness(vector, torch.cat([vector[:-1], vector[:1]])).distance(site, site) is None
+    assert similarity(scale * vector, scale * other).distance(site, site) == pytest.approx(there, rel=1e-9)
+    assert similarity(vector, torch.cat([vector[:-1], vector[:1]])).distance(site, site) is None
 
 
 @given(ENTRIES)
-def test_short_vectors_are_apart_only_where_they_differ_in_all_that_they_hold(entries: list[int]) -> None:
-    """Around a large mean, two vectors are never apart, however their entries change places."""
+def test_short_vectors_are_unrelated_only_where_the_difference_is_large_against_their_norm(entries: list[int]) -> None:
+    """Around a large mean, two permutations of one vector are never unrelated."""
     site = Site("other", None, "x")
     vector = torch.tensor(entries, dtype=torch.float64)
-    assert likeness(vector, vector.flip(0) + 1e5).apart(site, site)
-    assert not likeness(vector + 1e5, vector.flip(0) + 1e5).apart(site, site)
-    assert not likeness(vector, vector).apart(site, site)
+    assert similarity(vector, vector.flip(0) + 1e5).is_unrelated(site, site)
+    assert not similarity(vector + 1e5, vector.flip(0) + 1e5).is_unrelated(site, site)
+    assert not similarity(vector, vector).is_unrelated(site, site)
 
 
 @given(st.floats(-1e3, 1e3), st.integers(1, 50))
-def test_even_vectors_have_no_cosine_whatever_rounding_makes_of_their_mean(value: float, length: int) -> None:
+def test_constant_vectors_have_no_cosine_in_spite_of_rounding(value: float, length: int) -> None:
     even, site = torch.full((length,), value, dtype=torch.float64), Site("other", None, "x")
-    assert likeness(even, even).cosine([site], [site]) is None
-    assert likeness(even, torch.arange(float(length))).cosine([site], [site]) is None
+    assert similarity(even, even).cosine([site], [site]) is None
+    assert similarity(even, torch.arange(float(length))).cosine([site], [site]) is None
 
 
 def test_norms_counted_from_0_and_from_1_meet(tmp_path: Path, write: Write, llama: Llama) -> None:
@@ -205,8 +203,8 @@ def test_norms_counted_from_0_and_from_1_meet(tmp_path: Path, write: Write, llam
 
 def test_what_counts_from_1_stays_as_it_is() -> None:
     one = ["norm1.weight", "norm2.bias", "mlp.fc1.weight", "mlp.fc2.weight", "prefc1.weight", "norm.weight"]
-    assert from_one(one) == {name: name for name in one}
-    assert from_one(["norm0.weight", "mlp.fc0.bias", "mlp.fc1.bias", "other.fc1.bias"]) == {
+    assert count_from_one(one) == {name: name for name in one}
+    assert count_from_one(["norm0.weight", "mlp.fc0.bias", "mlp.fc1.bias", "other.fc1.bias"]) == {
         "norm0.weight": "norm1.weight",
         "mlp.fc0.bias": "mlp.fc1.bias",
         "mlp.fc1.bias": "mlp.fc2.bias",

@@ -117,9 +117,8 @@ def test_fused_projections_pair_slice_by_slice(
         name = pair.parts[other].name
         for role in plain:
             assert torch.equal(alignment.load(pair, role), plain[role][name])
-            assert torch.equal(
-                torch.cat([c[role] for c in alignment.chunks(pair, [role], 7)]), plain[role][name].flatten()
-            )
+            chunks = [alignment.read(pair, role, i, min(i + 7, pair.numel)) for i in range(0, pair.numel, 7)]
+            assert torch.equal(torch.cat(chunks), plain[role][name].flatten())
 
 
 @pytest.mark.parametrize("first", [one_by_one, lambda t: stacked(one_by_one(t)), lambda t: turned(one_by_one(t))])
@@ -186,7 +185,7 @@ def test_a_slice_is_named_in_the_diff(tmp_path: Path, write: Write, llama: Llama
     assert pair.metrics.vl.changed == 0
 
 
-def test_a_common_form_stays_whole(tmp_path: Path, write: Write, llama: Llama) -> None:
+def test_a_common_layout_stays_whole(tmp_path: Path, write: Write, llama: Llama) -> None:
     tensors = attention_fused(stacked(one_by_one(llama(1))))
     found = compare(opened(base=write(tmp_path / "b", tensors), adapted=write(tmp_path / "a", nudged(tensors))))
     assert all(isinstance(label, str) for pair in found.pairs for label in pair.names.values())
@@ -196,7 +195,7 @@ def test_a_common_form_stays_whole(tmp_path: Path, write: Write, llama: Llama) -
 
 
 @pytest.mark.parametrize("form", [*FORMS, turned])
-def test_every_pairs_site_is_found_in_any_form_of_the_model(
+def test_every_pairs_site_is_found_in_any_layout_of_the_model(
     tmp_path: Path, write: Write, llama: Llama, form: Callable[[Tensors], Tensors]
 ) -> None:
     plain = one_by_one(llama(1)) if form is turned else llama(1)
@@ -216,7 +215,7 @@ def test_every_pairs_site_is_found_in_any_form_of_the_model(
     data=st.data(),
     transposed=st.booleans(),
 )
-def test_a_view_of_a_box_is_the_slice(shape: tuple[int, int, int], data: st.DataObject, transposed: bool) -> None:
+def test_a_view_of_a_span_is_the_slice(shape: tuple[int, int, int], data: st.DataObject, transposed: bool) -> None:
     cuts = []
     for extent in shape:
         start = data.draw(st.integers(0, extent - 1))
@@ -311,8 +310,8 @@ def test_rows_fused_and_reordered_for_rotary_embeddings_pair_slice_by_slice(
         assert torch.equal(alignment.load(pair, "adapted"), alignment.load(pair, "safety"))
 
 
-def test_a_form_that_nothing_tells_is_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
-    """Experts turned and stacked under a name that nobody knows are not half aligned."""
+def test_an_unknown_layout_is_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
+    """Experts transposed and stacked under an unknown name are not aligned in part."""
     base = one_by_one(llama(1))
     renamed = {name.replace("gate_up_proj", "abc").replace("down_proj", "xyz"): t for name, t in turned(base).items()}
     with pytest.raises(AlignmentError, match=r"may be one weight in two forms"):
