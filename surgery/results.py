@@ -40,7 +40,7 @@ class CheckpointRef(Frozen):
     pickled: bool = False
 
     @model_serializer(mode="wrap")
-    def _without_what_goes_without_saying(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in write(self).items() if key != "pickled" or value}
 
 

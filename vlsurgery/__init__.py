@@ -16,22 +16,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from vlsurgery import figures as figures
-    from vlsurgery.cli.workflow.face import (
+    from vlsurgery.cli.face import (
         diff as diff,
     )
-    from vlsurgery.cli.workflow.face import (
+    from vlsurgery.cli.face import (
         evaluate as evaluate,
     )
-    from vlsurgery.cli.workflow.face import (
+    from vlsurgery.cli.face import (
         load_case as load_case,
     )
-    from vlsurgery.cli.workflow.face import (
+    from vlsurgery.cli.face import (
         merge as merge,
     )
-    from vlsurgery.cli.workflow.face import (
+    from vlsurgery.cli.face import (
         open as open,
     )
-    from vlsurgery.cli.workflow.face import (
+    from vlsurgery.cli.face import (
         probe as probe,
     )
     from vlsurgery.surgery.checkpoint import Checkpoint as Checkpoint
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Name -> the module that it comes from.
 _HOMES = {
-    **dict.fromkeys(("open", "diff", "probe", "evaluate", "merge", "load_case"), "vlsurgery.cli.workflow.face"),
+    **dict.fromkeys(("open", "diff", "probe", "evaluate", "merge", "load_case"), "vlsurgery.cli.face"),
     "Checkpoint": "vlsurgery.surgery.checkpoint",
     "Recipe": "vlsurgery.surgery.merge.recipe",
     "METHODS": "vlsurgery.surgery.methods",
