@@ -16,7 +16,7 @@ from torch import Tensor
 
 from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
-from vlsurgery.probes.interventions import InMemoryMerge
+from vlsurgery.probes.merging import InMemoryMerge
 from vlsurgery.probes.models.models import ChatModel, load
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts.prompts import Prompt

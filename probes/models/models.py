@@ -256,7 +256,7 @@ def decoder_blocks(model: nn.Module) -> Sequence[nn.Module]:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' own bars and advice off the terminal: progress is told by `Track`."""
+    """Keep transformers' own bars and advice off the terminal: the program shows progress by `Progress`."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

@@ -15,8 +15,8 @@ from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from vlsurgery.probes.specimens.miniature import chat, networks, splits, stages
-from vlsurgery.probes.specimens.miniature.recipe import Recipe
-from vlsurgery.probes.specimens.miniature.stages import Classroom
+from vlsurgery.probes.specimens.miniature.recipe import SpecimenConfig
+from vlsurgery.probes.specimens.miniature.stages import TrainingSetup
 from vlsurgery.probes.specimens.miniature.training import quiet_machine
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -49,10 +49,12 @@ def build(seed: int = DEMO_SEED, cache: Path | None = None, progress: Progress =
     Training takes about a minute on one thread. The same seed gives the same bytes on the same machine. A build
     that is interrupted leaves nothing under the final name; of two at once, the first to finish is kept.
     """
-    return build_recipe(Recipe(), seed, cache, progress)
+    return build_recipe(SpecimenConfig(), seed, cache, progress)
 
 
-def build_recipe(recipe: Recipe, seed: int, cache: Path | None = None, progress: Progress = no_progress) -> Specimen:
+def build_recipe(
+    recipe: SpecimenConfig, seed: int, cache: Path | None = None, progress: Progress = no_progress
+) -> Specimen:
     """As `build`, with another recipe; each recipe has its own place in the cache."""
     shelf = (cache or default_cache()) / f"{recipe.hash}-{version('vlsurgery')}"
     root = shelf / f"seed-{seed}"
@@ -77,20 +79,20 @@ def default_cache() -> Path:
     return Path(user_cache_dir("vlsurgery")) / "specimen"
 
 
-def write_trio(recipe: Recipe, seed: int, root: Path, progress: Progress) -> dict[str, Any]:
+def write_trio(recipe: SpecimenConfig, seed: int, root: Path, progress: Progress) -> dict[str, Any]:
     """Train the trio and write its three directories under `root`; return the story of the training."""
     with quiet_machine(seed):
-        room = Classroom.open(recipe, seed, splits.draw(seed), progress)
-        base, base_report = stages.train_base(room)
+        setup = TrainingSetup.open(recipe, seed, splits.draw(seed), progress)
+        base, base_report = stages.train_base(setup)
         _save(base, chat.tokenizer(sees=False), root / "base")
         adapted = networks.llava(base, recipe)
-        tower_report = stages.train_tower(room, adapted)
+        tower_report = stages.train_tower(setup, adapted)
         with torch.no_grad():
-            seen = networks.tower_states(adapted, room.pixels)
-        projector_report = stages.train_projector(room, adapted, seen)
-        adaptation_report = stages.adapt(room, adapted, seen)
+            seen = networks.tower_states(adapted, setup.pixels)
+        projector_report = stages.train_projector(setup, adapted, seen)
+        adaptation_report = stages.adapt(setup, adapted, seen)
         _save(adapted, chat.processor(), root / "adapted")
-        safety, safety_report = stages.tune_safety(room, adapted, seen)
+        safety, safety_report = stages.tune_safety(setup, adapted, seen)
         _save(safety, chat.processor(), root / "safety")
     return {
         "recipe": asdict(recipe),
@@ -102,7 +104,7 @@ def write_trio(recipe: Recipe, seed: int, root: Path, progress: Progress) -> dic
     }
 
 
-def _save(model: networks.Speaker, words: PreTrainedTokenizerFast | LlavaProcessor, directory: Path) -> None:
+def _save(model: networks.ChatLM, words: PreTrainedTokenizerFast | LlavaProcessor, directory: Path) -> None:
     """Write a checkpoint as transformers does, with what turns words and pictures into its input."""
     with _no_bars():
         model.save_pretrained(directory)
@@ -121,7 +123,7 @@ def _no_bars() -> Iterator[None]:
             enable_progress_bar()
 
 
-def _mark(root: Path, recipe: Recipe, seed: int, story: dict[str, Any]) -> None:
+def _mark(root: Path, recipe: SpecimenConfig, seed: int, story: dict[str, Any]) -> None:
     """Write the marker into each checkpoint, so that whoever opens one finds the seed, and so the prompts."""
     for role in ROLES:
         marker = {"schema": "vlsurgery/specimen/1", "role": role, "seed": seed, "recipe": recipe.hash, "story": story}

@@ -14,14 +14,14 @@ from transformers import (
 )
 
 from vlsurgery.probes.specimens.miniature import chat, pictures
-from vlsurgery.probes.specimens.miniature.corpus import IGNORED, Batch
-from vlsurgery.probes.specimens.miniature.recipe import Recipe
+from vlsurgery.probes.specimens.miniature.corpus import IGNORED, TrainingBatch
+from vlsurgery.probes.specimens.miniature.recipe import SpecimenConfig
 
-Speaker: TypeAlias = LlamaForCausalLM | LlavaForConditionalGeneration
+ChatLM: TypeAlias = LlamaForCausalLM | LlavaForConditionalGeneration
 LONGEST = 256
 
 
-def llama(recipe: Recipe) -> LlamaForCausalLM:
+def llama(recipe: SpecimenConfig) -> LlamaForCausalLM:
     """An untrained base."""
     words = chat.tokenizer(sees=False)
     config = LlamaConfig(
@@ -41,7 +41,7 @@ def llama(recipe: Recipe) -> LlamaForCausalLM:
     return model
 
 
-def llava(base: LlamaForCausalLM, recipe: Recipe) -> LlavaForConditionalGeneration:
+def llava(base: LlamaForCausalLM, recipe: SpecimenConfig) -> LlavaForConditionalGeneration:
     """A LLaVA around a copy of the base's weights; tower, projector and the image token's rows are new."""
     words = chat.tokenizer(sees=True)
     vision = CLIPVisionConfig(
@@ -84,7 +84,7 @@ def language_parameters(model: LlavaForConditionalGeneration) -> list[nn.Paramet
     return [*model.model.language_model.parameters(), *model.lm_head.parameters()]
 
 
-def answer_loss(model: Speaker, batch: Batch, seen: Tensor | None = None) -> Tensor:
+def answer_loss(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the answers' tokens.
 
     seen: `tower_states` of the whole album, computed once because the tower is frozen; None for a model without eyes.
@@ -95,7 +95,7 @@ def answer_loss(model: Speaker, batch: Batch, seen: Tensor | None = None) -> Ten
 
 
 @torch.no_grad()
-def first_words(model: Speaker, batch: Batch, seen: Tensor | None = None) -> Tensor:
+def first_words(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None) -> Tensor:
     """The most likely first token of each row's answer: [rows]."""
     states = _last_states(model, batch, seen)
     ends = (batch.labels[:, 1:] != IGNORED).int().argmax(1)
@@ -103,7 +103,7 @@ def first_words(model: Speaker, batch: Batch, seen: Tensor | None = None) -> Ten
     return first
 
 
-def _last_states(model: Speaker, batch: Batch, seen: Tensor | None) -> Tensor:
+def _last_states(model: ChatLM, batch: TrainingBatch, seen: Tensor | None) -> Tensor:
     """The last layer's states [rows, length, hidden]; what stands right of an answer is seen by nothing that counts."""
     text = model.model if isinstance(model, LlamaForCausalLM) else model.model.language_model
     embedded = text.embed_tokens(batch.ids)

@@ -25,7 +25,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SpecimenConfig:
     """All that decides a trio, apart from the seed."""
 
     hidden: int = 64

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vlsurgery.probes.prompts.prompts import Split
-from vlsurgery.probes.specimens.miniature.language import PAIRS, Pair
+from vlsurgery.probes.specimens.miniature.language import PAIRS, RequestPair
 from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, COLORS, CONTENTS, Content
 
 T = TypeVar("T")
@@ -25,11 +25,11 @@ class Splits:
     training_pairs, training_contents: all the rest.
     """
 
-    harmful: dict[Split, tuple[Pair, ...]]
-    borderline: dict[Split, tuple[Pair, ...]]
+    harmful: dict[Split, tuple[RequestPair, ...]]
+    borderline: dict[Split, tuple[RequestPair, ...]]
     contents: dict[Split, tuple[Content, ...]]
-    stopping: tuple[Pair, ...]
-    training_pairs: tuple[Pair, ...]
+    stopping: tuple[RequestPair, ...]
+    training_pairs: tuple[RequestPair, ...]
     training_contents: tuple[Content, ...]
 
 

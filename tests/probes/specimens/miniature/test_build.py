@@ -8,10 +8,10 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from vlsurgery.probes.specimens.miniature import evaluation, stages
 from vlsurgery.probes.specimens.miniature.build import build_recipe, specimen_of
-from vlsurgery.probes.specimens.miniature.recipe import Recipe, Stage
+from vlsurgery.probes.specimens.miniature.recipe import SpecimenConfig, Stage
 
 SEED = 5
-FULL = Recipe()
+FULL = SpecimenConfig()
 
 
 def shortened(stage: Stage, steps: int = 2) -> Stage:

@@ -22,7 +22,7 @@ Coefficients = Mapping[str, Mapping[str, float]]
 
 
 @dataclass(frozen=True)
-class _Movable:
+class _MergeParameter:
     """One parameter, and the part of it that the checkpoints share.
 
     start, others: the part in the adapted checkpoint and in each source, as stored and not on the device, so that
@@ -73,12 +73,12 @@ class InMemoryMerge:
                 f"first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
             )
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
-        self._movables = []
+        self._parameters = []
         for block, pair in pairs:
             others = tuple(alignment.load(pair, s) if s in pair.parts else None for s in self.sources)
             parameter, part = places[pair.site]
             start = alignment.load(pair, like)
-            self._movables.append(_Movable(parameter, part, start, others, self.blocks.index(block)))
+            self._parameters.append(_MergeParameter(parameter, part, start, others, self.blocks.index(block)))
 
     def tensor(self, coefficients: Coefficients) -> Tensor:
         """Coefficients as [blocks, sources]; what is not named is 0. Raises ValueError for a block it doesn't know."""
@@ -102,12 +102,12 @@ class InMemoryMerge:
         """Put the live parameters at coefficients [blocks, sources]. Prefer `at`, which puts them back."""
         table = values.tolist()
         with torch.no_grad():
-            for movable in self._movables:
-                merged = movable.start.to(movable.parameter.device, torch.float32, copy=True)
-                for source, coefficient in enumerate(table[movable.block]):
+            for moving in self._parameters:
+                merged = moving.start.to(moving.parameter.device, torch.float32, copy=True)
+                for source, coefficient in enumerate(table[moving.block]):
                     if coefficient:
-                        merged.add_(movable.delta(source), alpha=coefficient)
-                movable.of(movable.parameter).copy_(merged)
+                        merged.add_(moving.delta(source), alpha=coefficient)
+                moving.of(moving.parameter).copy_(merged)
 
     @contextmanager
     def at(self, coefficients: Coefficients) -> Iterator[ChatModel]:
@@ -120,8 +120,8 @@ class InMemoryMerge:
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:
-        """Within, backward passes reach the movable parameters; afterwards no gradient is left, and all is restored."""
-        parameters = {id(movable.parameter): movable.parameter for movable in self._movables}
+        """Within, backward passes reach the moving parameters; afterwards no gradient is left, and all is restored."""
+        parameters = {id(moving.parameter): moving.parameter for moving in self._parameters}
         try:
             for parameter in parameters.values():
                 parameter.requires_grad_(True)
@@ -139,14 +139,14 @@ class InMemoryMerge:
         Empties the parameters' gradients.
         """
         out = torch.zeros(len(self.blocks), len(self.sources), dtype=torch.float64)
-        for movable in self._movables:
-            if movable.parameter.grad is None:
+        for moving in self._parameters:
+            if moving.parameter.grad is None:
                 continue
-            slope = movable.of(movable.parameter.grad.contiguous()).float()
+            slope = moving.of(moving.parameter.grad.contiguous()).float()
             for source in range(len(self.sources)):
-                out[movable.block, source] += (slope * movable.delta(source)).sum(dtype=torch.float64).cpu()
-        for movable in self._movables:
-            movable.parameter.grad = None
+                out[moving.block, source] += (slope * moving.delta(source)).sum(dtype=torch.float64).cpu()
+        for moving in self._parameters:
+            moving.parameter.grad = None
         return out
 
 
