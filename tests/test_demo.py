@@ -206,6 +206,20 @@ def test_the_readmes_library_examples_run(demo, capsys, tmp_path):
     assert {"refused.rate", "refused.low", "refused.high"} <= set(names["frame"].columns)
 
 
+def test_the_face_evaluates_what_it_is_given(demo):
+    """Strings stand for checkpoints; the numbers are those of the case."""
+    import vlsurgery as face
+    from vlsurgery.probes.specimens.miniature import prompts, specimen_of
+
+    paths = {role: ref.path for role, ref in Recipe.load(demo.case / "recipe.yaml").checkpoints.items()}
+    asked = prompts(specimen_of(Path(paths["base"])).seed)
+    harmful = [prompt for prompt in asked if (prompt.set, prompt.modality) == ("harmful", "text")]
+    found = face.evaluate(adapted=paths["adapted"], merged=demo.case / "merged", prompts=harmful)
+    shown = {row.role: row.refused for row in found.records}
+    assert shown == {role: demo.rows(role)["harmful", "text"].refused for role in ("adapted", "merged")}
+    assert {row["role"] for row in found.rows()} == {"adapted", "merged"}
+
+
 def test_what_is_done_is_not_done_again_and_the_merge_repeats_from_its_recipe(demo):
     before = {path: path.stat().st_mtime_ns for path in demo.case.glob("*.json") if path.name != "case.json"}
     out = json.loads(vlsurgery("merge", "--auto", "--json", cwd=demo.folder))
