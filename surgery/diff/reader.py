@@ -1,6 +1,7 @@
 """Reading the tensors of a pair, a range of entries at a time, into memory that each thread uses again."""
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -47,11 +48,15 @@ class PairReader:
     def load(self, role: str, before: str | None = None) -> np.ndarray:
         """All entries of a role in float32, or their difference from those of the role `before`; valid until this
         thread loads again."""
-        loaded = self._scratch.vector("loaded", self.numel, FLOAT32)
         for start in range(0, self.numel, READ_SIZE):
             stop = min(start + READ_SIZE, self.numel)
-            self.fill(start, stop, loaded[start:stop], role, before)
-        return loaded
+            self.fill(start, stop, self._loaded[start:stop], role, before)
+        return self._loaded
+
+    @cached_property
+    def _loaded(self) -> np.ndarray:
+        """The memory of every `load`: a buffer that is too large for the scratch to keep is not made twice."""
+        return self._scratch.vector("loaded", self.numel, FLOAT32)
 
     def fill(self, start: int, stop: int, out: np.ndarray, role: str, before: str | None = None) -> None:
         """Put entries `start` to `stop` of what `load` returns into `out`."""

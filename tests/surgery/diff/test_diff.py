@@ -16,10 +16,12 @@ from torch import Tensor
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.diff.reader import PairReader
 from vlsurgery.surgery.diff.run import diff
 from vlsurgery.surgery.diff.spectrum import NUM_SINGULAR_VALUES
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import BetweenMetrics, DeltaMetrics, DiffResult, PairMetrics, SliceName
+from vlsurgery.surgery.runtime.scratch import ScratchBuffers
 
 if TYPE_CHECKING:
     from conftest import Trio
@@ -336,3 +338,14 @@ def test_unrelated_models_have_a_null_of_what_they_share(tmp_path: Path, write: 
             assert between.subspace_left == pytest.approx(between.subspace_null.left, abs=0.35)
             compared += 1
     assert compared
+
+
+def test_a_pair_too_large_for_the_scratch_is_loaded_into_one_buffer(tmp_path: Path, write: Write, llama: Llama) -> None:
+    """A second buffer beside it would take the peak of a full diff over its limit."""
+    alignment = aligned(base=write(tmp_path / "base", llama(1)), adapted=write(tmp_path / "adapted", llama(2)))
+    pair = max(alignment.pairs, key=lambda pair: pair.numel)
+    reader = PairReader(alignment, pair, {"base": "base", "adapted": "adapted"}, ScratchBuffers(max_bytes=1))
+    first = reader.load("base")
+    assert first.tolist() == alignment.load(pair, "base").reshape(-1).tolist()
+    second = reader.load("adapted", "base")
+    assert np.shares_memory(first, second)
