@@ -1,12 +1,12 @@
 """A mergekit YAML as it stands: which models, which layers, which settings. Looks at no checkpoint."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.recipe import SAFETENSORS_DTYPES
 from vlsurgery.surgery.mergekit.methods import PER_MODEL, TAKEN
-from vlsurgery.surgery.mergekit.settings import Settings, check_keys, parse_settings
+from vlsurgery.surgery.mergekit.settings import Scope, check_keys, parse_settings
 from vlsurgery.surgery.methods import METHODS
 
 _KEYS: Final = ("models", "slices", "merge_method", "base_model", "parameters", "dtype", "out_dtype",
@@ -16,13 +16,6 @@ _REFUSED: Final = {
     "modules": "parts of a model can't be merged by different orders. Give `models`, with filters for the parts.",
     "chat_template": "the result has that of its base model. Remove it, and change the template afterwards.",
 }
-
-
-class Scope(NamedTuple):
-    """Settings that stand together, and what stands before `parameters` there: "models[0].", or nothing."""
-
-    where: str
-    settings: Settings
 
 
 class Slice(NamedTuple):
@@ -63,12 +56,12 @@ def parse(data: Mapping[str, Any]) -> Document:
     if base is None and METHODS[method].needs_base:
         raise RecipeError(f"base_model: missing; {method} takes deltas from it.")
     if "models" in data:
-        slices = [_slice(data["models"], "models", "models", base, method, Scope("models.", {}))]
+        slices = [_slice(data["models"], "models", "models", base, method, Scope("models.parameters"))]
     else:
         slices = [_layers(entry, where, base, method) for where, entry in _entries(data["slices"], "slices")]
     models = list(dict.fromkeys([*(model for part in slices for model in part.sources), *([base] if base else [])]))
-    tokenizer = _asks_for_tokenizer(data, base or models[0])
-    return Document(method, base, models, slices, _scope(data, "", method, TAKEN[method]), _dtype(data), tokenizer)
+    scope = parse_settings(data, "", method, TAKEN[method])
+    return Document(method, base, models, slices, scope, _dtype(data), _asks_for_tokenizer(data, base or models[0]))
 
 
 def _layers(entry: Any, where: str, base: str | None, method: str) -> Slice:
@@ -76,7 +69,7 @@ def _layers(entry: Any, where: str, base: str | None, method: str) -> Slice:
     check_keys(entry, where, ("sources", "base_model", "parameters"))
     if entry.get("base_model") is not None and _reference(entry["base_model"], f"{where}.base_model") != base:
         raise RecipeError(f"{where}.base_model: all slices share one base here, {base or 'which is not given'}.")
-    scope = _scope(entry, f"{where}.", method, TAKEN[method])
+    scope = parse_settings(entry, f"{where}.", method, TAKEN[method])
     return _slice(entry.get("sources"), where, f"{where}.sources", base, method, scope)
 
 
@@ -98,10 +91,10 @@ def _slice(data: Any, where: str, place: str, base: str | None, method: str, sco
                 f"{at}.layer_range: layers {found} are put together with {layers} of {next(iter(sources))}; only the "
                 "same layers of all models can be merged."
             )
-        is_base = rule.needs_base and model == base
-        sources[model] = _scope(entry, f"{at}.", method, () if is_base else PER_MODEL)
+        allowed = () if rule.needs_base and model == base else (name for name in TAKEN[method] if name in PER_MODEL)
+        sources[model] = parse_settings(entry, f"{at}.", method, allowed)
     if base is not None and whole:
-        sources.setdefault(base, Scope("base_model.", {}))
+        sources.setdefault(base, Scope("base_model.parameters"))
     if rule.needs_base and base not in sources:
         raise RecipeError(f"{where}: base_model {base} is not among the sources; {method} needs its layers too.")
     count, (fewest, most) = len(sources) - rule.needs_base, rule.models
@@ -110,13 +103,6 @@ def _slice(data: Any, where: str, place: str, base: str | None, method: str, sco
         beside = " beside its base" if rule.needs_base else ""
         raise RecipeError(f"{where}: {method} takes {wanted} models{beside}, found {count}.")
     return Slice(where, layers, sources, scope)
-
-
-def _scope(data: Mapping[str, Any], where: str, method: str, allowed: Collection[str]) -> Scope:
-    """The settings under `parameters`. allowed: those that have an effect there, if the method takes them."""
-    found = data.get("parameters")
-    names = [name for name in TAKEN[method] if name in allowed]
-    return Scope(where, {} if found is None else parse_settings(found, f"{where}parameters", names, method))
 
 
 def _range(data: Any, where: str) -> list[int]:

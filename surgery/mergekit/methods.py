@@ -7,13 +7,14 @@ from vlsurgery.surgery.methods import METHODS
 
 Scalar = float | bool
 
+# What may have a value for each model; the other parameters have one for all.
+PER_MODEL: Final = ("weight", "density", "gamma", "epsilon")
+_SWITCHES: Final = ("normalize", "rescale", "filter_wise", "int8_mask")
 # Every parameter of mergekit's that is known here, in the order in which it is written, and its type.
 KINDS: Final[Mapping[str, type[Scalar]]] = {
-    **{"weight": float, "density": float, "gamma": float, "epsilon": float, "t": float, "normalize": bool},
-    **{"lambda": float, "rescale": bool, "filter_wise": bool, "int8_mask": bool},
+    name: bool if name in _SWITCHES else float
+    for name in ("normalize", "lambda", "rescale", "filter_wise", "int8_mask", "t", *PER_MODEL)
 }
-# What may have a value for each model; the others have one for all.
-PER_MODEL: Final = ("weight", "density", "gamma", "epsilon")
 # How mergekit holds masks in memory: any method takes it, and it changes no number.
 NEUTRAL: Final = "int8_mask"
 

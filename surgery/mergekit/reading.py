@@ -2,11 +2,11 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
@@ -39,10 +39,10 @@ def read_mergekit(data: Mapping[str, Any], path: Path) -> Recipe:
     """The recipe that a mergekit YAML stands for: the same numbers, as far as the package's docstring says.
 
     data: what the file held. path: the file, for messages. Models are looked for where mergekit looks: below the
-    working directory, then on the Hub. The result is like `base_model`, or else like the first model.
+    working directory, then on the Hub. Opens them for their tensors' names; reads no weights.
 
-    Opens the checkpoints, for their identities and the names of their tensors; reads no weights. Raises RecipeError
-    that names the file and the key for what can't be carried over, CheckpointError for a model that can't be opened.
+    Raises RecipeError that names the file and the key for what can't be carried over, and CheckpointError for a model
+    that can't be opened.
     """
     try:
         document = parse(data)
@@ -74,14 +74,6 @@ def plain_table(values: Mapping[Site, Values]) -> dict[str, Any]:
             found = {site.key: values[site] for site in sites}
         table |= {key: row for key, row in found.items() if row != common}
     return table
-
-
-class _Tensor(NamedTuple):
-    """Where a tensor's settings come from. part: its slice. t: where gradients are read, from 0 to 1."""
-
-    site: Site
-    part: Slice
-    t: float
 
 
 @dataclass(frozen=True)
@@ -124,9 +116,9 @@ class _Reader:
         return found
 
     @cached_property
-    def tensors(self) -> dict[str, _Tensor]:
-        """By raw name, which filters are held against. Outside of layers a tensor has the first slice or, behind the
-        layers, the last one, and the start of gradients; a single layer has their end."""
+    def tensors(self) -> dict[str, tuple[Site, Slice, float]]:
+        """Raw name -> its site, its slice, and where it reads gradients, from 0 to 1. Outside of layers it has the
+        first slice, or behind them the last one, and the start of gradients; a single layer has their end."""
         like, slices, found = self.checkpoints[self.like], self.document.slices, {}
         for name, site in identify(like.shapes, like.config).items():
             part, t = slices[-1 if site.block in ("norm", "head") else 0], 0.0
@@ -135,7 +127,7 @@ class _Reader:
                 part = next(each for each in slices if each.layers is None or layer < each.layers[1])
                 start, stop = part.layers or (0, self.depths[match[1]])
                 t = (layer - start) / (stop - start - 1) if stop - start > 1 else 1.0
-            found[name] = _Tensor(site, part, t)
+            found[name] = site, part, t
         return found
 
     def _look_up(self, parameter: str, name: str, model: str | None = None) -> Scalar | None:
@@ -148,14 +140,15 @@ class _Reader:
         cases = (case for scope in scopes for case in scope.settings.get(parameter, ()) if case.filter in name)
         value = next((case.at(t) for case in cases), TAKEN[self.document.method][parameter])
         if value is None:
-            raise RecipeError(f"{own.where}parameters.{parameter}: missing for tensor {name!r}.")
+            raise RecipeError(f"{own.where}.{parameter}: missing for tensor {name!r}.")
         return value
 
-    def _table(self, parameter: str, models: Iterable[str | None]) -> dict[str, Any]:
+    def _table(self, parameter: str, models: Collection[str | None]) -> dict[str, Any]:
         """Key -> a parameter's value for each of the models."""
-        names = self.tensors.items()
-        return plain_table({site: tuple(self._look_up(parameter, name, model) for model in models)
-                            for name, (site, _, _) in names})  # fmt: skip
+        values = {}
+        for name, (site, _, _) in self.tensors.items():
+            values[site] = tuple(self._look_up(parameter, name, model) for model in models)
+        return plain_table(values)
 
     def _coefficients(self, models: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Where mergekit knows no weights, every model counts; slerp's only model has t."""
@@ -170,13 +163,15 @@ class _Reader:
 
     def _parameters(self, models: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Key -> parameter -> value, for what the method takes beside weights."""
-        method, found = self.document.method, dict[str, dict[str, Any]]()
-        ours = METHODS[method].parameters
+        found: dict[str, dict[str, Any]] = {}
+        method, ours = self.document.method, METHODS[self.document.method].parameters
         for parameter in TAKEN[method]:
-            if parameter in ours:
-                per_model = parameter in PER_MODEL
-                for key, row in self._table(parameter, models.values() if per_model else [None]).items():
-                    given = {role: value for role, value in zip(models, row, strict=per_model) if value is not None}
+            if parameter in ours and parameter not in PER_MODEL:
+                for key, (value,) in self._table(parameter, [None]).items():
+                    found.setdefault(key, {})[parameter] = value
+            elif parameter in ours:
+                for key, row in self._table(parameter, models.values()).items():
+                    given = {role: value for role, value in zip(models, row, strict=True) if value is not None}
                     one, *rest = given.values()
                     found.setdefault(key, {})[parameter] = one if all(value == one for value in rest) else given
             elif KINDS[parameter] is bool and any(self._look_up(parameter, name) for name in self.tensors):
@@ -188,10 +183,11 @@ class _Reader:
         for part in self.document.slices:
             scopes += [part.scope, *part.sources.values()]
         for where, settings in scopes:
-            for parameter, case in ((parameter, case) for parameter, cases in settings.items() for case in cases):
-                if not any(case.filter in name for name in self.tensors):
+            for parameter, cases in settings.items():
+                absent = [case.filter for case in cases if not any(case.filter in name for name in self.tensors)]
+                if absent:
                     raise RecipeError(
-                        f"{where}parameters.{parameter}: filter {case.filter!r} is in no tensor's name of {self.like}. "
+                        f"{where}.{parameter}: filter {absent[0]!r} is in no tensor's name of {self.like}. "
                         "Remove it, or name what is there."
                     )
 
@@ -264,5 +260,4 @@ def _vocabulary(checkpoint: Checkpoint) -> dict[str, int]:
         found = {token: row for row, (token, _) in enumerate(found)}
     if not isinstance(found, dict):
         raise RecipeError(f"{file}: has no vocabulary where tokenizer.json keeps it (model.vocab).")
-    added = {str(token["content"]): int(token["id"]) for token in data.get("added_tokens", [])}
-    return {str(token): int(row) for token, row in found.items()} | added
+    return found | {token["content"]: token["id"] for token in data.get("added_tokens", [])}

@@ -29,24 +29,29 @@ class FilteredValue(NamedTuple):
         return self.values[int(position)] if isinstance(self.values[0], bool) else interpolate(self.values, position)
 
 
-# Parameter -> its values; the first whose filter fits a tensor's name counts.
-Settings = Mapping[str, tuple[FilteredValue, ...]]
+class Scope(NamedTuple):
+    """Settings that stand together. where: their place in the file. settings: parameter -> values, of which the first
+    whose filter fits a tensor's name counts."""
+
+    where: str
+    settings: Mapping[str, tuple[FilteredValue, ...]] = {}
 
 
-def parse_settings(data: Any, where: str, allowed: Iterable[str], method: str) -> Settings:
-    """The settings of a `parameters:` mapping. allowed: the parameters that may stand there.
+def parse_settings(data: Mapping[str, Any], where: str, method: str, allowed: Iterable[str]) -> Scope:
+    """The settings under `parameters`. where: what stands before it in the file. allowed: what may stand there.
 
     Raises RecipeError that names the parameter: one that nobody knows, one that has no effect there, a wrong value.
     """
-    if not isinstance(data, Mapping):
-        raise RecipeError(f"{where}: expected a mapping of parameters, found {data!r:.60}.")
-    known = sorted({NEUTRAL, *allowed})
-    for name in data:
+    where, found, known = f"{where}parameters", data.get("parameters"), sorted({NEUTRAL, *allowed})
+    if not isinstance(found, Mapping | None):
+        raise RecipeError(f"{where}: expected a mapping of parameters, found {found!r:.60}.")
+    settings = {}
+    for name, value in (found or {}).items():
         if name not in known:
             what = "has no effect there" if name in KINDS else "is no parameter of mergekit's that this tool knows"
             raise RecipeError(f"{where}.{name}: {name!r} {what} ({method} takes {', '.join(known)}). Remove it.")
-    settings = {name: _cases(value, f"{where}.{name}", KINDS[name]) for name, value in data.items()}
-    return {name: cases for name, cases in settings.items() if name != NEUTRAL}
+        settings[name] = _cases(value, f"{where}.{name}", KINDS[name])
+    return Scope(where, {name: cases for name, cases in settings.items() if name != NEUTRAL})
 
 
 def check_keys(data: Any, where: str, keys: Sequence[str], fault: str = "can't be carried over") -> Mapping[str, Any]:
