@@ -24,7 +24,7 @@ def evaluate(session: Session, prompts: PromptsOption = None) -> None:
     flow = perform(session, StepOptions(prompts=tuple(prompts) if prompts else None), "evaluate")
     if flow is None:
         return
-    result = flow.result(BehaviourResult)
+    result = flow.job.result(BehaviourResult)
     session.console.emit(result.json_text())
     session.console.show(*behaviour_tables(result), *map(prose, result.notes))
     session.console.say("next: vlsurgery report")

@@ -38,7 +38,7 @@ def probe(
     flow = perform(session, options, "probe", named=named_in_order(checkpoints, new, allow_pickle))
     if flow is None:
         return
-    result = flow.result(ProbeResult)
+    result = flow.job.result(ProbeResult)
     session.console.emit(result.json_text())
     session.console.show(probe_table(result), prose(completeness_line(result)), prose(result.verdict))
     session.console.say("next: vlsurgery merge --auto")

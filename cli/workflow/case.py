@@ -62,12 +62,15 @@ class Case:
         return cls(folder, content)
 
     @classmethod
-    def create(cls, folder: str | Path, checkpoints: Mapping[str, str | Checkpoint], new: bool = False) -> Self:
+    def create(
+        cls, folder: str | Path, checkpoints: Mapping[str, str | Checkpoint], new: bool = False, write: bool = True
+    ) -> Self:
         """Open a case of `checkpoints`, or go on with the one that the folder already holds.
 
         checkpoints: role -> an open checkpoint or a reference; of one whose pickled weights were allowed they are
             allowed whenever the case is opened again.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
+        write: False for the case as it would be opened: nothing is moved or written.
 
         Raises CheckpointError when a checkpoint can't be opened, TargetError when the folder holds something else.
         """
@@ -81,19 +84,19 @@ class Case:
             held = CaseFile.load(folder / FILE)
             if _paths(held.checkpoints) == _paths(refs):
                 content = held.model_copy(update={"checkpoints": refs})
-            elif new:
-                _move_aside(folder)
-            else:
+            elif not new:
                 raise TargetError(
                     f"{folder}: holds a case of other checkpoints ({_listed(held.checkpoints)}). Give --new to move "
                     "it aside, or another folder with --case."
                 )
+            elif write:
+                _move_aside(folder)
         elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise TargetError(f"{folder}: exists and is not a case. Give another folder with --case.")
         case = cls(folder, content)
-        case._save()
-        # Opened a moment ago: reading every header again would only cost time.
-        case.__dict__["checkpoints"] = opened
+        if write:
+            case._save()
+        case.__dict__["checkpoints"] = opened  # The cached property: the headers are not read again.
         return case
 
     @cached_property

@@ -30,10 +30,16 @@ Settings = dict[str, Any]
 Fault = Literal["missing", "changed", "outdated"]
 Files = Callable[[Case, Settings], Sequence[Path]]
 
+# What a plan gives as the reason, and what is said when the step runs.
 REASONS: Mapping[Fault, str] = {
     "missing": "the case has none yet",
     "changed": "its files were changed since",
     "outdated": "made under other settings or checkpoints",
+}
+NOTICES: Mapping[Fault, str] = {
+    "missing": "has no {step} yet: running it first",
+    "changed": "has {step} whose files were changed since it was done: running it again",
+    "outdated": "has {step} of other settings or checkpoints: running it again",
 }
 
 
@@ -78,15 +84,25 @@ class Job:
         return self.case.checkpoints
 
     @cached_property
-    def material(self) -> "PromptSource":
-        """Which prompts this case is asked."""
-        from vlsurgery.cli.workflow.prompt_source import material_of
+    def prompt_source(self) -> "PromptSource":
+        """Where the prompts come from that models are asked."""
+        from vlsurgery.cli.workflow.prompt_source import prompt_source_of
 
-        return material_of(self.case, self.options.prompts)
+        return prompt_source_of(self.case, self.options.prompts)
 
     @property
     def prompts(self) -> "list[Prompt]":
-        return self.material.prompts
+        return self.prompt_source.prompts
+
+    @cached_property
+    def merged(self) -> Checkpoint | None:
+        """The checkpoint that the case's merge wrote; None where there is none, and where its files are no longer as
+        they were written: it may be broken. To be asked for when the merge is done, for it is opened once."""
+        recorded = self.case.settings_of("merge")
+        folder = recorded and self.case.path(recorded["out"])
+        if not folder or not folder.exists() or not self.case.is_untouched("merge", [folder]):
+            return None
+        return Checkpoint.open(folder)
 
     def result(self, kind: type[R]) -> R:
         """A result that an earlier step has left. Raises SurgeryError where it has vanished since."""
@@ -144,38 +160,27 @@ class Flow:
     def bring(self, *goals: str) -> None:
         """Bring the case to where every goal is current; goals and what they need run in the order of the table."""
         say, folder = self.job.say, self.job.case.folder
-        for step in self._order(goals):
-            fault = self.why_stale(step)
+        for step, fault, _ in self._walk(goals):
+            is_goal = step.name in goals
             if fault is None:
-                if step.name in goals:
+                if is_goal:
                     say(f"{step.name}: nothing changed since it was done, {folder} has it")
                 continue
-            if step.name not in goals and fault == "missing":
-                say(f"{folder} has no {step.name} yet: running it first")
-            elif fault == "changed":
-                say(f"{folder} has {step.name} whose files were changed since it was done: running it again")
-            elif fault == "outdated":
-                say(f"{folder} has {step.name} of other settings or checkpoints: running it again")
+            if fault != "missing" or not is_goal:
+                say(f"{folder} {NOTICES[fault].format(step=step.name)}")
             self._run(step)
+
+    def pending(self, *goals: str) -> list[Pending]:
+        """The steps that `bring` would run, without running any."""
+        return [
+            Pending(step, f"{before} comes before it" if before else REASONS[fault])
+            for step, fault, before in self._walk(goals)
+            if fault
+        ]
 
     def files(self, name: str) -> Sequence[Path]:
         """What a step that is done has left behind."""
         return self.steps[name].files(self.job.case, self.job.case.settings_of(name) or {})
-
-    def result(self, kind: type[R]) -> R:
-        """A result that a step has left. Raises SurgeryError where it has vanished since."""
-        return self.job.result(kind)
-
-    def pending(self, *goals: str) -> list[Pending]:
-        """The steps that `bring` would run, without running any."""
-        found: list[Pending] = []
-        for step in self._order(goals):
-            upstream = [each.step.name for each in found if each.step.name in (*step.needs, *step.uses)]
-            fault = "outdated" if upstream else self.why_stale(step)
-            if fault is not None:
-                reason = f"{upstream[-1]} comes before it" if upstream else REASONS[fault]
-                found.append(Pending(step, reason))
-        return found
 
     def is_current(self, name: str) -> bool:
         """Whether a step's result still holds under the settings that made it, whatever is asked for now."""
@@ -192,8 +197,26 @@ class Flow:
         fault = "missing" if recorded is None else self._file_fault(step, recorded)
         if fault is not None:
             return fault
-        current = self.job.case.is_current(step.name, self._settings(step), self._inputs(step))
-        return None if current else "outdated"
+        settings = self._settings(step)
+        inputs = (*step.needs, *settings["uses"])
+        return None if self.job.case.is_current(step.name, settings, inputs) else "outdated"
+
+    def _walk(self, goals: Sequence[str]) -> Iterator[tuple[Step, Fault | None, str | None]]:
+        """The goals and what they need, in the order of the table: step, why it must run, and the last step with a
+        fault that it reads. Each is looked at when it is its turn: `bring` has run those before it by then."""
+        wanted = set(goals)
+        for step in reversed(self.steps.values()):
+            if step.name in wanted:
+                wanted.update(step.needs)
+        faulty: list[str] = []
+        for step in self.steps.values():
+            if step.name not in wanted:
+                continue
+            before = next((name for name in reversed(faulty) if name in (*step.needs, *step.uses)), None)
+            fault = self.why_stale(step) or ("outdated" if before else None)
+            if fault:
+                faulty.append(step.name)
+            yield step, fault, before
 
     def _run(self, step: Step) -> None:
         began = time.perf_counter()
@@ -218,16 +241,6 @@ class Flow:
     def _settings(self, step: Step) -> Settings:
         """The step's own settings, and which of the results that it can do without it has."""
         return {**step.settings(self.job), "uses": [name for name in step.uses if self.is_current(name)]}
-
-    def _inputs(self, step: Step) -> tuple[str, ...]:
-        return (*step.needs, *(name for name in step.uses if self.is_current(name)))
-
-    def _order(self, goals: Sequence[str]) -> Iterator[Step]:
-        wanted = set(goals)
-        for step in reversed(self.steps.values()):
-            if step.name in wanted:
-                wanted.update(step.needs)
-        return (step for step in self.steps.values() if step.name in wanted)
 
     def _file_fault(self, step: Step, recorded: Settings) -> Fault | None:
         """What is wrong with the files that a step left when it was done."""

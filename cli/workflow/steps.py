@@ -3,10 +3,8 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Files, Job, Settings, Step
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -61,7 +59,7 @@ def _prepare_to_run(job: Job) -> None:
 
 
 def _prompt_settings(job: Job) -> Settings:
-    return job.material.settings
+    return job.prompt_source.settings
 
 
 def _run_probe(job: Job, settings: Settings) -> None:
@@ -70,11 +68,11 @@ def _run_probe(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.probe import probe
 
     _prepare_to_run(job)
-    for note in job.material.notes:
+    for note in job.prompt_source.notes:
         job.say(f"probe: {note}")
     _log_look(job, "probe", list(job.checkpoints), settings)
     found = probe(job.alignment, job.prompts, job.progress)
-    result = found.result.model_copy(update={"notes": [*found.result.notes, *job.material.notes]})
+    result = found.result.model_copy(update={"notes": [*found.result.notes, *job.prompt_source.notes]})
     partial = job.case.path("directions.safetensors.partial")
     metadata = {role: checkpoint.identity for role, checkpoint in job.checkpoints.items()}
     save_file(found.directions, partial, metadata=metadata)
@@ -140,11 +138,6 @@ def _merge_settings(job: Job) -> Settings:
     return {"out": out, "recipe": digest}
 
 
-def merged_path(case: Case, settings: Settings) -> Path:
-    """Where a merge of these settings wrote its checkpoint."""
-    return case.path(settings["out"])
-
-
 def _run_merge(job: Job, settings: Settings) -> None:
     from vlsurgery.surgery.merge.recipe import Recipe
     from vlsurgery.surgery.merge.run import prepare_merge, run_merge
@@ -152,7 +145,7 @@ def _run_merge(job: Job, settings: Settings) -> None:
     recipe = Recipe.load(job.case.path("recipe.yaml"))
     prepared = prepare_merge(recipe, job.alignment)
     with tuned_for_weights(any(checkpoint.is_computed for checkpoint in prepared.checkpoints.values())):
-        run_merge(recipe, merged_path(job.case, settings), job.progress, prepared)
+        run_merge(recipe, job.case.path(settings["out"]), job.progress, prepared)
 
 
 def check_merge_target(job: Job) -> None:
@@ -161,29 +154,24 @@ def check_merge_target(job: Job) -> None:
 
     inputs = [checkpoint.path for checkpoint in job.checkpoints.values()]
     needed = sum(tensor.nbytes for tensor in job.checkpoints["adapted"].values())
-    check_target(merged_path(job.case, _merge_settings(job)), inputs, needed)
+    check_target(job.case.path(_merge_settings(job)["out"]), inputs, needed)
 
 
 def _evaluate_settings(job: Job) -> Settings:
-    """A merge whose files are not what the merge left is not opened: it may be broken, and is not shown either."""
-    recorded = job.case.settings_of("merge")
-    merged = merged_path(job.case, recorded) if recorded else None
-    whole = merged is not None and merged.exists() and job.case.is_untouched("merge", [merged])
-    identity = Checkpoint.open(merged).identity if merged and whole else None
-    return {**_prompt_settings(job), "merged": identity}
+    return {**_prompt_settings(job), "merged": job.merged and job.merged.identity}
 
 
 def _run_evaluate(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.evaluation.evaluate import evaluate
 
     _prepare_to_run(job)
-    subjects = _subjects(job, with_merge="merge" in settings["uses"])
+    subjects = _subjects(job, job.merged if "merge" in settings["uses"] else None)
     looks = _log_look(job, "evaluate", [subject.role for subject in subjects], settings)
     result = evaluate(subjects, job.prompts, looks, job.progress)
     _stamped(result, job, settings).save(job.case.path("behaviour.json"))
 
 
-def _subjects(job: Job, with_merge: bool) -> "list[Subject]":
+def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
     """Everyone whose behaviour is shown: the case's roles, the graft, and the merges where there are some."""
     from vlsurgery.probes.evaluation.evaluate import Subject, graft
     from vlsurgery.probes.results import TradeoffResult
@@ -191,13 +179,12 @@ def _subjects(job: Job, with_merge: bool) -> "list[Subject]":
     base, adapted = job.checkpoints["base"], job.checkpoints["adapted"]
     subjects = [Subject("base", base), graft(adapted, base)]
     subjects += [Subject(role, checkpoint) for role, checkpoint in job.checkpoints.items() if role != "base"]
-    if with_merge:
+    if merged:
         uniform = job.result(TradeoffResult).chosen("uniform")
         assert uniform is not None  # `choose` always compares with the best uniform merge.
         sources = {role: job.checkpoints[role] for role in uniform.parameters}
-        merged = merged_path(job.case, job.case.settings_of("merge") or {})
         subjects.append(Subject("merged:uniform", adapted, uniform.coefficients, sources))
-        subjects.append(Subject("merged", Checkpoint.open(merged)))
+        subjects.append(Subject("merged", merged))
     return subjects
 
 
@@ -208,17 +195,12 @@ def _report_settings(job: Job) -> Settings:
     }
 
 
-def page_path(case: Case, settings: Settings) -> Path:
-    """Where a report of these settings was written."""
-    return case.path(settings["page"])
-
-
 def _run_report(job: Job, settings: Settings) -> None:
     from vlsurgery.figures.report import write_report
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
     from vlsurgery.surgery.results import DiffResult
 
-    page, uses = page_path(job.case, settings), settings["uses"]
+    page, uses = job.case.path(settings["page"]), settings["uses"]
     results = (
         job.result(DiffResult),
         job.result(ProbeResult) if "probe" in uses else None,
@@ -236,6 +218,12 @@ def _named(*names: str) -> Files:
     return lambda case, settings: [case.path(name) for name in names]  # noqa: ARG005
 
 
+def _at(setting: str) -> Files:
+    """The file or directory that a setting names."""
+    return lambda case, settings: [case.path(settings[setting])]
+
+
+# name, needs, uses, files, settings, run
 STEPS = (
     Step("diff", (), (), _named("diff.json"), diff_settings, _run_diff),
     Step("probe", (), (), _named("probe.json", "targets.json", "directions.safetensors"), _prompt_settings, _run_probe),
@@ -247,22 +235,8 @@ STEPS = (
         _coefficient_settings,
         _run_coefficients,
     ),
-    Step(
-        "merge",
-        ("coefficients",),
-        (),
-        lambda case, settings: [merged_path(case, settings)],
-        _merge_settings,
-        _run_merge,
-    ),
+    Step("merge", ("coefficients",), (), _at("out"), _merge_settings, _run_merge),
     Step("evaluate", (), ("merge",), _named("behaviour.json"), _evaluate_settings, _run_evaluate),
-    Step(
-        "report",
-        ("diff",),
-        ("probe", "coefficients", "evaluate"),
-        lambda case, settings: [page_path(case, settings)],
-        _report_settings,
-        _run_report,
-    ),
+    Step("report", ("diff",), ("probe", "coefficients", "evaluate"), _at("page"), _report_settings, _run_report),
 )
 AUTO_GOALS = ("merge", "evaluate", "report")  # what `vlsurgery merge --auto` brings about

@@ -27,11 +27,11 @@ def merge_auto(session: Session, options: StepOptions, verify: bool = False) -> 
 def outcome(flow: Flow) -> dict[str, Any]:
     """What was made and where, for programs."""
     results = {
-        "tradeoff": flow.result(TradeoffResult),
-        "behaviour": flow.result(BehaviourResult),
+        "tradeoff": flow.job.result(TradeoffResult),
+        "behaviour": flow.job.result(BehaviourResult),
     }
     made = {name: result.model_dump(mode="json", by_alias=True) for name, result in results.items()}
-    checks = flow.result(ProbeResult).completeness
+    checks = flow.job.result(ProbeResult).completeness
     return {
         **made,
         "completeness": checks.model_dump(mode="json") if checks else None,
@@ -49,8 +49,8 @@ def destinations(flow: Flow) -> dict[str, Path]:
 
 def show_outcome(session: Session, flow: Flow) -> None:
     """Coefficients, behaviour of everyone, the checks of the attribution, and where everything is."""
-    tradeoff, behaviour = flow.result(TradeoffResult), flow.result(BehaviourResult)
+    tradeoff, behaviour = flow.job.result(TradeoffResult), flow.job.result(BehaviourResult)
     session.console.show(coefficients_table(tradeoff), tradeoff_table(tradeoff), prose(tradeoff.verdict))
     session.console.show(*behaviour_tables(behaviour), *map(prose, behaviour.notes))
-    session.console.show(prose(completeness_line(flow.result(ProbeResult))), "")
+    session.console.show(prose(completeness_line(flow.job.result(ProbeResult))), "")
     session.console.show(*(f"{name:<7} {path}" for name, path in destinations(flow).items()))
