@@ -21,7 +21,7 @@ def evaluate(session: Session, prompts: PromptsOption = None) -> None:
     from vlsurgery.cli.workflow.opening import perform
     from vlsurgery.probes.results import BehaviourResult
 
-    flow = perform(session, StepOptions(prompts=tuple(prompts) if prompts else None), "evaluate")
+    flow = perform(session, StepOptions(prompts=prompts or None), "evaluate")
     if flow is None:
         return
     result = flow.job.result(BehaviourResult)

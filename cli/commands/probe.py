@@ -34,8 +34,8 @@ def probe(
     from vlsurgery.cli.workflow.opening import named_in_order, perform
     from vlsurgery.probes.results import ProbeResult
 
-    options = StepOptions(prompts=tuple(prompts) if prompts else None)
-    flow = perform(session, options, "probe", named=named_in_order(checkpoints, new, allow_pickle))
+    named = named_in_order(checkpoints, new, allow_pickle)
+    flow = perform(session, StepOptions(prompts=prompts or None), "probe", named=named)
     if flow is None:
         return
     result = flow.job.result(ProbeResult)

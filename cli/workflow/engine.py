@@ -1,7 +1,7 @@
-"""The steps of a case as data, and the engine that runs the ones that are missing.
+"""The steps of a case as data, and the engine that runs those that are not current.
 
-A step is current while its files are there as it left them, the checkpoints' identities are the ones it saw, its
-settings are the ones asked for, and nothing that it read was made again since. Everything else is run, and said.
+A step is current while its files are as it wrote them, checkpoints and settings are those that it was run with, and
+none of the steps whose results it reads was run again since.
 """
 
 import textwrap
@@ -48,10 +48,10 @@ class StepOptions:
     """What the user asked for. `None` means: as the case did it last, else the default.
 
     prompts: "FILE:KIND" specifications. level: of the diff. out: where the merged checkpoint goes. page: where the
-    report goes.
+    report goes. cdn: whether the report loads plotly.js from the network.
     """
 
-    prompts: tuple[str, ...] | None = None
+    prompts: Sequence[str] | None = None
     policy: Policy = "fit"
     toward: Toward = "both"
     out: Path | None = None
@@ -62,10 +62,9 @@ class StepOptions:
 
 @dataclass
 class Job:
-    """One command's work on one case: what a step's functions are given.
+    """One command's work on one case: what the functions of a step are given.
 
-    say: tells the user one line. progress: shows progress. aligned: the alignment of the case's checkpoints, where the
-    command has made it already.
+    say: prints a notice of one line. aligned: the alignment of the case's checkpoints, where there is one already.
     """
 
     case: Case
@@ -76,7 +75,7 @@ class Job:
 
     @cached_property
     def alignment(self) -> Alignment:
-        """Of all roles: made once for all steps of the command."""
+        """The alignment of all roles, made once for all steps of the command."""
         return align(self.checkpoints) if self.aligned is None else self.aligned
 
     @cached_property
@@ -105,7 +104,7 @@ class Job:
         return Checkpoint.open(folder)
 
     def result(self, kind: type[R]) -> R:
-        """A result that an earlier step has left. Raises SurgeryError where it has vanished since."""
+        """The result of a step that is done. Raises SurgeryError where its file is gone."""
         result = self.case.result(kind)
         if result is None:
             raise SurgeryError(f"{self.case.folder}: its {kind.kind} result has vanished. Run the same command again.")
@@ -129,9 +128,9 @@ class Job:
 class Step:
     """One step of the flow.
 
-    needs: steps whose results it reads; they are run first. uses: steps whose results it reads where they are
-    current, and does without otherwise. settings: the options that shape its result. files: what it leaves behind
-        under given settings.
+    needs: steps whose results it reads; they are run first. uses: steps whose results it reads where they are current,
+        and does without otherwise. settings: what its result depends on beside checkpoints and other steps.
+    files: what it writes under given settings.
     """
 
     name: str
@@ -179,11 +178,11 @@ class Flow:
         ]
 
     def files(self, name: str) -> Sequence[Path]:
-        """What a step that is done has left behind."""
+        """The files that a step that is done has written."""
         return self.steps[name].files(self.job.case, self.job.case.settings_of(name) or {})
 
     def is_current(self, name: str) -> bool:
-        """Whether a step's result still holds under the settings that made it, whatever is asked for now."""
+        """Whether a step is current under the settings that it was last run with, whatever is asked for now."""
         recorded = self.job.case.settings_of(name)
         step = self.steps[name]
         if recorded is None or not all(self.is_current(other) for other in step.needs):
@@ -239,11 +238,11 @@ class Flow:
         self.job.say(f"{step.name}: done in {time.perf_counter() - began:.1f} s")
 
     def _settings(self, step: Step) -> Settings:
-        """The step's own settings, and which of the results that it can do without it has."""
+        """The step's own settings, and under "uses" the steps of its `uses` that are current."""
         return {**step.settings(self.job), "uses": [name for name in step.uses if self.is_current(name)]}
 
     def _file_fault(self, step: Step, recorded: Settings) -> Fault | None:
-        """What is wrong with the files that a step left when it was done."""
+        """What is wrong with the files that a step has written."""
         files = step.files(self.job.case, recorded)
         if not all(path.exists() for path in files):
             return "missing"
@@ -251,6 +250,7 @@ class Flow:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Known by name, and on a CPU by torch's wording: this module must not wait for torch to be imported."""
+    """Whether memory ran out, by the error's class name, and on a CPU by torch's message: this module doesn't import
+    torch."""
     name = type(error).__name__
     return name in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator" in str(error)

@@ -1,35 +1,27 @@
-"""What each step of a case does: calls the rooms, stamps the result with settings and checkpoints, saves it."""
+"""What each step of a case does: call the room whose work it is, and save the result with settings and checkpoints."""
 
 import hashlib
 import os
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from vlsurgery.cli.workflow.engine import Files, Job, Settings, Step
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import TargetError
-from vlsurgery.surgery.results import Result
 
 if TYPE_CHECKING:
     from vlsurgery.probes.evaluation.evaluate import Subject
-R = TypeVar("R", bound=Result)
 
-SMALL = 20_000_000  # parameters
-
-
-def _stamped(result: R, job: Job, settings: Settings) -> R:
-    refs = {role: checkpoint.ref_model for role, checkpoint in job.checkpoints.items()}
-    return result.model_copy(update={"settings": settings, "checkpoints": refs})
+SINGLE_THREAD_PARAMETERS = 20_000_000  # models with fewer run in one thread
 
 
 def diff_settings(job: Job) -> Settings:
     """The level of the diff: the one asked for, else the case's own, else full. A full one serves for norms."""
     recorded = job.case.settings_of("diff")
-    had = (recorded or {}).get("level")
-    if recorded is not None and had == "full" and job.case.is_current("diff", recorded, ()):
-        return {"level": "full"}
-    return {"level": job.options.level or had or "full"}
+    done = (recorded or {}).get("level")
+    if recorded and done == "full" and job.case.is_current("diff", recorded):
+        return recorded
+    return {"level": job.options.level or done or "full"}
 
 
 def _run_diff(job: Job, settings: Settings) -> None:
@@ -40,21 +32,21 @@ def _run_diff(job: Job, settings: Settings) -> None:
     computed = any(checkpoint.is_computed for checkpoint in job.checkpoints.values())
     with tuned_for_weights(with_torch=settings["level"] == "full" or computed):
         result = diff(job.alignment, settings["level"], job.progress)
-    _stamped(result, job, settings).save(job.case.path("diff.json"))
+    job.case.save(result, settings)
 
 
 def _prepare_to_run(job: Job) -> None:
-    """Settle what models share in this process: transformers' own notices stay silent, small models get one thread.
+    """Silence transformers' own notices, and run small models in one thread.
 
-    The matrices of a small model are too small to divide: on a busy machine threads that wait for each other were
-    measured to take ten times as long as one alone.
+    The matrices of a small model are too small to divide: on a busy machine, several threads that wait for each other
+    were measured to take ten times as long as one.
     """
     import torch
 
     from vlsurgery.probes.models.models import quiet_transformers
 
     quiet_transformers()
-    if sum(tensor.numel for tensor in job.checkpoints["adapted"].values()) < SMALL:
+    if sum(tensor.numel for tensor in job.checkpoints["adapted"].values()) < SINGLE_THREAD_PARAMETERS:
         torch.set_num_threads(1)
 
 
@@ -70,20 +62,14 @@ def _run_probe(job: Job, settings: Settings) -> None:
     _prepare_to_run(job)
     for note in job.prompt_source.notes:
         job.say(f"probe: {note}")
-    _log_look(job, "probe", list(job.checkpoints), settings)
+    job.case.log_look({"step": "probe", "roles": list(job.checkpoints), "prompts": settings["prompts"]})
     found = probe(job.alignment, job.prompts, job.progress)
     result = found.result.model_copy(update={"notes": [*found.result.notes, *job.prompt_source.notes]})
     partial = job.case.path("directions.safetensors.partial")
-    metadata = {role: checkpoint.identity for role, checkpoint in job.checkpoints.items()}
-    save_file(found.directions, partial, metadata=metadata)
+    save_file(found.directions, partial, metadata={role: ref.identity for role, ref in job.case.refs.items()})
     os.replace(partial, job.case.path("directions.safetensors"))
-    _stamped(found.targets, job, settings).save(job.case.path("targets.json"))
-    _stamped(result, job, settings).save(job.case.path("probe.json"))
-
-
-def _log_look(job: Job, step: str, roles: Sequence[str], settings: Settings) -> int:
-    """Note in the case that a step looks at `report` prompts. Returns how many looks there were, this one included."""
-    return job.case.log_look({"step": step, "roles": list(roles), "prompts": settings["prompts"]})
+    job.case.save(found.targets, settings)
+    job.case.save(result, settings)
 
 
 def _coefficient_settings(job: Job) -> Settings:
@@ -105,28 +91,19 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         for block in job.result(DiffResult).blocks
         if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
     }
-    result = choose(
-        job.alignment,
-        job.prompts,
-        job.result(TargetsResult),
-        job.options.policy,
-        job.options.toward,
-        gains,
-        changes,
-        job.progress,
-    )
+    options, targets = job.options, job.result(TargetsResult)
+    result = choose(job.alignment, job.prompts, targets, options.policy, options.toward, gains, changes, job.progress)
     recipe = recipe_of(result, job.checkpoints, gains)
     keep_edited_recipe(job)
     recipe.save(job.case.path("recipe.yaml"))
-    _stamped(result, job, settings).save(job.case.path("tradeoff.json"))
+    job.case.save(result, settings)
 
 
 def keep_edited_recipe(job: Job) -> None:
-    """A recipe that somebody changed by hand is moved aside, and not written over."""
+    """Move a recipe that was changed by hand aside, so that it is not overwritten."""
     recipe, edited = job.case.path("recipe.yaml"), job.case.path("recipe.edited.yaml")
-    left = [job.case.path("tradeoff.json"), recipe]
     done = job.case.settings_of("coefficients") is not None
-    if done and recipe.exists() and not job.case.is_untouched("coefficients", left):
+    if done and recipe.exists() and not job.case.is_untouched("coefficients", [job.case.path("tradeoff.json"), recipe]):
         os.replace(recipe, edited)
         job.say(f"coefficients: the changed recipe is kept as {edited}; `vlsurgery merge --recipe` merges by it")
 
@@ -149,7 +126,7 @@ def _run_merge(job: Job, settings: Settings) -> None:
 
 
 def check_merge_target(job: Job) -> None:
-    """Refuse a place that can't be merged into before hours are spent on the way there. Raises TargetError."""
+    """Refuse a target that can't be merged into, before hours are spent on the steps before. Raises TargetError."""
     from vlsurgery.surgery.writer.output_directory import check_target
 
     inputs = [checkpoint.path for checkpoint in job.checkpoints.values()]
@@ -166,13 +143,14 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
 
     _prepare_to_run(job)
     subjects = _subjects(job, job.merged if "merge" in settings["uses"] else None)
-    looks = _log_look(job, "evaluate", [subject.role for subject in subjects], settings)
+    roles = [subject.role for subject in subjects]
+    looks = job.case.log_look({"step": "evaluate", "roles": roles, "prompts": settings["prompts"]})
     result = evaluate(subjects, job.prompts, looks, job.progress)
-    _stamped(result, job, settings).save(job.case.path("behaviour.json"))
+    job.case.save(result, settings)
 
 
 def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
-    """Everyone whose behaviour is shown: the case's roles, the graft, and the merges where there are some."""
+    """The models to evaluate: the case's roles and the graft, and with `merged` also the best uniform merge."""
     from vlsurgery.probes.evaluation.evaluate import Subject, graft
     from vlsurgery.probes.results import TradeoffResult
 
@@ -189,10 +167,8 @@ def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
 
 
 def _report_settings(job: Job) -> Settings:
-    return {
-        "page": "report.html" if job.options.page is None else str(job.options.page.absolute()),
-        "cdn": job.options.cdn,
-    }
+    page = job.options.page
+    return {"page": "report.html" if page is None else str(page.absolute()), "cdn": job.options.cdn}
 
 
 def _run_report(job: Job, settings: Settings) -> None:

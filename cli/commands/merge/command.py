@@ -122,7 +122,7 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        merge_auto(session, StepOptions(tuple(prompts) if prompts else None, policy, toward, out), verify)
+        merge_auto(session, StepOptions(prompts or None, policy, toward, out), verify)
         return
     _refuse({"policy": policy != "fit", "toward": toward != "both", "prompts": prompts}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
