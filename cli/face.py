@@ -111,10 +111,10 @@ def merge(
     if recipe is None:
         from vlsurgery.cli.commands.merge.by_method import MethodArgs, recipe_of
 
-        weights = [coefficients] if isinstance(coefficients, int | float) else list(coefficients)
+        each = [coefficients] if isinstance(coefficients, int | float) else list(coefficients)
         refs = [_ref(model) for model in models]
         origin, shape = (None if model is None else _ref(model) for model in (base, like))
-        recipe = recipe_of(MethodArgs(str(order), refs, origin, shape, weights, parameters, dtype, seed))
+        recipe, _ = recipe_of(MethodArgs(str(order), refs, origin, shape, each, parameters, dtype, seed))
     elif models or parameters or base is not None or like is not None or coefficients:
         raise SurgeryError("merge: a recipe names its models, coefficients and parameters; give it alone, with out=.")
     return run_merge(recipe, Path(out), progress)

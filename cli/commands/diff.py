@@ -59,7 +59,7 @@ def diff(
     flow = perform(session, StepOptions(level=level), "diff", named=CheckpointArgs(roles, new, allow_pickle))
     if flow is None:
         return
-    result = flow.result(DiffResult)
+    result = flow.job.result(DiffResult)
     if csv is not None:
         from vlsurgery.cli.view.csv import write_csv
 

@@ -21,10 +21,10 @@ def evaluate(session: Session, prompts: PromptsOption = None) -> None:
     from vlsurgery.cli.workflow.opening import perform
     from vlsurgery.probes.results import BehaviourResult
 
-    flow = perform(session, StepOptions(prompts=tuple(prompts) if prompts else None), "evaluate")
+    flow = perform(session, StepOptions(prompts=prompts or None), "evaluate")
     if flow is None:
         return
-    result = flow.result(BehaviourResult)
+    result = flow.job.result(BehaviourResult)
     session.console.emit(result.json_text())
     session.console.show(*behaviour_tables(result), *map(prose, result.notes))
     session.console.say("next: vlsurgery report")

@@ -34,11 +34,11 @@ def probe(
     from vlsurgery.cli.workflow.opening import named_in_order, perform
     from vlsurgery.probes.results import ProbeResult
 
-    options = StepOptions(prompts=tuple(prompts) if prompts else None)
-    flow = perform(session, options, "probe", named=named_in_order(checkpoints, new, allow_pickle))
+    named = named_in_order(checkpoints, new, allow_pickle)
+    flow = perform(session, StepOptions(prompts=prompts or None), "probe", named=named)
     if flow is None:
         return
-    result = flow.result(ProbeResult)
+    result = flow.job.result(ProbeResult)
     session.console.emit(result.json_text())
     session.console.show(probe_table(result), prose(completeness_line(result)), prose(result.verdict))
     session.console.say("next: vlsurgery merge --auto")

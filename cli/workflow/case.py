@@ -22,10 +22,10 @@ Finding = TypeVar("Finding", bound=Result)
 
 
 class StepRecord(Frozen):
-    """A step that was done: when, with which settings, on which files.
+    """A step that was done: when, with which settings, on which checkpoints.
 
-    order: steps of a case are numbered as they are done, so that one can tell which came after which.
-    left: what the step left behind, file by file, in one word (`_fingerprint`).
+    order: the steps of a case are numbered in the order in which they were done. identities: role -> identity.
+    left: the fingerprint of the files that the step wrote (`_fingerprint`).
     """
 
     order: int
@@ -52,7 +52,7 @@ class Case:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """The case in a folder. Raises SurgeryError with the next step when there is none."""
+        """The case in a folder. Raises SurgeryError that names the next command where there is none."""
         folder = Path(folder)
         if not (folder / FILE).is_file():
             raise SurgeryError(f"{folder}: no case here. Open one with `vlsurgery diff BASE ADAPTED`.")
@@ -62,12 +62,15 @@ class Case:
         return cls(folder, content)
 
     @classmethod
-    def create(cls, folder: str | Path, checkpoints: Mapping[str, str | Checkpoint], new: bool = False) -> Self:
+    def create(
+        cls, folder: str | Path, checkpoints: Mapping[str, str | Checkpoint], new: bool = False, write: bool = True
+    ) -> Self:
         """Open a case of `checkpoints`, or go on with the one that the folder already holds.
 
         checkpoints: role -> an open checkpoint or a reference; of one whose pickled weights were allowed they are
             allowed whenever the case is opened again.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
+        write: False for the case as it would be opened: nothing is moved or written.
 
         Raises CheckpointError when a checkpoint can't be opened, TargetError when the folder holds something else.
         """
@@ -81,19 +84,19 @@ class Case:
             held = CaseFile.load(folder / FILE)
             if _paths(held.checkpoints) == _paths(refs):
                 content = held.model_copy(update={"checkpoints": refs})
-            elif new:
-                _move_aside(folder)
-            else:
+            elif not new:
                 raise TargetError(
                     f"{folder}: holds a case of other checkpoints ({_listed(held.checkpoints)}). Give --new to move "
                     "it aside, or another folder with --case."
                 )
+            elif write:
+                _move_aside(folder)
         elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise TargetError(f"{folder}: exists and is not a case. Give another folder with --case.")
         case = cls(folder, content)
-        case._save()
-        # Opened a moment ago: reading every header again would only cost time.
-        case.__dict__["checkpoints"] = opened
+        if write:
+            case._save()
+        case.__dict__["checkpoints"] = opened  # The cached property: the headers are not read again.
         return case
 
     @cached_property
@@ -110,19 +113,24 @@ class Case:
         return self.folder / name
 
     def result(self, model: type[Finding]) -> Finding | None:
-        """The finding of one kind, read from `<kind>.json`; None when the step was not done yet."""
+        """The result of one kind, read from `<kind>.json`; None where there is none yet."""
         path = self.path(f"{model.kind}.json")
         return model.load(path) if path.is_file() else None
 
+    def save(self, result: Result, settings: Mapping[str, Any]) -> None:
+        """Write a result to `<kind>.json`, with the settings and checkpoints that it was made from."""
+        stamped = result.model_copy(update={"settings": settings, "checkpoints": self.refs})
+        stamped.save(self.path(f"{result.kind}.json"))
+
     def settings_of(self, step: str) -> dict[str, Any] | None:
-        """The settings under which a step was last done; None when it was not done yet."""
+        """The settings under which a step was last done; None where it was not done yet."""
         done = self._content.steps.get(step)
         return dict(done.settings) if done else None
 
     def is_current(self, step: str, settings: Mapping[str, Any], inputs: Iterable[str] = ()) -> bool:
-        """Whether a step need not be done again: same files, same settings, and no step of `inputs` done since.
+        """Whether a step need not be done again: same checkpoints, same settings, and no step of `inputs` done since.
 
-        Whether its files are still in the folder is for the caller to see (`result` gives None).
+        Does not look at the files that the step wrote; `is_untouched` does.
         """
         done = self._content.steps.get(step)
         if done is None or _normal(done.settings) != _normal(settings):
@@ -133,12 +141,12 @@ class Case:
         return all(earlier is not None and earlier.order < done.order for earlier in upstream)
 
     def is_untouched(self, step: str, files: Iterable[Path]) -> bool:
-        """Whether what a step left behind, files and whole directories, is still as `record` saw it."""
+        """Whether the files and directories that a step wrote are as they were when `record` was called."""
         done = self._content.steps.get(step)
         return done is not None and done.left == _fingerprint(files)
 
     def record(self, step: str, settings: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
-        """Note that a step was done with these settings on the present checkpoints, and left `files` behind."""
+        """Record that a step was done with these settings on the present checkpoints, and wrote `files`."""
         steps = self._content.steps
         entry = StepRecord(
             order=1 + max((other.order for other in steps.values()), default=0),
@@ -151,7 +159,7 @@ class Case:
         self._save()
 
     def log_look(self, entry: Mapping[str, Any]) -> int:
-        """Add a line to history.jsonl: somebody looked at `report` prompts. Returns how many lines there are now."""
+        """Add a look at `report` prompts to history.jsonl, as a line. Returns how many lines there are now."""
         path = self.path(HISTORY)
         line = json.dumps({"time": _now(), **entry}, ensure_ascii=False, allow_nan=False)
         try:

@@ -1,7 +1,7 @@
-"""The steps of a case as data, and the engine that runs the ones that are missing.
+"""The steps of a case as data, and the engine that runs those that are not current.
 
-A step is current while its files are there as it left them, the checkpoints' identities are the ones it saw, its
-settings are the ones asked for, and nothing that it read was made again since. Everything else is run, and said.
+A step is current while its files are as it wrote them, checkpoints and settings are those that it was run with, and
+none of the steps whose results it reads was run again since.
 """
 
 import textwrap
@@ -30,10 +30,16 @@ Settings = dict[str, Any]
 Fault = Literal["missing", "changed", "outdated"]
 Files = Callable[[Case, Settings], Sequence[Path]]
 
+# What a plan gives as the reason, and what is said when the step runs.
 REASONS: Mapping[Fault, str] = {
     "missing": "the case has none yet",
     "changed": "its files were changed since",
     "outdated": "made under other settings or checkpoints",
+}
+NOTICES: Mapping[Fault, str] = {
+    "missing": "has no {step} yet: running it first",
+    "changed": "has {step} whose files were changed since it was done: running it again",
+    "outdated": "has {step} of other settings or checkpoints: running it again",
 }
 
 
@@ -42,10 +48,10 @@ class StepOptions:
     """What the user asked for. `None` means: as the case did it last, else the default.
 
     prompts: "FILE:KIND" specifications. level: of the diff. out: where the merged checkpoint goes. page: where the
-    report goes.
+    report goes. cdn: whether the report loads plotly.js from the network.
     """
 
-    prompts: tuple[str, ...] | None = None
+    prompts: Sequence[str] | None = None
     policy: Policy = "fit"
     toward: Toward = "both"
     out: Path | None = None
@@ -56,10 +62,9 @@ class StepOptions:
 
 @dataclass
 class Job:
-    """One command's work on one case: what a step's functions are given.
+    """One command's work on one case: what the functions of a step are given.
 
-    say: tells the user one line. progress: shows progress. aligned: the alignment of the case's checkpoints, where the
-    command has made it already.
+    say: prints a notice of one line. aligned: the alignment of the case's checkpoints, where there is one already.
     """
 
     case: Case
@@ -70,7 +75,7 @@ class Job:
 
     @cached_property
     def alignment(self) -> Alignment:
-        """Of all roles: made once for all steps of the command."""
+        """The alignment of all roles, made once for all steps of the command."""
         return align(self.checkpoints) if self.aligned is None else self.aligned
 
     @cached_property
@@ -78,18 +83,28 @@ class Job:
         return self.case.checkpoints
 
     @cached_property
-    def material(self) -> "PromptSource":
-        """Which prompts this case is asked."""
-        from vlsurgery.cli.workflow.prompt_source import material_of
+    def prompt_source(self) -> "PromptSource":
+        """Where the prompts come from that models are asked."""
+        from vlsurgery.cli.workflow.prompt_source import prompt_source_of
 
-        return material_of(self.case, self.options.prompts)
+        return prompt_source_of(self.case, self.options.prompts)
 
     @property
     def prompts(self) -> "list[Prompt]":
-        return self.material.prompts
+        return self.prompt_source.prompts
+
+    @cached_property
+    def merged(self) -> Checkpoint | None:
+        """The checkpoint that the case's merge wrote; None where there is none, and where its files are no longer as
+        they were written: it may be broken. To be asked for when the merge is done, for it is opened once."""
+        recorded = self.case.settings_of("merge")
+        folder = recorded and self.case.path(recorded["out"])
+        if not folder or not folder.exists() or not self.case.is_untouched("merge", [folder]):
+            return None
+        return Checkpoint.open(folder)
 
     def result(self, kind: type[R]) -> R:
-        """A result that an earlier step has left. Raises SurgeryError where it has vanished since."""
+        """The result of a step that is done. Raises SurgeryError where its file is gone."""
         result = self.case.result(kind)
         if result is None:
             raise SurgeryError(f"{self.case.folder}: its {kind.kind} result has vanished. Run the same command again.")
@@ -113,9 +128,9 @@ class Job:
 class Step:
     """One step of the flow.
 
-    needs: steps whose results it reads; they are run first. uses: steps whose results it reads where they are
-    current, and does without otherwise. settings: the options that shape its result. files: what it leaves behind
-        under given settings.
+    needs: steps whose results it reads; they are run first. uses: steps whose results it reads where they are current,
+        and does without otherwise. settings: what its result depends on beside checkpoints and other steps.
+    files: what it writes under given settings.
     """
 
     name: str
@@ -144,41 +159,30 @@ class Flow:
     def bring(self, *goals: str) -> None:
         """Bring the case to where every goal is current; goals and what they need run in the order of the table."""
         say, folder = self.job.say, self.job.case.folder
-        for step in self._order(goals):
-            fault = self.why_stale(step)
+        for step, fault, _ in self._walk(goals):
+            is_goal = step.name in goals
             if fault is None:
-                if step.name in goals:
+                if is_goal:
                     say(f"{step.name}: nothing changed since it was done, {folder} has it")
                 continue
-            if step.name not in goals and fault == "missing":
-                say(f"{folder} has no {step.name} yet: running it first")
-            elif fault == "changed":
-                say(f"{folder} has {step.name} whose files were changed since it was done: running it again")
-            elif fault == "outdated":
-                say(f"{folder} has {step.name} of other settings or checkpoints: running it again")
+            if fault != "missing" or not is_goal:
+                say(f"{folder} {NOTICES[fault].format(step=step.name)}")
             self._run(step)
-
-    def files(self, name: str) -> Sequence[Path]:
-        """What a step that is done has left behind."""
-        return self.steps[name].files(self.job.case, self.job.case.settings_of(name) or {})
-
-    def result(self, kind: type[R]) -> R:
-        """A result that a step has left. Raises SurgeryError where it has vanished since."""
-        return self.job.result(kind)
 
     def pending(self, *goals: str) -> list[Pending]:
         """The steps that `bring` would run, without running any."""
-        found: list[Pending] = []
-        for step in self._order(goals):
-            upstream = [each.step.name for each in found if each.step.name in (*step.needs, *step.uses)]
-            fault = "outdated" if upstream else self.why_stale(step)
-            if fault is not None:
-                reason = f"{upstream[-1]} comes before it" if upstream else REASONS[fault]
-                found.append(Pending(step, reason))
-        return found
+        return [
+            Pending(step, f"{before} comes before it" if before else REASONS[fault])
+            for step, fault, before in self._walk(goals)
+            if fault
+        ]
+
+    def files(self, name: str) -> Sequence[Path]:
+        """The files that a step that is done has written."""
+        return self.steps[name].files(self.job.case, self.job.case.settings_of(name) or {})
 
     def is_current(self, name: str) -> bool:
-        """Whether a step's result still holds under the settings that made it, whatever is asked for now."""
+        """Whether a step is current under the settings that it was last run with, whatever is asked for now."""
         recorded = self.job.case.settings_of(name)
         step = self.steps[name]
         if recorded is None or not all(self.is_current(other) for other in step.needs):
@@ -192,8 +196,26 @@ class Flow:
         fault = "missing" if recorded is None else self._file_fault(step, recorded)
         if fault is not None:
             return fault
-        current = self.job.case.is_current(step.name, self._settings(step), self._inputs(step))
-        return None if current else "outdated"
+        settings = self._settings(step)
+        inputs = (*step.needs, *settings["uses"])
+        return None if self.job.case.is_current(step.name, settings, inputs) else "outdated"
+
+    def _walk(self, goals: Sequence[str]) -> Iterator[tuple[Step, Fault | None, str | None]]:
+        """The goals and what they need, in the order of the table: step, why it must run, and the last step with a
+        fault that it reads. Each is looked at when it is its turn: `bring` has run those before it by then."""
+        wanted = set(goals)
+        for step in reversed(self.steps.values()):
+            if step.name in wanted:
+                wanted.update(step.needs)
+        faulty: list[str] = []
+        for step in self.steps.values():
+            if step.name not in wanted:
+                continue
+            before = next((name for name in reversed(faulty) if name in (*step.needs, *step.uses)), None)
+            fault = self.why_stale(step) or ("outdated" if before else None)
+            if fault:
+                faulty.append(step.name)
+            yield step, fault, before
 
     def _run(self, step: Step) -> None:
         began = time.perf_counter()
@@ -216,21 +238,11 @@ class Flow:
         self.job.say(f"{step.name}: done in {time.perf_counter() - began:.1f} s")
 
     def _settings(self, step: Step) -> Settings:
-        """The step's own settings, and which of the results that it can do without it has."""
+        """The step's own settings, and under "uses" the steps of its `uses` that are current."""
         return {**step.settings(self.job), "uses": [name for name in step.uses if self.is_current(name)]}
 
-    def _inputs(self, step: Step) -> tuple[str, ...]:
-        return (*step.needs, *(name for name in step.uses if self.is_current(name)))
-
-    def _order(self, goals: Sequence[str]) -> Iterator[Step]:
-        wanted = set(goals)
-        for step in reversed(self.steps.values()):
-            if step.name in wanted:
-                wanted.update(step.needs)
-        return (step for step in self.steps.values() if step.name in wanted)
-
     def _file_fault(self, step: Step, recorded: Settings) -> Fault | None:
-        """What is wrong with the files that a step left when it was done."""
+        """What is wrong with the files that a step has written."""
         files = step.files(self.job.case, recorded)
         if not all(path.exists() for path in files):
             return "missing"
@@ -238,6 +250,7 @@ class Flow:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    """Known by name, and on a CPU by torch's wording: this module must not wait for torch to be imported."""
+    """Whether memory ran out, by the error's class name, and on a CPU by torch's message: this module doesn't import
+    torch."""
     name = type(error).__name__
     return name in ("OutOfMemoryError", "MemoryError") or "DefaultCPUAllocator" in str(error)

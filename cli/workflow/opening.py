@@ -1,11 +1,8 @@
-"""Open the case that a command works on, and bring it to the command's goal, or only say what that would take."""
+"""Open the case that a command works on, and bring it to the command's goals, or only show what that would take."""
 
 import os
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 from vlsurgery.cli.options import Session
@@ -19,7 +16,7 @@ from vlsurgery.surgery.errors import SurgeryError, TargetError
 
 @dataclass(frozen=True)
 class CheckpointArgs:
-    """The checkpoints that a command names, to open a case on.
+    """The checkpoints that a command names, to open a case on: role -> reference.
 
     new: move a case of other checkpoints aside. allow_pickle: take pickled weights.
     """
@@ -28,26 +25,23 @@ class CheckpointArgs:
     new: bool = False
     allow_pickle: bool = False
 
-    @cached_property
-    def opened(self) -> dict[str, Checkpoint]:
-        return {role: Checkpoint.open(ref, allow_pickle=self.allow_pickle) for role, ref in self.roles.items()}
-
 
 def perform(session: Session, options: StepOptions, *goals: str, named: CheckpointArgs | None = None) -> Flow | None:
     """Bring the case to `goals` and return its flow; under `--plan`, show the plan instead and return None.
 
     named: what to open the case on; None for the checkpoints that it holds.
     """
-    console = session.console
+    console, alignment = session.console, None
+    if named is None:
+        case = Case.open(session.case)
+    else:
+        case, alignment = _open_on(session.case, named, session.plan)
+    flow = Flow(Job(case, options, console.say, console.progress, alignment), STEPS)
     if session.plan:
         from vlsurgery.cli.workflow.estimates import plan, show_plan
 
-        with _case_to_plan(session.case, named) as (case, alignment):
-            job = Job(case, options, aligned=alignment)
-            show_plan(console, plan(job, Flow(job, STEPS).pending(*goals)))
+        show_plan(console, plan(flow.job, flow.pending(*goals)))
         return None
-    case, alignment = (Case.open(session.case), None) if named is None else _create(session.case, named)
-    flow = Flow(Job(case, options, console.say, console.progress, alignment), STEPS)
     if "merge" in goals:
         check_merge_target(flow.job)
     flow.bring(*goals)
@@ -71,30 +65,13 @@ def check_case_folder(folder: Path) -> None:
         raise TargetError(f"{folder}: can't be made, {nearest} is {reason}. Give another folder with --case.")
 
 
-def _create(directory: Path, named: CheckpointArgs, new: bool | None = None) -> tuple[Case, Alignment]:
-    """Open a case on checkpoints that belong together: one that can't be used is never made."""
-    alignment = align(named.opened)
-    return Case.create(directory, named.opened, named.new if new is None else new), alignment
+def _open_on(folder: Path, named: CheckpointArgs, plan: bool) -> tuple[Case, Alignment]:
+    """The case of these checkpoints and their alignment: checkpoints that can't be aligned open no case.
 
-
-@contextmanager
-def _case_to_plan(directory: Path, named: CheckpointArgs | None) -> Iterator[tuple[Case, Alignment | None]]:
-    """The case as it would be opened; one that is not there yet is made in a temporary folder."""
-    if named is None or _holds(directory, named):
-        yield Case.open(directory), None
-        return
-    if directory.exists() and not named.new:
-        raise TargetError(
-            f"{directory}: holds something else. Give --new to move it aside, or another folder with --case."
-        )
-    check_case_folder(directory)
-    with tempfile.TemporaryDirectory(prefix="vlsurgery-plan-") as folder:
-        yield _create(Path(folder) / "case", named, new=False)
-
-
-def _holds(directory: Path, named: CheckpointArgs) -> bool:
-    """Whether the directory is a case of these very checkpoints."""
-    if not (directory / "case.json").is_file():
-        return False
-    held = {role: checkpoint.location for role, checkpoint in Case.open(directory).checkpoints.items()}
-    return held == {role: checkpoint.location for role, checkpoint in named.opened.items()}
+    plan: write nothing.
+    """
+    if plan:
+        check_case_folder(folder)
+    opened = {role: Checkpoint.open(ref, allow_pickle=named.allow_pickle) for role, ref in named.roles.items()}
+    alignment = align(opened)
+    return Case.create(folder, opened, named.new, write=not plan), alignment

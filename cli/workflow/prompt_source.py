@@ -53,13 +53,11 @@ class PromptSource:
     def notes(self) -> list[str]:
         """What a reader of the results must know of how files and the package's own prompts go together."""
         notes = []
-        own, kept = ({prompt.request for prompt in prompts} for prompts in (self._others, self._kept))
-        if own > kept:
-            notes.append(
-                f"{len(own) - len(kept)} of the package's own requests are left out: a prompt file asks them too"
-            )
-        from_files = {prompt.set for prompt in self._given}
-        from_package = {prompt.set for prompt in self._kept}
+        from_files, from_package = ({prompt.set for prompt in prompts} for prompts in (self._given, self._kept))
+        left_out = {prompt.request for prompt in self._own if prompt.set not in from_files}
+        left_out -= {prompt.request for prompt in self._kept}
+        if left_out:
+            notes.append(f"{len(left_out)} of the package's own requests are left out: a prompt file asks them too")
         for side, other in (("harmful", "harmless"), ("harmless", "harmful")):
             if side not in from_files or other not in from_package:
                 continue
@@ -77,17 +75,12 @@ class PromptSource:
         return [prompt for spec in self.files for prompt in load_prompts(spec, SEED)]
 
     @cached_property
-    def _others(self) -> "list[Prompt]":
-        """The package's own prompts of the sets that no file has."""
-        given = {prompt.set for prompt in self._given}
-        return [prompt for prompt in self._own if prompt.set not in given]
-
-    @cached_property
     def _kept(self) -> "list[Prompt]":
+        """The package's own prompts of the sets that no file has, less the requests that a file asks."""
         from vlsurgery.probes.prompts.loaders import without_repeats
 
-        kept = {prompt.request for prompt in without_repeats(self._own, self._given)}
-        return [prompt for prompt in self._others if prompt.request in kept]
+        given = {prompt.set for prompt in self._given}
+        return [prompt for prompt in without_repeats(self._own, self._given) if prompt.set not in given]
 
     def _digest(self) -> str:
         """What is asked, in one word: it changes when the package's own prompts do."""
@@ -105,7 +98,7 @@ class PromptSource:
         return english_prompts(SEED)
 
 
-def material_of(case: Case, specs: Sequence[str] | None) -> PromptSource:
+def prompt_source_of(case: Case, specs: Sequence[str] | None) -> PromptSource:
     """The prompts for a case. specs: the user's files; `None` means those of the case's last probe.
 
     Raises SurgeryError where a file can't be read.

@@ -1,4 +1,4 @@
-"""What `merge --auto` and `demo` share: bring a case to its merge and report, and show how that went."""
+"""What `merge --auto` and `demo` share: bring a case to its merge and report, and print the results."""
 
 import json
 from pathlib import Path
@@ -25,32 +25,26 @@ def merge_auto(session: Session, options: StepOptions, verify: bool = False) -> 
 
 
 def outcome(flow: Flow) -> dict[str, Any]:
-    """What was made and where, for programs."""
-    results = {
-        "tradeoff": flow.result(TradeoffResult),
-        "behaviour": flow.result(BehaviourResult),
-    }
-    made = {name: result.model_dump(mode="json", by_alias=True) for name, result in results.items()}
-    checks = flow.result(ProbeResult).completeness
+    """The results as JSON, and where everything is."""
+    results = {"tradeoff": flow.job.result(TradeoffResult), "behaviour": flow.job.result(BehaviourResult)}
+    checks = flow.job.result(ProbeResult).completeness
     return {
-        **made,
+        **{name: result.model_dump(mode="json", by_alias=True) for name, result in results.items()},
         "completeness": checks.model_dump(mode="json") if checks else None,
         **{name: str(path) for name, path in destinations(flow).items()},
     }
 
 
 def destinations(flow: Flow) -> dict[str, Path]:
-    return {
-        "recipe": flow.job.case.path("recipe.yaml"),
-        "merged": flow.files("merge")[0],
-        "report": flow.files("report")[0],
-    }
+    """Where the recipe, the merged checkpoint and the report are."""
+    recipe = flow.job.case.path("recipe.yaml")
+    return {"recipe": recipe, "merged": flow.files("merge")[0], "report": flow.files("report")[0]}
 
 
 def show_outcome(session: Session, flow: Flow) -> None:
-    """Coefficients, behaviour of everyone, the checks of the attribution, and where everything is."""
-    tradeoff, behaviour = flow.result(TradeoffResult), flow.result(BehaviourResult)
+    """Print coefficients, the behaviour of every model, the checks of the attribution, and where everything is."""
+    tradeoff, behaviour = flow.job.result(TradeoffResult), flow.job.result(BehaviourResult)
     session.console.show(coefficients_table(tradeoff), tradeoff_table(tradeoff), prose(tradeoff.verdict))
     session.console.show(*behaviour_tables(behaviour), *map(prose, behaviour.notes))
-    session.console.show(prose(completeness_line(flow.result(ProbeResult))), "")
+    session.console.show(prose(completeness_line(flow.job.result(ProbeResult))), "")
     session.console.show(*(f"{name:<7} {path}" for name, path in destinations(flow).items()))

@@ -3,12 +3,15 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, STREAM_BYTES, PlannedStep
 from vlsurgery.cli.workflow.process import tuned_for_weights
+from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import PreparedMerge, prepare_merge, run_merge
@@ -17,13 +20,18 @@ from vlsurgery.surgery.writer.checksums import verify as compared
 from vlsurgery.surgery.writer.output_directory import check_target, in_words
 
 
-def merge_by_recipe(session: Session, recipe: Recipe, out: Path, verify: bool = False) -> None:
-    """Write the checkpoint that a recipe orders to `out`; with `verify`, read it again and compare what was hashed."""
+def merge_by_recipe(
+    session: Session, recipe: Recipe, out: Path, verify: bool = False, opened: Mapping[str, Checkpoint] | None = None
+) -> None:
+    """Write the checkpoint that a recipe orders to `out`; with `verify`, read it again and compare what was hashed.
+
+    opened: the recipe's checkpoints, where they are open.
+    """
     console = session.console
+    prepared = prepare_merge(recipe, align(opened, recipe.like) if opened else None)
     if session.plan:
-        show_merge_plan(session, recipe, out)
+        show_merge_plan(session, recipe, prepared, out)
         return
-    prepared = prepare_merge(recipe)
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # For methods that import torch later: this process runs no model.
     with tuned_for_weights(any(checkpoint.is_computed for checkpoint in prepared.checkpoints.values())):
         made = run_merge(recipe, out, console.progress, prepared)
@@ -45,10 +53,9 @@ def check_sums(folder: Path, progress: Progress) -> None:
         raise CheckpointError(f"{folder}: not as it was written: {fault}. The disk may be failing; merge again.")
 
 
-def show_merge_plan(session: Session, recipe: Recipe, out: Path) -> None:
-    """Say what the merge into `out` would read and write. Raises as the merge itself does, as far as headers tell;
-    whether `out` may be written is known only where its parent directory exists."""
-    prepared = prepare_merge(recipe)
+def show_merge_plan(session: Session, recipe: Recipe, prepared: PreparedMerge, out: Path) -> None:
+    """Show what the merge into `out` would read and write. Raises TargetError where `out` can't be written, as far as
+    its parent directory exists."""
     nbytes = prepared.shard_plan.nbytes
     if out.absolute().parent.is_dir():
         check_target(out, [each for model in prepared.checkpoints.values() for each in model.folders], nbytes)

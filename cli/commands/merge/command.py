@@ -122,7 +122,7 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        merge_auto(session, StepOptions(tuple(prompts) if prompts else None, policy, toward, out), verify)
+        merge_auto(session, StepOptions(prompts or None, policy, toward, out), verify)
         return
     _refuse({"policy": policy != "fit", "toward": toward != "both", "prompts": prompts}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
@@ -131,12 +131,12 @@ def merge(
         raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     if recipe is not None:
         _refuse_models(models, "a recipe names its checkpoints")
-        order = _load(recipe, allow_pickle)
+        order, opened = _load(recipe, allow_pickle), None
     else:
         from vlsurgery.cli.commands.merge.by_method import MethodArgs, recipe_of
 
         args = MethodArgs(method or "", models or [], base, like, weight or [], parameters, dtype, seed)
-        order = recipe_of(args, allow_pickle)
+        order, opened = recipe_of(args, allow_pickle)
     if to_mergekit is not None:
         from vlsurgery.cli.commands.merge.export import export_to_mergekit
 
@@ -144,7 +144,7 @@ def merge(
     elif out is not None:
         from vlsurgery.cli.commands.merge.by_recipe import merge_by_recipe
 
-        merge_by_recipe(session, order, out, verify)
+        merge_by_recipe(session, order, out, verify, opened)
 
 
 merge_outline.__doc__ = merge.__doc__

@@ -86,7 +86,7 @@ app(sys.argv[1:])
 """
 
 
-def test_a_method_is_one_file_and_one_row(four: dict[str, Path]) -> None:
+def test_a_method_is_one_file_and_one_row(run: Run, four: dict[str, Path]) -> None:  # noqa: ARG001
     """Its parameter is an option of the program, in the help, checked, and handed to it."""
 
     def ran(*arguments: object) -> "subprocess.CompletedProcess[str]":

@@ -309,12 +309,12 @@ def test_prompts_stay_what_the_last_probe_was_asked(
     file = tmp_path / "own.txt"
     file.write_text("one question\nanother question\n")
     case = Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
-    asked = Job(case, StepOptions(prompts=(f"{file}:borderline",))).material
+    asked = Job(case, StepOptions(prompts=(f"{file}:borderline",))).prompt_source
     borderline = {prompt.text for prompt in asked.prompts if prompt.set == "borderline"}
     assert borderline == {"one question", "another question"}
     assert {prompt.set for prompt in asked.prompts} > {"harmful", "borderline"}
     case.record("probe", asked.settings)
     monkeypatch.chdir(tmp_path / "case")
-    assert Job(case).material.settings == asked.settings
+    assert Job(case).prompt_source.settings == asked.settings
     file.write_text("a third question\n")
-    assert Job(case).material.settings != asked.settings
+    assert Job(case).prompt_source.settings != asked.settings

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.cli.workflow.prompt_source import SEED, PromptSource, material_of
+from vlsurgery.cli.workflow.prompt_source import SEED, PromptSource, prompt_source_of
 from vlsurgery.probes.prompts.english import english_prompts
 
 OWN = english_prompts(SEED)
@@ -19,42 +19,42 @@ def case(tmp_path: Path, trio: dict[str, Path]) -> Case:
 
 
 def given(case: Case, **files: str) -> PromptSource:
-    """Material with a file for each prompt set that is named."""
+    """Prompts with a file for each prompt set that is named."""
     specs = []
     for kind, text in files.items():
         path = case.folder.parent / f"{kind}.txt"
         path.write_text(text)
         specs.append(f"{path}:{kind}")
-    return material_of(case, specs)
+    return prompt_source_of(case, specs)
 
 
 def test_a_set_is_replaced_and_the_others_stay(case: Case) -> None:
-    material = given(case, borderline="a question\n")
-    assert [p.text for p in material.prompts if p.set == "borderline"] == ["a question"]
+    source = given(case, borderline="a question\n")
+    assert [p.text for p in source.prompts if p.set == "borderline"] == ["a question"]
     others = [p.id for p in OWN if p.set != "borderline"]
-    assert [p.id for p in material.prompts if p.set != "borderline"] == others
-    assert material.notes == []
+    assert [p.id for p in source.prompts if p.set != "borderline"] == others
+    assert source.notes == []
 
 
 @pytest.mark.parametrize("change", [str, str.upper, lambda text: f"  {text.rstrip('?.')} "])
 def test_a_request_that_a_file_asks_leaves_with_its_twin_and_its_jailbreak(case: Case, change) -> None:  # type: ignore[no-untyped-def]
-    material = given(case, harmful=f"{change(DEED.text)}\nsomething else\n")
-    gone = {p.id for p in OWN if p.set != "harmful"} - {p.id for p in material.prompts}
+    source = given(case, harmful=f"{change(DEED.text)}\nsomething else\n")
+    gone = {p.id for p in OWN if p.set != "harmful"} - {p.id for p in source.prompts}
     assert gone == {p.id for p in OWN if p.set != "harmful" and p.request == DEED.request}
-    assert any(note.startswith("1 of the package's own requests") for note in material.notes)
+    assert any(note.startswith("1 of the package's own requests") for note in source.notes)
 
 
 def test_no_words_stand_on_both_sides_of_a_split(case: Case) -> None:
     """A file that asks what the package asks, in another set: only half of it would fall to the same split."""
     asked = [p for p in OWN if p.set in ("harmful", "harmless", "jailbroken") and p.modality == "text"][::3]
-    material = given(case, borderline="\n".join(p.text for p in asked))
+    source = given(case, borderline="\n".join(p.text for p in asked))
     sides = defaultdict(set)
-    for prompt in material.prompts:
+    for prompt in source.prompts:
         if prompt.modality != "own":
             sides[prompt.text.lower()].add(prompt.split)
     assert all(len(splits) == 1 for splits in sides.values())
     requests = defaultdict(set)
-    for prompt in material.prompts:
+    for prompt in source.prompts:
         requests[prompt.request].add(prompt.split)
     assert all(len(splits) == 1 for splits in requests.values())
 
