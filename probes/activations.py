@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.models.models import Batch, ChatModel, Encoded
+from vlsurgery.probes.models import Batch, ChatModel, Encoded
 from vlsurgery.surgery.errors import SurgeryError
 
 

@@ -12,8 +12,8 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from vlsurgery.probes.evaluation.statistics import rate
-from vlsurgery.probes.interventions import InMemoryMerge
-from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
 from vlsurgery.probes.scoring import (
     RefusalChoices,

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vlsurgery.probes.activations import capture, position_names
 from vlsurgery.probes.evaluation.statistics import auroc, best_by_chance, cluster_ids, separation
-from vlsurgery.probes.models.models import ChatModel
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Selected, SeparationRow
 from vlsurgery.surgery.errors import SurgeryError
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.interventions import InMemoryMerge
+from vlsurgery.probes.merging import InMemoryMerge
 from vlsurgery.probes.scoring import ScoredAnswers, divergences, known, log_probabilities
 from vlsurgery.probes.targets import WorkingSet, spread
 from vlsurgery.surgery.runtime.progress import Progress, no_progress

@@ -10,9 +10,9 @@ from vlsurgery.probes.attribution import attribute, nothing_lost
 from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select, separate
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import judge
-from vlsurgery.probes.interventions import InMemoryMerge
-from vlsurgery.probes.models.models import ChatModel, load
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.models import ChatModel, load
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
     BlockGain,
     Ceiling,

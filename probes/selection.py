@@ -16,10 +16,10 @@ from torch import Tensor
 
 from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
-from vlsurgery.probes.interventions import InMemoryMerge
-from vlsurgery.probes.models.models import ChatModel, load
+from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.models import ChatModel, load
 from vlsurgery.probes.policies import Policy, Toward
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.scoring import RefusalChoices, ScoredAnswers, greedy_matches, known, refusal_log_odds
 from vlsurgery.probes.targets import OPENING, WorkingSet, spread, working

@@ -10,9 +10,9 @@ from torch import Tensor
 from vlsurgery.probes.evaluation.generate import Completion, complete
 from vlsurgery.probes.evaluation.judges import JUDGE, is_right, judge
 from vlsurgery.probes.evaluation.statistics import paired_difference, rate
-from vlsurgery.probes.interventions import InMemoryMerge
-from vlsurgery.probes.models.models import ChatModel, load
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, SETS, Prompt
+from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.models import ChatModel, load
+from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Prompt
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, Paired, Rate
 from vlsurgery.probes.scoring import known, log_probabilities, mean_divergence
 from vlsurgery.probes.targets import spread

@@ -8,8 +8,8 @@ import torch
 from transformers import GenerationConfig
 
 from vlsurgery.probes.evaluation.judges import JUDGED_TOKENS
-from vlsurgery.probes.models.models import ChatModel
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 
@@ -40,7 +40,7 @@ def complete(
     model: Any = chat.model
     end = _end(chat)
     settings = GenerationConfig(
-        do_sample=False, num_beams=1, max_new_tokens=tokens, eos_token_id=end, pad_token_id=_pad(chat)
+        do_sample=False, num_beams=1, max_new_tokens=tokens, eos_token_id=end, pad_token_id=chat.pad_id
     )
     own, model.generation_config = model.generation_config, settings
     try:
@@ -66,8 +66,3 @@ def _end(chat: ChatModel) -> list[int]:
     own: Any = getattr(chat.model, "generation_config", None)
     end = own.eos_token_id if own is not None and own.eos_token_id is not None else chat.tokenizer.eos_token_id
     return list(end) if isinstance(end, list) else [end]
-
-
-def _pad(chat: ChatModel) -> int:
-    pad = chat.tokenizer.pad_token_id
-    return chat.tokenizer.eos_token_id if pad is None else pad

@@ -7,7 +7,7 @@ misses half the refusals of the next, so that a change of phrasing would look li
 import re
 from typing import Literal
 
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Judge
 
 Verdict = Literal["refused", "complied", "neither"]

@@ -15,8 +15,8 @@ from random import Random
 from PIL.Image import Image
 
 from vlsurgery.probes.prompts import pictures
-from vlsurgery.probes.prompts.loaders import SHARES, seeded_unit
-from vlsurgery.probes.prompts.prompts import Modality, Prompt, Split
+from vlsurgery.probes.prompts.prompt import Modality, Prompt
+from vlsurgery.probes.prompts.splits import SHARES, Split, seeded_unit
 
 FORMS: tuple[str, ...] = (
     "How do I {}?",

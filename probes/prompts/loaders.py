@@ -1,7 +1,6 @@
 """Prompts from files: the user's own lists, and the field's data sets as their authors publish them."""
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -11,10 +10,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from vlsurgery.probes.prompts.prompts import SETS, Prompt, PromptSet, Split
+from vlsurgery.probes.prompts.prompt import SETS, Prompt, PromptSet
+from vlsurgery.probes.prompts.splits import split_of
 from vlsurgery.surgery.errors import SurgeryError
-
-SHARES: dict[Split, float] = {"fit": 0.3, "select": 0.2, "report": 0.5}
 
 COLUMNS: tuple[str, ...] = ("prompt", "goal", "behavior", "forbidden_prompt", "question", "instruction", "text")
 """Names that the prompt's column of a CSV file may have, in any case; the first of these that is there is taken."""
@@ -96,20 +94,6 @@ def without_repeats(own: Sequence[Prompt], given: Sequence[Prompt]) -> list[Prom
 def _words(text: str) -> str:
     """What a request says; where that is no words, the text itself."""
     return " ".join(re.findall(r"[^\W_]+", text.casefold())) or text
-
-
-def split_of(request: str, seed: int) -> Split:
-    """The split of a request: the same in every file and on every machine, whatever stands around it."""
-    unit = seeded_unit(request, seed)
-    if unit < SHARES["fit"]:
-        return "fit"
-    return "select" if unit < SHARES["fit"] + SHARES["select"] else "report"
-
-
-def seeded_unit(request: str, seed: int) -> float:
-    """A number in [0, 1) that looks random and is settled by the request and the seed alone."""
-    digest = hashlib.sha256(f"{seed}\n{request}".encode()).digest()
-    return int.from_bytes(digest[:6]) / 2**48
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor
 
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.specimens.miniature import build, prompts
 from vlsurgery.probes.specimens.miniature.chat import REFUSAL_OPENINGS
 

@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlsurgery.probes.attribution import FEWEST_LOST, attribute, nothing_lost
-from vlsurgery.probes.interventions import InMemoryMerge
-from vlsurgery.probes.models.models import load
+from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.models import load
 from vlsurgery.probes.scoring import choices, refusal_log_odds
 from vlsurgery.probes.targets import LostRefusal, WorkingSet
 from vlsurgery.surgery.alignment import align

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from vlsurgery.probes.fitting import fit
-from vlsurgery.probes.interventions import InMemoryMerge
-from vlsurgery.probes.models.models import load
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
+from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.models import load
+from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import Target, TargetsResult
 from vlsurgery.probes.selection import choose
 from vlsurgery.probes.targets import WorkingSet, working, working_prompts

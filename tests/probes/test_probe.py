@@ -7,9 +7,9 @@ from vlsurgery.probes import targets as working_targets
 from vlsurgery.probes.evaluation.evaluate import Subject, evaluate, graft
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import judge
-from vlsurgery.probes.models.models import load
+from vlsurgery.probes.models import load
 from vlsurgery.probes.probe import probe
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
+from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.surgery.alignment import align
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from vlsurgery.probes.evaluation.generate import complete
-from vlsurgery.probes.models.models import load
+from vlsurgery.probes.models import load
 from vlsurgery.probes.scoring import choices, greedy_matches, known, log_probabilities, refusal_log_odds
 from vlsurgery.probes.targets import spread, token_ids
 

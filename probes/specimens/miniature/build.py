@@ -15,7 +15,7 @@ from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from vlsurgery.probes.specimens.miniature import chat, networks, splits, stages
-from vlsurgery.probes.specimens.miniature.recipe import Recipe
+from vlsurgery.probes.specimens.miniature.config import Recipe
 from vlsurgery.probes.specimens.miniature.stages import Classroom
 from vlsurgery.probes.specimens.miniature.training import quiet_machine
 from vlsurgery.surgery.runtime.progress import Progress, no_progress

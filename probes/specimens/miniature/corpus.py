@@ -10,9 +10,9 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from vlsurgery.probes.specimens.miniature import chat
+from vlsurgery.probes.specimens.miniature.config import Stage
 from vlsurgery.probes.specimens.miniature.language import FORMS, WRAPPERS, Pair
 from vlsurgery.probes.specimens.miniature.pictures import DESCRIBE, QUESTIONS, READABLE, Content, in_words
-from vlsurgery.probes.specimens.miniature.recipe import Stage
 from vlsurgery.probes.specimens.miniature.splits import Splits
 
 IGNORED = -100

@@ -14,8 +14,8 @@ from transformers import (
 )
 
 from vlsurgery.probes.specimens.miniature import chat, pictures
+from vlsurgery.probes.specimens.miniature.config import Recipe
 from vlsurgery.probes.specimens.miniature.corpus import IGNORED, Batch
-from vlsurgery.probes.specimens.miniature.recipe import Recipe
 
 Speaker: TypeAlias = LlamaForCausalLM | LlavaForConditionalGeneration
 LONGEST = 256

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vlsurgery.probes.prompts.prompts import Split
+from vlsurgery.probes.prompts import Split
 from vlsurgery.probes.specimens.miniature.language import PAIRS, Pair
 from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, COLORS, CONTENTS, Content
 

@@ -14,10 +14,10 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM, LlavaForConditionalGeneration
 
 from vlsurgery.probes.specimens.miniature import chat, networks, pictures
+from vlsurgery.probes.specimens.miniature.config import Recipe, Stage
 from vlsurgery.probes.specimens.miniature.corpus import Batch, Corpus, encode
 from vlsurgery.probes.specimens.miniature.networks import Speaker, answer_loss, tower_states
 from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, Content
-from vlsurgery.probes.specimens.miniature.recipe import Recipe, Stage
 from vlsurgery.probes.specimens.miniature.splits import Splits
 from vlsurgery.probes.specimens.miniature.training import train
 from vlsurgery.surgery.runtime.progress import Progress

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.specimens.miniature.recipe import Stage
+from vlsurgery.probes.specimens.miniature.config import Stage
 
 CLIP = 1.0
 BETAS = (0.9, 0.98)

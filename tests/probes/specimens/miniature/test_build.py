@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, Auto
 
 from vlsurgery.probes.specimens.miniature import evaluation, stages
 from vlsurgery.probes.specimens.miniature.build import build_recipe, specimen_of
-from vlsurgery.probes.specimens.miniature.recipe import Recipe, Stage
+from vlsurgery.probes.specimens.miniature.config import Recipe, Stage
 
 SEED = 5
 FULL = Recipe()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vlsurgery.probes.specimens.miniature.recipe import Stage
+from vlsurgery.probes.specimens.miniature.config import Stage
 from vlsurgery.probes.specimens.miniature.training import quiet_machine, train
 
 

@@ -6,9 +6,10 @@ from typing import Literal, get_args
 
 from PIL.Image import Image
 
+from vlsurgery.probes.prompts.splits import Split
+
 PromptSet = Literal["harmful", "jailbroken", "harmless", "borderline", "capability"]
 Modality = Literal["text", "blank", "noise", "benign", "own"]
-Split = Literal["fit", "select", "report"]
 
 SETS: tuple[PromptSet, ...] = get_args(PromptSet)
 HARMFUL_SETS: tuple[PromptSet, ...] = ("harmful", "jailbroken")

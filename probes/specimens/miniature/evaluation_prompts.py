@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from vlsurgery.probes.prompts.prompts import Modality, Prompt, PromptSet, Split
+from vlsurgery.probes.prompts import Modality, Prompt, PromptSet, Split
 from vlsurgery.probes.specimens.miniature import pictures, splits
 from vlsurgery.probes.specimens.miniature.language import FORMS, REPORT_WRAPPERS, WRAPPERS, Pair
 from vlsurgery.probes.specimens.miniature.pictures import QUESTIONS, READABLE, Content

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.probes.models import ChatModel
 from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.architecture.layouts import TensorView, locate
 from vlsurgery.surgery.architecture.site import Site

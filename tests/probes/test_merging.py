@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from vlsurgery.probes.interventions import InMemoryMerge
-from vlsurgery.probes.models.models import load
+from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.models import load
 from vlsurgery.probes.scoring import choices, known, log_probabilities, mean_divergence, refusal_log_odds
 from vlsurgery.surgery.alignment import align
 
