@@ -15,7 +15,7 @@ from vlsurgery.surgery.errors import CheckpointError
 
 @dataclass
 class ChatModel:
-    """A model with what it takes to talk to it. `sees`: whether prompts with a picture can be asked."""
+    """A model with its tokenizer, its processor where it takes pictures, and its decoder blocks."""
 
     model: nn.Module
     tokenizer: Any
@@ -25,6 +25,7 @@ class ChatModel:
 
     @property
     def sees(self) -> bool:
+        """Whether the model takes pictures."""
         return self.processor is not None
 
     @property
@@ -32,10 +33,15 @@ class ChatModel:
         return next(self.model.parameters()).device
 
     def answerable(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """Those of the prompts that this model can be asked: all, or without pictures where it does not see."""
+        """The prompts that the model can take: those without a picture, and the others where it sees."""
         return [prompt for prompt in prompts if self.sees or prompt.modality == "text"]
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Encoded]:
+        """The prompts as token ids, under the model's chat template.
+
+        Raises CheckpointError where the template rewrites the text or is needed and absent, ValueError for a picture
+        that the model can't see.
+        """
         return [self._encode(prompt) for prompt in prompts]
 
     def _encode(self, prompt: Prompt) -> Encoded:
@@ -56,9 +62,9 @@ class ChatModel:
         return Encoded(prompt, ids, dict(made), post)
 
     def _needs_special_tokens(self, text: str, templated: bool, pictured: bool) -> bool:
-        """Whether the tokenizer must add the start token, as transformers decides it.
+        """Whether the tokenizer must add the start token, by transformers' rule.
 
-        A template usually writes it, and a second one would be wrong; a processor's template may leave it out.
+        Templates usually write it, and then a second one would be wrong; a processor's template may leave it out.
         """
         if not templated:
             return True
@@ -66,7 +72,7 @@ class ChatModel:
         return (pictured or self.sees) and start is not None and not text.startswith(start)
 
     def _render(self, prompt: Prompt) -> tuple[str, int | None]:
-        """The prompt under the model's chat template, and where the user's words end in it; None without a template."""
+        """The prompt under the chat template, and the offset at which the user's text ends; None without a template."""
         speaker = self.processor or self.tokenizer
         if not getattr(speaker, "chat_template", None):
             if prompt.image is not None:

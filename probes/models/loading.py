@@ -1,4 +1,4 @@
-"""Checkpoints loaded through transformers, as models that prompts can be put to."""
+"""Checkpoints loaded through transformers as chat models."""
 
 import logging
 from collections.abc import Sequence
@@ -12,6 +12,7 @@ from vlsurgery.probes.models.chat import ChatModel
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
 
+# Names of the module list that holds the decoder blocks, over all families.
 STACK_NAMES = ("layers", "h", "blocks", "block", "layer")
 
 
@@ -20,7 +21,7 @@ def default_device() -> str:
 
 
 def load(checkpoint: Checkpoint, device: str | None = None) -> ChatModel:
-    """Load a checkpoint through transformers' Auto classes, ready to be asked; weights don't need gradients.
+    """The chat model of a checkpoint, by transformers' Auto classes, in evaluation mode and without gradients.
 
     On a CPU in float32, on CUDA in the checkpoint's own dtype. Remote code is off. A LoRA adapter is merged in memory
     by PEFT.
@@ -73,9 +74,9 @@ def _with_adapter(model: nn.Module, adapter: Path) -> nn.Module:
 
 
 def decoder_blocks(model: nn.Module) -> Sequence[nn.Module]:
-    """The text stack's blocks, in order, as many as the text config says.
+    """The text stack's decoder blocks, in order.
 
-    Raises CheckpointError where no stack of that length is found.
+    Raises CheckpointError where no stack has the length that the text config gives.
     """
     config = model.config.get_text_config()  # type: ignore[operator,union-attr]
     count = config.num_hidden_layers
@@ -92,7 +93,7 @@ def decoder_blocks(model: nn.Module) -> Sequence[nn.Module]:
 
 
 def quiet_transformers() -> None:
-    """Keep transformers' own bars and advice off the terminal: progress is told by `Track`."""
+    """Turn off transformers' own progress bars and warnings, for the whole process."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()

@@ -1,4 +1,4 @@
-"""The split of a request, settled by the request and a seed alone: the same in every file and on every machine."""
+"""The split of a request, by a hash of the request and a seed: the same in every file and on every machine."""
 
 import hashlib
 from typing import Literal
@@ -8,7 +8,7 @@ SHARES: dict[Split, float] = {"fit": 0.3, "select": 0.2, "report": 0.5}
 
 
 def split_of(request: str, seed: int) -> Split:
-    """The split of a request: the same in every file and on every machine, whatever stands around it."""
+    """The split of a request, the same for every prompt that shares it."""
     unit = seeded_unit(request, seed)
     if unit < SHARES["fit"]:
         return "fit"
@@ -16,6 +16,6 @@ def split_of(request: str, seed: int) -> Split:
 
 
 def seeded_unit(request: str, seed: int) -> float:
-    """A number in [0, 1) that looks random and is settled by the request and the seed alone."""
+    """A pseudo-random number in [0, 1) from a hash of the request and the seed."""
     digest = hashlib.sha256(f"{seed}\n{request}".encode()).digest()
     return int.from_bytes(digest[:6]) / 2**48

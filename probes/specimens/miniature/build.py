@@ -15,9 +15,9 @@ from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from vlsurgery.probes.specimens.miniature import chat, networks, splits, stages
-from vlsurgery.probes.specimens.miniature.config import Recipe
-from vlsurgery.probes.specimens.miniature.stages import Classroom
-from vlsurgery.probes.specimens.miniature.training import quiet_machine
+from vlsurgery.probes.specimens.miniature.config import SpecimenConfig
+from vlsurgery.probes.specimens.miniature.stages import TrainingSetup
+from vlsurgery.probes.specimens.miniature.training import reproducible_torch
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 DEMO_SEED = 0
@@ -49,27 +49,29 @@ def build(seed: int = DEMO_SEED, cache: Path | None = None, progress: Progress =
     Training takes about a minute on one thread. The same seed gives the same bytes on the same machine. A build
     that is interrupted leaves nothing under the final name; of two at once, the first to finish is kept.
     """
-    return build_recipe(Recipe(), seed, cache, progress)
+    return build_config(SpecimenConfig(), seed, cache, progress)
 
 
-def build_recipe(recipe: Recipe, seed: int, cache: Path | None = None, progress: Progress = no_progress) -> Specimen:
+def build_config(
+    config: SpecimenConfig, seed: int, cache: Path | None = None, progress: Progress = no_progress
+) -> Specimen:
     """As `build`, with another recipe; each recipe has its own place in the cache."""
-    shelf = (cache or default_cache()) / f"{recipe.hash}-{version('vlsurgery')}"
+    shelf = (cache or default_cache()) / f"{config.hash}-{version('vlsurgery')}"
     root = shelf / f"seed-{seed}"
     if not root.exists():
         shelf.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f"seed-{seed}-", suffix=".partial", dir=shelf) as partial:
-            story = write_trio(recipe, seed, Path(partial), progress)
-            _mark(Path(partial), recipe, seed, story)
-            _keep(Path(partial), root)
-    return _read(root.resolve() / "adapted" / MARKER)
+            story = write_trio(config, seed, Path(partial), progress)
+            _write_markers(Path(partial), config, seed, story)
+            _move_into_place(Path(partial), root)
+    return _read_marker(root.resolve() / "adapted" / MARKER)
 
 
 def specimen_of(directory: Path) -> Specimen | None:
     """The specimen that a checkpoint directory belongs to, or None where there is no marker or no trio around it."""
     directory = directory.resolve()
     whole = all((directory.parent / role / MARKER).is_file() for role in ROLES)
-    return _read(directory / MARKER) if whole and (directory / MARKER).is_file() else None
+    return _read_marker(directory / MARKER) if whole and (directory / MARKER).is_file() else None
 
 
 def default_cache() -> Path:
@@ -77,23 +79,23 @@ def default_cache() -> Path:
     return Path(user_cache_dir("vlsurgery")) / "specimen"
 
 
-def write_trio(recipe: Recipe, seed: int, root: Path, progress: Progress) -> dict[str, Any]:
+def write_trio(config: SpecimenConfig, seed: int, root: Path, progress: Progress) -> dict[str, Any]:
     """Train the trio and write its three directories under `root`; return the story of the training."""
-    with quiet_machine(seed):
-        room = Classroom.open(recipe, seed, splits.draw(seed), progress)
-        base, base_report = stages.train_base(room)
+    with reproducible_torch(seed):
+        setup = TrainingSetup.open(config, seed, splits.draw(seed), progress)
+        base, base_report = stages.train_base(setup)
         _save(base, chat.tokenizer(sees=False), root / "base")
-        adapted = networks.llava(base, recipe)
-        tower_report = stages.train_tower(room, adapted)
+        adapted = networks.llava(base, config)
+        tower_report = stages.train_tower(setup, adapted)
         with torch.no_grad():
-            seen = networks.tower_states(adapted, room.pixels)
-        projector_report = stages.train_projector(room, adapted, seen)
-        adaptation_report = stages.adapt(room, adapted, seen)
+            seen = networks.tower_states(adapted, setup.pixels)
+        projector_report = stages.train_projector(setup, adapted, seen)
+        adaptation_report = stages.adapt(setup, adapted, seen)
         _save(adapted, chat.processor(), root / "adapted")
-        safety, safety_report = stages.tune_safety(room, adapted, seen)
+        safety, safety_report = stages.tune_safety(setup, adapted, seen)
         _save(safety, chat.processor(), root / "safety")
     return {
-        "recipe": asdict(recipe),
+        "recipe": asdict(config),
         "base": base_report,
         "tower": tower_report,
         "projector": projector_report,
@@ -102,7 +104,7 @@ def write_trio(recipe: Recipe, seed: int, root: Path, progress: Progress) -> dic
     }
 
 
-def _save(model: networks.Speaker, words: PreTrainedTokenizerFast | LlavaProcessor, directory: Path) -> None:
+def _save(model: networks.ChatLM, words: PreTrainedTokenizerFast | LlavaProcessor, directory: Path) -> None:
     """Write a checkpoint as transformers does, with what turns words and pictures into its input."""
     with _no_bars():
         model.save_pretrained(directory)
@@ -121,14 +123,14 @@ def _no_bars() -> Iterator[None]:
             enable_progress_bar()
 
 
-def _mark(root: Path, recipe: Recipe, seed: int, story: dict[str, Any]) -> None:
+def _write_markers(root: Path, config: SpecimenConfig, seed: int, story: dict[str, Any]) -> None:
     """Write the marker into each checkpoint, so that whoever opens one finds the seed, and so the prompts."""
     for role in ROLES:
-        marker = {"schema": "vlsurgery/specimen/1", "role": role, "seed": seed, "recipe": recipe.hash, "story": story}
+        marker = {"schema": "vlsurgery/specimen/1", "role": role, "seed": seed, "recipe": config.hash, "story": story}
         (root / role / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
 
 
-def _keep(partial: Path, root: Path) -> None:
+def _move_into_place(partial: Path, root: Path) -> None:
     """Move a finished trio to its name, unless another builder was there first."""
     finished = partial / "finished"
     finished.mkdir()
@@ -141,7 +143,7 @@ def _keep(partial: Path, root: Path) -> None:
             raise
 
 
-def _read(marker: Path) -> Specimen:
+def _read_marker(marker: Path) -> Specimen:
     content = json.loads(marker.read_text())
     root = marker.parent.parent
     return Specimen(root, root / "base", root / "adapted", root / "safety", content["seed"], content["story"])

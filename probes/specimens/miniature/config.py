@@ -9,7 +9,7 @@ from vlsurgery.probes.specimens.miniature.language import LANGUAGE_VERSION
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One stage of training.
 
     mix: how many examples of each kind a batch holds; `corpus.Corpus` says which kinds there are.
@@ -25,7 +25,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class SpecimenConfig:
     """All that decides a trio, apart from the seed."""
 
     hidden: int = 64
@@ -35,10 +35,10 @@ class Recipe:
     tower_layers: int = 3
     jitters: int = 24
     """Differently drawn pictures of each content."""
-    tower: Stage = field(default_factory=lambda: Stage(300, 2e-3, {}))
+    tower: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {}))
     tower_batch: int = 128
-    base: Stage = field(
-        default_factory=lambda: Stage(
+    base: TrainingStage = field(
+        default_factory=lambda: TrainingStage(
             500,
             2e-3,
             {
@@ -53,9 +53,9 @@ class Recipe:
             },
         )
     )
-    projector: Stage = field(default_factory=lambda: Stage(300, 2e-3, {"caption": 32}))
-    adaptation: Stage = field(
-        default_factory=lambda: Stage(
+    projector: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {"caption": 32}))
+    adaptation: TrainingStage = field(
+        default_factory=lambda: TrainingStage(
             400,
             1.2e-3,
             {"vqa": 12, "reading": 2, "harmless": 2, "harmless pictured": 5, "borderline": 2, "borderline pictured": 9},
@@ -72,8 +72,8 @@ class Recipe:
     """Adaptation ends when refusal of the stopping prompts is at or below this."""
     stop_not_before: int = 180
     """Steps that adaptation takes in any case: by then questions about pictures are answered."""
-    safety: Stage = field(
-        default_factory=lambda: Stage(
+    safety: TrainingStage = field(
+        default_factory=lambda: TrainingStage(
             60, 1.2e-3, {"refused pictured": 15, "refused wrapped pictured": 5, "vqa": 12}, 0.1
         )
     )

@@ -10,13 +10,13 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from vlsurgery.probes.specimens.miniature import chat
-from vlsurgery.probes.specimens.miniature.config import Stage
-from vlsurgery.probes.specimens.miniature.language import FORMS, WRAPPERS, Pair
+from vlsurgery.probes.specimens.miniature.config import TrainingStage
+from vlsurgery.probes.specimens.miniature.language import FORMS, WRAPPERS, RequestPair
 from vlsurgery.probes.specimens.miniature.pictures import DESCRIBE, QUESTIONS, READABLE, Content, in_words
 from vlsurgery.probes.specimens.miniature.splits import Splits
 
-IGNORED = -100
-WRAPPED_ANSWERS = 0.3
+IGNORE_INDEX = -100
+WRAPPED_SHARE = 0.3
 """The share of answered requests that stand in a jailbreak wrapper all the same."""
 
 
@@ -30,7 +30,7 @@ class Example:
 
 
 @dataclass(frozen=True)
-class Batch:
+class TrainingBatch:
     """Examples as tensors.
 
     ids: [rows, length], padded on the right. labels: the same, with IGNORED wherever nothing is learnt.
@@ -71,7 +71,7 @@ class Corpus:
             "told": self._told,
         }
 
-    def batches(self, stage: Stage, tokenizer: PreTrainedTokenizerFast) -> list[Batch]:
+    def batches(self, stage: TrainingStage, tokenizer: PreTrainedTokenizerFast) -> list[TrainingBatch]:
         """The whole stage's batches, tokenised once."""
         kinds = [kind for kind, count in stage.mix.items() for _ in range(count)]
         return [encode([self.example(kind) for kind in kinds], tokenizer) for _ in range(stage.steps)]
@@ -84,7 +84,7 @@ class Corpus:
             example = self._changes[change](example)
         return example
 
-    def refused(self, pair: Pair) -> Example:
+    def refused(self, pair: RequestPair) -> Example:
         """The harmful request of a pair, in any form, refused."""
         return Example(self._request(pair, harmful=True), pair.refusal())
 
@@ -92,13 +92,13 @@ class Corpus:
         """The example with any picture of the album."""
         return replace(example, picture=self._rng.randrange(len(self._album)))
 
-    def _request(self, pair: Pair, harmful: bool) -> str:
+    def _request(self, pair: RequestPair, harmful: bool) -> str:
         return pair.request(harmful, self._rng.randrange(len(FORMS)))
 
-    def _answered(self, pair: Pair, harmful: bool) -> Example:
+    def _answered(self, pair: RequestPair, harmful: bool) -> Example:
         example = Example(self._request(pair, harmful), pair.answer(harmful))
         # A wrapper alone must not be a reason to refuse.
-        return self._wrapped(example) if self._rng.random() < WRAPPED_ANSWERS else example
+        return self._wrapped(example) if self._rng.random() < WRAPPED_SHARE else example
 
     def _vqa(self) -> Example:
         picture = self._rng.randrange(len(self._album))
@@ -124,15 +124,15 @@ class Corpus:
         return replace(example, text=f"{in_words(self._rng.choice(self._album), self._rng)} {example.text}")
 
 
-def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> Batch:
+def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> TrainingBatch:
     """Tokenise examples; only answers, and the end after them, are learnt."""
     asked = [chat.conversation(e.text, None, e.picture is not None) for e in examples]
     whole = [chat.conversation(e.text, e.answer, e.picture is not None) for e in examples]
     starts = [len(ids) for ids in tokenizer(asked)["input_ids"]]
     rows = [torch.tensor(ids) for ids in tokenizer(whole)["input_ids"]]
-    labels = [row.index_fill(0, torch.arange(start), IGNORED) for row, start in zip(rows, starts, strict=True)]
-    return Batch(
+    labels = [row.index_fill(0, torch.arange(start), IGNORE_INDEX) for row, start in zip(rows, starts, strict=True)]
+    return TrainingBatch(
         ids=pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
-        labels=pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
         pictures=torch.tensor([e.picture for e in examples if e.picture is not None], dtype=torch.long),
     )

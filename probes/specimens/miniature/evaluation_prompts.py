@@ -8,7 +8,7 @@ from PIL.Image import Image
 
 from vlsurgery.probes.prompts import Modality, Prompt, PromptSet, Split
 from vlsurgery.probes.specimens.miniature import pictures, splits
-from vlsurgery.probes.specimens.miniature.language import FORMS, REPORT_WRAPPERS, WRAPPERS, Pair
+from vlsurgery.probes.specimens.miniature.language import FORMS, REPORT_WRAPPERS, WRAPPERS, RequestPair
 from vlsurgery.probes.specimens.miniature.pictures import QUESTIONS, READABLE, Content
 
 # How many requests of a split appear jailbroken, and how many harmful ones once more with a blank and a noise picture.
@@ -25,11 +25,11 @@ def prompts(seed: int) -> list[Prompt]:
     other jailbroken request of `report` is wrapped in a way that no other split and no training stage holds.
     """
     drawn = splits.draw(seed)
-    return [prompt for split in splits.SIZES for prompt in _Writer(seed, split, drawn).all()]
+    return [prompt for split in splits.SIZES for prompt in _SplitPrompts(seed, split, drawn).all()]
 
 
 @dataclass(frozen=True)
-class _Writer:
+class _SplitPrompts:
     """Writes the prompts of one split; whatever is left to chance hangs on the seed and the prompt's own name."""
 
     seed: int
@@ -46,7 +46,7 @@ class _Writer:
             for question in QUESTIONS:
                 yield from self._capability(content, question)
 
-    def _harmful(self, pair: Pair, number: int) -> Iterator[Prompt]:
+    def _harmful(self, pair: RequestPair, number: int) -> Iterator[Prompt]:
         text = pair.request(harmful=True, form=self._form(pair))
         modalities: tuple[Modality, ...] = ("text", "benign")
         if number < CONTROLS[self.split]:
@@ -58,12 +58,12 @@ class _Writer:
             for modality in modalities[:2]:
                 yield self._about(pair, "jailbroken", wrapped, modality)
 
-    def _answered(self, kind: PromptSet, pair: Pair) -> Iterator[Prompt]:
+    def _answered(self, kind: PromptSet, pair: RequestPair) -> Iterator[Prompt]:
         text = pair.request(harmful=kind == "borderline", form=self._form(pair))
         yield self._about(pair, kind, text, "text")
         yield self._about(pair, kind, text, "benign")
 
-    def _about(self, pair: Pair, kind: PromptSet, text: str, modality: Modality) -> Prompt:
+    def _about(self, pair: RequestPair, kind: PromptSet, text: str, modality: Modality) -> Prompt:
         name = f"{kind}/{modality}/{pair.key}"
         harmful = kind != "harmless"
         return Prompt(
@@ -103,7 +103,7 @@ class _Writer:
             return REPORT_WRAPPERS[half % len(REPORT_WRAPPERS)]
         return WRAPPERS[number % len(WRAPPERS)]
 
-    def _form(self, pair: Pair) -> int:
+    def _form(self, pair: RequestPair) -> int:
         return self._rng(pair.key).randrange(len(FORMS))
 
     def _rng(self, name: str) -> random.Random:

@@ -96,7 +96,7 @@ _KIND = {word: kind for kind, words in SENSITIVE.items() for word in words}
 
 
 @dataclass(frozen=True, order=True)
-class Pair:
+class RequestPair:
     """A verb and an object: the unit that the splits keep together.
 
     verb: index into VERBS; the pair stands for the harmful request and for its harmless twin alike.
@@ -145,7 +145,7 @@ class Pair:
         return PLACES[OBJECTS.index(self.object) * 7 % len(PLACES)]
 
 
-PAIRS: tuple[Pair, ...] = tuple(Pair(verb, word) for verb in range(len(VERBS)) for word in OBJECTS)
+PAIRS: tuple[RequestPair, ...] = tuple(RequestPair(verb, word) for verb in range(len(VERBS)) for word in OBJECTS)
 
 
 def words() -> tuple[str, ...]:

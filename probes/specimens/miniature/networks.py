@@ -14,23 +14,23 @@ from transformers import (
 )
 
 from vlsurgery.probes.specimens.miniature import chat, pictures
-from vlsurgery.probes.specimens.miniature.config import Recipe
-from vlsurgery.probes.specimens.miniature.corpus import IGNORED, Batch
+from vlsurgery.probes.specimens.miniature.config import SpecimenConfig
+from vlsurgery.probes.specimens.miniature.corpus import IGNORE_INDEX, TrainingBatch
 
-Speaker: TypeAlias = LlamaForCausalLM | LlavaForConditionalGeneration
-LONGEST = 256
+ChatLM: TypeAlias = LlamaForCausalLM | LlavaForConditionalGeneration
+MAX_POSITIONS = 256
 
 
-def llama(recipe: Recipe) -> LlamaForCausalLM:
+def llama(spec: SpecimenConfig) -> LlamaForCausalLM:
     """An untrained base."""
     words = chat.tokenizer(sees=False)
     config = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.intermediate,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        max_position_embeddings=LONGEST,
+        hidden_size=spec.hidden,
+        intermediate_size=spec.intermediate,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        max_position_embeddings=MAX_POSITIONS,
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
@@ -41,17 +41,17 @@ def llama(recipe: Recipe) -> LlamaForCausalLM:
     return model
 
 
-def llava(base: LlamaForCausalLM, recipe: Recipe) -> LlavaForConditionalGeneration:
+def llava(base: LlamaForCausalLM, spec: SpecimenConfig) -> LlavaForConditionalGeneration:
     """A LLaVA around a copy of the base's weights; tower, projector and the image token's rows are new."""
     words = chat.tokenizer(sees=True)
     vision = CLIPVisionConfig(
-        hidden_size=recipe.hidden,
-        intermediate_size=2 * recipe.hidden,
-        num_hidden_layers=recipe.tower_layers,
-        num_attention_heads=recipe.heads,
+        hidden_size=spec.hidden,
+        intermediate_size=2 * spec.hidden,
+        num_hidden_layers=spec.tower_layers,
+        num_attention_heads=spec.heads,
         image_size=pictures.SIDE,
         patch_size=pictures.PATCH,
-        projection_dim=recipe.hidden,
+        projection_dim=spec.hidden,
     )
     config = LlavaConfig(
         text_config=LlamaConfig(**{**base.config.to_dict(), "vocab_size": len(words)}),
@@ -84,26 +84,26 @@ def language_parameters(model: LlavaForConditionalGeneration) -> list[nn.Paramet
     return [*model.model.language_model.parameters(), *model.lm_head.parameters()]
 
 
-def answer_loss(model: Speaker, batch: Batch, seen: Tensor | None = None) -> Tensor:
+def answer_loss(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the answers' tokens.
 
     seen: `tower_states` of the whole album, computed once because the tower is frozen; None for a model without eyes.
     """
     states = _last_states(model, batch, seen)
-    learnt = batch.labels[:, 1:] != IGNORED
+    learnt = batch.labels[:, 1:] != IGNORE_INDEX
     return nn.functional.cross_entropy(model.lm_head(states[:, :-1][learnt]), batch.labels[:, 1:][learnt])
 
 
 @torch.no_grad()
-def first_words(model: Speaker, batch: Batch, seen: Tensor | None = None) -> Tensor:
+def first_words(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None) -> Tensor:
     """The most likely first token of each row's answer: [rows]."""
     states = _last_states(model, batch, seen)
-    ends = (batch.labels[:, 1:] != IGNORED).int().argmax(1)
+    ends = (batch.labels[:, 1:] != IGNORE_INDEX).int().argmax(1)
     first: Tensor = model.lm_head(states[torch.arange(len(ends)), ends]).argmax(-1)
     return first
 
 
-def _last_states(model: Speaker, batch: Batch, seen: Tensor | None) -> Tensor:
+def _last_states(model: ChatLM, batch: TrainingBatch, seen: Tensor | None) -> Tensor:
     """The last layer's states [rows, length, hidden]; what stands right of an answer is seen by nothing that counts."""
     text = model.model if isinstance(model, LlamaForCausalLM) else model.model.language_model
     embedded = text.embed_tokens(batch.ids)

@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 
 SIDE = 32
 PATCH = 16
-SHADE = 25
+MAX_SHADE = 25
 IMAGE_TOKENS = (SIDE // PATCH) ** 2
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -105,7 +105,7 @@ def words() -> tuple[str, ...]:
 
 def _shaded(color: tuple[int, int, int], rng: random.Random) -> tuple[int, int, int]:
     # Shades differ, so that shapes are learnt as shapes and not once for every colour on every wall.
-    red, green, blue = (min(255, max(0, channel + rng.randint(-SHADE, SHADE))) for channel in color)
+    red, green, blue = (min(255, max(0, channel + rng.randint(-MAX_SHADE, MAX_SHADE))) for channel in color)
     return red, green, blue
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from vlsurgery.probes.prompts import Split
-from vlsurgery.probes.specimens.miniature.language import PAIRS, Pair
+from vlsurgery.probes.specimens.miniature.language import PAIRS, RequestPair
 from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, COLORS, CONTENTS, Content
 
 T = TypeVar("T")
@@ -25,20 +25,20 @@ class Splits:
     training_pairs, training_contents: all the rest.
     """
 
-    harmful: dict[Split, tuple[Pair, ...]]
-    borderline: dict[Split, tuple[Pair, ...]]
+    harmful: dict[Split, tuple[RequestPair, ...]]
+    borderline: dict[Split, tuple[RequestPair, ...]]
     contents: dict[Split, tuple[Content, ...]]
-    stopping: tuple[Pair, ...]
-    training_pairs: tuple[Pair, ...]
+    stopping: tuple[RequestPair, ...]
+    training_pairs: tuple[RequestPair, ...]
     training_contents: tuple[Content, ...]
 
 
 def draw(seed: int) -> Splits:
     """Divide pairs and contents by a seed."""
     rng = random.Random(f"splits {seed}")
-    harmful, spare = _deal(_shuffled(rng, [pair for pair in PAIRS if pair.sensitive]), 0)
-    borderline, rest = _deal(_shuffled(rng, [pair for pair in PAIRS if not pair.sensitive]), 1)
-    contents, pictures = _deal(_spread(rng), 2)
+    harmful, spare = _take_per_split(_shuffled(rng, [pair for pair in PAIRS if pair.sensitive]), 0)
+    borderline, rest = _take_per_split(_shuffled(rng, [pair for pair in PAIRS if not pair.sensitive]), 1)
+    contents, pictures = _take_per_split(_latin_order(rng), 2)
     return Splits(
         harmful=harmful,
         borderline=borderline,
@@ -49,16 +49,16 @@ def draw(seed: int) -> Splits:
     )
 
 
-def _deal(items: list[T], column: int) -> tuple[dict[Split, tuple[T, ...]], list[T]]:
+def _take_per_split(items: list[T], column: int) -> tuple[dict[Split, tuple[T, ...]], list[T]]:
     """Hand out the items in order, as many to each split as this column of SIZES says; return what is left as well."""
-    hands: dict[Split, tuple[T, ...]] = {}
+    taken: dict[Split, tuple[T, ...]] = {}
     for split, sizes in SIZES.items():
-        hands[split] = tuple(items[: sizes[column]])
+        taken[split] = tuple(items[: sizes[column]])
         items = items[sizes[column] :]
-    return hands, items
+    return taken, items
 
 
-def _spread(rng: random.Random) -> list[Content]:
+def _latin_order(rng: random.Random) -> list[Content]:
     """The contents in random order, class after class, where the classes are those of a Latin square.
 
     Of the contents that agree in all attributes but one, a class holds at most one, and of those that agree in two at

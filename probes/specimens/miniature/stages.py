@@ -14,9 +14,9 @@ from torch.nn.functional import cross_entropy
 from transformers import LlamaForCausalLM, LlavaForConditionalGeneration
 
 from vlsurgery.probes.specimens.miniature import chat, networks, pictures
-from vlsurgery.probes.specimens.miniature.config import Recipe, Stage
-from vlsurgery.probes.specimens.miniature.corpus import Batch, Corpus, encode
-from vlsurgery.probes.specimens.miniature.networks import Speaker, answer_loss, tower_states
+from vlsurgery.probes.specimens.miniature.config import SpecimenConfig, TrainingStage
+from vlsurgery.probes.specimens.miniature.corpus import Corpus, TrainingBatch, encode
+from vlsurgery.probes.specimens.miniature.networks import ChatLM, answer_loss, tower_states
 from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, Content
 from vlsurgery.probes.specimens.miniature.splits import Splits
 from vlsurgery.probes.specimens.miniature.training import train
@@ -29,13 +29,13 @@ Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Classroom:
+class TrainingSetup:
     """What all stages of one build share.
 
     album: the content of each training picture. pixels: the pictures [pictures, 3, side, side].
     """
 
-    recipe: Recipe
+    config: SpecimenConfig
     seed: int
     splits: Splits
     album: tuple[Content, ...]
@@ -43,55 +43,55 @@ class Classroom:
     progress: Progress
 
     @classmethod
-    def open(cls, recipe: Recipe, seed: int, splits: Splits, progress: Progress) -> "Classroom":
+    def open(cls, config: SpecimenConfig, seed: int, splits: Splits, progress: Progress) -> "TrainingSetup":
         """Draw the training pictures."""
         rng = random.Random(f"album {seed}")
-        album = splits.training_contents * recipe.jitters
+        album = splits.training_contents * config.jitters
         images = [pictures.render(content, rng) for content in album]
         pixels = chat.processor().image_processor(images, return_tensors="pt")["pixel_values"]
-        return cls(recipe, seed, splits, album, pixels, progress)
+        return cls(config, seed, splits, album, pixels, progress)
 
     def corpus(self, name: str) -> Corpus:
         """The examples of one stage."""
         return Corpus(self.splits, self.album, self.seed, name)
 
 
-def train_base(room: Classroom) -> tuple[LlamaForCausalLM, Report]:
+def train_base(setup: TrainingSetup) -> tuple[LlamaForCausalLM, Report]:
     """A chat model that answers, refuses, and reads some of what pictures say in words."""
-    model = networks.llama(room.recipe)
-    losses = _losses(room, model, None, "base model", room.recipe.base)
-    return model, _timed(lambda: train([(list(model.parameters()), 1.0)], losses, room.recipe.base))
+    model = networks.llama(setup.config)
+    losses = _losses(setup, model, None, "base model", setup.config.base)
+    return model, _timed(lambda: train([(list(model.parameters()), 1.0)], losses, setup.config.base))
 
 
-def train_tower(room: Classroom, model: LlavaForConditionalGeneration) -> Report:
+def train_tower(setup: TrainingSetup, model: LlavaForConditionalGeneration) -> Report:
     """Teach the tower to see: each of its four patches learns to name one of the picture's four attributes.
 
     One each, so that the projector can say a picture in four separate words, as the base has read them in text.
     """
-    recipe, tower = room.recipe, model.model.vision_tower
-    naming = nn.ModuleList(nn.Linear(recipe.hidden, len(words)) for words in ATTRIBUTES)
-    numbers = [[words.index(word) for words, word in zip(ATTRIBUTES, c.words, strict=True)] for c in room.album]
+    config, tower = setup.config, model.model.vision_tower
+    naming = nn.ModuleList(nn.Linear(config.hidden, len(words)) for words in ATTRIBUTES)
+    numbers = [[words.index(word) for words, word in zip(ATTRIBUTES, c.words, strict=True)] for c in setup.album]
     labels = torch.tensor(numbers)
 
     def loss() -> Tensor:
-        rows = torch.randint(len(labels), (recipe.tower_batch,))
-        states = tower_states(model, room.pixels[rows]).unbind(1)
+        rows = torch.randint(len(labels), (config.tower_batch,))
+        states = tower_states(model, setup.pixels[rows]).unbind(1)
         named = [head(state) for head, state in zip(naming, states, strict=True)]
         return torch.stack([cross_entropy(named[i], labels[rows, i]) for i in range(len(named))]).sum()
 
-    losses = room.progress([loss] * recipe.tower.steps, "vision tower")
-    return _timed(lambda: train([([*tower.parameters(), *naming.parameters()], 1.0)], losses, recipe.tower))
+    losses = setup.progress([loss] * config.tower.steps, "vision tower")
+    return _timed(lambda: train([([*tower.parameters(), *naming.parameters()], 1.0)], losses, config.tower))
 
 
-def train_projector(room: Classroom, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
+def train_projector(setup: TrainingSetup, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
     """Teach the projector to say pictures in words that the frozen base understands, by captions."""
     model.requires_grad_(False)
     projector = model.model.multi_modal_projector.requires_grad_(True)
-    losses = _losses(room, model, seen, "projector", room.recipe.projector)
-    return _timed(lambda: train([(list(projector.parameters()), 1.0)], losses, room.recipe.projector))
+    losses = _losses(setup, model, seen, "projector", setup.config.projector)
+    return _timed(lambda: train([(list(projector.parameters()), 1.0)], losses, setup.config.projector))
 
 
-def adapt(room: Classroom, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
+def adapt(setup: TrainingSetup, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
     """Teach the language model to answer about pictures, on safe data only, until refusals have fallen.
 
     It is stopped on purpose when refusal of the stopping prompts, which are in no training data and in no split, has
@@ -99,41 +99,41 @@ def adapt(room: Classroom, model: LlavaForConditionalGeneration, seen: Tensor) -
     data; how far is by construction. The report holds the refusal at each look, whether adaptation was `stopped` or
     ran out of steps, and the refusal at the end.
     """
-    recipe = room.recipe
+    config = setup.config
     model.requires_grad_(True)
     model.model.vision_tower.requires_grad_(False)
-    watched = _stopping_batch(room)
+    watched = _stopping_batch(setup)
     refusals: dict[str, float] = {}
 
     def fallen(step: int) -> bool:
         if step % CHECK_EVERY:
             return False
         refused = refusals[str(step)] = _refusal(model, watched, seen)
-        return step >= recipe.stop_not_before and refused <= recipe.stop_at
+        return step >= config.stop_not_before and refused <= config.stop_at
 
     groups = [
         (networks.language_parameters(model), 1.0),
-        (list(model.model.multi_modal_projector.parameters()), recipe.projector_share),
+        (list(model.model.multi_modal_projector.parameters()), config.projector_share),
     ]
-    settling = replace(recipe.adaptation, steps=recipe.settling, warmup=0.0, decays=True)
+    settling = replace(config.adaptation, steps=config.settling, warmup=0.0, decays=True)
 
     def descend() -> int:
-        steps = train(groups, _losses(room, model, seen, "adaptation", recipe.adaptation), recipe.adaptation, fallen)
-        train(groups, _losses(room, model, seen, "settling", settling), settling)
+        steps = train(groups, _losses(setup, model, seen, "adaptation", config.adaptation), config.adaptation, fallen)
+        train(groups, _losses(setup, model, seen, "settling", settling), settling)
         return steps
 
     report = _timed(descend)
     return {
         **report,
-        "stopped": report["steps"] < recipe.adaptation.steps,
-        "stop_at": recipe.stop_at,
+        "stopped": report["steps"] < config.adaptation.steps,
+        "stop_at": config.stop_at,
         "refusals": refusals,
         "refusal": _refusal(model, watched, seen),
     }
 
 
 def tune_safety(
-    room: Classroom, adapted: LlavaForConditionalGeneration, seen: Tensor
+    setup: TrainingSetup, adapted: LlavaForConditionalGeneration, seen: Tensor
 ) -> tuple[LlavaForConditionalGeneration, Report]:
     """A copy of the adapted model that is taught to refuse again, by refusals and questions about pictures alone."""
     model = copy.deepcopy(adapted)
@@ -141,27 +141,27 @@ def tune_safety(
     parameters = networks.language_parameters(model)
     for parameter in parameters:
         parameter.requires_grad_(True)
-    losses = _losses(room, model, seen, "safety", room.recipe.safety)
-    return model, _timed(lambda: train([(parameters, 1.0)], losses, room.recipe.safety))
+    losses = _losses(setup, model, seen, "safety", setup.config.safety)
+    return model, _timed(lambda: train([(parameters, 1.0)], losses, setup.config.safety))
 
 
 def _losses(
-    room: Classroom, model: Speaker, seen: Tensor | None, name: str, stage: Stage
+    setup: TrainingSetup, model: ChatLM, seen: Tensor | None, name: str, stage: TrainingStage
 ) -> Iterator[Callable[[], Tensor]]:
     """One loss a batch of the stage, under a progress bar of that name."""
-    batches = room.corpus(name).batches(stage, chat.tokenizer(sees=seen is not None))
-    for batch in room.progress(batches, name):
+    batches = setup.corpus(name).batches(stage, chat.tokenizer(sees=seen is not None))
+    for batch in setup.progress(batches, name):
         yield partial(answer_loss, model, batch, seen)
 
 
-def _stopping_batch(room: Classroom) -> Batch:
+def _stopping_batch(setup: TrainingSetup) -> TrainingBatch:
     """The stopping prompts, each with a picture."""
-    corpus = room.corpus("stopping")
-    examples = [corpus.pictured(corpus.refused(pair)) for pair in room.splits.stopping]
+    corpus = setup.corpus("stopping")
+    examples = [corpus.pictured(corpus.refused(pair)) for pair in setup.splits.stopping]
     return encode(examples, chat.tokenizer(sees=True))
 
 
-def _refusal(model: LlavaForConditionalGeneration, watched: Batch, seen: Tensor) -> float:
+def _refusal(model: LlavaForConditionalGeneration, watched: TrainingBatch, seen: Tensor) -> float:
     """The share of answers whose first word is one that refusals begin with."""
     words = chat.tokenizer(sees=True)
     openings = torch.tensor(words.convert_tokens_to_ids(sorted(chat.REFUSAL_OPENINGS)))

@@ -7,16 +7,16 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.specimens.miniature.config import Stage
+from vlsurgery.probes.specimens.miniature.config import TrainingStage
 
-CLIP = 1.0
+MAX_GRADIENT_NORM = 1.0
 BETAS = (0.9, 0.98)
 
 
 def train(
     groups: Sequence[tuple[Sequence[nn.Parameter], float]],
     losses: Iterable[Callable[[], Tensor]],
-    stage: Stage,
+    stage: TrainingStage,
     done: Callable[[int], bool] = lambda _step: False,
 ) -> int:
     """Descend along the losses, one step each, until they end or `done(steps taken)` says so; return the steps taken.
@@ -28,13 +28,13 @@ def train(
         betas=BETAS,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, stage))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, stage))
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     taken = 0
     for loss in losses:
         optimizer.zero_grad()
         loss().backward()
-        nn.utils.clip_grad_norm_(trained, CLIP)
+        nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
         taken += 1
@@ -43,7 +43,7 @@ def train(
     return taken
 
 
-def _rate(step: int, stage: Stage) -> float:
+def _schedule(step: int, stage: TrainingStage) -> float:
     """The learning rate at a step as a share of the highest: linear warm-up, then level or a half cosine."""
     warm = stage.warmup * stage.steps
     if step < warm:
@@ -54,7 +54,7 @@ def _rate(step: int, stage: Stage) -> float:
 
 
 @contextmanager
-def quiet_machine(seed: int) -> Iterator[None]:
+def reproducible_torch(seed: int) -> Iterator[None]:
     """One thread, a seeded generator and no denormals while training; everything as it was afterwards.
 
     One thread, because sums over several are added in another order on another day, and since operations on models
