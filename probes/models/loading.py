@@ -28,11 +28,22 @@ def load(checkpoint: Checkpoint, device: str | None = None) -> ChatModel:
 
     Raises CheckpointError where transformers can't load it, or finds weights missing.
     """
-    import transformers
-
     directory = checkpoint.path
     device = device or default_device()
-    dtype: Any = torch.float32 if device == "cpu" else "auto"
+    model, tokenizer, processor = _pretrained(directory, torch.float32 if device == "cpu" else "auto")
+    if checkpoint.adapter is not None:
+        model = _with_adapter(model, checkpoint.adapter.path)
+    model = model.to(device).eval().requires_grad_(False)
+    chat = ChatModel(model, tokenizer, processor, decoder_blocks(model))
+    if not getattr(processor or tokenizer, "chat_template", None):
+        chat.notes.append(f"{directory} has no chat template: prompts are given as bare text")
+    return chat
+
+
+def _pretrained(directory: Path, dtype: torch.dtype | str) -> tuple[Any, Any, Any | None]:
+    """Model, tokenizer and, where the model sees, processor of a directory, each checked to be complete."""
+    import transformers
+
     try:
         config = transformers.AutoConfig.from_pretrained(directory)
         sees = hasattr(config, "vision_config")
@@ -54,13 +65,7 @@ def load(checkpoint: Checkpoint, device: str | None = None) -> ChatModel:
             f"{directory}: {len(missing)} weights are missing, the first is {missing[0]}; transformers would draw them "
             "at random. Use a complete checkpoint."
         )
-    if checkpoint.adapter is not None:
-        model = _with_adapter(model, checkpoint.adapter.path)
-    model = model.to(device).eval().requires_grad_(False)
-    chat = ChatModel(model, tokenizer, processor, decoder_blocks(model))
-    if not getattr(processor or tokenizer, "chat_template", None):
-        chat.notes.append(f"{directory} has no chat template: prompts are given as bare text")
-    return chat
+    return model, tokenizer, processor
 
 
 def _with_adapter(model: nn.Module, adapter: Path) -> nn.Module:

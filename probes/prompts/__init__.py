@@ -2,8 +2,9 @@
 
 from vlsurgery.probes.prompts.english import english_prompts
 from vlsurgery.probes.prompts.loaders import load_prompts, without_repeats
-from vlsurgery.probes.prompts.prompt import HARMFUL_SETS, SETS, Modality, Prompt, PromptSet
+from vlsurgery.probes.prompts.prompt import SETS, Modality, Prompt, PromptSet
 from vlsurgery.probes.prompts.splits import Split
+from vlsurgery.probes.results import HARMFUL_SETS
 
 __all__ = [
     "HARMFUL_SETS",

@@ -12,7 +12,6 @@ PromptSet = Literal["harmful", "jailbroken", "harmless", "borderline", "capabili
 Modality = Literal["text", "blank", "noise", "benign", "own"]
 
 SETS: tuple[PromptSet, ...] = get_args(PromptSet)
-HARMFUL_SETS: tuple[PromptSet, ...] = ("harmful", "jailbroken")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The specimen's networks: a small Llama, a LLaVA around it, and how both are run on training batches."""
+"""The specimen's networks, a small Llama and a LLaVA around it, and their outputs on training batches."""
 
 from typing import TypeAlias
 
@@ -18,7 +18,7 @@ from vlsurgery.probes.specimens.miniature.config import SpecimenConfig
 from vlsurgery.probes.specimens.miniature.corpus import IGNORE_INDEX, TrainingBatch
 
 ChatLM: TypeAlias = LlamaForCausalLM | LlavaForConditionalGeneration
-MAX_POSITIONS = 256
+MAX_POSITIONS = 256  # tokens in a sequence
 
 
 def llama(spec: SpecimenConfig) -> LlamaForCausalLM:
@@ -63,7 +63,8 @@ def llava(base: LlamaForCausalLM, spec: SpecimenConfig) -> LlavaForConditionalGe
         dtype="float32",
     )
     model = LlavaForConditionalGeneration(config)
-    # Positions start as loud as pixels: from CLIP's faint start so small a tower is slow to learn where a shape is.
+    # Position embeddings start on the scale of the pixels' embeddings: with CLIP's small initial values, so small a
+    # tower is slow to learn where a shape is.
     nn.init.normal_(model.model.vision_tower.embeddings.position_embedding.weight, std=0.3)
     text = base.model.state_dict()
     text["embed_tokens.weight"] = _grown(base.model.embed_tokens.weight, len(words))
@@ -74,20 +75,20 @@ def llava(base: LlamaForCausalLM, spec: SpecimenConfig) -> LlavaForConditionalGe
 
 
 def tower_states(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
-    """What the tower hands to the projector: [pictures, image tokens, width]."""
+    """The tower's output, which is the projector's input: [pictures, image tokens, width]."""
     states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
     return states[model.config.vision_feature_layer][:, 1:]
 
 
 def language_parameters(model: LlavaForConditionalGeneration) -> list[nn.Parameter]:
-    """The weights that came from the base."""
+    """The parameters that were copied from the base."""
     return [*model.model.language_model.parameters(), *model.lm_head.parameters()]
 
 
 def answer_loss(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the answers' tokens.
 
-    seen: `tower_states` of the whole album, computed once because the tower is frozen; None for a model without eyes.
+    seen: `tower_states` of the whole album, computed once because the tower is frozen; None for the base.
     """
     states = _last_states(model, batch, seen)
     learnt = batch.labels[:, 1:] != IGNORE_INDEX
@@ -104,7 +105,7 @@ def first_words(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None)
 
 
 def _last_states(model: ChatLM, batch: TrainingBatch, seen: Tensor | None) -> Tensor:
-    """The last layer's states [rows, length, hidden]; what stands right of an answer is seen by nothing that counts."""
+    """The last layer's states [rows, length, hidden]. Attention is causal, so right padding has no effect."""
     text = model.model if isinstance(model, LlamaForCausalLM) else model.model.language_model
     embedded = text.embed_tokens(batch.ids)
     if seen is not None and len(batch.pictures):
@@ -115,7 +116,7 @@ def _last_states(model: ChatLM, batch: TrainingBatch, seen: Tensor | None) -> Te
 
 
 def _grown(rows: Tensor, count: int) -> Tensor:
-    """The rows, and below them their mean as often as it takes to have `count`."""
+    """The rows, extended with their mean to `count` rows."""
     return torch.cat([rows.detach(), rows.detach().mean(0, keepdim=True).expand(count - len(rows), -1)])
 
 

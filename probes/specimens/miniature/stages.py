@@ -1,4 +1,4 @@
-"""The stages by which a trio is trained: base, tower, projector, adaptation, safety tuning."""
+"""The stages of a trio's training: base, tower, projector, adaptation, safety tuning."""
 
 import copy
 import random
@@ -23,14 +23,14 @@ from vlsurgery.probes.specimens.miniature.training import train
 from vlsurgery.surgery.runtime.progress import Progress
 
 CHECK_EVERY = 10
-"""Steps of adaptation between two looks at the stopping prompts."""
+"""Steps of adaptation between two measurements of refusal on the stopping prompts."""
 
 Report = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class TrainingSetup:
-    """What all stages of one build share.
+    """The data that all stages of one build share.
 
     album: the content of each training picture. pixels: the pictures [pictures, 3, side, side].
     """
@@ -57,16 +57,16 @@ class TrainingSetup:
 
 
 def train_base(setup: TrainingSetup) -> tuple[LlamaForCausalLM, Report]:
-    """A chat model that answers, refuses, and reads some of what pictures say in words."""
+    """A chat model that answers and refuses, and reads some picture contents in words, with its report."""
     model = networks.llama(setup.config)
     losses = _losses(setup, model, None, "base model", setup.config.base)
     return model, _timed(lambda: train([(list(model.parameters()), 1.0)], losses, setup.config.base))
 
 
 def train_tower(setup: TrainingSetup, model: LlavaForConditionalGeneration) -> Report:
-    """Teach the tower to see: each of its four patches learns to name one of the picture's four attributes.
+    """Train the tower: each of its four patches learns to name one of the picture's four attributes.
 
-    One each, so that the projector can say a picture in four separate words, as the base has read them in text.
+    One each, so that the projector can map a picture to four separate words, as the base reads them in text.
     """
     config, tower = setup.config, model.model.vision_tower
     naming = nn.ModuleList(nn.Linear(config.hidden, len(words)) for words in ATTRIBUTES)
@@ -84,7 +84,7 @@ def train_tower(setup: TrainingSetup, model: LlavaForConditionalGeneration) -> R
 
 
 def train_projector(setup: TrainingSetup, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
-    """Teach the projector to say pictures in words that the frozen base understands, by captions."""
+    """Train the projector on captions, with all else frozen."""
     model.requires_grad_(False)
     projector = model.model.multi_modal_projector.requires_grad_(True)
     losses = _losses(setup, model, seen, "projector", setup.config.projector)
@@ -92,12 +92,12 @@ def train_projector(setup: TrainingSetup, model: LlavaForConditionalGeneration, 
 
 
 def adapt(setup: TrainingSetup, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
-    """Teach the language model to answer about pictures, on safe data only, until refusals have fallen.
+    """Train the language model to answer about pictures, on safe data only, until refusals have fallen.
 
-    It is stopped on purpose when refusal of the stopping prompts, which are in no training data and in no split, has
-    come down to the recipe's `stop_at`; then the learning rate falls to nought. That refusals fall is an effect of the
-    data; how far is by construction. The report holds the refusal at each look, whether adaptation was `stopped` or
-    ran out of steps, and the refusal at the end.
+    It stops when the refusal rate on the stopping prompts, which are in no training data and in no split, is at or
+    below the config's `stop_at`; then the learning rate falls to 0. That refusals fall is an effect of the data; how
+    far is by construction. The report has the refusal rate at each measurement, whether adaptation was `stopped` or
+    ran out of steps, and the refusal rate at the end.
     """
     config = setup.config
     model.requires_grad_(True)
@@ -135,7 +135,7 @@ def adapt(setup: TrainingSetup, model: LlavaForConditionalGeneration, seen: Tens
 def tune_safety(
     setup: TrainingSetup, adapted: LlavaForConditionalGeneration, seen: Tensor
 ) -> tuple[LlavaForConditionalGeneration, Report]:
-    """A copy of the adapted model that is taught to refuse again, by refusals and questions about pictures alone."""
+    """A copy of the adapted model, tuned on refusals and on questions about pictures, with its report."""
     model = copy.deepcopy(adapted)
     model.requires_grad_(False)
     parameters = networks.language_parameters(model)
@@ -148,21 +148,21 @@ def tune_safety(
 def _losses(
     setup: TrainingSetup, model: ChatLM, seen: Tensor | None, name: str, stage: TrainingStage
 ) -> Iterator[Callable[[], Tensor]]:
-    """One loss a batch of the stage, under a progress bar of that name."""
+    """One loss function for each batch of the stage, with a progress bar of that name."""
     batches = setup.corpus(name).batches(stage, chat.tokenizer(sees=seen is not None))
     for batch in setup.progress(batches, name):
         yield partial(answer_loss, model, batch, seen)
 
 
 def _stopping_batch(setup: TrainingSetup) -> TrainingBatch:
-    """The stopping prompts, each with a picture."""
+    """The stopping prompts, each with a random picture."""
     corpus = setup.corpus("stopping")
     examples = [corpus.pictured(corpus.refused(pair)) for pair in setup.splits.stopping]
     return encode(examples, chat.tokenizer(sees=True))
 
 
 def _refusal(model: LlavaForConditionalGeneration, watched: TrainingBatch, seen: Tensor) -> float:
-    """The share of answers whose first word is one that refusals begin with."""
+    """The share of answers whose first word is that of a refusal."""
     words = chat.tokenizer(sees=True)
     openings = torch.tensor(words.convert_tokens_to_ids(sorted(chat.REFUSAL_OPENINGS)))
     return torch.isin(networks.first_words(model, watched, seen), openings).float().mean().item()

@@ -1,4 +1,4 @@
-"""One training loop, used by every stage."""
+"""The training loop of every stage."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vlsurgery.probes.specimens.miniature.config import TrainingStage
 
 MAX_GRADIENT_NORM = 1.0
-BETAS = (0.9, 0.98)
+BETAS = (0.9, 0.98)  # of AdamW
 
 
 def train(
@@ -19,9 +19,9 @@ def train(
     stage: TrainingStage,
     done: Callable[[int], bool] = lambda _step: False,
 ) -> int:
-    """Descend along the losses, one step each, until they end or `done(steps taken)` says so; return the steps taken.
+    """The number of AdamW steps taken: one for each loss, until they end or `done(steps taken)` is true.
 
-    groups: parameters, each with its share of the stage's learning rate.
+    groups: parameters, and the factor on the stage's learning rate for them.
     """
     optimizer = torch.optim.AdamW(
         [{"params": [*parameters], "lr": stage.rate * share} for parameters, share in groups],
@@ -44,7 +44,7 @@ def train(
 
 
 def _schedule(step: int, stage: TrainingStage) -> float:
-    """The learning rate at a step as a share of the highest: linear warm-up, then level or a half cosine."""
+    """The learning rate at a step as a share of the highest: linear warm-up, then constant or a half cosine."""
     warm = stage.warmup * stage.steps
     if step < warm:
         return (step + 1) / (warm + 1)
@@ -55,14 +55,13 @@ def _schedule(step: int, stage: TrainingStage) -> float:
 
 @contextmanager
 def reproducible_torch(seed: int) -> Iterator[None]:
-    """One thread, a seeded generator and no denormals while training; everything as it was afterwards.
+    """One torch thread, a seeded generator and no denormals within the block; all are restored on exit.
 
-    One thread, because sums over several are added in another order on another day, and since operations on models
-    this small gain little from more. Denormal numbers slow the late steps down several times.
+    One thread, because the order of sums over several is not fixed, and models this small gain little from more.
+    Denormal numbers make the late steps several times slower.
     """
     threads = torch.get_num_threads()
-    tiny = torch.tensor(1e-40)
-    flushed = bool(tiny * 1.0 == 0)
+    flushed = bool(torch.tensor(1e-40) * 1.0 == 0)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:
