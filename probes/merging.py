@@ -18,7 +18,7 @@ from vlsurgery.surgery.architecture.layouts import TensorView, locate
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import AlignmentError
 
-Coefficients = Mapping[str, Mapping[str, float]]
+BlockCoefficients = Mapping[str, Mapping[str, float]]  # block -> source -> coefficient
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class InMemoryMerge:
             adapted = alignment.load(pair, like)
             self._entries.append(_MergeParameter(parameter, part, adapted, others, self.blocks.index(block)))
 
-    def tensor(self, coefficients: Coefficients) -> Tensor:
+    def tensor(self, coefficients: BlockCoefficients) -> Tensor:
         """Coefficients as [blocks, sources], 0 where none is given. Raises ValueError for an unknown block."""
         if unknown := set(coefficients) - set(self.blocks):
             raise ValueError(f"no such block: {', '.join(sorted(unknown))}; there are {', '.join(self.blocks)}")
@@ -110,7 +110,7 @@ class InMemoryMerge:
                 entry.of(entry.parameter).copy_(merged)
 
     @contextmanager
-    def at(self, coefficients: Coefficients) -> Iterator[ChatModel]:
+    def at(self, coefficients: BlockCoefficients) -> Iterator[ChatModel]:
         """The model merged with these coefficients; the adapted weights are restored on exit."""
         self.move(self.tensor(coefficients))
         try:

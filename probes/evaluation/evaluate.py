@@ -64,7 +64,7 @@ def graft(adapted: Checkpoint, base: Checkpoint) -> Subject:
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _JudgedAnswers:
     """One subject's answers: prompt id -> (verdict, right or None)."""
 
     judged: dict[str, tuple[str, bool | None]]
@@ -109,7 +109,7 @@ def evaluate(
 class _Measured:
     """Answers, rows and notes of one subject."""
 
-    answers: _Answers
+    answers: _JudgedAnswers
     rows: list[BehaviourRow]
     notes: list[str]
 
@@ -126,7 +126,7 @@ def _measure(
     with state:
         asked = chat.answerable(report)
         written = complete(chat, asked, f"asking {subject.role}", progress)
-        answers = _judge(asked, written)
+        answers = _judged_answers(asked, written)
         if subject.role == "adapted":
             reference = _reference(chat, cells, {p.id: each for p, each in zip(asked, written, strict=True)})
         divergence = _divergence(chat, reference, subject.role)
@@ -150,8 +150,8 @@ def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
     return {cell: members for cell, members in cells.items() if members}
 
 
-def _judge(prompts: Sequence[Prompt], written: Sequence[Completion]) -> _Answers:
-    return _Answers(
+def _judged_answers(prompts: Sequence[Prompt], written: Sequence[Completion]) -> _JudgedAnswers:
+    return _JudgedAnswers(
         {
             prompt.id: (judge(each.text, prompt), None if prompt.answer is None else is_right(each.text, prompt.answer))
             for prompt, each in zip(prompts, written, strict=True)
@@ -160,7 +160,7 @@ def _judge(prompts: Sequence[Prompt], written: Sequence[Completion]) -> _Answers
 
 
 def _row(
-    role: str, cell: Cell, members: Sequence[Prompt], answers: _Answers, kl: tuple[float | None, str | None]
+    role: str, cell: Cell, members: Sequence[Prompt], answers: _JudgedAnswers, kl: tuple[float | None, str | None]
 ) -> BehaviourRow:
     requests = [prompt.request for prompt in members]
 
@@ -215,7 +215,7 @@ def _divergence(
     return of
 
 
-def _compare(cells: Mapping[Cell, Sequence[Prompt]], answers: Mapping[str, _Answers]) -> list[Paired]:
+def _compare(cells: Mapping[Cell, Sequence[Prompt]], answers: Mapping[str, _JudgedAnswers]) -> list[Paired]:
     """Paired differences between roles: refusals on harmful sets, right answers on the others."""
     made = []
     for role, against in COMPARISONS:

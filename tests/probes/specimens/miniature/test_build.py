@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from vlsurgery.probes.specimens.miniature import evaluation, stages
+from vlsurgery.probes.specimens.miniature import evaluation_prompts, stages
 from vlsurgery.probes.specimens.miniature.build import build_config, specimen_of
 from vlsurgery.probes.specimens.miniature.config import SpecimenConfig, TrainingStage
 
@@ -48,7 +48,7 @@ def tiny(cache):
 
 @pytest.fixture(scope="module")
 def pictured():
-    asked = evaluation.prompts(SEED)
+    asked = evaluation_prompts.prompts(SEED)
     return next(prompt for prompt in asked if prompt.modality == "benign" and prompt.set == "harmless")
 
 
@@ -122,7 +122,7 @@ def test_a_second_build_returns_the_first(tiny, cache, monkeypatch):
     assert build_config(TINY, SEED, cache) == tiny
 
 
-def test_another_recipe_has_another_place(tiny):
+def test_another_config_has_another_cache_directory(tiny):
     assert replace(TINY, settling=2).hash != TINY.hash == replace(TINY).hash
     assert TINY.hash in str(tiny.root)
 
