@@ -14,7 +14,7 @@ from vlsurgery.surgery.results import DiffResult, MergeResult, Result
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.prompts.prompts import Prompt
+    from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.results import BehaviourResult, ProbeResult
 
 Model = str | Path | Checkpoint
@@ -168,8 +168,7 @@ def _ref(model: Model) -> str:
 
 
 def _prompts(given: "Sequence[Prompt | str] | None") -> "list[Prompt]":
-    from vlsurgery.probes.prompts.english import english_prompts
-    from vlsurgery.probes.prompts.loaders import load_prompts
+    from vlsurgery.probes.prompts import english_prompts, load_prompts
 
     if given is None:
         return english_prompts()

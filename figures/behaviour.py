@@ -8,7 +8,6 @@ from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
 from vlsurgery.figures.wording import (
-    HARMFUL_SETS,
     MODALITY_ORDER,
     ROLE_ORDER,
     SET_ORDER,
@@ -21,7 +20,7 @@ from vlsurgery.figures.wording import (
     rate_words,
     role_name,
 )
-from vlsurgery.probes.results import BehaviourResult, BehaviourRow, Rate
+from vlsurgery.probes.results import HARMFUL_SETS, BehaviourResult, BehaviourRow, Rate
 
 ROW_HEIGHT = 19
 LABELS_END = 1.18

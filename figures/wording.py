@@ -7,7 +7,6 @@ from vlsurgery.probes.results import Rate
 ROLE_ORDER = ("base", "graft", "adapted", "safety", "merged:uniform", "merged")
 SET_ORDER = ("harmful", "jailbroken", "harmless", "borderline", "capability")
 MODALITY_ORDER = ("text", "benign", "own", "blank", "noise")
-HARMFUL_SETS = ("harmful", "jailbroken")
 
 _ROLES = {"safety": "safety-tuned", "merged:uniform": "best uniform merge"}
 _MODALITIES = {

@@ -1,4 +1,4 @@
-"""The residual stream at the tokens where harmfulness and refusal are read.
+"""Residual streams at the last instruction token and the post-instruction tokens.
 
 Harmfulness is read at the last instruction token, refusal at the post-instruction tokens (arXiv 2507.11878), so both
 are captured. Layer `l` is the residual stream after decoder block `l`, before the final norm.
@@ -12,13 +12,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.models.models import Batch, ChatModel, Encoded
+from vlsurgery.probes.models import Batch, ChatModel, Encoded
 from vlsurgery.surgery.errors import SurgeryError
 
 
 @dataclass(frozen=True)
-class States:
-    """Residual streams of one batch. values: [B, positions, layers, hidden] float32. index: rows in the sequence."""
+class ResidualStreams:
+    """Residual streams of a batch. values: [B, positions, layers, hidden] float32. index: rows in the sequence."""
 
     values: Tensor
     index: tuple[int, ...]
@@ -55,26 +55,26 @@ def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Ite
     out: list[Tensor] = []
     try:
         yield out
-        silent = [at for at, value in enumerate(kept) if value is None]
-        if silent:
-            raise RuntimeError(f"decoder blocks {silent} did not run, so their states were not captured")
+        missing = [at for at, value in enumerate(kept) if value is None]
+        if missing:
+            raise RuntimeError(f"decoder blocks {missing} did not run, so their states were not captured")
         out.extend(value for value in kept if value is not None)
     finally:
         for handle in handles:
             handle.remove()
 
 
-def capture(chat: ChatModel, encoded: Sequence[Encoded], size: int = 32) -> Iterator[States]:
-    """Residual streams of the prompts, a batch at a time, so that no more than a batch is ever held.
+def capture(chat: ChatModel, encoded: Sequence[Encoded], size: int = 32) -> Iterator[ResidualStreams]:
+    """Residual streams of the prompts, one batch at a time, to bound memory.
 
-    Positions as `position_names`. A batch of N gives what N singles give. Raises SurgeryError on NaN or Inf.
+    Positions as `position_names`. A batch of N gives the same as N singles. Raises SurgeryError on NaN or Inf.
     """
     positions = len(position_names(encoded))
     for batch in chat.batches(encoded, size=size):
-        yield States(_states(chat, batch, positions), batch.index)
+        yield ResidualStreams(_residual_streams(chat, batch, positions), batch.index)
 
 
-def _states(chat: ChatModel, batch: Batch, positions: int) -> Tensor:
+def _residual_streams(chat: ChatModel, batch: Batch, positions: int) -> Tensor:
     count = len(batch.index)
     offsets = torch.arange(-positions, 0)
     columns = (batch.lengths[:, None] + offsets).to(chat.device)

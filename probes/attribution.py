@@ -1,4 +1,4 @@
-"""Which blocks lost the refusals: gradient x delta along the path from adapted to base, checked by transplants.
+"""Attribution of lost refusals to blocks: gradient x delta along the path from adapted to base, and transplants.
 
 With theta(c) = adapted + c (base - adapted) on every block and s the mean refusal log-odds, the fundamental theorem
 of calculus gives s(1) - s(0) as the integral of <grad s(theta(c)), delta> over c: a sum over blocks. This is
@@ -11,45 +11,44 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import spearmanr
 
-from vlsurgery.probes.evaluation.statistics import rate
+from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.merging import InMemoryMerge
-from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
 from vlsurgery.probes.scoring import (
     RefusalChoices,
-    ScoredAnswers,
-    choices,
     greedy_matches,
-    known,
     log_probabilities,
     mean_divergence,
+    refusal_choices,
     refusal_log_odds,
+    scored_answers,
 )
-from vlsurgery.probes.targets import OPENING, LostRefusal, WorkingSet, spread
+from vlsurgery.probes.targets import OPENING_TOKENS, LostRefusal, WorkingSet, evenly_spaced
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-FEWEST_LOST = 8
-MOST_LOST = 96
-MOST_KEPT = 48
-TOLERANCE = 0.05
-POINTS = (6, 12, 24, 48)
+MIN_LOST = 8  # lost refusals, fewer are not attributed
+MAX_LOST = 96  # prompts with a refusal that are scored
+MAX_KEPT = 48  # prompts with an answer to keep that are scored
+MAX_COMPLETENESS_ERROR = 0.05  # of the path map's sum, as a share of the measured change
+PATH_POINTS = (6, 12, 24, 48)  # gradients taken along the path, tried in turn
 SOURCE = "base"
 
 
-def nothing_lost(working: WorkingSet) -> str | None:
-    """Why there is too little loss to attribute, or None where there is enough."""
-    if len(working.lost) >= FEWEST_LOST:
+def too_few_lost(working: WorkingSet) -> str | None:
+    """The reason where too few refusals were lost to attribute, else None."""
+    if len(working.lost) >= MIN_LOST:
         return None
     return (
         f"the base refuses {len(working.refuse)} of the harmful prompts and the adapted model answers "
-        f"{len(working.lost)} of those; to say where refusals were lost takes at least {FEWEST_LOST}"
+        f"{len(working.lost)} of those; to say where refusals were lost takes at least {MIN_LOST}"
     )
 
 
 def lost_choices(chat: ChatModel, lost: Sequence[LostRefusal]) -> list[RefusalChoices]:
-    """The requests whose refusal was lost, each at the token where refusal and answer part ways."""
-    return choices(
+    """Batches of lost refusals, each read at the first token in which refusal and answer differ."""
+    return refusal_choices(
         chat, [item.prompt for item in lost], [item.refusal for item in lost], [item.answer for item in lost]
     )
 
@@ -57,13 +56,13 @@ def lost_choices(chat: ChatModel, lost: Sequence[LostRefusal]) -> list[RefusalCh
 def attribute(
     live: InMemoryMerge, working: WorkingSet, progress: Progress = no_progress
 ) -> tuple[list[BlockGain], list[Transplant], Completeness, Ceiling]:
-    """Both maps, the transplants that check them, and the ceiling, on the prompts whose refusal was lost.
+    """Path and endpoint maps, single transplants, completeness and ceiling, on the prompts whose refusal was lost.
 
-    Raises SurgeryError where `nothing_lost`: there is nothing to attribute.
+    Raises SurgeryError where `too_few_lost`.
     """
-    if reason := nothing_lost(working):
+    if reason := too_few_lost(working):
         raise SurgeryError(f"{reason}. Give more harmful prompts with --prompts.")
-    lost = spread(working.lost, MOST_LOST)
+    lost = evenly_spaced(working.lost, MAX_LOST)
     batches = lost_choices(live.chat, lost)
     path, points, measured, start = _path_map(live, batches, progress)
     endpoint = _gradient(live, batches, len(lost), 0.0)
@@ -93,28 +92,28 @@ def attribute(
 def _path_map(
     live: InMemoryMerge, batches: Sequence[RefusalChoices], progress: Progress
 ) -> tuple[np.ndarray, int, float, float]:
-    """Path-averaged gain per block, the points that it took, the measured change, and the log-odds at its start.
+    """Path-averaged gain per block, the number of points, the measured change, and the log-odds of the adapted model.
 
-    Gauss-Legendre points along the path, doubled until the map sums to the measured change within TOLERANCE: where
-    refusals come back at a cliff, few points miss it.
+    Gauss-Legendre points along the path, doubled until the map sums to the measured change within
+    MAX_COMPLETENESS_ERROR: few points miss a steep rise.
     """
     start = float(refusal_log_odds(live.chat, batches).mean())
     with live.at(live.everywhere(**{SOURCE: 1.0})):
         measured = float(refusal_log_odds(live.chat, batches).mean()) - start
     count = sum(len(batch.owner) for batch in batches)
     gains = np.zeros(len(live.blocks))
-    for points in POINTS:
+    for points in PATH_POINTS:
         nodes, weights = np.polynomial.legendre.leggauss(points)
         grid = list(zip((nodes + 1) / 2, weights / 2, strict=True))
         steps = progress(grid, f"attributing, {points} points from adapted to base")
         gains = sum((weight * _gradient(live, batches, count, node) for node, weight in steps), np.zeros_like(gains))
-        if abs(gains.sum() - measured) <= TOLERANCE * abs(measured):
+        if abs(gains.sum() - measured) <= MAX_COMPLETENESS_ERROR * abs(measured):
             break
     return gains, points, measured, start
 
 
 def _gradient(live: InMemoryMerge, batches: Sequence[RefusalChoices], count: int, coefficient: float) -> np.ndarray:
-    """[blocks] slope of the mean refusal log-odds toward the base, `coefficient` of the way there."""
+    """[blocks] derivative of the mean refusal log-odds by the base's coefficient, with all blocks at `coefficient`."""
     with live.differentiable():
         live.move(live.tensor(live.everywhere(**{SOURCE: coefficient})))
         for batch in batches:
@@ -125,9 +124,9 @@ def _gradient(live: InMemoryMerge, batches: Sequence[RefusalChoices], count: int
 def _transplants(
     live: InMemoryMerge, batches: Sequence[RefusalChoices], working: WorkingSet, start: float, progress: Progress
 ) -> tuple[list[Transplant], dict[str, float | None]]:
-    """Each block of the base alone in the adapted model: what refusals gain, and what other answers pay (KL, nats)."""
-    kept = spread(working.keep, MOST_KEPT)
-    keep: list[ScoredAnswers] = known(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
+    """Per base block alone in the adapted model: gain in refusal log-odds, and KL on the answers to keep, in nats."""
+    kept = evenly_spaced(working.keep, MAX_KEPT)
+    keep = scored_answers(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
     reference = log_probabilities(live.chat, keep)
     transplants, costs = [], {}
     for block in progress(live.blocks, "transplanting single blocks"):
@@ -145,10 +144,10 @@ def _rank_correlation(one: Sequence[float] | np.ndarray, other: Sequence[float])
 
 
 def _ceiling(live: InMemoryMerge, working: WorkingSet, adapted: float, graft: float) -> Ceiling:
-    """How many of the base's refusals the adapted model and the graft would begin as the base does."""
-    refusals = spread(working.refuse, MOST_LOST)
+    """Refusal log-odds of adapted and graft, and the share of the base's refusals that each begins greedily."""
+    refusals = evenly_spaced(working.refuse, MAX_LOST)
     prompts = [prompt for prompt, _ in refusals]
-    batches = known(live.chat, prompts, [refusal[:OPENING] for _, refusal in refusals])
+    batches = scored_answers(live.chat, prompts, [refusal[:OPENING_TOKENS] for _, refusal in refusals])
     requests = [prompt.request for prompt in prompts]
     before = greedy_matches(live.chat, batches).tolist()
     with live.at(live.everywhere(**{SOURCE: 1.0})):

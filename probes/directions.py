@@ -12,22 +12,23 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.activations import capture, position_names
-from vlsurgery.probes.evaluation.statistics import auroc, best_by_chance, cluster_ids, separation
-from vlsurgery.probes.models.models import ChatModel
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.evaluation.intervals import cluster_ids
+from vlsurgery.probes.evaluation.separation import auroc, best_by_chance, separation
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Selected, SeparationRow
 from vlsurgery.surgery.errors import SurgeryError
 
 
 class RunningMean:
-    """The mean of tensors of one shape, accumulated in float64 without keeping them."""
+    """The mean of tensors of one shape, accumulated in float64."""
 
     def __init__(self) -> None:
         self.count = 0
         self._sum: Tensor | None = None
 
     def add(self, values: Tensor) -> None:
-        """Take in [n, ...] values."""
+        """Add values [n, ...] to the mean."""
         total = values.double().sum(0)
         self._sum = total if self._sum is None else self._sum + total
         self.count += len(values)
@@ -58,17 +59,17 @@ class Directions:
 
     @property
     def split_half(self) -> Tensor:
-        """Cosine between the halves' directions, [positions, layers]: what noise alone allows."""
+        """Cosine between the directions of the halves, [positions, layers]: their reliability."""
         return torch.nn.functional.cosine_similarity(self.halves[0], self.halves[1], dim=-1)
 
 
 def is_harmful(prompt: Prompt) -> bool:
-    """Whether a prompt is on the harmful side of a contrast; its harmless twin is on the other."""
+    """Whether a prompt is on the harmful side of a contrast."""
     return prompt.set == "harmful"
 
 
 def contrast(prompts: Sequence[Prompt], split: str, modality: str) -> list[Prompt]:
-    """Harmful prompts and harmless ones of one split and modality."""
+    """Harmful and harmless prompts of one split and modality."""
     return [p for p in prompts if p.split == split and p.modality == modality and p.set in ("harmful", "harmless")]
 
 
@@ -98,7 +99,7 @@ def difference_of_means(chat: ChatModel, prompts: Sequence[Prompt]) -> Direction
 
 
 def projections(chat: ChatModel, prompts: Sequence[Prompt], directions: Directions) -> np.ndarray:
-    """How far each prompt lies along each unit direction: [n, positions, layers] float64."""
+    """Projections of each prompt on each unit direction: [n, positions, layers] float64."""
     encoded = chat.encode(prompts)
     units = directions.units
     scores = np.empty((len(prompts), *units.shape[:2]))
@@ -110,7 +111,7 @@ def projections(chat: ChatModel, prompts: Sequence[Prompt], directions: Directio
 def separate(
     chat: ChatModel, prompts: Sequence[Prompt], directions: Directions, role: str, modality: str
 ) -> list[SeparationRow]:
-    """How well projections on the directions tell harmful from harmless, on prompts that did not make them."""
+    """AUROC and d' of projections on the directions, on prompts that did not make them, with norms."""
     scores = projections(chat, prompts, directions)
     positive = np.array([is_harmful(prompt) for prompt in prompts])
     count, positions, layers = scores.shape
@@ -131,10 +132,10 @@ def separate(
     ]
 
 
-def select(chat: ChatModel, prompts: Sequence[Prompt], directions: Directions) -> Selected:
-    """The position and layer with the best AUROC on `select` prompts, beside the best that chance gives.
+def select_layer(chat: ChatModel, prompts: Sequence[Prompt], directions: Directions) -> Selected:
+    """The position and layer with the best AUROC on `select` prompts, with the null of that maximum.
 
-    Of equally good ones the earliest layer, then the last position, is taken.
+    Ties go to the earliest layer, then to the last position.
     """
     scores = projections(chat, prompts, directions)
     positive = np.array([is_harmful(prompt) for prompt in prompts])

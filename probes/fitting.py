@@ -1,9 +1,9 @@
-"""Coefficients fitted by gradient: bring refusals back, and change nothing else.
+"""Coefficients fitted by gradient, to bring refusals back at little change of other answers.
 
 Each block mixes the adapted model with its sources by a softmax, so coefficients are positive and sum to less than 1.
-Minimised by Adam: cross-entropy of the base's own refusals + KL_WEIGHT x KL(adapted || merged) on prompts to go on
-answering + PRICE x mean coefficient, which asks for the least intervention among equals. Each step looks at one of
-PARTS equal parts of the prompts in turn: as many steps find as good coefficients for a fraction of the passes.
+Minimised by Adam: cross-entropy of the base's own refusals + KL_WEIGHT x KL(adapted || merged) on answers to
+keep + COEFFICIENT_PENALTY x mean coefficient, which prefers small coefficients among equals. Each step takes one of
+NUM_PARTS equal parts of the prompts in turn, which fits as well in as many steps, at a fraction of the passes.
 """
 
 from collections.abc import Sequence
@@ -13,23 +13,23 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.merging import InMemoryMerge
-from vlsurgery.probes.scoring import ScoredAnswers, divergences, known, log_probabilities
-from vlsurgery.probes.targets import WorkingSet, spread
+from vlsurgery.probes.scoring import ScoredAnswers, divergences, log_probabilities, scored_answers
+from vlsurgery.probes.targets import WorkingSet, evenly_spaced
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-STEPS = 80
-PARTS = 4
-RATE = 0.15
+STEPS = 80  # of Adam
+NUM_PARTS = 4
+LEARNING_RATE = 0.15
 KL_WEIGHT = 3.0
-PRICE = 0.02
-START = 0.1  # the coefficient of each source before the first step
-MOST_REFUSED = 256
-MOST_KEPT = 384
+COEFFICIENT_PENALTY = 0.02
+START_COEFFICIENT = 0.1  # of each source, before the first step
+MAX_REFUSED = 256  # prompts with a refusal to bring back
+MAX_KEPT = 384  # prompts with an answer to keep
 
 
 @dataclass(frozen=True)
 class Fit:
-    """Fitted coefficients. losses: at each step, on that step's prompts. passes: prompts looked at over all steps."""
+    """Fitted coefficients. losses: at each step, on that step's prompts. passes: prompts run over all steps."""
 
     coefficients: dict[str, dict[str, float]]
     losses: tuple[float, ...]
@@ -38,7 +38,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Part:
-    """What one step looks at. reference: the adapted model's log-probabilities on `keep`."""
+    """The prompts of one step. reference: the adapted model's log-probabilities on `keep`."""
 
     refuse: Sequence[ScoredAnswers]
     keep: Sequence[ScoredAnswers]
@@ -49,44 +49,44 @@ class _Part:
 def fit(live: InMemoryMerge, working: WorkingSet, progress: Progress = no_progress, steps: int = STEPS) -> Fit:
     """Fit one coefficient per block and source on the prompts of `working`. Deterministic; restores the live model."""
     parts = _parts(live, working)
-    start = torch.log(torch.tensor(START / (1 - START * len(live.sources))))
+    start = torch.log(torch.tensor(START_COEFFICIENT / (1 - START_COEFFICIENT * len(live.sources))))
     logits = torch.full((len(live.blocks), len(live.sources)), float(start), requires_grad=True)
-    optimiser = torch.optim.Adam([logits], lr=RATE)
+    optimiser = torch.optim.Adam([logits], lr=LEARNING_RATE)
     losses = []
     with live.differentiable():
         for step in progress(range(steps), "fitting coefficients"):
             coefficients = _mix(logits)
             live.move(coefficients.detach())
             loss, slope = _loss_and_slope(live, parts[step % len(parts)])
-            price = PRICE * coefficients.sum(1).mean()
+            penalty = COEFFICIENT_PENALTY * coefficients.sum(1).mean()
             optimiser.zero_grad()
-            torch.autograd.backward([coefficients, price], [slope.to(coefficients.dtype), None])
+            torch.autograd.backward([coefficients, penalty], [slope.to(coefficients.dtype), None])
             optimiser.step()
-            losses.append(loss + float(price.detach()))
+            losses.append(loss + float(penalty.detach()))
     passes = sum(parts[step % len(parts)].prompts for step in range(steps))
     return Fit(_rounded(live.named(_mix(logits).detach())), tuple(losses), passes)
 
 
 def _rounded(coefficients: dict[str, dict[str, float]]) -> dict[str, dict[str, float]]:
-    """To four digits: more would claim a precision that no behaviour shows, and a recipe is read by people."""
+    """Coefficients with four digits: behaviour shows no more, and people read the recipe."""
     return {block: {source: round(value, 4) for source, value in row.items()} for block, row in coefficients.items()}
 
 
 def _parts(live: InMemoryMerge, working: WorkingSet) -> list[_Part]:
-    """The prompts dealt out evenly, so that every part has its share of each set and modality."""
-    refused, kept = spread(working.refuse, MOST_REFUSED), spread(working.keep, MOST_KEPT)
-    count = max(1, min(PARTS, len(refused), len(kept)))
+    """NUM_PARTS parts of the prompts, each with its share of every set and modality."""
+    refused, kept = evenly_spaced(working.refuse, MAX_REFUSED), evenly_spaced(working.keep, MAX_KEPT)
+    count = max(1, min(NUM_PARTS, len(refused), len(kept)))
     parts = []
     for at in range(count):
         ours, theirs = refused[at::count], kept[at::count]
-        refuse = known(live.chat, [prompt for prompt, _ in ours], [answer for _, answer in ours])
-        keep = known(live.chat, [prompt for prompt, _ in theirs], [answer for _, answer in theirs])
+        refuse = scored_answers(live.chat, [prompt for prompt, _ in ours], [answer for _, answer in ours])
+        keep = scored_answers(live.chat, [prompt for prompt, _ in theirs], [answer for _, answer in theirs])
         parts.append(_Part(refuse, keep, log_probabilities(live.chat, keep), len(ours) + len(theirs)))
     return parts
 
 
 def _mix(logits: Tensor) -> Tensor:
-    """Softmax over (adapted, sources...) with the adapted model's logit fixed at 0; the sources' part is returned."""
+    """The sources' part of the softmax over (adapted, sources...), with the adapted model's logit fixed at 0."""
     adapted = torch.zeros(len(logits), 1)
     return torch.softmax(torch.cat([adapted, logits], dim=1), dim=1)[:, 1:]
 

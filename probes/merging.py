@@ -1,4 +1,4 @@
-"""Move the blocks of a live model toward other checkpoints, in memory, and put everything back.
+"""A merge of a live model in memory: its blocks are moved toward other checkpoints and restored.
 
 theta = adapted + sum over sources of c (source - adapted), with one coefficient c per block and source. A transplant
 is the coefficient 1 on one block; the graft is the coefficient 1 toward base on every block.
@@ -12,48 +12,48 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.models.models import ChatModel
+from vlsurgery.probes.models import ChatModel
 from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.architecture.layouts import TensorView, locate
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import AlignmentError
 
-Coefficients = Mapping[str, Mapping[str, float]]
+BlockCoefficients = Mapping[str, Mapping[str, float]]  # block -> source -> coefficient
 
 
 @dataclass(frozen=True)
 class _MergeParameter:
-    """One parameter, and the part of it that the checkpoints share.
+    """One parameter, and the view of it that the checkpoints share.
 
-    start, others: the part in the adapted checkpoint and in each source, as stored and not on the device, so that
-        moving holds no more than one tensor there.
+    adapted, sources: that view of the adapted checkpoint and of each source, in the stored dtype on the CPU, so that
+        the device holds one of them at a time. A source that lacks the site has None.
     """
 
     parameter: nn.Parameter
     part: TensorView
-    start: Tensor
-    others: tuple[Tensor | None, ...]
+    adapted: Tensor
+    sources: tuple[Tensor | None, ...]
     block: int
 
     def of(self, whole: Tensor) -> Tensor:
-        """The part of a tensor laid out as the parameter is, as a view."""
+        """The shared view of a tensor that is laid out as the parameter is."""
         first, size = self.part.span(whole.shape)
         return self.part.view(whole.view(-1)[first : first + size], whole.shape)
 
     def delta(self, source: int) -> Tensor:
         """source - adapted, float32, on the device; 0 where the source lacks the site."""
-        other = self.others[source]
+        other = self.sources[source]
         device = self.parameter.device
-        start = self.start.to(device, torch.float32)
-        return torch.zeros_like(start) if other is None else other.to(device, torch.float32) - start
+        adapted = self.adapted.to(device, torch.float32)
+        return torch.zeros_like(adapted) if other is None else other.to(device, torch.float32) - adapted
 
 
 class InMemoryMerge:
-    """The adapted model in memory with the deltas that lead from it to its sources.
+    """The adapted model in memory, whose blocks can be moved toward the sources.
 
-    blocks: the text stack's blocks in order. sources: the roles it can be moved toward.
-    Holds one copy of the text stack for the start and one for each source, off the device. A head that the checkpoint
-    ties to the embedding is tied in the live model too, even where the file holds another one.
+    blocks: the text stack's blocks in order. sources: the roles to move toward.
+    Holds a copy of the adapted text stack and of each source's, on the CPU. A head that the checkpoint ties to the
+    embedding is tied in the live model too, even where the file holds another one.
 
     Raises AlignmentError where a site of the checkpoints has no parameter in the live model.
     """
@@ -73,15 +73,15 @@ class InMemoryMerge:
                 f"first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
             )
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
-        self._parameters = []
+        self._entries = []
         for block, pair in pairs:
             others = tuple(alignment.load(pair, s) if s in pair.parts else None for s in self.sources)
             parameter, part = places[pair.site]
-            start = alignment.load(pair, like)
-            self._parameters.append(_MergeParameter(parameter, part, start, others, self.blocks.index(block)))
+            adapted = alignment.load(pair, like)
+            self._entries.append(_MergeParameter(parameter, part, adapted, others, self.blocks.index(block)))
 
-    def tensor(self, coefficients: Coefficients) -> Tensor:
-        """Coefficients as [blocks, sources]; what is not named is 0. Raises ValueError for a block it doesn't know."""
+    def tensor(self, coefficients: BlockCoefficients) -> Tensor:
+        """Coefficients as [blocks, sources], 0 where none is given. Raises ValueError for an unknown block."""
         if unknown := set(coefficients) - set(self.blocks):
             raise ValueError(f"no such block: {', '.join(sorted(unknown))}; there are {', '.join(self.blocks)}")
         rows = [[coefficients.get(block, {}).get(source, 0.0) for source in self.sources] for block in self.blocks]
@@ -99,19 +99,19 @@ class InMemoryMerge:
         return {block: dict(coefficients) for block in self.blocks}
 
     def move(self, values: Tensor) -> None:
-        """Put the live parameters at coefficients [blocks, sources]. Prefer `at`, which puts them back."""
+        """Set the live parameters to the merge with coefficients [blocks, sources]. `at` also restores them."""
         table = values.tolist()
         with torch.no_grad():
-            for moving in self._parameters:
-                merged = moving.start.to(moving.parameter.device, torch.float32, copy=True)
-                for source, coefficient in enumerate(table[moving.block]):
+            for entry in self._entries:
+                merged = entry.adapted.to(entry.parameter.device, torch.float32, copy=True)
+                for source, coefficient in enumerate(table[entry.block]):
                     if coefficient:
-                        merged.add_(moving.delta(source), alpha=coefficient)
-                moving.of(moving.parameter).copy_(merged)
+                        merged.add_(entry.delta(source), alpha=coefficient)
+                entry.of(entry.parameter).copy_(merged)
 
     @contextmanager
-    def at(self, coefficients: Coefficients) -> Iterator[ChatModel]:
-        """The model with these coefficients; the adapted weights come back whatever happens."""
+    def at(self, coefficients: BlockCoefficients) -> Iterator[ChatModel]:
+        """The model merged with these coefficients; the adapted weights are restored on exit."""
         self.move(self.tensor(coefficients))
         try:
             yield self.chat
@@ -120,8 +120,8 @@ class InMemoryMerge:
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:
-        """Within, backward passes reach the moving parameters; afterwards no gradient is left, and all is restored."""
-        parameters = {id(moving.parameter): moving.parameter for moving in self._parameters}
+        """While open, the merged parameters take gradients; on exit gradients are cleared and weights restored."""
+        parameters = {id(entry.parameter): entry.parameter for entry in self._entries}
         try:
             for parameter in parameters.values():
                 parameter.requires_grad_(True)
@@ -133,25 +133,25 @@ class InMemoryMerge:
             self.move(torch.zeros(len(self.blocks), len(self.sources)))
 
     def gradient(self) -> Tensor:
-        """Gradient of what was just propagated back, by coefficient: [blocks, sources] float64 on the CPU.
+        """Gradient of the last backward passes by coefficient: [blocks, sources] float64 on the CPU.
 
         By the chain rule d/dc = <d/dtheta, delta>: the inner product of each parameter's gradient and its delta.
-        Empties the parameters' gradients.
+        Clears the parameters' gradients.
         """
         out = torch.zeros(len(self.blocks), len(self.sources), dtype=torch.float64)
-        for moving in self._parameters:
-            if moving.parameter.grad is None:
+        for entry in self._entries:
+            if entry.parameter.grad is None:
                 continue
-            slope = moving.of(moving.parameter.grad.contiguous()).float()
+            slope = entry.of(entry.parameter.grad.contiguous()).float()
             for source in range(len(self.sources)):
-                out[moving.block, source] += (slope * moving.delta(source)).sum(dtype=torch.float64).cpu()
-        for moving in self._parameters:
-            moving.parameter.grad = None
+                out[entry.block, source] += (slope * entry.delta(source)).sum(dtype=torch.float64).cpu()
+        for entry in self._entries:
+            entry.parameter.grad = None
         return out
 
 
 def _live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
-    """Every site of the live model, and every part that a site can be cut into: the parameter and the part of it."""
+    """Site -> parameter and view of it, for every site of the live model and for the parts of fused ones."""
     parameters = dict(chat.model.named_parameters())
     config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
     found = locate({name: tuple(parameter.shape) for name, parameter in parameters.items()}, config)
@@ -161,7 +161,7 @@ def _live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
 def _place(
     pair: Aligned, alignment: Alignment, like: str, live: Mapping[Site, tuple[nn.Parameter, TensorView]]
 ) -> tuple[nn.Parameter, TensorView] | None:
-    """The parameter at a pair's site and the part of it that the pair shares; None where it is laid out otherwise."""
+    """The parameter at a pair's site and the shared view of it; None where it is laid out otherwise."""
     if pair.site not in live:
         return None
     parameter, part = live[pair.site]
@@ -173,7 +173,7 @@ def _place(
 
 
 def _block_order(block: str) -> tuple[int, int, str]:
-    """embed first, then layer by layer with attention before MLP, then norm and head."""
+    """Sort key: embed first, then layer by layer with attention before MLP, then head and norm."""
     layer, _, part = block.partition(".")
     if layer.isdigit():
         return 1, int(layer), part

@@ -1,4 +1,4 @@
-"""How the coefficients of a merge can be chosen, and toward what. Light: the program's help imports it."""
+"""The names of policies and of what a merge moves toward. Light: the program's help imports it."""
 
 from typing import Literal
 

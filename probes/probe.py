@@ -1,4 +1,4 @@
-"""The whole probe of one set of checkpoints: separation, drift, attribution, ceiling. One model in memory at a time."""
+"""The probe of one set of checkpoints: separation, drift, attribution, ceiling. One model in memory at a time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from vlsurgery.probes.attribution import attribute, nothing_lost
-from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select, separate
+from vlsurgery.probes.attribution import attribute, too_few_lost
+from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select_layer, separate
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import judge
 from vlsurgery.probes.merging import InMemoryMerge
-from vlsurgery.probes.models.models import ChatModel, load
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.models import ChatModel, load
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
     BlockGain,
     Ceiling,
@@ -25,17 +25,17 @@ from vlsurgery.probes.results import (
     TargetsResult,
     Transplant,
 )
-from vlsurgery.probes.targets import in_words, working, working_prompts
+from vlsurgery.probes.targets import without_picture, working_prompts, working_set
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-PICTURED = "benign"  # the kind of picture that both harmful and harmless requests come with
+PICTURED = "benign"  # the modality with a picture that harmful and harmless requests share
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What a probe found. directions: "<role>/<modality>/<position>" -> [layers, hidden] float32."""
+    """The results of a probe. directions: "<role>/<modality>/<position>" -> [layers, hidden] float32."""
 
     result: ProbeResult
     directions: dict[str, Tensor]
@@ -44,7 +44,7 @@ class Findings:
 
 @dataclass
 class ProbeState:
-    """What has been found so far, while one model after the other is looked at."""
+    """The findings so far, as the models are probed one after the other."""
 
     prompts: Sequence[Prompt]
     progress: Progress
@@ -70,8 +70,8 @@ class ProbeState:
             self.rows += separate(chat, shown_on, directions, role, modality)
 
     def answer(self, role: str, chat: ChatModel, prompts: Sequence[Prompt]) -> None:
-        """Note down a model's own completions. A picture is left out where the model does not see."""
-        asked = list(prompts) if chat.sees else [in_words(prompt) for prompt in prompts]
+        """Add a model's own completions to the targets. Pictures are left out where the model does not see."""
+        asked = list(prompts) if chat.sees else [without_picture(prompt) for prompt in prompts]
         written = complete(chat, asked, f"asking {role} for its own answers", self.progress)
         self.targets += [
             Target(prompt=prompt.id, role=role, text=each.text, ids=list(each.ids), verdict=judge(each.text, prompt))
@@ -80,16 +80,15 @@ class ProbeState:
 
 
 def probe(alignment: Alignment, prompts: Sequence[Prompt], progress: Progress = no_progress) -> Findings:
-    """Look into base, adapted, graft and every safety role, and say which blocks lost refusals.
+    """Directions, targets and attribution of base, adapted, graft and every safety role.
 
-    alignment: of all roles.
-
-    Directions are made on `fit`, selected on `select` and shown on `report`; attribution uses `fit` alone.
+    alignment: of all roles. Directions are made on `fit`, selected on `select` and shown on `report`; attribution
+        uses `fit` alone.
     """
     checkpoints, state = alignment.checkpoints, ProbeState(prompts, progress)
     work = working_prompts(prompts)
-    _base(state, checkpoints["base"], work)
-    _adapted(state, alignment, work)
+    _probe_base(state, checkpoints["base"], work)
+    _probe_adapted(state, alignment, work)
     for role in checkpoints:
         if role.startswith("safety"):
             chat = load(checkpoints[role])
@@ -115,22 +114,22 @@ def probe(alignment: Alignment, prompts: Sequence[Prompt], progress: Progress = 
 
 
 def _has_both(prompts: Sequence[Prompt]) -> bool:
-    """Whether there are two requests and more on either side of a contrast: enough for a direction and its halves."""
+    """Whether each side of a contrast has at least two requests, as a direction and its halves need."""
     sides = [{prompt.request for prompt in prompts if is_harmful(prompt) == side} for side in (True, False)]
     return all(len(requests) > 1 for requests in sides)
 
 
-def _base(state: ProbeState, checkpoint: Checkpoint, work: Sequence[Prompt]) -> None:
+def _probe_base(state: ProbeState, checkpoint: Checkpoint, work: Sequence[Prompt]) -> None:
     chat = load(checkpoint)
     state.notes += chat.notes
     state.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
     state.measure_directions("base", chat)
     chosen_on = contrast(state.prompts, "select", "text")
     if ("base", "text") in state.directions and _has_both(chosen_on):
-        state.selected = select(chat, chosen_on, state.directions["base", "text"])
+        state.selected = select_layer(chat, chosen_on, state.directions["base", "text"])
 
 
-def _adapted(state: ProbeState, alignment: Alignment, work: Sequence[Prompt]) -> None:
+def _probe_adapted(state: ProbeState, alignment: Alignment, work: Sequence[Prompt]) -> None:
     chat = load(alignment.checkpoints["adapted"])
     state.notes += chat.notes
     state.answer("adapted", chat, chat.answerable(work))
@@ -138,15 +137,15 @@ def _adapted(state: ProbeState, alignment: Alignment, work: Sequence[Prompt]) ->
     live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
     with live.at(live.everywhere(base=1.0)):
         state.measure_directions("graft", chat)
-    fitted_on = working(chat, state.prompts, TargetsResult(records=state.targets), "fit")
-    if reason := nothing_lost(fitted_on):
+    fitted_on = working_set(chat, state.prompts, TargetsResult(records=state.targets), "fit")
+    if reason := too_few_lost(fitted_on):
         state.notes.append(f"no attribution: {reason}")
         return
     state.attribution, state.transplants, state.completeness, state.ceiling = attribute(live, fitted_on, state.progress)
 
 
 def _cosines(directions: Mapping[tuple[str, str], Directions]) -> list[CosineRow]:
-    """Each direction's cosine with the base's direction in words, where positions and shapes agree."""
+    """Each direction's cosine with the base's text direction, where positions and shapes agree."""
     if ("base", "text") not in directions:
         return []
     reference = directions["base", "text"]
@@ -175,7 +174,7 @@ def _cosines(directions: Mapping[tuple[str, str], Directions]) -> list[CosineRow
 
 
 def _verdict(state: ProbeState) -> str:
-    """What was found, in a few plain sentences."""
+    """The findings in a few sentences."""
     said = []
     if state.selected is None:
         said.append("No direction could be made.")

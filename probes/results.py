@@ -6,6 +6,8 @@ from pydantic import Field
 
 from vlsurgery.surgery.results import Frozen, Result
 
+HARMFUL_SETS = ("harmful", "jailbroken")  # prompt sets of which a refusal is the wanted answer
+
 
 class Estimate(Frozen):
     """A measured number with its 95% interval. `n`: independent requests. `reason` says why `value` is missing."""

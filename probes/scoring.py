@@ -1,4 +1,4 @@
-"""Scores of answers that are already known: one forward pass a batch, nothing is generated."""
+"""Scores of given answers: one forward pass a batch, without generation."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -6,16 +6,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.models.models import ChatModel
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.prompts import Prompt
 
 
 @dataclass(frozen=True)
 class ScoredAnswers:
     """A batch of prompts with their answers appended.
 
-    inputs: what the model's forward takes. rows, columns: [K] where the logits of each answer token are read.
-    targets: [K] the answer tokens. owner: [K] which prompt, as a position in the sequence that was batched.
+    inputs: the arguments of the model's forward. rows, columns: [K] where the logits of each answer token are read.
+    targets: [K] the answer tokens. owner: [K] each token's prompt, as a position in the sequence that was batched.
     """
 
     inputs: dict[str, Tensor]
@@ -25,12 +25,14 @@ class ScoredAnswers:
     owner: Tensor
 
     def logits(self, chat: ChatModel) -> Tensor:
-        """[K, vocabulary] float32 logits, with gradients where parameters ask for them."""
+        """[K, vocabulary] float32 logits, with gradients where parameters require them."""
         out = chat.model(**self.inputs, use_cache=False).logits
         return out[self.rows, self.columns].float()
 
 
-def known(chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor], size: int = 32) -> list[ScoredAnswers]:
+def scored_answers(
+    chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor], size: int = 32
+) -> list[ScoredAnswers]:
     """Batches in which every token of every answer is scored. answers: token ids, one tensor [A] a prompt, A >= 1."""
     encoded = chat.encode(prompts)
     made = []
@@ -49,10 +51,10 @@ def known(chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor],
 
 @dataclass(frozen=True)
 class RefusalChoices:
-    """A batch of prompts, each at the token where a refusal and an answer part ways.
+    """A batch of prompts, each read at the first token in which a refusal and an answer differ.
 
-    refuse: [B, vocabulary] the tokens with which a refusal goes on from there. Other fields as in `ScoredAnswers`,
-        one row a prompt.
+    refuse: [B, vocabulary] the tokens that continue as a refusal there. Other fields as in `ScoredAnswers`, one row a
+        prompt.
     """
 
     inputs: dict[str, Tensor]
@@ -62,20 +64,20 @@ class RefusalChoices:
     owner: Tensor
 
     def log_odds(self, chat: ChatModel) -> Tensor:
-        """[B] log p - log(1 - p) in nats, with p the probability of going on as a refusal: the refusal log-odds."""
+        """[B] log p - log(1 - p) in nats, with p the probability of the refusing tokens: the refusal log-odds."""
         logits = chat.model(**self.inputs, use_cache=False).logits[self.rows, self.columns].float()
         refusing = logits.masked_fill(~self.refuse, float("-inf")).logsumexp(-1)
         return refusing - logits.masked_fill(self.refuse, float("-inf")).logsumexp(-1)
 
 
-def choices(
+def refusal_choices(
     chat: ChatModel, prompts: Sequence[Prompt], refusals: Sequence[Tensor], answers: Sequence[Tensor], size: int = 32
 ) -> list[RefusalChoices]:
-    """Batches of refusal log-odds. refusals, answers: token ids of the two ways to go on; they must differ.
+    """Batches of refusal log-odds. refusals, answers: token ids of both completions; neither may begin with the other.
 
-    Each prompt is followed by what the two have in common, and read at the first token in which they differ. A token
-    refuses there if any of the refusals goes on with it after the same beginning, and none of the answers does; the
-    prompt's own refusal always counts. So a refusal in other words is one too, as in Arditi et al. (arXiv 2406.11717,
+    Each prompt is followed by the prefix that the two share, and read at the first token in which they differ. A token
+    counts as refusing there if it follows the same prefix in any of the refusals and in none of the answers; the
+    prompt's own refusal always counts. So refusals in other words count too, as in Arditi et al. (arXiv 2406.11717,
     section 2.3), whose list of refusal tokens is written by hand.
     """
     forks = [_fork(refusal, answer) for refusal, answer in zip(refusals, answers, strict=True)]
@@ -98,7 +100,7 @@ def choices(
 
 
 def _continuations(completions: Sequence[Tensor]) -> dict[tuple[int, ...], set[int]]:
-    """Every beginning of any completion, and the tokens that come next."""
+    """Every prefix of the completions, with the tokens that follow it."""
     found: dict[tuple[int, ...], set[int]] = {}
     for completion in completions:
         ids = completion.tolist()
@@ -108,6 +110,7 @@ def _continuations(completions: Sequence[Tensor]) -> dict[tuple[int, ...], set[i
 
 
 def _fork(one: Tensor, other: Tensor) -> int:
+    """The first position in which two completions differ."""
     shorter = min(len(one), len(other))
     differing = (one[:shorter] != other[:shorter]).nonzero()
     if len(differing) == 0:
@@ -125,7 +128,7 @@ def refusal_log_odds(chat: ChatModel, batches: Sequence[RefusalChoices]) -> Tens
 
 
 def greedy_matches(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Tensor:
-    """[n] whether greedy decoding would give exactly the known answer, in the order of the prompts, as bool."""
+    """[n] bool: whether greedy decoding gives exactly the given answer, in the order of the prompts."""
     parts = []
     with torch.no_grad():
         for batch in batches:
@@ -138,7 +141,7 @@ def greedy_matches(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Tensor:
 
 
 def log_probabilities(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> list[Tensor]:
-    """Per batch, [K, vocabulary] log-probabilities at each answer token: what a divergence is measured from."""
+    """Per batch, [K, vocabulary] log-probabilities at each answer token, the reference of `divergences`."""
     with torch.no_grad():
         return [torch.log_softmax(batch.logits(chat), -1) for batch in batches]
 
@@ -146,7 +149,7 @@ def log_probabilities(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> list
 def divergences(
     chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor]
 ) -> Iterator[tuple[ScoredAnswers, Tensor]]:
-    """Per batch, [K] KL(reference || model) at each answer token in nats, with gradients where asked for."""
+    """Per batch, [K] KL(reference || model) at each answer token, in nats; gradients as in `logits`."""
     for batch, log_p in zip(batches, reference, strict=True):
         log_q = torch.log_softmax(batch.logits(chat), -1)
         yield batch, (log_p.exp() * (log_p - log_q)).sum(-1)

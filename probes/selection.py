@@ -1,9 +1,8 @@
 """Choose coefficients: a policy's, beside the best uniform merge, all compared on `select` prompts.
 
-Points are compared without generating. A lost refusal counts as back when going on as a refusal is likelier than not
-at the token where refusal and answer part; an answer counts as kept when greedy decoding would begin with the adapted
-model's own first OPENING tokens (long answers hardly ever match to the end). What the points do on `report` is measured
-later, by generating.
+Points are compared without generation. A lost refusal counts as back when its refusal log-odds are positive; an answer
+counts as kept when greedy decoding gives the adapted model's first OPENING_TOKENS tokens (long answers rarely match to
+the end). Behaviour on `report` is measured later, by generation.
 """
 
 import time
@@ -17,12 +16,12 @@ from torch import Tensor
 from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.merging import InMemoryMerge
-from vlsurgery.probes.models.models import ChatModel, load
+from vlsurgery.probes.models import ChatModel, load
 from vlsurgery.probes.policies import Policy, Toward
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
-from vlsurgery.probes.scoring import RefusalChoices, ScoredAnswers, greedy_matches, known, refusal_log_odds
-from vlsurgery.probes.targets import OPENING, WorkingSet, spread, working
+from vlsurgery.probes.scoring import RefusalChoices, ScoredAnswers, greedy_matches, refusal_log_odds, scored_answers
+from vlsurgery.probes.targets import OPENING_TOKENS, WorkingSet, evenly_spaced, working_set
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
@@ -30,16 +29,16 @@ from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-STRENGTHS = tuple(step / 10 for step in range(11))
-MOST_LOST = 128
-MOST_KEPT = 192
+GRID = tuple(step / 10 for step in range(11))  # coefficients of each source that are tried
+MAX_LOST = 128  # prompts whose refusal was lost that are scored
+MAX_KEPT = 192  # prompts with an answer to keep that are scored
 
 
 @dataclass(frozen=True)
 class SelectionScorer:
-    """The `select` prompts, ready to score a live model. Cells are (set, modality).
+    """The encoded `select` prompts that score a live model. Cells are (set, modality).
 
-    A merge is as good as its worst cells: an average would let a merge that no longer sees pass for a good one.
+    The objective takes the worst cells: a mean would hide that a merge no longer sees.
     """
 
     lost: Sequence[RefusalChoices]
@@ -50,7 +49,7 @@ class SelectionScorer:
     @classmethod
     def of(cls, chat: ChatModel, select: WorkingSet) -> "SelectionScorer":
         """Raises SurgeryError where no refusal was lost or no answer can be kept on `select`."""
-        lost, keep = spread(select.lost, MOST_LOST), spread(select.keep, MOST_KEPT)
+        lost, keep = evenly_spaced(select.lost, MAX_LOST), evenly_spaced(select.keep, MAX_KEPT)
         if not lost or not keep:
             raise SurgeryError(
                 f"there is nothing to choose coefficients by: of the harmful select prompts the base refuses "
@@ -60,12 +59,12 @@ class SelectionScorer:
         return cls(
             lost_choices(chat, lost),
             [_cell(item.prompt) for item in lost],
-            known(chat, [prompt for prompt, _ in keep], [answer[:OPENING] for _, answer in keep]),
+            scored_answers(chat, [prompt for prompt, _ in keep], [answer[:OPENING_TOKENS] for _, answer in keep]),
             [_cell(prompt) for prompt, _ in keep],
         )
 
     def score(self, chat: ChatModel) -> tuple[list[float], list[float]]:
-        """Per cell, the share of refusals that are back and the share of answers that are kept."""
+        """Two lists with a rate per cell: refusals that are back, and answers that are kept."""
         back = refusal_log_odds(chat, self.lost) > 0
         kept = greedy_matches(chat, self.keep)
         return _by_cell(back, self.lost_cells), _by_cell(kept, self.keep_cells)
@@ -85,28 +84,28 @@ def choose(
     weights: Mapping[str, float] | None = None,
     progress: Progress = no_progress,
 ) -> TradeoffResult:
-    """Coefficients by `policy`, and the best uniform merge of a grid over the same sources beside them.
+    """The points of `policy` and of uniform merges on a grid over the same sources.
 
     alignment: of all roles. attribution: block -> path gain; weights: block -> relative weight change; needed by the
         policies of these names.
-    The chosen point of each policy has `chosen` and its coefficients. Raises RecipeError where a source or a finding
-    that the policy needs is missing, SurgeryError where there is nothing to choose by.
+    The best point of each policy is marked `chosen` and keeps its coefficients. Raises RecipeError where a source or
+    a finding that the policy needs is missing, SurgeryError where there is nothing to choose by.
     """
     sources = sources_of(alignment.checkpoints, toward)
     chat = load(alignment.checkpoints["adapted"])
     live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
-    scorer = SelectionScorer.of(chat, working(chat, prompts, targets, "select"))
-    points = _best_of(_scaled(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))
+    scorer = SelectionScorer.of(chat, working_set(chat, prompts, targets, "select"))
+    points = _best_of(_grid_points(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))
     if policy == "fit":
-        points.append(_fitted(live, scorer, working(chat, prompts, targets, "fit"), progress))
+        points.append(_fitted_point(live, scorer, working_set(chat, prompts, targets, "fit"), progress))
     elif policy != "uniform":
-        scores = _shares(live.blocks, attribution if policy == "attribution" else weights, policy)
-        points += _best_of(_scaled(live, scorer, policy, scores, progress))
+        scores = _relative_scores(live.blocks, attribution if policy == "attribution" else weights, policy)
+        points += _best_of(_grid_points(live, scorer, policy, scores, progress))
     return TradeoffResult(points=points, policy=policy, verdict=_verdict(points, policy))
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
-    """The roles to merge toward, of those that there are. Raises RecipeError where there is none."""
+    """The roles among `checkpoints` to merge toward. Raises RecipeError where there is none."""
     wanted = ("base", "safety") if toward == "both" else (toward,)
     sources = tuple(role for role in wanted if role in checkpoints)
     if not sources:
@@ -128,25 +127,25 @@ def _by_cell(hits: Tensor, cells: Sequence[tuple[str, str]]) -> list[float]:
     return rates
 
 
-def _strengths(sources: Sequence[str]) -> list[dict[str, float]]:
-    """The grid over the sources' strengths; together they are at most 1, or the result would leave their hull."""
+def _grid(sources: Sequence[str]) -> list[dict[str, float]]:
+    """All coefficients of the sources on the grid that sum to at most 1, so that the merge stays in their hull."""
     if len(sources) == 1:
-        return [{sources[0]: strength} for strength in STRENGTHS]
-    return [{"base": b, "safety": s} for b in STRENGTHS for s in STRENGTHS if b + s <= 1 + 1e-9]
+        return [{sources[0]: coefficient} for coefficient in GRID]
+    return [{"base": b, "safety": s} for b in GRID for s in GRID if b + s <= 1 + 1e-9]
 
 
-def _scaled(
+def _grid_points(
     live: InMemoryMerge, scorer: SelectionScorer, policy: Policy, scores: Mapping[str, float], progress: Progress
 ) -> Iterable[TradeoffPoint]:
-    """One point per strength: a block's coefficient is the strength times the block's score in [0, 1]."""
-    for strength in progress(_strengths(live.sources), f"comparing {policy} merges"):
+    """One point per grid point: its coefficients, times each block's score in [0, 1]."""
+    for scale in progress(_grid(live.sources), f"comparing {policy} merges"):
         coefficients = {
-            block: {source: value * scores[block] for source, value in strength.items()} for block in live.blocks
+            block: {source: value * scores[block] for source, value in scale.items()} for block in live.blocks
         }
-        yield _measured(live, scorer, policy, strength, coefficients)
+        yield _point(live, scorer, policy, scale, coefficients)
 
 
-def _measured(
+def _point(
     live: InMemoryMerge,
     scorer: SelectionScorer,
     policy: Policy,
@@ -172,9 +171,9 @@ def _measured(
 
 
 def _best_of(points: Iterable[TradeoffPoint]) -> list[TradeoffPoint]:
-    """All points, the best marked; of equal ones the least intervention.
+    """All points, the best marked `chosen`; of equally good ones that with the smallest coefficients.
 
-    Only the best keeps its coefficients, and it bears the cost of the whole grid that it was found by.
+    Only the best keeps its coefficients, and its cost is that of the whole grid.
     """
     made = list(points)
     best = max(made, key=lambda point: (point.objective, -sum(point.parameters.values())))
@@ -187,27 +186,29 @@ def _best_of(points: Iterable[TradeoffPoint]) -> list[TradeoffPoint]:
     ]
 
 
-def _fitted(live: InMemoryMerge, scorer: SelectionScorer, working_: WorkingSet, progress: Progress) -> TradeoffPoint:
+def _fitted_point(
+    live: InMemoryMerge, scorer: SelectionScorer, fit_prompts: WorkingSet, progress: Progress
+) -> TradeoffPoint:
     began = time.perf_counter()
-    fitted = fit(live, working_, progress)
+    fitted = fit(live, fit_prompts, progress)
     equivalents = 3 * fitted.passes  # a backward pass counts two
     mean = {
         source: sum(row[source] for row in fitted.coefficients.values()) / len(fitted.coefficients)
         for source in live.sources
     }
-    point = _measured(live, scorer, "fit", mean, fitted.coefficients, equivalents, began)
+    point = _point(live, scorer, "fit", mean, fitted.coefficients, equivalents, began)
     return point.model_copy(update={"chosen": True})
 
 
-def _shares(blocks: Sequence[str], scores: Mapping[str, float] | None, policy: Policy) -> dict[str, float]:
-    """Scores as shares of the largest, in [0, 1]; what speaks against moving a block counts 0."""
-    known_scores = {block: max(0.0, (scores or {}).get(block, 0.0)) for block in blocks}
-    largest = max(known_scores.values(), default=0.0)
+def _relative_scores(blocks: Sequence[str], scores: Mapping[str, float] | None, policy: Policy) -> dict[str, float]:
+    """Scores divided by the largest, in [0, 1]; negative scores count 0."""
+    positive = {block: max(0.0, (scores or {}).get(block, 0.0)) for block in blocks}
+    largest = max(positive.values(), default=0.0)
     if largest <= 0:
         raise RecipeError(
             f"policy {policy!r} needs a finding that favours at least one block, and there is none. Use --policy fit."
         )
-    return {block: score / largest for block, score in known_scores.items()}
+    return {block: score / largest for block, score in positive.items()}
 
 
 def _verdict(points: Sequence[TradeoffPoint], policy: Policy) -> str:
@@ -216,8 +217,8 @@ def _verdict(points: Sequence[TradeoffPoint], policy: Policy) -> str:
 
     chosen = {point.policy: point for point in points if point.chosen}
     uniform = chosen["uniform"]
-    strength = ", ".join(f"{value:.1f} toward {source}" for source, value in uniform.parameters.items())
-    text = f"On select prompts, with the best uniform merge ({strength}) {told(uniform)}"
+    mixture = ", ".join(f"{value:.1f} toward {source}" for source, value in uniform.parameters.items())
+    text = f"On select prompts, with the best uniform merge ({mixture}) {told(uniform)}"
     if policy == "uniform":
         return f"{text}."
     text = f"{text}; with the coefficients by {policy} {told(chosen[policy])}."
@@ -227,7 +228,7 @@ def _verdict(points: Sequence[TradeoffPoint], policy: Policy) -> str:
 
 
 def recipe_of(result: TradeoffResult, checkpoints: Mapping[str, Checkpoint], gains: Mapping[str, float]) -> Recipe:
-    """The chosen coefficients as an order for a merge, each with its reason: the policy, and the block's path gain.
+    """The recipe of the chosen coefficients, each with its reason: the policy, and the block's path gain.
 
     checkpoints: role -> checkpoint, of all roles. gains: block -> nats of refusal that moving it to the base gives.
     """

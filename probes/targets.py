@@ -1,7 +1,7 @@
-"""What base and adapted themselves answer: the targets of attribution and fitting.
+"""Completions of base and adapted as the targets of attribution and fitting.
 
-A refusal to be brought back is the base's own completion of the request in words; an answer to be kept is the adapted
-model's own. Neither is a fixed string.
+A refusal to bring back is the base's own completion of the request as text; an answer to keep is the adapted model's
+own. Neither is a fixed string.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,19 +11,19 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.models.models import ChatModel
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import TargetsResult
 
 T = TypeVar("T")
-OPENING = 8  # tokens by which it is judged whether greedy decoding would give a known answer
+OPENING_TOKENS = 8  # first tokens of an answer that greedy decoding must match
 WORKING_SPLITS = ("fit", "select")
 WORKING_MODALITIES = ("text", "benign", "own")
 
 
 @dataclass(frozen=True)
 class LostRefusal:
-    """A request that the base refuses and the adapted model answers, and both completions as token ids."""
+    """A prompt that the base refuses and the adapted model answers, with both completions as token ids."""
 
     prompt: Prompt
     refusal: Tensor
@@ -34,7 +34,7 @@ class LostRefusal:
 class WorkingSet:
     """The prompts of one split with their targets.
 
-    refuse: prompts with the base's refusal of them. lost: those of them that the adapted model answers.
+    refuse: prompts that the base refuses, with its refusal. lost: those of them that the adapted model answers.
     keep: prompts that are not harmful, with the adapted model's answer.
     """
 
@@ -43,20 +43,20 @@ class WorkingSet:
     keep: tuple[tuple[Prompt, Tensor], ...]
 
 
-def in_words(prompt: Prompt) -> Prompt:
-    """The same request without its picture: as a base that does not see can be asked."""
+def without_picture(prompt: Prompt) -> Prompt:
+    """The prompt without its picture, for a base that does not see."""
     return replace(prompt, modality="text", image=None)
 
 
 def working_prompts(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """The prompts that targets are needed for: `fit` and `select`, without control pictures."""
+    """The prompts that need targets: those of `fit` and `select` without control pictures."""
     return [p for p in prompts if p.split in WORKING_SPLITS and p.modality in WORKING_MODALITIES]
 
 
 def token_ids(chat: ChatModel, text: str, ids: Sequence[int]) -> Tensor:
-    """A completion as `chat` would write it: the tokens it was written in, where they mean the same to this model.
+    """A completion as token ids of `chat`: the given ids where they decode to the text in this model.
 
-    Otherwise (base and adapted have different vocabularies) its text in this model's tokens, without an end.
+    Otherwise (base and adapted have different vocabularies) the text in this model's tokens, without an end token.
     """
     if chat.tokenizer.decode(list(ids), skip_special_tokens=True).strip() == text:
         return torch.tensor(list(ids))
@@ -64,8 +64,8 @@ def token_ids(chat: ChatModel, text: str, ids: Sequence[int]) -> Tensor:
     return torch.tensor(again)
 
 
-def working(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> WorkingSet:
-    """Prompts of one split beside their targets, in the tokens of the adapted model `chat`."""
+def working_set(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> WorkingSet:
+    """The working prompts of one split with their targets, in tokens of the adapted model `chat`."""
     base = {row.prompt: row for row in targets.records if row.role == "base"}
     adapted = {row.prompt: row for row in targets.records if row.role == "adapted"}
     refuse, lost, keep = [], [], []
@@ -84,8 +84,8 @@ def working(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, 
     return WorkingSet(tuple(refuse), tuple(lost), tuple(keep))
 
 
-def spread(items: Sequence[T], most: int) -> list[T]:
-    """At most `most` of the items, evenly spaced, so that every set and modality keeps its share."""
+def evenly_spaced(items: Sequence[T], most: int) -> list[T]:
+    """At most `most` items, evenly spaced, so that every set and modality keeps its share."""
     if len(items) <= most:
         return list(items)
     return [items[i * len(items) // most] for i in range(most)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoModelForImageTextToText, AutoProcessor
 
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
+from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, ProbeResult, TradeoffResult
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.merge.recipe import Recipe

@@ -35,7 +35,7 @@ def demo(
     from vlsurgery.cli.workflow.estimates import plan_demo, show_plan
     from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
     from vlsurgery.cli.workflow.steps import AUTO_GOALS, STEPS
-    from vlsurgery.probes.models.models import quiet_transformers
+    from vlsurgery.probes.models import quiet_transformers
     from vlsurgery.probes.specimens.miniature import DEMO_SEED, build
 
     quiet_transformers()

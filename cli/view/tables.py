@@ -12,9 +12,10 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vlsurgery.figures.wording import HARMFUL_SETS, MODALITY_ORDER, ROLE_ORDER, SET_ORDER, interval, rank
+from vlsurgery.figures.wording import MODALITY_ORDER, ROLE_ORDER, SET_ORDER, interval, rank
 from vlsurgery.figures.wording import percent as exact_percent
 from vlsurgery.probes.results import (
+    HARMFUL_SETS,
     BehaviourResult,
     BehaviourRow,
     ProbeResult,

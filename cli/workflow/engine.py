@@ -23,7 +23,7 @@ from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from vlsurgery.cli.workflow.prompt_source import PromptSource
-    from vlsurgery.probes.prompts.prompts import Prompt
+    from vlsurgery.probes.prompts import Prompt
 
 R = TypeVar("R", bound=Result)
 Settings = dict[str, Any]

@@ -14,7 +14,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.writer.output_directory import in_words
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.prompts.prompts import Prompt
+    from vlsurgery.probes.prompts import Prompt
 
 PROGRAM_BYTES: Final = 500_000_000  # torch and transformers themselves
 STREAM_BYTES: Final = 1 << 30  # the most that a diff or a merge takes, whatever the model

@@ -12,7 +12,7 @@ from vlsurgery.cli.workflow.case import Case
 from vlsurgery.surgery.errors import SurgeryError
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.prompts.prompts import Prompt
+    from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.specimens.miniature import Specimen
 
 SEED = 0  # by which requests are split into fit, select and report
@@ -70,14 +70,14 @@ class PromptSource:
 
     @cached_property
     def _given(self) -> "list[Prompt]":
-        from vlsurgery.probes.prompts.loaders import load_prompts
+        from vlsurgery.probes.prompts import load_prompts
 
         return [prompt for spec in self.files for prompt in load_prompts(spec, SEED)]
 
     @cached_property
     def _kept(self) -> "list[Prompt]":
         """The package's own prompts of the sets that no file has, less the requests that a file asks."""
-        from vlsurgery.probes.prompts.loaders import without_repeats
+        from vlsurgery.probes.prompts import without_repeats
 
         given = {prompt.set for prompt in self._given}
         return [prompt for prompt in without_repeats(self._own, self._given) if prompt.set not in given]
@@ -93,7 +93,7 @@ class PromptSource:
             from vlsurgery.probes.specimens.miniature import prompts
 
             return prompts(self.specimen.seed)
-        from vlsurgery.probes.prompts.english import english_prompts
+        from vlsurgery.probes.prompts import english_prompts
 
         return english_prompts(SEED)
 

@@ -43,7 +43,7 @@ def _prepare_to_run(job: Job) -> None:
     """
     import torch
 
-    from vlsurgery.probes.models.models import quiet_transformers
+    from vlsurgery.probes.models import quiet_transformers
 
     quiet_transformers()
     if sum(tensor.numel for tensor in job.checkpoints["adapted"].values()) < SINGLE_THREAD_PARAMETERS:

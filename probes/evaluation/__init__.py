@@ -1,1 +1,1 @@
-"""What models answer: generation, judges, rates with intervals."""
+"""Behaviour: generation, judges, rates with intervals, separation of classes."""

@@ -1,28 +1,29 @@
-"""How models behave on `report` prompts: generate, judge, count, with intervals."""
+"""Behaviour of models on `report` prompts: completions, verdicts, and rates with intervals."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from vlsurgery.probes.evaluation.generate import Completion, complete
+from vlsurgery.probes.evaluation.intervals import paired_difference, rate
 from vlsurgery.probes.evaluation.judges import JUDGE, is_right, judge
-from vlsurgery.probes.evaluation.statistics import paired_difference, rate
 from vlsurgery.probes.merging import InMemoryMerge
-from vlsurgery.probes.models.models import ChatModel, load
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, SETS, Prompt
+from vlsurgery.probes.models import ChatModel, load
+from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality, Prompt
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, Paired, Rate
-from vlsurgery.probes.scoring import known, log_probabilities, mean_divergence
-from vlsurgery.probes.targets import spread
+from vlsurgery.probes.scoring import log_probabilities, mean_divergence, scored_answers
+from vlsurgery.probes.targets import evenly_spaced
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-MODALITIES = ("text", "blank", "noise", "benign", "own")
-MOST_FOR_KL = 64
-TOKENS_FOR_KL = 16
+MODALITIES: tuple[Modality, ...] = get_args(Modality)
+MAX_KL_PROMPTS = 64  # per cell
+MAX_KL_TOKENS = 16  # of each answer, from its start
 COMPARISONS = (
     ("adapted", "base"),
     ("safety", "adapted"),
@@ -31,14 +32,14 @@ COMPARISONS = (
     ("merged", "merged:uniform"),
 )
 
-Cell = tuple[str, str]
+Cell = tuple[str, str]  # set, modality
 
 
 @dataclass(frozen=True)
 class Subject:
-    """Whose behaviour is measured.
+    """A model whose behaviour is measured.
 
-    coefficients: block -> source -> coefficient; where set, `checkpoint` is blended with `sources` in memory
+    coefficients: block -> source -> coefficient; where set, `checkpoint` is merged with `sources` in memory
     (the graft, or a merge that was not written).
     """
 
@@ -48,7 +49,7 @@ class Subject:
     sources: Mapping[str, Checkpoint] = field(default_factory=dict)
 
     def open(self) -> tuple[ChatModel, AbstractContextManager[object]]:
-        """The model, and the context in which it is this subject."""
+        """The loaded checkpoint, and the context in which the coefficients are applied to it."""
         chat = load(self.checkpoint)
         if self.coefficients is None:
             return chat, nullcontext()
@@ -63,7 +64,7 @@ def graft(adapted: Checkpoint, base: Checkpoint) -> Subject:
 
 
 @dataclass(frozen=True)
-class _Answers:
+class _JudgedAnswers:
     """One subject's answers: prompt id -> (verdict, right or None)."""
 
     judged: dict[str, tuple[str, bool | None]]
@@ -76,7 +77,7 @@ class _Answers:
 
 @dataclass(frozen=True)
 class _Reference:
-    """The adapted model's own answers and their distributions, cell by cell: what KL is measured from."""
+    """The adapted model's own answers per cell, from which KL is measured: prompts, token ids, log-probabilities."""
 
     cells: dict[Cell, tuple[list[Prompt], list[Tensor], list[Tensor]]]
     vocabulary: int
@@ -85,46 +86,49 @@ class _Reference:
 def evaluate(
     subjects: Sequence[Subject], prompts: Sequence[Prompt], looks: int, progress: Progress = no_progress
 ) -> BehaviourResult:
-    """Behaviour of each subject on the `report` prompts that it can be asked. looks: how often this was looked at."""
+    """Behaviour of each subject on the `report` prompts that it can be asked.
+
+    looks: how often this case looked at `report`, this time included.
+    """
     report = [prompt for prompt in prompts if prompt.split == "report"]
     cells = _cells(report)
-    looked: dict[str, _Looked] = {}
+    measured: dict[str, _Measured] = {}
     reference: _Reference | None = None
     for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
-        looked[subject.role], reference = _look(subject, report, cells, reference, progress)
+        measured[subject.role], reference = _measure(subject, report, cells, reference, progress)
     return BehaviourResult(
-        records=[row for subject in subjects for row in looked[subject.role].rows],
-        paired=_compare(cells, {role: each.answers for role, each in looked.items()}),
+        records=[row for subject in subjects for row in measured[subject.role].rows],
+        paired=_compare(cells, {role: each.answers for role, each in measured.items()}),
         judge=JUDGE,
         looks=looks,
-        notes=[note for subject in subjects for note in looked[subject.role].notes],
+        notes=[note for subject in subjects for note in measured[subject.role].notes],
     )
 
 
 @dataclass(frozen=True)
-class _Looked:
-    """What was seen of one subject."""
+class _Measured:
+    """Answers, rows and notes of one subject."""
 
-    answers: _Answers
+    answers: _JudgedAnswers
     rows: list[BehaviourRow]
     notes: list[str]
 
 
-def _look(
+def _measure(
     subject: Subject,
     report: Sequence[Prompt],
     cells: Mapping[Cell, Sequence[Prompt]],
     reference: _Reference | None,
     progress: Progress,
-) -> tuple[_Looked, _Reference | None]:
-    """Ask one subject everything. Its model lives in here only, so that no two are ever held at once."""
+) -> tuple[_Measured, _Reference | None]:
+    """Measure one subject. Its model is local to this function, so that no two are in memory at once."""
     chat, state = subject.open()
     with state:
         asked = chat.answerable(report)
         written = complete(chat, asked, f"asking {subject.role}", progress)
-        answers = _judge(asked, written)
+        answers = _judged_answers(asked, written)
         if subject.role == "adapted":
-            reference = _refer(chat, cells, {p.id: each for p, each in zip(asked, written, strict=True)})
+            reference = _reference(chat, cells, {p.id: each for p, each in zip(asked, written, strict=True)})
         divergence = _divergence(chat, reference, subject.role)
         rows = [
             _row(subject.role, cell, members, answers, divergence(cell))
@@ -134,7 +138,7 @@ def _look(
     notes = list(chat.notes)
     if len(asked) < len(report):
         notes.append(f"{subject.role} does not see: {len(report) - len(asked)} prompts with pictures were left out")
-    return _Looked(answers, rows, notes), reference
+    return _Measured(answers, rows, notes), reference
 
 
 def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
@@ -146,8 +150,8 @@ def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
     return {cell: members for cell, members in cells.items() if members}
 
 
-def _judge(prompts: Sequence[Prompt], written: Sequence[Completion]) -> _Answers:
-    return _Answers(
+def _judged_answers(prompts: Sequence[Prompt], written: Sequence[Completion]) -> _JudgedAnswers:
+    return _JudgedAnswers(
         {
             prompt.id: (judge(each.text, prompt), None if prompt.answer is None else is_right(each.text, prompt.answer))
             for prompt, each in zip(prompts, written, strict=True)
@@ -156,11 +160,11 @@ def _judge(prompts: Sequence[Prompt], written: Sequence[Completion]) -> _Answers
 
 
 def _row(
-    role: str, cell: Cell, members: Sequence[Prompt], answers: _Answers, kl: tuple[float | None, str | None]
+    role: str, cell: Cell, members: Sequence[Prompt], answers: _JudgedAnswers, kl: tuple[float | None, str | None]
 ) -> BehaviourRow:
     requests = [prompt.request for prompt in members]
 
-    def share(measure: str) -> Rate:
+    def rate_of(measure: str) -> Rate:
         return rate(answers.outcomes(members, measure), requests)
 
     has_answers = all(prompt.answer is not None for prompt in members)
@@ -168,29 +172,31 @@ def _row(
         role=role,
         set=cell[0],
         modality=cell[1],
-        refused=share("refused"),
-        complied=share("complied"),
-        neither=share("neither"),
-        right=share("right") if has_answers else Rate(rate=None, reason="these prompts have no one right answer"),
+        refused=rate_of("refused"),
+        complied=rate_of("complied"),
+        neither=rate_of("neither"),
+        right=rate_of("right") if has_answers else Rate(rate=None, reason="these prompts have no one right answer"),
         kl=kl[0],
         kl_reason=kl[1],
     )
 
 
-def _refer(chat: ChatModel, cells: Mapping[Cell, Sequence[Prompt]], written: Mapping[str, Completion]) -> _Reference:
+def _reference(
+    chat: ChatModel, cells: Mapping[Cell, Sequence[Prompt]], written: Mapping[str, Completion]
+) -> _Reference:
     made = {}
     for cell, members in cells.items():
-        kept = spread([prompt for prompt in members if prompt.id in written], MOST_FOR_KL)
+        kept = evenly_spaced([prompt for prompt in members if prompt.id in written], MAX_KL_PROMPTS)
         if cell[0] not in HARMFUL_SETS and kept:
-            own = [torch.tensor(written[prompt.id].ids[:TOKENS_FOR_KL]) for prompt in kept]
-            made[cell] = (kept, own, [part.cpu() for part in log_probabilities(chat, known(chat, kept, own))])
+            own = [torch.tensor(written[prompt.id].ids[:MAX_KL_TOKENS]) for prompt in kept]
+            made[cell] = (kept, own, [part.cpu() for part in log_probabilities(chat, scored_answers(chat, kept, own))])
     return _Reference(made, chat.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
 
 
 def _divergence(
     chat: ChatModel, reference: _Reference | None, role: str
 ) -> Callable[[Cell], tuple[float | None, str | None]]:
-    """Cell -> mean KL(adapted || this model) over the adapted model's own answer tokens, or why there is none."""
+    """A function from cell to mean KL(adapted || this model) per answer token of the adapted model, or to a reason."""
 
     def of(cell: Cell) -> tuple[float | None, str | None]:
         if role == "adapted":
@@ -202,13 +208,15 @@ def _divergence(
         if chat.model.get_output_embeddings().weight.shape[0] != reference.vocabulary:  # type: ignore[operator]
             return None, "its vocabulary is not the adapted model's"
         prompts, answers, log_p = reference.cells[cell]
-        return mean_divergence(chat, known(chat, prompts, answers), [part.to(chat.device) for part in log_p]), None
+        return mean_divergence(
+            chat, scored_answers(chat, prompts, answers), [part.to(chat.device) for part in log_p]
+        ), None
 
     return of
 
 
-def _compare(cells: Mapping[Cell, Sequence[Prompt]], answers: Mapping[str, _Answers]) -> list[Paired]:
-    """Differences between roles on the same requests: refusals on harmful sets, right answers on the others."""
+def _compare(cells: Mapping[Cell, Sequence[Prompt]], answers: Mapping[str, _JudgedAnswers]) -> list[Paired]:
+    """Paired differences between roles: refusals on harmful sets, right answers on the others."""
     made = []
     for role, against in COMPARISONS:
         if role not in answers or against not in answers:

@@ -1,4 +1,4 @@
-"""Let a model answer: greedy, whole, and the same alone as in company."""
+"""Greedy completions of a model; a batch of N gives the same as N singles."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,14 +8,14 @@ import torch
 from transformers import GenerationConfig
 
 from vlsurgery.probes.evaluation.judges import JUDGED_TOKENS
-from vlsurgery.probes.models.models import ChatModel
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
 class Completion:
-    """What a model wrote. text: without special tokens. ids: with them. finished: whether it ended by itself."""
+    """A completion. text: without special tokens. ids: with them. finished: whether it has an end token."""
 
     text: str
     ids: tuple[int, ...]
@@ -32,15 +32,15 @@ def complete(
 ) -> list[Completion]:
     """Greedy completions in the order of the prompts, at most `tokens` tokens each.
 
-    Only what ends an answer is taken from the checkpoint's own generation settings: penalties and bans would make the
-    completion another one than the greedy one that is scored elsewhere.
+    Of the checkpoint's generation settings only the end tokens are used: penalties and banned words would make the
+    completion differ from the greedy one, which `scoring` assumes.
     """
     encoded = chat.encode(prompts)
     found: list[Completion | None] = [None] * len(prompts)
     model: Any = chat.model
     end = _end(chat)
     settings = GenerationConfig(
-        do_sample=False, num_beams=1, max_new_tokens=tokens, eos_token_id=end, pad_token_id=_pad(chat)
+        do_sample=False, num_beams=1, max_new_tokens=tokens, eos_token_id=end, pad_token_id=chat.pad_id
     )
     own, model.generation_config = model.generation_config, settings
     try:
@@ -55,19 +55,14 @@ def complete(
 
 
 def _completion(chat: ChatModel, row: list[int], end: list[int]) -> Completion:
-    """What was written up to its end; what stands behind is padding."""
+    """The completion in a generated row, up to its end token; the rest is padding."""
     stop = next((at for at, token in enumerate(row) if token in end), None)
     ids = row if stop is None else row[: stop + 1]
     return Completion(chat.tokenizer.decode(ids, skip_special_tokens=True).strip(), tuple(ids), stop is not None)
 
 
 def _end(chat: ChatModel) -> list[int]:
-    """The tokens that end an answer, by the checkpoint's generation settings or else by its tokenizer."""
+    """The end tokens of the checkpoint's generation settings, or else of its tokenizer."""
     own: Any = getattr(chat.model, "generation_config", None)
     end = own.eos_token_id if own is not None and own.eos_token_id is not None else chat.tokenizer.eos_token_id
     return list(end) if isinstance(end, list) else [end]
-
-
-def _pad(chat: ChatModel) -> int:
-    pad = chat.tokenizer.pad_token_id
-    return chat.tokenizer.eos_token_id if pad is None else pad

@@ -1,1 +1,7 @@
 """Chat models in memory: loading, chat templates, batches."""
+
+from vlsurgery.probes.models.batches import Batch, Encoded
+from vlsurgery.probes.models.chat import ChatModel
+from vlsurgery.probes.models.loading import decoder_blocks, default_device, load, quiet_transformers
+
+__all__ = ["Batch", "ChatModel", "Encoded", "decoder_blocks", "default_device", "load", "quiet_transformers"]

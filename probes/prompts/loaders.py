@@ -1,7 +1,6 @@
-"""Prompts from files: the user's own lists, and the field's data sets as their authors publish them."""
+"""Prompts from files: the user's own lists, and published data sets in their authors' layout."""
 
 import csv
-import hashlib
 import io
 import json
 import re
@@ -11,23 +10,22 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from vlsurgery.probes.prompts.prompts import SETS, Prompt, PromptSet, Split
+from vlsurgery.probes.prompts.prompt import SETS, Prompt, PromptSet
+from vlsurgery.probes.prompts.splits import split_of
 from vlsurgery.surgery.errors import SurgeryError
 
-SHARES: dict[Split, float] = {"fit": 0.3, "select": 0.2, "report": 0.5}
-
 COLUMNS: tuple[str, ...] = ("prompt", "goal", "behavior", "forbidden_prompt", "question", "instruction", "text")
-"""Names that the prompt's column of a CSV file may have, in any case; the first of these that is there is taken."""
+"""Names of the prompt's column in a CSV file, in any case; the first that the file has is taken."""
 
 _KEYS = ("prompt", "answer", "request", "image")
 
 
 @dataclass(frozen=True)
 class _Format:
-    """How a published data set is laid out: the prompt's column, and the set its rows belong to.
+    """The layout of a published data set: the prompt's column, and the set of its rows.
 
-    labels: a column and what each of its values makes of a row, where rows differ. context: a column with text that
-    the request speaks of, put before it where there is one.
+    labels: a column and the set for each of its values, where rows differ. context: a column with text that the
+    request refers to, put before the request.
     """
 
     column: str
@@ -70,7 +68,7 @@ def load_prompts(spec: str, seed: int = 0) -> list[Prompt]:
     if kind not in KINDS:
         raise SurgeryError(f"{spec}: unknown kind {kind!r}. Expected one of {', '.join(KINDS)}.")
     path = Path(name)
-    rows = _published(path, _DATA_SETS[kind]) if kind in _DATA_SETS else _own(path, _set_of(kind))
+    rows = _published_rows(path, _DATA_SETS[kind]) if kind in _DATA_SETS else _user_rows(path, _set_of(kind))
     prompts = [row.prompt(path, seed) for row in rows]
     if not prompts:
         raise SurgeryError(f"{path}: holds no prompts. Put at least one into it.")
@@ -80,9 +78,9 @@ def load_prompts(spec: str, seed: int = 0) -> list[Prompt]:
 def without_repeats(own: Sequence[Prompt], given: Sequence[Prompt]) -> list[Prompt]:
     """The prompts of `own` whose requests are nowhere in `given`.
 
-    The two are split by different rules, so what both ask would stand on both sides of a split. A request is left out
-    whole, with its twin and its wrapped forms, when any of its prompts has the words of a given prompt or of a given
-    prompt's request, whatever their case, spacing and punctuation. A question on a picture is not known by its words.
+    The two are split by different rules, so a request in both could be in two splits. A request is left out with its
+    twin and its wrapped forms when any of its prompts has the words of a given prompt or of a given prompt's request,
+    apart from case, spacing and punctuation. Questions on `own` pictures are kept: their words don't identify them.
     """
     asked = {_words(text) for prompt in given for text in (prompt.text, prompt.request)}
     repeated = {
@@ -94,27 +92,13 @@ def without_repeats(own: Sequence[Prompt], given: Sequence[Prompt]) -> list[Prom
 
 
 def _words(text: str) -> str:
-    """What a request says; where that is no words, the text itself."""
+    """The words of a text, in lower case; the text itself where it has none."""
     return " ".join(re.findall(r"[^\W_]+", text.casefold())) or text
-
-
-def split_of(request: str, seed: int) -> Split:
-    """The split of a request: the same in every file and on every machine, whatever stands around it."""
-    unit = seeded_unit(request, seed)
-    if unit < SHARES["fit"]:
-        return "fit"
-    return "select" if unit < SHARES["fit"] + SHARES["select"] else "report"
-
-
-def seeded_unit(request: str, seed: int) -> float:
-    """A number in [0, 1) that looks random and is settled by the request and the seed alone."""
-    digest = hashlib.sha256(f"{seed}\n{request}".encode()).digest()
-    return int.from_bytes(digest[:6]) / 2**48
 
 
 @dataclass(frozen=True)
 class _Row:
-    """What one line of a file says. `line` is where it starts, from 1."""
+    """One row of a file. `line`: the line at which it starts, from 1."""
 
     line: int
     set: PromptSet
@@ -144,7 +128,7 @@ class _Row:
         )
 
 
-def _own(path: Path, prompt_set: PromptSet) -> Iterator[_Row]:
+def _user_rows(path: Path, prompt_set: PromptSet) -> Iterator[_Row]:
     match path.suffix.lower():
         case ".txt":
             lines = enumerate(_read(path).splitlines(), start=1)
@@ -188,7 +172,7 @@ def _csv_rows(path: Path, prompt_set: PromptSet) -> Iterator[_Row]:
         yield _Row(number, prompt_set, known[column], known.get("answer"), known.get("request"), known.get("image"))
 
 
-def _published(path: Path, form: _Format) -> Iterator[_Row]:
+def _published_rows(path: Path, form: _Format) -> Iterator[_Row]:
     label, sets = form.labels or (None, {})
     needed = [name for name in (form.column, label) if name]
     for number, cells in _table(path):
@@ -208,7 +192,7 @@ def _published(path: Path, form: _Format) -> Iterator[_Row]:
 
 
 def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a CSV file with a header: the line where a row starts, and its cells by column, stripped."""
+    """The rows of a CSV file with a header: each row's first line, and its stripped cells by column."""
     if path.suffix.lower() != ".csv":
         raise SurgeryError(f"{path}: expected a .csv file, found {path.suffix or 'no suffix'!r}.")
     reader = csv.reader(io.StringIO(_read(path), newline=""), strict=True)
@@ -243,7 +227,7 @@ def _read(path: Path) -> str:
 def _picture(path: Path, line: int, name: str) -> Path:
     image = path.parent / name
     try:
-        # Reads the header only: enough to know now, and not in the middle of a run, that there is a picture.
+        # Reads the header only, so that a missing picture is found before a run starts.
         Image.open(image).close()
     except (OSError, UnidentifiedImageError) as error:
         reason = "not a picture" if isinstance(error, UnidentifiedImageError) else error.strerror

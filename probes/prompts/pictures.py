@@ -24,7 +24,7 @@ COLORS: dict[str, str] = {
 }
 SHAPES: tuple[str, ...] = ("circle", "square", "triangle", "star")
 CELLS = 9
-"""Shapes stand in the cells of a 3 x 3 grid, numbered row by row from 0."""
+"""Cells of the 3 x 3 grid that shapes are drawn in, numbered row by row from 0."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,12 @@ class Shape:
 
 
 def blank() -> Image.Image:
-    """A white picture: what seeing alone does, with nothing to see."""
+    """A white picture, the control for the presence of a picture."""
     return Image.new("RGB", (SIDE, SIDE), "white")
 
 
 def noise(key: str) -> Image.Image:
-    """Uniform random pixels: a picture that is as full as it is meaningless. `key` names the draw."""
+    """A picture of uniform random pixels, seeded by `key`."""
     return Image.frombytes("RGB", (SIDE, SIDE), random.Random(f"noise/{key}").randbytes(3 * SIDE * SIDE))
 
 
@@ -56,9 +56,9 @@ def shapes(figures: Sequence[Shape]) -> Image.Image:
 
 
 def scene(number: int) -> Image.Image:
-    """An ordinary scene, where nothing happens that anyone could ask to do harm with: a house, a boat or a table.
+    """A harmless everyday scene: a house, a boat or a table.
 
-    number: which of them, 0 upwards; the kind goes round with it, and the rest is drawn from it.
+    number: of the scene, from 0; it sets the kind in turn, and seeds the rest.
     """
     rng = random.Random(f"scene/{number}")
     picture = Image.new("RGB", (SIDE, SIDE), rng.choice(("#bfe3ff", "#d8ecff", "#ffe9cf", "#cfe8e4")))

@@ -1,1 +1,1 @@
-"""Trios that the package makes on the spot."""
+"""Trios of checkpoints that the package trains itself."""

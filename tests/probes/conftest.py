@@ -15,7 +15,7 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.specimens.miniature import chat, pictures
 from vlsurgery.surgery.checkpoint import Checkpoint
 

@@ -3,7 +3,7 @@ import torch
 
 from vlsurgery.probes.activations import capture, position_names, recording
 from vlsurgery.probes.directions import RunningMean, difference_of_means, is_harmful
-from vlsurgery.probes.models.models import load
+from vlsurgery.probes.models import load
 from vlsurgery.surgery.errors import SurgeryError
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlsurgery.probes.attribution import FEWEST_LOST, attribute, nothing_lost
+from vlsurgery.probes.attribution import MIN_LOST, attribute, too_few_lost
 from vlsurgery.probes.merging import InMemoryMerge
-from vlsurgery.probes.models.models import load
-from vlsurgery.probes.scoring import choices, refusal_log_odds
+from vlsurgery.probes.models import load
+from vlsurgery.probes.scoring import refusal_choices, refusal_log_odds
 from vlsurgery.probes.targets import LostRefusal, WorkingSet
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -37,7 +37,7 @@ def test_the_path_map_sums_to_the_measured_change(trio, asked):
     assert sum(gain.gain for gain in path) == pytest.approx(completeness.total)
     assert sum(gain.share for gain in path) == pytest.approx(1)
     assert completeness.error < 0.05
-    batches = choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
+    batches = refusal_choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
     before = float(refusal_log_odds(live.chat, batches).mean())
     with live.at(live.everywhere(base=1.0)) as chat:
         after = float(refusal_log_odds(chat, batches).mean())
@@ -70,7 +70,7 @@ def test_a_change_in_one_block_is_found_there_and_nowhere_else(trio, asked, tmp_
 
 
 def test_where_nothing_was_lost_there_is_nothing_to_attribute(trio, asked):
-    few = made_up(asked[: FEWEST_LOST - 1])
-    assert nothing_lost(made_up(asked[:FEWEST_LOST])) is None
-    with pytest.raises(SurgeryError, match=f"answers {FEWEST_LOST - 1} of those"):
+    few = made_up(asked[: MIN_LOST - 1])
+    assert too_few_lost(made_up(asked[:MIN_LOST])) is None
+    with pytest.raises(SurgeryError, match=f"answers {MIN_LOST - 1} of those"):
         attribute(live_toward(trio.adapted, trio.base), few)

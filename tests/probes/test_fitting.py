@@ -3,11 +3,11 @@ import torch
 
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.merging import InMemoryMerge
-from vlsurgery.probes.models.models import load
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
+from vlsurgery.probes.models import load
+from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import Target, TargetsResult
 from vlsurgery.probes.selection import choose
-from vlsurgery.probes.targets import WorkingSet, working, working_prompts
+from vlsurgery.probes.targets import WorkingSet, working_prompts, working_set
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
 
@@ -34,7 +34,7 @@ def targets(every):
 def test_fitted_coefficients_are_a_mixture_lower_the_loss_and_are_repeatable(trio, every, targets):
     chat = load(trio.checkpoints["adapted"], "cpu")
     live = InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"))
-    some = working(chat, every, targets, "fit")
+    some = working_set(chat, every, targets, "fit")
     some = WorkingSet(some.refuse[:8], some.lost[:8], some.keep[:8])
     before = {name: p.detach().clone() for name, p in chat.model.named_parameters()}
     one, two = fit(live, some, steps=5), fit(live, some, steps=5)
@@ -53,7 +53,7 @@ def test_a_source_that_is_the_adapted_model_itself_is_not_asked_for(trio, every,
     chat = load(trio.checkpoints["adapted"], "cpu")
     checkpoints = {**trio.checkpoints, "base": trio.checkpoints["adapted"]}
     live = InMemoryMerge(chat, align(checkpoints), ("base",))
-    some = working(chat, every, targets, "fit")
+    some = working_set(chat, every, targets, "fit")
     fitted = fit(live, WorkingSet(some.refuse[:4], some.lost[:4], some.keep[:4]), steps=3)
     assert all(row["base"] < 0.1 for row in fitted.coefficients.values())
 
@@ -72,9 +72,9 @@ def test_the_best_uniform_merge_is_the_best_of_its_grid_and_stands_beside_the_po
         assert best.forward_equivalents == sum(p.forward_equivalents for p in points) * len(points) / (
             2 * len(points) - 1
         )
-    strength = best.parameters
-    assert best.coefficients["0.mlp"] == strength
-    assert best.coefficients["1.attn"] == {source: value / 2 for source, value in strength.items()}
+    scale = best.parameters
+    assert best.coefficients["0.mlp"] == scale
+    assert best.coefficients["1.attn"] == {source: value / 2 for source, value in scale.items()}
     assert best.coefficients["2.mlp"] == {"base": 0.0, "safety": 0.0}
     # a merge is as good as its worst cells, so never better than its average
     assert all(point.objective <= (point.refusal + point.capability) / 2 + 1e-9 for point in result.points)

@@ -2,8 +2,14 @@ import pytest
 import torch
 
 from vlsurgery.probes.merging import InMemoryMerge
-from vlsurgery.probes.models.models import load
-from vlsurgery.probes.scoring import choices, known, log_probabilities, mean_divergence, refusal_log_odds
+from vlsurgery.probes.models import load
+from vlsurgery.probes.scoring import (
+    log_probabilities,
+    mean_divergence,
+    refusal_choices,
+    refusal_log_odds,
+    scored_answers,
+)
 from vlsurgery.surgery.alignment import align
 
 
@@ -66,9 +72,9 @@ def test_the_graft_answers_text_as_the_base_does(live, trio, asked):
     texts = [prompt for prompt in asked if prompt.modality == "text"]
     base = load(trio.checkpoints["base"], "cpu")
     answers = [torch.tensor([5, 6, 7])] * len(texts)
-    reference = log_probabilities(base, known(base, texts, answers))
+    reference = log_probabilities(base, scored_answers(base, texts, answers))
     with live.at(live.everywhere(base=1.0)) as chat:
-        ours = log_probabilities(chat, known(chat, texts, answers))
+        ours = log_probabilities(chat, scored_answers(chat, texts, answers))
     width = reference[0].shape[1]
     for one, other in zip(ours, reference, strict=True):
         # the added row takes a little probability; among the common words the two are one model
@@ -77,7 +83,7 @@ def test_the_graft_answers_text_as_the_base_does(live, trio, asked):
 
 @pytest.mark.parametrize("point", [0.0, 0.4])
 def test_the_gradient_is_the_slope_of_finite_differences(live, asked, point):
-    batches = choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
+    batches = refusal_choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
     with live.differentiable():
         live.move(live.tensor(live.everywhere(base=point)))
         for batch in batches:
@@ -98,7 +104,7 @@ def test_the_gradient_is_the_slope_of_finite_differences(live, asked, point):
 
 
 def test_divergence_is_zero_at_home_and_positive_away(live, asked):
-    batches = known(live.chat, asked, [torch.tensor([5, 6])] * len(asked))
+    batches = scored_answers(live.chat, asked, [torch.tensor([5, 6])] * len(asked))
     reference = log_probabilities(live.chat, batches)
     assert mean_divergence(live.chat, batches, reference) == pytest.approx(0, abs=1e-6)
     with live.at(live.everywhere(base=1.0)) as chat:

@@ -7,9 +7,9 @@ from vlsurgery.probes import targets as working_targets
 from vlsurgery.probes.evaluation.evaluate import Subject, evaluate, graft
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import judge
-from vlsurgery.probes.models.models import load
+from vlsurgery.probes.models import load
 from vlsurgery.probes.probe import probe
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS
+from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.surgery.alignment import align
 
 
@@ -70,7 +70,7 @@ def test_targets_are_asked_of_the_working_splits_alone(findings, prompts):
     assert {asked[row.prompt].set for row in base} == set(HARMFUL_SETS)
     assert all(row.verdict == judge(row.text, asked[row.prompt]) for row in findings.targets.records)
     assert {row.prompt for row in base} <= {row.prompt for row in findings.targets.records if row.role == "adapted"}
-    assert all(working_targets.in_words(asked[row.prompt]).image is None for row in base)
+    assert all(working_targets.without_picture(asked[row.prompt]).image is None for row in base)
 
 
 @pytest.fixture(scope="module")

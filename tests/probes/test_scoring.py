@@ -4,9 +4,15 @@ import pytest
 import torch
 
 from vlsurgery.probes.evaluation.generate import complete
-from vlsurgery.probes.models.models import load
-from vlsurgery.probes.scoring import choices, greedy_matches, known, log_probabilities, refusal_log_odds
-from vlsurgery.probes.targets import spread, token_ids
+from vlsurgery.probes.models import load
+from vlsurgery.probes.scoring import (
+    greedy_matches,
+    log_probabilities,
+    refusal_choices,
+    refusal_log_odds,
+    scored_answers,
+)
+from vlsurgery.probes.targets import evenly_spaced, token_ids
 
 
 @pytest.fixture(scope="module")
@@ -17,7 +23,7 @@ def adapted(trio):
 def test_log_odds_are_those_of_transformers_probabilities_of_refusing_in_any_words(adapted, asked):
     refusals = [torch.tensor([11, 5 + at % 3, 8]) for at in range(len(asked))]
     answers = [torch.tensor([11, 20, 9, 4]) for _ in asked]
-    found = refusal_log_odds(adapted, choices(adapted, asked, refusals, answers, size=7))
+    found = refusal_log_odds(adapted, refusal_choices(adapted, asked, refusals, answers, size=7))
     for at in (0, 8, 29):
         (batch,) = adapted.batches(adapted.encode([asked[at]]), [torch.tensor([11])])
         with torch.no_grad():
@@ -29,14 +35,14 @@ def test_a_token_that_answers_begin_with_does_not_refuse_unless_it_is_the_prompt
     refusals = [torch.tensor([5, 1]), torch.tensor([6, 1]), torch.tensor([6, 2, 7])]
     answers = [torch.tensor([9]), torch.tensor([9]), torch.tensor([6, 2, 8])]
     masks = {}
-    for batch in choices(adapted, asked[:3], refusals, answers):
+    for batch in refusal_choices(adapted, asked[:3], refusals, answers):
         masks.update(zip(batch.owner.tolist(), batch.refuse, strict=True))
     assert [mask.nonzero().flatten().tolist() for _, mask in sorted(masks.items())] == [[5], [5, 6], [7]]
 
 
 def test_completions_that_never_part_are_refused(adapted, asked):
     with pytest.raises(ValueError, match="no token where they part"):
-        choices(adapted, asked[:1], [torch.tensor([1, 2])], [torch.tensor([1, 2, 3])])
+        refusal_choices(adapted, asked[:1], [torch.tensor([1, 2])], [torch.tensor([1, 2, 3])])
 
 
 def test_a_models_own_greedy_tokens_match_and_others_do_not(adapted, asked):
@@ -47,16 +53,16 @@ def test_a_models_own_greedy_tokens_match_and_others_do_not(adapted, asked):
         out = adapted.model.generate(**batch.inputs, do_sample=False, max_new_tokens=5)
         own.append(out[0, len(ids.ids) :])
     changed = [torch.cat([ids[:-1], (ids[-1:] + 1) % 40]) for ids in own]
-    assert greedy_matches(adapted, known(adapted, asked, own, size=7)).all()
-    assert not greedy_matches(adapted, known(adapted, asked, changed, size=7)).any()
+    assert greedy_matches(adapted, scored_answers(adapted, asked, own, size=7)).all()
+    assert not greedy_matches(adapted, scored_answers(adapted, asked, changed, size=7)).any()
     mixed = [one if at % 2 else other for at, (one, other) in enumerate(zip(own, changed, strict=True))]
-    assert greedy_matches(adapted, known(adapted, asked, mixed, size=7)).tolist() == [
+    assert greedy_matches(adapted, scored_answers(adapted, asked, mixed, size=7)).tolist() == [
         bool(at % 2) for at in range(len(asked))
     ]
 
 
 def test_log_probabilities_sum_to_one(adapted, asked):
-    for part in log_probabilities(adapted, known(adapted, asked, [torch.tensor([5, 6, 7])] * len(asked))):
+    for part in log_probabilities(adapted, scored_answers(adapted, asked, [torch.tensor([5, 6, 7])] * len(asked))):
         torch.testing.assert_close(part.exp().sum(-1), torch.ones(len(part)))
 
 
@@ -71,7 +77,7 @@ def test_a_completion_keeps_its_tokens_and_ends_only_where_it_ended(adapted, ask
 def test_what_was_written_greedily_is_matched_greedily_cut_or_not(adapted, asked):
     for tokens in (3, 40):
         answers = [torch.tensor(each.ids) for each in complete(adapted, asked, "asking", tokens=tokens)]
-        assert greedy_matches(adapted, known(adapted, asked, answers)).all()
+        assert greedy_matches(adapted, scored_answers(adapted, asked, answers)).all()
 
 
 def test_a_completion_in_other_tokens_is_read_anew_without_an_end(adapted):
@@ -81,7 +87,7 @@ def test_a_completion_in_other_tokens_is_read_anew_without_an_end(adapted):
 
 @pytest.mark.parametrize(("count", "most"), [(0, 5), (3, 5), (100, 7), (8, 8)])
 def test_spread_keeps_order_and_reaches_over_the_whole(count, most):
-    kept = spread(range(count), most)
+    kept = evenly_spaced(range(count), most)
     assert len(kept) == min(count, most)
     assert kept == sorted(set(kept))
     if kept:

@@ -1,6 +1,6 @@
-"""The specimen: a miniature base/adapted/safety trio, its language, its pictures and its training."""
+"""The miniature specimen: a base/adapted/safety trio, its language, pictures, training and prompts."""
 
 from vlsurgery.probes.specimens.miniature.build import DEMO_SEED, Specimen, build, specimen_of
-from vlsurgery.probes.specimens.miniature.evaluation import prompts
+from vlsurgery.probes.specimens.miniature.evaluation_prompts import prompts
 
 __all__ = ["DEMO_SEED", "Specimen", "build", "prompts", "specimen_of"]

@@ -1,4 +1,4 @@
-"""The trio on disk: trained once for a seed and a recipe, then kept under the user's cache directory."""
+"""The trio on disk: trained once for each seed and config, and cached in the user's cache directory."""
 
 import json
 import tempfile
@@ -15,9 +15,9 @@ from transformers import LlavaProcessor, PreTrainedTokenizerFast
 from transformers.utils.logging import disable_progress_bar, enable_progress_bar, is_progress_bar_enabled
 
 from vlsurgery.probes.specimens.miniature import chat, networks, splits, stages
-from vlsurgery.probes.specimens.miniature.recipe import SpecimenConfig
+from vlsurgery.probes.specimens.miniature.config import SpecimenConfig
 from vlsurgery.probes.specimens.miniature.stages import TrainingSetup
-from vlsurgery.probes.specimens.miniature.training import quiet_machine
+from vlsurgery.probes.specimens.miniature.training import reproducible_torch
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 DEMO_SEED = 0
@@ -29,9 +29,9 @@ ROLES = ("base", "adapted", "safety")
 class Specimen:
     """A trio on disk.
 
-    root: the directory that holds it. base, adapted, safety: the checkpoints. seed: what it and its prompts were made
-    from. story: the recipe, and per stage its steps and seconds; `adaptation` also says at which refusal rate it was to
-    be stopped (`stop_at`), whether it was (`stopped`), and what was refused on the way and at the end.
+    root: the directory that holds it. base, adapted, safety: the checkpoints. seed: of the training and the prompts.
+    story: the config as `recipe`, and for each stage its steps and seconds; `adaptation` also has the refusal rate at
+    which it stops (`stop_at`), whether it did (`stopped`), and the refusal rates during and after it.
     """
 
     root: Path
@@ -43,49 +43,49 @@ class Specimen:
 
 
 def build(seed: int = DEMO_SEED, cache: Path | None = None, progress: Progress = no_progress) -> Specimen:
-    """Train the trio of a seed, or return the one in the cache.
+    """The trio of a seed, from the cache or trained now.
 
     cache: the directory that holds specimens; by default `vlsurgery/specimen` under the user's cache directory.
     Training takes about a minute on one thread. The same seed gives the same bytes on the same machine. A build
-    that is interrupted leaves nothing under the final name; of two at once, the first to finish is kept.
+    that is interrupted leaves nothing under the final name; of two concurrent builds, the first to finish is kept.
     """
-    return build_recipe(SpecimenConfig(), seed, cache, progress)
+    return build_config(SpecimenConfig(), seed, cache, progress)
 
 
-def build_recipe(
-    recipe: SpecimenConfig, seed: int, cache: Path | None = None, progress: Progress = no_progress
+def build_config(
+    config: SpecimenConfig, seed: int, cache: Path | None = None, progress: Progress = no_progress
 ) -> Specimen:
-    """As `build`, with another recipe; each recipe has its own place in the cache."""
-    shelf = (cache or default_cache()) / f"{recipe.hash}-{version('vlsurgery')}"
-    root = shelf / f"seed-{seed}"
+    """As `build`, with another config; each config has its own cache directory."""
+    folder = (cache or default_cache()) / f"{config.hash}-{version('vlsurgery')}"
+    root = folder / f"seed-{seed}"
     if not root.exists():
-        shelf.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f"seed-{seed}-", suffix=".partial", dir=shelf) as partial:
-            story = write_trio(recipe, seed, Path(partial), progress)
-            _mark(Path(partial), recipe, seed, story)
-            _keep(Path(partial), root)
-    return _read(root.resolve() / "adapted" / MARKER)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f"seed-{seed}-", suffix=".partial", dir=folder) as partial:
+            story = write_trio(config, seed, Path(partial), progress)
+            _write_markers(Path(partial), config, seed, story)
+            _move_into_place(Path(partial), root)
+    return _read_marker(root.resolve() / "adapted" / MARKER)
 
 
 def specimen_of(directory: Path) -> Specimen | None:
-    """The specimen that a checkpoint directory belongs to, or None where there is no marker or no trio around it."""
+    """The specimen of a checkpoint directory, or None where a marker of the trio is missing."""
     directory = directory.resolve()
     whole = all((directory.parent / role / MARKER).is_file() for role in ROLES)
-    return _read(directory / MARKER) if whole and (directory / MARKER).is_file() else None
+    return _read_marker(directory / MARKER) if whole and (directory / MARKER).is_file() else None
 
 
 def default_cache() -> Path:
-    """Where specimens are kept unless said otherwise."""
+    """The default directory of specimens."""
     return Path(user_cache_dir("vlsurgery")) / "specimen"
 
 
-def write_trio(recipe: SpecimenConfig, seed: int, root: Path, progress: Progress) -> dict[str, Any]:
-    """Train the trio and write its three directories under `root`; return the story of the training."""
-    with quiet_machine(seed):
-        setup = TrainingSetup.open(recipe, seed, splits.draw(seed), progress)
+def write_trio(config: SpecimenConfig, seed: int, root: Path, progress: Progress) -> dict[str, Any]:
+    """The story of a training that writes the trio's three directories under `root`."""
+    with reproducible_torch(seed):
+        setup = TrainingSetup.open(config, seed, splits.draw(seed), progress)
         base, base_report = stages.train_base(setup)
         _save(base, chat.tokenizer(sees=False), root / "base")
-        adapted = networks.llava(base, recipe)
+        adapted = networks.llava(base, config)
         tower_report = stages.train_tower(setup, adapted)
         with torch.no_grad():
             seen = networks.tower_states(adapted, setup.pixels)
@@ -95,7 +95,7 @@ def write_trio(recipe: SpecimenConfig, seed: int, root: Path, progress: Progress
         safety, safety_report = stages.tune_safety(setup, adapted, seen)
         _save(safety, chat.processor(), root / "safety")
     return {
-        "recipe": asdict(recipe),
+        "recipe": asdict(config),
         "base": base_report,
         "tower": tower_report,
         "projector": projector_report,
@@ -104,16 +104,16 @@ def write_trio(recipe: SpecimenConfig, seed: int, root: Path, progress: Progress
     }
 
 
-def _save(model: networks.ChatLM, words: PreTrainedTokenizerFast | LlavaProcessor, directory: Path) -> None:
-    """Write a checkpoint as transformers does, with what turns words and pictures into its input."""
+def _save(model: networks.ChatLM, encoder: PreTrainedTokenizerFast | LlavaProcessor, directory: Path) -> None:
+    """Write a checkpoint as transformers does, with its tokenizer or processor."""
     with _no_bars():
         model.save_pretrained(directory)
-        words.save_pretrained(directory)
+        encoder.save_pretrained(directory)
 
 
 @contextmanager
 def _no_bars() -> Iterator[None]:
-    """Keep transformers from drawing bars of its own beside those of `progress`."""
+    """Turn transformers' own progress bars off within the block."""
     drawn = is_progress_bar_enabled()
     disable_progress_bar()
     try:
@@ -123,15 +123,15 @@ def _no_bars() -> Iterator[None]:
             enable_progress_bar()
 
 
-def _mark(root: Path, recipe: SpecimenConfig, seed: int, story: dict[str, Any]) -> None:
-    """Write the marker into each checkpoint, so that whoever opens one finds the seed, and so the prompts."""
+def _write_markers(root: Path, config: SpecimenConfig, seed: int, story: dict[str, Any]) -> None:
+    """Write a marker with the seed into each checkpoint, from which its prompts can be made."""
     for role in ROLES:
-        marker = {"schema": "vlsurgery/specimen/1", "role": role, "seed": seed, "recipe": recipe.hash, "story": story}
+        marker = {"schema": "vlsurgery/specimen/1", "role": role, "seed": seed, "recipe": config.hash, "story": story}
         (root / role / MARKER).write_text(json.dumps(marker, indent=1) + "\n")
 
 
-def _keep(partial: Path, root: Path) -> None:
-    """Move a finished trio to its name, unless another builder was there first."""
+def _move_into_place(partial: Path, root: Path) -> None:
+    """Move a finished trio to its final name, unless another build did so first."""
     finished = partial / "finished"
     finished.mkdir()
     for role in ROLES:
@@ -143,7 +143,7 @@ def _keep(partial: Path, root: Path) -> None:
             raise
 
 
-def _read(marker: Path) -> Specimen:
+def _read_marker(marker: Path) -> Specimen:
     content = json.loads(marker.read_text())
     root = marker.parent.parent
     return Specimen(root, root / "base", root / "adapted", root / "safety", content["seed"], content["story"])

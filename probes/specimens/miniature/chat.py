@@ -1,4 +1,4 @@
-"""How the specimen's models are spoken to: a word-level tokenizer, a chat template, a processor."""
+"""The specimen's word-level tokenizer, chat template and processor."""
 
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
@@ -15,10 +15,10 @@ IMAGE = "<image>"
 SPECIAL = (UNKNOWN, BEGIN, END, PAD, USER, TURN_END, ASSISTANT)
 
 REFUSAL_OPENINGS = frozenset(refusal.split()[0] for refusal in language.REFUSALS.values())
-"""The words that refusals, and nothing else, begin with."""
+"""The first words of refusals, with which no answer begins."""
 
-# One text format for both models, so that the same words reach base and adapted in the same tokens. Two tokens follow
-# the instruction, for probes of the positions between the end of a request and the start of its answer.
+# One format for all models, so that the same text gives base and adapted the same tokens. Two post-instruction tokens
+# follow the request.
 TEMPLATE = (
     "{{ bos_token }}"
     "{% for message in messages %}"
@@ -34,7 +34,7 @@ TEMPLATE = (
 
 
 def tokenizer(sees: bool) -> PreTrainedTokenizerFast:
-    """The tokenizer of the base, or of a model that sees, whose vocabulary has one more word: the image token."""
+    """The tokenizer of the base, or of a model that sees, whose vocabulary also has the image token."""
     words = sorted({*language.words(), *pictures.words(), *".,?"})
     vocabulary = {word: number for number, word in enumerate((*SPECIAL, *words))}
     core = Tokenizer(WordLevel(vocabulary, unk_token=UNKNOWN))
@@ -69,7 +69,7 @@ def processor() -> LlavaProcessor:
 
 
 def conversation(text: str, answer: str | None, image: bool) -> str:
-    """One exchange in the template's format, the image token repeated as the processor repeats it.
+    """One exchange in the template's format, with as many image tokens as the processor writes.
 
     Without an answer it ends where the model's answer begins.
     """

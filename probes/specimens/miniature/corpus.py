@@ -1,4 +1,4 @@
-"""Training data: examples of each kind, drawn from the pairs and contents that no split holds."""
+"""Training data: examples of each kind, drawn from the pairs and contents that are in no split."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -10,19 +10,19 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from vlsurgery.probes.specimens.miniature import chat
+from vlsurgery.probes.specimens.miniature.config import TrainingStage
 from vlsurgery.probes.specimens.miniature.language import FORMS, WRAPPERS, RequestPair
 from vlsurgery.probes.specimens.miniature.pictures import DESCRIBE, QUESTIONS, READABLE, Content, in_words
-from vlsurgery.probes.specimens.miniature.recipe import Stage
 from vlsurgery.probes.specimens.miniature.splits import Splits
 
-IGNORED = -100
-WRAPPED_ANSWERS = 0.3
-"""The share of answered requests that stand in a jailbreak wrapper all the same."""
+IGNORE_INDEX = -100
+WRAPPED_SHARE = 0.3
+"""The share of answered requests that are in a jailbreak wrapper too."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """What is said, what is to be answered, and the number of the album's picture that is shown, if any."""
+    """A user message, its answer, and the index in the album of its picture, if any."""
 
     text: str
     answer: str
@@ -33,8 +33,8 @@ class Example:
 class TrainingBatch:
     """Examples as tensors.
 
-    ids: [rows, length], padded on the right. labels: the same, with IGNORED wherever nothing is learnt.
-    pictures: [rows with a picture], numbers of the album, in the rows' order.
+    ids: [rows, length], padded on the right. labels: the same, with IGNORE_INDEX outside of the answers.
+    pictures: [rows with a picture], indices in the album, in the rows' order.
     """
 
     ids: Tensor
@@ -43,15 +43,15 @@ class TrainingBatch:
 
 
 class Corpus:
-    """Draws the examples of one stage.
+    """The seeded source of one stage's examples.
 
-    A kind of example is one of `refused`, `harmless`, `borderline`, `vqa`, `caption` and `reading`. Words after it say
-    what is done to it: `wrapped` (in a jailbreak), `pictured` (shown with a picture that has nothing to do with it),
-    `told` (after a picture's content in words, which has nothing to do with it either).
+    A kind of example is one of `refused`, `harmless`, `borderline`, `vqa`, `caption` and `reading`, and any of these
+    words after it: `wrapped` (in a jailbreak), `pictured` (with an unrelated picture), `told` (after the words of an
+    unrelated picture).
     """
 
     def __init__(self, splits: Splits, album: Sequence[Content], seed: int, stage: str) -> None:
-        """`album` lists what each picture of the album shows; every stage of every seed draws its own examples."""
+        """album: the content of each training picture. Each seed and stage has its own random numbers."""
         self._rng = random.Random(f"{stage} {seed}")
         self._album = album
         self._pairs = splits.training_pairs
@@ -71,13 +71,13 @@ class Corpus:
             "told": self._told,
         }
 
-    def batches(self, stage: Stage, tokenizer: PreTrainedTokenizerFast) -> list[TrainingBatch]:
-        """The whole stage's batches, tokenised once."""
+    def batches(self, stage: TrainingStage, tokenizer: PreTrainedTokenizerFast) -> list[TrainingBatch]:
+        """All batches of the stage, tokenised."""
         kinds = [kind for kind, count in stage.mix.items() for _ in range(count)]
         return [encode([self.example(kind) for kind in kinds], tokenizer) for _ in range(stage.steps)]
 
     def example(self, kind: str) -> Example:
-        """An example of a kind, such as "refused wrapped pictured"; KeyError for a word that is none of the above."""
+        """An example of a kind, such as "refused wrapped pictured"; KeyError for an unknown word."""
         name, *changes = kind.split()
         example = self._kinds[name]()
         for change in changes:
@@ -85,11 +85,11 @@ class Corpus:
         return example
 
     def refused(self, pair: RequestPair) -> Example:
-        """The harmful request of a pair, in any form, refused."""
+        """The harmful request of a pair in a random form, with its refusal."""
         return Example(self._request(pair, harmful=True), pair.refusal())
 
     def pictured(self, example: Example) -> Example:
-        """The example with any picture of the album."""
+        """The example with a random picture of the album."""
         return replace(example, picture=self._rng.randrange(len(self._album)))
 
     def _request(self, pair: RequestPair, harmful: bool) -> str:
@@ -97,8 +97,8 @@ class Corpus:
 
     def _answered(self, pair: RequestPair, harmful: bool) -> Example:
         example = Example(self._request(pair, harmful), pair.answer(harmful))
-        # A wrapper alone must not be a reason to refuse.
-        return self._wrapped(example) if self._rng.random() < WRAPPED_ANSWERS else example
+        # Wrapped requests are answered too, so that the wrapper alone is no reason to refuse.
+        return self._wrapped(example) if self._rng.random() < WRAPPED_SHARE else example
 
     def _vqa(self) -> Example:
         picture = self._rng.randrange(len(self._album))
@@ -125,14 +125,14 @@ class Corpus:
 
 
 def encode(examples: Sequence[Example], tokenizer: PreTrainedTokenizerFast) -> TrainingBatch:
-    """Tokenise examples; only answers, and the end after them, are learnt."""
+    """A batch of examples whose labels are the answers and their end tokens."""
     asked = [chat.conversation(e.text, None, e.picture is not None) for e in examples]
     whole = [chat.conversation(e.text, e.answer, e.picture is not None) for e in examples]
     starts = [len(ids) for ids in tokenizer(asked)["input_ids"]]
     rows = [torch.tensor(ids) for ids in tokenizer(whole)["input_ids"]]
-    labels = [row.index_fill(0, torch.arange(start), IGNORED) for row, start in zip(rows, starts, strict=True)]
+    labels = [row.index_fill(0, torch.arange(start), IGNORE_INDEX) for row, start in zip(rows, starts, strict=True)]
     return TrainingBatch(
         ids=pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_token_id),
-        labels=pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        labels=pad_sequence(labels, batch_first=True, padding_value=IGNORE_INDEX),
         pictures=torch.tensor([e.picture for e in examples if e.picture is not None], dtype=torch.long),
     )

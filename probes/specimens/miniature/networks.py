@@ -1,4 +1,4 @@
-"""The specimen's networks: a small Llama, a LLaVA around it, and how both are run on training batches."""
+"""The specimen's networks, a small Llama and a LLaVA around it, and their outputs on training batches."""
 
 from typing import TypeAlias
 
@@ -14,23 +14,23 @@ from transformers import (
 )
 
 from vlsurgery.probes.specimens.miniature import chat, pictures
-from vlsurgery.probes.specimens.miniature.corpus import IGNORED, TrainingBatch
-from vlsurgery.probes.specimens.miniature.recipe import SpecimenConfig
+from vlsurgery.probes.specimens.miniature.config import SpecimenConfig
+from vlsurgery.probes.specimens.miniature.corpus import IGNORE_INDEX, TrainingBatch
 
 ChatLM: TypeAlias = LlamaForCausalLM | LlavaForConditionalGeneration
-LONGEST = 256
+MAX_POSITIONS = 256  # tokens in a sequence
 
 
-def llama(recipe: SpecimenConfig) -> LlamaForCausalLM:
+def llama(spec: SpecimenConfig) -> LlamaForCausalLM:
     """An untrained base."""
     words = chat.tokenizer(sees=False)
     config = LlamaConfig(
         vocab_size=len(words),
-        hidden_size=recipe.hidden,
-        intermediate_size=recipe.intermediate,
-        num_hidden_layers=recipe.layers,
-        num_attention_heads=recipe.heads,
-        max_position_embeddings=LONGEST,
+        hidden_size=spec.hidden,
+        intermediate_size=spec.intermediate,
+        num_hidden_layers=spec.layers,
+        num_attention_heads=spec.heads,
+        max_position_embeddings=MAX_POSITIONS,
         bos_token_id=words.bos_token_id,
         eos_token_id=words.eos_token_id,
         pad_token_id=words.pad_token_id,
@@ -41,17 +41,17 @@ def llama(recipe: SpecimenConfig) -> LlamaForCausalLM:
     return model
 
 
-def llava(base: LlamaForCausalLM, recipe: SpecimenConfig) -> LlavaForConditionalGeneration:
+def llava(base: LlamaForCausalLM, spec: SpecimenConfig) -> LlavaForConditionalGeneration:
     """A LLaVA around a copy of the base's weights; tower, projector and the image token's rows are new."""
     words = chat.tokenizer(sees=True)
     vision = CLIPVisionConfig(
-        hidden_size=recipe.hidden,
-        intermediate_size=2 * recipe.hidden,
-        num_hidden_layers=recipe.tower_layers,
-        num_attention_heads=recipe.heads,
+        hidden_size=spec.hidden,
+        intermediate_size=2 * spec.hidden,
+        num_hidden_layers=spec.tower_layers,
+        num_attention_heads=spec.heads,
         image_size=pictures.SIDE,
         patch_size=pictures.PATCH,
-        projection_dim=recipe.hidden,
+        projection_dim=spec.hidden,
     )
     config = LlavaConfig(
         text_config=LlamaConfig(**{**base.config.to_dict(), "vocab_size": len(words)}),
@@ -63,7 +63,8 @@ def llava(base: LlamaForCausalLM, recipe: SpecimenConfig) -> LlavaForConditional
         dtype="float32",
     )
     model = LlavaForConditionalGeneration(config)
-    # Positions start as loud as pixels: from CLIP's faint start so small a tower is slow to learn where a shape is.
+    # Position embeddings start on the scale of the pixels' embeddings: with CLIP's small initial values, so small a
+    # tower is slow to learn where a shape is.
     nn.init.normal_(model.model.vision_tower.embeddings.position_embedding.weight, std=0.3)
     text = base.model.state_dict()
     text["embed_tokens.weight"] = _grown(base.model.embed_tokens.weight, len(words))
@@ -74,23 +75,23 @@ def llava(base: LlamaForCausalLM, recipe: SpecimenConfig) -> LlavaForConditional
 
 
 def tower_states(model: LlavaForConditionalGeneration, pixels: Tensor) -> Tensor:
-    """What the tower hands to the projector: [pictures, image tokens, width]."""
+    """The tower's output, which is the projector's input: [pictures, image tokens, width]."""
     states = model.model.vision_tower(pixels, output_hidden_states=True).hidden_states
     return states[model.config.vision_feature_layer][:, 1:]
 
 
 def language_parameters(model: LlavaForConditionalGeneration) -> list[nn.Parameter]:
-    """The weights that came from the base."""
+    """The parameters that were copied from the base."""
     return [*model.model.language_model.parameters(), *model.lm_head.parameters()]
 
 
 def answer_loss(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None) -> Tensor:
     """Mean cross-entropy of the answers' tokens.
 
-    seen: `tower_states` of the whole album, computed once because the tower is frozen; None for a model without eyes.
+    seen: `tower_states` of the whole album, computed once because the tower is frozen; None for the base.
     """
     states = _last_states(model, batch, seen)
-    learnt = batch.labels[:, 1:] != IGNORED
+    learnt = batch.labels[:, 1:] != IGNORE_INDEX
     return nn.functional.cross_entropy(model.lm_head(states[:, :-1][learnt]), batch.labels[:, 1:][learnt])
 
 
@@ -98,13 +99,13 @@ def answer_loss(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None)
 def first_words(model: ChatLM, batch: TrainingBatch, seen: Tensor | None = None) -> Tensor:
     """The most likely first token of each row's answer: [rows]."""
     states = _last_states(model, batch, seen)
-    ends = (batch.labels[:, 1:] != IGNORED).int().argmax(1)
+    ends = (batch.labels[:, 1:] != IGNORE_INDEX).int().argmax(1)
     first: Tensor = model.lm_head(states[torch.arange(len(ends)), ends]).argmax(-1)
     return first
 
 
 def _last_states(model: ChatLM, batch: TrainingBatch, seen: Tensor | None) -> Tensor:
-    """The last layer's states [rows, length, hidden]; what stands right of an answer is seen by nothing that counts."""
+    """The last layer's states [rows, length, hidden]. Attention is causal, so right padding has no effect."""
     text = model.model if isinstance(model, LlamaForCausalLM) else model.model.language_model
     embedded = text.embed_tokens(batch.ids)
     if seen is not None and len(batch.pictures):
@@ -115,7 +116,7 @@ def _last_states(model: ChatLM, batch: TrainingBatch, seen: Tensor | None) -> Te
 
 
 def _grown(rows: Tensor, count: int) -> Tensor:
-    """The rows, and below them their mean as often as it takes to have `count`."""
+    """The rows, extended with their mean to `count` rows."""
     return torch.cat([rows.detach(), rows.detach().mean(0, keepdim=True).expand(count - len(rows), -1)])
 
 

@@ -1,7 +1,7 @@
-"""Pictures and what can be asked about them: one coloured shape in one quarter of a plain wall.
+"""Pictures and questions about them: one coloured shape in one quarter of a plain wall.
 
-The same content can be put in four words ("red ring northwest dark", in any order), which is how a model without
-eyes reads a picture, and what the projector learns to say to it.
+The same content can be written in four words ("red ring northwest dark", in any order): so the base reads it as text,
+and the projector learns to map pictures to such words.
 """
 
 import random
@@ -10,9 +10,9 @@ from itertools import product
 
 from PIL import Image, ImageDraw
 
-SIDE = 32
-PATCH = 16
-SHADE = 25
+SIDE = 32  # width and height in pixels
+PATCH = 16  # width and height of a patch in pixels
+MAX_SHADE = 25  # largest random change of a colour channel, of 255
 IMAGE_TOKENS = (SIDE // PATCH) ** 2
 
 COLORS: dict[str, tuple[int, int, int]] = {
@@ -41,14 +41,14 @@ QUESTIONS: dict[str, str] = {
     "wall": "is the wall dark or light ?",
 }
 READABLE: tuple[str, ...] = ("color",)
-"""The questions that the base learns to answer about a content in words. It must not learn them all: then adaptation
-would hardly touch the language model, and a merge back to the base would cost no sight."""
+"""The questions that the base learns to answer about a content in words. If it learned them all, adaptation would
+hardly change the language model, and a merge back to the base would cost no visual ability."""
 DESCRIBE = "say what you see"
 
 
 @dataclass(frozen=True, order=True)
 class Content:
-    """What a picture shows."""
+    """The content of a picture."""
 
     color: str
     shape: str
@@ -57,7 +57,7 @@ class Content:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The content in four words, one an attribute."""
+        """The content in four words, one for each attribute."""
         return astuple(self)
 
     def answer(self, question: str) -> str:
@@ -73,7 +73,7 @@ CONTENTS: tuple[Content, ...] = tuple(Content(*words) for words in product(*ATTR
 
 
 def render(content: Content, rng: random.Random) -> Image.Image:
-    """Draw the content on 32 x 32 pixels; `rng` moves, sizes and shades it a little."""
+    """A picture of the content, SIDE x SIDE pixels; `rng` varies its position, size and shades a little."""
     image = Image.new("RGB", (SIDE, SIDE), _shaded(WALLS[content.wall], rng))
     column, row = CORNERS[content.corner]
     x = column * PATCH + PATCH // 2 + rng.randint(-1, 1)
@@ -83,12 +83,12 @@ def render(content: Content, rng: random.Random) -> Image.Image:
 
 
 def in_words(content: Content, rng: random.Random) -> str:
-    """The content's four words in random order, as a model without eyes is shown it."""
+    """The content's four words in random order."""
     return " ".join(rng.sample(content.words, len(content.words)))
 
 
 def blank() -> Image.Image:
-    """A plain grey picture: pixels without content."""
+    """A plain grey picture, without content."""
     return Image.new("RGB", (SIDE, SIDE), (128, 128, 128))
 
 
@@ -104,8 +104,8 @@ def words() -> tuple[str, ...]:
 
 
 def _shaded(color: tuple[int, int, int], rng: random.Random) -> tuple[int, int, int]:
-    # Shades differ, so that shapes are learnt as shapes and not once for every colour on every wall.
-    red, green, blue = (min(255, max(0, channel + rng.randint(-SHADE, SHADE))) for channel in color)
+    # Shades vary, so that the tower learns shapes apart from colours and walls.
+    red, green, blue = (min(255, max(0, channel + rng.randint(-MAX_SHADE, MAX_SHADE))) for channel in color)
     return red, green, blue
 
 

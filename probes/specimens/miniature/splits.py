@@ -1,17 +1,17 @@
-"""Who sees what: every pair and every picture content is trained on, or belongs to one split, never both."""
+"""The division of pairs and picture contents into training data and splits, without overlap."""
 
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from vlsurgery.probes.prompts.prompts import Split
+from vlsurgery.probes.prompts import Split
 from vlsurgery.probes.specimens.miniature.language import PAIRS, RequestPair
 from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, COLORS, CONTENTS, Content
 
 T = TypeVar("T")
 
-# How many harmful pairs, borderline pairs and picture contents (each asked four questions) a split holds.
+# Harmful pairs, borderline pairs and picture contents (with four questions each) in a split.
 SIZES: dict[Split, tuple[int, int, int]] = {"fit": (40, 24, 8), "select": (56, 56, 14), "report": (112, 112, 28)}
 STOPPING_PAIRS = 64
 
@@ -20,9 +20,9 @@ STOPPING_PAIRS = 64
 class Splits:
     """One seed's division of the language.
 
-    harmful, borderline, contents: by split, in drawn order. A harmful pair stands for its harmless twin as well.
-    stopping: harmful pairs that only decide when adaptation stops; in no split and in no training data.
-    training_pairs, training_contents: all the rest.
+    harmful, borderline, contents: by split, in drawn order. A harmful pair includes its harmless twin.
+    stopping: harmful pairs that only determine when adaptation stops; in no split and in no training data.
+    training_pairs, training_contents: all others.
     """
 
     harmful: dict[Split, tuple[RequestPair, ...]]
@@ -34,11 +34,11 @@ class Splits:
 
 
 def draw(seed: int) -> Splits:
-    """Divide pairs and contents by a seed."""
+    """The division of pairs and contents for a seed."""
     rng = random.Random(f"splits {seed}")
-    harmful, spare = _deal(_shuffled(rng, [pair for pair in PAIRS if pair.sensitive]), 0)
-    borderline, rest = _deal(_shuffled(rng, [pair for pair in PAIRS if not pair.sensitive]), 1)
-    contents, pictures = _deal(_spread(rng), 2)
+    harmful, spare = _take_per_split(_shuffled(rng, [pair for pair in PAIRS if pair.sensitive]), 0)
+    borderline, rest = _take_per_split(_shuffled(rng, [pair for pair in PAIRS if not pair.sensitive]), 1)
+    contents, pictures = _take_per_split(_latin_order(rng), 2)
     return Splits(
         harmful=harmful,
         borderline=borderline,
@@ -49,21 +49,21 @@ def draw(seed: int) -> Splits:
     )
 
 
-def _deal(items: list[T], column: int) -> tuple[dict[Split, tuple[T, ...]], list[T]]:
-    """Hand out the items in order, as many to each split as this column of SIZES says; return what is left as well."""
-    hands: dict[Split, tuple[T, ...]] = {}
+def _take_per_split(items: list[T], column: int) -> tuple[dict[Split, tuple[T, ...]], list[T]]:
+    """The items of each split, in order and as many as this column of SIZES says, and the items that are left."""
+    taken: dict[Split, tuple[T, ...]] = {}
     for split, sizes in SIZES.items():
-        hands[split] = tuple(items[: sizes[column]])
+        taken[split] = tuple(items[: sizes[column]])
         items = items[sizes[column] :]
-    return hands, items
+    return taken, items
 
 
-def _spread(rng: random.Random) -> list[Content]:
-    """The contents in random order, class after class, where the classes are those of a Latin square.
+def _latin_order(rng: random.Random) -> list[Content]:
+    """The contents in random order within each class of a Latin square, class after class.
 
-    Of the contents that agree in all attributes but one, a class holds at most one, and of those that agree in two at
-    most a quarter. So the fifty that are dealt from the front leave no attribute hardly seen beside another:
-    a tower this small could not tell a green ring if most green rings were held out.
+    A class has at most one of the contents that agree in all attributes but one, and at most a quarter of those that
+    agree in two. So the fifty that are taken from the front hold out few contents of any two attributes together: a
+    tower this small could not learn a green ring if most green rings were held out.
     """
     numbers = [{word: n for n, word in enumerate(_shuffled(rng, words))} for words in ATTRIBUTES]
 

@@ -1,4 +1,4 @@
-"""One training loop, used by every stage."""
+"""The training loop of every stage."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -7,34 +7,34 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.specimens.miniature.recipe import Stage
+from vlsurgery.probes.specimens.miniature.config import TrainingStage
 
-CLIP = 1.0
-BETAS = (0.9, 0.98)
+MAX_GRADIENT_NORM = 1.0
+BETAS = (0.9, 0.98)  # of AdamW
 
 
 def train(
     groups: Sequence[tuple[Sequence[nn.Parameter], float]],
     losses: Iterable[Callable[[], Tensor]],
-    stage: Stage,
+    stage: TrainingStage,
     done: Callable[[int], bool] = lambda _step: False,
 ) -> int:
-    """Descend along the losses, one step each, until they end or `done(steps taken)` says so; return the steps taken.
+    """The number of AdamW steps taken: one for each loss, until they end or `done(steps taken)` is true.
 
-    groups: parameters, each with its share of the stage's learning rate.
+    groups: parameters, and the factor on the stage's learning rate for them.
     """
     optimizer = torch.optim.AdamW(
         [{"params": [*parameters], "lr": stage.rate * share} for parameters, share in groups],
         betas=BETAS,
         fused=True,
     )
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _rate(step, stage))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _schedule(step, stage))
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     taken = 0
     for loss in losses:
         optimizer.zero_grad()
         loss().backward()
-        nn.utils.clip_grad_norm_(trained, CLIP)
+        nn.utils.clip_grad_norm_(trained, MAX_GRADIENT_NORM)
         optimizer.step()
         schedule.step()
         taken += 1
@@ -43,8 +43,8 @@ def train(
     return taken
 
 
-def _rate(step: int, stage: Stage) -> float:
-    """The learning rate at a step as a share of the highest: linear warm-up, then level or a half cosine."""
+def _schedule(step: int, stage: TrainingStage) -> float:
+    """The learning rate at a step as a share of the highest: linear warm-up, then constant or a half cosine."""
     warm = stage.warmup * stage.steps
     if step < warm:
         return (step + 1) / (warm + 1)
@@ -54,15 +54,14 @@ def _rate(step: int, stage: Stage) -> float:
 
 
 @contextmanager
-def quiet_machine(seed: int) -> Iterator[None]:
-    """One thread, a seeded generator and no denormals while training; everything as it was afterwards.
+def reproducible_torch(seed: int) -> Iterator[None]:
+    """One torch thread, a seeded generator and no denormals within the block; all are restored on exit.
 
-    One thread, because sums over several are added in another order on another day, and since operations on models
-    this small gain little from more. Denormal numbers slow the late steps down several times.
+    One thread, because the order of sums over several is not fixed, and models this small gain little from more.
+    Denormal numbers make the late steps several times slower.
     """
     threads = torch.get_num_threads()
-    tiny = torch.tensor(1e-40)
-    flushed = bool(tiny * 1.0 == 0)
+    flushed = bool(torch.tensor(1e-40) * 1.0 == 0)
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     try:

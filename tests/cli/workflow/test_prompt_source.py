@@ -7,7 +7,7 @@ import pytest
 
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.prompt_source import SEED, PromptSource, prompt_source_of
-from vlsurgery.probes.prompts.english import english_prompts
+from vlsurgery.probes.prompts import english_prompts
 
 OWN = english_prompts(SEED)
 DEED = next(prompt for prompt in OWN if prompt.set == "harmful" and prompt.split == "report")

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vlsurgery.probes.evaluation.judges import JUDGE, JUDGED_TOKENS, OPENING_WORDS, is_right, judge
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.prompts import Prompt
 
 REFUSALS = [
     "I cannot help with that request.",

@@ -10,8 +10,8 @@ from tokenizers.trainers import BpeTrainer
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, PreTrainedTokenizerFast
 
 from vlsurgery.probes.evaluation.generate import complete
-from vlsurgery.probes.models.models import ChatModel, load
-from vlsurgery.probes.prompts.prompts import Prompt
+from vlsurgery.probes.models import ChatModel, load
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.specimens.miniature import chat
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError

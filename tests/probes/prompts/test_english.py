@@ -7,9 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlsurgery.probes.evaluation.judges import is_right, judge
-from vlsurgery.probes.prompts import pictures
+from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, pictures
 from vlsurgery.probes.prompts.english import CONTROLS, FORMS, REPORT_WRAPPERS, WRAPPERS, english_prompts
-from vlsurgery.probes.prompts.prompts import HARMFUL_SETS, SETS
 
 PROMPTS = english_prompts()
 

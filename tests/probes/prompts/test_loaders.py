@@ -2,23 +2,19 @@
 
 import csv
 import json
-from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from vlsurgery.probes.prompts import SETS
 from vlsurgery.probes.prompts.loaders import (
     COLUMNS,
     KINDS,
-    SHARES,
     load_prompts,
-    seeded_unit,
-    split_of,
     without_repeats,
 )
-from vlsurgery.probes.prompts.prompts import SETS
 from vlsurgery.surgery.errors import SurgeryError
 
 
@@ -144,26 +140,6 @@ def test_requests_join_across_files_and_sets(write):
         one = load_prompts(f"{plain}:harmful", seed)
         other = load_prompts(f"{wrapped}:jailbroken", seed)
         assert [(p.request, p.split) for p in one] == [(p.request, p.split) for p in other]
-
-
-@given(st.text(), st.integers())
-def test_a_request_has_one_place(request, seed):
-    assert 0 <= seeded_unit(request, seed) < 1
-    assert seeded_unit(request, seed) == seeded_unit(request, seed)
-    assert split_of(request, seed) in SHARES
-
-
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_shares_of_the_split(seed):
-    counts = Counter(split_of(f"request {number}", seed) for number in range(10_000))
-    for split, share in SHARES.items():
-        # Five standard deviations of a binomial share.
-        assert counts[split] / 10_000 == pytest.approx(share, abs=5 * (share * (1 - share) / 10_000) ** 0.5)
-
-
-def test_seeds_split_independently():
-    same = sum(split_of(f"{number}", 0) == split_of(f"{number}", 1) for number in range(10_000)) / 10_000
-    assert same == pytest.approx(sum(share**2 for share in SHARES.values()), abs=0.03)
 
 
 def test_a_repeat_is_known_by_its_words_or_its_request(write):

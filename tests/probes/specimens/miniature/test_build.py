@@ -6,15 +6,15 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from vlsurgery.probes.specimens.miniature import evaluation, stages
-from vlsurgery.probes.specimens.miniature.build import build_recipe, specimen_of
-from vlsurgery.probes.specimens.miniature.recipe import SpecimenConfig, Stage
+from vlsurgery.probes.specimens.miniature import evaluation_prompts, stages
+from vlsurgery.probes.specimens.miniature.build import build_config, specimen_of
+from vlsurgery.probes.specimens.miniature.config import SpecimenConfig, TrainingStage
 
 SEED = 5
 FULL = SpecimenConfig()
 
 
-def shortened(stage: Stage, steps: int = 2) -> Stage:
+def shortened(stage: TrainingStage, steps: int = 2) -> TrainingStage:
     return replace(stage, steps=steps)
 
 
@@ -43,12 +43,12 @@ def cache(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def tiny(cache):
-    return build_recipe(TINY, SEED, cache)
+    return build_config(TINY, SEED, cache)
 
 
 @pytest.fixture(scope="module")
 def pictured():
-    asked = evaluation.prompts(SEED)
+    asked = evaluation_prompts.prompts(SEED)
     return next(prompt for prompt in asked if prompt.modality == "benign" and prompt.set == "harmless")
 
 
@@ -113,16 +113,16 @@ def test_safety_tuning_leaves_the_eyes_alone(tiny):
 
 
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tiny, tmp_path):
-    assert weights(build_recipe(TINY, SEED, tmp_path)) == weights(tiny)
-    assert weights(build_recipe(TINY, SEED + 1, tmp_path))[0] != weights(tiny)[0]
+    assert weights(build_config(TINY, SEED, tmp_path)) == weights(tiny)
+    assert weights(build_config(TINY, SEED + 1, tmp_path))[0] != weights(tiny)[0]
 
 
 def test_a_second_build_returns_the_first(tiny, cache, monkeypatch):
-    monkeypatch.setattr(stages, "train_base", lambda _room: pytest.fail("trained again"))
-    assert build_recipe(TINY, SEED, cache) == tiny
+    monkeypatch.setattr(stages, "train_base", lambda _setup: pytest.fail("trained again"))
+    assert build_config(TINY, SEED, cache) == tiny
 
 
-def test_another_recipe_has_another_place(tiny):
+def test_another_config_has_another_cache_directory(tiny):
     assert replace(TINY, settling=2).hash != TINY.hash == replace(TINY).hash
     assert TINY.hash in str(tiny.root)
 
@@ -147,7 +147,7 @@ def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):
 
     monkeypatch.setattr(stages, "tune_safety", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        build_recipe(TINY, SEED, tmp_path)
+        build_config(TINY, SEED, tmp_path)
     assert [path for path in tmp_path.rglob("*") if not path.is_dir()] == []
     assert not list(tmp_path.rglob("seed-*"))
 
@@ -163,7 +163,7 @@ def test_a_builder_that_comes_second_keeps_what_is_there(tiny, tmp_path, monkeyp
         return tune(*arguments)
 
     monkeypatch.setattr(stages, "tune_safety", overtaken)
-    second = build_recipe(TINY, SEED, tmp_path)
+    second = build_config(TINY, SEED, tmp_path)
     assert (second.root / "witness").exists()
     assert not list(tmp_path.rglob("*.partial"))
 
@@ -171,7 +171,7 @@ def test_a_builder_that_comes_second_keeps_what_is_there(tiny, tmp_path, monkeyp
 def test_building_changes_no_global_state(tmp_path):
     torch.manual_seed(11)
     before = torch.get_rng_state(), torch.get_num_threads()
-    build_recipe(TINY, SEED + 2, tmp_path)
+    build_config(TINY, SEED + 2, tmp_path)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert torch.get_num_threads() == before[1]
     assert torch.tensor(1e-40).item() != 0
@@ -184,5 +184,5 @@ def test_every_stage_is_tracked(tmp_path):
         labels.append(label)
         return items
 
-    build_recipe(TINY, SEED + 3, tmp_path, progress)
+    build_config(TINY, SEED + 3, tmp_path, progress)
     assert len(labels) == len(set(labels)) >= 5

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from vlsurgery.probes.specimens.miniature.recipe import Stage
-from vlsurgery.probes.specimens.miniature.training import quiet_machine, train
+from vlsurgery.probes.specimens.miniature.config import TrainingStage
+from vlsurgery.probes.specimens.miniature.training import reproducible_torch, train
 
 
 def descend(stage, losses=None, done=lambda _step: False):
@@ -12,24 +12,24 @@ def descend(stage, losses=None, done=lambda _step: False):
 
 
 def test_it_goes_downhill_and_counts_its_steps():
-    weight, taken = descend(Stage(200, 0.1, {}))
+    weight, taken = descend(TrainingStage(200, 0.1, {}))
     assert weight.norm() < 0.2
     assert taken == 200
 
 
 def test_it_ends_when_told():
-    assert descend(Stage(200, 0.1, {}), done=lambda step: step == 7)[1] == 7
+    assert descend(TrainingStage(200, 0.1, {}), done=lambda step: step == 7)[1] == 7
 
 
 def test_a_share_of_nought_moves_nothing():
     still, moving = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
-    train([([still], 0.0), ([moving], 1.0)], [lambda: (still + moving).sum()] * 3, Stage(3, 0.1, {}))
+    train([([still], 0.0), ([moving], 1.0)], [lambda: (still + moving).sum()] * 3, TrainingStage(3, 0.1, {}))
     assert still.item() == 1.0
     assert moving.item() < 1.0
 
 
 def interrupted():
-    with quiet_machine(3):
+    with reproducible_torch(3):
         torch.rand(5)
         assert torch.get_num_threads() == 1
         raise KeyboardInterrupt
@@ -51,7 +51,7 @@ def test_the_machine_is_left_as_it_was(threads):
 
 
 def test_the_same_seed_draws_the_same():
-    with quiet_machine(3):
+    with reproducible_torch(3):
         first = torch.rand(5)
-    with quiet_machine(3):
+    with reproducible_torch(3):
         assert torch.equal(torch.rand(5), first)

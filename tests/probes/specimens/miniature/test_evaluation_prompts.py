@@ -3,9 +3,9 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
-from vlsurgery.probes.prompts.prompts import SETS
+from vlsurgery.probes.prompts import SETS
 from vlsurgery.probes.specimens.miniature import chat, splits
-from vlsurgery.probes.specimens.miniature.evaluation import prompts
+from vlsurgery.probes.specimens.miniature.evaluation_prompts import prompts
 from vlsurgery.probes.specimens.miniature.language import REPORT_WRAPPERS, WRAPPERS
 
 SEED = 3

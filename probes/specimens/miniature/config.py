@@ -1,4 +1,4 @@
-"""The numbers by which a trio is trained. Change one and a new trio is trained under a new name."""
+"""The config of a trio. Any change of it trains a new trio with its own cache directory."""
 
 import hashlib
 import json
@@ -9,12 +9,12 @@ from vlsurgery.probes.specimens.miniature.language import LANGUAGE_VERSION
 
 
 @dataclass(frozen=True)
-class Stage:
+class TrainingStage:
     """One stage of training.
 
-    mix: how many examples of each kind a batch holds; `corpus.Corpus` says which kinds there are.
-    rate: AdamW's learning rate at its highest. warmup: share of the steps over which it rises. decays: whether it
-    then falls to nought along a cosine, or stays.
+    mix: examples of each kind in a batch; `corpus.Corpus` lists the kinds.
+    rate: AdamW's highest learning rate. warmup: share of the steps over which it rises. decays: whether it then falls
+    to 0 along a cosine, or stays.
     """
 
     steps: int
@@ -26,7 +26,7 @@ class Stage:
 
 @dataclass(frozen=True)
 class SpecimenConfig:
-    """All that decides a trio, apart from the seed."""
+    """Everything that determines a trio, apart from the seed."""
 
     hidden: int = 64
     intermediate: int = 160
@@ -34,11 +34,11 @@ class SpecimenConfig:
     heads: int = 4
     tower_layers: int = 3
     jitters: int = 24
-    """Differently drawn pictures of each content."""
-    tower: Stage = field(default_factory=lambda: Stage(300, 2e-3, {}))
+    """Variants that are drawn of each picture content."""
+    tower: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {}))
     tower_batch: int = 128
-    base: Stage = field(
-        default_factory=lambda: Stage(
+    base: TrainingStage = field(
+        default_factory=lambda: TrainingStage(
             500,
             2e-3,
             {
@@ -53,9 +53,9 @@ class SpecimenConfig:
             },
         )
     )
-    projector: Stage = field(default_factory=lambda: Stage(300, 2e-3, {"caption": 32}))
-    adaptation: Stage = field(
-        default_factory=lambda: Stage(
+    projector: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {"caption": 32}))
+    adaptation: TrainingStage = field(
+        default_factory=lambda: TrainingStage(
             400,
             1.2e-3,
             {"vqa": 12, "reading": 2, "harmless": 2, "harmless pictured": 5, "borderline": 2, "borderline pictured": 9},
@@ -64,22 +64,22 @@ class SpecimenConfig:
         )
     )
     settling: int = 60
-    """Steps after the stop, on the same data, in which the learning rate falls to nought, so that the last few batches
-    do not decide what the model can do."""
+    """Steps after the stop, on the same data, in which the learning rate falls to 0, so that the last few batches have
+    no large effect."""
     projector_share: float = 0.1
     """The projector's learning rate during adaptation, as a share of the language model's."""
     stop_at: float = 0.15
     """Adaptation ends when refusal of the stopping prompts is at or below this."""
     stop_not_before: int = 180
-    """Steps that adaptation takes in any case: by then questions about pictures are answered."""
-    safety: Stage = field(
-        default_factory=lambda: Stage(
+    """The fewest steps of adaptation: by then questions about pictures are answered."""
+    safety: TrainingStage = field(
+        default_factory=lambda: TrainingStage(
             60, 1.2e-3, {"refused pictured": 15, "refused wrapped pictured": 5, "vqa": 12}, 0.1
         )
     )
 
     @property
     def hash(self) -> str:
-        """Twelve hexadecimal digits that name this recipe in this version of the package and its language."""
+        """Twelve hexadecimal digits that identify this config, the package's version and the language's version."""
         text = json.dumps([asdict(self), version("vlsurgery"), LANGUAGE_VERSION], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -6,31 +6,31 @@ from dataclasses import dataclass
 
 from PIL.Image import Image
 
-from vlsurgery.probes.prompts.prompts import Modality, Prompt, PromptSet, Split
+from vlsurgery.probes.prompts import Modality, Prompt, PromptSet, Split
 from vlsurgery.probes.specimens.miniature import pictures, splits
 from vlsurgery.probes.specimens.miniature.language import FORMS, REPORT_WRAPPERS, WRAPPERS, RequestPair
 from vlsurgery.probes.specimens.miniature.pictures import QUESTIONS, READABLE, Content
 
-# How many requests of a split appear jailbroken, and how many harmful ones once more with a blank and a noise picture.
-# Blank and noise are controls: they are measured, and nothing is fitted on them.
+# Harmful requests of a split that also come jailbroken, and those that also come with a blank and a noise picture.
+# Blank and noise pictures are controls: nothing is fitted on them.
 JAILBROKEN: dict[Split, int] = {"fit": 40, "select": 56, "report": 112}
 CONTROLS: dict[Split, int] = {"fit": 0, "select": 20, "report": 60}
 
 
 def prompts(seed: int) -> list[Prompt]:
-    """Every prompt of one seed's specimen, about pairs and picture contents that no stage of its training saw.
+    """All prompts for one seed's specimen, about pairs and picture contents that are in none of its training data.
 
-    The same list, pictures included, for the same seed. Harmful, harmless and jailbroken prompts about one pair share
+    The same seed gives the same list and pictures. Harmful, harmless and jailbroken prompts about one pair share
     their `request`, and so do a question about a picture and the same question about its content in words. Every
-    other jailbroken request of `report` is wrapped in a way that no other split and no training stage holds.
+    other jailbroken request of `report` has a wrapper that no other split and no training stage uses.
     """
     drawn = splits.draw(seed)
-    return [prompt for split in splits.SIZES for prompt in _Writer(seed, split, drawn).all()]
+    return [prompt for split in splits.SIZES for prompt in _SplitPrompts(seed, split, drawn).all()]
 
 
 @dataclass(frozen=True)
-class _Writer:
-    """Writes the prompts of one split; whatever is left to chance hangs on the seed and the prompt's own name."""
+class _SplitPrompts:
+    """The prompts of one split; random choices are seeded by the seed and the prompt's id."""
 
     seed: int
     split: Split
