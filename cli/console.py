@@ -1,8 +1,7 @@
-"""What a person sees: notices and progress on standard error, results on standard output."""
+"""The terminal: notices and progress on standard error, results on standard output."""
 
 import sys
 from collections.abc import Iterable, Iterator, Sized
-from types import TracebackType
 from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
@@ -13,14 +12,14 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-PIPE_WIDTH = 120
+PIPE_WIDTH = 120  # columns, where there is no terminal
 
 
 class Console:
-    """Prints for one command, and is its `Track` (`console.track`).
+    """Prints for one command; `progress` is its `Progress`.
 
-    quiet: no notices and no progress. json: standard output is for `emit` alone. Progress needs a terminal.
-    Rich is imported when the first table or bar is drawn, so that opening a console costs nothing.
+    quiet: no notices and no progress. json: only `emit` prints on standard output. Bars are drawn on a terminal alone.
+    Rich is imported when the first table or bar is drawn: its import takes longer than a short command.
     """
 
     def __init__(self, quiet: bool = False, json: bool = False) -> None:
@@ -32,14 +31,12 @@ class Console:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._progress is not None:
             self._progress.stop()
 
     def say(self, line: str) -> None:
-        """Tell what is going on: one line on standard error, above the bars."""
+        """Print a notice of one line on standard error, above the bars."""
         if self.quiet:
             return
         if self._progress is not None:
@@ -48,8 +45,8 @@ class Console:
             print(line, file=sys.stderr, flush=True)
 
     def show(self, *renderables: "RenderableType") -> None:
-        """Print tables and text on standard output. Numbers are never cut off: a table that is wider than a narrow
-        terminal runs over its edge, and where there is no terminal, lines are as wide as tables need."""
+        """Print tables and text on standard output. Numbers are never cut off: a table may be wider than a narrow
+        terminal, and where there is no terminal, lines are as wide as the table."""
         if self.json:
             return
         from rich.console import Console as Rich
@@ -57,7 +54,7 @@ class Console:
 
         rich = Rich(file=sys.stdout, highlight=False, emoji=False, markup=False)
         width = rich.width if rich.is_terminal else PIPE_WIDTH
-        # Through a string: rich would end the program itself, with another exit code, where nobody reads any more.
+        # Through a string: at a closed pipe, rich would end the program itself, with another exit code.
         with rich.capture() as captured:
             for each in renderables:
                 rich.width = max(width, _room_for(each, rich)) if isinstance(each, Table) else width
@@ -67,12 +64,12 @@ class Console:
         sys.stdout.write(captured.get())
 
     def emit(self, text: str) -> None:
-        """Print a machine-readable result, if one was asked for."""
+        """Print a machine-readable result where `--json` was given."""
         if self.json:
             sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
-        """Hand on `items`, with a bar on standard error for as long as they last. Bars may be nested."""
+        """The items, with a bar on standard error until the last one. Bars may be nested."""
         if total is None and isinstance(items, Sized):
             total = len(items)
         return self._with_bar(items, label, total) if self._bars else items
@@ -112,7 +109,7 @@ class Console:
 
 
 def _room_for(table: "Table", rich: "Rich") -> int:
-    """The width at which no number and no word of a table is cut; all of it in one line where there is no terminal."""
+    """The width at which no number and no word of a table is cut; without a terminal, at which no cell wraps."""
     unbounded = rich.options.update(width=10 * PIPE_WIDTH)
     for column in table.columns:
         needs = [rich.measure(cell, options=unbounded) for cell in (column.header, *column.cells)]

@@ -1,4 +1,4 @@
-"""The functions of `import vlsurgery`: what the commands do, on arguments in place of a case."""
+"""The functions of `import vlsurgery`: what the commands do, with arguments in place of a case."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -121,7 +121,7 @@ def merge(
 
 
 class CaseResults:
-    """What a case has found: `diff`, `probe`, `behaviour`, `tradeoff` and `targets`, each None where it has none."""
+    """The results of a case: `diff`, `probe`, `behaviour`, `tradeoff` and `targets`, each None where it has none."""
 
     def __init__(self, case: Case) -> None:
         from vlsurgery.probes.results import BehaviourResult, ProbeResult, TargetsResult, TradeoffResult
@@ -135,7 +135,7 @@ class CaseResults:
 
     @property
     def results(self) -> Mapping[str, Result]:
-        """Name -> result, of those that there are."""
+        """Name -> result, of those that the case has."""
         return {name: found for name, found in vars(self).items() if isinstance(found, Result)}
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ def _aligned(base: Model, adapted: Model, safety: Sequence[Model]) -> Alignment:
 
 
 def _by_name(models: Sequence[Model]) -> dict[str, Checkpoint]:
-    """Each model by the last part of its own name, or by the whole of it where that is taken."""
+    """The models by the last part of their references, or by the whole reference where that is taken."""
     found: dict[str, Checkpoint] = {}
     for checkpoint in map(open, models):
         name = checkpoint.ref.rstrip("/").rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""The `vlsurgery` program: registers the commands and turns what a user can mend into one line and an exit code."""
+"""The `vlsurgery` program: registers the commands, and reports faults that a user can mend in one line."""
 
 import contextlib
 import errno
@@ -20,21 +20,22 @@ from vlsurgery.cli.commands.report import report
 from vlsurgery.cli.options import HELP_SETTINGS
 from vlsurgery.surgery.errors import SurgeryError
 
+# Exit codes.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
-# What the machine refuses, rather than a bug: no room, no permission, a file in the place of a directory.
+# Faults of the machine and not of the program: no room, no permission, a file where a directory is needed.
 ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
 
 
 class Commands(TyperGroup):
-    """The group of all commands. A fault ends here as one line on standard error; a bug goes on as a traceback."""
+    """The group of all commands. Prints a fault as one line on standard error; a bug shows its traceback."""
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read us has gone. Python would complain once more when it flushes at exit.
+            # The reader of the pipe has gone: Python must not fail once more when it flushes at exit.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             raise typer.Exit(PIPE_CLOSED) from None
         except SurgeryError as error:
@@ -48,7 +49,7 @@ class Commands(TyperGroup):
         return result
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
-        """`merge` is made when it is asked for: its options are those of the methods that are known then."""
+        """Make `merge` when it is called: its options come from METHODS, which is slow to import."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, merge_command() if name == "merge" else command, rest
 
@@ -113,10 +114,10 @@ for name, command in {
 def run() -> None:
     """The console script."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal without Unicode shows "?" in place of a bar; it must not end in a traceback.
+        # A terminal without Unicode shows "?" in place of a bar, instead of a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    # Importing torch or numba makes a million objects that stay, which the collector would walk again and again.
+    # Importing torch or numba makes a million lasting objects, which the collector would visit again and again.
     gc.set_threshold(100_000)
     try:
         app()
@@ -126,8 +127,8 @@ def run() -> None:
 
 
 def leave(code: object) -> None:
-    """End the process at once where torch or numba was loaded: taking them down in order would cost half a second, and
-    nothing is left to be done by then. Returns where neither was, and where there is a message to be shown."""
+    """End the process at once where torch or numba was imported: their regular shutdown takes half a second. Returns
+    where neither was, and where there is a message to be shown."""
     if not {"torch", "numba"} & sys.modules.keys() or not (code is None or isinstance(code, int)):
         return
     for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""The options that every command has, and what they make: a `Session`."""
+"""The options that several or all commands have, and the `Session` that is made of them."""
 
 import functools
 import inspect
@@ -41,7 +41,7 @@ HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100
 
 @dataclass(frozen=True)
 class Session:
-    """What the options common to all commands say: where the case is, who listens, and whether to act at all."""
+    """The values of the options of all commands. case: its folder. plan: only show what would be done."""
 
     case: Path
     console: Console
@@ -49,9 +49,9 @@ class Session:
 
 
 def standard(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` the options `--case --json --quiet --plan`, handed to it as its first argument, a `Session`.
+    """The command with the options `--case --json --quiet --plan`, from which its first argument, a `Session`, is made.
 
-    Typer reads a command's options from its signature; this replaces the first parameter by the four.
+    Typer reads a command's options from its signature; here the four replace its first parameter.
     """
 
     @functools.wraps(command)
@@ -86,4 +86,4 @@ def _common(
         ),
     ] = False,
 ) -> None:
-    """Never called: its signature is where the common options are written down."""
+    """Never called: `standard` takes the common options from its signature."""

@@ -1,4 +1,4 @@
-"""`vlsurgery anatomy`: what checkpoints hold, site by site, and what of it they share."""
+"""`vlsurgery anatomy`: the tensors of checkpoints, site by site, and which of them they share."""
 
 import json
 from collections.abc import Sequence
@@ -49,13 +49,13 @@ def anatomy(
         return
     results = [describe(each) for each in opened]
     shared = _compare(opened) if len(opened) > 1 else None
-    written = [result.model_dump(mode="json") for result in results]
-    told: dict[str, object] = (
-        written[0] if shared is None else {"checkpoints": written, "shared": shared.model_dump(mode="json")}
-    )
+    dumped: dict[str, object] = results[0].model_dump(mode="json")
+    if shared:
+        every = [result.model_dump(mode="json") for result in results]
+        dumped = {"checkpoints": every, "shared": shared.model_dump(mode="json")}
     if verified:
-        told["verified"] = {ref: asdict(each) for ref, each in verified.items()}
-    session.console.emit(json.dumps(told, indent=1))
+        dumped["verified"] = {ref: asdict(each) for ref, each in verified.items()}
+    session.console.emit(json.dumps(dumped, indent=1))
     for ref, result in zip(checkpoints, results, strict=True):
         session.console.show(*([ref] if shared else []), *anatomy_tables(result))
     if shared is not None:
@@ -65,7 +65,7 @@ def anatomy(
 
 
 def _compare(opened: "Sequence[Checkpoint]") -> "ComparisonResult":
-    """The others against the last one, each by the name that the user gave it."""
+    """The others compared with the last one, each by its reference."""
     from vlsurgery.surgery.alignment.comparison import compare
 
     refs = [each.ref for each in opened]

@@ -1,4 +1,4 @@
-"""`vlsurgery demo`: the whole operation on a model that is trained on the spot."""
+"""`vlsurgery demo`: every step, on a model that is trained on the spot."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""`vlsurgery diff`: open a case and say how far the weights moved."""
+"""`vlsurgery diff`: open a case and measure how far the weights moved."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""`vlsurgery evaluate`: how every model of the case behaves."""
+"""`vlsurgery evaluate`: measure how every model of the case behaves."""
 
 from vlsurgery.cli.options import PromptsOption, Session, standard
 

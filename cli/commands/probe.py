@@ -1,4 +1,4 @@
-"""`vlsurgery probe`: look at activations, and say which weights lost refusals."""
+"""`vlsurgery probe`: measure activations, and which weights lost refusals."""
 
 from typing import Annotated
 

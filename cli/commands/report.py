@@ -1,4 +1,4 @@
-"""`vlsurgery report`: everything that the case has found, in one HTML file."""
+"""`vlsurgery report`: every result of the case, in one HTML file."""
 
 import json
 from pathlib import Path

@@ -21,9 +21,9 @@ VerifyOption = Annotated[
 
 
 def verify_all(refs: Iterable[str], console: Console) -> "dict[str, Verified]":
-    """How each directory of a merged checkpoint compares with its SHA256SUMS; all of them as they were written.
+    """Reference -> comparison with SHA256SUMS, of directories of merged checkpoints whose files are all as written.
 
-    Raises CheckpointError with every file that is not, for a directory without such a list, and for what is none.
+    Raises CheckpointError that names every other file, and for what is no directory or has no SHA256SUMS.
     """
     from vlsurgery.surgery.writer.checksums import verify
 

@@ -1,4 +1,4 @@
-"""Diff's long table, for spreadsheets and data frames: `DiffResult.rows()`, one line a tensor, one column a number."""
+"""The CSV of a diff: `DiffResult.rows()`, one line a tensor, one column a number."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from vlsurgery.surgery.runtime.atomic_file import write_text
 
 
 def long_table(result: DiffResult) -> str:
-    """CSV of every pair; what could not be had is empty, and columns that no pair has are left out."""
+    """A row for every pair. Absent numbers are empty cells; columns without any number are left out."""
     rows = result.rows()
     columns = [column for column in result.columns() if any(row[column] is not None for row in rows)]
     text = io.StringIO()
@@ -21,7 +21,7 @@ def long_table(result: DiffResult) -> str:
 
 
 def write_csv(path: Path, result: DiffResult) -> None:
-    """Write the long table atomically. Raises TargetError where that can't be done."""
+    """Write the table atomically. Raises TargetError where that can't be done."""
     try:
         write_text(path, long_table(result))
     except OSError as error:

@@ -63,22 +63,18 @@ class Case:
 
     @classmethod
     def create(
-        cls, folder: str | Path, checkpoints: Mapping[str, str | Checkpoint], new: bool = False, write: bool = True
+        cls, folder: str | Path, checkpoints: Mapping[str, Checkpoint], new: bool = False, write: bool = True
     ) -> Self:
         """Open a case of `checkpoints`, or go on with the one that the folder already holds.
 
-        checkpoints: role -> an open checkpoint or a reference; of one whose pickled weights were allowed they are
-            allowed whenever the case is opened again.
+        checkpoints: role -> checkpoint. Pickled weights that were allowed stay allowed when the case is opened again.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
         write: False for the case as it would be opened: nothing is moved or written.
 
-        Raises CheckpointError when a checkpoint can't be opened, TargetError when the folder holds something else.
+        Raises TargetError where the folder holds something else, or can't be written.
         """
         folder = Path(folder)
-        opened = {
-            role: ref if isinstance(ref, Checkpoint) else Checkpoint.open(ref) for role, ref in checkpoints.items()
-        }
-        refs = {role: checkpoint.ref_model for role, checkpoint in opened.items()}
+        refs = {role: checkpoint.ref_model for role, checkpoint in checkpoints.items()}
         content = CaseFile(checkpoints=refs)
         if (folder / FILE).is_file():
             held = CaseFile.load(folder / FILE)
@@ -96,7 +92,7 @@ class Case:
         case = cls(folder, content)
         if write:
             case._save()
-        case.__dict__["checkpoints"] = opened  # The cached property: the headers are not read again.
+        case.__dict__["checkpoints"] = dict(checkpoints)  # The cached property: the headers are not read again.
         return case
 
     @cached_property

@@ -183,17 +183,14 @@ class Flow:
 
     def is_current(self, name: str) -> bool:
         """Whether a step is current under the settings that it was last run with, whatever is asked for now."""
-        recorded = self.job.case.settings_of(name)
-        step = self.steps[name]
-        if recorded is None or not all(self.is_current(other) for other in step.needs):
+        step, recorded = self.steps[name], self.job.case.settings_of(name)
+        if recorded is None or self._file_fault(step) or not all(self.is_current(other) for other in step.needs):
             return False
-        inputs = (*step.needs, *recorded["uses"])
-        return self._file_fault(step, recorded) is None and self.job.case.is_current(name, recorded, inputs)
+        return self.job.case.is_current(name, recorded, (*step.needs, *recorded["uses"]))
 
     def why_stale(self, step: Step) -> Fault | None:
         """Why a step must run; None where its result can be used as it is."""
-        recorded = self.job.case.settings_of(step.name)
-        fault = "missing" if recorded is None else self._file_fault(step, recorded)
+        fault = self._file_fault(step)
         if fault is not None:
             return fault
         settings = self._settings(step)
@@ -241,10 +238,11 @@ class Flow:
         """The step's own settings, and under "uses" the steps of its `uses` that are current."""
         return {**step.settings(self.job), "uses": [name for name in step.uses if self.is_current(name)]}
 
-    def _file_fault(self, step: Step, recorded: Settings) -> Fault | None:
+    def _file_fault(self, step: Step) -> Fault | None:
         """What is wrong with the files that a step has written."""
-        files = step.files(self.job.case, recorded)
-        if not all(path.exists() for path in files):
+        recorded = self.job.case.settings_of(step.name)
+        files = [] if recorded is None else step.files(self.job.case, recorded)
+        if recorded is None or not all(path.exists() for path in files):
             return "missing"
         return None if self.job.case.is_untouched(step.name, files) else "changed"
 

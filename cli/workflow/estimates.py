@@ -1,6 +1,6 @@
-"""What a command would do: which steps, why, and how many bytes and prompts each takes. Runs and writes nothing.
+"""What a command would do: which steps, why, and how many bytes and prompts each takes. Writes nothing.
 
-Everything is counted from headers and prompt files. Memory is that of weights and gradients; activations come on top.
+Everything is counted from headers and prompt files. Memory is of weights and gradients; activations come on top.
 """
 
 import json
@@ -16,8 +16,8 @@ from vlsurgery.surgery.writer.output_directory import in_words
 if TYPE_CHECKING:
     from vlsurgery.probes.prompts import Prompt
 
-PROGRAM_BYTES: Final = 500_000_000  # torch and transformers themselves
-STREAM_BYTES: Final = 1 << 30  # the most that a diff or a merge takes, whatever the model
+PROGRAM_BYTES: Final = 500_000_000  # what torch and transformers take
+STREAM_BYTES: Final = 1 << 30  # the most memory that a diff or a merge takes
 SPECIMEN_PARAMETERS: Final = 700_000
 
 
@@ -25,8 +25,8 @@ SPECIMEN_PARAMETERS: Final = 700_000
 class PlannedStep:
     """A step that would run, why, and what it takes.
 
-    writes: names of files, in the case as the case calls them. bytes_read, bytes_written: of weights. memory: bytes of
-    weights and gradients at the peak. prompts: how many different ones models are asked.
+    writes: paths of files, those in the case relative to it. bytes_read, bytes_written: of weights. memory: peak bytes
+    of weights and gradients. prompts: how many different prompts models are asked.
     """
 
     step: str
@@ -40,9 +40,9 @@ class PlannedStep:
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What plans count by. stored: bytes of all checkpoints; adapted: of the adapted one. parameters: of the adapted
-    model; movable: those of its text stack, which have gradients. bytes_each: of a parameter in a model that runs.
-    sources: checkpoints that are merged toward. fits: whether coefficients are fitted."""
+    """What a step's bytes are computed from. stored: bytes of all checkpoints; adapted: of the adapted one. parameters:
+    of the adapted model; movable: those of its text stack, which have gradients. bytes_each: of a parameter in a
+    running model. sources: how many checkpoints are merged toward. fits: whether coefficients are fitted."""
 
     stored: int
     adapted: int
@@ -54,7 +54,7 @@ class ModelSizes:
     prompts: "Sequence[Prompt]"
 
     def needs(self, step: str) -> Mapping[str, int]:
-        """The numbers of a `PlannedStep`, by name."""
+        """The fields of a `PlannedStep` that are numbers."""
         streamed = min(STREAM_BYTES, PROGRAM_BYTES + self.stored)
         match step:
             case "diff":
@@ -72,8 +72,8 @@ class ModelSizes:
         return {}
 
     def _memory(self, sources: int, gradients: bool) -> int:
-        """Of a running model whose text stack can be moved: the model, its start, its sources in float32, and where
-        asked for a gradient for everything that moves."""
+        """Bytes of a model with coefficients in memory: the model, a copy of its start and its sources in float32, and
+        with `gradients` one of every parameter of its text stack."""
         weights = 4 * self.parameters * (2 + sources)
         return int(PROGRAM_BYTES + weights + (self.bytes_each * self.movable if gradients else 0))
 
@@ -83,9 +83,10 @@ def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
     if not pending:
         return []
     adapted = job.checkpoints["adapted"]
+    nbytes = {role: sum(tensor.nbytes for tensor in each.values()) for role, each in job.checkpoints.items()}
     sizes = ModelSizes(
-        stored=sum(tensor.nbytes for checkpoint in job.checkpoints.values() for tensor in checkpoint.values()),
-        adapted=sum(tensor.nbytes for tensor in adapted.values()),
+        stored=sum(nbytes.values()),
+        adapted=nbytes["adapted"],
         parameters=sum(tensor.numel for tensor in adapted.values()),
         movable=sum(pair.numel for pair in job.alignment.pairs if pair.site.tower == "text"),
         bytes_each=_bytes_of_a_parameter(adapted),
@@ -99,7 +100,7 @@ def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
 
 
 def plan_demo(seed: int, goals: Sequence[str]) -> list[PlannedStep]:
-    """The demo from nothing: training, then every step at the specimen's size. What is cached or done is skipped."""
+    """Training, and every step of the demo at the specimen's size, whatever is cached or done already."""
     from vlsurgery.probes.specimens.miniature import prompts
 
     stored = 4 * SPECIMEN_PARAMETERS
@@ -131,7 +132,7 @@ def _writes(job: Job, pending: Pending) -> tuple[str, ...]:
 
 
 def _bytes_of_a_parameter(checkpoint: Checkpoint) -> float:
-    """As `models.load` holds it: float32 on a CPU, else as it is stored."""
+    """Bytes of a parameter as `models.load` holds it: float32 on a CPU, else in the checkpoint's dtype."""
     import torch
 
     if not torch.cuda.is_available():

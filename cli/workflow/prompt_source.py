@@ -1,4 +1,4 @@
-"""Which prompts a case is asked: the specimen's own, or the package's English ones, or the user's files."""
+"""The prompts that the models of a case are asked: the specimen's or the package's own, and those of user's files."""
 
 import hashlib
 import json
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.specimens.miniature import Specimen
 
-SEED = 0  # by which requests are split into fit, select and report
+SEED = 0  # of the split of requests into fit, select and report
 
 
 @dataclass(frozen=True)
 class PromptSource:
-    """Prompts by reference: cheap to compare, loaded when needed.
+    """Prompts by reference, loaded when they are needed.
 
-    specimen: set where the checkpoints are the built-in specimen, which brings its own prompts.
+    specimen: where the checkpoints are the built-in specimen, which has its own prompts.
     files: "FILE:KIND" -> SHA-256 of the file.
     """
 
@@ -31,27 +31,29 @@ class PromptSource:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What a step that asks prompts records: equal settings, equal prompts."""
-        own = "specimen" if self.specimen else "english"
-        seed = self.specimen.seed if self.specimen else SEED
-        prompts = {"own": own, "seed": seed, "files": self.files, "digest": self._digest()}
-        settings: dict[str, Any] = {"prompts": prompts}
-        if self.specimen:
-            from vlsurgery.probes.specimens.miniature import DEMO_SEED
+        """What a step that asks prompts records: equal settings mean equal prompts."""
+        asked = [[p.id, p.request, p.set, p.split, p.modality, p.text, p.answer] for p in self.prompts]
+        # The digest changes when the package's own prompts do.
+        prompts = {"files": self.files, "digest": hashlib.sha256(json.dumps(asked).encode()).hexdigest()}
+        if not self.specimen:
+            return {"prompts": {"own": "english", "seed": SEED, **prompts}}
+        from vlsurgery.probes.specimens.miniature import DEMO_SEED
 
-            chosen = self.specimen.seed == DEMO_SEED
-            settings["specimen"] = {"seed": self.specimen.seed, "chosen": chosen, "story": self.specimen.story}
-        return settings
+        seed, story = self.specimen.seed, self.specimen.story
+        return {
+            "prompts": {"own": "specimen", "seed": seed, **prompts},
+            "specimen": {"seed": seed, "chosen": seed == DEMO_SEED, "story": story},
+        }
 
     @cached_property
     def prompts(self) -> "list[Prompt]":
-        """All prompts; a file takes the place of the package's own prompts of every set that it has, and of every
-        request that it asks."""
+        """All prompts. A file replaces the package's own prompts of the sets that it has, and of the requests that it
+        asks."""
         return [*self._kept, *self._given]
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the results must know of how files and the package's own prompts go together."""
+        """What to know of results that were measured with both files and the package's own prompts."""
         notes = []
         from_files, from_package = ({prompt.set for prompt in prompts} for prompts in (self._given, self._kept))
         left_out = {prompt.request for prompt in self._own if prompt.set not in from_files}
@@ -82,11 +84,6 @@ class PromptSource:
         given = {prompt.set for prompt in self._given}
         return [prompt for prompt in without_repeats(self._own, self._given) if prompt.set not in given]
 
-    def _digest(self) -> str:
-        """What is asked, in one word: it changes when the package's own prompts do."""
-        asked = [[p.id, p.request, p.set, p.split, p.modality, p.text, p.answer] for p in self.prompts]
-        return hashlib.sha256(json.dumps(asked).encode()).hexdigest()
-
     @cached_property
     def _own(self) -> "list[Prompt]":
         if self.specimen:
@@ -99,7 +96,7 @@ class PromptSource:
 
 
 def prompt_source_of(case: Case, specs: Sequence[str] | None) -> PromptSource:
-    """The prompts for a case. specs: the user's files; `None` means those of the case's last probe.
+    """The prompts of a case. specs: the user's files; None for those of the case's last probe.
 
     Raises SurgeryError where a file can't be read.
     """

@@ -29,8 +29,7 @@ def _run_diff(job: Job, settings: Settings) -> None:
 
     if settings["level"] == "full":
         job.say("diff: finds the spectrum of every matrix (--level norms does without, in a fraction of the time)")
-    computed = any(checkpoint.is_computed for checkpoint in job.checkpoints.values())
-    with tuned_for_weights(with_torch=settings["level"] == "full" or computed):
+    with tuned_for_weights(job.checkpoints.values(), with_torch=settings["level"] == "full"):
         result = diff(job.alignment, settings["level"], job.progress)
     job.case.save(result, settings)
 
@@ -121,7 +120,7 @@ def _run_merge(job: Job, settings: Settings) -> None:
 
     recipe = Recipe.load(job.case.path("recipe.yaml"))
     prepared = prepare_merge(recipe, job.alignment)
-    with tuned_for_weights(any(checkpoint.is_computed for checkpoint in prepared.checkpoints.values())):
+    with tuned_for_weights(prepared.checkpoints.values()):
         run_merge(recipe, job.case.path(settings["out"]), job.progress, prepared)
 
 

@@ -1,1 +1,1 @@
-"""`vlsurgery merge`, by mode: `--auto`, `--method`, `--recipe`, and either of the latter as an order for mergekit."""
+"""`vlsurgery merge`: `--auto`, `--method`, `--recipe`, and the last two as YAML for mergekit."""

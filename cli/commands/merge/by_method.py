@@ -1,4 +1,4 @@
-"""`merge --method`: a merge of named models that needs no case and no recipe."""
+"""The recipe of `merge --method`: from models and options, without a case."""
 
 import os
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""`merge --recipe` and `merge --method`: a merge that needs no case."""
+"""`merge --recipe` and `merge --method`: a merge without a case."""
 
 import json
 import os
@@ -32,8 +32,8 @@ def merge_by_recipe(
     if session.plan:
         show_merge_plan(session, recipe, prepared, out)
         return
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # For methods that import torch later: this process runs no model.
-    with tuned_for_weights(any(checkpoint.is_computed for checkpoint in prepared.checkpoints.values())):
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # One thread for methods that import torch later.
+    with tuned_for_weights(prepared.checkpoints.values()):
         made = run_merge(recipe, out, console.progress, prepared)
     for note in made.notes:
         console.say(note)
@@ -47,7 +47,7 @@ def merge_by_recipe(
 
 
 def check_sums(folder: Path, progress: Progress) -> None:
-    """Read a merge again. Raises CheckpointError that names each file that is not as it was written."""
+    """Compare a merged checkpoint with its SHA256SUMS. Raises CheckpointError that names each file that differs."""
     fault = compared(folder, progress).fault
     if fault is not None:
         raise CheckpointError(f"{folder}: not as it was written: {fault}. The disk may be failing; merge again.")
@@ -80,7 +80,7 @@ def show_merge_plan(session: Session, recipe: Recipe, prepared: PreparedMerge, o
 
 
 def _bytes_read(recipe: Recipe, prepared: PreparedMerge) -> Counter[str]:
-    """Role -> bytes of its tensors that are needed, each counted once."""
+    """Role -> bytes of its tensors that the merge reads, each counted once."""
     plan = prepared.merge_plan
     kept = (tensor.nbytes for tensor in prepared.shard_plan.tensors if tensor.name not in plan.sites)
     read: Counter[str] = Counter({recipe.like: sum(kept)})

@@ -1,4 +1,4 @@
-"""`vlsurgery merge`: choose coefficients, or take a recipe's, and write the merged checkpoint."""
+"""`vlsurgery merge`: choose coefficients or take those of a recipe, and write the merged checkpoint."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +17,7 @@ Dtype = Literal["as like", "float32", "bfloat16", "float16"]
 
 
 def merge_command() -> Any:
-    """The command as the program's parser takes it, with an option for every parameter of any method in METHODS."""
+    """The click command, with an option for every parameter of a method in METHODS."""
     from vlsurgery.cli.commands.merge.options import with_method_options
 
     program = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -26,7 +26,7 @@ def merge_command() -> Any:
 
 
 def merge_outline() -> None:
-    """What the list of commands needs to know of it, without the methods, which take longer to import."""
+    """Stands for `merge` in the list of commands: its options need METHODS, which is slow to import."""
 
 
 def merge(
@@ -75,7 +75,7 @@ def merge(
         typer.Option(
             "--weight",
             metavar="NUMBER",
-            help="With --method: how much of a model goes in; slerp's t; once, or per model.",
+            help="With --method: the coefficient, how much of a model goes in (slerp's t); once, or per model.",
         ),
     ] = None,
     parameters: Any = None,
@@ -162,7 +162,7 @@ def _load(file: Path, allow_pickle: bool) -> "Recipe":
 
 
 def _refuse(options: Mapping[str, object], home: str) -> None:
-    """Raise SurgeryError for an option that was given and would be passed over."""
+    """Raise SurgeryError for an option that was given and would have no effect."""
     for name, given in options.items():
         if given:
             raise SurgeryError(f"--{name}: goes with {home} alone; leave it out.")

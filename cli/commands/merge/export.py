@@ -1,4 +1,4 @@
-"""`merge --recipe FILE --to-mergekit OUT.yaml`: the same merge as an order for mergekit."""
+"""`merge --to-mergekit OUT.yaml`: the same merge as YAML for mergekit."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from vlsurgery.surgery.runtime.atomic_file import write_text
 
 
 def export_to_mergekit(session: Session, recipe: Recipe, out: Path) -> None:
-    """Write the YAML with which mergekit merges as the recipe says to `out`; nothing is merged."""
+    """Write to `out` the YAML with which mergekit does the merge of the recipe; nothing is merged."""
     text = write_mergekit(recipe)
     console = session.console
     if session.plan:

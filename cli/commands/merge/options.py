@@ -11,10 +11,10 @@ from vlsurgery.surgery.methods import METHODS, Parameter
 
 
 def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give `command` an option for each parameter that methods have; it is handed those that were given, by name, as
-    its keyword `parameters`.
+    """The command with an option for each parameter of a method in place of its argument `parameters`, which is then
+    name -> value of those that were given.
 
-    Typer reads a command's options from its signature: this puts them in the place of `parameters`.
+    Typer reads a command's options from its signature.
     """
     options = {f"method_{name}": (name, _annotation(name, uses)) for name, uses in _uses().items()}
 
@@ -38,7 +38,7 @@ def with_method_options(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _uses() -> Mapping[str, Mapping[str, Parameter]]:
-    """Parameter -> the methods that have it -> what it is there."""
+    """Name of a parameter -> method -> the parameter of that name of the method."""
     found: dict[str, dict[str, Parameter]] = {}
     for method, row in METHODS.items():
         for name, parameter in row.parameters.items():
@@ -47,7 +47,7 @@ def _uses() -> Mapping[str, Mapping[str, Parameter]]:
 
 
 def _annotation(name: str, uses: Mapping[str, Parameter]) -> Any:
-    """The option's type and help: what the parameter means, for each of its meanings with the methods that give it."""
+    """The option's type and help: each meaning of the parameter, with the methods in which it has that meaning."""
     meanings: dict[str, list[str]] = {}
     for method, parameter in uses.items():
         meanings.setdefault(parameter.meaning, []).append(method)

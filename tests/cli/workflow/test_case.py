@@ -28,13 +28,17 @@ def models(tmp_path: Path, write: Write, llama: Llama) -> dict[str, str]:
     return {role: str(write(tmp_path / role, llama(seed))) for seed, role in enumerate(("base", "adapted"))}
 
 
+def create(folder: str | Path, models: dict[str, str], new: bool = False) -> Case:
+    return Case.create(folder, {role: Checkpoint.open(path) for role, path in models.items()}, new)
+
+
 def touch(model: str) -> None:
     file = Path(model) / "model.safetensors"
     os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
 
 
 def test_a_case_remembers_its_checkpoints(tmp_path: Path, models: dict[str, str]) -> None:
-    Case.create(tmp_path / "case", models)
+    create(tmp_path / "case", models)
     case = Case.open(tmp_path / "case")
     assert {role: checkpoint.path for role, checkpoint in case.checkpoints.items()} == {
         role: Path(path) for role, path in models.items()
@@ -51,8 +55,8 @@ def test_paths_outlive_a_change_of_directory(
     tmp_path: Path, models: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    Case.create("case", {"base": "base", "adapted": "./adapted"})
-    Case.create("case", models)
+    create("case", {"base": "base", "adapted": "./adapted"})
+    create("case", models)
     monkeypatch.chdir("/")
     assert set(Case.open(tmp_path / "case").checkpoints) == {"base", "adapted"}
 
@@ -66,40 +70,40 @@ def test_another_set_of_checkpoints_is_refused_unless_the_old_case_is_moved_asid
     tmp_path: Path, models: dict[str, str]
 ) -> None:
     folder = tmp_path / "case"
-    Case.create(folder, models).record("diff", {})
+    create(folder, models).record("diff", {})
     swapped = {"base": models["adapted"], "adapted": models["base"]}
     for other in (swapped, {**models, "safety": models["base"]}):
         with pytest.raises(TargetError, match="--new"):
-            Case.create(folder, other)
+            create(folder, other)
     assert Case.open(folder).is_current("diff", {})
-    assert not Case.create(folder, swapped, new=True).is_current("diff", {})
+    assert not create(folder, swapped, new=True).is_current("diff", {})
     assert Case.open(tmp_path / "case-1").is_current("diff", {})
-    Case.create(folder, models, new=True)
+    create(folder, models, new=True)
     assert (tmp_path / "case-2").is_dir()
-    Case.create(folder, models, new=True)
+    create(folder, models, new=True)
     assert not (tmp_path / "case-3").exists()
 
 
 def test_a_folder_that_is_not_a_case_is_left_alone(tmp_path: Path, models: dict[str, str]) -> None:
     (tmp_path / "case").mkdir()
-    Case.create(tmp_path / "case", models)
+    create(tmp_path / "case", models)
     with pytest.raises(TargetError, match="not a case"):
-        Case.create(models["base"], models)
+        create(models["base"], models)
     (tmp_path / "file").write_text("x")
     with pytest.raises(TargetError, match="not a case"):
-        Case.create(tmp_path / "file", models, new=True)
+        create(tmp_path / "file", models, new=True)
     with pytest.raises(TargetError, match="can't be written"):
-        Case.create(tmp_path / "file" / "case", models)
+        create(tmp_path / "file" / "case", models)
     with pytest.raises(CheckpointError):
-        Case.create(tmp_path / "new", {**models, "base": str(tmp_path / "nowhere")})
+        create(tmp_path / "new", {**models, "base": str(tmp_path / "nowhere")})
     assert not (tmp_path / "new").exists()
 
 
 def test_a_step_holds_while_settings_and_files_do(tmp_path: Path, models: dict[str, str]) -> None:
-    case = Case.create(tmp_path / "case", models)
+    case = create(tmp_path / "case", models)
     assert not case.is_current("diff", {})
     case.record("diff", {"level": "norms", "sets": ("a", "b")})
-    for again in (case, Case.open(tmp_path / "case"), Case.create(tmp_path / "case", models)):
+    for again in (case, Case.open(tmp_path / "case"), create(tmp_path / "case", models)):
         assert again.is_current("diff", {"sets": ["a", "b"], "level": "norms"})
         assert not again.is_current("diff", {"level": "full"})
     touch(models["adapted"])
@@ -107,7 +111,7 @@ def test_a_step_holds_while_settings_and_files_do(tmp_path: Path, models: dict[s
 
 
 def test_a_step_falls_when_one_before_it_is_done_again(tmp_path: Path, models: dict[str, str]) -> None:
-    case = Case.create(tmp_path / "case", models)
+    case = create(tmp_path / "case", models)
     case.record("merge", {})
     assert not case.is_current("merge", {}, ["probe"])
     case.record("probe", {})
@@ -120,7 +124,7 @@ def test_a_step_falls_when_one_before_it_is_done_again(tmp_path: Path, models: d
 
 
 def test_results_are_found_by_their_kind(tmp_path: Path, models: dict[str, str]) -> None:
-    case = Case.create(tmp_path / "case", models)
+    case = create(tmp_path / "case", models)
     assert case.result(Finding) is None
     finding = Finding(value=3, checkpoints=case.refs)
     finding.save(case.path("finding.json"))
@@ -131,7 +135,7 @@ def test_results_are_found_by_their_kind(tmp_path: Path, models: dict[str, str])
 
 
 def test_looks_are_counted(tmp_path: Path, models: dict[str, str]) -> None:
-    case = Case.create(tmp_path / "case", models)
+    case = create(tmp_path / "case", models)
     assert [case.log_look({"roles": ["merged"], "n": n}) for n in range(3)] == [1, 2, 3]
     lines = [json.loads(line) for line in case.path("history.jsonl").read_text().splitlines()]
     assert [line["n"] for line in lines] == [0, 1, 2]
@@ -140,7 +144,7 @@ def test_looks_are_counted(tmp_path: Path, models: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("content", ["{}", "", "[]", '{"schema": "vlsurgery/diff/1"}', '{"colour": "red"}'])
 def test_a_damaged_case_is_named(tmp_path: Path, models: dict[str, str], content: str) -> None:
-    Case.create(tmp_path / "case", models)
+    create(tmp_path / "case", models)
     (tmp_path / "case" / "case.json").write_text(content)
     with pytest.raises(SurgeryError, match=r"case\.json"):
         Case.open(tmp_path / "case")

@@ -22,7 +22,7 @@ class Bench:
     """A case with three steps in a row and one that can do without the others: a -> b -> c, and d that may use b."""
 
     def __init__(self, folder: Path, roles: dict[str, Path]) -> None:
-        self.case = Case.create(folder, {role: str(path) for role, path in roles.items()})
+        self.case = Case.create(folder, {role: Checkpoint.open(path) for role, path in roles.items()})
         self.ran: list[str] = []
         self.said: list[str] = []
         self.settings: dict[str, Settings] = {name: {} for name in "abcd"}
@@ -159,7 +159,7 @@ class Merging:
     """A case of real checkpoints whose coefficients are given, so that the real merge can be done without a model."""
 
     def __init__(self, folder: Path, roles: dict[str, Path]) -> None:
-        self.case = Case.create(folder, {role: str(path) for role, path in roles.items()})
+        self.case = Case.create(folder, {role: Checkpoint.open(path) for role, path in roles.items()})
         self.said: list[str] = []
 
     def flow(self) -> Flow:
@@ -210,7 +210,7 @@ def test_a_merge_that_is_no_longer_what_was_written_is_written_again(
 
 
 def test_a_recipe_that_somebody_changed_is_kept_beside_the_new_one(tmp_path: Path, trio: dict[str, Path]) -> None:
-    case = Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
+    case = Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
     recipe, tradeoff = case.path("recipe.yaml"), case.path("tradeoff.json")
     recipe.write_text("ours")
     tradeoff.write_text("{}")
@@ -234,7 +234,7 @@ def test_a_probe_is_a_look_at_report_prompts(
     monkeypatch.setattr("vlsurgery.probes.probe.probe", seen)
     requests = tmp_path / "own.txt"
     requests.write_text("a deed\nanother deed\n")
-    case = Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
+    case = Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
     said: list[str] = []
     Flow(Job(case, StepOptions(prompts=(f"{requests}:harmful",)), said.append), STEPS).bring("probe")
     (look,) = [json.loads(line) for line in case.path("history.jsonl").read_text().splitlines()]
@@ -293,12 +293,12 @@ def test_every_step_comes_after_what_it_reads() -> None:
 def test_a_merge_goes_toward_what_the_case_has(
     tmp_path: Path, trio: dict[str, Path], roles: tuple[str, ...], toward: Toward, expected: tuple[str, ...]
 ) -> None:
-    case = Case.create(tmp_path / "case", {role: str(trio[role]) for role in roles})
+    case = Case.create(tmp_path / "case", {role: Checkpoint.open(trio[role]) for role in roles})
     assert Job(case, StepOptions(toward=toward)).sources == expected
 
 
 def test_toward_safety_without_one_says_how_to_get_one(tmp_path: Path, trio: dict[str, Path]) -> None:
-    case = Case.create(tmp_path / "case", {role: str(trio[role]) for role in ("base", "adapted")})
+    case = Case.create(tmp_path / "case", {role: Checkpoint.open(trio[role]) for role in ("base", "adapted")})
     with pytest.raises(SurgeryError, match=r"no safety checkpoint.*diff BASE ADAPTED SAFETY"):
         _ = Job(case, StepOptions(toward="safety")).sources
 
@@ -308,7 +308,7 @@ def test_prompts_stay_what_the_last_probe_was_asked(
 ) -> None:
     file = tmp_path / "own.txt"
     file.write_text("one question\nanother question\n")
-    case = Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
+    case = Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
     asked = Job(case, StepOptions(prompts=(f"{file}:borderline",))).prompt_source
     borderline = {prompt.text for prompt in asked.prompts if prompt.set == "borderline"}
     assert borderline == {"one question", "another question"}

@@ -110,7 +110,7 @@ def test_a_whole_case_opens_each_checkpoint_and_its_merge_once(
     monkeypatch.setattr("vlsurgery.probes.selection.choose", lambda *_: chosen)
     monkeypatch.setattr("vlsurgery.probes.evaluation.evaluate.evaluate", lambda *_: behaviour)
     monkeypatch.setattr("vlsurgery.probes.evaluation.evaluate.graft", lambda adapted, base: Subject("graft", base))  # noqa: ARG005
-    Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
+    Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
     for aligned in (1, 0):
         counted.reset()
         Flow(Job(Case.open(tmp_path / "case"), StepOptions(level="norms")), STEPS).bring("merge", "evaluate")

@@ -8,6 +8,7 @@ import pytest
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.prompt_source import SEED, PromptSource, prompt_source_of
 from vlsurgery.probes.prompts import english_prompts
+from vlsurgery.surgery.checkpoint import Checkpoint
 
 OWN = english_prompts(SEED)
 DEED = next(prompt for prompt in OWN if prompt.set == "harmful" and prompt.split == "report")
@@ -15,7 +16,7 @@ DEED = next(prompt for prompt in OWN if prompt.set == "harmful" and prompt.split
 
 @pytest.fixture
 def case(tmp_path: Path, trio: dict[str, Path]) -> Case:
-    return Case.create(tmp_path / "case", {role: str(path) for role, path in trio.items()})
+    return Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
 
 
 def given(case: Case, **files: str) -> PromptSource:
