@@ -1,7 +1,8 @@
 """A recipe: a complete order for one merge, as a person reads and edits it."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -202,6 +203,16 @@ class Recipe(Frozen):
         values = ", ".join(f"{_plain(role)}: {_plain(_floats(value))}" for role, value in row.items())
         why = f"  # why: {' '.join(self.why[key].split())}" if key in self.why else ""
         return f"  {_plain(key)}: {{{values}}}{why}"
+
+
+def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
+    """The names as roles, no two alike and none of those `taken`: the second `model` is `model-2`."""
+    used = list(taken)
+    first = len(used)
+    for name in names:
+        numbered = (f"{name}-{number}" for number in count(2))
+        used.append(next(role for role in chain([name], numbered) if role not in used))
+    return used[first:]
 
 
 def read_yaml(path: Path) -> tuple[str, dict[Any, Any]]:

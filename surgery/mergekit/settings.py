@@ -1,106 +1,99 @@
-"""One setting of mergekit's: a number or a switch, a gradient over layers, or filters that pick one of them by name."""
+"""One parameter's setting in mergekit's YAML: a number or a switch, a gradient over layers, or a list of filters."""
 
-import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.keys import interpolate
-from vlsurgery.surgery.mergekit.methods import KINDS, Scalar
+from vlsurgery.surgery.mergekit.methods import KINDS, NEUTRAL, Scalar
 
-_ADAPTERS: Final[Mapping[type[Scalar], TypeAdapter[Any]]] = {float: TypeAdapter(float), bool: TypeAdapter(bool)}
-_LAYER: Final = re.compile(r"(.*?)\.(\d+)\.")
+# YAML reads `1e-4` as text, which counts as the number that it spells.
+_ADAPTERS: Final[Mapping[type[Scalar], TypeAdapter[Any]]] = {
+    float: TypeAdapter(list[FiniteFloat]),
+    bool: TypeAdapter(list[bool]),
+}
 
 
-@dataclass(frozen=True)
-class FilteredValue:
-    """A value for the tensors whose raw name contains `filter`; for all where that is None. values: one, or a gradient
+class FilteredValue(NamedTuple):
+    """A value for the tensors whose raw name contains `filter`; for all where that is empty. values: one, or a gradient
     from the first layer to the last."""
 
-    filter: str | None
+    filter: str
     values: tuple[Scalar, ...]
 
-    def fits(self, name: str) -> bool:
-        return self.filter is None or self.filter in name
-
     def at(self, t: float) -> Scalar:
-        """The value at t, 0 for the first layer and 1 for the last; a switch is the last one that was passed."""
-        place = t * (len(self.values) - 1)
-        return self.values[int(place)] if isinstance(self.values[0], bool) else interpolate(self.values, place)
+        """The value at t, 0 for the first layer and 1 for the last: interpolated, or the last switch at or before t."""
+        position = t * (len(self.values) - 1)
+        return self.values[int(position)] if isinstance(self.values[0], bool) else interpolate(self.values, position)
 
 
-Setting = tuple[FilteredValue, ...]
-Settings = Mapping[str, Setting]
+class Scope(NamedTuple):
+    """The settings of one `parameters:`. where: its place in the file. settings: parameter -> values; of these the first
+    one whose filter fits a tensor's name counts."""
+
+    where: str
+    settings: Mapping[str, tuple[FilteredValue, ...]] = {}
 
 
-def parse_settings(data: Any, where: str, allowed: Iterable[str], method: str) -> dict[str, Setting]:
-    """The settings of a `parameters:` mapping. allowed: the parameters that may stand there.
+def parse_settings(data: Mapping[str, Any], where: str, method: str, allowed: Iterable[str]) -> Scope:
+    """The settings under `parameters`. where: what stands before it in the file. allowed: what may stand there.
 
     Raises RecipeError that names the parameter: one that nobody knows, one that has no effect there, a wrong value.
     """
-    if not isinstance(data, Mapping):
-        raise RecipeError(f"{where}: expected a mapping of parameters, found {data!r:.60}.")
-    known = set(allowed)
-    for name in data:
+    where, found, known = f"{where}parameters", data.get("parameters"), sorted({NEUTRAL, *allowed})
+    if not isinstance(found, Mapping | None):
+        raise RecipeError(f"{where}: expected a mapping of parameters, found {found!r:.60}.")
+    settings = {}
+    for name, value in (found or {}).items():
         if name not in known:
             what = "has no effect there" if name in KINDS else "is no parameter of mergekit's that this tool knows"
-            raise RecipeError(
-                f"{where}.{name}: {name!r} {what} ({method} takes {', '.join(sorted(known)) or 'none'}). Remove it."
-            )
-    return {name: _setting(value, f"{where}.{name}", KINDS[name]) for name, value in data.items()}
+            raise RecipeError(f"{where}.{name}: {name!r} {what} ({method} takes {', '.join(known)}). Remove it.")
+        settings[name] = _cases(value, f"{where}.{name}", KINDS[name])
+    return Scope(where, {name: cases for name, cases in settings.items() if name != NEUTRAL})
 
 
-def _setting(data: Any, where: str, kind: type[Scalar]) -> Setting:
-    """A value, a gradient, one filter or a list of them."""
+def check_keys(data: Any, where: str, keys: Sequence[str], fault: str = "can't be carried over") -> Mapping[str, Any]:
+    """`data`, checked. Raises RecipeError where it is no mapping, or has a key that is none of `keys`."""
+    known = " and ".join(f"`{key}`" for key in keys)
+    if not isinstance(data, Mapping):
+        raise RecipeError(f"{where}: expected {known}, found {data!r:.60}.")
+    for key in data:
+        if key not in keys:
+            raise RecipeError(f"{where}.{key}: {fault}; known here are {known}.")
+    return data
+
+
+def _cases(data: Any, where: str, kind: type[Scalar]) -> tuple[FilteredValue, ...]:
+    """The values of a setting: a value, a gradient, one filter or a list of them."""
     if isinstance(data, Mapping):
         return (_filtered(data, where, kind),)
     if isinstance(data, list) and any(isinstance(entry, Mapping) for entry in data):
         return tuple(_filtered(entry, f"{where}[{number}]", kind) for number, entry in enumerate(data))
-    return (FilteredValue(None, _values(data, where, kind)),)
+    return (FilteredValue("", _values(data, where, kind)),)
 
 
 def _filtered(data: Any, where: str, kind: type[Scalar]) -> FilteredValue:
-    if not isinstance(data, Mapping):
-        raise RecipeError(f"{where}: expected `filter` and `value`, as the entries beside it have, found {data!r:.60}.")
-    for key in data:
-        if key not in ("filter", "value"):
-            raise RecipeError(f"{where}.{key}: no such key; there are `filter` and `value`.")
-    if "value" not in data:
+    case = check_keys(data, where, ("filter", "value"), "no such key")
+    if "value" not in case:
         raise RecipeError(f"{where}.value: missing.")
-    name = data.get("filter")
-    if name is not None and not isinstance(name, str):
+    name = "*" if case.get("filter") is None else case["filter"]
+    if not isinstance(name, str):
         raise RecipeError(f"{where}.filter: expected a part of a tensor's name, found {name!r:.60}.")
-    return FilteredValue(None if name == "*" else name, _values(data["value"], f"{where}.value", kind))
+    return FilteredValue("" if name == "*" else name, _values(case["value"], f"{where}.value", kind))
 
 
 def _values(data: Any, where: str, kind: type[Scalar]) -> tuple[Scalar, ...]:
-    """Numbers or switches as mergekit takes them: YAML reads `1e-4` as text, which counts as the number it spells."""
     entries = data if isinstance(data, list) else [data]
     if not entries:
         raise RecipeError(f"{where}: an empty list.")
-    found = []
-    for entry in entries:
-        try:
-            found.append(_ADAPTERS[kind].validate_python(entry))
-        except ValidationError as error:
-            wanted = "a number" if kind is float else "true or false"
-            raise RecipeError(f"{where}: expected {wanted}, found {entry!r:.60}.") from error
-        if not -float("inf") < found[-1] < float("inf"):
-            raise RecipeError(f"{where}: {entry!r:.60} is not a finite number.")
-    return tuple(found)
-
-
-def look_up(parameter: str, scopes: Iterable[Settings], name: str, t: float) -> Scalar | None:
-    """The value in the first scope that has one for the tensor `name`, the most specific scope first; else None."""
-    cases = (case for scope in scopes for case in scope.get(parameter, ()))
-    return next((case.at(t) for case in cases if case.fits(name)), None)
-
-
-def layers_of(names: Iterable[str]) -> dict[str, tuple[str, int] | None]:
-    """Raw name -> what stands before its layer's number ("model.layers"), and the number: the first one between dots;
-    None outside of layers."""
-    matches = {name: _LAYER.match(name) for name in names}
-    return {name: (match[1], int(match[2])) if match else None for name, match in matches.items()}
+    try:
+        return tuple(_ADAPTERS[kind].validate_python(entries))
+    except ValidationError as error:
+        fault = error.errors()[0]
+        found = f"{fault['input']!r:.60}"
+        if fault["type"] == "finite_number":
+            raise RecipeError(f"{where}: {found} is not a finite number.") from error
+        wanted = "true or false" if kind is bool else "a number"
+        raise RecipeError(f"{where}: expected {wanted}, found {found}.") from error

@@ -2,20 +2,21 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import product
 from typing import Any, Final
 
 import yaml
 
 from vlsurgery.surgery.architecture.identify import identify
-from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.keys import tower_depths
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.mergekit.methods import OFF, TAKEN, Scalar, Taken
+from vlsurgery.surgery.mergekit.methods import PER_MODEL, TAKEN, Scalar
+from vlsurgery.surgery.methods import METHODS
 
 _HEAD: Final = "# For mergekit 0.1.5: mergekit-yaml FILE OUT\n"
 _RANDOM: Final = (
@@ -32,99 +33,82 @@ def write_mergekit(recipe: Recipe) -> str:
     Raises RecipeError that names what mergekit can't do: the method, a base that the result is not like, a tensor that
     a model lacks or has under another name or shape.
     """
-    return _Export(recipe, {role: Checkpoint.reopen(ref) for role, ref in recipe.checkpoints.items()}).text()
+    method = "task_arithmetic" if recipe.method == "blend" else recipe.method
+    if method not in TAKEN:
+        raise RecipeError(f"method: mergekit 0.1.5 has no {recipe.method!r}.")
+    if recipe.origin not in (None, recipe.like):
+        raise RecipeError(
+            f"like: {recipe.like!r}; mergekit's result is like the base of the deltas, here {recipe.origin!r}."
+        )
+    return _Export(recipe, method, {role: Checkpoint.reopen(ref) for role, ref in recipe.checkpoints.items()}).text()
 
 
 @dataclass(frozen=True)
 class _Export:
-    """A recipe and its open checkpoints, role -> checkpoint."""
+    """A recipe, the method's name in mergekit, and the open checkpoints, role -> checkpoint."""
 
     recipe: Recipe
+    method: str
     checkpoints: Mapping[str, Checkpoint]
 
     def text(self) -> str:
         self._check()
-        data: dict[str, Any] = {"models": [self._model(role) for role in self.roles], "merge_method": self.method}
-        data["base_model"] = _reference(self.recipe.checkpoints[self.recipe.like].path)
-        shared = {name: self._spelt(partial(self._shared, name)) for name in self._shared_names()}
-        if shared:
-            data["parameters"] = shared
-        data |= {"dtype": "float32", "out_dtype": self._dtype()}
+        taken = TAKEN[self.method]
+        each = [name for name in taken if name in PER_MODEL]
+        known = {"t", *METHODS[self.method].parameters}
+        shared = {name: self._setting(name) for name in taken if name in known and name not in each}
+        models: list[dict[str, Any]] = []
+        for role in self.roles:
+            own = {name: self._setting(name, role) for name in each}
+            models.append({"model": self._reference(role)} | ({"parameters": own} if own else {}))
+        data = {"models": models, "merge_method": self.method, "base_model": self._reference(self.recipe.like)}
+        data |= ({"parameters": shared} if shared else {}) | {"dtype": "float32", "out_dtype": self._dtype()}
         body = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
         return _HEAD + (_RANDOM if self.method.startswith(("dare", "della")) else "") + body
-
-    @property
-    def method(self) -> str:
-        return "task_arithmetic" if self.recipe.method == "blend" else self.recipe.method
-
-    @property
-    def taken(self) -> Taken:
-        return TAKEN[self.method]
 
     @property
     def like(self) -> Checkpoint:
         return self.checkpoints[self.recipe.like]
 
     @cached_property
-    def sites(self) -> dict[str, Site]:
-        return identify(self.like.shapes, self.like.config)
-
-    @cached_property
-    def depths(self) -> dict[str, int]:
-        """Tower -> how many layers it has."""
-        return tower_depths(self.sites.values())
-
-    @cached_property
-    def weights(self) -> dict[str, dict[str, float]]:
-        """Raw name -> role -> weight. What no key speaks of keeps the tensor of `like`."""
-        table, untouched = (
-            self.recipe.resolved_coefficients,
-            {} if self.recipe.origin is not None else {self.recipe.like: 1.0},
-        )
-        return {name: table.resolve(site, self.depths[site.tower]) or untouched for name, site in self.sites.items()}
-
-    @cached_property
-    def settings(self) -> dict[str, dict[str, Any]]:
-        """Raw name -> parameter -> value, or role -> value."""
-        settings = self.recipe.resolved_parameters
-        return {name: settings.resolve(site, self.depths[site.tower]) for name, site in self.sites.items()}
+    def values(self) -> dict[str, dict[str, Any]]:
+        """Raw name -> parameter -> value, or role -> value. Where no key speaks of a tensor, it stays that of `like`;
+        slerp's t is the coefficient of its only model."""
+        sites = identify(self.like.shapes, self.like.config)
+        depths = tower_depths(sites.values())
+        coefficients, parameters = self.recipe.resolved_coefficients, self.recipe.resolved_parameters
+        untouched = {} if self.recipe.origin is not None else {self.recipe.like: 1.0}
+        found: dict[str, dict[str, Any]] = {}
+        for name, site in sites.items():
+            given = coefficients.resolve(site, depths[site.tower]) or untouched
+            weights = {role: given.get(role, 0.0) for role in self.recipe.models}
+            found[name] = {**TAKEN[self.method], "weight": weights, "t": next(iter(weights.values()), 0.0)}
+            found[name] |= parameters.resolve(site, depths[site.tower])
+        return found
 
     @cached_property
     def roles(self) -> list[str]:
         """The models that go in anywhere, or all where none does; without a base of deltas `like` too, since mergekit
         wants it among them."""
-        asked = {role for weights in self.weights.values() for role, weight in weights.items() if weight}
-        if not asked:
-            return self.recipe.models
-        return [
-            role for role in self.recipe.models if role in asked or (role == self.recipe.like and not self.taken.base)
-        ]
+        used = {role for row in self.values.values() for role, weight in row["weight"].items() if weight}
+        if used and not METHODS[self.method].needs_base:
+            used.add(self.recipe.like)
+        return [role for role in self.recipe.models if not used or role in used]
 
-    def _model(self, role: str) -> dict[str, Any]:
-        each = {name: self._spelt(partial(self._each, name, role)) for name in self.taken.each}
-        reference = _reference(self.recipe.checkpoints[role].path)
-        return {"model": reference, "parameters": each} if each else {"model": reference}
+    def _setting(self, parameter: str, role: str | None = None) -> Any:
+        """A parameter of all models, or of one, as YAML holds it."""
+        values = {name: row[parameter] for name, row in self.values.items()}
+        return filters(values if role is None else {name: each[role] for name, each in values.items()})
 
-    def _shared_names(self) -> list[str]:
-        return [name for name in self.taken.shared if name not in OFF.get(self.method, ())]
-
-    def _shared(self, name: str, raw: str) -> Scalar:
-        """A parameter that is the same for all models, at one tensor; slerp's t is the other model's weight."""
-        if name == "t":
-            return self.weights[raw].get(self.recipe.models[0], 0.0)
-        default = self.taken.shared[name]
-        assert default is not None
-        value: Scalar = self.settings[raw].get(name, default)
-        return value
-
-    def _each(self, name: str, role: str, raw: str) -> Scalar:
-        if name == "weight":
-            return self.weights[raw].get(role, 0.0)
-        value: Scalar = self.settings[raw][name][role]
-        return value
-
-    def _spelt(self, value_of: Callable[[str], Scalar]) -> Any:
-        return filters({name: value_of(name) for name in self.sites})
+    def _reference(self, role: str) -> Any:
+        """A model as mergekit reads it; as a mapping where the signs that it splits text by belong to a name."""
+        path = self.recipe.checkpoints[role].path
+        if os.path.exists(path):
+            return {"model": {"path": path}} if set(path) & {"+", "@"} else path
+        base, plus, adapter = path.rpartition("+")
+        if plus and "@" in path and os.path.exists(base):
+            return {"model": {"path": base}, "lora": {"path": adapter}}
+        return path
 
     def _dtype(self) -> str:
         """What mergekit is to store: it knows one dtype for all tensors."""
@@ -140,34 +124,22 @@ class _Export:
         return most
 
     def _check(self) -> None:
-        """Raise RecipeError for what mergekit can't do."""
-        recipe = self.recipe
-        if self.method not in TAKEN:
-            raise RecipeError(f"method: mergekit 0.1.5 has no {recipe.method!r}.")
-        if recipe.origin not in (None, recipe.like):
-            raise RecipeError(
-                f"like: {recipe.like!r}; mergekit's result is like the base of the deltas, here {recipe.origin!r}."
-            )
-        if "weight" not in self.taken.each and self.method != "slerp":
-            for name, weights in self.weights.items():
-                if any(weights.get(role) != 1 for role in self.roles):
+        """Raise RecipeError for what mergekit can't do: it pairs tensors by their raw names and wants one shape."""
+        if not {"weight", "t"} & TAKEN[self.method].keys():
+            for name, row in self.values.items():
+                if any(row["weight"][role] != 1 for role in self.roles):
                     raise RecipeError(f"coefficients: mergekit's {self.method} takes every model whole, {name!r} too.")
-        for role in self.roles:
-            self._check_tensors(role)
-
-    def _check_tensors(self, role: str) -> None:
-        """mergekit pairs tensors by their raw names and wants one shape."""
-        model = self.checkpoints[role]
-        for name, tensor in self.like.items():
-            if name not in model:
+        for role, (name, tensor) in product(self.roles, self.like.items()):
+            other = self.checkpoints[role].get(name)
+            if other is None:
                 raise RecipeError(
                     f"{role} has no tensor {name!r} as {self.recipe.like} has; mergekit pairs tensors by their names "
                     "and can't merge these two."
                 )
-            if model[name].shape != tensor.shape:
+            if other.shape != tensor.shape:
                 raise RecipeError(
-                    f"{name!r} has shape {model[name].shape} in {role} and {tensor.shape} in {self.recipe.like}; "
-                    "mergekit wants one shape."
+                    f"{name!r} has shape {other.shape} in {role} and {tensor.shape} in {self.recipe.like}; mergekit "
+                    "wants one shape."
                 )
 
 
@@ -191,13 +163,3 @@ def filters(values: Mapping[str, Scalar]) -> Any:
     named = {*other, *filter(contains_a_filtered_name, values)}
     cases = [{"filter": name, "value": values[name]} for name in sorted(named, key=len, reverse=True)]
     return [*cases, {"value": common}]
-
-
-def _reference(path: str) -> Any:
-    """A model as mergekit reads it; as a mapping where the signs that it splits text by belong to a name."""
-    if os.path.exists(path):
-        return {"model": {"path": path}} if set(path) & {"+", "@"} else path
-    base, plus, adapter = path.rpartition("+")
-    if plus and "@" in path and os.path.exists(base):
-        return {"model": {"path": base}, "lora": {"path": adapter}}
-    return path

@@ -9,7 +9,7 @@ from typing import Any, Final
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.merge.coefficients import check_range
-from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.merge.recipe import Recipe, unique_names
 from vlsurgery.surgery.methods import METHODS, Method
 
 # Methods that start from the first model where no base is named, and go toward the others.
@@ -83,7 +83,8 @@ def _cast(asked: MethodArgs, rule: Method) -> RoleAssignment:
             zip([*merged, *(place for place in refs if place == start)], [*rule.named_inputs, "base"], strict=True)
         )
     else:
-        roles = dict(zip(refs, _roles(list(refs.values())), strict=True))
+        names = (Path(os.path.abspath(ref)).name or "model" for ref in refs.values())
+        roles = dict(zip(refs, unique_names(names), strict=True))
     like = asked.like or (asked.models[0] if asked.base is None else given[merged[0]])
     if _place(like) not in roles:
         raise SurgeryError(f"--like: {like} is none of the models; it is one of {', '.join(refs.values())}.")
@@ -165,15 +166,3 @@ def _place(ref: str) -> str:
     """What two spellings of one directory have in common; a name on the Hub as it is."""
     parts = [ref] if os.path.isdir(ref) else ref.split("+")
     return "+".join(os.path.realpath(part) if os.path.isdir(part) else part for part in parts)
-
-
-def _roles(refs: Sequence[str]) -> list[str]:
-    """A short name for each model, the last part of its own; numbered where it is taken."""
-    names: list[str] = []
-    for ref in refs:
-        name = Path(os.path.abspath(ref)).name or "model"
-        number, role = 1, name
-        while role in names:
-            number, role = number + 1, f"{name}-{number + 1}"
-        names.append(role)
-    return names

@@ -22,7 +22,7 @@ from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.mergekit import load_recipe, read_mergekit, write_mergekit
 from vlsurgery.surgery.mergekit.document import parse
-from vlsurgery.surgery.mergekit.methods import KINDS, TAKEN
+from vlsurgery.surgery.mergekit.methods import KINDS, PER_MODEL, TAKEN
 from vlsurgery.surgery.mergekit.reading import plain_table
 from vlsurgery.surgery.methods import METHODS
 
@@ -162,7 +162,7 @@ def expected(data: Data, number: int, parameter: str, name: str) -> float:
     for scope in (data["models"][number].get("parameters", {}), data.get("parameters", {})):
         if parameter in scope and (value := by_their_rules(scope[parameter], name)) is not None:
             return value
-    default = TAKEN[data["merge_method"]].each[parameter]
+    default = TAKEN[data["merge_method"]][parameter]
     assert default is not None
     return float(default)
 
@@ -182,7 +182,7 @@ weights = st.one_of(plain_settings, st.builds(lambda cases, rest: [*cases, {"val
 @st.composite
 def orders(draw: st.DrawFn) -> Data:
     method = draw(st.sampled_from(["linear", "task_arithmetic", "ties", "breadcrumbs", "della_linear"]))
-    each = sorted(set(TAKEN[method].each) - {"weight", "epsilon"})
+    each = sorted({*PER_MODEL} & set(TAKEN[method]) - {"weight", "epsilon"})
     some = st.dictionaries(st.sampled_from(each), st.one_of(plain_settings, filtered)) if each else st.just({})
     data: Data = {
         "merge_method": method,
@@ -214,7 +214,7 @@ def test_each_tensor_has_what_their_rules_give_it(models: Path, kind: str, data:
     for name, found in resolved(recipe).items():
         for number, role in enumerate("xy"):
             assert found[role] == pytest.approx(expected(data, number, "weight", name), rel=1e-9, abs=1e-12), name
-            for parameter in set(TAKEN[data["merge_method"]].each) - {"weight"}:
+            for parameter in {*PER_MODEL} & set(TAKEN[data["merge_method"]]) - {"weight"}:
                 wanted = expected(data, number, parameter, name)
                 assert found[f"{parameter} {role}"] == pytest.approx(wanted, rel=1e-9, abs=1e-12), (name, parameter)
 
@@ -297,15 +297,34 @@ def test_every_method_of_both_tools_is_read_and_written(models: Path, method: st
     same(resolved(read_mergekit(text, FILE)), resolved(recipe)) if method != "linear" else None
 
 
+# mergekit 0.1.5: method -> parameter -> default, None where a value must be given.
+DELTAS: Data = {"weight": None, "lambda": 1.0}
+THEIRS: dict[str, Data] = {
+    "linear": {"weight": None, "normalize": True},
+    "slerp": {"t": None},
+    "model_stock": {"filter_wise": False},
+    "task_arithmetic": {**DELTAS, "normalize": False},
+    "ties": {**DELTAS, "normalize": True, "rescale": False, "density": 1.0},
+    "dare_linear": {**DELTAS, "normalize": False, "rescale": True, "density": 1.0},
+    "dare_ties": {**DELTAS, "normalize": False, "rescale": True, "density": 1.0},
+    "della_linear": {**DELTAS, "normalize": False, "rescale": True, "density": 1.0, "epsilon": 0.15},
+    "della": {**DELTAS, "normalize": True, "rescale": True, "density": 1.0, "epsilon": 0.15},
+    "breadcrumbs": {**DELTAS, "normalize": False, "rescale": False, "density": 1.0, "gamma": 0.01},
+    "breadcrumbs_ties": {**DELTAS, "normalize": False, "rescale": False, "density": 1.0, "gamma": 0.01},
+}
+MODELS: dict[str, tuple[int, int | None]] = {"slerp": (1, 1), "model_stock": (2, None)}
+
+
 @pytest.mark.parametrize("method", sorted(TAKEN))
 def test_parameters_of_both_tools_are_the_same_ones(method: str) -> None:
-    taken, ours = TAKEN[method], METHODS[method]
-    theirs = {**taken.shared, **taken.each}
-    assert ours.needs_base == taken.base
+    theirs, ours = THEIRS[method], METHODS[method]
+    assert TAKEN[method] == theirs
+    assert ours.needs_base == (method != "linear")
+    assert ours.models == MODELS.get(method, (1, None))
     assert set(ours.parameters) <= set(theirs)
     for name, parameter in ours.parameters.items():
         assert parameter.is_switch == (KINDS[name] is bool)
-        assert parameter.per_model == (name in taken.each)
+        assert parameter.per_model == (name in ("weight", "density", "gamma", "epsilon")) == (name in PER_MODEL)
         assert parameter.default == theirs[name]
 
 
@@ -362,6 +381,12 @@ def test_models_of_one_name_have_roles_of_their_own(models: Path) -> None:
     paths = [models / "plain" / "x", models / "seeing" / "x"]
     recipe = read_mergekit(order(models, "linear", models=[{"model": str(path)} for path in paths]), FILE)
     assert list(recipe.checkpoints) == ["x", "x-2"]
+
+
+def test_a_model_called_base_is_not_the_base(models: Path, tmp_path: Path) -> None:
+    save(tmp_path / "base", text_shapes("model.", ""))
+    recipe = read_mergekit(order(models, models=[{"model": str(tmp_path / "base")}]), FILE)
+    assert (list(recipe.checkpoints), recipe.base) == (["base-2", "base"], "base")
 
 
 def test_a_sign_that_splits_references_is_kept_whole(models: Path, tmp_path: Path) -> None:
