@@ -73,7 +73,8 @@ def plain_table(values: Mapping[Site, Values]) -> dict[str, Any]:
         else:
             found = {site.key: values[site] for site in sites}
         table |= {key: row for key, row in found.items() if row != common}
-    return table
+    # A component's key fits inserted layers too, so they need keys of their own beside it.
+    return table | {site.key: values[site] for site in values if site.own_layer is not None and site.component in table}
 
 
 @dataclass(frozen=True)

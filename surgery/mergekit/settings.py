@@ -30,8 +30,8 @@ class FilteredValue(NamedTuple):
 
 
 class Scope(NamedTuple):
-    """The settings of one `parameters:`. where: its place in the file. settings: parameter -> values; of these the first
-    one whose filter fits a tensor's name counts."""
+    """The settings of one `parameters:`. where: its place in the file. settings: parameter -> values; the first one
+    whose filter fits a tensor's name counts."""
 
     where: str
     settings: Mapping[str, tuple[FilteredValue, ...]] = {}

@@ -254,7 +254,12 @@ sites = st.builds(
     st.sampled_from(["attn.q", "attn.o", "mlp.gate", "norm.attn", "raw:odd"]),
 ) | st.sampled_from(
     [Site("text", None, part) for part in ("embed", "head", "norm.final")]
-    + [Site("vision", 0, "attn.q"), Site("vision", 1, "attn.q"), Site("projector", None, "raw:up")]
+    + [
+        Site("text", None, "attn.q", 1),
+        Site("vision", 0, "attn.q"),
+        Site("vision", 1, "attn.q"),
+        Site("projector", None, "raw:up"),
+    ]
 )
 
 
