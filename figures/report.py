@@ -104,25 +104,21 @@ def report(
     behaviour_table = table.compute(groups) if groups else None
     roles = behaviour_table.roles if behaviour_table else ()
     rows = checkpoint_rows(results)
-    return (
-        page.environment()
-        .from_string(page.TEMPLATE)
-        .render(
-            style=Markup(page.STYLE),
-            print_script=Markup(page.PRINT_SCRIPT),
-            plotly=_library(cdn),
-            verdict=verdict(diff, probe, behaviour, tradeoff),
-            glance=glance.compute(groups) if groups else (),
-            table=behaviour_table,
-            table_missing="Not measured yet. This makes it: `vlsurgery evaluate`",
-            roles=[{"role": role, "name": role_name(role), "colour": theme.role_colour(role)} for role in roles],
-            paired=table.paired(behaviour) if behaviour else (),
-            sections=[asdict(one) | {"drawing": _drawing(one)} for one in sections(diff, probe, behaviour, tradeoff)],
-            checkpoints=rows,
-            warnings=disagreements(rows),
-            notes=_notes(probe, behaviour),
-            steps=_steps(results),
-        )
+    return page.template().render(
+        style=page.asset("page.css"),
+        print_script=page.asset("print.js"),
+        plotly=_library(cdn),
+        verdict=verdict(diff, probe, behaviour, tradeoff),
+        glance=glance.compute(groups) if groups else (),
+        table=behaviour_table,
+        table_missing="Not measured yet. This makes it: `vlsurgery evaluate`",
+        roles=[{"role": role, "name": role_name(role), "colour": theme.role_colour(role)} for role in roles],
+        paired=table.paired(behaviour) if behaviour else (),
+        sections=[asdict(one) | {"drawing": _drawing(one)} for one in sections(diff, probe, behaviour, tradeoff)],
+        checkpoints=rows,
+        warnings=disagreements(rows),
+        notes=_notes(probe, behaviour),
+        steps=_steps(results),
     )
 
 

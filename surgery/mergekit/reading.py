@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -73,7 +73,8 @@ def plain_table(values: Mapping[Site, Values]) -> dict[str, Any]:
         else:
             found = {site.key: values[site] for site in sites}
         table |= {key: row for key, row in found.items() if row != common}
-    return table
+    # A component's key fits inserted layers too, so they need keys of their own beside it.
+    return table | {site.key: values[site] for site in values if site.own_layer is not None and site.component in table}
 
 
 @dataclass(frozen=True)
@@ -92,14 +93,14 @@ class _Reader:
         stems = [model.split("@")[0].rstrip("/").replace("\\", "/").rpartition("/")[2] or "model" for model in others]
         names = dict(zip(others, unique_names(stems, ["base"] if document.base else []), strict=True))
         roles = {model: names.get(model, "base") for model in document.models}
-        models = others if needs_base else document.models
+        models = {roles[model]: model for model in (others if needs_base else document.models)}
         return Recipe(
             checkpoints={role: self.checkpoints[model].ref_model for model, role in roles.items()},
             like=roles[self.like],
             base="base" if needs_base else None,
             method=document.method,
-            coefficients=self._coefficients({roles[model]: model for model in models}),
-            parameters=self._parameters({roles[model]: model for model in models}),
+            coefficients=self._coefficients(models),
+            parameters=self._parameters(models),
             dtype=self._dtype(),
         )
 
@@ -143,37 +144,34 @@ class _Reader:
             raise RecipeError(f"{own.where}.{parameter}: missing for tensor {name!r}.")
         return value
 
-    def _table(self, parameter: str, models: Collection[str | None]) -> dict[str, Any]:
-        """Key -> a parameter's value for each of the models."""
-        values = {}
-        for name, (site, _, _) in self.tensors.items():
-            values[site] = tuple(self._look_up(parameter, name, model) for model in models)
-        return plain_table(values)
+    def _table(self, parameter: str, models: Mapping[str, str | None]) -> dict[str, dict[str, Any]]:
+        """Key -> role -> a parameter's value. models: role -> model; None looks up what is said for all models."""
+        values = {
+            site: tuple(self._look_up(parameter, name, model) for model in models.values())
+            for name, (site, _, _) in self.tensors.items()
+        }
+        return {
+            key: {role: value for role, value in zip(models, row, strict=True) if value is not None}
+            for key, row in plain_table(values).items()
+        }
 
     def _coefficients(self, models: Mapping[str, str]) -> dict[str, dict[str, Any]]:
         """Where mergekit knows no weights, every model counts; slerp's only model has t."""
         if self.document.method == "slerp":
-            table = self._table("t", [None])
-        elif "weight" in TAKEN[self.document.method]:
-            table = self._table("weight", models.values())
-        else:
-            table = {EVERYWHERE: (1.0,) * len(models)}
-        rows = {key: zip(models, row, strict=True) for key, row in table.items()}
-        return {key: {role: value for role, value in row if value is not None} for key, row in rows.items()}
+            return self._table("t", dict.fromkeys(models))
+        if "weight" in TAKEN[self.document.method]:
+            return self._table("weight", models)
+        return {EVERYWHERE: dict.fromkeys(models, 1.0)}
 
     def _parameters(self, models: Mapping[str, str]) -> dict[str, dict[str, Any]]:
-        """Key -> parameter -> value, for what the method takes beside weights."""
+        """Key -> parameter -> value, for what the method takes beside weights; role -> value where models differ."""
         found: dict[str, dict[str, Any]] = {}
         method, ours = self.document.method, METHODS[self.document.method].parameters
         for parameter in TAKEN[method]:
-            if parameter in ours and parameter not in PER_MODEL:
-                for key, (value,) in self._table(parameter, [None]).items():
-                    found.setdefault(key, {})[parameter] = value
-            elif parameter in ours:
-                for key, row in self._table(parameter, models.values()).items():
-                    given = {role: value for role, value in zip(models, row, strict=True) if value is not None}
-                    one, *rest = given.values()
-                    found.setdefault(key, {})[parameter] = one if all(value == one for value in rest) else given
+            if parameter in ours:
+                for key, row in self._table(parameter, models if parameter in PER_MODEL else {"all": None}).items():
+                    one, *rest = row.values()
+                    found.setdefault(key, {})[parameter] = one if all(value == one for value in rest) else row
             elif KINDS[parameter] is bool and any(self._look_up(parameter, name) for name in self.tensors):
                 raise RecipeError(f"parameters.{parameter}: {method} with {parameter}: true can't be carried over.")
         return found

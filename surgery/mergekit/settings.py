@@ -24,13 +24,13 @@ class FilteredValue(NamedTuple):
     values: tuple[Scalar, ...]
 
     def at(self, t: float) -> Scalar:
-        """The value at t, 0 for the first layer and 1 for the last; a switch is the last one that was passed."""
+        """The value at t, 0 for the first layer and 1 for the last: interpolated, or the last switch at or before t."""
         position = t * (len(self.values) - 1)
         return self.values[int(position)] if isinstance(self.values[0], bool) else interpolate(self.values, position)
 
 
 class Scope(NamedTuple):
-    """Settings that stand together. where: their place in the file. settings: parameter -> values, of which the first
+    """The settings of one `parameters:`. where: its place in the file. settings: parameter -> values; the first one
     whose filter fits a tensor's name counts."""
 
     where: str
@@ -55,7 +55,7 @@ def parse_settings(data: Mapping[str, Any], where: str, method: str, allowed: It
 
 
 def check_keys(data: Any, where: str, keys: Sequence[str], fault: str = "can't be carried over") -> Mapping[str, Any]:
-    """`data`, if it is a mapping without other keys. Raises RecipeError that names the first other key, else."""
+    """`data`, checked. Raises RecipeError where it is no mapping, or has a key that is none of `keys`."""
     known = " and ".join(f"`{key}`" for key in keys)
     if not isinstance(data, Mapping):
         raise RecipeError(f"{where}: expected {known}, found {data!r:.60}.")

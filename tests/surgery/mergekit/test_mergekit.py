@@ -254,7 +254,12 @@ sites = st.builds(
     st.sampled_from(["attn.q", "attn.o", "mlp.gate", "norm.attn", "raw:odd"]),
 ) | st.sampled_from(
     [Site("text", None, part) for part in ("embed", "head", "norm.final")]
-    + [Site("vision", 0, "attn.q"), Site("vision", 1, "attn.q"), Site("projector", None, "raw:up")]
+    + [
+        Site("text", None, "attn.q", 1),
+        Site("vision", 0, "attn.q"),
+        Site("vision", 1, "attn.q"),
+        Site("projector", None, "raw:up"),
+    ]
 )
 
 
@@ -381,6 +386,12 @@ def test_models_of_one_name_have_roles_of_their_own(models: Path) -> None:
     paths = [models / "plain" / "x", models / "seeing" / "x"]
     recipe = read_mergekit(order(models, "linear", models=[{"model": str(path)} for path in paths]), FILE)
     assert list(recipe.checkpoints) == ["x", "x-2"]
+
+
+def test_a_model_called_base_is_not_the_base(models: Path, tmp_path: Path) -> None:
+    save(tmp_path / "base", text_shapes("model.", ""))
+    recipe = read_mergekit(order(models, models=[{"model": str(tmp_path / "base")}]), FILE)
+    assert (list(recipe.checkpoints), recipe.base) == (["base-2", "base"], "base")
 
 
 def test_a_sign_that_splits_references_is_kept_whole(models: Path, tmp_path: Path) -> None:
