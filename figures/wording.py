@@ -8,7 +8,7 @@ ROLE_ORDER = ("base", "graft", "adapted", "safety", "merged:uniform", "merged")
 SET_ORDER = ("harmful", "jailbroken", "harmless", "borderline", "capability")
 MODALITY_ORDER = ("text", "benign", "own", "blank", "noise")
 
-_ROLES = {"safety": "safety-tuned", "merged:uniform": "best uniform merge"}
+_ROLES = {"merged:uniform": "best uniform merge"}
 _MODALITIES = {
     "text": "text only",
     "benign": "ordinary picture",
@@ -16,6 +16,8 @@ _MODALITIES = {
     "blank": "blank picture",
     "noise": "noise picture",
 }
+# The same where a column's head has room for ten characters.
+_COLUMNS = {"text": "text", "benign": "+ picture", "own": "own pict.", "blank": "+ blank", "noise": "+ noise"}
 _REQUESTS = {
     "harmful": "harmful requests",
     "jailbroken": "jailbroken requests",
@@ -40,11 +42,18 @@ def rank(order: tuple[str, ...], word: str) -> tuple[int, str]:
 
 
 def role_name(role: str) -> str:
+    """A role as people read it, in terminal and figures alike."""
     return _ROLES.get(role, role)
 
 
 def modality_name(modality: str) -> str:
+    """A kind of picture as a label: "ordinary picture"."""
     return _MODALITIES.get(modality, modality)
+
+
+def modality_column(modality: str) -> str:
+    """A kind of picture as the head of a column: "+ picture"."""
+    return _COLUMNS.get(modality, modality)
 
 
 def cell_name(set_: str, modality: str) -> str:

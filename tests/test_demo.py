@@ -118,7 +118,7 @@ PRINTED_ROLES = {
     "adapted": "adapted",
     "safety": "safety",
     "best uniform merge": "merged:uniform",
-    "auto merge": "merged",
+    "merged": "merged",
 }
 
 
@@ -179,7 +179,7 @@ def test_the_report_is_one_file_and_tells_that_the_seed_was_chosen(demo):
     ("command", "says"),
     [
         (("probe",), "rank"),
-        (("evaluate",), "auto merge"),
+        (("evaluate",), "merged"),
         (("report",), "report.html"),
         (("anatomy", "case/merged"), "vision"),
         (("report", "-o", "linked.html", "--cdn"), "linked.html"),

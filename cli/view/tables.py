@@ -12,7 +12,7 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vlsurgery.figures.wording import MODALITY_ORDER, ROLE_ORDER, SET_ORDER, interval, rank
+from vlsurgery.figures.wording import MODALITY_ORDER, ROLE_ORDER, SET_ORDER, interval, modality_column, rank, role_name
 from vlsurgery.figures.wording import percent as exact_percent
 from vlsurgery.probes.results import (
     HARMFUL_SETS,
@@ -35,17 +35,6 @@ from vlsurgery.surgery.results import (
 
 ABSENT = "–"
 BAR_WIDTH = 6
-ROLE_WORDS = {
-    "merged:uniform": "best uniform merge",
-    "merged": "auto merge",
-}
-MODALITY_WORDS = {
-    "text": "text",
-    "benign": "+ picture",
-    "blank": "+ blank",
-    "noise": "+ noise",
-    "own": "own pict.",
-}
 
 
 def plain_table(title: str, *columns: str, left: int = 1, bars: Sequence[int] = ()) -> Table:
@@ -205,8 +194,8 @@ def probe_table(result: ProbeResult) -> Table:
     gains = {gain.block: gain.gain for gain in result.attribution if gain.method == "path"}
     scale = largest(gains.values())
     layers = sorted({layer for _, layer in rows})
-    heads = [f"AUROC\n{role}\n{MODALITY_WORDS[seen]}" for role, seen in modality.items()]
-    drifted = f"cosine to base\nadapted\n{MODALITY_WORDS[modality.get('adapted', 'text')]}"
+    heads = [f"AUROC\n{role}\n{modality_column(seen)}" for role, seen in modality.items()]
+    drifted = f"cosine to base\nadapted\n{modality_column(modality.get('adapted', 'text'))}"
     names = ["layer", *heads, drifted, "gain\nattention", "gain\nMLP"]
     place = "the last instruction token" if position == "instruction" else f"token {position} of the prompt"
     title = f"Telling harmful from harmless at {place}; gain of moving a block to the base, in nats"
@@ -264,7 +253,7 @@ def _behaviour_table(
     table = plain_table(title, "", *heads)
     for role in sorted({row.role for row in everyone}, key=lambda role: rank(ROLE_ORDER, role)):
         rates = [percent(cells.get((role, *column))) for column in columns]
-        table.add_row(ROLE_WORDS.get(role, role), *rates, style="bold" if role == "merged" else None)
+        table.add_row(role_name(role), *rates, style="bold" if role == "merged" else None)
     return table
 
 
@@ -275,7 +264,7 @@ def _column_order(cell: tuple[str, str]) -> tuple[tuple[int, str], tuple[int, st
 def _behaviour_head(column: tuple[str, str], rates: Sequence[Rate]) -> str:
     prompts, requests = max(rate.n for rate in rates), max(rate.requests for rate in rates)
     count = f"{requests} req." if prompts == requests else f"{prompts} prompts\n{requests} req."
-    return f"{column[0]}\n{MODALITY_WORDS.get(column[1], column[1])}\n{count}"
+    return f"{column[0]}\n{modality_column(column[1])}\n{count}"
 
 
 def percent(rate: Rate | None) -> Text:
