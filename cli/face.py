@@ -109,7 +109,7 @@ def merge(
 
         recipe = load_recipe(Path(order))
     if recipe is None:
-        from vlsurgery.cli.commands.merge.by_method import MethodArgs, recipe_of
+        from vlsurgery.cli.workflow.method_recipe import MethodArgs, recipe_of
 
         each = [coefficients] if isinstance(coefficients, int | float) else list(coefficients)
         refs = [_ref(model) for model in models]

@@ -81,8 +81,9 @@ class Case:
             if _paths(held.checkpoints) == _paths(refs):
                 content = held.model_copy(update={"checkpoints": refs})
             elif not new:
+                others = ", ".join(f"{role}: {ref.path}" for role, ref in held.checkpoints.items())
                 raise TargetError(
-                    f"{folder}: holds a case of other checkpoints ({_listed(held.checkpoints)}). Give --new to move "
+                    f"{folder}: holds a case of other checkpoints ({others}). Give --new to move "
                     "it aside, or another folder with --case."
                 )
             elif write:
@@ -188,10 +189,6 @@ def _move_aside(folder: Path) -> None:
 
 def _paths(refs: Mapping[str, CheckpointRef]) -> dict[str, str]:
     return {role: os.path.realpath(ref.path) for role, ref in refs.items()}
-
-
-def _listed(refs: Mapping[str, CheckpointRef]) -> str:
-    return ", ".join(f"{role}: {ref.path}" for role, ref in refs.items())
 
 
 def _fingerprint(paths: Iterable[Path]) -> str:

@@ -133,7 +133,7 @@ def merge(
         _refuse_models(models, "a recipe names its checkpoints")
         order, opened = _load(recipe, allow_pickle), None
     else:
-        from vlsurgery.cli.commands.merge.by_method import MethodArgs, recipe_of
+        from vlsurgery.cli.workflow.method_recipe import MethodArgs, recipe_of
 
         args = MethodArgs(method or "", models or [], base, like, weight or [], parameters, dtype, seed)
         order, opened = recipe_of(args, allow_pickle)
