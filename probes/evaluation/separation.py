@@ -1,4 +1,4 @@
-"""How well scores tell two classes apart: AUROC and d' with intervals, and the null of the best of many AUROCs."""
+"""Separation of two classes by scores: AUROC and d' with intervals, and the null of the best of many AUROCs."""
 
 from collections.abc import Hashable, Sequence
 

@@ -11,17 +11,17 @@ def descend(stage, losses=None, done=lambda _step: False):
     return weight.detach(), taken
 
 
-def test_it_goes_downhill_and_counts_its_steps():
+def test_training_lowers_the_loss_and_counts_its_steps():
     weight, taken = descend(TrainingStage(200, 0.1, {}))
     assert weight.norm() < 0.2
     assert taken == 200
 
 
-def test_it_ends_when_told():
+def test_training_ends_when_done():
     assert descend(TrainingStage(200, 0.1, {}), done=lambda step: step == 7)[1] == 7
 
 
-def test_a_share_of_nought_moves_nothing():
+def test_a_learning_rate_of_zero_moves_nothing():
     still, moving = (torch.nn.Parameter(torch.ones(1)) for _ in range(2))
     train([([still], 0.0), ([moving], 1.0)], [lambda: (still + moving).sum()] * 3, TrainingStage(3, 0.1, {}))
     assert still.item() == 1.0
@@ -36,7 +36,7 @@ def interrupted():
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_the_machine_is_left_as_it_was(threads):
+def test_torch_settings_are_restored(threads):
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
