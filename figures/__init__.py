@@ -1,0 +1,21 @@
+"""Figures and the report of results. A figure's module is imported when it is first asked for, and plotly with it."""
+
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vlsurgery.figures import behaviour as behaviour
+    from vlsurgery.figures import coefficients as coefficients
+    from vlsurgery.figures import direction_drift as direction_drift
+    from vlsurgery.figures import report as report
+    from vlsurgery.figures import safety_map as safety_map
+    from vlsurgery.figures import weight_change as weight_change
+
+__all__ = ["behaviour", "coefficients", "direction_drift", "report", "safety_map", "weight_change"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name not in __all__:
+        raise AttributeError(f"module 'vlsurgery.figures' has no attribute {name!r}")
+    return import_module(f"vlsurgery.figures.{name}")

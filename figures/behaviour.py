@@ -51,7 +51,7 @@ class Bar:
 
 
 @dataclass(frozen=True)
-class Group:
+class BarGroup:
     """All roles on one prompt set with one kind of picture, in the house's order."""
 
     set: str
@@ -72,8 +72,8 @@ class Group:
 class BehaviourInfo:
     """Every row of a behaviour result once: harmful and jailbroken requests apart from all others."""
 
-    harmful: tuple[Group, ...]
-    harmless: tuple[Group, ...]
+    harmful: tuple[BarGroup, ...]
+    harmless: tuple[BarGroup, ...]
 
 
 def is_harmful(set_: str) -> bool:
@@ -97,7 +97,7 @@ def compute(behaviour: BehaviourResult) -> BehaviourInfo:
     """Sort rows into groups by prompt set and kind of picture."""
     rows = sorted(behaviour.records, key=_order)
     groups = [
-        Group(set_, modality, tuple(map(bar, members)))
+        BarGroup(set_, modality, tuple(map(bar, members)))
         for (set_, modality), members in groupby(rows, key=lambda row: (row.set, row.modality))
     ]
     return BehaviourInfo(
@@ -129,7 +129,7 @@ class _Placed:
         return theme.hover(f"{role_name(row.role)} · {cell_name(row.set, row.modality)}", hover_lines(self.bar))
 
 
-def _place(groups: tuple[Group, ...]) -> tuple[list[tuple[float, Group]], list[_Placed], float]:
+def _place(groups: tuple[BarGroup, ...]) -> tuple[list[tuple[float, BarGroup]], list[_Placed], float]:
     """Lay groups out downwards, a line a role below a line for the heading. Returns headings, bars and the end."""
     headings, placed, y = [], [], 0.0
     for group in groups:
@@ -204,7 +204,7 @@ def _labels(placed: list[_Placed]) -> go.Scatter:
     )
 
 
-def _headings(figure: go.Figure, headings: list[tuple[float, Group]], column: int) -> None:
+def _headings(figure: go.Figure, headings: list[tuple[float, BarGroup]], column: int) -> None:
     for y, group in headings:
         text = f"<b>{theme.safe(group.label)}</b>  <span style='color:{theme.MUTED}'>{group.counts}</span>"
         figure.add_annotation(
@@ -212,7 +212,7 @@ def _headings(figure: go.Figure, headings: list[tuple[float, Group]], column: in
         )
 
 
-def _panel(figure: go.Figure, groups: tuple[Group, ...], column: int) -> None:
+def _panel(figure: go.Figure, groups: tuple[BarGroup, ...], column: int) -> None:
     headings, placed, _ = _place(groups)
     for part in ("wanted", "neither", "unwanted"):
         figure.add_trace(_segment(placed, part), row=1, col=column)

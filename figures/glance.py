@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.behaviour import Bar, BehaviourInfo, Group
+from vlsurgery.figures.behaviour import Bar, BarGroup, BehaviourInfo
 from vlsurgery.figures.wording import cell_name, percent, role_name
 
 PATH = ("base", "adapted", "merged")
@@ -30,19 +30,19 @@ class Line:
     stops: tuple[Stop, ...]
 
 
-def _pick(groups: list[Group]) -> Group | None:
+def _pick(groups: list[BarGroup]) -> BarGroup | None:
     """The group with a picture that the adapted model was measured on, else the one in text only."""
     measured = [g for g in groups if any(b.row.role == "adapted" and b.headline.rate is not None for b in g.bars)]
     by_modality = {group.modality: group for group in measured}
     return next((by_modality[m] for m in _PREFERRED if m in by_modality), measured[0] if measured else None)
 
 
-def _find(groups: list[Group], role: str) -> Bar | None:
+def _find(groups: list[BarGroup], role: str) -> Bar | None:
     bars = [bar for group in groups for bar in group.bars if bar.row.role == role and bar.headline.rate is not None]
     return bars[0] if bars else None
 
 
-def _line(groups: list[Group]) -> Line | None:
+def _line(groups: list[BarGroup]) -> Line | None:
     chosen = _pick(groups)
     if chosen is None:
         return None
@@ -61,7 +61,7 @@ def _line(groups: list[Group]) -> Line | None:
 
 def compute(info: BehaviourInfo) -> tuple[Line, ...]:
     """One line for each prompt set that the adapted model was measured on."""
-    by_set: dict[str, list[Group]] = {}
+    by_set: dict[str, list[BarGroup]] = {}
     for group in [*info.harmful, *info.harmless]:
         by_set.setdefault(group.set, []).append(group)
     lines = [_line(groups) for groups in by_set.values()]

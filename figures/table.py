@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from vlsurgery.figures.behaviour import Bar, BehaviourInfo, Group, hover_lines
+from vlsurgery.figures.behaviour import Bar, BarGroup, BehaviourInfo, hover_lines
 from vlsurgery.figures.wording import ROLE_ORDER, cell_name, interval, percent, points, rank, role_name
 from vlsurgery.probes.results import BehaviourResult
 
@@ -49,7 +49,7 @@ def _cell(bar: Bar) -> TableCell:
     return TableCell(percent(rate.rate), interval(rate.low, rate.high), aside, "; ".join(hover_lines(bar)), rate.rate)
 
 
-def _row(group: Group, roles: tuple[str, ...]) -> TableRow:
+def _row(group: BarGroup, roles: tuple[str, ...]) -> TableRow:
     bars = {bar.row.role: bar for bar in group.bars}
     measures = sorted({_MEASURES[bar.measure] for bar in group.bars if bar.headline.rate is not None})
     cells = tuple(_cell(bars[role]) if role in bars else ABSENT for role in roles)
