@@ -12,7 +12,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from vlsurgery.probes.evaluation.intervals import rate
-from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
 from vlsurgery.probes.scoring import (

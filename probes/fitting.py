@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.scoring import ScoredAnswers, divergences, log_probabilities, scored_answers
 from vlsurgery.probes.targets import WorkingSet, evenly_spaced
 from vlsurgery.surgery.runtime.progress import Progress, no_progress

@@ -10,7 +10,7 @@ from vlsurgery.probes.attribution import attribute, too_few_lost
 from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select_layer, separate
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import judge
-from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, load
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (

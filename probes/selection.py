@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
-from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, load
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt

@@ -11,7 +11,7 @@ from torch import Tensor
 from vlsurgery.probes.evaluation.generate import Completion, complete
 from vlsurgery.probes.evaluation.intervals import paired_difference, rate
 from vlsurgery.probes.evaluation.judges import JUDGE, is_right, judge
-from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, load
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality, Prompt
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, Paired, Rate

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.merge.keys import at, check_key, rows_of
+from vlsurgery.surgery.merge.recipe_keys import at, check_key, rows_of
 
 Coefficient = float | Sequence[float]
 

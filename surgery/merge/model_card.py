@@ -9,9 +9,9 @@ from typing import Final
 import yaml
 
 from vlsurgery.surgery.alignment import Alignment
-from vlsurgery.surgery.merge.keys import DEFAULT, EVERYWHERE
 from vlsurgery.surgery.merge.plan import MergePlan
 from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.merge.recipe_keys import DEFAULT, EVERYWHERE
 from vlsurgery.surgery.results import CheckpointRef
 
 # A model in the Hub's cache, and a Hub id with its commit.

@@ -6,7 +6,7 @@ from typing import Any
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import check_range
-from vlsurgery.surgery.merge.keys import at, check_key, rows_of
+from vlsurgery.surgery.merge.recipe_keys import at, check_key, rows_of
 from vlsurgery.surgery.methods import Method, Parameter
 
 Number = bool | float | Sequence[float]

@@ -9,8 +9,8 @@ from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.merge.keys import keys_of, tower_depths
 from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.merge.recipe_keys import keys_of, tower_depths
 from vlsurgery.surgery.methods import Settings
 
 

@@ -13,8 +13,8 @@ from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.merge.keys import EVERYWHERE, tower_depths
 from vlsurgery.surgery.merge.recipe import SAFETENSORS_DTYPES, Recipe, read_yaml, unique_names
+from vlsurgery.surgery.merge.recipe_keys import EVERYWHERE, tower_depths
 from vlsurgery.surgery.mergekit.document import Document, Slice, parse
 from vlsurgery.surgery.mergekit.methods import KINDS, PER_MODEL, TAKEN, Scalar
 from vlsurgery.surgery.methods import METHODS

@@ -6,7 +6,7 @@ from typing import Any, Final, NamedTuple
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.merge.keys import interpolate
+from vlsurgery.surgery.merge.recipe_keys import interpolate
 from vlsurgery.surgery.mergekit.methods import KINDS, NEUTRAL, Scalar
 
 # YAML reads `1e-4` as text, which counts as the number that it spells.

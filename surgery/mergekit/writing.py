@@ -13,8 +13,8 @@ import yaml
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
-from vlsurgery.surgery.merge.keys import tower_depths
 from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.merge.recipe_keys import tower_depths
 from vlsurgery.surgery.mergekit.methods import PER_MODEL, TAKEN, Scalar
 from vlsurgery.surgery.methods import METHODS
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlsurgery.probes.attribution import MIN_LOST, attribute, too_few_lost
-from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
 from vlsurgery.probes.scoring import refusal_choices, refusal_log_odds
 from vlsurgery.probes.targets import LostRefusal, WorkingSet

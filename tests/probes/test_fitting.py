@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vlsurgery.probes.fitting import fit
-from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
 from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import Target, TargetsResult

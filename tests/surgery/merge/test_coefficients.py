@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
-from vlsurgery.surgery.merge.keys import keys_of
+from vlsurgery.surgery.merge.recipe_keys import keys_of
 
 GATE = Site("text", 3, "mlp.gate")
 # From the most specific key of this site to the least.

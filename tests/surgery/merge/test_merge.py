@@ -15,8 +15,8 @@ from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge import pieces, streams
-from vlsurgery.surgery.merge.keys import at
 from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.merge.recipe_keys import at
 from vlsurgery.surgery.merge.run import run_merge
 from vlsurgery.surgery.methods import METHODS, method, projection
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from vlsurgery.probes.merging import InMemoryMerge
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
 from vlsurgery.probes.scoring import (
     log_probabilities,
