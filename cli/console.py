@@ -5,8 +5,7 @@ from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Self, TypeVar
 
 if TYPE_CHECKING:
-    from rich.console import Console as Rich
-    from rich.console import RenderableType
+    from rich.console import Console as Rich, RenderableType
     from rich.progress import Progress as RichProgress
     from rich.table import Table
 

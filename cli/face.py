@@ -69,8 +69,7 @@ def evaluate(
     models: their directories' names become their roles. roles: role -> model; `base`, `adapted`, `safety` and `merged`
         are compared with one another. prompts: as for `probe`.
     """
-    from vlsurgery.probes.evaluation.evaluate import Subject
-    from vlsurgery.probes.evaluation.evaluate import evaluate as measure
+    from vlsurgery.probes.evaluation.evaluate import Subject, evaluate as measure
 
     named = {**_by_name(models), **{role: open(model) for role, model in roles.items()}}
     if not named:

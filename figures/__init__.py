@@ -5,12 +5,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlsurgery.figures import behaviour as behaviour
-    from vlsurgery.figures import coefficients as coefficients
-    from vlsurgery.figures import direction_drift as direction_drift
-    from vlsurgery.figures import report as report
-    from vlsurgery.figures import safety_map as safety_map
-    from vlsurgery.figures import weight_change as weight_change
+    from vlsurgery.figures import (
+        behaviour as behaviour,
+        coefficients as coefficients,
+        direction_drift as direction_drift,
+        report as report,
+        safety_map as safety_map,
+        weight_change as weight_change,
+    )
 
 __all__ = ["behaviour", "coefficients", "direction_drift", "report", "safety_map", "weight_change"]
 

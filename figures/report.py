@@ -10,8 +10,7 @@ import plotly.io
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from vlsurgery.figures import behaviour as behaviour_figure
-from vlsurgery.figures import glance, page, table, theme
+from vlsurgery.figures import behaviour as behaviour_figure, glance, page, table, theme
 from vlsurgery.figures.sections import Section, sections
 from vlsurgery.figures.verdict import verdict
 from vlsurgery.figures.wording import ROLE_ORDER, rank, role_name

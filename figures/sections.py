@@ -6,8 +6,7 @@ from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from vlsurgery.figures import behaviour as behaviour_figure
-from vlsurgery.figures import coefficients, direction_drift, safety_map, weight_change
+from vlsurgery.figures import behaviour as behaviour_figure, coefficients, direction_drift, safety_map, weight_change
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
 

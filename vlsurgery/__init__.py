@@ -18,20 +18,10 @@ if TYPE_CHECKING:
     from vlsurgery import figures as figures
     from vlsurgery.cli.face import (
         diff as diff,
-    )
-    from vlsurgery.cli.face import (
         evaluate as evaluate,
-    )
-    from vlsurgery.cli.face import (
         load_case as load_case,
-    )
-    from vlsurgery.cli.face import (
         merge as merge,
-    )
-    from vlsurgery.cli.face import (
         open as open,
-    )
-    from vlsurgery.cli.face import (
         probe as probe,
     )
     from vlsurgery.surgery.checkpoint import Checkpoint as Checkpoint

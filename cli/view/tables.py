@@ -12,8 +12,16 @@ from rich.console import JustifyMethod, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from vlsurgery.figures.wording import MODALITY_ORDER, ROLE_ORDER, SET_ORDER, interval, modality_column, rank, role_name
-from vlsurgery.figures.wording import percent as exact_percent
+from vlsurgery.figures.wording import (
+    MODALITY_ORDER,
+    ROLE_ORDER,
+    SET_ORDER,
+    interval,
+    modality_column,
+    percent as exact_percent,
+    rank,
+    role_name,
+)
 from vlsurgery.probes.results import (
     HARMFUL_SETS,
     BehaviourResult,

@@ -11,11 +11,11 @@ Coefficient = float | Sequence[float]
 
 
 class Coefficients(dict[str, Mapping[str, Coefficient]]):
-    """Key -> {role: coefficient}, as recipes spell it. Of the keys that fit a site (`keys.keys_of`) the most specific
+    """Key -> {role: coefficient}, as recipes spell it. Of the keys that fit a site (`recipe_keys.keys_of`) the most specific
     one decides for every role: a role that it does not name has none.
 
     What lies outside of the text tower keeps the bytes of `like` unless its own site or block is named, or
-    `everywhere`. A coefficient may be a list along the layers (`keys.at`). Coefficients lie in [low, high], which is
+    `everywhere`. A coefficient may be a list along the layers (`recipe_keys.at`). Coefficients lie in [low, high], which is
     checked when the table is made; they need not sum to 1.
     """
 

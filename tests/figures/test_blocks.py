@@ -1,7 +1,6 @@
 """The axis of blocks keeps the order of the model."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vlsurgery.figures.blocks import block_axis, split
 

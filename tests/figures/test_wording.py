@@ -1,7 +1,6 @@
 """Numbers in words never say more than the numbers do."""
 
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vlsurgery.figures.wording import interval, listed, percent, points, rank, rate_words, signed
 from vlsurgery.probes.results import Rate

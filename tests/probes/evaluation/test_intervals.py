@@ -1,6 +1,5 @@
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 from scipy.stats import binomtest
 
 from vlsurgery.probes.evaluation.intervals import cluster_ids, paired_difference, rate, wilson

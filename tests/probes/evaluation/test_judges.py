@@ -1,8 +1,7 @@
 """The judge: what is a refusal, whatever its dress, and what only looks like one."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vlsurgery.probes.evaluation.judges import JUDGE, JUDGED_TOKENS, OPENING_WORDS, is_right, judge
 from vlsurgery.probes.prompts import Prompt

@@ -3,8 +3,7 @@
 from collections import Counter, defaultdict
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vlsurgery.probes.evaluation.judges import is_right, judge
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, pictures

@@ -4,8 +4,7 @@ import csv
 import json
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
 from vlsurgery.probes.prompts import SETS

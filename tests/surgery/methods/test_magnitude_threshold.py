@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vlsurgery.surgery.methods import magnitude_threshold
 from vlsurgery.surgery.methods.magnitude_threshold import Band, Extremes, find_thresholds, keep_band

@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from hypothesis import given, strategies as st
 
 from vlsurgery.surgery.methods.random_masks import PROBABILITY_STEPS, keep_mask, key_of, uniform_int16
 

@@ -6,8 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.writer.checksums import SUMS, file_digest, sums_text, verify

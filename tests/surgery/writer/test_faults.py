@@ -22,8 +22,7 @@ from torch import Tensor
 
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, TargetError
-from vlsurgery.surgery.writer import Piece, plan_shards
-from vlsurgery.surgery.writer import write as write_planned
+from vlsurgery.surgery.writer import Piece, plan_shards, write as write_planned
 from vlsurgery.surgery.writer.journal import JOURNAL
 from vlsurgery.surgery.writer.output_directory import partial_of
 

@@ -5,8 +5,7 @@ import fcntl
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.writer import journal

@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vlsurgery.surgery.writer import direct_io, pipeline
 from vlsurgery.surgery.writer.direct_io import PAGE, DirectFile

@@ -20,8 +20,7 @@ from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import run_merge
-from vlsurgery.surgery.writer import Piece, ShardPlan, plan_shards
-from vlsurgery.surgery.writer import write as write_planned
+from vlsurgery.surgery.writer import Piece, ShardPlan, plan_shards, write as write_planned
 from vlsurgery.surgery.writer.journal import JOURNAL
 from vlsurgery.surgery.writer.output_directory import check_target, former_of, partial_of
 

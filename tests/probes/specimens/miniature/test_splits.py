@@ -1,5 +1,4 @@
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vlsurgery.probes.specimens.miniature import splits
 from vlsurgery.probes.specimens.miniature.language import OBJECTS, PAIRS, VERBS
