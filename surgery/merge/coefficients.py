@@ -11,12 +11,12 @@ Coefficient = float | Sequence[float]
 
 
 class Coefficients(dict[str, Mapping[str, Coefficient]]):
-    """Key -> {role: coefficient}, as recipes spell it. Of the keys that fit a site (`recipe_keys.keys_of`) the most specific
-    one decides for every role: a role that it does not name has none.
+    """Key -> {role: coefficient}, as recipes spell it. Of the keys that fit a site (`recipe_keys.keys_of`) the most
+    specific one decides for every role: a role that it does not name has none.
 
     What lies outside of the text tower keeps the bytes of `like` unless its own site or block is named, or
-    `everywhere`. A coefficient may be a list along the layers (`recipe_keys.at`). Coefficients lie in [low, high], which is
-    checked when the table is made; they need not sum to 1.
+    `everywhere`. A coefficient may be a list along the layers (`recipe_keys.at`). Coefficients lie in [low, high],
+    which is checked when the table is made; they need not sum to 1.
     """
 
     def __init__(self, table: Mapping[str, Mapping[str, Coefficient]], low: float = 0.0, high: float = 1.0) -> None:
