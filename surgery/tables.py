@@ -7,7 +7,7 @@ results of one kind have the same columns in the same order.
 
 import html
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from types import UnionType
 from typing import Any, ClassVar, Final, Literal, Union, get_args, get_origin
@@ -131,13 +131,10 @@ def _texts(cells: Iterable[Any]) -> Iterator[str]:
         yield text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def spread(row: Row, column: str, keys: Mapping[str, str] | Iterable[str]) -> Row:
-    """A row in which a mapping has a column for each of some known keys in place of one JSON cell."""
-    mapping = json.loads(row[column]) if row[column] else {}
-    return {
-        name: value
-        for each, cell in row.items()
-        for name, value in (
-            ((f"{column}.{key}", mapping.get(key)) for key in keys) if each == column else ((each, cell),)
-        )
-    }
+def spread(row: Row, column: str, keys: Iterable[str]) -> Row:
+    """A row in which a mapping has a column for each of its known keys in place of one JSON cell."""
+    mapping = json.loads(row[column] or "{}")
+    found: Row = {}
+    for name, cell in row.items():
+        found |= {f"{column}.{key}": mapping.get(key) for key in keys} if name == column else {name: cell}
+    return found

@@ -11,16 +11,25 @@ import pytest
 import torch
 
 import vlsurgery
-from vlsurgery.cli.workflow.case import CaseFile
+from vlsurgery.cli.workflow.case import CaseFile, StepRecord
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TargetsResult, TradeoffResult
 from vlsurgery.surgery.errors import SurgeryError
-from vlsurgery.surgery.results import AnatomyResult, ComparisonResult, DiffResult, MergeResult
+from vlsurgery.surgery.results import AnatomyResult, ComparisonResult, DiffResult, MergeResult, Result
 from vlsurgery.surgery.tables import Tabular
 
 Llama = Callable[..., dict[str, torch.Tensor]]
 OFFERED = {"open", "diff", "probe", "evaluate", "merge", "load_case", "Checkpoint", "Recipe", "METHODS", "figures"}
-RESULTS = [AnatomyResult, BehaviourResult, ComparisonResult, DiffResult, MergeResult, ProbeResult, TargetsResult,
-           TradeoffResult]  # fmt: skip
+RESULTS = [
+    AnatomyResult,
+    BehaviourResult,
+    CaseFile,
+    ComparisonResult,
+    DiffResult,
+    MergeResult,
+    ProbeResult,
+    TargetsResult,
+    TradeoffResult,
+]
 
 
 @pytest.fixture
@@ -101,7 +110,25 @@ def test_every_result_has_stable_columns(kind: type[Tabular]) -> None:
     assert columns
     assert len(set(columns)) == len(columns)
     assert all(re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)*", column) for column in columns)
-    assert kind is not CaseFile
+    assert kind.row_field in kind.model_fields
+
+
+def test_no_kind_of_result_was_forgotten() -> None:
+    """Without its rows, merely printing one would fail."""
+
+    def below(kind: type[Tabular]) -> set[type[Tabular]]:
+        return {each for child in kind.__subclasses__() for each in ({child} | below(child))}
+
+    ours = {kind for kind in below(Tabular) if kind.__module__.startswith("vlsurgery.")}
+    assert ours - {Result} == set(RESULTS)
+
+
+def test_a_case_file_prints_its_steps() -> None:
+    record = StepRecord(order=1, finished="now", settings={"level": "full"}, identities={})
+    case = CaseFile(steps={"diff": record})
+    assert repr(case) == "CaseFile(1 steps)"
+    assert [list(row) for row in case.rows()] == [CaseFile.columns()]
+    assert case.rows()[0]["step"] == "diff"
 
 
 @pytest.mark.parametrize("backend", ["pandas", "polars"])

@@ -14,6 +14,7 @@ from pydantic import Field
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.results import CheckpointRef, Frozen, Result
+from vlsurgery.surgery.tables import Row, flat
 
 FILE: Final = "case.json"
 HISTORY: Final = "history.jsonl"
@@ -39,8 +40,17 @@ class CaseFile(Result):
     """case.json. `checkpoints`: role -> absolute path, and the identity that its files had when the case was opened."""
 
     kind: ClassVar[str] = "case"
+    row_field: ClassVar[str] = "steps"
 
     steps: dict[str, StepRecord] = Field(default_factory=dict)
+
+    def rows(self) -> list[Row]:
+        """One row a step that was done."""
+        return [{"step": name, **flat(step, StepRecord)} for name, step in self.steps.items()]
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        return ["step", *flat(None, StepRecord)]
 
 
 class Case:
