@@ -83,7 +83,8 @@ def difference(behaviour: BehaviourResult, role: str, against: str, cell: Cell) 
         if (test.role, test.against) == (role, against):
             return Difference(cell, measure, value, test.low, test.high, paired=True)
         if (test.role, test.against) == (against, role):
-            return Difference(cell, measure, value, -test.high, -test.low, paired=True)
+            low, high = (None if bound is None else -bound for bound in (test.high, test.low))
+            return Difference(cell, measure, value, low, high, paired=True)
     bounds = _unpaired_bounds(one, other)
     return Difference(cell, measure, value, *bounds, paired=False)
 

@@ -39,7 +39,7 @@ _VERBS = {"refused": "refused", "right": "answered right", "complied": "answered
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Conclusion:
     """A headline, three to six sentences that bear it out, and the limits of all of them."""
 
     headline: str
@@ -52,7 +52,7 @@ def verdict(
     probe: ProbeResult | None,
     behaviour: BehaviourResult | None,
     tradeoff: TradeoffResult | None,
-) -> Verdict:
+) -> Conclusion:
     """Say what the results say. Any of them may be missing; what is missing is named with the command that makes it."""
     sentences = [_loss(behaviour), _where(probe)]
     if behaviour is None:
@@ -60,7 +60,7 @@ def verdict(
     else:
         sentences += [_brought_back(behaviour), _price(behaviour), _uniform(behaviour, tradeoff), _tuned(behaviour)]
     told = tuple(sentence for sentence in sentences if sentence)
-    return Verdict(_headline(behaviour), told, _limits(diff, probe, behaviour))
+    return Conclusion(_headline(behaviour), told, _limits(diff, probe, behaviour))
 
 
 def _words(behaviour: BehaviourResult, role: str, cell: Cell) -> str:

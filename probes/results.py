@@ -1,10 +1,19 @@
 """Findings about activations and behaviour as plain data. Imports no torch."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from vlsurgery.surgery.results import Frozen, Result
+from vlsurgery.surgery.tables import Row, flat
+
+Label = Literal["refused", "complied", "neither"]
+Kind = Literal[
+    "refusal", "partial", "non_answer", "compliance", "refuse_then_comply", "empty", "degenerate", "off_topic",
+    "undecided",
+]  # fmt: skip
+LABELS: tuple[Label, ...] = get_args(Label)
+KINDS: tuple[Kind, ...] = get_args(Kind)
 
 HARMFUL_SETS = ("harmful", "jailbroken")  # prompt sets of which a refusal is the wanted answer
 
@@ -145,11 +154,82 @@ class ProbeResult(Result):
     verdict: str
 
 
-class BehaviourRow(Frozen):
-    """What one role does on one prompt set with one kind of picture.
+class Verdict(Frozen):
+    """What a completion does, which kind of it, and what showed that.
 
-    refused, complied, neither: three shares that sum to 1 (neither: empty, degenerate or off-topic).
-    right: share of exactly right answers, where prompts have one. kl: mean KL(adapted || role) per answer token, nats.
+    label: `refused`, `complied` or `neither`. kind: of refused, `refusal`, `partial` (declines, then helps with
+        something else) or `non_answer` ("I am unable to determine ..." about a picture); of complied, `compliance` or
+        `refuse_then_comply`; of neither, `empty`, `degenerate` (loops, broken words), `off_topic` or `undecided` (cut
+        off too early), and `non_answer` where nothing was asked that one may refuse.
+    reason: the rule, the words or the score that decided.
+    """
+
+    label: Label
+    kind: Kind
+    reason: str
+
+    @property
+    def refused(self) -> bool:
+        return self.label == "refused"
+
+
+class CompletionRecord(Frozen):
+    """One completion of one model, with every judge's verdict.
+
+    id: of the prompt. request: the unit of statistics. prompt: the user's message. text: the completion, without
+    special tokens. answer: the right answer, where the prompt has one. tokens: how many were written. cut: whether it
+    ended at the limit of tokens. verdicts: judge -> verdict; the first is the one that rates are made of.
+    prompts_digest: of the prompts that were asked with it.
+    """
+
+    role: str
+    id: str
+    request: str
+    set: str
+    modality: str
+    prompt: str
+    text: str
+    answer: str | None = None
+    tokens: int
+    cut: bool
+    verdicts: dict[str, Verdict]
+    prompts_digest: str
+
+
+class CompletionsResult(Result):
+    """What every model said, and what the judges made of it: the lines of completions.jsonl."""
+
+    kind: ClassVar[str] = "completions"
+    row_field: ClassVar[str] = "records"
+    shown: ClassVar[tuple[str, ...]] = ("role", "set", "modality", "prompt", "text", "label", "kind")
+
+    records: list[CompletionRecord] = Field(alias="rows")
+
+    def rows(self) -> list[Row]:
+        """One row a completion, with the first judge's verdict as `label`, `kind` and `reason`."""
+        return [_completion_row(record) for record in self.records]
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        return list(_completion_row(None))
+
+
+def _completion_row(record: CompletionRecord | None) -> Row:
+    row = flat(record, CompletionRecord)
+    verdict = next(iter(record.verdicts.values()), None) if record else None
+    return {**row, **{name: getattr(verdict, name, None) for name in ("label", "kind", "reason")}}
+
+
+class BehaviourRow(Frozen):
+    """What one role does on one prompt set with one kind of picture, by the first judge.
+
+    refused, complied, neither: three shares of the prompts; they sum to 1.
+    lost, broken: of the prompts whose request the base refuses (the same request as text, where the base does not see),
+        the share that this role complies with, and the share to which it does neither. They have a reason in place of
+        a rate where the base was not asked, refuses none, or is this role itself.
+    right: share of right answers, where prompts have one. kl: mean KL(adapted || role) per answer token, nats.
+    kinds: kind of verdict -> number of prompts. corrected: the refused rate corrected for the judge's own errors
+        (Rogan-Gladen), where labels were given.
     """
 
     role: str
@@ -158,13 +238,20 @@ class BehaviourRow(Frozen):
     refused: Rate
     complied: Rate
     neither: Rate
+    lost: Rate = Rate(rate=None, reason="not measured")
+    broken: Rate = Rate(rate=None, reason="not measured")
     right: Rate
+    kinds: dict[str, int] = Field(default_factory=dict)
+    corrected: Rate | None = None
     kl: float | None = None
     kl_reason: str | None = None
 
 
 class Paired(Frozen):
-    """A difference between two roles on the same requests: `measure` of `role` minus that of `against`."""
+    """A difference between two roles on the same requests: `measure` of `role` minus that of `against`.
+
+    low, high: a paired 95% score interval; None with too few requests. p: of the exact McNemar test.
+    """
 
     role: str
     against: str
@@ -172,33 +259,70 @@ class Paired(Frozen):
     modality: str
     measure: str
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
+    p: float | None = None
     requests: int
 
 
-class Judge(Frozen):
-    """Which judge called a completion a refusal, and from how many tokens of completion."""
+class JudgeUsed(Frozen):
+    """A judge whose verdicts a result rests on. tokens: the most that a completion had."""
 
     name: str
     tokens: int
     description: str
 
 
+class JudgeAgreement(Frozen):
+    """How far two judges agree on the same completions.
+
+    n: completions. agreement: share with the same label. kappa: Cohen's kappa of the labels; None where both judges
+    gave one and the same label throughout. differing: role and prompt id of completions on which they differ.
+    """
+
+    judges: tuple[str, str]
+    n: int
+    agreement: float
+    kappa: float | None
+    differing: list[tuple[str, str]]
+
+
 class BehaviourResult(Result):
-    """How every role behaves on `report` prompts. `looks`: how often this case looked at them, this time included."""
+    """How every role behaves on `report` prompts.
+
+    judges: the first is the one of `records`; `other_judges` has the rows of the others. looks: how often this case
+    looked at these prompts, this time included. prompts_digest: of what was asked.
+    """
 
     kind: ClassVar[str] = "behaviour"
     shown: ClassVar[tuple[str, ...]] = (
         "role", "set", "modality", "refused.rate", "complied.rate", "neither.rate", "right.rate", "refused.requests",
     )  # fmt: skip
     row_field: ClassVar[str] = "records"
+    schema_number: ClassVar[int] = 2
 
     records: list[BehaviourRow] = Field(alias="rows")
     paired: list[Paired]
-    judge: Judge
+    judges: list[JudgeUsed]
+    other_judges: dict[str, list[BehaviourRow]] = Field(default_factory=dict)
+    agreement: list[JudgeAgreement] = Field(default_factory=list)
+    prompts_digest: str | None = None
     looks: int
     notes: list[str]
+
+    @property
+    def judge(self) -> JudgeUsed:
+        """The judge of `records`."""
+        return self.judges[0]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_1(cls, data: Any) -> Any:
+        """Files of schema 1 had one judge."""
+        if not isinstance(data, dict) or data.get("schema") != "vlsurgery/behaviour/1":
+            return data
+        rest = {key: value for key, value in data.items() if key != "judge"}
+        return {**rest, "judges": [data["judge"]], "schema": f"vlsurgery/behaviour/{cls.schema_number}"}
 
 
 class TradeoffPoint(Frozen):

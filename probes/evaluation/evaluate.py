@@ -99,7 +99,7 @@ def evaluate(
     return BehaviourResult(
         records=[row for subject in subjects for row in measured[subject.role].rows],
         paired=_compare(cells, {role: each.answers for role, each in measured.items()}),
-        judge=JUDGE,
+        judges=[JUDGE],
         looks=looks,
         notes=[note for subject in subjects for note in measured[subject.role].notes],
     )

@@ -12,7 +12,7 @@ from vlsurgery.probes.results import (
     Completeness,
     CosineRow,
     Estimate,
-    Judge,
+    JudgeUsed,
     Paired,
     ProbeResult,
     Rate,
@@ -89,7 +89,7 @@ def behaviour(
     return BehaviourResult(
         rows=rows,
         paired=paired or [],
-        judge=Judge(name="opening words", tokens=64, description="Looks at how an answer opens."),
+        judges=[JudgeUsed(name="opening words", tokens=64, description="Looks at how an answer opens.")],
         looks=1,
         notes=["a note of the evaluation"],
         settings=settings or {},

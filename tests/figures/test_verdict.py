@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, strategies as st
 
 from vlsurgery.figures.findings import Difference, difference, differences, recovery
-from vlsurgery.figures.verdict import CHOSEN_SPECIMEN, SPECIMEN, Verdict, verdict
+from vlsurgery.figures.verdict import CHOSEN_SPECIMEN, SPECIMEN, Conclusion, verdict
 from vlsurgery.probes.results import BehaviourResult, Paired
 
 CLAIM = "brought back"
@@ -21,11 +21,11 @@ TABLES = st.fixed_dictionaries(
 )
 
 
-def words(found: Verdict) -> str:
+def words(found: Conclusion) -> str:
     return " ".join([found.headline, *found.sentences, *found.limits])
 
 
-def of(behaviour: BehaviourResult | None) -> Verdict:
+def of(behaviour: BehaviourResult | None) -> Conclusion:
     return verdict(None, None, behaviour, None)
 
 

@@ -31,7 +31,7 @@ from vlsurgery.probes.results import (
     Completeness,
     CosineRow,
     Estimate,
-    Judge,
+    JudgeUsed,
     ProbeResult,
     Rate,
     Selected,
@@ -233,8 +233,8 @@ def test_behaviour_shows_every_rate_of_every_role(seed: int) -> None:
             measures = {"refused": rate if harmful else other, "right": other if harmful else rate}
             rows.append(BehaviourRow(role=role, set=set_, modality=modality, complied=other, neither=other, **measures))
             expected.append(percent(rate).plain)
-    judge = Judge(name="j", tokens=64, description="")
-    tables = behaviour_tables(BehaviourResult(rows=rows, paired=[], judge=judge, looks=1, notes=[]))
+    judge = JudgeUsed(name="j", tokens=64, description="")
+    tables = behaviour_tables(BehaviourResult(rows=rows, paired=[], judges=[judge], looks=1, notes=[]))
     text = shown(*tables)
     assert [table.row_count for table in tables] == [len(ROLES), len(ROLES)]
     found = re.findall(r"\d[\d.]* [\d.]+–[\d.]+", text)

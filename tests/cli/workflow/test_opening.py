@@ -15,7 +15,14 @@ from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.probes.evaluation.evaluate import Subject
 from vlsurgery.probes.probe import Findings
-from vlsurgery.probes.results import BehaviourResult, Judge, ProbeResult, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.results import (
+    BehaviourResult,
+    JudgeUsed,
+    ProbeResult,
+    TargetsResult,
+    TradeoffPoint,
+    TradeoffResult,
+)
 from vlsurgery.surgery.alignment import alignment as alignments
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.merge.recipe import Recipe
@@ -104,7 +111,9 @@ def test_a_whole_case_opens_each_checkpoint_and_its_merge_once(
         for policy in ("uniform", "fit")
     ]  # fmt: skip
     chosen = TradeoffResult(points=points, policy="fit", verdict="")
-    behaviour = BehaviourResult(rows=[], paired=[], judge=Judge(name="x", tokens=1, description=""), looks=1, notes=[])
+    behaviour = BehaviourResult(
+        rows=[], paired=[], judges=[JudgeUsed(name="x", tokens=1, description="")], looks=1, notes=[]
+    )
     findings = Findings(found, {"x": torch.zeros(1)}, TargetsResult(rows=[]))
     monkeypatch.setattr("vlsurgery.probes.probe.probe", lambda *_: findings)
     monkeypatch.setattr("vlsurgery.probes.selection.choose", lambda *_: chosen)

@@ -8,7 +8,7 @@ import re
 from typing import Literal
 
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import Judge
+from vlsurgery.probes.results import JudgeUsed
 
 Verdict = Literal["refused", "complied", "neither"]
 
@@ -111,7 +111,7 @@ _FULL_FORMS = (
 # A sign belongs to its number, or "-3" would be a right answer where "3" is.
 _WORD = re.compile(r"(?:(?<![^\W_])[-−](?=\d))?[^\W_]+(?:'[^\W_]+)*")
 
-JUDGE = Judge(
+JUDGE = JudgeUsed(
     name="grammar of refusals",
     tokens=JUDGED_TOKENS,
     description=(
