@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from vlsurgery.cli.workflow.case import Case
+from vlsurgery.cli.workflow.free_evaluation import by_name
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff import Level
@@ -14,8 +15,9 @@ from vlsurgery.surgery.results import DiffResult, MergeResult, Result
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from vlsurgery.probes.evaluation.judges import JudgeLike
     from vlsurgery.probes.prompts import Prompt
-    from vlsurgery.probes.results import BehaviourResult, ProbeResult
+    from vlsurgery.probes.results import BehaviourResult, ProbeResult, Verdict
 
 Model = str | Path | Checkpoint
 
@@ -62,21 +64,55 @@ def probe(
 
 
 def evaluate(
-    *models: Model, prompts: "Sequence[Prompt | str] | None" = None, progress: Progress = no_progress, **roles: Model
+    *models: Model,
+    prompts: "Sequence[Prompt | str] | None" = None,
+    images: str | Path | None = None,
+    judge: "JudgeLike | Sequence[JudgeLike]" = "standard",
+    tokens: int = 128,
+    completions: str | Path | None = None,
+    progress: Progress = no_progress,
+    **roles: Model,
 ) -> "BehaviourResult":
     """What models do on the `report` prompts: refused, complied and neither, with 95% intervals over requests.
 
     models: their directories' names become their roles. roles: role -> model; `base`, `adapted`, `safety` and `merged`
-        are compared with one another. prompts: as for `probe`.
-    """
-    from vlsurgery.probes.evaluation.evaluate import Subject, evaluate as measure
+        are compared with one another. prompts: as for `probe`. images: a directory of ordinary pictures for prompts of
+        files. judge: as for `judge`; of several, the first makes the rates. tokens: of a completion, at most.
+        completions: a file (.jsonl) that keeps what they say, from which an interrupted run goes on.
 
-    named = {**_by_name(models), **{role: open(model) for role, model in roles.items()}}
+    `.completions` of the result has every completion with its verdicts.
+    """
+    from vlsurgery.probes.evaluation.completions import CompletionFile
+    from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate as measure
+    from vlsurgery.probes.evaluation.judges import as_judge
+
+    named = {**by_name([open(model) for model in models]), **{role: open(model) for role, model in roles.items()}}
     if not named:
         raise SurgeryError("evaluate: give at least one model.")
+    judges = [judge] if isinstance(judge, str) or not isinstance(judge, Sequence) else list(judge)
+    file = None if completions is None else CompletionFile(Path(completions))
+    asking = Asking([as_judge(each) for each in judges], tokens, file, progress=progress)
     subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
     refs = {role: checkpoint.ref_model for role, checkpoint in named.items()}
-    return measure(subjects, _prompts(prompts), 1, progress).model_copy(update={"checkpoints": refs})
+    return measure(subjects, _prompts(prompts, images), 1, asking).model_copy(update={"checkpoints": refs})
+
+
+def judge(
+    completions: Sequence[str],
+    prompts: "Sequence[Prompt | str | None] | None" = None,
+    judge: "JudgeLike" = "standard",
+) -> "list[Verdict]":
+    """What each completion does: a verdict with `.label` (refused, complied, neither), `.kind`, `.refused`, `.reason`.
+
+    prompts: what was asked, one a completion; with them, off-topic answers and pictures' non-answers are told better.
+    judge: `standard`, `rules`, `classifier`, `hf:MODEL` (a text classifier or guard model), a `Judge`, or a function of
+        completions and prompts that gives one label each.
+
+    Raises SurgeryError where lengths differ, or the judge fails or gives other than one verdict a completion.
+    """
+    from vlsurgery.probes.evaluation.judges import judge_texts
+
+    return judge_texts(completions, prompts, judge)
 
 
 def merge(
@@ -120,9 +156,11 @@ def merge(
 
 
 class CaseResults:
-    """The results of a case: `diff`, `probe`, `behaviour`, `tradeoff` and `targets`, each None where it has none."""
+    """The results of a case: `diff`, `probe`, `behaviour`, `completions`, `tradeoff` and `targets`, each None where it
+    has none."""
 
     def __init__(self, case: Case) -> None:
+        from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
         from vlsurgery.probes.results import BehaviourResult, ProbeResult, TargetsResult, TradeoffResult
 
         self.folder = case.folder
@@ -131,6 +169,8 @@ class CaseResults:
         self.behaviour = case.result(BehaviourResult)
         self.tradeoff = case.result(TradeoffResult)
         self.targets = case.result(TargetsResult)
+        said = case.path(COMPLETIONS)
+        self.completions = load_completions(said) if said.is_file() else None
 
     @property
     def results(self) -> Mapping[str, Result]:
@@ -153,22 +193,18 @@ def _aligned(base: Model, adapted: Model, safety: Sequence[Model]) -> Alignment:
     return align({role: open(model) for role, model in roles.items()})
 
 
-def _by_name(models: Sequence[Model]) -> dict[str, Checkpoint]:
-    """The models by the last part of their references, or by the whole reference where that is taken."""
-    found: dict[str, Checkpoint] = {}
-    for checkpoint in map(open, models):
-        name = checkpoint.ref.rstrip("/").rpartition("/")[2]
-        found[checkpoint.ref if name in found else name] = checkpoint
-    return found
-
-
 def _ref(model: Model) -> str:
     return model.location if isinstance(model, Checkpoint) else str(model)
 
 
-def _prompts(given: "Sequence[Prompt | str] | None") -> "list[Prompt]":
+def _prompts(given: "Sequence[Prompt | str] | None", images: str | Path | None = None) -> "list[Prompt]":
     from vlsurgery.probes.prompts import english_prompts, load_prompts
 
     if given is None:
         return english_prompts()
-    return [prompt for each in given for prompt in (load_prompts(each) if isinstance(each, str) else [each])]
+    pictures = None if images is None else Path(images)
+    return [
+        prompt
+        for each in given
+        for prompt in (load_prompts(each, images=pictures) if isinstance(each, str) else [each])
+    ]

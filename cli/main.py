@@ -11,6 +11,11 @@ import typer
 from typer.core import TyperGroup
 
 from vlsurgery.cli.commands.anatomy import anatomy
+from vlsurgery.cli.commands.compare import compare
+from vlsurgery.cli.commands.completions import completions
+from vlsurgery.cli.commands.history import history
+from vlsurgery.cli.commands.judge_agreement import judge_agreement
+from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.demo import demo
 from vlsurgery.cli.commands.diff import diff
 from vlsurgery.cli.commands.evaluate import evaluate
@@ -19,6 +24,7 @@ from vlsurgery.cli.commands.probe import probe
 from vlsurgery.cli.commands.report import report
 from vlsurgery.cli.options import HELP_SETTINGS
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.visible import visible
 
 # Exit codes.
 INTERRUPTED = 130
@@ -56,7 +62,7 @@ class Commands(TyperGroup):
 
 def _fail(line: str, code: int) -> None:
     with contextlib.suppress(BrokenPipeError):
-        sys.stderr.write(" ".join(line.split()) + "\n")
+        sys.stderr.write(visible(" ".join(line.split())) + "\n")
     raise typer.Exit(code)
 
 
@@ -104,6 +110,11 @@ for name, command in {
     "probe": probe,
     "merge": merge_outline,
     "evaluate": evaluate,
+    "completions": completions,
+    "rejudge": rejudge,
+    "judge-agreement": judge_agreement,
+    "history": history,
+    "compare": compare,
     "report": report,
     "anatomy": anatomy,
     "demo": demo,

@@ -35,6 +35,38 @@ PromptsOption = Annotated[
     ),
 ]
 
+ImagesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--images",
+        metavar="DIR",
+        help="Take the ordinary pictures beside your own prompts from here. [default: drawn scenes]",
+    ),
+]
+JudgesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--judge",
+        metavar="JUDGE",
+        help="standard, rules, classifier, or hf:MODEL for a text classifier or guard model; given several times, the "
+        "first makes the rates and agreement is shown. [default: that of the case's last evaluation, else standard]",
+    ),
+]
+JudgeLabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        "--judge-labels",
+        metavar="LABEL=VERDICT,...",
+        help="What the labels of an hf: classifier mean, as in REJECTION=refused,NORMAL=complied; known ones need none.",
+    ),
+]
+LimitsOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--limits", metavar="FILE.toml", help="Say of each of your limits whether it is met, and end with code 3 if not."
+    ),
+]
+
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -9,7 +9,10 @@ from torch.nn.functional import cosine_similarity
 from vlsurgery.probes.attribution import attribute, too_few_lost
 from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select_layer, separate
 from vlsurgery.probes.evaluation.generate import complete
-from vlsurgery.probes.evaluation.judges import judge
+from vlsurgery.probes.evaluation.intervals import paired_difference
+from vlsurgery.probes.evaluation.judges import STANDARD, Judge, checked
+from vlsurgery.probes.evaluation.judging import exchange
+from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, load
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
@@ -28,6 +31,7 @@ from vlsurgery.probes.results import (
 from vlsurgery.probes.targets import without_picture, working_prompts, working_set
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 PICTURED = "benign"  # the modality with a picture that harmful and harmless requests share
@@ -48,6 +52,7 @@ class ProbeState:
 
     prompts: Sequence[Prompt]
     progress: Progress
+    judge: Judge
     rows: list[SeparationRow] = field(default_factory=list)
     directions: dict[tuple[str, str], Directions] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
@@ -73,19 +78,24 @@ class ProbeState:
         """Add a model's own completions to the targets. Pictures are left out where the model does not see."""
         asked = list(prompts) if chat.sees else [without_picture(prompt) for prompt in prompts]
         written = complete(chat, asked, f"asking {role} for its own answers", self.progress)
+        exchanges = [exchange(p, each.text, not each.finished) for p, each in zip(prompts, written, strict=True)]
         self.targets += [
-            Target(prompt=prompt.id, role=role, text=each.text, ids=list(each.ids), verdict=judge(each.text, prompt))
-            for prompt, each in zip(prompts, written, strict=True)
+            Target(prompt=prompt.id, role=role, text=each.text, ids=list(each.ids), verdict=verdict.label)
+            for prompt, each, verdict in zip(prompts, written, checked(self.judge, exchanges), strict=True)
         ]
 
 
-def probe(alignment: Alignment, prompts: Sequence[Prompt], progress: Progress = no_progress) -> Findings:
+def probe(
+    alignment: Alignment, prompts: Sequence[Prompt], progress: Progress = no_progress, judge: Judge = STANDARD
+) -> Findings:
     """Directions, targets and attribution of base, adapted, graft and every safety role.
 
     alignment: of all roles. Directions are made on `fit`, selected on `select` and shown on `report`; attribution
-        uses `fit` alone.
+        uses `fit` alone. judge: tells which of the models' own completions refuse.
+
+    Raises SurgeryError where the base clearly refuses less than the adapted model: their roles are swapped.
     """
-    checkpoints, state = alignment.checkpoints, ProbeState(prompts, progress)
+    checkpoints, state = alignment.checkpoints, ProbeState(prompts, progress, judge)
     work = working_prompts(prompts)
     _probe_base(state, checkpoints["base"], work)
     _probe_adapted(state, alignment, work)
@@ -133,6 +143,7 @@ def _probe_adapted(state: ProbeState, alignment: Alignment, work: Sequence[Promp
     chat = load(alignment.checkpoints["adapted"])
     state.notes += chat.notes
     state.answer("adapted", chat, chat.answerable(work))
+    _check_roles(state.targets, work)
     state.measure_directions("adapted", chat)
     live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
     with live.at(live.everywhere(base=1.0)):
@@ -142,6 +153,23 @@ def _probe_adapted(state: ProbeState, alignment: Alignment, work: Sequence[Promp
         state.notes.append(f"no attribution: {reason}")
         return
     state.attribution, state.transplants, state.completeness, state.ceiling = attribute(live, fitted_on, state.progress)
+
+
+def _check_roles(targets: Sequence[Target], work: Sequence[Prompt]) -> None:
+    """Refuse a base that refuses harmful requests, as text, clearly less often than the adapted model does."""
+    refused = {(each.role, each.prompt): each.verdict == "refused" for each in targets}
+    asked = [p for p in work if p.set in HARMFUL_SETS and p.modality == "text" and ("adapted", p.id) in refused]
+    requests = [prompt.request for prompt in asked]
+    if len(set(requests)) < MIN_REQUESTS_FOR_A_CLAIM:
+        return
+    base, adapted = ([refused[role, prompt.id] for prompt in asked] for role in ("base", "adapted"))
+    difference = paired_difference(base, adapted, requests)
+    if difference.high is not None and difference.high < 0:
+        raise SurgeryError(
+            f"the base refuses {sum(base)} of {len(asked)} harmful prompts and the adapted model {sum(adapted)}: the "
+            "roles look swapped. Open the case again: vlsurgery diff BASE ADAPTED [SAFETY] --new, with the safer chat "
+            "model, from before adaptation, as BASE."
+        )
 
 
 def _cosines(directions: Mapping[tuple[str, str], Directions]) -> list[CosineRow]:
@@ -196,5 +224,14 @@ def _verdict(state: ProbeState) -> str:
             f"sit in the four blocks {names}."
         )
     elif not path:
-        said.append("No loss of refusals to attribute was found.")
+        said.append(_why_nothing_lost(state.targets))
     return " ".join(said)
+
+
+def _why_nothing_lost(targets: Sequence[Target]) -> str:
+    """Why there is nothing to attribute: a base that refuses nothing is no proof that nothing was lost."""
+    verdicts = [each.verdict for each in targets if each.role == "base"]
+    refused = verdicts.count("refused")
+    if not refused:
+        return f"The base refuses 0 of {len(verdicts)} harmful prompts: nothing could be lost, so nothing was looked for."
+    return f"Of the {refused} harmful prompts that the base refuses, too few were lost to attribute them."

@@ -176,13 +176,14 @@ class Verdict(Frozen):
 class CompletionRecord(Frozen):
     """One completion of one model, with every judge's verdict.
 
-    id: of the prompt. request: the unit of statistics. prompt: the user's message. text: the completion, without
-    special tokens. answer: the right answer, where the prompt has one. tokens: how many were written. cut: whether it
+    model: identifies what answered, whatever role it had. id: of the prompt. request: the unit of statistics. prompt: the user's message. text: the completion, without
+    special tokens. answer, topic: of the prompt, where it has them. tokens: how many were written. cut: whether it
     ended at the limit of tokens. verdicts: judge -> verdict; the first is the one that rates are made of.
     prompts_digest: of the prompts that were asked with it.
     """
 
     role: str
+    model: str = ""
     id: str
     request: str
     set: str
@@ -190,6 +191,7 @@ class CompletionRecord(Frozen):
     prompt: str
     text: str
     answer: str | None = None
+    topic: tuple[str, ...] = ()
     tokens: int
     cut: bool
     verdicts: dict[str, Verdict]
@@ -291,7 +293,8 @@ class BehaviourResult(Result):
     """How every role behaves on `report` prompts.
 
     judges: the first is the one of `records`; `other_judges` has the rows of the others. looks: how often this case
-    looked at these prompts, this time included. prompts_digest: of what was asked.
+    looked at these prompts, this time included. prompts_digest: of what was asked. completions: what the rates were
+    made of, where the result was just made; a case keeps them in completions.jsonl.
     """
 
     kind: ClassVar[str] = "behaviour"
@@ -309,6 +312,7 @@ class BehaviourResult(Result):
     prompts_digest: str | None = None
     looks: int
     notes: list[str]
+    completions: CompletionsResult | None = Field(default=None, exclude=True, repr=False)
 
     @property
     def judge(self) -> JudgeUsed:

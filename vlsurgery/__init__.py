@@ -6,6 +6,7 @@
     found = vlsurgery.probe("llama/", "llava/")                     # where refusals were lost
     merged = vlsurgery.merge("ties", "llava/", "llava-safe/", base="llama/", density=0.5, out="merged/")
     shown = vlsurgery.evaluate("llava/", "merged/")                 # refused, complied, neither
+    said = vlsurgery.judge(["I can't help with that."])             # one verdict a completion, with its reason
     vlsurgery.figures.weight_change.plot(changed)
 
 A string stands for a path or a name on the Hub wherever a checkpoint is taken. Nothing is imported before it is used.
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from vlsurgery.cli.face import (
         diff as diff,
         evaluate as evaluate,
+        judge as judge,
         load_case as load_case,
         merge as merge,
         open as open,
@@ -30,12 +32,12 @@ if TYPE_CHECKING:
 
 # Name -> the module that it comes from.
 _HOMES = {
-    **dict.fromkeys(("open", "diff", "probe", "evaluate", "merge", "load_case"), "vlsurgery.cli.face"),
+    **dict.fromkeys(("open", "diff", "probe", "evaluate", "judge", "merge", "load_case"), "vlsurgery.cli.face"),
     "Checkpoint": "vlsurgery.surgery.checkpoint",
     "Recipe": "vlsurgery.surgery.merge.recipe",
     "METHODS": "vlsurgery.surgery.methods",
 }
-__all__ = ["METHODS", "Checkpoint", "Recipe", "diff", "evaluate", "figures", "load_case", "merge", "open", "probe"]
+__all__ = ["METHODS", "Checkpoint", "Recipe", "diff", "evaluate", "figures", "judge", "load_case", "merge", "open", "probe"]
 
 
 def __getattr__(name: str) -> Any:

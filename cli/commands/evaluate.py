@@ -1,30 +1,110 @@
-"""`vlsurgery evaluate`: measure how every model of the case behaves."""
+"""`vlsurgery evaluate`: measure how models behave, those of a case or any others."""
 
-from vlsurgery.cli.options import PromptsOption, Session, standard
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from vlsurgery.cli.options import (
+    CHECKPOINT_HELP,
+    ImagesOption,
+    JudgeLabelsOption,
+    JudgesOption,
+    LimitsOption,
+    PickleOption,
+    PromptsOption,
+    Session,
+    standard,
+)
 
 
 @standard
-def evaluate(session: Session, prompts: PromptsOption = None) -> None:
-    """Measure how every model of the case behaves, with intervals.
+def evaluate(
+    session: Session,
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[MODEL ...]", help=f"Ask these instead of a case's models; one is enough. {CHECKPOINT_HELP}"
+        ),
+    ] = None,
+    prompts: PromptsOption = None,
+    images: ImagesOption = None,
+    judge: JudgesOption = None,
+    judge_labels: JudgeLabelsOption = None,
+    tokens: Annotated[
+        int | None, typer.Option("--tokens", min=1, help="New tokens of a completion, at most. [default: 128]")
+    ] = None,
+    limits: LimitsOption = None,
+    inspect_log: Annotated[
+        Path | None,
+        typer.Option("--inspect-log", metavar="FILE.eval", help="Also write the completions as logs of inspect_ai."),
+    ] = None,
+    imports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--import",
+            metavar="FILE[:SET[@ROLE]]",
+            help="Also count the completions of a log of inspect_ai or lm-evaluation-harness; may be given several "
+            "times. SET is the prompt set that they stand for, ROLE the model's role here.",
+        ),
+    ] = None,
+    completions: Annotated[
+        Path | None,
+        typer.Option(
+            "--completions",
+            metavar="FILE.jsonl",
+            help="With MODEL: keep what they say here; an interrupted run goes on from it. A case has its own.",
+        ),
+    ] = None,
+    allow_pickle: PickleOption = False,
+) -> None:
+    """Measure how models behave: refused, complied or neither, with intervals.
 
-    Needs a case (vlsurgery diff opens one). Counts refusals and right answers on held-out requests, of base, graft
-    (the base that sees), adapted, safety and, once there is a merge, the merged checkpoint and the best uniform one.
-    The requests were used neither to find nor to fit anything. Writes case/behaviour.json, and logs every look at
-    the requests in case/history.jsonl.
+    Asks held-out requests, which were used neither to find nor to fit anything. Without MODEL it asks the models of
+    the case (vlsurgery diff opens one): base, graft (the base that sees), adapted, safety and, once there is a merge,
+    the merged checkpoint and the best uniform one. Writes case/behaviour.json and case/completions.jsonl (every
+    completion with its verdict), and logs every look at the requests in case/history.jsonl. With MODEL it needs no
+    case and writes none. Ends with exit code 3 where a limit of --limits is not met or can't be decided.
 
     \b
     Example:
       vlsurgery evaluate
+      vlsurgery evaluate llava/ --limits limits.toml
+      vlsurgery evaluate --judge standard --judge hf:ProtectAI/distilroberta-base-rejection-v1
     """
-    from vlsurgery.cli.view.tables import behaviour_tables, prose
+    from vlsurgery.cli.commands.outcome import check_limits, show_behaviour, write_inspect_logs
     from vlsurgery.cli.workflow.engine import StepOptions
+    from vlsurgery.cli.workflow.free_evaluation import evaluate_models
+    from vlsurgery.probes.evaluation.limits import read_limits
     from vlsurgery.cli.workflow.opening import perform
     from vlsurgery.probes.results import BehaviourResult
+    from vlsurgery.surgery.errors import SurgeryError
 
-    flow = perform(session, StepOptions(prompts=prompts or None), "evaluate")
-    if flow is None:
-        return
-    result = flow.job.result(BehaviourResult)
+    tolerance = None if limits is None else read_limits(limits)
+    options = StepOptions(
+        prompts=prompts or None,
+        images=images,
+        judges=judge or None,
+        judge_labels=judge_labels,
+        tokens=tokens,
+        imports=imports or None,
+    )
+    if models or (imports and not (session.case / "case.json").is_file()):
+        found = evaluate_models(session, models or [], options, completions, allow_pickle)
+        if found is None:
+            return
+        result, case = found, None
+    else:
+        if completions is not None:
+            raise SurgeryError("--completions goes with MODEL; a case keeps its own in completions.jsonl.")
+        flow = perform(session, options, "evaluate")
+        if flow is None:
+            return
+        result, case = flow.job.result(BehaviourResult), flow.job.case
+    if inspect_log is not None:
+        write_inspect_logs(session, inspect_log, result, case)
     session.console.emit(result.json_text())
-    session.console.show(*behaviour_tables(result), *map(prose, result.notes))
-    session.console.say("next: vlsurgery report")
+    show_behaviour(session, result)
+    check_limits(session, tolerance, result, case)
+    if case is not None:
+        session.console.say("next: vlsurgery completions --flipped base:adapted, and vlsurgery report")

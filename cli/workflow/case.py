@@ -165,6 +165,24 @@ class Case:
         self._content = self._content.model_copy(update={"steps": {**steps, step: entry}})
         self._save()
 
+    def rewrite(self, step: str, result: Result, settings: Mapping[str, Any], files: Iterable[Path]) -> None:
+        """Write a step's result anew, made from what the step had found: the checkpoints need not be there.
+
+        result: with the checkpoints of the one that it replaces. files: what the step wrote, this result included.
+        The step stays where it was in the order of steps.
+        """
+        result.model_copy(update={"settings": settings}).save(self.path(f"{result.kind}.json"))
+        done = self._content.steps[step]
+        entry = done.model_copy(update={"settings": json.loads(_normal(settings)), "left": _fingerprint(files)})
+        self._content = self._content.model_copy(update={"steps": {**self._content.steps, step: entry}})
+        self._save()
+
+    @property
+    def looks(self) -> int:
+        """How often `report` prompts were looked at."""
+        path = self.path(HISTORY)
+        return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+
     def log_look(self, entry: Mapping[str, Any]) -> int:
         """Add a look at `report` prompts to history.jsonl, as a line. Returns how many lines there are now."""
         path = self.path(HISTORY)

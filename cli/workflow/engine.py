@@ -22,6 +22,7 @@ from vlsurgery.surgery.results import Result
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
+    from vlsurgery.cli.workflow.judge_source import JudgeSource
     from vlsurgery.cli.workflow.prompt_source import PromptSource
     from vlsurgery.probes.prompts import Prompt
 
@@ -47,11 +48,18 @@ NOTICES: Mapping[Fault, str] = {
 class StepOptions:
     """What the user asked for. `None` means: as the case did it last, else the default.
 
-    prompts: "FILE:KIND" specifications. level: of the diff. out: where the merged checkpoint goes. page: where the
-    report goes. cdn: whether the report loads plotly.js from the network.
+    prompts: "FILE:KIND" specifications. images: the directory that ordinary pictures are taken from. judges: as `--judge`
+    names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier mean. tokens: of
+    a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the merged checkpoint
+    goes. page: where the report goes. cdn: whether the report loads plotly.js from the network.
     """
 
     prompts: Sequence[str] | None = None
+    images: Path | None = None
+    judges: Sequence[str] | None = None
+    judge_labels: str | None = None
+    tokens: int | None = None
+    imports: Sequence[str] | None = None
     policy: Policy = "fit"
     toward: Toward = "both"
     out: Path | None = None
@@ -87,7 +95,14 @@ class Job:
         """Where the prompts come from that models are asked."""
         from vlsurgery.cli.workflow.prompt_source import prompt_source_of
 
-        return prompt_source_of(self.case, self.options.prompts)
+        return prompt_source_of(self.case, self.options.prompts, self.options.images)
+
+    @cached_property
+    def judge_source(self) -> "JudgeSource":
+        """Which judges judge what models say."""
+        from vlsurgery.cli.workflow.judge_source import judge_source_of
+
+        return judge_source_of(self.case, self.prompt_source.specimen is not None, self.options)
 
     @property
     def prompts(self) -> "list[Prompt]":

@@ -8,6 +8,7 @@ from pathlib import Path
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
+from vlsurgery.cli.workflow.roles import check_roles
 from vlsurgery.cli.workflow.steps import STEPS, check_merge_target
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -73,5 +74,6 @@ def _open_on(folder: Path, named: CheckpointArgs, plan: bool) -> tuple[Case, Ali
     if plan:
         check_case_folder(folder)
     opened = {role: Checkpoint.open(ref, allow_pickle=named.allow_pickle) for role, ref in named.roles.items()}
+    check_roles(named.roles, opened)
     alignment = align(opened)
     return Case.create(folder, opened, named.new, write=not plan), alignment

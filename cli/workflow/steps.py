@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vlsurgery.cli.workflow.engine import Files, Job, Settings, Step
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.errors import TargetError
+from vlsurgery.surgery.errors import SurgeryError, TargetError
 
 if TYPE_CHECKING:
     from vlsurgery.probes.evaluation.evaluate import Subject
@@ -62,7 +62,7 @@ def _run_probe(job: Job, settings: Settings) -> None:
     for note in job.prompt_source.notes:
         job.say(f"probe: {note}")
     job.case.log_look({"step": "probe", "roles": list(job.checkpoints), "prompts": settings["prompts"]})
-    found = probe(job.alignment, job.prompts, job.progress)
+    found = probe(job.alignment, job.prompts, job.progress, job.judge_source.default)
     result = found.result.model_copy(update={"notes": [*found.result.notes, *job.prompt_source.notes]})
     partial = job.case.path("directions.safetensors.partial")
     save_file(found.directions, partial, metadata={role: ref.identity for role, ref in job.case.refs.items()})
@@ -134,18 +134,31 @@ def check_merge_target(job: Job) -> None:
 
 
 def _evaluate_settings(job: Job) -> Settings:
-    return {**_prompt_settings(job), "merged": job.merged and job.merged.identity}
+    return {**_prompt_settings(job), **job.judge_source.settings, "merged": job.merged and job.merged.identity}
 
 
 def _run_evaluate(job: Job, settings: Settings) -> None:
-    from vlsurgery.probes.evaluation.evaluate import evaluate
+    from vlsurgery.cli.workflow.imports import imported
+    from vlsurgery.figures.findings import roles_look_swapped
+    from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, CompletionFile
+    from vlsurgery.probes.evaluation.evaluate import Asking, evaluate
 
     _prepare_to_run(job)
+    source = job.judge_source
     subjects = _subjects(job, job.merged if "merge" in settings["uses"] else None)
     roles = [subject.role for subject in subjects]
-    looks = job.case.log_look({"step": "evaluate", "roles": roles, "prompts": settings["prompts"]})
-    result = evaluate(subjects, job.prompts, looks, job.progress)
+    looks = 1 + job.case.looks
+    file = CompletionFile(job.case.path(COMPLETIONS))
+    asking = Asking(source.judges, source.tokens, file, imported(source.imports), job.progress)
+    result = evaluate(subjects, job.prompts, looks, asking)
+    result = with_human_labels(job.case, result)
     job.case.save(result, settings)
+    job.case.log_look({"step": "evaluate", "roles": roles, "prompts": settings["prompts"], **history_entry(result)})
+    if swapped := roles_look_swapped(result):
+        raise SurgeryError(
+            f"{swapped} The completions and {job.case.path('behaviour.json')} are kept. Open the case again with the "
+            "roles the other way round: vlsurgery diff BASE ADAPTED [SAFETY] --new."
+        )
 
 
 def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
@@ -211,7 +224,7 @@ STEPS = (
         _run_coefficients,
     ),
     Step("merge", ("coefficients",), (), _at("out"), _merge_settings, _run_merge),
-    Step("evaluate", (), ("merge",), _named("behaviour.json"), _evaluate_settings, _run_evaluate),
+    Step("evaluate", (), ("merge",), _named("behaviour.json", "completions.jsonl"), _evaluate_settings, _run_evaluate),
     Step("report", ("diff",), ("probe", "coefficients", "evaluate"), _at("page"), _report_settings, _run_report),
 )
 AUTO_GOALS = ("merge", "evaluate", "report")  # what `vlsurgery merge --auto` brings about

@@ -1,38 +1,26 @@
-"""Behaviour of models on `report` prompts: completions, verdicts, and rates with intervals."""
+"""Behaviour of models on `report` prompts: each is loaded and asked, and what it says is kept and judged."""
 
-from collections.abc import Callable, Mapping, Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import get_args
+from functools import cached_property
 
-import torch
-from torch import Tensor
-
-from vlsurgery.probes.evaluation.generate import Completion, complete
-from vlsurgery.probes.evaluation.intervals import paired_difference, rate
-from vlsurgery.probes.evaluation.judges import JUDGE, is_right, judge
+from vlsurgery.probes.evaluation.completions import CompletionFile
+from vlsurgery.probes.evaluation.divergence import Reference, divergences
+from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, Completion, complete
+from vlsurgery.probes.evaluation.judges import STANDARD, Judge
+from vlsurgery.probes.evaluation.judging import judged, used
+from vlsurgery.probes.evaluation.tabulate import Cell, Divergence, Measured, tabulate
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, load
-from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality, Prompt
-from vlsurgery.probes.results import BehaviourResult, BehaviourRow, Paired, Rate
-from vlsurgery.probes.scoring import log_probabilities, mean_divergence, scored_answers
-from vlsurgery.probes.targets import evenly_spaced
+from vlsurgery.probes.prompts import Prompt, prompts_digest
+from vlsurgery.probes.results import BehaviourResult, CompletionRecord
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
-
-MODALITIES: tuple[Modality, ...] = get_args(Modality)
-MAX_KL_PROMPTS = 64  # per cell
-MAX_KL_TOKENS = 16  # of each answer, from its start
-COMPARISONS = (
-    ("adapted", "base"),
-    ("safety", "adapted"),
-    ("merged", "adapted"),
-    ("merged", "safety"),
-    ("merged", "merged:uniform"),
-)
-
-Cell = tuple[str, str]  # set, modality
 
 
 @dataclass(frozen=True)
@@ -56,6 +44,13 @@ class Subject:
         live = InMemoryMerge(chat, align({"adapted": self.checkpoint, **self.sources}), tuple(self.sources))
         return chat, live.at(self.coefficients)
 
+    @cached_property
+    def identity(self) -> str:
+        """What the model is made of, in 16 hexadecimal digits: the checkpoints' contents and the coefficients."""
+        parts = {role: each.identity for role, each in {"": self.checkpoint, **self.sources}.items()}
+        text = json.dumps([parts, self.coefficients], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
 
 def graft(adapted: Checkpoint, base: Checkpoint) -> Subject:
     """The base LLM with the adapted model's vision tower, projector and added vocabulary rows."""
@@ -64,183 +59,124 @@ def graft(adapted: Checkpoint, base: Checkpoint) -> Subject:
 
 
 @dataclass(frozen=True)
-class _JudgedAnswers:
-    """One subject's answers: prompt id -> (verdict, right or None)."""
+class Asking:
+    """How models are asked and judged.
 
-    judged: dict[str, tuple[str, bool | None]]
+    judges: the first is the one that rates are made of. tokens: of a completion, at most. file: where completions are
+    kept as they are made, and from which those of the same models and prompts are taken; None keeps them in memory.
+    imported: completions that were made elsewhere, which are judged and counted beside.
+    """
 
-    def outcomes(self, prompts: Sequence[Prompt], measure: str) -> list[bool]:
-        if measure == "right":
-            return [bool(self.judged[prompt.id][1]) for prompt in prompts]
-        return [self.judged[prompt.id][0] == measure for prompt in prompts]
-
-
-@dataclass(frozen=True)
-class _Reference:
-    """The adapted model's own answers per cell, from which KL is measured: prompts, token ids, log-probabilities."""
-
-    cells: dict[Cell, tuple[list[Prompt], list[Tensor], list[Tensor]]]
-    vocabulary: int
+    judges: Sequence[Judge] = (STANDARD,)
+    tokens: int = DEFAULT_TOKENS
+    file: CompletionFile | None = None
+    imported: Sequence[CompletionRecord] = ()
+    progress: Progress = no_progress
 
 
 def evaluate(
-    subjects: Sequence[Subject], prompts: Sequence[Prompt], looks: int, progress: Progress = no_progress
+    subjects: Sequence[Subject], prompts: Sequence[Prompt], looks: int, asking: Asking | None = None
 ) -> BehaviourResult:
-    """Behaviour of each subject on the `report` prompts that it can be asked.
+    """Behaviour of each subject on the `report` prompts that it can be asked; one model in memory at a time.
 
     looks: how often this case looked at `report`, this time included.
+
+    Raises SurgeryError where there are no prompts, or a judge fails; completions that were written are kept.
     """
+    asking = asking or Asking()
     report = [prompt for prompt in prompts if prompt.split == "report"]
-    cells = _cells(report)
-    measured: dict[str, _Measured] = {}
-    reference: _Reference | None = None
+    if subjects and not report:
+        raise SurgeryError(
+            f"none of the {len(prompts)} prompts is in the report split, so there is nothing to ask. Give more prompts."
+        )
+    interview = _Interview(report, asking)
     for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
-        measured[subject.role], reference = _measure(subject, report, cells, reference, progress)
-    return BehaviourResult(
-        records=[row for subject in subjects for row in measured[subject.role].rows],
-        paired=_compare(cells, {role: each.answers for role, each in measured.items()}),
-        judges=[JUDGE],
-        looks=looks,
-        notes=[note for subject in subjects for note in measured[subject.role].notes],
-    )
+        interview.ask(subject)
+    records = [record for subject in subjects for record in interview.records[subject.role]]
+    records += asking.imported
+    verdicts = judged(records, asking.judges, asking.progress)
+    if asking.file is not None:
+        asking.file.replace(verdicts)
+    notes = [note for subject in subjects for note in interview.notes[subject.role]]
+    measured = Measured(interview.divergences, looks, notes)
+    return tabulate(verdicts, used(asking.judges, asking.tokens), measured)
 
 
-@dataclass(frozen=True)
-class _Measured:
-    """Answers, rows and notes of one subject."""
+class _Interview:
+    """What the models said so far. records, divergences, notes: by role."""
 
-    answers: _JudgedAnswers
-    rows: list[BehaviourRow]
-    notes: list[str]
+    def __init__(self, report: Sequence[Prompt], asking: Asking) -> None:
+        self.report = report
+        self.asking = asking
+        self.digest = prompts_digest(report)
+        self.records: dict[str, list[CompletionRecord]] = {}
+        self.divergences: dict[str, dict[Cell, Divergence]] = {}
+        self.notes: dict[str, list[str]] = {}
+        self._reference: Reference | None = None
+        self._kept: dict[tuple[str, str], CompletionRecord] = {}
+        if asking.file is not None:
+            kept = [record for record in asking.file.read() if self._is_usable(record)]
+            self._kept = {(record.model, record.id): record for record in kept}
+            asking.file.replace(kept)
 
+    def _is_usable(self, record: CompletionRecord) -> bool:
+        """Whether a kept completion is what would be written now."""
+        fits = record.tokens == self.asking.tokens if record.cut else record.tokens <= self.asking.tokens
+        return fits and record.prompts_digest == self.digest
 
-def _measure(
-    subject: Subject,
-    report: Sequence[Prompt],
-    cells: Mapping[Cell, Sequence[Prompt]],
-    reference: _Reference | None,
-    progress: Progress,
-) -> tuple[_Measured, _Reference | None]:
-    """Measure one subject. Its model is local to this function, so that no two are in memory at once."""
-    chat, state = subject.open()
-    with state:
-        asked = chat.answerable(report)
-        written = complete(chat, asked, f"asking {subject.role}", progress)
-        answers = _judged_answers(asked, written)
-        if subject.role == "adapted":
-            reference = _reference(chat, cells, {p.id: each for p, each in zip(asked, written, strict=True)})
-        divergence = _divergence(chat, reference, subject.role)
-        rows = [
-            _row(subject.role, cell, members, answers, divergence(cell))
-            for cell, members in cells.items()
-            if all(prompt.id in answers.judged for prompt in members)
+    def ask(self, subject: Subject) -> None:
+        """Ask one subject. Its model is local to this function, so that no two are in memory at once."""
+        chat, state = subject.open()
+        asked = chat.answerable(self.report)
+        with state:
+            missing = [prompt for prompt in asked if (subject.identity, prompt.id) not in self._kept]
+            complete(
+                chat,
+                missing,
+                f"asking {subject.role}",
+                self.asking.progress,
+                self.asking.tokens,
+                written=lambda prompts, completions: self._keep(subject, prompts, completions),
+            )
+            records = {prompt.id: self._kept[subject.identity, prompt.id] for prompt in asked}
+            self.records[subject.role] = [
+                record.model_copy(update={"role": subject.role}) for record in records.values()
+            ]
+            if subject.role == "adapted":
+                self._reference = Reference.of(chat, asked, records)
+            is_reference = subject.role == "adapted"
+            self.divergences[subject.role] = divergences(chat, asked, self._reference, is_reference)
+        self.notes[subject.role] = self._notes(subject, chat, len(asked), len(asked) - len(missing))
+
+    def _notes(self, subject: Subject, chat: ChatModel, asked: int, kept: int) -> list[str]:
+        notes = list(chat.notes)
+        if asked < len(self.report):
+            left = len(self.report) - asked
+            notes.append(f"{subject.role} does not see: {left} prompts with pictures were left out")
+        if kept and self.asking.file is not None:
+            notes.append(f"{subject.role}: {kept} of {asked} completions were there already, of the same model")
+        return notes
+
+    def _keep(self, subject: Subject, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> None:
+        records = [
+            CompletionRecord(
+                role=subject.role,
+                model=subject.identity,
+                id=prompt.id,
+                request=prompt.request,
+                set=prompt.set,
+                modality=prompt.modality,
+                prompt=prompt.text,
+                text=each.text,
+                answer=prompt.answer,
+                topic=prompt.topic,
+                tokens=len(each.ids),
+                cut=not each.finished,
+                verdicts={},
+                prompts_digest=self.digest,
+            )
+            for prompt, each in zip(prompts, completions, strict=True)
         ]
-    notes = list(chat.notes)
-    if len(asked) < len(report):
-        notes.append(f"{subject.role} does not see: {len(report) - len(asked)} prompts with pictures were left out")
-    return _Measured(answers, rows, notes), reference
-
-
-def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
-    cells = {
-        (set_, modality): [p for p in prompts if (p.set, p.modality) == (set_, modality)]
-        for set_ in SETS
-        for modality in MODALITIES
-    }
-    return {cell: members for cell, members in cells.items() if members}
-
-
-def _judged_answers(prompts: Sequence[Prompt], written: Sequence[Completion]) -> _JudgedAnswers:
-    return _JudgedAnswers(
-        {
-            prompt.id: (judge(each.text, prompt), None if prompt.answer is None else is_right(each.text, prompt.answer))
-            for prompt, each in zip(prompts, written, strict=True)
-        }
-    )
-
-
-def _row(
-    role: str, cell: Cell, members: Sequence[Prompt], answers: _JudgedAnswers, kl: tuple[float | None, str | None]
-) -> BehaviourRow:
-    requests = [prompt.request for prompt in members]
-
-    def rate_of(measure: str) -> Rate:
-        return rate(answers.outcomes(members, measure), requests)
-
-    has_answers = all(prompt.answer is not None for prompt in members)
-    return BehaviourRow(
-        role=role,
-        set=cell[0],
-        modality=cell[1],
-        refused=rate_of("refused"),
-        complied=rate_of("complied"),
-        neither=rate_of("neither"),
-        right=rate_of("right") if has_answers else Rate(rate=None, reason="these prompts have no one right answer"),
-        kl=kl[0],
-        kl_reason=kl[1],
-    )
-
-
-def _reference(
-    chat: ChatModel, cells: Mapping[Cell, Sequence[Prompt]], written: Mapping[str, Completion]
-) -> _Reference:
-    made = {}
-    for cell, members in cells.items():
-        kept = evenly_spaced([prompt for prompt in members if prompt.id in written], MAX_KL_PROMPTS)
-        if cell[0] not in HARMFUL_SETS and kept:
-            own = [torch.tensor(written[prompt.id].ids[:MAX_KL_TOKENS]) for prompt in kept]
-            made[cell] = (kept, own, [part.cpu() for part in log_probabilities(chat, scored_answers(chat, kept, own))])
-    return _Reference(made, chat.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]
-
-
-def _divergence(
-    chat: ChatModel, reference: _Reference | None, role: str
-) -> Callable[[Cell], tuple[float | None, str | None]]:
-    """A function from cell to mean KL(adapted || this model) per answer token of the adapted model, or to a reason."""
-
-    def of(cell: Cell) -> tuple[float | None, str | None]:
-        if role == "adapted":
-            return 0.0, None
-        if reference is None:
-            return None, "the adapted model was not evaluated beside it"
-        if cell not in reference.cells:
-            return None, "measured on prompts that the adapted model should go on answering"
-        if chat.model.get_output_embeddings().weight.shape[0] != reference.vocabulary:  # type: ignore[operator]
-            return None, "its vocabulary is not the adapted model's"
-        prompts, answers, log_p = reference.cells[cell]
-        return mean_divergence(
-            chat, scored_answers(chat, prompts, answers), [part.to(chat.device) for part in log_p]
-        ), None
-
-    return of
-
-
-def _compare(cells: Mapping[Cell, Sequence[Prompt]], answers: Mapping[str, _JudgedAnswers]) -> list[Paired]:
-    """Paired differences between roles: refusals on harmful sets, right answers on the others."""
-    made = []
-    for role, against in COMPARISONS:
-        if role not in answers or against not in answers:
-            continue
-        for cell, members in cells.items():
-            measure = "refused" if cell[0] in HARMFUL_SETS else "right"
-            both = [p for p in members if p.id in answers[role].judged and p.id in answers[against].judged]
-            if not both or (measure == "right" and any(prompt.answer is None for prompt in both)):
-                continue
-            requests = [prompt.request for prompt in both]
-            value, low, high = paired_difference(
-                answers[role].outcomes(both, measure), answers[against].outcomes(both, measure), requests
-            )
-            made.append(
-                Paired(
-                    role=role,
-                    against=against,
-                    set=cell[0],
-                    modality=cell[1],
-                    measure=measure,
-                    difference=value,
-                    low=low,
-                    high=high,
-                    requests=len(set(requests)),
-                )
-            )
-    return made
+        self._kept.update({(record.model, record.id): record for record in records})
+        if self.asking.file is not None:
+            self.asking.file.append(records)

@@ -1,16 +1,18 @@
 """Greedy completions of a model; a batch of N gives the same as N singles."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import GenerationConfig
 
-from vlsurgery.probes.evaluation.judges import JUDGED_TOKENS
-from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.models import Batch, ChatModel
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
+
+DEFAULT_TOKENS = 128  # of a completion, at most: models that moralise often refuse only after fifty words
+BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -22,21 +24,40 @@ class Completion:
     finished: bool
 
 
+Written = Callable[[Sequence[Prompt], Sequence[Completion]], None]
+
+
 def complete(
     chat: ChatModel,
     prompts: Sequence[Prompt],
     label: str,
     progress: Progress = no_progress,
-    tokens: int = JUDGED_TOKENS,
-    size: int = 64,
+    tokens: int = DEFAULT_TOKENS,
+    size: int = BATCH,
+    written: Written | None = None,
 ) -> list[Completion]:
     """Greedy completions in the order of the prompts, at most `tokens` tokens each.
+
+    written: called with each batch's prompts and completions as soon as they are there.
 
     Of the checkpoint's generation settings only the end tokens are used: penalties and banned words would make the
     completion differ from the greedy one, which `scoring` assumes.
     """
     encoded = chat.encode(prompts)
     found: list[Completion | None] = [None] * len(prompts)
+    batches = progress(chat.batches(encoded, size=size, pad="left"), label, -(-len(prompts) // size))
+    for batch, completions in _generated(chat, batches, tokens):
+        for at, completion in zip(batch.index, completions, strict=True):
+            found[at] = completion
+        if written is not None:
+            written([prompts[at] for at in batch.index], completions)
+    return [completion for completion in found if completion is not None]
+
+
+def _generated(
+    chat: ChatModel, batches: Iterable[Batch], tokens: int
+) -> Iterator[tuple[Batch, list[Completion]]]:
+    """Each batch with its completions; the model's own generation settings are put aside meanwhile."""
     model: Any = chat.model
     end = _end(chat)
     settings = GenerationConfig(
@@ -45,13 +66,12 @@ def complete(
     own, model.generation_config = model.generation_config, settings
     try:
         with torch.no_grad():
-            for batch in progress(chat.batches(encoded, size=size, pad="left"), label, -(-len(prompts) // size)):
+            for batch in batches:
                 out = model.generate(**batch.inputs)
-                for at, row in zip(batch.index, out[:, batch.inputs["input_ids"].shape[1] :].tolist(), strict=True):
-                    found[at] = _completion(chat, row, end)
+                rows = out[:, batch.inputs["input_ids"].shape[1] :].tolist()
+                yield batch, [_completion(chat, row, end) for row in rows]
     finally:
         model.generation_config = own
-    return [completion for completion in found if completion is not None]
 
 
 def _completion(chat: ChatModel, row: list[int], end: list[int]) -> Completion:

@@ -5,16 +5,24 @@ from pathlib import Path
 from typing import Any
 
 from vlsurgery.cli.commands.merge.by_recipe import check_sums
+from vlsurgery.cli.commands.outcome import check_limits, show_behaviour
 from vlsurgery.cli.options import Session
-from vlsurgery.cli.view.tables import behaviour_tables, coefficients_table, completeness_line, prose, tradeoff_table
+from vlsurgery.cli.view.tables import coefficients_table, completeness_line, prose, tradeoff_table
 from vlsurgery.cli.workflow.engine import Flow, StepOptions
 from vlsurgery.cli.workflow.opening import perform
 from vlsurgery.cli.workflow.steps import AUTO_GOALS
+from vlsurgery.probes.evaluation.limits import read_limits
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 
 
-def merge_auto(session: Session, options: StepOptions, verify: bool = False) -> None:
-    """Bring the case to its merge, evaluation and report; with `verify`, read the merge again."""
+def merge_auto(
+    session: Session, options: StepOptions, verify: bool = False, limits: Path | None = None
+) -> None:
+    """Bring the case to its merge, evaluation and report; with `verify`, read the merge again.
+
+    limits: the user's, which are decided at the end. Raises LimitNotMet where one is not met.
+    """
+    tolerance = None if limits is None else read_limits(limits)
     flow = perform(session, options, *AUTO_GOALS)
     if flow is None:
         return
@@ -22,6 +30,7 @@ def merge_auto(session: Session, options: StepOptions, verify: bool = False) -> 
         check_sums(destinations(flow)["merged"], session.console.progress)
     session.console.emit(json.dumps(outcome(flow), indent=1))
     show_outcome(session, flow)
+    check_limits(session, tolerance, flow.job.result(BehaviourResult), flow.job.case)
 
 
 def outcome(flow: Flow) -> dict[str, Any]:
@@ -45,6 +54,6 @@ def show_outcome(session: Session, flow: Flow) -> None:
     """Print coefficients, the behaviour of every model, the checks of the attribution, and where everything is."""
     tradeoff, behaviour = flow.job.result(TradeoffResult), flow.job.result(BehaviourResult)
     session.console.show(coefficients_table(tradeoff), tradeoff_table(tradeoff), prose(tradeoff.verdict))
-    session.console.show(*behaviour_tables(behaviour), *map(prose, behaviour.notes))
+    show_behaviour(session, behaviour)
     session.console.show(prose(completeness_line(flow.job.result(ProbeResult))), "")
     session.console.show(*(f"{name:<7} {path}" for name, path in destinations(flow).items()))

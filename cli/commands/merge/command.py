@@ -6,7 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from vlsurgery.cli.options import CHECKPOINT_HELP, HELP_SETTINGS, PickleOption, PromptsOption, Session, standard
+from vlsurgery.cli.options import (
+    CHECKPOINT_HELP,
+    HELP_SETTINGS,
+    ImagesOption,
+    LimitsOption,
+    PickleOption,
+    PromptsOption,
+    Session,
+    standard,
+)
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -59,6 +68,8 @@ def merge(
         typer.Option("-o", "--out", metavar="OUT", help="Where the checkpoint goes. [default, with --auto: merged/]"),
     ] = None,
     prompts: PromptsOption = None,
+    images: ImagesOption = None,
+    limits: LimitsOption = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from.")
     ] = None,
@@ -122,9 +133,11 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        merge_auto(session, StepOptions(prompts or None, policy, toward, out), verify)
+        options = StepOptions(prompts=prompts or None, images=images, policy=policy, toward=toward, out=out)
+        merge_auto(session, options, verify, limits)
         return
-    _refuse({"policy": policy != "fit", "toward": toward != "both", "prompts": prompts}, "--auto")
+    _refuse({"policy": policy != "fit", "toward": toward != "both"}, "--auto")
+    _refuse({"prompts": prompts, "images": images, "limits": limits}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")
     if out is None and to_mergekit is None:

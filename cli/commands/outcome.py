@@ -1,0 +1,51 @@
+"""What the commands that measure behaviour share: its tables, the user's limits, logs for inspect_ai."""
+
+from pathlib import Path
+
+from vlsurgery.cli.options import Session
+from vlsurgery.cli.view.limits import limit_lines
+from vlsurgery.cli.view.tables import behaviour_tables, prose
+from vlsurgery.cli.workflow.case import Case
+from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
+from vlsurgery.probes.evaluation.limits import Limits, decide
+from vlsurgery.probes.results import BehaviourResult, CompletionsResult
+from vlsurgery.surgery.errors import LimitNotMet
+
+
+def show_behaviour(session: Session, result: BehaviourResult) -> None:
+    """Print what every model does, the judges' agreement, and the notes."""
+    session.console.show(*behaviour_tables(result), *map(prose, result.notes))
+
+
+def check_limits(session: Session, limits: Limits | None, result: BehaviourResult, case: Case | None) -> None:
+    """Print a line a limit and whether the model may ship.
+
+    The model is the merged one, else the adapted one, else the first. Raises LimitNotMet where it may not.
+    """
+    if limits is None:
+        return
+    roles = list(dict.fromkeys(row.role for row in result.records))
+    role = next((role for role in ("merged", "adapted") if role in roles), roles[0])
+    found = decide(limits, result, role)
+    if case is not None:
+        case.save(found, {"limits": limits.model_dump(mode="json")})
+    session.console.show(*limit_lines(found))
+    if not all(row.met for row in found.records):
+        raise LimitNotMet(f"{role}: {found.verdict}")
+
+
+def completions_of(result: BehaviourResult, case: Case | None) -> CompletionsResult:
+    """The completions that the rates were made of, from the case or as they were just made."""
+    if case is not None:
+        return load_completions(case.path(COMPLETIONS))
+    assert result.completions is not None  # `tabulate` always gives them.
+    return result.completions
+
+
+def write_inspect_logs(session: Session, path: Path, result: BehaviourResult, case: Case | None) -> None:
+    """Write the completions as logs of inspect_ai, one a model, and say where they are."""
+    from vlsurgery.probes.harnesses.inspect_log import write_inspect_log
+
+    models = {role: ref.path for role, ref in result.checkpoints.items()}
+    for written in write_inspect_log(path, completions_of(result, case).records, models):
+        session.console.say(f"inspect log: {written}")

@@ -1,0 +1,75 @@
+"""An evaluation of any models, without a case."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from vlsurgery.cli.options import Session
+from vlsurgery.cli.workflow.engine import StepOptions
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import SurgeryError
+
+if TYPE_CHECKING:
+    from vlsurgery.probes.prompts import Prompt
+    from vlsurgery.probes.results import BehaviourResult
+
+
+def evaluate_models(
+    session: Session, refs: Sequence[str], options: StepOptions, file: Path | None, allow_pickle: bool
+) -> "BehaviourResult | None":
+    """Ask models by their references, and count imported logs beside them; under `--plan`, say so and return None.
+
+    file: where completions are kept and resumed from.
+    """
+    from vlsurgery.cli.workflow.imports import imported
+    from vlsurgery.cli.workflow.judge_source import free_judge_source
+    from vlsurgery.probes.evaluation.completions import CompletionFile
+    from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate
+    from vlsurgery.probes.models import quiet_transformers
+
+    named = by_name([Checkpoint.open(ref, allow_pickle=allow_pickle) for ref in refs])
+    prompts = free_prompts(options, list(named.values()))
+    source = free_judge_source(options)
+    if session.plan:
+        asked = sum(prompt.split == "report" for prompt in prompts)
+        session.console.show(
+            f"Would ask {len(named)} models ({', '.join(named)}) up to {asked} prompts each, {source.tokens} tokens of "
+            f"completion at most. Nothing was written."
+        )
+        return None
+    quiet_transformers()
+    asking = Asking(
+        source.judges,
+        source.tokens,
+        None if file is None else CompletionFile(file),
+        imported(source.imports),
+        session.console.progress,
+    )
+    subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
+    result = evaluate(subjects, prompts, 1, asking)
+    return result.model_copy(update={"checkpoints": {role: each.ref_model for role, each in named.items()}})
+
+
+def by_name(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
+    """The checkpoints by the last part of their references, or by the whole reference where that is taken."""
+    found: dict[str, Checkpoint] = {}
+    for checkpoint in checkpoints:
+        name = checkpoint.ref.rstrip("/").rpartition("/")[2]
+        found[checkpoint.ref if name in found else name] = checkpoint
+    return found
+
+
+def free_prompts(options: StepOptions, checkpoints: Sequence[Checkpoint]) -> "list[Prompt]":
+    """The user's prompts, else the specimen's where all models are of one specimen, else the package's own."""
+    from vlsurgery.probes.prompts import english_prompts, load_prompts
+    from vlsurgery.probes.specimens.miniature import prompts as specimen_prompts, specimen_of
+
+    if options.prompts:
+        return [prompt for spec in options.prompts for prompt in load_prompts(spec, images=options.images)]
+    if options.images is not None:
+        raise SurgeryError("--images: gives your own prompts their pictures. Give prompts with --prompts FILE:KIND.")
+    specimens = [specimen_of(checkpoint.path) for checkpoint in checkpoints]
+    seeds = {specimen.seed for specimen in specimens if specimen}
+    if checkpoints and None not in specimens and len(seeds) == 1:
+        return specimen_prompts(seeds.pop())
+    return english_prompts()

@@ -1,0 +1,112 @@
+"""completions.jsonl: every completion of every model, a line each, written batch by batch. Imports no torch."""
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from vlsurgery.probes.results import CompletionRecord, CompletionsResult
+from vlsurgery.surgery.errors import SurgeryError, TargetError
+from vlsurgery.surgery.runtime.atomic_file import write_text
+
+FILE: Final = "completions.jsonl"
+
+
+class CompletionFile:
+    """The file that completions are appended to as they are made, so that an interrupted run goes on where it was."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def read(self) -> list[CompletionRecord]:
+        """The records, in file order; a last line that was cut off by an interruption is left out.
+
+        Raises SurgeryError that names the line where the file holds something else.
+        """
+        if not self.path.exists():
+            return []
+        try:
+            lines = self.path.read_bytes().split(b"\n")
+        except OSError as error:
+            raise SurgeryError(f"{self.path}: can't be read ({error.strerror}).") from error
+        records = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                if line.strip():
+                    records.append(CompletionRecord.model_validate_json(line))
+            except ValidationError as error:
+                if number == len(lines):
+                    break
+                first = error.errors()[0]
+                raise SurgeryError(
+                    f"{self.path}, line {number}: not a completion ({'.'.join(map(str, first['loc']))}: "
+                    f"{first['msg']}). Remove the file and run `vlsurgery evaluate` again."
+                ) from error
+        return records
+
+    def append(self, records: Sequence[CompletionRecord]) -> None:
+        """Add lines, and have them on disk on return. Raises TargetError where that can't be done."""
+        try:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.writelines(_line(record) for record in records)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise TargetError(f"{self.path}: can't be written ({error.strerror}).") from error
+
+    def replace(self, records: Iterable[CompletionRecord]) -> None:
+        """Put these records in place of all that it holds; a reader sees the old file or the whole new one."""
+        try:
+            write_text(self.path, "".join(map(_line, records)))
+        except OSError as error:
+            raise TargetError(f"{self.path}: can't be written ({error.strerror}).") from error
+
+
+def load_completions(path: Path) -> CompletionsResult:
+    """The completions of a file. Raises SurgeryError where there is none, or a line is broken."""
+    if not path.is_file():
+        raise SurgeryError(f"{path}: no completions here. `vlsurgery evaluate` writes them.")
+    return CompletionsResult(records=CompletionFile(path).read())
+
+
+def flipped(records: Sequence[CompletionRecord], first: str, second: str) -> Iterator[CompletionRecord]:
+    """The pairs of completions on which the labels of two roles differ: of each prompt, first's and then second's.
+
+    A prompt with a picture that `first` was not asked (it does not see) is compared with the same request as text.
+    """
+    counterparts = Counterparts(records, first)
+    for record in records:
+        other = counterparts.of(record) if record.role == second else None
+        if other is not None and label(other) != label(record):
+            yield other
+            yield record
+
+
+class Counterparts:
+    """What one role said to the same prompt, or to the same request as text where it does not see."""
+
+    def __init__(self, records: Iterable[CompletionRecord], role: str) -> None:
+        own = [record for record in records if record.role == role]
+        self._by_id = {record.id: record for record in own}
+        self._in_text = {(r.set, r.request, r.prompt): r for r in own if r.modality == "text"}
+        self._sees = any(record.modality != "text" for record in own)
+
+    def of(self, record: CompletionRecord) -> CompletionRecord | None:
+        found = self._by_id.get(record.id)
+        if found is None and not self._sees:
+            return self._in_text.get((record.set, record.request, record.prompt))
+        return found
+
+
+def label(record: CompletionRecord) -> str:
+    """The first judge's label. Raises SurgeryError where no judge has judged it."""
+    for verdict in record.verdicts.values():
+        return verdict.label
+    raise SurgeryError(f"the completion of {record.id} by {record.role} was not judged yet: run `vlsurgery rejudge`.")
+
+
+def _line(record: CompletionRecord) -> str:
+    return json.dumps(record.model_dump(mode="json"), ensure_ascii=False) + "\n"

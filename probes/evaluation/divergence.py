@@ -1,0 +1,84 @@
+"""KL from the adapted model, on its own answers, of every other model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from vlsurgery.probes.evaluation.tabulate import Cell, Divergence
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.results import CompletionRecord
+from vlsurgery.probes.scoring import log_probabilities, mean_divergence, scored_answers
+from vlsurgery.probes.targets import evenly_spaced
+
+MAX_KL_PROMPTS = 64  # per cell
+MAX_KL_TOKENS = 16  # of each answer, from its start
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The adapted model's own answers per cell, from which KL is measured: prompts, token ids, log-probabilities."""
+
+    cells: Mapping[Cell, tuple[list[Prompt], list[Tensor], list[Tensor]]]
+    vocabulary: int
+
+    @classmethod
+    def of(cls, chat: ChatModel, prompts: Sequence[Prompt], records: Mapping[str, CompletionRecord]) -> "Reference":
+        """The reference of the adapted model `chat`.
+
+        records: prompt id -> its completion; prompts that are harmful, or whose completion is empty, have no part.
+        """
+        made = {}
+        for cell, members in _cells(prompts).items():
+            answers = {p.id: ids for p in members if (ids := _ids(chat, records[p.id].text)) is not None}
+            kept = evenly_spaced([prompt for prompt in members if prompt.id in answers], MAX_KL_PROMPTS)
+            if kept:
+                own = [answers[prompt.id] for prompt in kept]
+                scored = log_probabilities(chat, scored_answers(chat, kept, own))
+                made[cell] = (kept, own, [part.cpu() for part in scored])
+        return cls(made, _vocabulary(chat))
+
+
+def divergences(
+    chat: ChatModel, prompts: Sequence[Prompt], reference: Reference | None, is_reference: bool
+) -> dict[Cell, Divergence]:
+    """Per cell the mean KL(adapted || this model) per answer token of the adapted model, or the reason for none.
+
+    prompts: what this model is asked. is_reference: whether it is the adapted model.
+    """
+    cells = {(prompt.set, prompt.modality): None for prompt in prompts}
+    return {cell: _divergence(chat, reference, is_reference, cell) for cell in cells}
+
+
+def _divergence(chat: ChatModel, reference: Reference | None, is_reference: bool, cell: Cell) -> Divergence:
+    if is_reference:
+        return 0.0, None
+    if reference is None:
+        return None, "the adapted model was not evaluated beside it"
+    if cell not in reference.cells:
+        return None, "measured on prompts that the adapted model should go on answering"
+    if _vocabulary(chat) != reference.vocabulary:
+        return None, "its vocabulary is not the adapted model's"
+    prompts, answers, log_p = reference.cells[cell]
+    scored = scored_answers(chat, prompts, answers)
+    return mean_divergence(chat, scored, [part.to(chat.device) for part in log_p]), None
+
+
+def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
+    cells: dict[Cell, list[Prompt]] = {}
+    for prompt in prompts:
+        if prompt.set not in HARMFUL_SETS:
+            cells.setdefault((prompt.set, prompt.modality), []).append(prompt)
+    return cells
+
+
+def _ids(chat: ChatModel, text: str) -> Tensor | None:
+    """The first tokens of an answer; None where it is empty."""
+    ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"][:MAX_KL_TOKENS]
+    return torch.tensor(ids) if ids else None
+
+
+def _vocabulary(chat: ChatModel) -> int:
+    return int(chat.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]

@@ -1,0 +1,20 @@
+"""Text of models, prompts and file names made safe to print."""
+
+import unicodedata
+
+KEPT = "\n\t"
+
+
+def visible(text: str) -> str:
+    """The text with every control and formatting character (escape sequences, bells, text direction) as an escape
+    such as \\x1b or \\u202e; line ends and tabs stay."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter in KEPT else _escaped(letter) for letter in text)
+
+
+def _escaped(letter: str) -> str:
+    # Categories: Cc control, Cf format, Cs lone surrogate, Zl and Zp line and paragraph separators.
+    if unicodedata.category(letter) not in ("Cc", "Cf", "Cs", "Zl", "Zp"):
+        return letter
+    return letter.encode("unicode_escape").decode("ascii")
