@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.evaluation.generate import Completion, complete
-from vlsurgery.probes.evaluation.intervals import paired_difference, rate
+from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.evaluation.judges import JUDGE, is_right, judge
+from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, load
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality, Prompt
@@ -227,7 +228,7 @@ def _compare(cells: Mapping[Cell, Sequence[Prompt]], answers: Mapping[str, _Judg
             if not both or (measure == "right" and any(prompt.answer is None for prompt in both)):
                 continue
             requests = [prompt.request for prompt in both]
-            value, low, high = paired_difference(
+            test = paired_difference(
                 answers[role].outcomes(both, measure), answers[against].outcomes(both, measure), requests
             )
             made.append(
@@ -237,9 +238,10 @@ def _compare(cells: Mapping[Cell, Sequence[Prompt]], answers: Mapping[str, _Judg
                     set=cell[0],
                     modality=cell[1],
                     measure=measure,
-                    difference=value,
-                    low=low,
-                    high=high,
+                    difference=test.value,
+                    low=test.low,
+                    high=test.high,
+                    p=test.p,
                     requests=len(set(requests)),
                 )
             )
