@@ -1,37 +1,137 @@
+import numpy as np
 import pytest
-from hypothesis import given, strategies as st
-from scipy.stats import binomtest
+from hypothesis import assume, given, settings, strategies as st
+from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from vlsurgery.probes.evaluation.intervals import cluster_ids, paired_difference, rate, wilson
+from vlsurgery.probes.evaluation.intervals import (
+    cluster_ids,
+    effective_requests,
+    rate,
+    requests_to_show,
+    unpaired_difference,
+    wilson,
+)
+from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM, enough
+
+ROUNDING = 1e-12
 
 
-@given(st.integers(0, 60), st.integers(1, 60))
-def test_wilson_is_scipys(hits, n):
-    hits = min(hits, n)
-    reference = binomtest(hits, n).proportion_ci(method="wilson")
-    assert wilson(hits, n) == pytest.approx((reference.low, reference.high), abs=1e-9)
+def width(found):
+    return found.high - found.low
+
+
+@given(st.integers(2, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_one_prompt_a_request_has_wilsons_interval(drawn):
+    hits, n = drawn
+    found = rate([i < hits for i in range(n)], range(n))
+    assert (found.low, found.high) == pytest.approx(proportion_confint(hits, n, method="wilson"), abs=1e-9)
 
 
 def test_73_requests_without_failure_show_95_percent_and_72_do_not():
     assert rate([True] * 73, range(73)).low >= 0.95
     assert rate([True] * 72, range(72)).low < 0.95
+    assert requests_to_show(0.95) == 73
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=1, max_size=60))
+@given(st.floats(0.01, 0.99), st.floats(0.01, 1.0))
+def test_so_many_requests_show_a_rate_and_one_fewer_does_not(bound, share):
+    needed = requests_to_show(bound, share)
+    if needed is None:
+        assert share <= bound
+        return
+    assume(needed < 1e9)
+    assert wilson(share * needed, needed)[0] >= bound - 1e-7
+    assert needed == 1 or wilson(share * (needed - 1), needed - 1)[0] < bound + 1e-9
+
+
+def test_no_number_of_requests_shows_certainty_and_none_is_needed_for_what_is_always_so():
+    assert requests_to_show(1.0) is None
+    assert requests_to_show(0.0, share=0.0) == 1
+
+
+ROWS = st.lists(st.tuples(st.booleans(), st.integers(0, 8)), min_size=1, max_size=60)
+
+
+@given(ROWS)
 def test_a_rate_lies_in_its_interval_and_counts_requests(rows):
     outcomes, requests = zip(*rows, strict=True)
     found = rate(outcomes, requests)
-    assert 0 <= found.low <= found.rate <= found.high <= 1
-    assert found.n == len(rows)
-    assert found.requests == len(set(requests))
+    assert (found.n, found.requests) == (len(rows), len(set(requests)))
+    if found.requests == 1:
+        assert (found.low, found.high) == (None, None)
+        assert "one request" in found.reason
+    else:
+        assert 0 <= found.low <= found.rate <= found.high <= 1
+        assert found.low < found.high
 
 
-def test_repeating_every_prompt_does_not_narrow_the_interval():
-    outcomes = [i % 3 == 0 for i in range(60)]
-    once = rate(outcomes, range(60))
-    copied = rate(outcomes * 10, list(range(60)) * 10)
-    assert copied.rate == once.rate
-    assert copied.high - copied.low > 0.8 * (once.high - once.low)
+@given(ROWS, st.integers(2, 5))
+def test_the_same_evidence_again_never_widens_an_interval(rows, times):
+    """As new requests it narrows it; as further prompts of the same requests it changes nothing."""
+    outcomes, requests = zip(*rows, strict=True)
+    assume(len(set(requests)) > 1)
+    once = rate(outcomes, requests)
+    fresh = rate(outcomes * times, [(copy, request) for copy in range(times) for request in requests])
+    assert width(fresh) < width(once)
+    assert (fresh.low, fresh.high) >= (once.low - ROUNDING, 0) and fresh.high <= once.high + ROUNDING
+
+
+# Requests of equally many prompts, by how many of these succeed.
+REQUESTS = st.integers(1, 6).flatmap(
+    lambda size: st.tuples(st.just(size), st.lists(st.integers(0, size), min_size=4, max_size=24))
+)
+
+
+def prompts_of(size, successes):
+    outcomes = [place < hits for hits in successes for place in range(size)]
+    return outcomes, [request for request in range(len(successes)) for _ in range(size)]
+
+
+@settings(max_examples=300)
+@given(REQUESTS, st.randoms(use_true_random=False))
+def test_fewer_requests_at_the_same_rate_never_narrow_the_interval(drawn, random):
+    size, successes = drawn
+    kept = _subset_of_equal_mean(successes, random)
+    assume(kept is not None)
+    whole, part = rate(*prompts_of(size, successes)), rate(*prompts_of(size, kept))
+    assert part.rate == pytest.approx(whole.rate)
+    assert width(part) >= width(whole) - ROUNDING
+
+
+def _subset_of_equal_mean(numbers, random):
+    """Some of the numbers, at least two, with the mean of all; None where a search finds none."""
+    for _ in range(200):
+        kept = random.sample(numbers, random.randint(2, len(numbers) - 1))
+        if sum(kept) * len(numbers) == sum(numbers) * len(kept):
+            return kept
+    return None
+
+
+@given(st.integers(2, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n), st.integers(1, 9))))
+def test_prompts_that_agree_with_their_request_add_nothing(drawn):
+    hits, n, copies = drawn
+    outcomes = [i < hits for i in range(n)]
+    once, copied = rate(outcomes, range(n)), rate(outcomes * copies, list(range(n)) * copies)
+    assert (copied.low, copied.high) == pytest.approx((once.low, once.high), abs=1e-9)
+
+
+@given(ROWS)
+def test_requests_never_tell_more_than_their_prompts_would_alone(rows):
+    outcomes, requests = zip(*rows, strict=True)
+    found = effective_requests(list(outcomes), cluster_ids(requests))
+    sizes = np.bincount(cluster_ids(requests))
+    assert sizes.sum() ** 2 / (sizes**2).sum() - 1e-9 <= found <= len(rows) + 1e-9
+
+
+def test_the_effective_number_is_that_of_the_variance_of_the_mean():
+    """Where at most half of the variance lies within requests: p (1 - p) over the variance of the mean."""
+    generator = np.random.default_rng(3)
+    shares = generator.beta(0.4, 0.4, 200)
+    values = (generator.random((200, 3)) < shares[:, None]).astype(float)
+    means = values.mean(1)
+    expected = values.mean() * (1 - values.mean()) / (means.var() / 200)
+    clusters = np.repeat(np.arange(200), 3)
+    assert effective_requests(values.ravel(), clusters) == pytest.approx(expected)
 
 
 def test_no_prompt_gives_no_rate_but_a_reason():
@@ -39,34 +139,34 @@ def test_no_prompt_gives_no_rate_but_a_reason():
     assert rate([], []).reason
 
 
-@given(st.lists(st.tuples(st.booleans(), st.booleans(), st.integers(0, 9)), min_size=1, max_size=50))
-def test_a_paired_difference_is_antisymmetric_and_zero_against_itself(rows):
-    ours, theirs, requests = zip(*rows, strict=True)
-    value, low, high = paired_difference(ours, theirs, requests)
-    back, back_low, back_high = paired_difference(theirs, ours, requests)
-    assert (back, back_low, back_high) == pytest.approx((-value, -high, -low))
-    assert low <= value <= high
-    unseen = wilson(0, len(set(requests)))[1]
-    assert paired_difference(ours, ours, requests) == (0, -unseen, unseen)
-
-
-@pytest.mark.parametrize(("ours", "theirs"), [(True, False), (False, True), (True, True)])
-def test_a_difference_without_exception_is_as_sure_as_its_requests_are_many(ours, theirs):
-    requests = [i // 2 for i in range(146)]
-    value, low, high = paired_difference([ours] * 146, [theirs] * 146, requests)
-    assert value == ours - theirs
-    assert (low, high) == pytest.approx((max(-1, value - wilson(0, 73)[1]), min(1, value + wilson(0, 73)[1])))
-
-
-@given(st.integers(1, 20), st.integers(1, 5))
+@given(st.integers(2, 20), st.integers(1, 5))
 def test_no_interval_of_requests_that_agree_is_without_width(requests, prompts):
     keys = [request for request in range(requests) for _ in range(2 * prompts)]
-    outcomes = [True, False] * (requests * prompts)
-    found = rate(outcomes, keys)
+    found = rate([True, False] * (requests * prompts), keys)
     assert found.low < found.rate == 0.5 < found.high
-    value, low, high = paired_difference(outcomes, [False] * len(outcomes), keys)
-    assert low < value < high
+
+
+@given(st.integers(2, 90), st.integers(2, 90), st.floats(0, 1), st.floats(0, 1))
+def test_an_unpaired_difference_is_newcombes(n, m, first, second):
+    ours, theirs = round(n * first), round(m * second)
+    value, low, high = unpaired_difference(
+        rate([i < ours for i in range(n)], range(n)), rate([i < theirs for i in range(m)], range(m))
+    )
+    expected = confint_proportions_2indep(theirs, m, ours, n, method="newcomb", compare="diff")
+    assert value == pytest.approx(theirs / m - ours / n)
+    assert (low, high) == pytest.approx(expected, abs=1e-9)
+    assert -1 <= low <= value <= high <= 1
+
+
+def test_a_difference_from_one_request_has_no_interval():
+    assert unpaired_difference(rate([True], [0]), rate([True] * 9, range(9))) is None
 
 
 def test_clusters_are_numbered_by_first_appearance():
     assert cluster_ids(["b", "a", "b", "c"]).tolist() == [0, 1, 0, 2]
+
+
+def test_words_take_thirty_requests():
+    assert MIN_REQUESTS_FOR_A_CLAIM == 30
+    assert enough(30)
+    assert not enough(29)
