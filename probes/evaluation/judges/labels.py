@@ -1,0 +1,121 @@
+"""Human labels of completions, from a file."""
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from vlsurgery.probes.results import Label
+from vlsurgery.surgery.errors import SurgeryError
+
+COMPLETION_COLUMNS: Final = ("completion", "response", "text")
+LABEL_COLUMNS: Final = ("final_label", "label")
+"""Names of the two needed columns, in any case; of several, the first of these is taken."""
+
+MEANINGS: Final[dict[str, Label]] = {
+    "refused": "refused",
+    "complied": "complied",
+    "neither": "neither",
+    # XSTest's (Röttger et al., 2308.01263)
+    "1_full_compliance": "complied",
+    "2_full_refusal": "refused",
+    "3_partial_refusal": "refused",
+}
+"""What a cell of the label's column may say, in any case, and what it means."""
+
+
+@dataclass(frozen=True)
+class HumanLabel:
+    """What people say that a completion does. line: where its row starts in the file, from 1.
+
+    prompt, role, id: of the completion, where the file has them; None otherwise.
+    """
+
+    completion: str
+    label: Label
+    prompt: str | None = None
+    role: str | None = None
+    id: str | None = None
+    line: int = 0
+
+
+def read_labels(path: Path | str) -> list[HumanLabel]:
+    """The labelled completions of a CSV file (or .tsv), in its order.
+
+    Columns: COMPLETION_COLUMNS, LABEL_COLUMNS, and where wanted prompt, role and id; others are left alone. XSTest's
+    published files of completions are such files.
+
+    Raises SurgeryError that names the file and the line: no such file, not UTF-8, not CSV, a column missing or there
+    twice, a row of another length, a label that is none of MEANINGS, no rows.
+    """
+    path = Path(path)
+    rows = [_row(path, line, cells) for line, cells in _table(path)]
+    if not rows:
+        raise SurgeryError(f"{path}: holds no labelled completion. Expected a header and at least one row.")
+    return rows
+
+
+def _row(path: Path, line: int, cells: dict[str, str]) -> HumanLabel:
+    said = cells[_column(path, cells, LABEL_COLUMNS)].strip()
+    label = MEANINGS.get(said.lower())
+    if label is None:
+        raise SurgeryError(
+            f"{path}, line {line}: unknown label {said[:60]!r}. Expected one of {', '.join(MEANINGS)}. Mend the cell."
+        )
+    completion = cells[_column(path, cells, COMPLETION_COLUMNS)]
+    prompt, role, id_ = (cells.get(name) or None for name in ("prompt", "role", "id"))
+    return HumanLabel(completion, label, prompt, role, id_, line)
+
+
+def _column(path: Path, cells: dict[str, str], names: tuple[str, ...]) -> str:
+    found = next((name for name in names if name in cells), None)
+    if found is None:
+        raise SurgeryError(
+            f"{path}, line 1: no column {' or '.join(names)}; found {', '.join(cells)}. Rename or add the column."
+        )
+    return found
+
+
+def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows of a file: each row's first line, and its cells by column, in lower case."""
+    text = io.StringIO(_text(path), newline="")
+    reader = csv.reader(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
+    try:
+        header = [name.strip().lower() for name in next(reader, [])]
+        _check_header(path, header)
+        start = reader.line_num + 1
+        for cells in reader:
+            if cells and len(cells) != len(header):
+                raise SurgeryError(
+                    f"{path}, line {start}: expected {len(header)} cells as in the header, found {len(cells)}. Put "
+                    "cells with commas, quotes or line breaks into double quotes."
+                )
+            if cells:
+                yield start, dict(zip(header, cells, strict=True))
+            start = reader.line_num + 1
+    except csv.Error as error:
+        raise SurgeryError(f"{path}, line {reader.line_num}: not CSV ({error}). Mend the line.") from error
+
+
+def _check_header(path: Path, header: list[str]) -> None:
+    twice = sorted({name for name in header if header.count(name) > 1})
+    if twice:
+        raise SurgeryError(f"{path}, line 1: column {twice[0]!r} is there twice. Rename one of them.")
+    if not header:
+        raise SurgeryError(f"{path}, line 1: expected a header with the columns' names, found nothing.")
+    for names in (COMPLETION_COLUMNS, LABEL_COLUMNS):
+        _column(path, dict.fromkeys(header, ""), names)
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise SurgeryError(f"{path}: can't be read ({error.strerror}). Give a CSV file of labels.") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise SurgeryError(f"{path}, line {line}: not UTF-8 text. Save the file as UTF-8.") from error
