@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 from PIL import Image
 
-from vlsurgery.probes.prompts.prompt import Prompt
+from vlsurgery.probes.prompts.prompt import Picture, Prompt
 from vlsurgery.surgery.errors import SurgeryError
 
 T = TypeVar("T")
@@ -57,20 +57,20 @@ def file_digest(path: Path) -> str:
         raise SurgeryError(f"{path}: can't be read ({error.strerror}). Put the file back, or mend the path.") from error
 
 
-def _once_each(prompts: Sequence[Prompt], work: Callable[[Image.Image | Path], T]) -> dict[int, T | None]:
+def _once_each(prompts: Sequence[Prompt], work: Callable[[Picture], T]) -> dict[int, T | None]:
     """What `work` makes of each picture, by the identity of the object: many prompts share a few pictures."""
     pictures = {id(prompt.image): prompt.image for prompt in prompts}
     return {key: None if picture is None else work(picture) for key, picture in pictures.items()}
 
 
-def _picture_digest(picture: Image.Image | Path) -> str:
+def _picture_digest(picture: Picture) -> str:
     if isinstance(picture, Path):
         return file_digest(picture)
     header = f"{picture.mode} {picture.size}\n".encode()
     return hashlib.sha256(header + picture.tobytes()).hexdigest()
 
 
-def _png(picture: Image.Image | Path) -> bytes:
+def _png(picture: Picture) -> bytes:
     buffer = io.BytesIO()
     if isinstance(picture, Path):
         try:
