@@ -1,21 +1,20 @@
 """The prompts that the models of a case are asked: the specimen's or the package's own, and those of user's files."""
 
-import hashlib
-import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.surgery.errors import SurgeryError
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.prompts import Prompt
+    from vlsurgery.probes.prompts import Prompt, PromptFiles
     from vlsurgery.probes.specimens.miniature import Specimen
 
 SEED = 0  # of the split of requests into fit, select and report
+CLAIM_REQUESTS = 30  # requests below which nothing is said in words
+COMPARED = ("harmful", "jailbroken", "harmless", "borderline")  # sets that results set against one another
 
 
 @dataclass(frozen=True)
@@ -23,18 +22,19 @@ class PromptSource:
     """Prompts by reference, loaded when they are needed.
 
     specimen: where the checkpoints are the built-in specimen, which has its own prompts.
-    files: "FILE:KIND" -> SHA-256 of the file.
+    files: "FILE:KIND" -> SHA-256 of the file. images: a folder of ordinary pictures in place of the package's.
     """
 
     specimen: "Specimen | None"
     files: dict[str, str]
+    images: Path | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a step that asks prompts records: equal settings mean equal prompts."""
-        asked = [[p.id, p.request, p.set, p.split, p.modality, p.text, p.answer] for p in self.prompts]
-        # The digest changes when the package's own prompts do.
-        prompts = {"files": self.files, "digest": hashlib.sha256(json.dumps(asked).encode()).hexdigest()}
+        images = str(self.images) if self.images else None
+        # The digest changes when the package's own prompts do, and with any picture.
+        prompts = {"files": self.files, "images": images, "digest": self.digest}
         if not self.specimen:
             return {"prompts": {"own": "english", "seed": SEED, **prompts}}
         from vlsurgery.probes.specimens.miniature import DEMO_SEED
@@ -46,78 +46,124 @@ class PromptSource:
         }
 
     @cached_property
+    def digest(self) -> str:
+        """What identifies the prompts, their pictures included; see `prompts_digest`."""
+        from vlsurgery.probes.prompts import prompts_digest
+
+        return prompts_digest(self.prompts)
+
+    @cached_property
     def prompts(self) -> "list[Prompt]":
         """All prompts. A file replaces the package's own prompts of the sets that it has, and of the requests that it
         asks."""
-        return [*self._kept, *self._given]
-
-    @property
-    def notes(self) -> list[str]:
-        """What to know of results that were measured with both files and the package's own prompts."""
-        notes = []
-        from_files, from_package = ({prompt.set for prompt in prompts} for prompts in (self._given, self._kept))
-        left_out = {prompt.request for prompt in self._own if prompt.set not in from_files}
-        left_out -= {prompt.request for prompt in self._kept}
-        if left_out:
-            notes.append(f"{len(left_out)} of the package's own requests are left out: a prompt file asks them too")
-        for side, other in (("harmful", "harmless"), ("harmless", "harmful")):
-            if side not in from_files or other not in from_package:
-                continue
-            twins = "harmless twins" if other == "harmless" else "harmful requests of the same kind"
-            notes.append(
-                f"{side} prompts are from a file and {other} ones from the package: directions may then also tell "
-                f"topic and style apart; give {twins} with FILE:{other}"
-            )
-        return notes
+        return [*self._kept, *self._given.prompts]
 
     @cached_property
-    def _given(self) -> "list[Prompt]":
-        from vlsurgery.probes.prompts import load_prompts
+    def notes(self) -> list[str]:
+        """What to know of results that were measured on these prompts."""
+        found = [*self._given.notes, *self._left_out(), *self._two_sources(), *self._too_few(), *self._unseen()]
+        if self.images:
+            found.append(f"ordinary pictures are those of {self.images}")
+        return found
 
-        return [prompt for spec in self.files for prompt in load_prompts(spec, SEED)]
+    def _left_out(self) -> Iterator[str]:
+        left_out = {prompt.request for prompt in self._own if prompt.set not in _sets(self._given.prompts)}
+        left_out -= {prompt.request for prompt in self._kept}
+        if left_out:
+            yield f"{len(left_out)} of the package's own requests are left out: a prompt file asks them too"
+
+    def _two_sources(self) -> Iterator[str]:
+        """Sets that are compared with one another, where some are from files and some from the package."""
+        mine, others = (
+            [name for name in COMPARED if name in _sets(each)] for each in (self._given.prompts, self._kept)
+        )
+        if mine and others:
+            twins = " (harmless twins are best)" if "harmless" in others and "harmful" in mine else ""
+            yield (
+                f"{_listed(mine)} prompts are from a file and {_listed(others)} ones from the package: what tells them "
+                f"apart may also be topic and style; give your own with "
+                f"{', '.join(f'--prompts FILE:{name}' for name in others)}{twins}"
+            )
+
+    def _too_few(self) -> Iterator[str]:
+        """Sets of the user's that are too small for a claim. Rates are measured on `report` alone."""
+        for name in sorted(_sets(self._given.prompts)):
+            asked = {prompt.request: prompt.split for prompt in self._given.prompts if prompt.set == name}
+            shown = sum(split == "report" for split in asked.values())
+            if shown < CLAIM_REQUESTS:
+                yield (
+                    f"{name}: the files hold {_counted(len(asked), 'request')}, {shown} of them for measuring (about "
+                    f"half go into fitting); below {CLAIM_REQUESTS} no claim is made"
+                )
+
+    def _unseen(self) -> Iterator[str]:
+        """Sets that a model of text can't be asked, or only in part."""
+        for name in sorted(_sets(self._given.prompts)):
+            asked = [prompt for prompt in self._given.prompts if prompt.set == name]
+            pictured = {prompt.request for prompt in asked if prompt.modality == "own"}
+            alone = pictured - {prompt.request for prompt in asked if prompt.modality == "text"}
+            if alone:
+                yield (
+                    f"{name}: {_counted(len(alone), 'request')} of {len({p.request for p in asked})} come only with "
+                    "pictures of their own: a base that does not see can't be asked them; its graft can"
+                )
+
+    @cached_property
+    def _given(self) -> "PromptFiles":
+        from vlsurgery.probes.prompts import load_prompt_files
+
+        return load_prompt_files(list(self.files), SEED, self.images)
 
     @cached_property
     def _kept(self) -> "list[Prompt]":
         """The package's own prompts of the sets that no file has, less the requests that a file asks."""
         from vlsurgery.probes.prompts import without_repeats
 
-        given = {prompt.set for prompt in self._given}
-        return [prompt for prompt in without_repeats(self._own, self._given) if prompt.set not in given]
+        given = self._given.prompts
+        return [prompt for prompt in without_repeats(self._own, given) if prompt.set not in _sets(given)]
 
     @cached_property
     def _own(self) -> "list[Prompt]":
-        if self.specimen:
-            from vlsurgery.probes.specimens.miniature import prompts
+        from vlsurgery.probes.prompts import album_of, english_prompts, with_ordinary_pictures
+        from vlsurgery.probes.specimens.miniature import prompts
 
-            return prompts(self.specimen.seed)
-        from vlsurgery.probes.prompts import english_prompts
-
-        return english_prompts(SEED)
+        own = prompts(self.specimen.seed) if self.specimen else english_prompts(SEED)
+        return with_ordinary_pictures(own, album_of(self.images), SEED) if self.images else own
 
 
-def prompt_source_of(case: Case, specs: Sequence[str] | None) -> PromptSource:
-    """The prompts of a case. specs: the user's files; None for those of the case's last probe.
+def prompt_source_of(case: Case, specs: Sequence[str] | None, images: Path | None = None) -> PromptSource:
+    """The prompts of a case. specs: the user's files; images: a folder of ordinary pictures; None of either for those
+    of the case's last probe.
 
     Raises SurgeryError where a file can't be read.
     """
     from vlsurgery.probes.specimens.miniature import specimen_of
 
+    recorded = (case.settings_of("probe") or {}).get("prompts", {})
     if specs is None:
-        recorded = case.settings_of("probe") or {}
-        specs = list(recorded.get("prompts", {}).get("files", {}))
-    return PromptSource(specimen_of(case.checkpoints["base"].path), dict(_fingerprint(spec) for spec in specs))
+        specs = list(recorded.get("files", {}))
+    if images is None and recorded.get("images"):
+        images = Path(recorded["images"])
+    # Sorted, as the case file has them: their order changes nothing.
+    files = dict(sorted(_fingerprint(spec) for spec in specs))
+    return PromptSource(specimen_of(case.checkpoints["base"].path), files, images and images.expanduser().absolute())
 
 
 def _fingerprint(spec: str) -> tuple[str, str]:
     """The specification with an absolute path, and the SHA-256 of its file."""
-    name, colon, kind = spec.rpartition(":")
-    if not colon or not name:
-        raise SurgeryError(f"--prompts {spec}: expected FILE:KIND, for example requests.txt:harmful")
-    path = Path(name).expanduser().absolute()
-    try:
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as error:
-        raise SurgeryError(
-            f"{path}: can't read these prompts ({error.strerror}). Give the file with --prompts."
-        ) from error
-    return f"{path}:{kind}", digest
+    from vlsurgery.probes.prompts import file_digest, split_spec
+
+    path, kind = split_spec(spec)
+    return f"{path.absolute()}:{kind}", file_digest(path.absolute())
+
+
+def _sets(prompts: "Iterable[Prompt]") -> set[str]:
+    return {prompt.set for prompt in prompts}
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))

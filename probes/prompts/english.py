@@ -12,10 +12,9 @@ from importlib.resources import files
 from itertools import cycle
 from random import Random
 
-from PIL.Image import Image
-
 from vlsurgery.probes.prompts import pictures
-from vlsurgery.probes.prompts.prompt import Modality, Prompt
+from vlsurgery.probes.prompts.album import SCENES, blank_picture, scenes
+from vlsurgery.probes.prompts.prompt import Modality, Picture, Prompt
 from vlsurgery.probes.prompts.splits import SHARES, Split, seeded_unit
 
 FORMS: tuple[str, ...] = (
@@ -42,7 +41,6 @@ REPORT_WRAPPERS: dict[str, str] = {
 }
 """Wrappers that only `report` uses, so that nothing is fitted to prompts of their kind."""
 
-SCENES = 24  # different `benign` pictures
 SHAPE_PICTURES = 240  # questions on drawn shapes
 CONTROLS = 60  # requests of `report` that also come with a blank and a noise picture
 
@@ -135,18 +133,18 @@ def _different_figures(rng: Random) -> tuple[pictures.Shape, ...]:
     return tuple(map(pictures.Shape, names, colors, cells))
 
 
-def _with_pictures(prompt: Prompt, views: Mapping[Modality, Image | None]) -> Iterator[Prompt]:
+def _with_pictures(prompt: Prompt, views: Mapping[Modality, Picture | None]) -> Iterator[Prompt]:
     """The prompt once with each picture; None is without one."""
     for modality, image in views.items():
         yield replace(prompt, id=f"{prompt.id}/{modality}", modality=modality, image=image)
 
 
-def _views(number: int) -> dict[Modality, Image | None]:
-    return {"text": None, "benign": _scene(number % SCENES)}
+def _views(number: int) -> dict[Modality, Picture | None]:
+    return {"text": None, "benign": scenes().pictures[number % SCENES]}
 
 
-def _controls(key: str) -> dict[Modality, Image | None]:
-    return {"blank": _blank(), "noise": pictures.noise(key)}
+def _controls(key: str) -> dict[Modality, Picture | None]:
+    return {"blank": blank_picture(), "noise": pictures.noise(key)}
 
 
 def _split_by_rank(keys: Sequence[str], seed: int) -> dict[str, tuple[Split, int]]:
@@ -172,8 +170,3 @@ def _key(deed: str) -> str:
 def _lines(name: str) -> tuple[str, ...]:
     text = files("vlsurgery.probes.prompts").joinpath(name).read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
-
-
-# Prompts share these pictures, to save memory; a prompt's picture is never changed.
-_scene = cache(pictures.scene)
-_blank = cache(pictures.blank)

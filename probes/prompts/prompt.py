@@ -10,6 +10,8 @@ from vlsurgery.probes.prompts.splits import Split
 
 PromptSet = Literal["harmful", "jailbroken", "harmless", "borderline", "capability"]
 Modality = Literal["text", "blank", "noise", "benign", "own"]
+Picture = Image | Path
+"""Pixels, or the path of a picture file."""
 
 SETS: tuple[PromptSet, ...] = get_args(PromptSet)
 
@@ -22,7 +24,7 @@ class Prompt:
         so are in the same split and are resampled together.
     text: the user's message, before any chat template.
     modality: `text` where there is no picture; otherwise what the picture is (SCHEMAS, "Names").
-    image: a PIL picture or the path of one; None exactly when `modality` is `text`.
+    image: None exactly when `modality` is `text`.
     answer: the right answer, where there is one; completions are compared without case and punctuation.
     topic: words of which an answer on the topic contains at least one; empty where none are known.
     """
@@ -33,7 +35,7 @@ class Prompt:
     text: str
     split: Split
     modality: Modality = "text"
-    image: Image | Path | None = None
+    image: Picture | None = None
     answer: str | None = None
     topic: tuple[str, ...] = ()
 
