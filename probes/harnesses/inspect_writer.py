@@ -60,7 +60,8 @@ def _write(path: Path, log: Any) -> None:
     except OSError as error:
         raise TargetError(f"{path}: can't be written: {error.strerror or error}. Choose another place.") from error
     finally:
-        partial.unlink(missing_ok=True)
+        if partial.exists():
+            partial.unlink()
 
 
 def _log(records: Sequence[CompletionRecord], role: str, model: str, created: str) -> Any:

@@ -86,12 +86,14 @@ def _model(path: Path, name: re.Match[str] | None) -> str | None:
 def _answers(line: _Line) -> list[LoggedAnswer]:
     arguments = _arguments(line)
     responses = line.sample["resps"]
-    if not isinstance(responses, list) or len(responses) != len(arguments) or not all(responses):
+    answered = [each for each in responses if isinstance(each, list) and each] if isinstance(responses, list) else []
+    if not len(answered) == len(arguments) == len(responses):
         line.fault(f"has {len(arguments)} requests and not as many responses. Run lm_eval again.")
     settings = {type(argument[1]) if len(argument) > 1 else None for argument in arguments}
     if settings == {dict}:
-        return [_written(line, argument, text) for argument, texts in zip(arguments, responses, strict=True)
-                for text in texts]  # fmt: skip
+        written = [(argument, text) for argument, texts in zip(arguments, responses, strict=True) for text in texts]
+        right = _right(line) if len(written) == 1 else None  # the metric is of all repeats together
+        return [_written(line, argument, text, right) for argument, text in written]
     if settings == {str}:
         return [_chosen(line, arguments, responses)]
     return line.fault("has neither generated text nor a choice. Import tasks of generate_until or multiple_choice.")
@@ -114,7 +116,7 @@ def _arguments(line: _Line) -> list[list[Any]]:
     return arguments
 
 
-def _written(line: _Line, argument: list[Any], text: Any) -> LoggedAnswer:
+def _written(line: _Line, argument: list[Any], text: Any, right: bool | None) -> LoggedAnswer:
     if not isinstance(text, str):
         line.fault(f"a response is no text: {text!r:.60}.")
     prompt, conversation = _asked(argument[0])
@@ -125,7 +127,7 @@ def _written(line: _Line, argument: list[Any], text: Any) -> LoggedAnswer:
         conversation=conversation,
         text=text,
         target=_target(line),
-        right=_right(line),
+        right=right,
         pictured=pictured,
     )
 
