@@ -1,0 +1,116 @@
+"""Logs of inspect (https://inspect.aisi.org.uk), of any task, read by inspect itself."""
+
+from pathlib import Path
+from typing import Any
+
+from vlsurgery.probes.harnesses.extras import extra
+from vlsurgery.probes.harnesses.log import HarnessLog, LoggedAnswer, OwnFields, own_fields
+from vlsurgery.probes.results import KINDS, LABELS, Verdict
+from vlsurgery.surgery.errors import SurgeryError
+
+CUT_REASONS = ("max_tokens", "model_length")
+_MARKS = {"C": True, "I": False, "P": False, "N": False}
+
+
+def read(path: Path) -> HarnessLog:
+    """The answers of a finished log. Raises SurgeryError where it is not one, or a sample has no answer."""
+    log = _opened(path)
+    if log.status != "success":
+        raise SurgeryError(
+            f"{path}: the run did not finish (status {log.status!r}). Finish it: inspect eval-retry {path}"
+        )
+    if log.invalidated:
+        raise SurgeryError(f"{path}: samples of it were marked invalid. Run them again: inspect eval-retry {path}")
+    if not log.samples:
+        raise SurgeryError(f"{path}: holds no samples. Run the task again without --no-log-samples.")
+    marks = _marks(log.samples)
+    answers = [_answer(path, sample, right) for sample, right in zip(log.samples, marks, strict=True)]
+    return HarnessLog(path, log.eval.task.rpartition("/")[2], log.eval.model, answers)
+
+
+def _opened(path: Path) -> Any:
+    inspect_log = extra("inspect_ai.log", "inspect")
+    try:
+        log = inspect_log.read_eval_log(str(path), resolve_attachments=True)
+    except Exception as error:  # of a damaged file inspect's reader raises errors of every kind
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise SurgeryError(
+            f"{path}: not a readable log of inspect: {reason}. Copy it again or run the task again."
+        ) from error
+    newest = inspect_log.EvalLog.model_fields["version"].default
+    if log.version > newest:
+        raise SurgeryError(
+            f"{path}: a log of version {log.version}; the installed inspect_ai reads up to {newest}. "
+            "Run: pip install --upgrade inspect_ai."
+        )
+    return log
+
+
+def _answer(path: Path, sample: Any, right: bool | None) -> LoggedAnswer:
+    where = f"{path}, sample {sample.id}" + (f", epoch {sample.epoch}" if sample.epoch > 1 else "")
+    if sample.error is not None:
+        reason = " ".join(sample.error.message.split())[:160]
+        raise SurgeryError(f"{where}: ended with an error: {reason}. Run it again: inspect eval-retry {path}")
+    if sample.output.empty:
+        raise SurgeryError(f"{where}: has no output of a model. Expected a task that calls generate().")
+    try:
+        own = own_fields(sample.metadata)
+    except SurgeryError as error:
+        raise SurgeryError(f"{where}: {error}. Write the log again.") from error
+    prompt, conversation, pictured = _asked(sample.input)
+    usage = sample.output.usage
+    return LoggedAnswer(
+        id=str(sample.id),
+        prompt=prompt,
+        conversation=conversation,
+        text=sample.output.completion,
+        target=_target(sample.target),
+        right=right,
+        pictured=pictured,
+        tokens=usage.output_tokens if usage else None,
+        cut=sample.output.choices[0].stop_reason in CUT_REASONS,
+        verdicts=_verdicts(where, sample.scores or {}, own),
+        own=own,
+    )
+
+
+def _asked(asked: Any) -> tuple[str, str, bool]:
+    """The last user message, the whole conversation, and whether a picture came with it."""
+    if isinstance(asked, str):
+        return asked, asked, False
+    users = [message for message in asked if message.role == "user"] or asked
+    prompt = users[-1].text if users else ""
+    conversation = prompt if len(asked) == 1 else "\n".join(f"{message.role}: {message.text}" for message in asked)
+    parts = [part for message in asked if not isinstance(message.content, str) for part in message.content]
+    return prompt, conversation, any(part.type == "image" for part in parts)
+
+
+def _target(target: str | list[str]) -> str | None:
+    """The right answer; of several, which are alternatives, the first."""
+    return (target if isinstance(target, str) else next(iter(target), "")) or None
+
+
+def _marks(samples: Any) -> list[bool | None]:
+    """Whether the log's first scorer calls each answer right, where its scores are marks: C and I, or from 0 to 1."""
+    values: list[Any] = [next(iter(sample.scores.values())).value if sample.scores else None for sample in samples]
+    if all(isinstance(value, str) and value in _MARKS for value in values):
+        return [_MARKS[value] for value in values]
+    if all(isinstance(value, bool | int | float) and 0 <= value <= 1 for value in values):
+        return [value == 1 for value in values]
+    return [None] * len(values)
+
+
+def _verdicts(where: str, scores: dict[str, Any], own: OwnFields | None) -> dict[str, Verdict]:
+    """The verdicts among the scores of one of our own prompts: those of judges, which have a kind."""
+    judged = {name: score for name, score in scores.items() if own and "kind" in (score.metadata or {})}
+    found = {}
+    for name, score in judged.items():
+        label, kind = score.value, score.metadata["kind"]
+        if label not in LABELS or kind not in KINDS:
+            raise SurgeryError(
+                f"{where}: score {name!r} has label {label!r} and kind {kind!r}. "
+                f"Expected {', '.join(LABELS)}, and one of {', '.join(KINDS)}."
+            )
+        verdict = Verdict(label=label, kind=kind, reason=score.explanation or "")
+        found[str(score.metadata.get("judge", name))] = verdict
+    return found

@@ -1,0 +1,23 @@
+"""The judge that the inspect task scores with."""
+
+from collections.abc import Sequence
+
+from vlsurgery.probes.evaluation.judges import JUDGE, Exchange, Judge, judge
+from vlsurgery.probes.results import Kind, Label, Verdict
+
+_KINDS: dict[Label, Kind] = {"refused": "refusal", "complied": "compliance", "neither": "undecided"}
+
+
+class _Rules:
+    """The rules of `judges.rules` as a Judge."""
+
+    name = JUDGE.name
+    description = JUDGE.description
+
+    def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
+        labels = [judge(exchange.completion) for exchange in exchanges]
+        return [Verdict(label=label, kind=_KINDS[label], reason="rules") for label in labels]
+
+
+def task_judge() -> Judge:
+    return _Rules()
