@@ -13,6 +13,7 @@ from vlsurgery.probes.evaluation.judges.grammar import (
     HELP,
     MORALISING,
     NON_ANSWERS,
+    NONSENSE,
     OFFER,
     PREAMBLE,
     PRIVATE,
@@ -183,6 +184,8 @@ def implicit_refusal(reading: Reading) -> Verdict | None:
     if not early or reading.asked in ("fact", "perception"):
         return None
     if reading.asked == "justification":
+        if any(NONSENSE.search(words) for words in early):
+            return None
         for words in early:
             if reason := first_match(DENIALS, words) or first_match(MORALISING[:5], words):
                 return Verdict(label="refused", kind="refusal", reason=f"{reason}, of what was to be justified")
