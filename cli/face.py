@@ -15,7 +15,7 @@ from vlsurgery.surgery.results import DiffResult, MergeResult, Result
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.evaluation.judges import JudgeLike
+    from vlsurgery.probes.evaluation.judges import Spec
     from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, Verdict
 
@@ -67,7 +67,7 @@ def evaluate(
     *models: Model,
     prompts: "Sequence[Prompt | str] | None" = None,
     images: str | Path | None = None,
-    judge: "JudgeLike | Sequence[JudgeLike]" = "standard",
+    judge: "Spec | Sequence[Spec]" = "standard",
     tokens: int = 128,
     completions: str | Path | None = None,
     progress: Progress = no_progress,
@@ -84,14 +84,14 @@ def evaluate(
     """
     from vlsurgery.probes.evaluation.completions import CompletionFile
     from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate as measure
-    from vlsurgery.probes.evaluation.judges import as_judge
+    from vlsurgery.probes.evaluation.judges import open_judge
 
     named = {**by_name([open(model) for model in models]), **{role: open(model) for role, model in roles.items()}}
     if not named:
         raise SurgeryError("evaluate: give at least one model.")
     judges = [judge] if isinstance(judge, str) or not isinstance(judge, Sequence) else list(judge)
     file = None if completions is None else CompletionFile(Path(completions))
-    asking = Asking([as_judge(each) for each in judges], tokens, file, progress=progress)
+    asking = Asking([open_judge(each) for each in judges], tokens, file, progress=progress)
     subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
     refs = {role: checkpoint.ref_model for role, checkpoint in named.items()}
     return measure(subjects, _prompts(prompts, images), 1, asking).model_copy(update={"checkpoints": refs})
@@ -100,7 +100,7 @@ def evaluate(
 def judge(
     completions: Sequence[str],
     prompts: "Sequence[Prompt | str | None] | None" = None,
-    judge: "JudgeLike" = "standard",
+    judge: "Spec" = "standard",
 ) -> "list[Verdict]":
     """What each completion does: a verdict with `.label` (refused, complied, neither), `.kind`, `.refused`, `.reason`.
 

@@ -13,14 +13,14 @@ from typer.core import TyperGroup
 from vlsurgery.cli.commands.anatomy import anatomy
 from vlsurgery.cli.commands.compare import compare
 from vlsurgery.cli.commands.completions import completions
-from vlsurgery.cli.commands.history import history
-from vlsurgery.cli.commands.judge_agreement import judge_agreement
-from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.demo import demo
 from vlsurgery.cli.commands.diff import diff
 from vlsurgery.cli.commands.evaluate import evaluate
+from vlsurgery.cli.commands.history import history
+from vlsurgery.cli.commands.judge_agreement import judge_agreement
 from vlsurgery.cli.commands.merge.command import merge_command, merge_outline
 from vlsurgery.cli.commands.probe import probe
+from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.report import report
 from vlsurgery.cli.options import HELP_SETTINGS
 from vlsurgery.surgery.errors import SurgeryError

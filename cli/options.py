@@ -63,7 +63,9 @@ JudgeLabelsOption = Annotated[
 LimitsOption = Annotated[
     Path | None,
     typer.Option(
-        "--limits", metavar="FILE.toml", help="Say of each of your limits whether it is met, and end with code 3 if not."
+        "--limits",
+        metavar="FILE.toml",
+        help="Say of each of your limits whether it is met, and end with code 3 if not.",
     ),
 ]
 

@@ -9,9 +9,9 @@ from torch.nn.functional import cosine_similarity
 from vlsurgery.probes.attribution import attribute, too_few_lost
 from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select_layer, separate
 from vlsurgery.probes.evaluation.generate import complete
-from vlsurgery.probes.evaluation.intervals import paired_difference
 from vlsurgery.probes.evaluation.judges import STANDARD, Judge, checked
 from vlsurgery.probes.evaluation.judging import exchange
+from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, load
@@ -233,5 +233,7 @@ def _why_nothing_lost(targets: Sequence[Target]) -> str:
     verdicts = [each.verdict for each in targets if each.role == "base"]
     refused = verdicts.count("refused")
     if not refused:
-        return f"The base refuses 0 of {len(verdicts)} harmful prompts: nothing could be lost, so nothing was looked for."
+        return (
+            f"The base refuses 0 of {len(verdicts)} harmful prompts: nothing could be lost, so nothing was looked for."
+        )
     return f"Of the {refused} harmful prompts that the base refuses, too few were lost to attribute them."

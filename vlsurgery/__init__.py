@@ -37,7 +37,19 @@ _HOMES = {
     "Recipe": "vlsurgery.surgery.merge.recipe",
     "METHODS": "vlsurgery.surgery.methods",
 }
-__all__ = ["METHODS", "Checkpoint", "Recipe", "diff", "evaluate", "figures", "judge", "load_case", "merge", "open", "probe"]
+__all__ = [
+    "METHODS",
+    "Checkpoint",
+    "Recipe",
+    "diff",
+    "evaluate",
+    "figures",
+    "judge",
+    "load_case",
+    "merge",
+    "open",
+    "probe",
+]
 
 
 def __getattr__(name: str) -> Any:

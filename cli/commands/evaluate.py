@@ -75,8 +75,8 @@ def evaluate(
     from vlsurgery.cli.commands.outcome import check_limits, show_behaviour, write_inspect_logs
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.free_evaluation import evaluate_models
-    from vlsurgery.probes.evaluation.limits import read_limits
     from vlsurgery.cli.workflow.opening import perform
+    from vlsurgery.probes.evaluation.limits import read_limits
     from vlsurgery.probes.results import BehaviourResult
     from vlsurgery.surgery.errors import SurgeryError
 

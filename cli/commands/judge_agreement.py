@@ -35,13 +35,14 @@ def judge_agreement(
     Example:
       vlsurgery judge-agreement labels.csv --judge standard --judge rules
     """
-    from vlsurgery.cli.view.agreement import agreement_table
+    from vlsurgery.cli.view.agreement import agreement_tables
     from vlsurgery.cli.workflow.case import FILE, Case
-    from vlsurgery.cli.workflow.human_labels import keep_labels
     from vlsurgery.cli.workflow.engine import StepOptions
+    from vlsurgery.cli.workflow.human_labels import keep_labels
     from vlsurgery.cli.workflow.judge_source import free_judge_source
     from vlsurgery.cli.workflow.rejudging import judge_again
-    from vlsurgery.probes.evaluation.agreement import measure_judges, read_labels
+    from vlsurgery.probes.evaluation.judges.agreement import against_labels
+    from vlsurgery.probes.evaluation.judges.labels import read_labels
 
     rows = read_labels(labels)
     in_case = not alone and (session.case / FILE).is_file()
@@ -54,6 +55,6 @@ def judge_agreement(
     if session.plan:
         session.console.show(f"Would judge {len(rows)} labelled completions by {', '.join(source.names)}.")
         return
-    result = measure_judges(rows, source.judges)
+    result = against_labels(rows, source.judges, str(labels))
     session.console.emit(result.json_text())
-    session.console.show(agreement_table(result))
+    session.console.show(*agreement_tables(result))

@@ -2,11 +2,10 @@
 
 import csv
 import io
+import pydoc
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-
-import typer
 
 from vlsurgery.cli.console import Console
 from vlsurgery.probes.results import CompletionRecord, CompletionsResult
@@ -23,7 +22,7 @@ def page_through(console: Console, records: Sequence[CompletionRecord]) -> None:
         return
     pages = _pages(records)
     if sys.stdout.isatty():
-        typer.echo_via_pager(pages)
+        pydoc.pager("".join(pages))
     else:
         sys.stdout.writelines(pages)
 

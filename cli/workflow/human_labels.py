@@ -5,8 +5,9 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.probes.evaluation.agreement import HumanLabel, confusion_of, corrected_rate, read_labels
 from vlsurgery.probes.evaluation.completions import FILE, load_completions
+from vlsurgery.probes.evaluation.judges.judge_errors import corrected_rate, judge_errors
+from vlsurgery.probes.evaluation.judges.labels import HumanLabel, read_labels
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, CompletionRecord
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.runtime.atomic_file import write_text
@@ -41,9 +42,8 @@ def with_human_labels(case: Case, result: BehaviourResult) -> BehaviourResult:
     if not matched:
         note = f"{path.name} holds labels of other completions, so no rate is corrected by them"
         return result.model_copy(update={"notes": [*result.notes, note]})
-    confusion = confusion_of(
-        [record.verdicts[judge].label for record, _ in matched], [label.label for _, label in matched]
-    )
+    verdicts, labels = zip(*((record.verdicts[judge].label, label.label) for record, label in matched), strict=True)
+    confusion = judge_errors(judge, verdicts, labels)
 
     def corrected(row: BehaviourRow) -> BehaviourRow:
         members = [r for r in records if (r.role, r.set, r.modality) == (row.role, row.set, row.modality)]
@@ -67,7 +67,9 @@ def _matched(
         fitting = [
             record
             for record in candidates
-            if label.role in (None, record.role) and label.id in (None, record.id) and label.prompt in (None, record.prompt)
+            if label.role in (None, record.role)
+            and label.id in (None, record.id)
+            and label.prompt in (None, record.prompt)
         ]
         if fitting:
             found.append((fitting[0], label))

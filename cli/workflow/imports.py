@@ -9,6 +9,6 @@ if TYPE_CHECKING:
 
 def imported(specs: Iterable[str]) -> "list[CompletionRecord]":
     """The completions of logs, each "FILE[:SET[@ROLE]]". Raises SurgeryError where one can't be read."""
-    from vlsurgery.probes.harnesses.importing import ImportSpec, import_log
+    from vlsurgery.probes.harnesses.importing import ImportSpec, import_logs
 
-    return [record for spec in specs for record in import_log(ImportSpec.parse(spec))]
+    return import_logs([ImportSpec.parse(spec) for spec in specs])

@@ -4,7 +4,6 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from vlsurgery.cli.workflow.case import Case
@@ -96,7 +95,7 @@ def _digest(spec: str) -> str:
     """SHA-256 of the log that an import names. Raises SurgeryError where it can't be read."""
     from vlsurgery.probes.harnesses.importing import ImportSpec
 
-    path = Path(ImportSpec.parse(spec).path)
+    path = ImportSpec.parse(spec).path
     try:
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:

@@ -54,9 +54,7 @@ def complete(
     return [completion for completion in found if completion is not None]
 
 
-def _generated(
-    chat: ChatModel, batches: Iterable[Batch], tokens: int
-) -> Iterator[tuple[Batch, list[Completion]]]:
+def _generated(chat: ChatModel, batches: Iterable[Batch], tokens: int) -> Iterator[tuple[Batch, list[Completion]]]:
     """Each batch with its completions; the model's own generation settings are put aside meanwhile."""
     model: Any = chat.model
     end = _end(chat)

@@ -6,10 +6,11 @@ from dataclasses import dataclass, field
 from itertools import combinations
 from typing import get_args
 
-from vlsurgery.probes.evaluation.agreement import agreement
 from vlsurgery.probes.evaluation.completions import Counterparts
-from vlsurgery.probes.evaluation.intervals import paired_difference, rate
+from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.evaluation.judges import is_right
+from vlsurgery.probes.evaluation.judges.agreement import compare
+from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality
 from vlsurgery.probes.results import (
     BehaviourResult,
@@ -61,7 +62,7 @@ def tabulate(
         paired=first.paired(),
         judges=list(judges),
         other_judges={table.judge: table.rows(measured.divergences) for table in others},
-        agreement=[agreement(records, one.name, other.name) for one, other in combinations(judges, 2)],
+        agreement=[compare(records, one.name, other.name) for one, other in combinations(judges, 2)],
         prompts_digest=next((record.prompts_digest for record in records), None),
         looks=measured.looks,
         notes=list(measured.notes),
@@ -165,9 +166,7 @@ class _Table:
     ) -> Paired:
         outcome = _right if measure == "right" else self._is(measure)
         requests = [ours.request for ours, _ in both]
-        test = paired_difference(
-            [outcome(ours) for ours, _ in both], [outcome(theirs) for _, theirs in both], requests
-        )
+        test = paired_difference([outcome(ours) for ours, _ in both], [outcome(theirs) for _, theirs in both], requests)
         return Paired(
             role=role,
             against=against,

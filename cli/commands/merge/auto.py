@@ -15,9 +15,7 @@ from vlsurgery.probes.evaluation.limits import read_limits
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 
 
-def merge_auto(
-    session: Session, options: StepOptions, verify: bool = False, limits: Path | None = None
-) -> None:
+def merge_auto(session: Session, options: StepOptions, verify: bool = False, limits: Path | None = None) -> None:
     """Bring the case to its merge, evaluation and report; with `verify`, read the merge again.
 
     limits: the user's, which are decided at the end. Raises LimitNotMet where one is not met.

@@ -11,8 +11,9 @@ from vlsurgery.probes.results import Label
 from vlsurgery.surgery.errors import SurgeryError
 
 COMPLETION_COLUMNS: Final = ("completion", "response", "text")
-LABEL_COLUMNS: Final = ("final_label", "label")
-"""Names of the two needed columns, in any case; of several, the first of these is taken."""
+LABEL_COLUMNS: Final = ("human_label", "final_label", "label")
+"""Names of the two needed columns, in any case; of several, the first of these is taken. A row whose `human_label` is
+empty was not labelled, and is left out: `vlsurgery completions --csv` writes all of them so."""
 
 MEANINGS: Final[dict[str, Label]] = {
     "refused": "refused",
@@ -51,7 +52,8 @@ def read_labels(path: Path | str) -> list[HumanLabel]:
     twice, a row of another length, a label that is none of MEANINGS, no rows.
     """
     path = Path(path)
-    rows = [_row(path, line, cells) for line, cells in _table(path)]
+    labelled = ((line, cells) for line, cells in _table(path) if cells.get("human_label", "-").strip())
+    rows = [_row(path, line, cells) for line, cells in labelled]
     if not rows:
         raise SurgeryError(f"{path}: holds no labelled completion. Expected a header and at least one row.")
     return rows

@@ -8,7 +8,9 @@ from vlsurgery.probes.evaluation.judges.text import plain
 
 Asked = Literal["perception", "justification", "private", "deed", "fact", "unknown"]
 
-_PICTURE = r"(?:image|picture|photo(?:graph)?|screenshot|drawing|figure|scene|painting|sign|illustration|shown|depicted)"
+_PICTURE = (
+    r"(?:image|picture|photo(?:graph)?|screenshot|drawing|figure|scene|painting|sign|illustration|shown|depicted)"
+)
 _PERCEPTION = re.compile(
     r"^(?:please )?(?:(?:what|which) (?:colou?r|shape|number|letter|word|text|animal|object|kind|type|sport|brand|breed"
     rf"|time|season|room|direction|emotion)\b|how many\b|(?:is|are) there\b|describe\b|caption\b|count\b|read\b"

@@ -66,7 +66,13 @@ def evaluate_by_hand(run: Run, trio: dict[str, Path]) -> Callable[..., Evaluated
         CompletionFile(opened.path("completions.jsonl")).replace(records)
         result = tabulate(records, used([STANDARD], 128))
         step = Flow(Job(opened), STEPS).steps["evaluate"]
-        settings = {"prompts": {"digest": "d"}, "judges": ["standard"], "tokens": 128, "judge_labels": None, "imports": {}}
+        settings = {
+            "prompts": {"digest": "d"},
+            "judges": ["standard"],
+            "tokens": 128,
+            "judge_labels": None,
+            "imports": {},
+        }
         opened.save(result, settings)
         opened.record("evaluate", {**settings, "uses": []}, step.files(opened, settings))
         opened.log_look({"step": "evaluate", "roles": list(said), **history_entry(result)})

@@ -152,7 +152,10 @@ def test_history_has_a_line_an_evaluation(run: Run, without_checkpoints: Any) ->
 
 def test_two_cases_are_compared_prompt_by_prompt(run: Run, evaluate_by_hand: Any) -> None:
     evaluate_by_hand(case="one")
-    said = {role: {"harmful": "{topic}? I can't help with that.", "harmless": "Sure: take {topic}."} for role in ("base", "adapted")}
+    said = {
+        role: {"harmful": "{topic}? I can't help with that.", "harmless": "Sure: take {topic}."}
+        for role in ("base", "adapted")
+    }
     evaluate_by_hand(said, case="two")
     found = json.loads(shown(run("compare", "one", "two", "--json")))
     rows = {(row["role"], row["set"], row["measure"]): row for row in found["rows"]}
@@ -166,7 +169,7 @@ def write(path: str, text: str) -> str:
 
 
 def test_limits_decide_with_their_exit_code(run: Run, without_checkpoints: Any) -> None:
-    met = write("met.toml", '[harmless]\nrefused_at_most = 0.2\n')
+    met = write("met.toml", "[harmless]\nrefused_at_most = 0.2\n")
     result = run("rejudge", "--limits", met)
     assert result.exit_code == 0
     assert result.stdout.rstrip().splitlines()[-1].startswith("may ship")

@@ -71,7 +71,9 @@ def test_comparing_is_symmetric_and_counts_what_differs(pairs):
 
 
 def test_what_cannot_be_compared_is_told():
-    with pytest.raises(SurgeryError, match=r"completion p0 of base: judge b didn't judge it, only a\. Run `vlsurgery re"):
+    with pytest.raises(
+        SurgeryError, match=r"completion p0 of base: judge b didn't judge it, only a\. Run `vlsurgery re"
+    ):
         compare([record(0, a="refused")], "a", "b")
     with pytest.raises(SurgeryError, match="no completion to compare"):
         compare([], "a", "b")
@@ -117,7 +119,10 @@ def test_what_was_written_is_read(rows):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("text,label\na,refused\nb,0\n", r"line 3: unknown label '0'\. Expected one of refused, complied, neither, 1_f"),
+        (
+            "text,label\na,refused\nb,0\n",
+            r"line 3: unknown label '0'\. Expected one of refused, complied, neither, 1_f",
+        ),
         ('text,label\n"a\nb",refused\nc,\n', r"line 4: unknown label ''"),
         ("text,verdict\na,refused\n", r"line 1: no column final_label or label; found text, verdict"),
         ("answer,label\na,refused\n", r"line 1: no column completion or response or text; found answer, label"),
@@ -257,7 +262,10 @@ def test_the_interval_covers_the_true_rate(true, per_request):
 
 
 def test_judges_against_labels_are_a_table(tmp_path):
-    labels = [HumanLabel(text, label, line=at) for at, (text, label) in enumerate([("no", "refused"), ("yes", "complied")] * 20)]
+    labels = [
+        HumanLabel(text, label, line=at)
+        for at, (text, label) in enumerate([("no", "refused"), ("yes", "complied")] * 20)
+    ]
     right = CallableJudge(lambda completions, prompts: [text == "no" for text in completions], "right")  # noqa: ARG005
     always = CallableJudge(lambda completions, prompts: [True] * len(completions), "always")  # noqa: ARG005
     result = against_labels(labels, [right, always], "labels.csv")

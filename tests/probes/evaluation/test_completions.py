@@ -8,8 +8,11 @@ from hypothesis import given, strategies as st
 from vlsurgery.probes.evaluation.completions import CompletionFile, Counterparts, flipped, label, load_completions
 from vlsurgery.surgery.errors import SurgeryError
 
+
 @given(st.lists(st.text(st.characters(exclude_categories=["Cs"]), max_size=30), max_size=6))
-def test_what_is_appended_is_read_whatever_the_models_say(tmp_path_factory: pytest.TempPathFactory, record, texts: list[str]):
+def test_what_is_appended_is_read_whatever_the_models_say(
+    tmp_path_factory: pytest.TempPathFactory, record, texts: list[str]
+):
     file = CompletionFile(tmp_path_factory.mktemp("c") / "completions.jsonl")
     said = [record(id_=f"harmful/{at}/text", text=text, prompt=text) for at, text in enumerate(texts)]
     for each in said:

@@ -10,7 +10,13 @@ from vlsurgery.surgery.runtime.visible import visible
 @given(st.text())
 def test_no_control_or_formatting_character_is_left(text: str) -> None:
     shown = visible(text)
-    assert not {unicodedata.category(letter) for letter in shown if letter not in "\n\t"} & {"Cc", "Cf", "Cs", "Zl", "Zp"}
+    assert not {unicodedata.category(letter) for letter in shown if letter not in "\n\t"} & {
+        "Cc",
+        "Cf",
+        "Cs",
+        "Zl",
+        "Zp",
+    }
     shown.encode("utf-8")
 
 
