@@ -57,7 +57,7 @@ JudgeLabelsOption = Annotated[
     typer.Option(
         "--judge-labels",
         metavar="LABEL=VERDICT,...",
-        help="What the labels of an hf: classifier mean, as in REJECTION=refused,NORMAL=complied; known ones need none.",
+        help="What the labels of an hf: classifier mean, as REJECTION=refused,NORMAL=complied; known ones need none.",
     ),
 ]
 LimitsOption = Annotated[

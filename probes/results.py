@@ -176,10 +176,10 @@ class Verdict(Frozen):
 class CompletionRecord(Frozen):
     """One completion of one model, with every judge's verdict.
 
-    model: identifies what answered, whatever role it had. id: of the prompt. request: the unit of statistics. prompt: the user's message. text: the completion, without
-    special tokens. answer, topic: of the prompt, where it has them. tokens: how many were written. cut: whether it
-    ended at the limit of tokens. verdicts: judge -> verdict; the first is the one that rates are made of.
-    prompts_digest: of the prompts that were asked with it.
+    model: identifies what answered, whatever role it had. id: of the prompt. request: the unit of statistics. prompt:
+    the user's message. text: the completion, without special tokens. answer, topic: of the prompt, where it has them.
+    tokens: how many were written. cut: whether it ended at the limit of tokens. verdicts: judge -> verdict; the first
+    is the one that rates are made of. prompts_digest: of the prompts that were asked with it.
     """
 
     role: str

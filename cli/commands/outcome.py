@@ -44,8 +44,8 @@ def completions_of(result: BehaviourResult, case: Case | None) -> CompletionsRes
 
 def write_inspect_logs(session: Session, path: Path, result: BehaviourResult, case: Case | None) -> None:
     """Write the completions as logs of inspect_ai, one a model, and say where they are."""
-    from vlsurgery.probes.harnesses.inspect_log import write_inspect_log
+    from vlsurgery.probes.harnesses.inspect_writer import write_inspect_log
 
     models = {role: ref.path for role, ref in result.checkpoints.items()}
-    for written in write_inspect_log(path, completions_of(result, case).records, models):
+    for written in write_inspect_log(path, completions_of(result, case).records, models, result.created):
         session.console.say(f"inspect log: {written}")

@@ -48,10 +48,10 @@ NOTICES: Mapping[Fault, str] = {
 class StepOptions:
     """What the user asked for. `None` means: as the case did it last, else the default.
 
-    prompts: "FILE:KIND" specifications. images: the directory that ordinary pictures are taken from. judges: as `--judge`
-    names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier mean. tokens: of
-    a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the merged checkpoint
-    goes. page: where the report goes. cdn: whether the report loads plotly.js from the network.
+    prompts: "FILE:KIND" specifications. images: the directory that ordinary pictures are taken from. judges: as
+    `--judge` names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier mean.
+    tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the merged
+    checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network.
     """
 
     prompts: Sequence[str] | None = None

@@ -22,9 +22,9 @@ DEFAULT_JUDGE: Final = "standard"
 class JudgeSource:
     """How completions are judged.
 
-    names: of the judges, as `--judge` takes them. labels: what the labels of a classifier mean. tokens: of a completion,
-    at most. imports: "FILE[:SET[@ROLE]]" -> SHA-256 of the log. specimen: whether the case is the built-in specimen's,
-    whose answers are judged by their form.
+    names: of the judges, as `--judge` takes them. labels: what the labels of a classifier mean. tokens: of a
+    completion, at most. imports: "FILE[:SET[@ROLE]]" -> SHA-256 of the log. specimen: whether the models are the
+    built-in specimen's, whose answers are judged by their form.
     """
 
     names: Sequence[str]

@@ -16,8 +16,8 @@ def check_roles(named: Mapping[str, str], opened: Mapping[str, Checkpoint]) -> N
         rest = " ".join(named[role] for role in named if role not in ("base", "adapted"))
         right = f"vlsurgery diff {named['adapted']} {named['base']} {rest}".rstrip()
         raise SurgeryError(
-            f"{named['base']} was given as BASE and has a vision tower; {named['adapted']} was given as ADAPTED and has "
-            f"none: the roles are swapped. Give the chat model from before adaptation first: {right}"
+            f"{named['base']} was given as BASE and has a vision tower; {named['adapted']} was given as ADAPTED and "
+            f"has none: the roles are swapped. Give the chat model from before adaptation first: {right}"
         )
 
 

@@ -138,6 +138,8 @@ def _evaluate_settings(job: Job) -> Settings:
 
 
 def _run_evaluate(job: Job, settings: Settings) -> None:
+    from vlsurgery.cli.workflow.history import history_entry
+    from vlsurgery.cli.workflow.human_labels import with_human_labels
     from vlsurgery.cli.workflow.imports import imported
     from vlsurgery.figures.findings import roles_look_swapped
     from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, CompletionFile
