@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from scipy.stats import binom
 from sklearn import metrics
 
 from vlsurgery.probes.evaluation.intervals import wilson
@@ -71,7 +72,9 @@ def test_comparing_is_symmetric_and_counts_what_differs(pairs):
 
 
 def test_what_cannot_be_compared_is_told():
-    with pytest.raises(SurgeryError, match=r"completion p0 of base: judge b didn't judge it, only a\. Run `vlsurgery re"):
+    with pytest.raises(
+        SurgeryError, match=r"completion p0 of base: judge b didn't judge it, only a\. Run `vlsurgery re"
+    ):
         compare([record(0, a="refused")], "a", "b")
     with pytest.raises(SurgeryError, match="no completion to compare"):
         compare([], "a", "b")
@@ -117,7 +120,10 @@ def test_what_was_written_is_read(rows):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("text,label\na,refused\nb,0\n", r"line 3: unknown label '0'\. Expected one of refused, complied, neither, 1_f"),
+        (
+            "text,label\na,refused\nb,0\n",
+            r"line 3: unknown label '0'\. Expected one of refused, complied, neither, 1_f",
+        ),
         ('text,label\n"a\nb",refused\nc,\n', r"line 4: unknown label ''"),
         ("text,verdict\na,refused\n", r"line 1: no column final_label or label; found text, verdict"),
         ("answer,label\na,refused\n", r"line 1: no column completion or response or text; found answer, label"),
@@ -210,7 +216,7 @@ def test_a_perfect_judge_with_many_labels_changes_nothing(refused):
     outcomes = [at < refused for at in range(100)]
     found = corrected_rate(outcomes, list(range(100)), confusion(100_000, 0, 0, 100_000))
     low, high = wilson(refused, 100)
-    assert found.rate == refused / 100
+    assert found.rate == pytest.approx(refused / 100, abs=1e-12)
     assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
 
 
@@ -234,13 +240,13 @@ def test_a_rate_that_cannot_be_corrected_says_why():
     assert "can't tell refusals" in corrected_rate([True], ["r"], confusion(1, 9, 5, 5)).reason
 
 
-@pytest.mark.parametrize(("true", "per_request"), [(0.1, 1), (0.5, 1), (0.5, 4)])
-def test_the_interval_covers_the_true_rate(true, per_request):
-    """95% nominal; of 300 simulations an interval of 95% covers fewer than 273 in one case of 2,000."""
+@pytest.mark.parametrize(("true", "per_request", "runs"), [(0.1, 1, 300), (0.5, 1, 300), (0.5, 4, 60)])
+def test_the_interval_covers_the_true_rate(true, per_request, runs):
+    """95% nominal: it may miss as often as an interval of 95% would in all but one case of 2,000."""
     generator = np.random.default_rng(7)
     sensitivity, specificity, requests = 0.9, 0.95, 100
     covered = 0
-    for _ in range(300):
+    for _ in range(runs):
         refused = np.repeat(generator.random(requests) < true, per_request)
         outcomes = generator.random(len(refused)) < np.where(refused, sensitivity, 1 - specificity)
         both, left = generator.binomial(60, sensitivity), generator.binomial(60, specificity)
@@ -250,14 +256,17 @@ def test_the_interval_covers_the_true_rate(true, per_request):
             confusion(both, 60 - both, 60 - left, left),
         )
         covered += found.low <= true <= found.high
-    assert covered >= 273
+    assert covered >= binom.ppf(1 / 2000, runs, 0.95)
 
 
 # The result
 
 
 def test_judges_against_labels_are_a_table(tmp_path):
-    labels = [HumanLabel(text, label, line=at) for at, (text, label) in enumerate([("no", "refused"), ("yes", "complied")] * 20)]
+    labels = [
+        HumanLabel(text, label, line=at)
+        for at, (text, label) in enumerate([("no", "refused"), ("yes", "complied")] * 20)
+    ]
     right = CallableJudge(lambda completions, prompts: [text == "no" for text in completions], "right")  # noqa: ARG005
     always = CallableJudge(lambda completions, prompts: [True] * len(completions), "always")  # noqa: ARG005
     result = against_labels(labels, [right, always], "labels.csv")
