@@ -1,6 +1,6 @@
 """Judges: what a completion does (refused, complied, neither), and why one says so."""
 
-from vlsurgery.probes.evaluation.judges.agreement import AgreementResult, against_labels, compare
+from vlsurgery.probes.evaluation.judges.agreement import AgreementResult, against_labels, compare, labels_of
 from vlsurgery.probes.evaluation.judges.callables import CallableJudge
 from vlsurgery.probes.evaluation.judges.checking import checked
 from vlsurgery.probes.evaluation.judges.judge_errors import Confusion, corrected_rate, judge_errors, rogan_gladen
@@ -27,6 +27,7 @@ __all__ = [
     "judge",
     "judge_errors",
     "judge_texts",
+    "labels_of",
     "open_judge",
     "read_labels",
     "rogan_gladen",

@@ -11,7 +11,13 @@ from scipy.stats import binom
 from sklearn import metrics
 
 from vlsurgery.probes.evaluation.intervals import wilson
-from vlsurgery.probes.evaluation.judges.agreement import AgreementResult, against_labels, cohen_kappa, compare
+from vlsurgery.probes.evaluation.judges.agreement import (
+    AgreementResult,
+    against_labels,
+    cohen_kappa,
+    compare,
+    labels_of,
+)
 from vlsurgery.probes.evaluation.judges.callables import CallableJudge
 from vlsurgery.probes.evaluation.judges.judge_errors import corrected_rate, judge_errors, rogan_gladen
 from vlsurgery.probes.evaluation.judges.labels import HumanLabel, read_labels
@@ -297,3 +303,33 @@ def test_two_judges_of_one_name_are_told():
     judge = CallableJudge(lambda completions, prompts: completions, "j")  # noqa: ARG005
     with pytest.raises(SurgeryError, match="different names, found j, j"):
         against_labels([HumanLabel("a", "refused")], [judge, judge], "x")
+
+
+# Labels and a case's completions
+
+
+@pytest.mark.parametrize(
+    ("label", "belongs"),
+    [
+        (HumanLabel("answer", "refused", role="base", id="p1"), True),
+        (HumanLabel(" answer\n", "refused"), True),
+        (HumanLabel("answer", "refused", prompt="ask"), True),
+        (HumanLabel("answer", "refused", prompt="ask", role="base"), True),
+        (HumanLabel("answer", "refused", prompt="another"), False),
+        (HumanLabel("answer", "refused", role="adapted"), False),
+        (HumanLabel("another", "refused"), False),
+        (HumanLabel("another", "refused", role="base", id="p9"), False),
+    ],
+)
+def test_a_label_belongs_to_a_completion_by_id_or_by_text(label, belongs):
+    records = [record(at, a="refused") for at in range(3)]
+    known = HumanLabel("answer", "complied")
+    assert labels_of(records, [known, label], "l.csv") == ([known, label] if belongs else [known])
+
+
+def test_labels_of_other_completions_are_told():
+    records = [record(at, a="refused") for at in range(3)]
+    with pytest.raises(SurgeryError, match=r"l\.csv: none of its 1 labelled completions is one of these 3"):
+        labels_of(records, [HumanLabel("another", "refused")], "l.csv")
+    with pytest.raises(SurgeryError, match=r"l\.csv, line 7: completion p1 of base reads otherwise by now"):
+        labels_of(records, [HumanLabel("another", "refused", role="base", id="p1", line=7)], "l.csv")

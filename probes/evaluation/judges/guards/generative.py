@@ -49,8 +49,8 @@ class GuardJudge:
     def description(self) -> str:
         harm_alone = "" if self.form == "wildguard" else _NO_HARM
         return (
-            f"A guard model, asked in its published prompt ({self.form}). {_ASKED[self.form]}{harm_alone} Empty and "
-            "degenerate completions are neither, by the rules."
+            f"A guard model, asked in its published prompt ({self.form}). {_ASKED[self.form]}{harm_alone} It reads "
+            "text, no pictures. Empty and degenerate completions are neither, by the rules."
         )
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
