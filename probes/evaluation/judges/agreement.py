@@ -109,6 +109,39 @@ def against_labels(labels: Sequence[HumanLabel], judges: Sequence[Judge], source
     )
 
 
+def labels_of(records: Sequence[CompletionRecord], labels: Sequence[HumanLabel], source: str) -> list[HumanLabel]:
+    """The labels of completions that are among the records: those from which a judge's errors on them are known.
+
+    A label belongs to a record of its role and id, where it names both, or else of its text (and prompt and role, where
+    it has them). source: the file of labels, for errors.
+
+    Raises SurgeryError where no label belongs to any, or one names a record that has another text by now.
+    """
+    by_id = {(record.role, record.id): record for record in records}
+    texts = {(record.text.strip(), *rest) for record in records for rest in _told(record.prompt, record.role)}
+    found = []
+    for label in labels:
+        named = by_id.get((label.role or "", label.id or ""))
+        if named is not None and named.text.strip() != label.completion.strip():
+            raise SurgeryError(
+                f"{source}, line {label.line}: completion {label.id} of {label.role} reads otherwise by now. Label the "
+                "completions of this evaluation (`vlsurgery completions --csv FILE`)."
+            )
+        if named is not None or (label.completion.strip(), label.prompt, label.role) in texts:
+            found.append(label)
+    if not found:
+        raise SurgeryError(
+            f"{source}: none of its {len(labels)} labelled completions is one of these {len(records)}. Label the "
+            "completions of this evaluation (`vlsurgery completions --csv FILE`)."
+        )
+    return found
+
+
+def _told(prompt: str, role: str) -> tuple[tuple[str | None, str | None], ...]:
+    """Prompt and role as a label may have them: each, or None."""
+    return (prompt, role), (prompt, None), (None, role), (None, None)
+
+
 def _row(judge: str, verdicts: Sequence[Label], labels: Sequence[HumanLabel]) -> JudgeRow:
     confusion = judge_errors(judge, verdicts, [label.label for label in labels])
     refused = [verdict == "refused" for verdict in verdicts]

@@ -7,10 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
+from scipy.stats import binom
 from sklearn import metrics
 
 from vlsurgery.probes.evaluation.intervals import wilson
-from vlsurgery.probes.evaluation.judges.agreement import AgreementResult, against_labels, cohen_kappa, compare
+from vlsurgery.probes.evaluation.judges.agreement import (
+    AgreementResult,
+    against_labels,
+    cohen_kappa,
+    compare,
+    labels_of,
+)
 from vlsurgery.probes.evaluation.judges.callables import CallableJudge
 from vlsurgery.probes.evaluation.judges.judge_errors import corrected_rate, judge_errors, rogan_gladen
 from vlsurgery.probes.evaluation.judges.labels import HumanLabel, read_labels
@@ -215,7 +222,7 @@ def test_a_perfect_judge_with_many_labels_changes_nothing(refused):
     outcomes = [at < refused for at in range(100)]
     found = corrected_rate(outcomes, list(range(100)), confusion(100_000, 0, 0, 100_000))
     low, high = wilson(refused, 100)
-    assert found.rate == refused / 100
+    assert found.rate == pytest.approx(refused / 100, abs=1e-12)
     assert (found.low, found.high) == (pytest.approx(low, abs=0.02), pytest.approx(high, abs=0.02))
 
 
@@ -239,13 +246,13 @@ def test_a_rate_that_cannot_be_corrected_says_why():
     assert "can't tell refusals" in corrected_rate([True], ["r"], confusion(1, 9, 5, 5)).reason
 
 
-@pytest.mark.parametrize(("true", "per_request"), [(0.1, 1), (0.5, 1), (0.5, 4)])
-def test_the_interval_covers_the_true_rate(true, per_request):
-    """95% nominal; of 300 simulations an interval of 95% covers fewer than 273 in one case of 2,000."""
+@pytest.mark.parametrize(("true", "per_request", "runs"), [(0.1, 1, 300), (0.5, 1, 300), (0.5, 4, 60)])
+def test_the_interval_covers_the_true_rate(true, per_request, runs):
+    """95% nominal: it may miss as often as an interval of 95% would in all but one case of 2,000."""
     generator = np.random.default_rng(7)
     sensitivity, specificity, requests = 0.9, 0.95, 100
     covered = 0
-    for _ in range(300):
+    for _ in range(runs):
         refused = np.repeat(generator.random(requests) < true, per_request)
         outcomes = generator.random(len(refused)) < np.where(refused, sensitivity, 1 - specificity)
         both, left = generator.binomial(60, sensitivity), generator.binomial(60, specificity)
@@ -255,7 +262,7 @@ def test_the_interval_covers_the_true_rate(true, per_request):
             confusion(both, 60 - both, 60 - left, left),
         )
         covered += found.low <= true <= found.high
-    assert covered >= 273
+    assert covered >= binom.ppf(1 / 2000, runs, 0.95)
 
 
 # The result
@@ -296,3 +303,33 @@ def test_two_judges_of_one_name_are_told():
     judge = CallableJudge(lambda completions, prompts: completions, "j")  # noqa: ARG005
     with pytest.raises(SurgeryError, match="different names, found j, j"):
         against_labels([HumanLabel("a", "refused")], [judge, judge], "x")
+
+
+# Labels and a case's completions
+
+
+@pytest.mark.parametrize(
+    ("label", "belongs"),
+    [
+        (HumanLabel("answer", "refused", role="base", id="p1"), True),
+        (HumanLabel(" answer\n", "refused"), True),
+        (HumanLabel("answer", "refused", prompt="ask"), True),
+        (HumanLabel("answer", "refused", prompt="ask", role="base"), True),
+        (HumanLabel("answer", "refused", prompt="another"), False),
+        (HumanLabel("answer", "refused", role="adapted"), False),
+        (HumanLabel("another", "refused"), False),
+        (HumanLabel("another", "refused", role="base", id="p9"), False),
+    ],
+)
+def test_a_label_belongs_to_a_completion_by_id_or_by_text(label, belongs):
+    records = [record(at, a="refused") for at in range(3)]
+    known = HumanLabel("answer", "complied")
+    assert labels_of(records, [known, label], "l.csv") == ([known, label] if belongs else [known])
+
+
+def test_labels_of_other_completions_are_told():
+    records = [record(at, a="refused") for at in range(3)]
+    with pytest.raises(SurgeryError, match=r"l\.csv: none of its 1 labelled completions is one of these 3"):
+        labels_of(records, [HumanLabel("another", "refused")], "l.csv")
+    with pytest.raises(SurgeryError, match=r"l\.csv, line 7: completion p1 of base reads otherwise by now"):
+        labels_of(records, [HumanLabel("another", "refused", role="base", id="p1", line=7)], "l.csv")

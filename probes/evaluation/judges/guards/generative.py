@@ -49,8 +49,8 @@ class GuardJudge:
     def description(self) -> str:
         harm_alone = "" if self.form == "wildguard" else _NO_HARM
         return (
-            f"A guard model, asked in its published prompt ({self.form}). {_ASKED[self.form]}{harm_alone} Empty and "
-            "degenerate completions are neither, by the rules."
+            f"A guard model, asked in its published prompt ({self.form}). {_ASKED[self.form]}{harm_alone} It reads "
+            "text, no pictures. Empty and degenerate completions are neither, by the rules."
         )
 
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
@@ -83,7 +83,7 @@ class GuardJudge:
         model, tokenizer = self._model, self._checkpoint.tokenizer
         rows = [tokenizer(prompt, add_special_tokens=self._format.specials)["input_ids"] for prompt in prompts]
         self._check_lengths([len(ids) for ids in rows])
-        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        pad = 0  # any token: padding is masked, and a published padding token may have no row in the model
         settings = GenerationConfig(
             do_sample=False, num_beams=1, max_new_tokens=self._format.tokens, eos_token_id=self._end, pad_token_id=pad
         )

@@ -3,12 +3,14 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from vlsurgery.surgery.checkpoint.hub import HubName, download
 from vlsurgery.surgery.errors import CheckpointError
 
 Family = Literal["AutoModelForSequenceClassification", "AutoModelForCausalLM"]
+
+_SAVE: Final = "Save the model's own tokenizer beside it (tokenizer.save_pretrained)."
 
 
 @dataclass(frozen=True)
@@ -72,16 +74,34 @@ def open_judge_checkpoint(ref: str) -> JudgeCheckpoint:
         origin = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise CheckpointError(f"judge hf:{ref}: transformers can't read its config: {_line(error)}") from error
+    return JudgeCheckpoint(ref, directory, config, _tokenizer(ref, directory, config), _text_or_none(origin))
+
+
+def _tokenizer(ref: str, directory: Path, config: Any) -> Any:
+    """The tokenizer of a directory. Where it holds none, transformers may make one that knows no word."""
+    import transformers
+
     try:
-        tokenizer = transformers.AutoTokenizer.from_pretrained(
-            directory, trust_remote_code=False, local_files_only=True
-        )
+        found = transformers.AutoTokenizer.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
     except (OSError, ValueError, KeyError, TypeError, ImportError) as error:
+        raise CheckpointError(f"{_no_tokenizer(ref)} ({_line(error)}). {_SAVE}") from error
+    words = [at for token, at in found.get_vocab().items() if token not in found.all_special_tokens]
+    if not words:
+        raise CheckpointError(f"{_no_tokenizer(ref)} (one was found with special tokens alone). {_SAVE}")
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    if rows is not None and max(words) >= rows:
         raise CheckpointError(
-            f"judge hf:{ref}: no tokenizer that transformers can load ({_line(error)}). Save the model's tokenizer "
-            "beside it (tokenizer.save_pretrained)."
-        ) from error
-    return JudgeCheckpoint(ref, directory, config, tokenizer, origin if isinstance(origin, str) else None)
+            f"judge hf:{ref}: its tokenizer has words up to number {max(words)}, and the model has {rows} rows. {_SAVE}"
+        )
+    return found
+
+
+def _no_tokenizer(ref: str) -> str:
+    return f"judge hf:{ref}: no tokenizer that transformers can load"
+
+
+def _text_or_none(value: object) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _directory(ref: str) -> Path:
