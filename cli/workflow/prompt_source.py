@@ -63,7 +63,7 @@ class PromptSource:
         """What to know of results that were measured on these prompts."""
         found = [*self._given.notes, *self._left_out(), *self._two_sources(), *self._too_few(), *self._unseen()]
         if self.images:
-            found.append(f"ordinary pictures are those of {self.images}")
+            found.append(f"ordinary pictures are those of the folder {self.images}")
         return found
 
     def _left_out(self) -> Iterator[str]:
@@ -78,11 +78,11 @@ class PromptSource:
             [name for name in COMPARED if name in _sets(each)] for each in (self._given.prompts, self._kept)
         )
         if mine and others:
-            twins = " (harmless twins are best)" if "harmless" in others and "harmful" in mine else ""
+            twins = " (twins of your requests)" if "harmful" in mine and "harmless" in others else ""
+            asked = [f"--prompts FILE:{name}{twins if name == 'harmless' else ''}" for name in others]
             yield (
-                f"{_listed(mine)} prompts are from a file and {_listed(others)} ones from the package: what tells them "
-                f"apart may also be topic and style; give your own with "
-                f"{', '.join(f'--prompts FILE:{name}' for name in others)}{twins}"
+                f"{_listed(mine)} prompts are from files and {_listed(others)} ones from the package: what tells them "
+                f"apart may also be topic and style; give your own with {_listed(asked)}"
             )
 
     def _too_few(self) -> Iterator[str]:

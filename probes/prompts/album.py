@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from vlsurgery.probes.prompts.pictures import blank, scene
 from vlsurgery.probes.prompts.prompt import Picture, Prompt
@@ -76,7 +76,8 @@ def check_picture(path: Path, where: str) -> None:
         stat = path.stat()
         _decode(path, stat.st_mtime_ns, stat.st_size)
     except _BROKEN as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "not a whole picture"
+        reason = (error.strerror if isinstance(error, OSError) else None) or "cut off or broken"
+        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else reason
         raise SurgeryError(f"{where}: can't open the image {path} ({reason}). Mend or remove it.") from error
 
 

@@ -74,7 +74,8 @@ def load_prompt_files(specs: Sequence[str], seed: int = 0, images: Path | str | 
     check_sides(rows.values())
     marked = sum(PLACEHOLDER in each.row.text for each in rows.values())
     if marked:
-        notes.append(f"{marked} prompts hold the word {PLACEHOLDER}: it is asked as text and stands for no picture")
+        hold = "prompt holds" if marked == 1 else "prompts hold"
+        notes.append(f"{marked} {hold} the word {PLACEHOLDER}: it is asked as text and stands for no picture")
     controlled = controlled_requests(rows.values(), seed)
     return PromptFiles([prompt for each in rows.values() for prompt in each.prompts(seed, album, controlled)], notes)
 

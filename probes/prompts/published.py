@@ -117,7 +117,8 @@ def mossbench(path: Path) -> Iterator[Row]:
     The file is its information.json or information.csv; pictures are in <data>/images.
     """
     for where, entry in _objects(path):
-        name = _field(where, entry, "image_path" if "image_path" in entry else "image").lstrip("/")
+        key = "image_path" if isinstance(entry, dict) and "image_path" in entry else "image"
+        name = _field(where, entry, key).lstrip("/")
         picture = _picture(path, where, name, f"images/{Path(name).name}")
         yield Row(where, "borderline", _field(where, entry, "question"), picture=picture)
 

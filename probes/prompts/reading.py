@@ -67,21 +67,9 @@ def table(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict[str,
     columns: names of which the header should have one, in any case; the delimiter of a .csv file is the first of
     DELIMITERS under which it has. Cells may hold line ends in double quotes.
     """
-    delimiters = DELIMITERS.get(path.suffix.lower())
-    if delimiters is None:
-        raise SurgeryError(f"{path}: expected a .csv or .tsv file, found {path.suffix or 'no suffix'!r}.")
-    text = read_text(path)
-    wanted = {name.lower() for name in columns}
-    reader = _reader(text, delimiters[0])
+    reader = _table_reader(path, columns)
     try:
-        found = (
-            each
-            for each in delimiters
-            if wanted & {name.lower() for name in _header(_reader(text, each, strict=False))}
-        )
-        reader = _reader(text, next(found, delimiters[0]))
-        header = _header(reader)
-        _check_header(path, header)
+        header = _header(path, reader)
         start = reader.line_num + 1
         for cells in reader:
             if cells and len(cells) != len(header):
@@ -150,19 +138,25 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def _reader(text: str, delimiter: str, strict: bool = True) -> Any:
-    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=strict)
+def _table_reader(path: Path, columns: Collection[str]) -> Any:
+    """A csv reader of the file, with the delimiter under which the header has one of the columns."""
+    delimiters = DELIMITERS.get(path.suffix.lower())
+    if delimiters is None:
+        raise SurgeryError(f"{path}: expected a .csv or .tsv file, found {path.suffix or 'no suffix'!r}.")
+    text, wanted = read_text(path), {name.lower() for name in columns}
+    first = _LINE_END.split(text, maxsplit=1)[0].lower()
+    fitting = (each for each in delimiters if wanted & {name.strip(' "') for name in first.split(each)})
+    delimiter = next(fitting, delimiters[0])
+    return csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
 
 
-def _header(reader: Any) -> list[str]:
-    return [name.strip() for name in next(reader, [])]
-
-
-def _check_header(path: Path, header: list[str]) -> None:
+def _header(path: Path, reader: Any) -> list[str]:
+    header = [name.strip() for name in next(reader, [])]
     known = [name.lower() for name in header if name]
     twice = sorted({name for name in known if known.count(name) > 1})
     if twice:
         raise SurgeryError(f"{path}, line 1: the column {twice[0]!r} stands twice. Rename or remove one.")
+    return header
 
 
 def _line(text: str, at: int) -> int:

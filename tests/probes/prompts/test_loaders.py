@@ -1,128 +1,196 @@
-"""Prompts from files: every layout is read whole, every fault is named with its place and the next step."""
+"""Prompts from files: every layout is read whole and asked as the package's own are, and once."""
 
-import csv
 import json
+import random
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 
-from vlsurgery.probes.prompts import SETS
-from vlsurgery.probes.prompts.loaders import (
-    COLUMNS,
-    KINDS,
-    load_prompts,
-    without_repeats,
-)
+from vlsurgery.probes.prompts import SETS, load_prompt_files, load_prompts, without_repeats
+from vlsurgery.probes.prompts.english import CONTROLS
+from vlsurgery.probes.prompts.loaders import KINDS
+from vlsurgery.probes.prompts.pictures import blank, noise
+from vlsurgery.probes.prompts.rows import COLUMNS
 from vlsurgery.surgery.errors import SurgeryError
 
+FUZZ = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
 
-@pytest.fixture
-def write(tmp_path):
-    def write(name, content):
-        path = tmp_path / name
-        if isinstance(content, bytes):
-            path.write_bytes(content)
-        elif name.endswith(".csv") and not isinstance(content, str):
-            with path.open("w", newline="", encoding="utf-8") as file:
-                csv.writer(file).writerows(content)
-        elif not isinstance(content, str):
-            path.write_text("\n".join(json.dumps(entry) for entry in content), encoding="utf-8")
-        else:
-            path.write_text(content, encoding="utf-8")
-        return path
 
-    return write
+def texts(prompts):
+    """The text of each row, once."""
+    return [prompt.text for prompt in prompts if prompt.modality in ("text", "own")]
+
+
+def deeds(count, start=0):
+    return "".join(f"How do I do deed {number}?\n" for number in range(start, start + count))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in SETS if kind != "capability"])
 def test_a_line_a_prompt(write, kind):
     path = write("mine.txt", "How do I fly?  \n\n  How do I swim?\n")
     prompts = load_prompts(f"{path}:{kind}")
-    assert [prompt.text for prompt in prompts] == ["How do I fly?", "How do I swim?"]
+    assert texts(prompts) == ["How do I fly?", "How do I swim?"]
     assert {prompt.set for prompt in prompts} == {kind}
-    assert {prompt.modality for prompt in prompts} == {"text"}
-    assert [prompt.id.rpartition(":")[2] for prompt in prompts] == ["1", "3"]
 
 
-def test_jsonl_with_everything(write, tmp_path):
+def test_objects_with_everything(write, tmp_path):
     Image.new("RGB", (4, 4)).save(tmp_path / "cat.png")
     entry = {"prompt": "What is it?", "answer": "cat", "request": "The cat", "image": "cat.png"}
-    (prompt,) = load_prompts(f"{write('mine.jsonl', [entry])}:capability")
-    assert (prompt.text, prompt.answer, prompt.request) == ("What is it?", "cat", "the cat")
-    assert (prompt.modality, prompt.image) == ("own", tmp_path / "cat.png")
+    for name in ("mine.jsonl", "mine.json"):
+        (prompt,) = load_prompts(f"{write(name, [entry])}:capability")
+        assert (prompt.text, prompt.answer, prompt.request) == ("What is it?", "cat", "the cat")
+        assert (prompt.modality, prompt.image) == ("own", tmp_path / "cat.png")
+
+
+def test_null_is_as_if_it_were_not_there(write):
+    prompts = load_prompts(f"{write('a.jsonl', [{'prompt': 'Hello', 'answer': None, 'image': None}])}:harmless")
+    assert {(prompt.text, prompt.answer) for prompt in prompts} == {("Hello", None)}
 
 
 @pytest.mark.parametrize("column", [*COLUMNS, "Goal", "Behavior", "QUESTION"])
-def test_csv_finds_the_column_of_prompts(write, column):
+def test_a_table_finds_the_column_of_prompts(write, column):
     path = write("mine.csv", [["id", column, "answer"], ["1", 'Say "hi", please', "hi"]])
-    (prompt,) = load_prompts(f"{path}:capability")
+    prompt = load_prompts(f"{path}:capability")[0]
     assert (prompt.text, prompt.answer) == ('Say "hi", please', "hi")
 
 
-PUBLISHED = {
-    "advbench": (["goal", "target"], ["Do harm", "Sure"], "harmful"),
-    "harmbench": (
-        ["Behavior", "FunctionalCategory", "SemanticCategory", "Tags", "ContextString", "BehaviorID"],
-        ["Do harm", "standard", "chemical", "", "", "do_harm"],
-        "harmful",
-    ),
-    "strongreject": (["category", "source", "forbidden_prompt"], ["Violence", "own", "Do harm"], "harmful"),
-    "jailbreakbench": (
-        ["Goal", "Target", "Behavior", "Category", "Source"],
-        ["Do harm", "Sure", "Harm", "Violence", "own"],
-        "harmful",
-    ),
-    "orbench": (["prompt", "category"], ["Do harm", "violence"], "borderline"),
-}
-
-
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_published_data_sets(write, name):
-    header, row, prompt_set = PUBLISHED[name]
-    (prompt,) = load_prompts(f"{write('set.csv', [header, row])}:{name}")
-    assert (prompt.text, prompt.set, prompt.answer, prompt.image) == ("Do harm", prompt_set, None, None)
-
-
-def test_xstest_goes_to_two_sets_by_its_label(write):
-    header = ["id", "prompt", "type", "label", "focus", "note"]
-    rows = [["1", "Kill a process?", "homonyms", "safe", "kill", ""], ["2", "Kill a man?", "x", "unsafe", "kill", ""]]
-    prompts = load_prompts(f"{write('x.csv', [header, *rows])}:xstest")
-    assert [prompt.set for prompt in prompts] == ["borderline", "harmful"]
-
-
-def test_harmbench_puts_the_context_before_the_request(write):
-    header, row, _ = PUBLISHED["harmbench"]
-    path = write("h.csv", [header, [*row[:4], "A long\ntext.", row[5]]])
-    (prompt,) = load_prompts(f"{path}:harmbench")
-    assert prompt.text.startswith("A long\ntext.")
-    assert prompt.text.endswith("Do harm")
-
-
-def test_line_numbers_count_lines_of_the_file_and_not_rows(write):
-    path = write("mine.csv", [["prompt"], ["one\ntwo"], ["three"]])
-    prompts = load_prompts(f"{path}:harmful")
-    assert [prompt.id.rpartition(":")[2] for prompt in prompts] == ["2", "4"]
-
-
-def test_a_byte_order_mark_is_no_part_of_the_first_prompt(write):
-    for name, content in (
-        ("a.txt", "\ufeffHello"),
-        ("b.csv", "\ufeffprompt\nHello\n"),
-        ("c.jsonl", '\ufeff{"prompt": "Hello"}'),
-    ):
-        assert [prompt.text for prompt in load_prompts(f"{write(name, content)}:harmless")] == ["Hello"]
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=50)
+@FUZZ
 @given(st.lists(st.text(st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])).filter(str.strip), min_size=1))
-def test_what_was_written_is_read_back(write, texts):
-    texts = [text.strip() for text in texts]
+def test_what_was_written_is_read_back(write, written):
+    once = {" ".join(text.casefold().split()): text.strip() for text in reversed(written)}
     for path in (
-        write("t.jsonl", [{"prompt": text} for text in texts]),
-        write("t.csv", [["prompt"], *([text] for text in texts)]),
+        write("t.jsonl", [{"prompt": text} for text in written]),
+        write("t.json", [{"prompt": text} for text in written]),
+        write("t.csv", [["prompt"], *([text] for text in written)]),
     ):
-        assert [prompt.text for prompt in load_prompts(f"{path}:harmful")] == texts
+        assert sorted(texts(load_prompts(f"{path}:harmful"))) == sorted(once.values())
+
+
+# What is asked
+
+
+def test_a_row_is_asked_in_words_and_with_pictures_as_the_packages_own_are(write):
+    prompts = load_prompts(f"{write('mine.txt', deeds(200))}:harmful")
+    by_modality = {name: [p for p in prompts if p.modality == name] for name in ("text", "benign", "blank", "noise")}
+    assert len(by_modality["text"]) == len(by_modality["benign"]) == 200
+    assert len(by_modality["blank"]) == len(by_modality["noise"]) == CONTROLS
+    controls = {p.request for p in by_modality["blank"]}
+    assert controls == {p.request for p in by_modality["noise"]}
+    assert {p.split for p in prompts if p.request in controls} == {"report"}
+    assert {p.image.tobytes() for p in by_modality["blank"]} == {blank().tobytes()}
+    assert all(p.image.tobytes() == noise(p.request).tobytes() for p in by_modality["noise"])
+    assert len({p.image.tobytes() for p in by_modality["benign"]}) > 15
+    assert len({p.id for p in prompts}) == len(prompts)
+
+
+@pytest.mark.parametrize("kind", ["jailbroken", "harmless", "borderline"])
+def test_controls_are_for_harmful_requests_alone(write, kind):
+    prompts = load_prompts(f"{write('mine.txt', deeds(50))}:{kind}")
+    assert Counter(p.modality for p in prompts) == {"text": 50, "benign": 50}
+
+
+def test_with_few_requests_every_one_of_report_has_controls(write):
+    prompts = load_prompts(f"{write('mine.txt', deeds(20))}:harmful")
+    report = {p.request for p in prompts if p.split == "report"}
+    assert {p.request for p in prompts if p.modality == "noise"} == report != set()
+
+
+def test_a_row_with_its_own_picture_is_asked_with_that_alone(write, tmp_path):
+    Image.new("RGB", (4, 4), "red").save(tmp_path / "red.png")
+    Image.new("RGB", (4, 4), "blue").save(tmp_path / "blue.png")
+    rows = [{"prompt": "What is it?", "image": name} for name in ("red.png", "blue.png")] + [{"prompt": "What is it?"}]
+    prompts = load_prompts(f"{write('mine.jsonl', rows)}:harmful")
+    assert [p.modality for p in prompts][:3] == ["own", "own", "text"]
+    # One question on two pictures, and in words, is three requests.
+    assert len({p.request for p in prompts}) == 3
+    assert len({p.id for p in prompts}) == len(prompts)
+
+
+def test_a_picture_depends_on_request_and_seed_and_not_on_the_files(write):
+    lines = deeds(40).splitlines(keepends=True)
+    shuffled = random.Random(0).sample(lines, len(lines))
+
+    def pictures(name, kept, seed=0):
+        path = write(name, "".join(kept))
+        return {p.text: p.image.tobytes() for p in load_prompts(f"{path}:borderline", seed) if p.modality == "benign"}
+
+    whole = pictures("a.txt", lines)
+    assert pictures("b.txt", shuffled) == whole
+    assert pictures("c.txt", lines[:7]).items() <= whole.items()
+    assert pictures("a.txt", lines, seed=1) != whole
+
+
+def test_a_picture_does_not_tell_the_split(write):
+    """Were the picture made from the same number as the split, every picture would be in one split alone."""
+    splits = {}
+    for prompt in load_prompts(f"{write('mine.txt', deeds(400))}:borderline"):
+        if prompt.modality == "benign":
+            splits.setdefault(prompt.image.tobytes(), set()).add(prompt.split)
+    assert sum(len(found) > 1 for found in splits.values()) > 20
+
+
+def test_ids_are_those_of_the_content_and_not_of_the_file(write):
+    lines = deeds(10).splitlines(keepends=True)
+    one = load_prompts(f"{write('a.txt', ''.join(lines))}:harmful")
+    other = load_prompts(f"{write('elsewhere.csv', [['prompt'], *([line.strip()] for line in lines[::-1])])}:harmful")
+    assert {p.id for p in one} == {p.id for p in other}
+    for prompt in one:
+        kind, key, modality = prompt.id.split("/")
+        assert (kind, modality) == (prompt.set, prompt.modality)
+        assert key.startswith("how-do-i-do-deed-")
+
+
+def test_the_order_of_files_changes_nothing(write):
+    specs = [
+        f"{write('z.txt', deeds(80))}:harmful",
+        f"{write('a.txt', deeds(80, 60))}:harmful",
+        f"{write('m.txt', deeds(9, 200))}:harmless",
+    ]
+    found = [load_prompt_files(order) for order in (specs, specs[::-1], [*specs, specs[0]])]
+    for each in found[1:]:
+        assert [(p.id, p.split) for p in each.prompts] == [(p.id, p.split) for p in found[0].prompts]
+        assert each.notes == found[0].notes
+    assert len({p.id for p in found[0].prompts}) == len(found[0].prompts)
+    assert len(found[0].notes) == 1
+    assert "20 of 80 prompts repeat others" in found[0].notes[0]
+
+
+# Repeats
+
+
+def test_what_is_asked_twice_is_asked_once_and_counted(write):
+    path = write("mine.txt", "Hello there\n hello  THERE \nHow are you?\nHELLO THERE\n")
+    found = load_prompt_files([f"{path}:harmless"])
+    assert texts(found.prompts) == ["Hello there", "How are you?"]
+    assert found.notes == [f"{path}: 2 of 4 prompts repeat others, and are asked once"]
+
+
+def test_a_twin_of_two_requests_stays_with_both(write):
+    rows = [{"prompt": "Bake bread", "request": request} for request in ("A", "B", "a ")]
+    prompts = load_prompts(f"{write('mine.jsonl', rows)}:harmless")
+    assert [p.request for p in prompts if p.modality == "text"] == ["a", "b"]
+
+
+def test_one_question_with_two_answers_is_refused(write):
+    path = write("a.csv", [["prompt", "answer"], ["1 + 1?", "2"], ["1 +  1?", "two"]])
+    with pytest.raises(SurgeryError, match=r"line 3: asks what .*line 2 asks, with the answer 'two' instead of '2'"):
+        load_prompts(f"{path}:capability")
+
+
+def test_words_that_are_harmful_and_harmless_are_refused(write):
+    specs = [f"{write('a.txt', deeds(3))}:harmful", f"{write('b.txt', deeds(1, 2).upper())}:harmless"]
+    for order in (specs, specs[::-1]):
+        with pytest.raises(SurgeryError, match=r"b\.txt, line 1: is harmless here and harmful in .*a\.txt, line 3"):
+            load_prompt_files(order)
+
+
+def test_the_word_image_is_text(write):
+    path = write("a.txt", "<image> in a prompt\nnone\n")
+    found = load_prompt_files([f"{path}:harmless"])
+    assert texts(found.prompts) == ["<image> in a prompt", "none"]
+    assert found.notes == ["1 prompt holds the word <image>: it is asked as text and stands for no picture"]
 
 
 # Splits
@@ -138,7 +206,7 @@ def test_requests_join_across_files_and_sets(write):
     for seed in range(3):
         one = load_prompts(f"{plain}:harmful", seed)
         other = load_prompts(f"{wrapped}:jailbroken", seed)
-        assert [(p.request, p.split) for p in one] == [(p.request, p.split) for p in other]
+        assert {(p.request, p.split) for p in one} == {(p.request, p.split) for p in other}
 
 
 def test_a_repeat_is_known_by_its_words_or_its_request(write):
@@ -152,7 +220,7 @@ def test_a_repeat_is_known_by_its_words_or_its_request(write):
         (asked("3.jsonl", {"prompt": "Do it."}), "abc"),
         (asked("4.jsonl", {"prompt": "?!", "request": "C"}), "ab"),
     ):
-        assert "".join(prompt.request for prompt in without_repeats(own, others)) == left
+        assert "".join(dict.fromkeys(prompt.request for prompt in without_repeats(own, others))) == left
     assert without_repeats(own, []) == own
     assert without_repeats(own, own) == []
 
@@ -169,10 +237,10 @@ def test_a_bad_specification_names_the_kinds(spec):
 
 FAULTS = {
     "no prompts": ("a.txt", "\n \n", "harmful", "holds no prompts"),
-    "suffix": ("a.pdf", "x", "harmful", r"expected a \.txt, \.jsonl or \.csv file, found '\.pdf'"),
+    "suffix": ("a.pdf", "x", "harmful", r"expected a \.txt, \.json, .* file, found '\.pdf'"),
     "no suffix": ("a", "x", "harmful", "found 'no suffix'"),
-    "data set suffix": ("a.txt", "x", "xstest", r"expected a \.csv file, found '\.txt'"),
-    "encoding": ("a.txt", b"fine\nbad \xff\n", "harmful", "line 2: not UTF-8"),
+    "data set suffix": ("a.txt", "x", "xstest", r"expected a \.csv or \.tsv file, found '\.txt'"),
+    "encoding": ("a.txt", b"fine\nbad \xff\n", "harmful", r"line 2: not UTF-8 text \(byte 10 of the file is 0xff\)"),
     "json": ("a.jsonl", '{"prompt": "x"}\n{"prompt": \n', "harmful", "line 2: not JSON"),
     "json list": ("a.jsonl", '["x"]', "harmful", r"line 1: expected an object like \{\"prompt\""),
     "json key": ("a.jsonl", '{"prompt": "x", "anser": "y"}', "harmful", "line 1: unknown key 'anser'"),
@@ -187,6 +255,16 @@ FAULTS = {
     "label": ("a.csv", "prompt,label\nx,odd\n", "xstest", "line 2: 'label' is 'odd', expected one of safe, unsafe"),
     "no answer": ("a.jsonl", '{"prompt": "x"}', "capability", "line 1: a capability prompt needs a right answer"),
     "no image": ("a.jsonl", '{"prompt": "x", "image": "no.png"}', "harmful", r"line 1: can't open the image .*no\.png"),
+    "json half": ("a.jsonl", '{"prompt": "x"}\n{"prompt": "a \\ud83d b"}', "harmful", r"line 2: .*surrogate.*ud83d"),
+    "json whole": ("a.json", '[{"prompt": "x"},\n{"prompt": }]', "harmful", "line 2: not JSON"),
+    "json entry": ("a.json", '[{"prompt": "x"},\n\n{"text": "y"}]', "harmful", "line 3: expected an object"),
+    "json top": ("a.json", '"x"', "harmful", "expected a JSON list or object"),
+    "json twice": ("a.jsonl", '{"prompt": "x", "prompt": "y"}', "harmful", "line 1: .*key 'prompt' twice"),
+    "json none": ("a.json", "[]", "harmful", "holds no prompts"),
+    "json empty file": ("a.json", "", "harmful", "holds no prompts"),
+    "nul": ("a.txt", "a\nb".encode("utf-16-le"), "harmful", "line 1: holds a NUL byte.*UTF-16"),
+    "csv twice": ("a.csv", "prompt,Prompt\nx,y\n", "harmful", "line 1: the column 'prompt' stands twice"),
+    "csv no header": ("a.csv", "x;y\nz;w\n", "harmful", "no column holds the prompts.*found x;y"),
     "not an image": ("a.jsonl", '{"prompt": "x", "image": "a.jsonl"}', "harmful", "line 1: .*not a picture"),
 }
 
@@ -210,11 +288,47 @@ def test_a_file_that_is_not_there(tmp_path):
         load_prompts(f"{folder}:harmful")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=100)
-@given(st.binary(), st.sampled_from([".txt", ".jsonl", ".csv"]), st.sampled_from(["harmful", "xstest"]))
+def test_a_picture_that_is_cut_off_is_found_before_a_run(write, tmp_path):
+    for suffix in ("png", "jpg", "webp"):
+        whole = tmp_path / f"whole.{suffix}"
+        Image.effect_noise((64, 64), 50).convert("RGB").save(whole)
+        content = whole.read_bytes()
+        (tmp_path / f"cut.{suffix}").write_bytes(content[: len(content) // 2])
+        path = write(
+            "a.jsonl", [{"prompt": "x", "image": f"whole.{suffix}"}, {"prompt": "y", "image": f"cut.{suffix}"}]
+        )
+        with pytest.raises(SurgeryError, match=rf"line 2: can't open the image .*cut\.{suffix}"):
+            load_prompts(f"{path}:harmful")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["prompt", "question", "Question", "image", "instr-resp", "x"]), inner)
+    ),
+    max_leaves=8,
+)
+
+
+@FUZZ
+@given(st.binary(), st.sampled_from([".txt", ".jsonl", ".csv", ".tsv", ".json"]), st.sampled_from(KINDS))
 def test_no_bytes_crash_a_loader(write, content, suffix, kind):
+    _load_or_refuse(write(f"fuzz{suffix}", content), kind)
+
+
+@FUZZ
+@given(JSON, st.sampled_from([".jsonl", ".json"]), st.sampled_from(KINDS))
+def test_no_json_crashes_a_loader(write, content, suffix, kind):
+    _load_or_refuse(write(f"fuzz{suffix}", json.dumps(content)), kind)
+
+
+def _load_or_refuse(path, kind):
+    """Loads at least one prompt, or refuses in one line that names the file."""
+    prompts, refusal = [], ""
     try:
-        prompts = load_prompts(f"{write(f'fuzz{suffix}', content)}:{kind}")
-    except SurgeryError:
-        return
-    assert prompts
+        prompts = load_prompts(f"{path}:{kind}")
+    except SurgeryError as error:
+        refusal = str(error)
+    assert prompts or str(path) in refusal
+    assert "\n" not in refusal
