@@ -36,6 +36,8 @@ def perform(session: Session, options: StepOptions, *goals: str, named: Checkpoi
         case = Case.open(session.case)
     else:
         case, alignment = _open_on(session.case, named, session.plan)
+        if not session.plan:
+            case.take_contents(console.progress)
     flow = Flow(Job(case, options, console.say, console.progress, alignment), STEPS)
     if session.plan:
         from vlsurgery.cli.workflow.estimates import plan, show_plan
