@@ -147,6 +147,14 @@ class Case:
         check_contents(self.checkpoints, recorded, progress, reread)
         return list(recorded)
 
+    def contents_of(self, checkpoint: Checkpoint) -> Mapping[str, str] | None:
+        """The contents that were recorded of the checkpoint at this place, or else of one with this identity; None
+        where the case knows neither."""
+        place, records = os.path.realpath(checkpoint.location), self._content.checkpoints
+        here = [role for role in records if place in map(os.path.realpath, self.checkpoints.places(role))]
+        alike = [role for role, ref in records.items() if checkpoint.is_known_as(ref.identity)]
+        return next((records[role].contents for role in here + alike), None)
+
     def path(self, name: str) -> Path:
         return self.folder / name
 

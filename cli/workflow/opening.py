@@ -46,6 +46,9 @@ def perform(session: Session, options: StepOptions, *goals: str, named: Checkpoi
         return None
     if "merge" in goals:
         check_merge_target(flow.job)
+        if not flow.is_current("merge"):
+            # Before hours are spent on the steps before; the merge itself compares again.
+            case.verify(console.progress, reread=False)
     flow.bring(*goals)
     return flow
 
