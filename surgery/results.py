@@ -33,15 +33,17 @@ class CheckpointRef(Frozen):
     """Which checkpoint a result speaks of: where it was, and the identity that it had then.
 
     pickled: its weights are pickled, and were allowed to be loaded as weights only; left out of the JSON otherwise.
+    contents: name -> SHA-256 of every file of its weights, where they were taken; left out of the JSON otherwise.
     """
 
     path: str
     identity: str
     pickled: bool = False
+    contents: dict[str, str] | None = None
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in write(self).items() if key != "pickled" or value}
+        return {key: value for key, value in write(self).items() if key in ("path", "identity") or value}
 
 
 class Result(Tabular, Frozen):

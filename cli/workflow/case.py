@@ -1,19 +1,21 @@
 """The case: a folder that holds one set of checkpoints by reference, and every finding about them."""
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
-from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self, TypeVar
 
 from pydantic import Field
 
+from vlsurgery.cli.workflow.checkpoints import CaseCheckpoints
+from vlsurgery.cli.workflow.fingerprint import fingerprint, is_unchanged
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.contents import check_contents, contents_digest, take_contents
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.results import CheckpointRef, Frozen, Result
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.tables import Row, flat
 
 FILE: Final = "case.json"
@@ -26,22 +28,29 @@ class StepRecord(Frozen):
     """A step that was done: when, with which settings, on which checkpoints.
 
     order: the steps of a case are numbered in the order in which they were done. identities: role -> identity.
-    left: the fingerprint of the files that the step wrote (`_fingerprint`).
+    contents: role -> one SHA-256 of all its weights (`contents_digest`), where they were taken.
+    left: the fingerprint of the files that the step wrote.
     """
 
     order: int
     finished: str
     settings: dict[str, Any]
     identities: dict[str, str]
+    contents: dict[str, str] = Field(default_factory=dict)
     left: str | None = None
 
 
 class CaseFile(Result):
-    """case.json. `checkpoints`: role -> absolute path, and the identity that its files had when the case was opened."""
+    """case.json.
+
+    checkpoints: role -> absolute path, and the identity and contents that its files had when the case was opened or a
+        step was done. beside: role -> the paths of its folders from the case's folder.
+    """
 
     kind: ClassVar[str] = "case"
     row_field: ClassVar[str] = "steps"
 
+    beside: dict[str, list[str]] = Field(default_factory=dict)
     steps: dict[str, StepRecord] = Field(default_factory=dict)
 
     def rows(self) -> list[Row]:
@@ -54,10 +63,15 @@ class CaseFile(Result):
 
 
 class Case:
-    """A folder with one set of checkpoints. `folder`: its path."""
+    """A folder with one set of checkpoints.
 
-    def __init__(self, folder: Path, content: CaseFile) -> None:
+    folder: its path. checkpoints: role -> checkpoint as its files are now, opened when it is first asked for. A case
+    is opened, and its results are read, without them.
+    """
+
+    def __init__(self, folder: Path, content: CaseFile, opened: Mapping[str, Checkpoint] | None = None) -> None:
         self.folder = folder
+        self.checkpoints = CaseCheckpoints(folder, content.checkpoints, content.beside, opened or {})
         self._content = content
 
     @classmethod
@@ -78,18 +92,18 @@ class Case:
         """Open a case of `checkpoints`, or go on with the one that the folder already holds.
 
         checkpoints: role -> checkpoint. Pickled weights that were allowed stay allowed when the case is opened again.
+            Those of the case may have been moved or copied: the case then goes on with them where they are now.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
         write: False for the case as it would be opened: nothing is moved or written.
 
         Raises TargetError where the folder holds something else, or can't be written.
         """
         folder = Path(folder)
-        refs = {role: checkpoint.ref_model for role, checkpoint in checkpoints.items()}
-        content = CaseFile(checkpoints=refs)
+        content = CaseFile()
         if (folder / FILE).is_file():
             held = CaseFile.load(folder / FILE)
-            if _paths(held.checkpoints) == _paths(refs):
-                content = held.model_copy(update={"checkpoints": refs})
+            if _are_same(CaseCheckpoints(folder, held.checkpoints, held.beside, {}), held, checkpoints):
+                content = held
             elif not new:
                 others = ", ".join(f"{role}: {ref.path}" for role, ref in held.checkpoints.items())
                 raise TargetError(
@@ -100,21 +114,46 @@ class Case:
                 _move_aside(folder)
         elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise TargetError(f"{folder}: exists and is not a case. Give another folder with --case.")
-        case = cls(folder, content)
+        for role, ref in content.checkpoints.items():
+            if checkpoints[role].contents is None and checkpoints[role].is_known_as(ref.identity):
+                checkpoints[role].contents = ref.contents
+        refs = {role: checkpoint.ref_model for role, checkpoint in checkpoints.items()}
+        case = cls(folder, content.model_copy(update={"checkpoints": refs}), checkpoints)
         if write:
             case._save()
-        case.__dict__["checkpoints"] = dict(checkpoints)  # The cached property: the headers are not read again.
         return case
-
-    @cached_property
-    def checkpoints(self) -> dict[str, Checkpoint]:
-        """Role -> the checkpoint as its files are now."""
-        return {role: Checkpoint.reopen(ref) for role, ref in self._content.checkpoints.items()}
 
     @property
     def refs(self) -> dict[str, CheckpointRef]:
-        """Role -> path and present identity, as results store them."""
-        return {role: checkpoint.ref_model for role, checkpoint in self.checkpoints.items()}
+        """Role -> path, present identity and contents; those that were recorded where a checkpoint is absent."""
+        return {role: self.checkpoints.ref(role) for role in self.checkpoints}
+
+    def take_contents(self, progress: Progress = no_progress) -> None:
+        """Hash all weights of all checkpoints and record that, so that any change can be found later. Steps that were
+        done on other contents are then no longer current."""
+        for role, contents in take_contents(self.checkpoints, progress).items():
+            self.checkpoints[role].contents = contents
+        self._save()
+
+    def verify(self, progress: Progress = no_progress, reread: bool = True) -> list[str]:
+        """Compare all weights with the contents that were recorded. Returns the roles that have such a record.
+
+        reread: read every byte again, instead of trusting that a file which was hashed before, and has the same size,
+        modification time and change time, has the same bytes.
+
+        Raises CheckpointError that names the role and the files that differ, or a checkpoint that is absent.
+        """
+        recorded = {role: ref.contents for role, ref in self._content.checkpoints.items() if ref.contents is not None}
+        check_contents(self.checkpoints, recorded, progress, reread)
+        return list(recorded)
+
+    def contents_of(self, checkpoint: Checkpoint) -> Mapping[str, str] | None:
+        """The contents that were recorded of the checkpoint at this place, or else of one with this identity; None
+        where the case knows neither."""
+        place, records = os.path.realpath(checkpoint.location), self._content.checkpoints
+        here = [role for role in records if place in map(os.path.realpath, self.checkpoints.places(role))]
+        alike = [role for role, ref in records.items() if checkpoint.is_known_as(ref.identity)]
+        return next((records[role].contents for role in here + alike), None)
 
     def path(self, name: str) -> Path:
         return self.folder / name
@@ -126,7 +165,8 @@ class Case:
 
     def save(self, result: Result, settings: Mapping[str, Any]) -> None:
         """Write a result to `<kind>.json`, with the settings and checkpoints that it was made from."""
-        stamped = result.model_copy(update={"settings": settings, "checkpoints": self.refs})
+        refs = {role: ref.model_copy(update={"contents": None}) for role, ref in self.refs.items()}
+        stamped = result.model_copy(update={"settings": settings, "checkpoints": refs})
         stamped.save(self.path(f"{result.kind}.json"))
 
     def settings_of(self, step: str) -> dict[str, Any] | None:
@@ -142,7 +182,7 @@ class Case:
         done = self._content.steps.get(step)
         if done is None or _normal(done.settings) != _normal(settings):
             return False
-        if done.identities != {role: ref.identity for role, ref in self.refs.items()}:
+        if not self._was_on_these_checkpoints(done):
             return False
         upstream = [self._content.steps.get(name) for name in inputs]
         return all(earlier is not None and earlier.order < done.order for earlier in upstream)
@@ -150,7 +190,7 @@ class Case:
     def is_untouched(self, step: str, files: Iterable[Path]) -> bool:
         """Whether the files and directories that a step wrote are as they were when `record` was called."""
         done = self._content.steps.get(step)
-        return done is not None and done.left == _fingerprint(files)
+        return done is not None and is_unchanged(done.left, files)
 
     def record(self, step: str, settings: Mapping[str, Any], files: Iterable[Path] = ()) -> None:
         """Record that a step was done with these settings on the present checkpoints, and wrote `files`."""
@@ -160,7 +200,8 @@ class Case:
             finished=_now(),
             settings=json.loads(_normal(settings)),
             identities={role: ref.identity for role, ref in self.refs.items()},
-            left=_fingerprint(files),
+            contents={role: contents_digest(ref.contents) for role, ref in self.refs.items() if ref.contents},
+            left=fingerprint(files),
         )
         self._content = self._content.model_copy(update={"steps": {**steps, step: entry}})
         self._save()
@@ -195,7 +236,18 @@ class Case:
         except OSError as error:
             raise TargetError(f"{path}: can't be written ({error.strerror or error}).") from error
 
+    def _was_on_these_checkpoints(self, done: StepRecord) -> bool:
+        """Whether a step was done on the checkpoints as they are, by identity, and by contents where both are known."""
+        if done.identities.keys() != self.checkpoints.keys():
+            return False
+        if not all(self.checkpoints.is_known_as(role, identity) for role, identity in done.identities.items()):
+            return False
+        present = {role: contents_digest(ref.contents) for role, ref in self.refs.items() if ref.contents}
+        return all(done.contents.get(role, digest) == digest for role, digest in present.items())
+
     def _save(self) -> None:
+        update = {"checkpoints": self.refs, "beside": self.checkpoints.beside()}
+        self._content = self._content.model_copy(update=update)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._content.save(self.path(FILE))
@@ -215,23 +267,15 @@ def _move_aside(folder: Path) -> None:
         raise TargetError(f"{folder}: can't be moved aside ({error.strerror or error}).") from error
 
 
-def _paths(refs: Mapping[str, CheckpointRef]) -> dict[str, str]:
-    return {role: os.path.realpath(ref.path) for role, ref in refs.items()}
-
-
-def _fingerprint(paths: Iterable[Path]) -> str:
-    """SHA-256 over name, size and modification time of each file, and of every file in each directory.
-
-    Contents are not read: a merged checkpoint may have many gigabytes.
-    """
-    lines = []
-    for path in paths:
-        for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
-            if file.is_file():
-                facts = file.stat()
-                name = file.relative_to(path.parent)
-                lines.append(f"{name}\t{facts.st_size}\t{facts.st_mtime_ns}")
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+def _are_same(held: CaseCheckpoints, content: CaseFile, checkpoints: Mapping[str, Checkpoint]) -> bool:
+    """Whether these are the checkpoints of a case: in the same roles, and each at its place or of its identity."""
+    if held.keys() != checkpoints.keys():
+        return False
+    return all(
+        os.path.realpath(checkpoints[role].location) in map(os.path.realpath, held.places(role))
+        or checkpoints[role].is_known_as(ref.identity)
+        for role, ref in content.checkpoints.items()
+    )
 
 
 def _normal(settings: Mapping[str, Any]) -> str:

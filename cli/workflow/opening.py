@@ -37,6 +37,8 @@ def perform(session: Session, options: StepOptions, *goals: str, named: Checkpoi
         case = Case.open(session.case)
     else:
         case, alignment = _open_on(session.case, named, session.plan)
+        if not session.plan:
+            case.take_contents(console.progress)
     flow = Flow(Job(case, options, console.say, console.progress, alignment), STEPS)
     if session.plan:
         from vlsurgery.cli.workflow.estimates import plan, show_plan
@@ -45,6 +47,9 @@ def perform(session: Session, options: StepOptions, *goals: str, named: Checkpoi
         return None
     if "merge" in goals:
         check_merge_target(flow.job)
+        if not flow.is_current("merge"):
+            # Before hours are spent on the steps before; the merge itself compares again.
+            case.verify(console.progress, reread=False)
     flow.bring(*goals)
     return flow
 

@@ -3,8 +3,6 @@
 Imports torch only to read weights, so that listing a checkpoint's tensors is instant.
 """
 
-import hashlib
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -14,6 +12,7 @@ from typing import Any, Final, Self
 
 from vlsurgery.surgery.checkpoint.headers import Header, read_header
 from vlsurgery.surgery.checkpoint.hub import HubName, download, is_offline, listing
+from vlsurgery.surgery.checkpoint.identity import WeightFile, header_identity, identity_of, stamp_of
 from vlsurgery.surgery.checkpoint.lazy_tensor import (
     FLOATS,
     NUMPY_NAMES,
@@ -49,6 +48,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
     headers_only: whether only its headers were fetched; its directory then holds no weights.
     pickled: whether its weights are pickled, and were allowed to be.
+    contents: the SHA-256 of every file of weights, by its name, where they were taken; None otherwise.
     """
 
     def __init__(
@@ -61,6 +61,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.adapter: Adapter | None = None
         self.headers_only = False
         self.pickled = False
+        self.contents: dict[str, str] | None = None
+        self._files = {name: path / name for name in shards}
         self._tensors = tensors
 
     @classmethod
@@ -76,7 +78,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         weights, an index that names what is not there, a truncated or corrupt shard, an adapter that fits nothing, a
         model that can't be fetched.
         """
-        base, adapter = _split(str(ref))
+        base, adapter = base_and_adapter(str(ref))
         with gc_paused():
             checkpoint = cls._open_whole(base, headers_only, allow_pickle)
             if adapter is not None:
@@ -98,7 +100,9 @@ class Checkpoint(Mapping[str, LazyTensor]):
             shards = {file: read_header(path / file) for file in files.shards}
             tensors = _tensors(path, shards, files)
         checkpoint = cls(ref, path, config, shards, tensors)
-        checkpoint.pickled = bool(files.pickled)
+        checkpoint.pickled = files.pickled
+        # Pickled shards go by the names of their safetensors copies.
+        checkpoint._files = {name: path / file for name, file in zip(shards, files.shards, strict=True)}
         return checkpoint
 
     @classmethod
@@ -144,18 +148,39 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @cached_property
     def identity(self) -> str:
-        """ "sha256:..." over, per shard, file name, size, modification time and the SHA-256 of its header, the Hub
-        commit where known, and the same of an adapter with its settings.
-
-        It changes whenever weights are written again; equal identities mean unchanged files.
+        """ "sha256:..." over names, sizes, headers and a sample of the bytes of its files, adapter and its settings
+        included: equal for copies, whatever their place and their modification times; another one when weights were
+        trained further. Of headers alone, "headers:sha256:..." over these and the Hub commit.
         """
-        digest = hashlib.sha256()
-        for file, header in sorted(self.shards.items()):
-            digest.update(json.dumps([file, header.size, header.mtime_ns, header.digest]).encode())
-        for more in (self.commit, self.adapter and self.adapter.identity):
-            if more:
-                digest.update(json.dumps(more).encode())
-        return f"sha256:{digest.hexdigest()}"
+        if self.headers_only:
+            return header_identity(self.shards.items(), self.commit)
+        more = [self.adapter.identity] if self.adapter is not None else []
+        plain = not self.pickled
+        files = [WeightFile(name, self._files[name], header, plain) for name, header in self.shards.items()]
+        return identity_of(files, more)
+
+    @cached_property
+    def stamp(self) -> str:
+        """ "sha256:..." that changes whenever a file of weights is written again, be it with the same bytes; it is
+        another one for every copy."""
+        return stamp_of(self.shards.items(), [self.commit, None if self.adapter is None else self.adapter.stamp])
+
+    def is_known_as(self, identity: str) -> bool:
+        """Whether that is its identity, or what an earlier version took for it."""
+        return identity in (self.identity, self.stamp)
+
+    @property
+    def weight_files(self) -> dict[str, Path]:
+        """Name -> path of every file that its tensors are read from, and of an adapter's settings.
+
+        Raises CheckpointError where only headers were fetched.
+        """
+        if self.headers_only:
+            raise CheckpointError(
+                f"{self.ref}: was opened for its headers alone. Open it without headers_only to download the weights."
+            )
+        files = {str(file.relative_to(self.path)): file for file in self._files.values()}
+        return files if self.adapter is None else files | {file.name: file for file in self.adapter.files}
 
     @cached_property
     def commit(self) -> str | None:
@@ -182,12 +207,19 @@ class Checkpoint(Mapping[str, LazyTensor]):
     @property
     def ref_model(self) -> CheckpointRef:
         """The reference to this checkpoint that results and recipes keep, with an absolute path."""
-        return CheckpointRef(path=self.location, identity=self.identity, pickled=self.pickled)
+        return CheckpointRef(path=self.location, identity=self.identity, pickled=self.pickled, contents=self.contents)
 
     @classmethod
     def reopen(cls, ref: CheckpointRef) -> Self:
-        """Open the checkpoint of a result or recipe; pickled weights are allowed where they were then."""
-        return cls.open(ref.path, allow_pickle=ref.pickled)
+        """Open the checkpoint of a result or recipe; pickled weights are allowed where they were then.
+
+        Where it has the identity that it had then, it is taken to have the contents that it had then: `check_contents`
+        reads them again.
+        """
+        checkpoint = cls.open(ref.path, allow_pickle=ref.pickled)
+        if checkpoint.is_known_as(ref.identity):
+            checkpoint.contents = ref.contents
+        return checkpoint
 
     @cached_property
     def quantised(self) -> str | None:
@@ -244,7 +276,13 @@ def _tensors(
     return tensors
 
 
-def _split(ref: str) -> tuple[str, str | None]:
+def holds_weights(folder: Path) -> bool:
+    """Whether a directory is there and has a file of weights in it, of whatever kind and state."""
+    endings = tuple(ending for ending in WEIGHT_ENDINGS if not ending.endswith(".index.json"))
+    return folder.is_dir() and any(file.name.endswith(endings) for file in folder.iterdir())
+
+
+def base_and_adapter(ref: str) -> tuple[str, str | None]:
     """A reference as base and adapter; an existing directory with a plus in its name is a base alone."""
     base, plus, adapter = ref.rpartition("+")
     if not plus or Path(ref).expanduser().exists():

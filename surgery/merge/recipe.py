@@ -30,7 +30,9 @@ _WHY: Final = re.compile(r"^  (\S.*?): \{[^}]*\}  # why: (.*)$", re.MULTILINE)
 class Recipe(Frozen):
     """Which checkpoints are merged, how, how much of each goes where, and why.
 
-    checkpoints: role -> path and the identity that its files had; a merge refuses files that changed since.
+    checkpoints: role -> path, and the identity that its files had; contents (name -> SHA-256 of every file of weights)
+        where they were taken. A merge refuses files that changed since. The paths may be edited: identity and contents
+        tell whether what is there is the same checkpoint.
     like: the role whose tensors, config, tokenizer and processor the result has.
     base: the role that deltas are taken from, for methods that take them; blend takes them from `like`.
     method: a name in METHODS. coefficients: key -> {role: coefficient}, how much of each model goes in; `Coefficients`
@@ -165,10 +167,7 @@ class Recipe(Frozen):
 
     def text(self) -> str:
         """The recipe as YAML. `load` gives back an equal recipe: floats to the last bit, reasons included."""
-        parents = [
-            f"  {_plain(role)}: {{path: {_plain(ref.path)}, identity: {_plain(ref.identity)}}}"
-            for role, ref in self.checkpoints.items()
-        ]
+        parents = [line for role, ref in self.checkpoints.items() for line in _parent_lines(role, ref)]
         rows = [self._coefficient_line(key, row) for key, row in self.coefficients.items()]
         none = "" if rows else " {}"
         lines = [
@@ -203,6 +202,19 @@ class Recipe(Frozen):
         values = ", ".join(f"{_plain(role)}: {_plain(_floats(value))}" for role, value in row.items())
         why = f"  # why: {' '.join(self.why[key].split())}" if key in self.why else ""
         return f"  {_plain(key)}: {{{values}}}{why}"
+
+
+def _parent_lines(role: str, ref: CheckpointRef) -> list[str]:
+    """A checkpoint in the recipe: one line, and with contents a line more per file."""
+    if ref.contents is None:
+        return [f"  {_plain(role)}: {{path: {_plain(ref.path)}, identity: {_plain(ref.identity)}}}"]
+    return [
+        f"  {_plain(role)}:",
+        f"    path: {_plain(ref.path)}",
+        f"    identity: {_plain(ref.identity)}",
+        "    contents:  # the SHA-256 of every file of weights, which a merge compares before it writes",
+        *(f"      {_plain(name)}: {_plain(digest)}" for name, digest in sorted(ref.contents.items())),
+    ]
 
 
 def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:

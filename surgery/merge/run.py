@@ -8,13 +8,15 @@ from pathlib import Path
 
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
+from vlsurgery.surgery.checkpoint.checkpoint import base_and_adapter
+from vlsurgery.surgery.checkpoint.contents import check_contents
 from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge.model_card import left_out, model_card
 from vlsurgery.surgery.merge.pieces import copied_pieces, interleaved_pieces, merged_pieces
 from vlsurgery.surgery.merge.plan import MergePlan, SiteMerge, plan_merge
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.streams import SiteStream
-from vlsurgery.surgery.results import MergeResult
+from vlsurgery.surgery.results import CheckpointRef, MergeResult
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.runtime.worker_pool import worker_pool
 from vlsurgery.surgery.writer import Piece, ShardPlan, plan_shards, write
@@ -29,12 +31,17 @@ def run_merge(
     tensor without a coefficient keeps its bytes; so do vocabulary rows that the others lack. prepared: what
     `prepare_merge` returned for this recipe, where that was called before.
 
+    Before anything is written, the weights are compared with the contents that the recipe records, to the last byte;
+    files that were hashed before and that nothing has touched since are not read again.
+
     Raises CheckpointError when a checkpoint changed since the recipe was made, can't be read or holds NaN,
     AlignmentError when the checkpoints share too little, RecipeError when a coefficient fits nothing, TargetError
     when `out` can't or must not be written. `out` is then as it was.
     """
     start = time.monotonic()
     ready = prepare_merge(recipe) if prepared is None else prepared
+    recorded = {role: ref.contents for role, ref in recipe.checkpoints.items() if ref.contents is not None}
+    check_contents(ready.checkpoints, recorded, progress)
     texts = {
         "recipe.yaml": recipe.text(),
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
@@ -106,15 +113,28 @@ def _open(recipe: Recipe, known: Mapping[str, Checkpoint]) -> dict[str, Checkpoi
     checkpoints = {}
     for role, ref in recipe.checkpoints.items():
         checkpoint = known.get(role)
-        if checkpoint is None or checkpoint.identity != ref.identity:
-            checkpoint = Checkpoint.reopen(ref)
-        if checkpoint.identity != ref.identity:
+        if checkpoint is None or not checkpoint.is_known_as(ref.identity):
+            checkpoint = _reopen(role, ref)
+        if not checkpoint.is_known_as(ref.identity):
             raise CheckpointError(
-                f"{role} ({checkpoint.ref}) changed since the recipe was made: its identity is {checkpoint.identity}, "
-                f"the recipe's {ref.identity}. Measure and make the recipe again, or put the new identity into it."
+                f"{role} ({checkpoint.ref}) changed since the recipe was made, or is another checkpoint: its "
+                f"identity is {checkpoint.identity}, the recipe's {ref.identity}. Put the path of the recipe's own "
+                "checkpoint into it (a copy will do), or measure this one and make the recipe again."
             )
         checkpoints[role] = checkpoint
     return checkpoints
+
+
+def _reopen(role: str, ref: CheckpointRef) -> Checkpoint:
+    try:
+        return Checkpoint.reopen(ref)
+    except CheckpointError as error:
+        if all(part is None or Path(part).exists() for part in base_and_adapter(ref.path)):
+            raise
+        raise CheckpointError(
+            f"checkpoints.{role}: {error} If the checkpoint lies elsewhere on this machine, put its path there into "
+            "the recipe: its identity tells whether it is the same one."
+        ) from error
 
 
 @dataclass(frozen=True)

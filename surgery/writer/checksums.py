@@ -1,6 +1,5 @@
 """SHA256SUMS: the SHA-256 of every file of a merge as it was written, in the format of `sha256sum`."""
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vlsurgery.surgery.checkpoint.digests import file_digest
 from vlsurgery.surgery.checkpoint.shards import check_name
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
@@ -59,15 +59,6 @@ def verify(folder: Path, progress: Progress = no_progress) -> Verified:
         missing=tuple(sorted(listed.keys() - there)),
         unlisted=tuple(sorted(there - listed.keys())),
     )
-
-
-def file_digest(path: Path) -> str:
-    """The SHA-256 of a file. Raises CheckpointError that names it."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read ({error.strerror or error}).") from error
 
 
 def sums_text(digests: Mapping[str, str]) -> str:

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
+from vlsurgery.surgery.checkpoint.digests import file_digest
 from vlsurgery.surgery.checkpoint.headers import Entry
 from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.runtime.progress import Notify, Progress, no_notify, no_progress
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
-from vlsurgery.surgery.writer.checksums import SUMS, file_digest, sums_text
+from vlsurgery.surgery.writer.checksums import SUMS, sums_text
 from vlsurgery.surgery.writer.inputs import check_unchanged
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
 from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, target
@@ -55,7 +56,7 @@ def write(
 
     Whatever goes wrong, kill -9 included, `out` is as it was, and the same call resumes behind the last finished shard;
     its bytes are those of an uninterrupted run. The call is the same where the recipe's text, the plan, the inputs'
-    identities and the versions of this program and torch are.
+    stamps (no file of theirs was written in between) and the versions of this program and torch are.
 
     Raises TargetError for what the disk refuses and what must not be written over, CheckpointError when an input
     changes or goes away.
@@ -97,8 +98,8 @@ def _plan_digest(plan: ShardPlan, recipe: str, inputs: Sequence[Checkpoint]) -> 
     """The digest of everything that must be equal for a run to resume another one."""
     layout = [[shard.file, hashlib.sha256(shard.header).hexdigest()] for shard in plan.shards]
     programs = [version("vlsurgery"), version("torch")]
-    identities = [checkpoint.identity for checkpoint in inputs]
-    return hashlib.sha256(json.dumps([programs, recipe, layout, plan.index, identities]).encode()).hexdigest()
+    stamps = [checkpoint.stamp for checkpoint in inputs]
+    return hashlib.sha256(json.dumps([programs, recipe, layout, plan.index, stamps]).encode()).hexdigest()
 
 
 def _resume(

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.writer.checksums import file_digest
+from vlsurgery.surgery.checkpoint.digests import file_digest
 from vlsurgery.surgery.writer.journal import JOURNAL
 from vlsurgery.surgery.writer.output_directory import partial_of
 

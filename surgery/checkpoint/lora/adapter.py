@@ -5,10 +5,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from vlsurgery.surgery.checkpoint.headers import read_header
+from vlsurgery.surgery.checkpoint.headers import Header, read_header
+from vlsurgery.surgery.checkpoint.identity import WeightFile, identity_of
 from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
 from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import CheckpointError
@@ -50,7 +52,7 @@ class Adapter:
 
     config: its settings. modules: those that it changes. replaced: name -> tensor that replaces the base's.
     beneath: name -> the base's tensor as it was in training (PEFT saves embeddings beside what changes them).
-    identity: over file size, modification time and the SHA-256 of header and settings.
+    header: of its weight file. settings_digest: the SHA-256 of the file of its settings.
     """
 
     path: Path
@@ -58,7 +60,8 @@ class Adapter:
     modules: tuple[AdaptedModule, ...]
     replaced: dict[str, LazyTensor]
     beneath: dict[str, LazyTensor]
-    identity: str
+    header: Header
+    settings_digest: str
 
     @classmethod
     def open(cls, path: Path) -> "Adapter":
@@ -92,8 +95,22 @@ class Adapter:
             parts = modules.setdefault((module, depth), AdaptedModule(module, depth)).parts
             parts[key["part"].removeprefix("token_adapter.") + (".bias" if key["leaf"] == "bias" else "")] = tensor
         settings = hashlib.sha256((path / CONFIG).read_bytes()).hexdigest()
-        identity = f"{header.size}:{header.mtime_ns}:{header.digest}:{settings}"
-        return cls(path, config, tuple(modules.values()), replaced, beneath, identity)
+        return cls(path, config, tuple(modules.values()), replaced, beneath, header, settings)
+
+    @cached_property
+    def identity(self) -> str:
+        """ "sha256:..." over weights and settings, as `Checkpoint.identity` has it: equal for copies."""
+        return identity_of([WeightFile(WEIGHTS, self.path / WEIGHTS, self.header)], [self.settings_digest])
+
+    @property
+    def stamp(self) -> str:
+        """What changes whenever the adapter is written again, and with every copy."""
+        return f"{self.header.size}:{self.header.mtime_ns}:{self.header.digest}:{self.settings_digest}"
+
+    @property
+    def files(self) -> tuple[Path, Path]:
+        """Weights and settings."""
+        return self.path / WEIGHTS, self.path / CONFIG
 
     def names(self, module: AdaptedModule) -> list[str]:
         """The live parameters that a module's factors may belong to: its weight, and those that the settings target in

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from typer.testing import Result
 
-from vlsurgery.surgery.writer.checksums import SUMS, file_digest, sums_text
+from vlsurgery.surgery.checkpoint.digests import file_digest
+from vlsurgery.surgery.writer.checksums import SUMS, sums_text
 
 Run = Callable[..., Result]
 

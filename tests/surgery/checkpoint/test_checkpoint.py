@@ -57,18 +57,6 @@ def test_what_is_loaded_is_a_copy(tmp_path: Path, write: Write, llama: Llama) ->
     assert lazy.load().any()
 
 
-def test_identity_changes_with_any_rewrite_and_with_nothing_else(tmp_path: Path, write: Write, llama: Llama) -> None:
-    write(tmp_path, llama(), shards=3)
-    first = Checkpoint.open(tmp_path).identity
-    assert first.startswith("sha256:")
-    assert Checkpoint.open(tmp_path).identity == first
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "more": 1}))
-    assert Checkpoint.open(tmp_path).identity == first
-    shard = sorted(tmp_path.glob("*.safetensors"))[1]
-    os.utime(shard, ns=(0, shard.stat().st_mtime_ns + 1))
-    assert Checkpoint.open(tmp_path).identity != first
-
-
 def test_extra_files_are_all_that_hold_no_weights(tmp_path: Path, write: Write, llama: Llama) -> None:
     write(tmp_path, llama(), shards=2)
     for name in ("tokenizer.json", "chat_template.jinja", "templates/extra.jinja", ".cache/x", "pytorch_model.bin"):

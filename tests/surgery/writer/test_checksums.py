@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from vlsurgery.surgery.checkpoint.digests import file_digest
 from vlsurgery.surgery.errors import CheckpointError
-from vlsurgery.surgery.writer.checksums import SUMS, file_digest, sums_text, verify
+from vlsurgery.surgery.writer.checksums import SUMS, sums_text, verify
 
 NAMES = ("config.json", "inside/table.txt", "odd\\name\n.txt", "model.safetensors")
 
