@@ -6,10 +6,9 @@ from typing import Final
 
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.probes.evaluation.completions import FILE, load_completions
-from vlsurgery.probes.evaluation.judges.judge_errors import corrected_rate, judge_errors
-from vlsurgery.probes.evaluation.judges.labels import HumanLabel, read_labels
+from vlsurgery.probes.evaluation.judges import HumanLabel, corrected_rate, judge_errors, labels_of, read_labels
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, CompletionRecord
-from vlsurgery.surgery.errors import SurgeryError, TargetError
+from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.runtime.atomic_file import write_text
 
 LABELS: Final = "labels.csv"
@@ -18,14 +17,11 @@ LABELS: Final = "labels.csv"
 def keep_labels(case: Case, labels: Sequence[HumanLabel], path: Path) -> None:
     """Keep a file of labels in the case.
 
-    Raises SurgeryError where none of them is of a completion of the case, and where the file can't be written.
+    Raises SurgeryError where none of them is of a completion of the case or one is of a text that has changed, and
+    TargetError where the file can't be written.
     """
     completions = load_completions(case.path(FILE)).records
-    if not _matched(labels, completions):
-        raise SurgeryError(
-            f"{path}: none of its {len(labels)} completions is one of {case.folder}. Label the table that `vlsurgery "
-            "completions --csv FILE` writes, or give --alone to measure the judge by itself."
-        )
+    labels_of(completions, labels, str(path))
     try:
         write_text(case.path(LABELS), path.read_text(encoding="utf-8-sig"))
     except OSError as error:

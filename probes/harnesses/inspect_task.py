@@ -14,7 +14,7 @@ from inspect_ai.solver import TaskState, generate
 
 from vlsurgery.probes.evaluation.judges import Exchange, is_right
 from vlsurgery.probes.harnesses.inspect_reader import CUT_REASONS
-from vlsurgery.probes.harnesses.judging import task_judge
+from vlsurgery.probes.evaluation.judges import STANDARD
 from vlsurgery.probes.harnesses.pictures import data_uri
 from vlsurgery.probes.harnesses.rates import label_rates
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality, Prompt, Split, english_prompts, load_prompts
@@ -66,7 +66,7 @@ def rates() -> Metric:
 @scorer(metrics=[rates()])
 def refusal_judge() -> Scorer:
     """The label that `vlsurgery evaluate` gives: refused, complied or neither; its reason is the explanation."""
-    judge = task_judge()
+    judge = STANDARD
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 the judge needs no target
         asked, text = state.metadata, state.output.completion
