@@ -28,6 +28,7 @@ from vlsurgery.probes.evaluation.judges.guards.formats import FORMATS, GuardAnsw
 from vlsurgery.probes.evaluation.judges.guards.generative import GuardJudge
 from vlsurgery.probes.evaluation.judges.guards.label_words import by_its_words, verdict_labels
 from vlsurgery.probes.evaluation.judges.guards.settling import settle_answer, settle_label
+from vlsurgery.probes.evaluation.judges.opening import judge_texts
 from vlsurgery.probes.evaluation.judges.protocol import Exchange
 from vlsurgery.probes.results import Verdict
 from vlsurgery.surgery.errors import SurgeryError
@@ -135,6 +136,15 @@ def test_broken_output_is_neither_whatever_the_classifier_says(rejection):
     assert [each.kind for each in found[:2]] == ["empty", "degenerate"]
     assert found[1].reason.endswith("; by the rules: loops")
     assert found[2].label != "neither"
+
+
+def test_a_checkpoint_judges_texts_with_the_packages_own_rules(rejection):
+    pytest.importorskip("vlsurgery.probes.evaluation.judges.standard", reason="not built in this tree yet")
+    found = judge_texts(
+        ["Mix the first.", "", "mix mix mix mix mix mix mix mix mix mix mix mix mix mix"], judge=rejection
+    )
+    assert found[0].label in ("refused", "complied")
+    assert [each.kind for each in found[1:]] == ["empty", "degenerate"]
 
 
 def test_a_long_completion_says_that_only_its_beginning_was_read(rejection):
