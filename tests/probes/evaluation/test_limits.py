@@ -199,7 +199,7 @@ def test_what_was_not_measured_is_not_met():
 
 
 def test_a_role_that_was_not_evaluated():
-    with pytest.raises(SurgeryError, match="limits are for safety, which was not evaluated. Expected one of merged"):
+    with pytest.raises(SurgeryError, match=r"limits are for safety, which was not evaluated\. Expected one of merged"):
         decide(LIMIT, behaviour(row()), "safety")
 
 
