@@ -98,3 +98,28 @@ def pair_variance(ours_only: float, theirs_only: float, difference: float) -> fl
     # Of the two forms of the solution, the one that does not subtract nearly equal numbers.
     share = -2 * c / (b + root) if b > 0 else (root - b) / 4
     return max(0.0, 2 * share + difference * (1 - difference))
+
+
+def requests_to_show_difference(bound: float, value: float, low: float, requests: int) -> int | None:
+    """How many requests it takes until the lower end of a paired interval reaches `bound`.
+
+    value, low: the difference and the lower end that so many requests gave. The share of discordant pairs, which these
+    imply, is taken to stay. None where no number of requests shows it: the difference is not above the bound.
+    """
+    if value <= bound:
+        return None
+    if bound <= -1 or low <= -1:
+        return requests if low >= bound else None
+    seen = requests * (value - low) ** 2 / Z**2  # the variance of a pair's difference at the lower end
+
+    def variance(discordant: float, at: float) -> float:
+        return pair_variance((discordant + value) / 2, (discordant - value) / 2, at)
+
+    least, most = abs(value), 1.0
+    if seen <= variance(least, low):
+        discordant = least
+    elif seen >= variance(most, low):
+        discordant = most
+    else:
+        discordant = float(brentq(lambda each: variance(each, low) - seen, least, most))
+    return max(1, math.ceil(Z**2 * variance(discordant, bound) / (value - bound) ** 2 - 1e-9))

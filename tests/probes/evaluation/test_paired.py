@@ -8,7 +8,13 @@ from scipy.optimize import brentq, minimize_scalar
 from statsmodels.stats.contingency_tables import mcnemar
 
 from vlsurgery.probes.evaluation.intervals import Z, wilson
-from vlsurgery.probes.evaluation.paired import pair_variance, paired_difference, sign_flip_p, tango
+from vlsurgery.probes.evaluation.paired import (
+    pair_variance,
+    paired_difference,
+    requests_to_show_difference,
+    sign_flip_p,
+    tango,
+)
 
 # Both, ours only, theirs only, neither.
 TABLES = st.tuples(*[st.integers(0, 25)] * 4).filter(lambda table: sum(table) > 1)
@@ -152,3 +158,18 @@ def test_the_variance_of_a_pair_is_one_that_a_difference_can_have(ours_only, the
     found = pair_variance(ours_only, theirs_only, difference)
     least = abs(difference) - difference**2
     assert least - 1e-9 <= found <= 1 - difference**2 + 1e-9
+
+
+@given(TABLES, st.floats(-0.9, 0.9))
+def test_so_many_pairs_of_the_same_discordance_show_a_difference_and_one_fewer_does_not(table, bound):
+    _, b, c, _ = table
+    n, value = sum(table), (b - c) / sum(table)
+    low, _ = tango(b, c, n)
+    assume(low > -1 and abs(value - bound) > 0.01)
+    needed = requests_to_show_difference(bound, value, low, n)
+    if needed is None:
+        assert value <= bound
+        return
+    assert tango(b / n * needed, c / n * needed, needed)[0] >= bound - 1e-6
+    fewer = needed - 1
+    assert fewer == 0 or tango(b / n * fewer, c / n * fewer, fewer)[0] < bound + 1e-6
