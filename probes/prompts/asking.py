@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from vlsurgery.probes.prompts.album import Album, blank_picture, check_picture
+from vlsurgery.probes.prompts.album import Album, blank_picture
 from vlsurgery.probes.prompts.english import CONTROLS
+from vlsurgery.probes.prompts.picture_files import check_picture
 from vlsurgery.probes.prompts.pictures import noise
 from vlsurgery.probes.prompts.prompt import Modality, Picture, Prompt
 from vlsurgery.probes.prompts.records import file_digest
