@@ -60,7 +60,8 @@ def keyed(row: Row, seed: int) -> KeyedRow:
     request = plain(row.request or (f"{row.text} [picture {pixels[:16]}]" if pixels else row.text))
     slug = "-".join(re.findall(r"[a-z0-9]+", row.text.lower()))[:SLUG_LENGTH].strip("-")
     digest = hashlib.sha256(json.dumps([request, plain(row.text), pixels]).encode()).hexdigest()[:16]
-    return KeyedRow(row, f"{row.set}/{slug}-{digest}".replace("/-", "/"), request, split_of(request, seed))
+    name = "-".join(filter(None, [slug, digest]))
+    return KeyedRow(row, f"{row.set}/{name}", request, split_of(request, seed))
 
 
 def plain(text: str) -> str:
