@@ -92,8 +92,8 @@ class PromptSource:
             shown = sum(split == "report" for split in asked.values())
             if shown < CLAIM_REQUESTS:
                 yield (
-                    f"{name}: the files hold {_counted(len(asked), 'request')}, {shown} of them for measuring (about "
-                    f"half go into fitting); below {CLAIM_REQUESTS} no claim is made"
+                    f"{name}: of {_counted(len(asked), 'request')} in the files {shown} are measured, the others serve "
+                    f"fitting and selection; below {CLAIM_REQUESTS} measured requests no claim is made"
                 )
 
     def _unseen(self) -> Iterator[str]:

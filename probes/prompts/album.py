@@ -2,11 +2,10 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
+from vlsurgery.probes.prompts.picture_files import check_picture
 from vlsurgery.probes.prompts.pictures import blank, scene
 from vlsurgery.probes.prompts.prompt import Picture, Prompt
 from vlsurgery.probes.prompts.splits import seeded_unit
@@ -14,9 +13,6 @@ from vlsurgery.surgery.errors import SurgeryError
 
 SCENES = 24  # different drawn pictures
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-
-# What Pillow raises for files that are no picture, cut off or broken.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
 
 
 @dataclass(frozen=True)
@@ -65,25 +61,3 @@ def with_ordinary_pictures(prompts: Iterable[Prompt], album: Album, seed: int) -
         replace(prompt, image=album.draw(prompt.request, seed)) if prompt.modality == "benign" else prompt
         for prompt in prompts
     ]
-
-
-def check_picture(path: Path, where: str) -> None:
-    """Raise SurgeryError unless a file is a whole picture, so that a broken one is found before a run starts.
-
-    where: the place that names the picture, for the message.
-    """
-    try:
-        stat = path.stat()
-        _decode(path, stat.st_mtime_ns, stat.st_size)
-    except _BROKEN as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or "cut off or broken"
-        reason = "not a picture" if isinstance(error, UnidentifiedImageError) else reason
-        raise SurgeryError(f"{where}: can't open the image {path} ({reason}). Mend or remove it.") from error
-
-
-@lru_cache(maxsize=65536)
-def _decode(path: Path, modified: int, size: int) -> None:  # noqa: ARG001
-    """Decode a picture, once for each state of its file."""
-    with Image.open(path) as picture:
-        picture.draft("RGB", (64, 64))  # a JPEG is then read at an eighth of its size, yet to its end
-        picture.load()

@@ -6,8 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
-from vlsurgery.probes.prompts.album import Album, blank_picture, check_picture
+from vlsurgery.probes.prompts.album import Album, blank_picture
 from vlsurgery.probes.prompts.english import CONTROLS
+from vlsurgery.probes.prompts.picture_files import check_picture
 from vlsurgery.probes.prompts.pictures import noise
 from vlsurgery.probes.prompts.prompt import Modality, Picture, Prompt
 from vlsurgery.probes.prompts.records import file_digest
@@ -59,7 +60,8 @@ def keyed(row: Row, seed: int) -> KeyedRow:
     request = plain(row.request or (f"{row.text} [picture {pixels[:16]}]" if pixels else row.text))
     slug = "-".join(re.findall(r"[a-z0-9]+", row.text.lower()))[:SLUG_LENGTH].strip("-")
     digest = hashlib.sha256(json.dumps([request, plain(row.text), pixels]).encode()).hexdigest()[:16]
-    return KeyedRow(row, f"{row.set}/{slug}-{digest}".replace("/-", "/"), request, split_of(request, seed))
+    name = "-".join(filter(None, [slug, digest]))
+    return KeyedRow(row, f"{row.set}/{name}", request, split_of(request, seed))
 
 
 def plain(text: str) -> str:

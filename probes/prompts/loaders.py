@@ -60,8 +60,8 @@ def load_prompt_files(specs: Sequence[str], seed: int = 0, images: Path | str | 
     """
     album = scenes() if images is None else album_of(Path(images).expanduser())
     given = dict.fromkeys(split_spec(spec) for spec in specs)
-    # By content, so that neither their order nor their names change anything.
-    files = sorted(given, key=lambda each: (KINDS.index(each[1]), file_digest(each[0])))
+    # By content, so that neither their order nor their names change what is asked.
+    files = sorted(given, key=lambda each: (KINDS.index(each[1]), file_digest(each[0]), str(each[0])))
     rows: dict[str, KeyedRow] = {}
     notes = []
     for path, kind in files:
@@ -98,7 +98,7 @@ def without_repeats(own: Sequence[Prompt], given: Sequence[Prompt]) -> list[Prom
     twin and its wrapped forms when any of its prompts has the words of a given prompt or of a given prompt's request,
     apart from case, spacing and punctuation. Questions on `own` pictures are kept: their words don't identify them.
     """
-    asked = {_words(text) for prompt in given for text in (prompt.text, prompt.request)}
+    asked = set(map(_words, {text for prompt in given for text in (prompt.text, prompt.request)}))
     repeated = {
         prompt.request
         for prompt in own

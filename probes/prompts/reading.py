@@ -75,7 +75,7 @@ def table(path: Path, columns: Collection[str]) -> Iterator[tuple[int, dict[str,
             if cells and len(cells) != len(header):
                 raise SurgeryError(
                     f"{path}, line {start}: {len(cells)} cells where the header has {len(header)}. "
-                    "Put a cell that holds commas or quotes into double quotes."
+                    "Put a cell that holds delimiters or quotes into double quotes."
                 )
             if cells:
                 yield start, {name: cell.strip() for name, cell in zip(header, cells, strict=True)}

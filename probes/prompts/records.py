@@ -7,8 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from PIL import Image
-
+from vlsurgery.probes.prompts.picture_files import rgb
 from vlsurgery.probes.prompts.prompt import Picture, Prompt
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -19,7 +18,7 @@ def prompts_as_records(prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     """One dict a prompt, in order: id, request, set, split, modality, text, answer, picture.
 
     answer: the right answer, or None. picture: the pixels as the bytes of a PNG file, or None where the prompt has
-    no picture. Raises SurgeryError where the file of a picture can't be read.
+    no picture; in RGB, as the models see it (`rgb`). Raises SurgeryError where the file of a picture can't be read.
     """
     drawn = _once_each(prompts, _png)
     return [
@@ -72,12 +71,5 @@ def _picture_digest(picture: Picture) -> str:
 
 def _png(picture: Picture) -> bytes:
     buffer = io.BytesIO()
-    if isinstance(picture, Path):
-        try:
-            with Image.open(picture) as opened:
-                opened.convert("RGB").save(buffer, "PNG")
-        except OSError as error:
-            raise SurgeryError(f"{picture}: can't be read as a picture ({error}). Put it back, or mend it.") from error
-    else:
-        picture.save(buffer, "PNG")
+    rgb(picture).save(buffer, "PNG")
     return buffer.getvalue()

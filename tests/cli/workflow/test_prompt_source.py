@@ -101,8 +101,8 @@ def test_one_prompt_is_asked_and_no_claim_is_promised(case: Case) -> None:
     source = given(case, harmful="hello\n")
     assert {p.text for p in source.prompts if p.set == "harmful"} == {"hello"}
     measured = sum(p.split == "report" for p in source.prompts if p.set == "harmful" and p.modality == "text")
-    assert f"harmful: the files hold 1 request, {measured} of them for measuring" in " ".join(source.notes)
-    assert "below 30 no claim is made" in " ".join(source.notes)
+    assert f"harmful: of 1 request in the files {measured} are measured" in " ".join(source.notes)
+    assert "below 30 measured requests no claim is made" in " ".join(source.notes)
     assert not any("no claim" in note for note in given(case, harmful=MANY).notes)
 
 
