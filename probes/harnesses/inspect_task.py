@@ -13,7 +13,7 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric
 from inspect_ai.solver import TaskState, generate
 
 from vlsurgery.probes.evaluation.judges import Exchange, is_right
-from vlsurgery.probes.harnesses.inspect_reader import CUT_REASONS
+from vlsurgery.probes.harnesses.inspect_reader import was_cut
 from vlsurgery.probes.harnesses.judging import task_judge
 from vlsurgery.probes.harnesses.pictures import data_uri
 from vlsurgery.probes.harnesses.rates import label_rates
@@ -34,18 +34,20 @@ def refusals(
     split: str = "report",
     seed: int = 0,
     prompts: Listed | None = None,
+    tokens: int = MAX_TOKENS,
 ) -> Task:
     """Which requests a model refuses, complies with, or does neither to.
 
     sets, modality: which of the prompts are asked. split: fit, select, report or all; `report` is what
     `vlsurgery evaluate` asks. seed: of the split. prompts: FILE:KIND, asked in place of the package's own prompts.
+    tokens: the most that an answer may have. Decoding is greedy; the provider `hf` wants `-M do_sample=false` for it.
     """
     chosen = _chosen(_listed(sets), _listed(modality), split, seed, _listed(prompts or ()))
     return Task(
         dataset=MemoryDataset(list(_samples(chosen)), name="vlsurgery"),
         solver=generate(),
-        scorer=refusal_judge(),
-        config=GenerateConfig(max_tokens=MAX_TOKENS, temperature=0),
+        scorer=refusal_judge(tokens),
+        config=GenerateConfig(max_tokens=tokens, temperature=0),
         epochs=Epochs(1, "mode"),  # labels have no mean
     )
 
@@ -64,8 +66,11 @@ def rates() -> Metric:
 
 
 @scorer(metrics=[rates()])
-def refusal_judge() -> Scorer:
-    """The label that `vlsurgery evaluate` gives: refused, complied or neither; its reason is the explanation."""
+def refusal_judge(tokens: int = MAX_TOKENS) -> Scorer:
+    """The label that `vlsurgery evaluate` gives: refused, complied or neither; its reason is the explanation.
+
+    tokens: the most that an answer may have.
+    """
     judge = task_judge()
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 the judge needs no target
@@ -75,7 +80,7 @@ def refusal_judge() -> Scorer:
             prompt=state.input_text,
             set=asked["set"],
             pictured=asked["modality"] != "text",
-            cut=state.output.stop_reason in CUT_REASONS,
+            cut=was_cut(state.output, tokens),
         )
         (verdict,) = judge.judge([exchange])
         right = {"right": is_right(text, asked["answer"])} if "answer" in asked else {}
