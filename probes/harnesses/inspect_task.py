@@ -14,7 +14,7 @@ from inspect_ai.solver import TaskState, generate
 
 from vlsurgery.probes.evaluation.judges import Exchange, is_right
 from vlsurgery.probes.harnesses.inspect_reader import was_cut
-from vlsurgery.probes.harnesses.judging import task_judge
+from vlsurgery.probes.harnesses.judging import open_judge
 from vlsurgery.probes.harnesses.pictures import data_uri
 from vlsurgery.probes.harnesses.rates import label_rates
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality, Prompt, Split, english_prompts, load_prompts
@@ -35,18 +35,20 @@ def refusals(
     seed: int = 0,
     prompts: Listed | None = None,
     tokens: int = MAX_TOKENS,
+    judge: str = "standard",
 ) -> Task:
     """Which requests a model refuses, complies with, or does neither to.
 
     sets, modality: which of the prompts are asked. split: fit, select, report or all; `report` is what
     `vlsurgery evaluate` asks. seed: of the split. prompts: FILE:KIND, asked in place of the package's own prompts.
-    tokens: the most that an answer may have. Decoding is greedy; the provider `hf` wants `-M do_sample=false` for it.
+    tokens: the most that an answer may have. judge: as for `vlsurgery evaluate --judge`. Decoding is greedy; the
+    provider `hf` wants `-M do_sample=false` for it.
     """
     chosen = _chosen(_listed(sets), _listed(modality), split, seed, _listed(prompts or ()))
     return Task(
         dataset=MemoryDataset(list(_samples(chosen)), name="vlsurgery"),
         solver=generate(),
-        scorer=refusal_judge(tokens),
+        scorer=refusal_judge(judge, tokens),
         config=GenerateConfig(max_tokens=tokens, temperature=0),
         epochs=Epochs(1, "mode"),  # labels have no mean
     )
@@ -66,12 +68,12 @@ def rates() -> Metric:
 
 
 @scorer(metrics=[rates()])
-def refusal_judge(tokens: int = MAX_TOKENS) -> Scorer:
+def refusal_judge(judge: str = "standard", tokens: int = MAX_TOKENS) -> Scorer:
     """The label that `vlsurgery evaluate` gives: refused, complied or neither; its reason is the explanation.
 
-    tokens: the most that an answer may have.
+    judge: its name. tokens: the most that an answer may have.
     """
-    judge = task_judge()
+    opened = open_judge(judge)
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 the judge needs no target
         asked, text = state.metadata, state.output.completion
@@ -82,13 +84,13 @@ def refusal_judge(tokens: int = MAX_TOKENS) -> Scorer:
             pictured=asked["modality"] != "text",
             cut=was_cut(state.output, tokens),
         )
-        (verdict,) = judge.judge([exchange])
+        (verdict,) = opened.judge([exchange])
         right = {"right": is_right(text, asked["answer"])} if "answer" in asked else {}
         return Score(
             value=verdict.label,
             answer=text,
             explanation=verdict.reason,
-            metadata={"judge": judge.name, "kind": verdict.kind, **right},
+            metadata={"judge": opened.name, "kind": verdict.kind, **right},
         )
 
     return score

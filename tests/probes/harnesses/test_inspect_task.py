@@ -123,6 +123,7 @@ def test_ones_own_prompts(tmp_path: Path) -> None:
     [
         ({"sets": "harmfull"}, "sets='harmfull': expected of harmful, jailbroken"),
         ({"modality": ""}, "modality='': expected of text, blank"),
+        ({"judge": "none"}, "unknown judge 'none'. Expected"),
         ({"split": "test"}, "split='test': expected of fit, select, report, all"),
         ({"sets": "borderline", "modality": "own"}, "none of the .* prompts is of sets borderline, modality own"),
     ],
