@@ -1,5 +1,6 @@
 """Logs of inspect (https://inspect.aisi.org.uk), of any task, read by inspect itself."""
 
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,6 @@ from vlsurgery.probes.harnesses.log import HarnessLog, LoggedAnswer, OwnFields, 
 from vlsurgery.probes.results import KINDS, LABELS, Verdict
 from vlsurgery.surgery.errors import SurgeryError
 
-CUT_REASONS = ("max_tokens", "model_length")
 _MARKS = {"C": True, "I": False, "P": False, "N": False}
 
 
@@ -23,14 +23,26 @@ def read(path: Path) -> HarnessLog:
         raise SurgeryError(f"{path}: samples of it were marked invalid. Run them again: inspect eval-retry {path}")
     if not log.samples:
         raise SurgeryError(f"{path}: holds no samples. Run the task again without --no-log-samples.")
+    expected = log.results.completed_samples if log.results else 0
+    if len(log.samples) < expected:
+        raise SurgeryError(f"{path}: holds {len(log.samples)} of the {expected} samples that were run. Copy it again.")
     marks = _marks(log.samples)
-    answers = [_answer(path, sample, right) for sample, right in zip(log.samples, marks, strict=True)]
+    limit = log.plan.config.max_tokens
+    answers = [_answer(path, sample, right, limit) for sample, right in zip(log.samples, marks, strict=True)]
     return HarnessLog(path, log.eval.task.rpartition("/")[2], log.eval.model, answers)
+
+
+def was_cut(output: Any, limit: int | None) -> bool:
+    """Whether an output of a model ended at a limit of tokens. Where the provider does not say, `limit` decides."""
+    reason = output.choices[0].stop_reason
+    reached = limit is not None and output.usage is not None and output.usage.output_tokens >= limit
+    return reason in ("max_tokens", "model_length") or (reason == "unknown" and reached)
 
 
 def _opened(path: Path) -> Any:
     inspect_log = extra("inspect_ai.log", "inspect")
     try:
+        _check_sums(path)
         log = inspect_log.read_eval_log(str(path), resolve_attachments=True)
     except Exception as error:  # of a damaged file inspect's reader raises errors of every kind
         reason = " ".join(str(error).split())[:200] or type(error).__name__
@@ -46,7 +58,16 @@ def _opened(path: Path) -> Any:
     return log
 
 
-def _answer(path: Path, sample: Any, right: bool | None) -> LoggedAnswer:
+def _check_sums(path: Path) -> None:
+    """Check the archive's checksums, which inspect's reader does not. Once inspect is imported, zipfile knows zstd."""
+    if path.suffix.lower() == ".eval":
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+        if damaged:
+            raise ValueError(f"its part {damaged} is damaged")
+
+
+def _answer(path: Path, sample: Any, right: bool | None, limit: int | None) -> LoggedAnswer:
     where = f"{path}, sample {sample.id}" + (f", epoch {sample.epoch}" if sample.epoch > 1 else "")
     if sample.error is not None:
         reason = " ".join(sample.error.message.split())[:160]
@@ -68,7 +89,7 @@ def _answer(path: Path, sample: Any, right: bool | None) -> LoggedAnswer:
         right=right,
         pictured=pictured,
         tokens=usage.output_tokens if usage else None,
-        cut=sample.output.choices[0].stop_reason in CUT_REASONS,
+        cut=was_cut(sample.output, limit),
         verdicts=_verdicts(where, sample.scores or {}, own),
         own=own,
     )

@@ -12,9 +12,8 @@ from inspect_ai.model import ChatMessageUser, Content, ContentImage, ContentText
 from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric, scorer
 from inspect_ai.solver import TaskState, generate
 
-from vlsurgery.probes.evaluation.judges import Exchange, is_right
-from vlsurgery.probes.harnesses.inspect_reader import CUT_REASONS
-from vlsurgery.probes.evaluation.judges import STANDARD
+from vlsurgery.probes.evaluation.judges import Exchange, is_right, open_judge
+from vlsurgery.probes.harnesses.inspect_reader import was_cut
 from vlsurgery.probes.harnesses.pictures import data_uri
 from vlsurgery.probes.harnesses.rates import label_rates
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality, Prompt, Split, english_prompts, load_prompts
@@ -34,18 +33,22 @@ def refusals(
     split: str = "report",
     seed: int = 0,
     prompts: Listed | None = None,
+    tokens: int = MAX_TOKENS,
+    judge: str = "standard",
 ) -> Task:
     """Which requests a model refuses, complies with, or does neither to.
 
     sets, modality: which of the prompts are asked. split: fit, select, report or all; `report` is what
     `vlsurgery evaluate` asks. seed: of the split. prompts: FILE:KIND, asked in place of the package's own prompts.
+    tokens: the most that an answer may have. judge: as for `vlsurgery evaluate --judge`. Decoding is greedy; the
+    provider `hf` wants `-M do_sample=false` for it.
     """
     chosen = _chosen(_listed(sets), _listed(modality), split, seed, _listed(prompts or ()))
     return Task(
         dataset=MemoryDataset(list(_samples(chosen)), name="vlsurgery"),
         solver=generate(),
-        scorer=refusal_judge(),
-        config=GenerateConfig(max_tokens=MAX_TOKENS, temperature=0),
+        scorer=refusal_judge(judge, tokens),
+        config=GenerateConfig(max_tokens=tokens, temperature=0),
         epochs=Epochs(1, "mode"),  # labels have no mean
     )
 
@@ -64,9 +67,12 @@ def rates() -> Metric:
 
 
 @scorer(metrics=[rates()])
-def refusal_judge() -> Scorer:
-    """The label that `vlsurgery evaluate` gives: refused, complied or neither; its reason is the explanation."""
-    judge = STANDARD
+def refusal_judge(judge: str = "standard", tokens: int = MAX_TOKENS) -> Scorer:
+    """The label that `vlsurgery evaluate` gives: refused, complied or neither; its reason is the explanation.
+
+    judge: its name. tokens: the most that an answer may have.
+    """
+    opened = open_judge(judge)
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 the judge needs no target
         asked, text = state.metadata, state.output.completion
@@ -75,15 +81,15 @@ def refusal_judge() -> Scorer:
             prompt=state.input_text,
             set=asked["set"],
             pictured=asked["modality"] != "text",
-            cut=state.output.stop_reason in CUT_REASONS,
+            cut=was_cut(state.output, tokens),
         )
-        (verdict,) = judge.judge([exchange])
+        (verdict,) = opened.judge([exchange])
         right = {"right": is_right(text, asked["answer"])} if "answer" in asked else {}
         return Score(
             value=verdict.label,
             answer=text,
             explanation=verdict.reason,
-            metadata={"judge": judge.name, "kind": verdict.kind, **right},
+            metadata={"judge": opened.name, "kind": verdict.kind, **right},
         )
 
     return score

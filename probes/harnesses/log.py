@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from vlsurgery.probes.prompts import Modality, PromptSet
 from vlsurgery.probes.results import Verdict
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import Frozen
@@ -15,8 +16,8 @@ from vlsurgery.surgery.results import Frozen
 class OwnFields(Frozen):
     """What our own writer and task note beside a prompt, as in CompletionRecord."""
 
-    set: str
-    modality: str
+    set: PromptSet
+    modality: Modality
     request: str
     role: str | None = None
     answer: str | None = None

@@ -189,9 +189,14 @@ FAULTS: dict[str, tuple[Callable[[EvalLog], None], str]] = {
     "unfinished": (lambda log: setattr(log, "status", "started"), "did not finish .status 'started'.*eval-retry"),
     "invalid": (lambda log: setattr(log, "invalidated", True), "marked invalid"),
     "no samples": (lambda log: setattr(log, "samples", []), "holds no samples"),
+    "missing samples": (lambda log: log.samples.pop(), "holds 2 of the 3 samples"),
     "version": (lambda log: setattr(log, "version", 99), "version 99"),
     "no output": (lambda log: setattr(first(log).output, "choices", []), "deed-0/text: has no output of a model"),
     "label": (lambda log: setattr(first(log).scores["rules"], "value", "maybe"), "'rules' has label 'maybe'"),
+    "set": (
+        lambda log: first(log).metadata.update(set="train"),
+        "not as vlsurgery writes it: set: Input should be 'harm",
+    ),
     "metadata": (lambda log: first(log).metadata.pop("request"), "metadata is not as vlsurgery writes it: request"),
 }
 
@@ -225,6 +230,22 @@ def test_a_truncated_log(tmp_path: Path, share: float, suffix: str) -> None:
     with pytest.raises(SurgeryError, match=rf"cut{suffix}: not ") as raised:
         import_log(cut)
     assert "\n" not in str(raised.value)
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_damaged_log_is_never_read_as_another(tmp_path: Path, place: float, bit: int) -> None:
+    records = [completion(number) for number in range(3)]
+    (path,) = write(tmp_path / "log.eval", *records)
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1 << bit
+    path.write_bytes(content)
+    try:
+        found, fault = import_log(path), ""
+    except SurgeryError as error:
+        found, fault = records, str(error)
+    assert found == records
+    assert not fault or (fault.startswith(str(path)) and "\n" not in fault)
 
 
 def test_without_inspect_the_extra_is_named(tmp_path: Path) -> None:

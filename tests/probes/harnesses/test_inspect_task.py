@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from inspect_ai import eval as run
 from inspect_ai.log import EvalLog
-from inspect_ai.model import ChatMessage, ModelOutput, ModelUsage, get_model
+from inspect_ai.model import ChatMessage, ModelOutput, ModelUsage, StopReason, get_model
 
 from vlsurgery.probes.harnesses import import_log, inspect_task
 from vlsurgery.probes.harnesses.inspect_task import refusals
@@ -79,6 +79,27 @@ def test_pictures_travel_and_settings_are_those_of_evaluate() -> None:
     assert (task.config.max_tokens, task.config.temperature) == (128, 0)
 
 
+@pytest.mark.parametrize(
+    ("reason", "tokens", "cut"),
+    [
+        ("max_tokens", 3, True),
+        ("model_length", 3, True),
+        ("stop", 8, False),
+        ("unknown", 7, False),
+        ("unknown", 8, True),
+    ],
+)
+def test_an_answer_is_cut_where_the_provider_or_its_length_says_so(
+    tmp_path: Path, reason: StopReason, tokens: int, cut: bool
+) -> None:
+    output = ModelOutput.from_content("mockllm/model", "It is", stop_reason=reason)
+    output.usage = ModelUsage(output_tokens=tokens)
+    model = get_model("mockllm/model", custom_outputs=[output])
+    task = refusals(sets="harmful", modality="text", tokens=8)
+    (log,) = run(task, model=model, log_dir=str(tmp_path), display="none", limit=1)
+    assert [record.cut for record in import_log(log.location)] == [cut]
+
+
 def test_epochs_keep_labels(tmp_path: Path) -> None:
     model = get_model("mockllm/model", custom_outputs=said)
     task = refusals(sets="harmful", modality="text")
@@ -102,6 +123,7 @@ def test_ones_own_prompts(tmp_path: Path) -> None:
     [
         ({"sets": "harmfull"}, "sets='harmfull': expected of harmful, jailbroken"),
         ({"modality": ""}, "modality='': expected of text, blank"),
+        ({"judge": "none"}, "unknown judge 'none'. Expected"),
         ({"split": "test"}, "split='test': expected of fit, select, report, all"),
         ({"sets": "borderline", "modality": "own"}, "none of the .* prompts is of sets borderline, modality own"),
     ],
