@@ -7,6 +7,7 @@ from typing import Any
 from vlsurgery.cli.commands.merge.by_recipe import check_sums
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.view.tables import behaviour_tables, coefficients_table, completeness_line, prose, tradeoff_table
+from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, StepOptions
 from vlsurgery.cli.workflow.opening import perform
 from vlsurgery.cli.workflow.steps import AUTO_GOALS
@@ -14,7 +15,9 @@ from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResul
 
 
 def merge_auto(session: Session, options: StepOptions, verify: bool = False) -> None:
-    """Bring the case to its merge, evaluation and report; with `verify`, read the merge again."""
+    """Bring the case to its merge, evaluation and report; with `verify`, read the checkpoints and the merge again."""
+    if verify and not session.plan:
+        Case.open(session.case).verify(session.console.progress)
     flow = perform(session, options, *AUTO_GOALS)
     if flow is None:
         return
