@@ -26,8 +26,8 @@ def anatomy(
 
     Reads headers only, never weights, so it answers at once whatever the size; of a model on the Hub it fetches
     nothing else. With several checkpoints, says which tensors the others share with the last one, and which do not
-    and why. With --verify, reads every file of a merged checkpoint again and compares it with its SHA256SUMS. Needs no
-    case and writes nothing.
+    and why. With --verify, reads every file again and compares it with the SHA256SUMS of a merge, or else with the
+    hashes that vlsurgery diff took for the case. Needs no case otherwise, and writes nothing.
 
     \b
     Example:
@@ -39,7 +39,9 @@ def anatomy(
     from vlsurgery.surgery.checkpoint import Checkpoint
     from vlsurgery.surgery.checkpoint.anatomy import describe
 
-    verified = verify_all(checkpoints, session.console) if verify and not session.plan else {}
+    verified = {}
+    if verify and not session.plan:
+        verified = verify_all(checkpoints, session.console, session.case, allow_pickle)
     opened = [Checkpoint.open(each, headers_only=True, allow_pickle=allow_pickle) for each in checkpoints]
     if session.plan:
         shards = [file for each in opened for file in each.shards]
@@ -61,7 +63,7 @@ def anatomy(
     if shared is not None:
         session.console.show(*comparison_tables(shared))
     for ref, found in verified.items():
-        session.console.show(f"{ref}: all {len(found.agree)} files are as they were written")
+        session.console.show(f"{ref}: all {len(found.agree)} files are as they were written or measured")
 
 
 def _compare(opened: "Sequence[Checkpoint]") -> "ComparisonResult":

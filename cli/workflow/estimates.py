@@ -79,9 +79,9 @@ class ModelSizes:
 
 
 def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
-    """The pending steps of a job with what each takes. Reads headers and prompts, no weights."""
-    if not pending:
-        return []
+    """The pending steps of a job with what each takes. Reads headers and prompts, no weights; neither for a report."""
+    if all(each.step.name == "report" for each in pending):
+        return [PlannedStep(each.step.name, each.reason, _writes(job, each)) for each in pending]
     adapted = job.checkpoints["adapted"]
     nbytes = {role: sum(tensor.nbytes for tensor in each.values()) for role, each in job.checkpoints.items()}
     sizes = ModelSizes(

@@ -23,7 +23,11 @@ from vlsurgery.surgery.writer import Piece, ShardPlan, plan_shards, write
 
 
 def run_merge(
-    recipe: Recipe, out: Path, progress: Progress = no_progress, prepared: "PreparedMerge | None" = None
+    recipe: Recipe,
+    out: Path,
+    progress: Progress = no_progress,
+    prepared: "PreparedMerge | None" = None,
+    reread: bool = False,
 ) -> MergeResult:
     """Merge as the recipe says into the directory `out`, with the recipe and a model card beside the weights.
 
@@ -32,7 +36,7 @@ def run_merge(
     `prepare_merge` returned for this recipe, where that was called before.
 
     Before anything is written, the weights are compared with the contents that the recipe records, to the last byte;
-    files that were hashed before and that nothing has touched since are not read again.
+    files that were hashed before and that nothing has touched since are not read again, unless `reread`.
 
     Raises CheckpointError when a checkpoint changed since the recipe was made, can't be read or holds NaN,
     AlignmentError when the checkpoints share too little, RecipeError when a coefficient fits nothing, TargetError
@@ -41,7 +45,7 @@ def run_merge(
     start = time.monotonic()
     ready = prepare_merge(recipe) if prepared is None else prepared
     recorded = {role: ref.contents for role, ref in recipe.checkpoints.items() if ref.contents is not None}
-    check_contents(ready.checkpoints, recorded, progress)
+    check_contents(ready.checkpoints, recorded, progress, reread)
     texts = {
         "recipe.yaml": recipe.text(),
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),

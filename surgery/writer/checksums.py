@@ -53,11 +53,17 @@ def verify(folder: Path, progress: Progress = no_progress) -> Verified:
     with ThreadPoolExecutor(cores()) as pool:
         digests = map_ordered(pool, lambda name: file_digest(folder / name), known, 2 * cores())
         found = dict(zip(known, progress(digests, f"verifying {folder.name}", len(known)), strict=True))
+    return compare(found | dict.fromkeys(there - found.keys(), ""), listed)
+
+
+def compare(found: Mapping[str, str], listed: Mapping[str, str]) -> Verified:
+    """How files compare with a list of them; both name -> SHA-256."""
+    known = sorted(found.keys() & listed.keys())
     return Verified(
         agree=tuple(name for name in known if found[name] == listed[name]),
         differ=tuple(name for name in known if found[name] != listed[name]),
-        missing=tuple(sorted(listed.keys() - there)),
-        unlisted=tuple(sorted(there - listed.keys())),
+        missing=tuple(sorted(listed.keys() - found.keys())),
+        unlisted=tuple(sorted(found.keys() - listed.keys())),
     )
 
 

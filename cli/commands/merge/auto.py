@@ -8,6 +8,7 @@ from vlsurgery.cli.commands.merge.by_recipe import check_sums
 from vlsurgery.cli.commands.outcome import check_limits, show_behaviour
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.view.tables import coefficients_table, completeness_line, prose, tradeoff_table
+from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, StepOptions
 from vlsurgery.cli.workflow.opening import perform
 from vlsurgery.cli.workflow.steps import AUTO_GOALS
@@ -16,11 +17,13 @@ from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResul
 
 
 def merge_auto(session: Session, options: StepOptions, verify: bool = False, limits: Path | None = None) -> None:
-    """Bring the case to its merge, evaluation and report; with `verify`, read the merge again.
+    """Bring the case to its merge, evaluation and report; with `verify`, read the checkpoints and the merge again.
 
     limits: the user's, which are decided at the end. Raises LimitNotMet where one is not met.
     """
     tolerance = None if limits is None else read_limits(limits)
+    if verify and not session.plan:
+        Case.open(session.case).verify(session.console.progress)
     flow = perform(session, options, *AUTO_GOALS)
     if flow is None:
         return

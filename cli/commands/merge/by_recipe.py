@@ -23,7 +23,8 @@ from vlsurgery.surgery.writer.output_directory import check_target, in_words
 def merge_by_recipe(
     session: Session, recipe: Recipe, out: Path, verify: bool = False, opened: Mapping[str, Checkpoint] | None = None
 ) -> None:
-    """Write the checkpoint that a recipe orders to `out`; with `verify`, read it again and compare what was hashed.
+    """Write the checkpoint that a recipe orders to `out`; with `verify`, read it and, where the recipe has hashes of
+    them, the checkpoints that it names again and compare.
 
     opened: the recipe's checkpoints, where they are open.
     """
@@ -34,7 +35,7 @@ def merge_by_recipe(
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # One thread for methods that import torch later.
     with tuned_for_weights(prepared.checkpoints.values()):
-        made = run_merge(recipe, out, console.progress, prepared)
+        made = run_merge(recipe, out, console.progress, prepared, reread=verify)
     for note in made.notes:
         console.say(note)
     if verify:

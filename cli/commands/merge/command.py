@@ -102,7 +102,7 @@ def merge(
     ] = None,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Read the result again, and compare it with what was hashed on writing."),
+        typer.Option("--verify", help="Read checkpoints and result again, and compare them with what was hashed."),
     ] = False,
     allow_pickle: PickleOption = False,
 ) -> None:
