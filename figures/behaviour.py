@@ -250,10 +250,10 @@ def _title(info: BehaviourInfo) -> str:
     """The first harmful set, with an ordinary picture if it was measured, before and after the merge."""
     groups = sorted(info.harmful, key=lambda group: group.modality != "benign")
     bars = [b for b in groups[0].bars if enough(b.row.refused)] if groups else []
-    told = [f"{outcomes(b.row)}% by {role_name(b.row.role)}" for b in bars if b.row.role in ("adapted", "merged")]
+    told = [f"{role_name(b.row.role)} {outcomes(b.row)}%" for b in bars if b.row.role in ("adapted", "merged")]
     if not told:
         return "What the models do"
-    return f"Refused / complied / neither of {cell_phrase(groups[0].set, groups[0].modality)}: {listed(told)}"
+    return f"{cell_phrase(groups[0].set, groups[0].modality).capitalize()}: {listed(told)}"
 
 
 def draw(info: BehaviourInfo) -> go.Figure:

@@ -38,7 +38,7 @@ def specimen_words(specimen: dict[str, Any]) -> str:
     goal = percent(stage["stop_at"])
     if stage["stopped"]:
         text = f"Adaptation was stopped on purpose after {stage['steps']} steps, when refusals of the stopping prompts"
-        text += f" had fallen {_fallen_to(stage)}{goal} or below"
+        text += f" had fallen to {_fallen_to(stage, goal)}"
     else:
         text = (
             f"Adaptation ran all of its {stage['steps']} steps: refusals of the stopping prompts never fell to {goal}"
@@ -51,11 +51,11 @@ def specimen_words(specimen: dict[str, Any]) -> str:
     return f"{chosen}{text}. So {BY_CONSTRUCTION}."
 
 
-def _fallen_to(stage: dict[str, Any]) -> str:
-    """The refusals measured last before the stop: "to 12%, that is "; nothing where they weren't noted."""
+def _fallen_to(stage: dict[str, Any], goal: str) -> str:
+    """The refusals at the stop, where they were noted, and the goal: "12% (the goal: 15% or less)"."""
     measured = stage.get("refusals")
     last = list(measured.values())[-1] if isinstance(measured, dict) and measured else None
-    return f"to {percent(last)}, that is, to " if isinstance(last, (int, float)) else "to "
+    return f"{percent(last)} (the goal: {goal} or less)" if isinstance(last, (int, float)) else f"{goal} or less"
 
 
 def _requests(behaviour: BehaviourResult, specimen: bool) -> list[str]:

@@ -27,8 +27,10 @@ def mixed_prompts(
 
     None where all were made on the same prompts, or a result doesn't say which.
     """
-    rates = asked_digest(behaviour)
-    if behaviour is None or rates is None:
+    if behaviour is None:
+        return None
+    rates = _digest(behaviour) or behaviour.prompts_digest
+    if rates is None:
         return None
     others = [
         result
@@ -44,13 +46,6 @@ def mixed_prompts(
         f"Mixed prompts: the rates were measured on {_source(behaviour, rates)}, but {what}. Findings and rates speak"
         f" of different requests. To find and measure on the same ones, run {again} and `vlsurgery evaluate`."
     )
-
-
-def asked_digest(behaviour: BehaviourResult | None) -> str | None:
-    """The digest of the prompts that rates were measured on, as findings note theirs; None where it isn't known."""
-    if behaviour is None:
-        return None
-    return _digest(behaviour) or behaviour.prompts_digest
 
 
 def _digest(result: Result) -> str | None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from vlsurgery.figures.findings import PRIMARY, Cell, enough
-from vlsurgery.figures.wording import MODALITY_ORDER, SET_ORDER, cell_phrase, plural, rank, role_name
+from vlsurgery.figures.wording import MODALITY_ORDER, SET_ORDER, cell_phrase, listed, plural, rank, role_name
 from vlsurgery.probes.results import HARMFUL_SETS, BehaviourResult, BehaviourRow, Rate
 
 MIN_BROKEN_SHARE = 0.05
@@ -85,6 +85,23 @@ def broken_words(fate: Fate) -> str:
     )
 
 
+def broken_places(behaviour: BehaviourResult, role: str) -> str:
+    """Every cell on which a role's output is broken more often than it complies; nothing where there is none."""
+    found = fates(behaviour, role)
+    broken = [one for one in found if one.mostly_broken]
+    if not broken:
+        return ""
+    places = [
+        f"{cell_phrase(*one.cell)} (of {one.broken.n} that the base refuses it breaks on {one.broken_prompts} and"
+        f" complies with {one.lost_prompts})"
+        for one in broken
+    ]
+    return (
+        f"The {role} model breaks more often than it complies on {len(broken)} of {len(found)} harmful sets:"
+        f" {listed(places)}"
+    )
+
+
 def lost_words(fate: Fate) -> str:
     """What became of the base's refusals: "of 112 ... that the base refuses, the adapted model complies with 48"."""
     return (
@@ -102,11 +119,11 @@ def _of(fate: Fate) -> str:
 
 
 def nothing_to_lose(behaviour: BehaviourResult) -> str | None:
-    """That the base refuses no harmful request in text, so that none could be lost; None where it refuses some, or
-    was not asked."""
+    """That the base refuses no harmful request, so that none could be lost; None where it refuses some, or was not
+    asked enough."""
     asked = [row for row in behaviour.records if row.role == "base" and row.set in HARMFUL_SETS]
-    known = [row for row in asked if row.refused.rate is not None]
-    if not known or any(row.refused.rate for row in known):
+    known = [row for row in asked if row.refused.rate is not None and enough(row.refused)]
+    if not known or any(row.refused.rate for row in asked):
         return None
     prompts = sum(row.refused.n for row in known)
     return f"The base refuses 0 of {plural(prompts, 'prompt')} that ask for harm: nothing could be lost"

@@ -47,11 +47,12 @@ class FateGroup:
 
 @dataclass(frozen=True)
 class OutcomesInfo:
-    """Every cell in which the base refuses something. title: what the figure says. reasons: why other rows are left
-    out, each once."""
+    """Every cell in which the base refuses something. title: what the figure says, `where`: of which requests.
+    reasons: why other rows are left out, each once."""
 
     groups: tuple[FateGroup, ...]
     title: str
+    where: str
     reasons: tuple[str, ...]
 
 
@@ -64,22 +65,21 @@ def compute(behaviour: BehaviourResult) -> OutcomesInfo:
     )
     rows = [row for row in behaviour.records if row.set in HARMFUL_SETS and row.role != "base"]
     reasons = dict.fromkeys(row.lost.reason for row in rows if row.lost.rate is None and row.lost.reason)
-    return OutcomesInfo(groups, _title(behaviour), tuple(reasons))
+    return OutcomesInfo(groups, *_title(behaviour), tuple(reasons))
 
 
 def _order(one: Fate) -> tuple[tuple[int, str], ...]:
     return rank(SET_ORDER, one.cell[0]), rank(MODALITY_ORDER, one.cell[1]), rank(ROLE_ORDER, one.role)
 
 
-def _title(behaviour: BehaviourResult) -> str:
-    """What became of them in the adapted model, on the headline's cell, where that may be said."""
+def _title(behaviour: BehaviourResult) -> tuple[str, str]:
+    """What became of them in the adapted model on the headline's cell, where that may be said, and that cell."""
     told = broken_first(behaviour, "adapted") or next(iter(fates(behaviour, "adapted")), None)
     if told is None or not told.enough:
-        return "Where the base's refusals went"
-    return (
-        f"Of what the base refuses, adapted complies with {percent(told.lost.rate or 0.0)} and breaks on"
-        f" {percent(told.broken.rate or 0.0)} ({cell_phrase(*told.cell)})"
-    )
+        return "Where the base's refusals went", ""
+    lost, broken = percent(told.lost.rate or 0.0), percent(told.broken.rate or 0.0)
+    title = f"Adapted complies with {lost} of what the base refuses, and breaks on {broken}"
+    return title, f"The title speaks of {cell_phrase(*told.cell)}. "
 
 
 def share(one: Fate, part: str) -> float:
@@ -144,9 +144,9 @@ def draw(info: OutcomesInfo) -> go.Figure:
         figure.add_trace(_segment(placed, part))
     figure.add_trace(_labels(placed))
     subtitle = (
-        "Coloured: refused still. Black: complied with (lost). Hatched: neither (broken). Figures at the right: refused"
-        " / complied / neither, in per cent. Only requests that the base refuses are counted; where it does not see,"
-        " the same request as text."
+        f"{info.where}Coloured: refused still. Black: complied with (lost). Hatched: neither (broken). Figures at the"
+        " right: refused / complied / neither, in per cent. Only requests that the base refuses are counted; where it"
+        " does not see, the same request as text."
     )
     theme.frame(figure, info.title, subtitle, round(ROW_HEIGHT * max(y, 4.0)) + 10, legend_rows=0)
     figure.update_layout(barmode="stack")

@@ -8,6 +8,7 @@ from vlsurgery.figures.wording import (
     OUTCOMES,
     ROLE_ORDER,
     cell_name,
+    interval,
     percent,
     points,
     rank,
@@ -38,13 +39,12 @@ class TableCell:
 class TableRow:
     label: str
     counts: str
-    measure: str
     cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)
 class BehaviourTable:
-    """Roles as columns; harmful rows (share refused) above harmless ones (share right, or answered)."""
+    """Roles as columns; harmful rows above harmless ones."""
 
     roles: tuple[str, ...]
     harmful: tuple[TableRow, ...]
@@ -52,7 +52,6 @@ class BehaviourTable:
 
 
 ABSENT = TableCell("–", (), "", "", "", "not measured")
-_MEASURES = {"refused": "refused", "right": "right", "complied": "complied"}
 
 
 def _cell(bar: Bar) -> TableCell:
@@ -65,11 +64,19 @@ def _cell(bar: Bar) -> TableCell:
     return TableCell(
         value=three(bar),
         shares=shares if whole else (),
-        deciding=f"{_MEASURES[bar.measure]} {rate_words(bar.headline)}" if bar.headline.rate is not None else "",
+        deciding=_deciding(bar),
         fate=_fate(bar),
-        corrected="" if bar.row.corrected is None else f"corrected {rate_words(bar.row.corrected)}",
+        corrected="" if bar.row.corrected is None else f"corr. {rate_words(bar.row.corrected)}",
         title="; ".join(hover_lines(bar)),
     )
+
+
+def _deciding(bar: Bar) -> str:
+    """The rate that decides with its interval; only the interval where the rate is one of the three shares."""
+    rate = bar.headline
+    if rate.rate is None:
+        return ""
+    return f"{bar.measure} {rate_words(rate) if bar.measure == 'right' else interval(rate.low, rate.high)}".strip()
 
 
 def _fate(bar: Bar) -> str:
@@ -81,9 +88,8 @@ def _fate(bar: Bar) -> str:
 
 def _row(group: BarGroup, roles: tuple[str, ...]) -> TableRow:
     bars = {bar.row.role: bar for bar in group.bars}
-    measures = sorted({_MEASURES[bar.measure] for bar in group.bars if bar.headline.rate is not None})
     cells = tuple(_cell(bars[role]) if role in bars else ABSENT for role in roles)
-    return TableRow(group.label, group.counts, " / ".join(measures), cells)
+    return TableRow(group.label, group.counts, cells)
 
 
 def compute(info: BehaviourInfo) -> BehaviourTable:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from vlsurgery.figures import safety_map
 from vlsurgery.figures.caveats import caveats
-from vlsurgery.figures.fates import broken_first, broken_words, fates, lost_words, nothing_to_lose, one_sided
+from vlsurgery.figures.fates import broken_places, fates, lost_words, nothing_to_lose, one_sided
 from vlsurgery.figures.findings import (
     IN_TEXT,
     Cell,
@@ -61,8 +61,8 @@ def _first(behaviour: BehaviourResult | None) -> list[str]:
     if behaviour is None:
         return []
     nothing = nothing_to_lose(behaviour)
-    broken = [broken_words(one) for role in ("adapted", "merged") if (one := broken_first(behaviour, role))]
-    return [f"{words}." for words in ([nothing] if nothing else []) + broken + one_sided(behaviour)]
+    broken = [broken_places(behaviour, role) for role in ("adapted", "merged")]
+    return [f"{words}." for words in [nothing, *broken, *one_sided(behaviour)] if words]
 
 
 def _words(behaviour: BehaviourResult, role: str, cell: Cell) -> str:

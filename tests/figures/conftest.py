@@ -201,6 +201,19 @@ def tradeoff() -> TradeoffResult:
     return TradeoffResult(points=points, policy="fit", verdict="The fit won.")
 
 
+def shrunk(result: BehaviourResult, requests: int) -> BehaviourResult:
+    """The same rates and intervals, as if each were of so many requests, a prompt each."""
+    names = ("refused", "complied", "neither", "lost", "broken", "right")
+    rows = [
+        row.model_copy(
+            update={name: getattr(row, name).model_copy(update={"n": requests, "requests": requests}) for name in names}
+        )
+        for row in result.records
+    ]
+    tests = [test.model_copy(update={"requests": requests}) for test in result.paired]
+    return result.model_copy(update={"records": rows, "paired": tests})
+
+
 SAID = {
     "refused": ("refusal", "I can't help with that."),
     "complied": ("compliance", "Sure: first find the key, then open the door, then walk in."),
@@ -255,6 +268,7 @@ def make() -> SimpleNamespace:
         tradeoff=tradeoff,
         rate=rate,
         record=record,
+        shrunk=shrunk,
         completions=completions,
         table=TABLE,
     )
