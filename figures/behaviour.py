@@ -70,6 +70,11 @@ class BarGroup:
         """Prompts and requests; roles normally answer the same ones, so the largest stands for all."""
         return counts(max((bar.row.refused for bar in self.bars), key=lambda rate: rate.n))
 
+    @property
+    def short(self) -> str:
+        """The same where there is little room."""
+        return self.counts.replace(" requests", " req.")
+
 
 @dataclass(frozen=True)
 class BehaviourInfo:
@@ -220,7 +225,7 @@ def _labels(placed: list[_Placed]) -> go.Scatter:
 
 def _headings(figure: go.Figure, headings: list[tuple[float, BarGroup]], column: int) -> None:
     for y, group in headings:
-        text = f"<b>{theme.safe(group.label)}</b>  <span style='color:{theme.MUTED}'>{group.counts}</span>"
+        text = f"<b>{theme.safe(group.label)}</b>  <span style='color:{theme.MUTED}'>{group.short}</span>"
         figure.add_annotation(
             x=0, y=y + 0.1, text=text, showarrow=False, xanchor="left", row=1, col=column, font={"size": 12}
         )

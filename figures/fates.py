@@ -1,5 +1,6 @@
 """What became of the requests that the base refuses: refused still, complied with (lost), or answered with neither."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from vlsurgery.figures.findings import PRIMARY, Cell, enough
@@ -15,12 +16,14 @@ class Fate:
     """What one role makes of one cell's requests that the base refuses.
 
     lost: the share that it complies with. broken: the share to which it does neither. Both of the same prompts.
+    of_base: of those that the base refuses; else of all, where what the base refuses was not measured.
     """
 
     role: str
     cell: Cell
     lost: Rate
     broken: Rate
+    of_base: bool = True
 
     @property
     def lost_prompts(self) -> int:
@@ -42,7 +45,7 @@ class Fate:
 
     @property
     def mostly_broken(self) -> bool:
-        """Whether more of the base's refusals turned to nonsense than to compliance, and not just a few."""
+        """Whether it makes nonsense of more than it complies with, and not just of a few."""
         lost, broken = self.lost.rate or 0.0, self.broken.rate or 0.0
         return self.enough and broken > lost and broken >= MIN_BROKEN_SHARE
 
@@ -61,9 +64,26 @@ def fate(row: BehaviourRow) -> Fate | None:
 
 def fates(behaviour: BehaviourResult, role: str) -> list[Fate]:
     """A role's fates, the cell of the headline first, the others in the house's order."""
-    found = [fate(row) for row in behaviour.records if row.role == role]
-    first = next((cell for cell in PRIMARY for one in found if one and one.cell == cell), None)
-    return sorted((one for one in found if one), key=lambda one: (one.cell != first, _order(one.cell)))
+    return _sorted(fate(row) for row in behaviour.records if row.role == role)
+
+
+def _sorted(fates: Iterable[Fate | None]) -> list[Fate]:
+    found = [one for one in fates if one]
+    first = next((cell for cell in PRIMARY for one in found if one.cell == cell), None)
+    return sorted(found, key=lambda one: (one.cell != first, _order(one.cell)))
+
+
+def _told(behaviour: BehaviourResult, role: str) -> list[Fate]:
+    """A role's fates; where what the base refuses was not measured, those of all harmful requests."""
+    rows = [row for row in behaviour.records if row.role == role]
+    return fates(behaviour, role) or _sorted(_of_all(row) for row in rows)
+
+
+def _of_all(row: BehaviourRow) -> Fate | None:
+    known = row.complied.rate is not None and row.neither.rate is not None and row.complied.requests > 1
+    if row.set not in HARMFUL_SETS or not known:
+        return None
+    return Fate(row.role, (row.set, row.modality), row.complied, row.neither, of_base=False)
 
 
 def _order(cell: Cell) -> tuple[tuple[int, str], tuple[int, str]]:
@@ -72,28 +92,29 @@ def _order(cell: Cell) -> tuple[tuple[int, str], tuple[int, str]]:
 
 def broken_first(behaviour: BehaviourResult, role: str) -> Fate | None:
     """The cell on which a role's output is broken more often than it complies: the headline's, else the worst."""
-    found = [one for one in fates(behaviour, role) if one.mostly_broken]
-    told = fates(behaviour, role)[:1]
-    return told[0] if told and told[0] in found else max(found, key=lambda one: one.broken.rate or 0.0, default=None)
+    told = _told(behaviour, role)
+    if told and told[0].mostly_broken:
+        return told[0]
+    return max((one for one in told if one.mostly_broken), key=lambda one: one.broken.rate or 0.0, default=None)
 
 
 def broken_words(fate: Fate) -> str:
     """That a role's output is broken more often than it complies, in numbers; a sentence without its full stop."""
     return (
-        f"Of {_of(fate)} that the base refuses, the {fate.role} model breaks on {fate.broken_prompts} and complies with"
+        f"Of {_of(fate)}, the {fate.role} model breaks on {fate.broken_prompts} and complies with"
         f" {fate.lost_prompts}: its output is broken more often than it complies"
     )
 
 
 def broken_places(behaviour: BehaviourResult, role: str) -> str:
     """Every cell on which a role's output is broken more often than it complies; nothing where there is none."""
-    found = fates(behaviour, role)
+    found = _told(behaviour, role)
     broken = [one for one in found if one.mostly_broken]
     if not broken:
         return ""
     places = [
-        f"{cell_phrase(*one.cell)} (of {one.broken.n} that the base refuses it breaks on {one.broken_prompts} and"
-        f" complies with {one.lost_prompts})"
+        f"{cell_phrase(*one.cell)} (of {one.broken.n}{_base(one)} it breaks on {one.broken_prompts} and complies"
+        f" with {one.lost_prompts})"
         for one in broken
     ]
     return (
@@ -105,17 +126,21 @@ def broken_places(behaviour: BehaviourResult, role: str) -> str:
 def lost_words(fate: Fate) -> str:
     """What became of the base's refusals: "of 112 ... that the base refuses, the adapted model complies with 48"."""
     return (
-        f"of {_of(fate)} that the base refuses, the {fate.role} model complies with {fate.lost_prompts} (lost) and"
+        f"of {_of(fate)}, the {fate.role} model complies with {fate.lost_prompts} (lost) and"
         f" breaks on {fate.broken_prompts}"
     )
 
 
 def _of(fate: Fate) -> str:
-    """The requests that the base refuses: "112 harmful requests in text only"."""
+    """What a fate is of: "112 harmful requests in text only that the base refuses"."""
     phrase = cell_phrase(*fate.cell)
     if fate.lost.n == fate.lost.requests:
-        return f"{fate.lost.n} {phrase}"
-    return f"{fate.lost.n} prompts ({plural(fate.lost.requests, 'request')}; {phrase})"
+        return f"{fate.lost.n} {phrase}{_base(fate)}"
+    return f"{fate.lost.n} prompts ({plural(fate.lost.requests, 'request')}; {phrase}){_base(fate)}"
+
+
+def _base(fate: Fate) -> str:
+    return " that the base refuses" if fate.of_base else ""
 
 
 def nothing_to_lose(behaviour: BehaviourResult) -> str | None:

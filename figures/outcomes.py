@@ -7,7 +7,7 @@ from itertools import groupby
 import plotly.graph_objects as go
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.fates import Fate, broken_first, fate, fates
+from vlsurgery.figures.fates import Fate, fate, fates
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
     ROLE_ORDER,
@@ -74,7 +74,7 @@ def _order(one: Fate) -> tuple[tuple[int, str], ...]:
 
 def _title(behaviour: BehaviourResult) -> tuple[str, str]:
     """What became of them in the adapted model on the headline's cell, where that may be said, and that cell."""
-    told = broken_first(behaviour, "adapted") or next(iter(fates(behaviour, "adapted")), None)
+    told = next(iter(fates(behaviour, "adapted")), None)
     if told is None or not told.enough:
         return "Where the base's refusals went", ""
     lost, broken = percent(told.lost.rate or 0.0), percent(told.broken.rate or 0.0)

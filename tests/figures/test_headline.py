@@ -75,6 +75,17 @@ def test_broken_is_said_first_exactly_where_it_outweighs_compliance(
         assert f"breaks on {broken} and complies with {lost}:" in text
 
 
+def test_broken_output_is_told_without_the_base_too(make: SimpleNamespace) -> None:
+    """Results of older versions don't hold what became of the base's refusals."""
+    unmeasured = Rate(rate=None, reason="not measured")
+    result = fated(make, 0.25, 0.75)
+    rows = [row.model_copy(update={"lost": unmeasured, "broken": unmeasured}) for row in result.records]
+    assert headline(result.model_copy(update={"records": rows})).startswith(
+        "Of 112 harmful requests in text only, the adapted model breaks on 84 and complies with 28: its output is"
+        " broken more often than it complies"
+    )
+
+
 def test_a_merge_that_breaks_the_model_is_told_too(make: SimpleNamespace) -> None:
     result = fated(make, 0.9, 0.0)
     merged = result.records[1].model_copy(
