@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from vlsurgery.figures.wording import MODALITY_ORDER, SET_ORDER, outcomes, points, rank
-from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
+from vlsurgery.probes.evaluation import thresholds
 from vlsurgery.probes.results import HARMFUL_SETS, BehaviourResult, BehaviourRow, Paired, Rate
 
 Cell = tuple[str, str]
@@ -64,7 +64,7 @@ def rate(behaviour: BehaviourResult, role: str, cell: Cell, measure: str) -> Rat
 
 def enough(rate: Rate) -> bool:
     """Whether a rate rests on so many requests that words may rest on it."""
-    return rate.requests >= MIN_REQUESTS_FOR_A_CLAIM
+    return thresholds.enough(rate.requests)
 
 
 def most_requests(behaviour: BehaviourResult, role: str, harmful: bool) -> int:
@@ -111,7 +111,7 @@ def difference(behaviour: BehaviourResult, role: str, against: str, cell: Cell) 
 
 def _paired_difference(test: Paired, role: str, value: float) -> Difference:
     """A test as the difference of `role` minus the other; without bounds where it has too few requests."""
-    low, high = (test.low, test.high) if test.requests >= MIN_REQUESTS_FOR_A_CLAIM else (None, None)
+    low, high = (test.low, test.high) if thresholds.enough(test.requests) else (None, None)
     if test.role != role:
         low, high = (None if bound is None else -bound for bound in (high, low))
     return Difference((test.set, test.modality), test.measure, value, low, high, paired=True, p=test.p)

@@ -56,11 +56,12 @@ def too_few(asked: int, unmeasured: str) -> str:
 
 def _of_any_models(behaviour: BehaviourResult) -> str:
     """Models that are no trio: the three numbers of each, on harmful requests."""
-    roles = list(dict.fromkeys(row.role for row in behaviour.records))
-    chosen = primary_cell(cells(behaviour, True, *roles)) if roles else None
-    if chosen is None:
-        asked = max((most_requests(behaviour, role, True) for role in roles), default=0)
-        return too_few(asked, "Refusals of harmful requests have not been measured")
+    asked = {row.role: most_requests(behaviour, row.role, True) for row in behaviour.records}
+    roles = [role for role, requests in asked.items() if requests >= MIN_REQUESTS_FOR_A_CLAIM]
+    if not roles:
+        return too_few(max(asked.values(), default=0), "Refusals of harmful requests have not been measured")
+    chosen = primary_cell(cells(behaviour, True, *roles) or cells(behaviour, True, roles[0]))
+    assert chosen is not None  # the first of these roles was asked enough of one.
     told = [f"{role_name(role)} {_three(behaviour, role, chosen)}" for role in roles]
     return f"Of {cell_phrase(*chosen)}, {THREE}: {listed(told)}"
 

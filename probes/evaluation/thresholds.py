@@ -1,4 +1,10 @@
-"""Bounds of what may be said from how much evidence. Light: figures and terminal import it."""
+"""How much evidence words take. Imports nothing, so that whatever writes sentences can use it."""
 
-MIN_REQUESTS_FOR_A_CLAIM = 30
-"""Requests below which no claim is made in words, whatever the interval."""
+from typing import Final
+
+MIN_REQUESTS_FOR_A_CLAIM: Final = 30  # below it numbers are shown, and no sentence is made of them
+
+
+def enough(requests: int) -> bool:
+    """Whether a sentence may be made of so many independent requests."""
+    return requests >= MIN_REQUESTS_FOR_A_CLAIM

@@ -128,6 +128,8 @@ def test_models_that_are_no_trio_stand_side_by_side(make: SimpleNamespace) -> No
     assert headline(make.behaviour(table)) == (
         "Of harmful requests in text only, refused / complied / neither: one 80 / 10 / 10% and two 20 / 40 / 40%"
     )
+    apart = make.behaviour(table | {"two": {("harmful", "benign"): 0.2}, "three": {("harmless", "text"): 0.5}})
+    assert headline(apart).endswith("one 80 / 10 / 10% and two –")
     assert "3 harmful requests were asked" in headline(make.shrunk(make.behaviour(table), 3))
     assert "not been measured" in headline(make.behaviour({}))
 

@@ -150,6 +150,14 @@ def test_results_about_different_checkpoints_are_reported(make: SimpleNamespace)
     assert "different checkpoints" not in report(None, make.probe(), make.behaviour(), None, cdn=True)
 
 
+def test_of_one_request_the_page_gives_no_rate(make: SimpleNamespace) -> None:
+    html = report(None, None, make.shrunk(make.behaviour(), 1), None, cdn=True)
+    text = " ".join(" ".join(parsed(html).text).split())
+    assert "1 harmful request was asked, and it takes 30" in text
+    assert "one request: nothing can be said" in html
+    assert set(re.findall(r"[\d.]+%|\d / \d|points", text)) <= {"95%"}  # of intervals, in how to read the page
+
+
 def test_settings_and_notes_are_kept(make: SimpleNamespace) -> None:
     html = report(None, make.probe({"points": 5}), make.behaviour(), None, cdn=True)
     text = " ".join(parsed(html).text)
