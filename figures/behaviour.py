@@ -10,6 +10,7 @@ from vlsurgery.figures import theme
 from vlsurgery.figures.findings import enough
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
+    ONE_REQUEST,
     OUTCOMES,
     ROLE_ORDER,
     SET_ORDER,
@@ -68,7 +69,8 @@ class BarGroup:
     @property
     def counts(self) -> str:
         """Prompts and requests; roles normally answer the same ones, so the largest stands for all."""
-        return counts(max((bar.row.refused for bar in self.bars), key=lambda rate: rate.n))
+        most = max((rate for bar in self.bars for rate in (bar.row.refused, bar.row.right)), key=lambda rate: rate.n)
+        return ONE_REQUEST if most.requests == 1 else counts(most)
 
     @property
     def short(self) -> str:

@@ -43,13 +43,13 @@ def headline(behaviour: BehaviourResult | None) -> str:
     return ". ".join([*broken, _after_merge(behaviour, merge) if merge else _before_merge(behaviour)])
 
 
-def too_few(asked: int, unmeasured: str) -> str:
-    """How many harmful requests were asked and how many it takes, without any rate."""
+def too_few(asked: int, unmeasured: str, of: str = "") -> str:
+    """How many harmful requests were asked and how many it takes, without any rate; `unmeasured` where none was."""
     if asked == 0:
         return unmeasured
     were = "was" if asked == 1 else "were"
     return (
-        f"Too few requests to say anything: {plural(asked, 'harmful request')} {were} asked, and it takes"
+        f"Too few requests to say anything{of}: {plural(asked, 'harmful request')} {were} asked, and it takes"
         f" {MIN_REQUESTS_FOR_A_CLAIM}"
     )
 

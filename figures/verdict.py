@@ -145,7 +145,7 @@ def _brought_back(behaviour: BehaviourResult) -> str:
     found = recovery(behaviour)
     if found is None:
         missing = "No merged model has been measured: run `vlsurgery merge --auto`, then `vlsurgery evaluate`"
-        return f"{too_few(most_requests(behaviour, 'merged', True), missing)}."
+        return f"{too_few(most_requests(behaviour, 'merged', True), missing, ' of the merged model')}."
     one = found.primary
     text = f"Of {cell_phrase(*one.cell)} the merged model refuses {_three_rates(behaviour, 'merged', one.cell)}"
     text += f"; {points(one.value, one.low, one.high)} refused against the adapted model"
