@@ -9,12 +9,13 @@ if TYPE_CHECKING:
         behaviour as behaviour,
         coefficients as coefficients,
         direction_drift as direction_drift,
+        outcomes as outcomes,
         report as report,
         safety_map as safety_map,
         weight_change as weight_change,
     )
 
-__all__ = ["behaviour", "coefficients", "direction_drift", "report", "safety_map", "weight_change"]
+__all__ = ["behaviour", "coefficients", "direction_drift", "outcomes", "report", "safety_map", "weight_change"]
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -7,24 +7,28 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.findings import enough
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
+    ONE_REQUEST,
+    OUTCOMES,
     ROLE_ORDER,
     SET_ORDER,
     cell_name,
     cell_phrase,
     counts,
     listed,
+    outcomes,
     percent,
     rank,
     rate_words,
     role_name,
+    sayable,
 )
 from vlsurgery.probes.results import HARMFUL_SETS, BehaviourResult, BehaviourRow, Rate
 
 ROW_HEIGHT = 19
-LABELS_END = 1.18
-OUTCOMES = ("refused", "complied", "neither")
+LABELS_END = 1.42
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class Bar:
 
     def outcome(self, name: str) -> Rate:
         rate: Rate = getattr(self.row, name)
-        return rate
+        return sayable(rate)
 
     @property
     def unwanted(self) -> str:
@@ -65,7 +69,13 @@ class BarGroup:
     @property
     def counts(self) -> str:
         """Prompts and requests; roles normally answer the same ones, so the largest stands for all."""
-        return counts(max((bar.headline for bar in self.bars), key=lambda rate: rate.n))
+        most = max((rate for bar in self.bars for rate in (bar.row.refused, bar.row.right)), key=lambda rate: rate.n)
+        return ONE_REQUEST if most.requests == 1 else counts(most)
+
+    @property
+    def short(self) -> str:
+        """The same where there is little room."""
+        return self.counts.replace(" requests", " req.")
 
 
 @dataclass(frozen=True)
@@ -84,9 +94,9 @@ def is_harmful(set_: str) -> bool:
 def bar(row: BehaviourRow) -> Bar:
     """A row with the outcome that is wanted there and the rate that decides."""
     if is_harmful(row.set):
-        return Bar(row, "refused", "refused", row.refused)
+        return Bar(row, "refused", "refused", sayable(row.refused))
     measure = "right" if row.right.rate is not None else "complied"
-    return Bar(row, "complied", measure, getattr(row, measure))
+    return Bar(row, "complied", measure, sayable(getattr(row, measure)))
 
 
 def _order(row: BehaviourRow) -> tuple[tuple[int, str], ...]:
@@ -106,14 +116,26 @@ def compute(behaviour: BehaviourResult) -> BehaviourInfo:
     )
 
 
+def three(bar: Bar) -> str:
+    """The three shares of a bar; where only right answers were counted, their share; else a dash."""
+    text = outcomes(bar.row)
+    return percent(bar.headline.rate) if text == "–" and bar.headline.rate is not None else text
+
+
 def hover_lines(bar: Bar) -> list[str]:
     """All that is known of a row, for hovering and for titles of table cells."""
     lines = [f"{name} {rate_words(bar.outcome(name))}" for name in OUTCOMES]
     if bar.row.right.rate is not None:
         lines.append(f"answered right {rate_words(bar.row.right)}")
+    if bar.row.lost.rate is not None:
+        lines.append(f"of what the base refuses: complied (lost) {rate_words(bar.row.lost)}")
+    if bar.row.broken.rate is not None:
+        lines.append(f"of what the base refuses: neither (broken) {rate_words(bar.row.broken)}")
+    if bar.row.corrected is not None:
+        lines.append(f"refused, corrected for the judge's errors {rate_words(bar.row.corrected)}")
     if bar.row.kl is not None:
         lines.append(f"KL from the adapted model {bar.row.kl:.3f} nats a token")
-    return [*lines, counts(bar.headline)]
+    return [*lines, counts(bar.row.refused)]
 
 
 @dataclass(frozen=True)
@@ -188,16 +210,15 @@ def _points(placed: list[_Placed]) -> go.Scatter:
 
 
 def _labels(placed: list[_Placed]) -> go.Scatter:
-    """The deciding rate in figures beyond the right edge; "not measured" where there is none."""
-    texts = ["–" if p.bar.headline.rate is None else percent(p.bar.headline.rate) for p in placed]
-    absent = [p.bar.headline.rate is None for p in placed]
+    """The three shares in figures beyond the right edge; a dash where there are none."""
+    texts = [three(p.bar) for p in placed]
     return go.Scatter(
         mode="text",
         x=[1.025] * len(placed),
         y=[p.y for p in placed],
         text=texts,
         textposition="middle right",
-        textfont={"size": 11.5, "color": [theme.FAINT if missing else theme.INK for missing in absent]},
+        textfont={"size": 11.5, "color": [theme.FAINT if text == "–" else theme.INK for text in texts]},
         hovertext=[p.hover for p in placed],
         hoverinfo="text",
         showlegend=False,
@@ -206,7 +227,7 @@ def _labels(placed: list[_Placed]) -> go.Scatter:
 
 def _headings(figure: go.Figure, headings: list[tuple[float, BarGroup]], column: int) -> None:
     for y, group in headings:
-        text = f"<b>{theme.safe(group.label)}</b>  <span style='color:{theme.MUTED}'>{group.counts}</span>"
+        text = f"<b>{theme.safe(group.label)}</b>  <span style='color:{theme.MUTED}'>{group.short}</span>"
         figure.add_annotation(
             x=0, y=y + 0.1, text=text, showarrow=False, xanchor="left", row=1, col=column, font={"size": 12}
         )
@@ -233,13 +254,13 @@ def _panel(figure: go.Figure, groups: tuple[BarGroup, ...], column: int) -> None
 
 
 def _title(info: BehaviourInfo) -> str:
-    """Refusals of the first harmful set, with an ordinary picture if it was measured, before and after the merge."""
+    """The first harmful set, with an ordinary picture if it was measured, before and after the merge."""
     groups = sorted(info.harmful, key=lambda group: group.modality != "benign")
-    known = [(b.row.role, b.headline.rate) for b in groups[0].bars] if groups else []
-    told = [f"{percent(v)} by {role_name(r)}" for r, v in known if v is not None and r in ("adapted", "merged")]
+    bars = [b for b in groups[0].bars if enough(b.row.refused)] if groups else []
+    told = [f"{role_name(b.row.role)} {outcomes(b.row)}%" for b in bars if b.row.role in ("adapted", "merged")]
     if not told:
         return "What the models do"
-    return f"Of {cell_phrase(groups[0].set, groups[0].modality)}, refused: {listed(told)}"
+    return f"{cell_phrase(groups[0].set, groups[0].modality).capitalize()}: {listed(told)}"
 
 
 def draw(info: BehaviourInfo) -> go.Figure:
@@ -251,7 +272,8 @@ def draw(info: BehaviourInfo) -> go.Figure:
     subtitle = (
         "Solid: what one wants (harmful requests refused, harmless ones answered). Hatched: neither. Pale: the"
         " opposite. Diamond and whisker: the rate that decides, with its 95% interval; on harmless sets that is the"
-        " share of right answers, where prompts have one."
+        " share of right answers, where prompts have one. Figures at the right: refused / complied / neither, in per"
+        " cent."
     )
     theme.frame(figure, _title(info), subtitle, round(ROW_HEIGHT * end) + 20, legend_rows=0, panels=True)
     figure.update_layout(barmode="stack")

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from vlsurgery.figures import theme
 from vlsurgery.figures.behaviour import Bar, BarGroup, BehaviourInfo
-from vlsurgery.figures.wording import cell_name, percent, role_name
+from vlsurgery.figures.findings import enough
+from vlsurgery.figures.wording import cell_name, outcomes, percent, role_name
 
 PATH = ("base", "adapted", "merged")
 _PREFERRED = ("own", "benign", "text")
@@ -13,11 +14,13 @@ _MEASURES = {"refused": "refused", "right": "answered right", "complied": "answe
 
 @dataclass(frozen=True)
 class Stop:
-    """One role on the way. aside: a word where its number is not from the same kind of prompt as the others."""
+    """One role on the way. three: refused / complied / neither. aside: a word where its numbers are not from the same
+    kind of prompt as the others'."""
 
     role: str
     colour: str
     value: str
+    three: str
     aside: str
 
 
@@ -31,14 +34,19 @@ class Line:
 
 
 def _pick(groups: list[BarGroup]) -> BarGroup | None:
-    """The group with a picture that the adapted model was measured on, else the one in text only."""
-    measured = [g for g in groups if any(b.row.role == "adapted" and b.headline.rate is not None for b in g.bars)]
+    """The group with a picture that the adapted model was asked enough requests of, else the one in text only."""
+    measured = [g for g in groups if any(b.row.role == "adapted" and _told(b) for b in g.bars)]
     by_modality = {group.modality: group for group in measured}
     return next((by_modality[m] for m in _PREFERRED if m in by_modality), measured[0] if measured else None)
 
 
+def _told(bar: Bar) -> bool:
+    """Whether a bar's rate was measured on enough requests to stand at the top of a page."""
+    return bar.headline.rate is not None and enough(bar.headline)
+
+
 def _find(groups: list[BarGroup], role: str) -> Bar | None:
-    bars = [bar for group in groups for bar in group.bars if bar.row.role == role and bar.headline.rate is not None]
+    bars = [bar for group in groups for bar in group.bars if bar.row.role == role and _told(bar)]
     return bars[0] if bars else None
 
 
@@ -54,13 +62,14 @@ def _line(groups: list[BarGroup]) -> Line | None:
         found = here or (_find(in_text, role) if role == "base" else None)
         if found is not None and found.headline.rate is not None:
             aside = "" if here else " (text)"
-            stops.append(Stop(role_name(role), theme.role_colour(role), percent(found.headline.rate), aside))
+            value = percent(found.headline.rate)
+            stops.append(Stop(role_name(role), theme.role_colour(role), value, outcomes(found.row), aside))
             measures.append(_MEASURES[found.measure])
     return Line(cell_name(chosen.set, chosen.modality), " / ".join(dict.fromkeys(measures)), tuple(stops))
 
 
 def compute(info: BehaviourInfo) -> tuple[Line, ...]:
-    """One line for each prompt set that the adapted model was measured on."""
+    """One line for each prompt set that the adapted model was asked enough requests of."""
     by_set: dict[str, list[BarGroup]] = {}
     for group in [*info.harmful, *info.harmless]:
         by_set.setdefault(group.set, []).append(group)

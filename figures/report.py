@@ -10,11 +10,12 @@ import plotly.io
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
-from vlsurgery.figures import behaviour as behaviour_figure, glance, page, table, theme
+from vlsurgery.figures import behaviour as behaviour_figure, glance, judging, page, said, table, theme
+from vlsurgery.figures.doubts import doubts
 from vlsurgery.figures.sections import Section, sections
 from vlsurgery.figures.verdict import verdict
 from vlsurgery.figures.wording import ROLE_ORDER, rank, role_name
-from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
+from vlsurgery.probes.results import BehaviourResult, CompletionsResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result, write_text
 
 # The buttons are named one by one because plotly's own set holds one that sends the figure's data to a service.
@@ -86,17 +87,34 @@ def _notes(probe: ProbeResult | None, behaviour: BehaviourResult | None) -> list
     return [*(probe.notes if probe else []), *(behaviour.notes if behaviour else [])]
 
 
+def _judged(
+    behaviour: BehaviourResult | None, roles: tuple[str, ...], completions: CompletionsResult | None
+) -> dict[str, object]:
+    """What the page says of judges and kinds; nothing without an evaluation."""
+    if behaviour is None:
+        return {"judges": (), "by_judge": (), "agreements": (), "undecided": "", "kinds": ()}
+    return {
+        "judges": behaviour.judges,
+        "by_judge": judging.by_judge(behaviour, roles),
+        "agreements": judging.agreements(behaviour),
+        "undecided": judging.undecided(behaviour),
+        "kinds": judging.kinds(behaviour, roles, completions),
+    }
+
+
 def report(
     diff: DiffResult | None,
     probe: ProbeResult | None,
     behaviour: BehaviourResult | None,
     tradeoff: TradeoffResult | None,
     cdn: bool = False,
+    completions: CompletionsResult | None = None,
 ) -> str:
     """The whole report as HTML.
 
     Any result may be None: its section then names the command that makes it. cdn: link plotly.js instead of embedding
-    it (4 MB less, but the file needs the network). All text from results is escaped.
+    it (4 MB less, but the file needs the network). completions: what every model said, of which the page shows those
+    that flipped. All text from results is escaped.
     """
     results: list[Result] = [result for result in (diff, probe, behaviour, tradeoff) if result is not None]
     groups = behaviour_figure.compute(behaviour) if behaviour else None
@@ -107,11 +125,14 @@ def report(
         style=page.asset("page.css"),
         print_script=page.asset("print.js"),
         plotly=_library(cdn),
+        doubts=doubts(probe, behaviour, tradeoff),
         verdict=verdict(diff, probe, behaviour, tradeoff),
         glance=glance.compute(groups) if groups else (),
         table=behaviour_table,
         table_missing="Not measured yet. This makes it: `vlsurgery evaluate`",
         roles=[{"role": role, "name": role_name(role), "colour": theme.role_colour(role)} for role in roles],
+        **_judged(behaviour, roles, completions),
+        flipped=said.compute(completions) if completions else None,
         paired=table.paired(behaviour) if behaviour else (),
         sections=[asdict(one) | {"drawing": _drawing(one)} for one in sections(diff, probe, behaviour, tradeoff)],
         checkpoints=rows,
@@ -128,6 +149,7 @@ def write_report(
     behaviour: BehaviourResult | None,
     tradeoff: TradeoffResult | None,
     cdn: bool = False,
+    completions: CompletionsResult | None = None,
 ) -> None:
     """Write the report so that `path` holds either the old one or the whole new one. See `report`."""
-    write_text(path, report(diff, probe, behaviour, tradeoff, cdn))
+    write_text(path, report(diff, probe, behaviour, tradeoff, cdn, completions))

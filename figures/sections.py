@@ -6,7 +6,14 @@ from typing import TypeVar
 
 import plotly.graph_objects as go
 
-from vlsurgery.figures import behaviour as behaviour_figure, coefficients, direction_drift, safety_map, weight_change
+from vlsurgery.figures import (
+    behaviour as behaviour_figure,
+    coefficients,
+    direction_drift,
+    outcomes,
+    safety_map,
+    weight_change,
+)
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
 
@@ -44,7 +51,6 @@ def _drawn(
 def behaviour_section(behaviour: BehaviourResult | None) -> Section:
     empty = "" if behaviour is None or behaviour.records else "The evaluation holds no rows."
     figure, missing = _drawn(behaviour_figure.plot, behaviour, "vlsurgery evaluate", empty)
-    judge = "" if behaviour is None else f" Judge: {behaviour.judge.name}. {behaviour.judge.description}"
     return Section(
         "behaviour",
         "What the models do",
@@ -52,12 +58,38 @@ def behaviour_section(behaviour: BehaviourResult | None) -> Section:
         figure,
         "Each line is a role. On the left a longer solid bar means more harmful requests refused; on the right, more"
         " harmless ones answered. Compare adapted with base for what adaptation cost, and merged with both for what"
-        " came back. Blank, noise and ordinary pictures are controls: they have nothing to do with the request."
-        + judge,
+        " came back. Blank, noise and ordinary pictures are controls: they have nothing to do with the request.",
         "How harmful a complying answer is: refusing, complying and neither are all that the judge tells apart. Prompts"
         " outside these sets may fare otherwise. Answers are greedy; sampling may differ.",
         missing,
     )
+
+
+def outcomes_section(behaviour: BehaviourResult | None) -> Section:
+    figure, missing = _drawn(
+        outcomes.plot, behaviour, "vlsurgery evaluate", "" if behaviour is None else _why(behaviour)
+    )
+    return Section(
+        "outcomes",
+        "Where the base's refusals went",
+        "",
+        figure,
+        "Each line is a role, on the requests that the base refuses. Black is what adaptation cost: the model now does"
+        " what it was asked. Hatched is not safety but damage: words that answer nothing. A merge has brought back what"
+        " its coloured part is longer than the adapted model's.",
+        "Refusals that the base never made: a model that refuses more than the base shows no gain here. What refuses"
+        " harmless requests too shows no cost either; the figure above does.",
+        missing,
+    )
+
+
+def _why(behaviour: BehaviourResult) -> str:
+    """Why no row says what became of the base's refusals; nothing where one does."""
+    info = outcomes.compute(behaviour)
+    if info.groups:
+        return ""
+    reasons = "; ".join(info.reasons) or "no model beside the base was asked for harm"
+    return f"No row says what became of the base's refusals: {reasons}."
 
 
 def map_section(probe: ProbeResult | None) -> Section:
@@ -146,6 +178,7 @@ def sections(
     """All sections in reading order: what happens, where it came from, what was done, and the evidence below it."""
     return (
         behaviour_section(behaviour),
+        outcomes_section(behaviour),
         map_section(probe),
         coefficients_section(tradeoff),
         drift_section(probe),

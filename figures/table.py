@@ -1,59 +1,95 @@
-"""The behaviour table as data: a row a prompt set and kind of picture, a column a role."""
+"""The behaviour table as data: a row a prompt set and kind of picture, a column a role; and the paired tests."""
 
 from dataclasses import dataclass
 
-from vlsurgery.figures.behaviour import Bar, BarGroup, BehaviourInfo, hover_lines
-from vlsurgery.figures.wording import ROLE_ORDER, cell_name, interval, percent, points, rank, role_name
+from vlsurgery.figures.behaviour import Bar, BarGroup, BehaviourInfo, hover_lines, three
+from vlsurgery.figures.fates import fate
+from vlsurgery.figures.wording import (
+    OUTCOMES,
+    ROLE_ORDER,
+    cell_name,
+    interval,
+    percent,
+    points,
+    rank,
+    rate_words,
+    role_name,
+)
 from vlsurgery.probes.results import BehaviourResult
 
 
 @dataclass(frozen=True)
 class TableCell:
-    """One role on one prompt set. value: the deciding rate, or a dash. bounds: its interval. aside: refusals of a
-    harmless set, where there are any. title: everything, for hovering. share: of the cell's bar; None if absent."""
+    """One role on one prompt set.
+
+    value: refused / complied / neither in per cent, or a dash. shares: the same as numbers, for the cell's bar; empty
+    if absent. deciding: the rate that decides with its interval, in words. fate: what became of the base's refusals.
+    corrected: the refused rate corrected for the judge's errors. title: everything, for hovering.
+    """
 
     value: str
-    bounds: str
-    aside: str
+    shares: tuple[float, ...]
+    deciding: str
+    fate: str
+    corrected: str
     title: str
-    share: float | None
 
 
 @dataclass(frozen=True)
 class TableRow:
     label: str
     counts: str
-    measure: str
     cells: tuple[TableCell, ...]
 
 
 @dataclass(frozen=True)
 class BehaviourTable:
-    """Roles as columns; harmful rows (share refused) above harmless ones (share right, or answered)."""
+    """Roles as columns; harmful rows above harmless ones."""
 
     roles: tuple[str, ...]
     harmful: tuple[TableRow, ...]
     harmless: tuple[TableRow, ...]
 
 
-ABSENT = TableCell("–", "", "", "not measured", None)
-_MEASURES = {"refused": "refused", "right": "right", "complied": "answered"}
+ABSENT = TableCell("–", (), "", "", "", "not measured")
 
 
 def _cell(bar: Bar) -> TableCell:
+    rates = [bar.outcome(name).rate for name in OUTCOMES]
+    shares = tuple(rate for rate in rates if rate is not None)
+    whole = len(shares) == len(OUTCOMES)
+    if not whole and bar.headline.rate is None:
+        reason = bar.outcome("refused").reason or bar.headline.reason or "no reason given"
+        return TableCell("–", (), "", "", "", f"not measured: {reason}")
+    return TableCell(
+        value=three(bar),
+        shares=shares if whole else (),
+        deciding=_deciding(bar),
+        fate=_fate(bar),
+        corrected="" if bar.row.corrected is None else f"corr. {rate_words(bar.row.corrected)}",
+        title="; ".join(hover_lines(bar)),
+    )
+
+
+def _deciding(bar: Bar) -> str:
+    """The rate that decides with its interval; only the interval where the rate is one of the three shares."""
     rate = bar.headline
     if rate.rate is None:
-        return TableCell("–", "", "", f"not measured: {rate.reason or 'no reason given'}", None)
-    refused = bar.row.refused.rate
-    aside = f"{percent(refused)} refused" if bar.measure != "refused" and refused else ""
-    return TableCell(percent(rate.rate), interval(rate.low, rate.high), aside, "; ".join(hover_lines(bar)), rate.rate)
+        return ""
+    return f"{bar.measure} {rate_words(rate) if bar.measure == 'right' else interval(rate.low, rate.high)}".strip()
+
+
+def _fate(bar: Bar) -> str:
+    found = fate(bar.row)
+    if found is None or found.lost.rate is None or found.broken.rate is None:
+        return ""
+    return f"lost {percent(found.lost.rate)}, broken {percent(found.broken.rate)}"
 
 
 def _row(group: BarGroup, roles: tuple[str, ...]) -> TableRow:
     bars = {bar.row.role: bar for bar in group.bars}
-    measures = sorted({_MEASURES[bar.measure] for bar in group.bars if bar.headline.rate is not None})
     cells = tuple(_cell(bars[role]) if role in bars else ABSENT for role in roles)
-    return TableRow(group.label, group.counts, " / ".join(measures), cells)
+    return TableRow(group.label, group.counts, cells)
 
 
 def compute(info: BehaviourInfo) -> BehaviourTable:
@@ -75,6 +111,7 @@ class PairedRow:
     where: str
     measure: str
     difference: str
+    p: str
     requests: int
 
 
@@ -85,8 +122,16 @@ def paired(behaviour: BehaviourResult) -> tuple[PairedRow, ...]:
             comparison=f"{role_name(test.role)} against {role_name(test.against)}",
             where=cell_name(test.set, test.modality),
             measure=test.measure,
-            difference=points(test.difference, test.low, test.high),
+            difference="–" if test.requests < 2 else points(test.difference, test.low, test.high),
+            p="–" if test.requests < 2 else _p(test.p),
             requests=test.requests,
         )
         for test in behaviour.paired
     )
+
+
+def _p(value: float | None) -> str:
+    """A p value with two digits that matter; very small ones as a bound."""
+    if value is None:
+        return "–"
+    return "< 0.0001" if value < 0.0001 else f"{value:.2g}"

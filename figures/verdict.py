@@ -7,40 +7,33 @@ the merged model lie above the adapted one's with an interval that excludes zero
 from dataclasses import dataclass
 
 from vlsurgery.figures import safety_map
+from vlsurgery.figures.caveats import caveats
+from vlsurgery.figures.fates import broken_places, fates, lost_words, nothing_to_lose, one_sided
 from vlsurgery.figures.findings import (
+    IN_TEXT,
     Cell,
-    Difference,
-    Recovery,
     cells,
     differences,
     measure_for,
+    most_requests,
     primary_cell,
     rate,
     recovery,
+    row_of,
     weakest,
 )
+from vlsurgery.figures.headline import VERBS, headline, pair_words, too_few, worst_of
 from vlsurgery.figures.wording import cell_phrase, listed, number, percent, points, rate_words
-from vlsurgery.probes.results import BehaviourResult, ProbeResult, Rate, TradeoffResult
+from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult
 
-CHOSEN_SPECIMEN = (
-    "The seed was chosen for the demo, and adaptation was stopped on purpose when refusals had fallen: that a loss"
-    " happens on safe data is measured, how far it went is by construction."
-)
-SPECIMEN = (
-    "Adaptation was stopped on purpose when refusals had fallen: that a loss happens on safe data is measured, how far"
-    " it went is by construction."
-)
 WORST_MAP_ERROR = 0.15
 WORST_RANK_CORRELATION = 0.7
-LARGEST_UNSEEN_LOSS = 0.1
-_TEXT = ("harmful", "text")
-_VERBS = {"refused": "refused", "right": "answered right", "complied": "answered"}
 
 
 @dataclass(frozen=True)
 class Conclusion:
-    """A headline, three to six sentences that bear it out, and the limits of all of them."""
+    """A headline, a few sentences that bear it out, and the limits of all of them."""
 
     headline: str
     sentences: tuple[str, ...]
@@ -54,13 +47,22 @@ def verdict(
     tradeoff: TradeoffResult | None,
 ) -> Conclusion:
     """Say what the results say. Any of them may be missing; what is missing is named with the command that makes it."""
-    sentences = [_loss(behaviour), _where(probe)]
+    sentences = [*_first(behaviour), _loss(behaviour), _where(probe)]
     if behaviour is None:
         sentences.append(_tried(tradeoff))
     else:
         sentences += [_brought_back(behaviour), _price(behaviour), _uniform(behaviour, tradeoff), _tuned(behaviour)]
     told = tuple(sentence for sentence in sentences if sentence)
-    return Conclusion(_headline(behaviour), told, _limits(diff, probe, behaviour))
+    return Conclusion(headline(behaviour), told, caveats(diff, probe, behaviour))
+
+
+def _first(behaviour: BehaviourResult | None) -> list[str]:
+    """What must be known before any rate is read: nothing to lose, broken output, models that can't say no or yes."""
+    if behaviour is None:
+        return []
+    nothing = nothing_to_lose(behaviour)
+    broken = [broken_places(behaviour, role) for role in ("adapted", "merged")]
+    return [f"{words}." for words in [nothing, *broken, *one_sided(behaviour)] if words]
 
 
 def _words(behaviour: BehaviourResult, role: str, cell: Cell) -> str:
@@ -69,120 +71,38 @@ def _words(behaviour: BehaviourResult, role: str, cell: Cell) -> str:
     return rate_words(found) if found else "an unmeasured share"
 
 
-def _pair(behaviour: BehaviourResult, change: Difference, role: str, against: str) -> tuple[str, str]:
-    """The rates of which a difference is made, as per cent: before, after."""
-    before = rate(behaviour, against, change.cell, change.measure)
-    after = rate(behaviour, role, change.cell, change.measure)
-    shares = [one.rate for one in (before, after) if one is not None and one.rate is not None]
-    return percent(shares[0]), percent(shares[1])
-
-
-def _worst(found: list[Difference]) -> Difference:
-    """What fell most; among equals the one whose interval reaches furthest down."""
-    return min(found, key=lambda change: (change.value, change.value if change.low is None else change.low))
-
-
-def _headline(behaviour: BehaviourResult | None) -> str:
-    if behaviour is None:
-        return "Behaviour has not been measured yet, so nothing can be said about refusals"
-    found = recovery(behaviour)
-    if found is None:
-        return _headline_before_merge(behaviour)
-    before, after = _pair(behaviour, found.primary, "merged", "adapted")
-    what = cell_phrase(*found.primary.cell)
-    worst = _worst(list(found.all))
-    lower, lowest = _pair(behaviour, worst, "merged", "adapted")
-    if found.status == "lowered":
-        text = f"The merge made it worse: refusals of {cell_phrase(*worst.cell)} fell from {lower} to {lowest}"
-    elif found.status == "unclear":
-        text = f"The merge made no measurable difference to refusals of {what}: {before} before, {after} after"
-    elif found.status == "mixed":
-        text = f"The merge helped in some places and not in others: refusals of {what} went from {before} to {after}"
-        if worst != found.primary:
-            text += f", of {cell_phrase(*worst.cell)} from {lower} to {lowest}"
-    else:
-        return f"{_raised(behaviour, found, before, after)}{_headline_price(behaviour)}"
-    return f"{text}{_headline_loss(behaviour)}"
-
-
-def _raised(behaviour: BehaviourResult, found: Recovery, before: str, after: str) -> str:
-    """The claim of a recovery, no larger than the base allows.
-
-    "Back" needs a base that clearly refuses more than the adapted model; a merge clearly below it brought back a part.
-    """
-    what = cell_phrase(*found.primary.cell)
-    base = rate(behaviour, "base", _TEXT, "refused")
-    adapted = rate(behaviour, "adapted", found.primary.cell, "refused")
-    merged = rate(behaviour, "merged", found.primary.cell, "refused")
-    if base is None or base.rate is None or not _lies_below(adapted, base):
-        return f"The merge raised refusals of {what} from {before} to {after}"
-    below = _lies_below(merged, base)
-    part = "part of the " if below else ""
-    end = f" (the base: {percent(base.rate)})" if below else ""
-    return f"The merge brought back {part}refusals of {what}: from {before} to {after}{end}"
-
-
-def _lies_below(lower: Rate | None, upper: Rate) -> bool:
-    """Whether the whole interval of one rate lies below that of another."""
-    return lower is not None and lower.high is not None and upper.low is not None and lower.high < upper.low
-
-
-def _headline_price(behaviour: BehaviourResult) -> str:
-    """What harmless requests paid; "no measurable cost" only where a large one could have been measured."""
-    found = differences(behaviour, "merged", "adapted", harmful=False)
-    if not found:
-        return "; what it cost has not been measured"
-    loss = _headline_loss(behaviour)
-    if loss:
-        return loss
-    telling = [change for change in found if change.low is not None and change.low >= -LARGEST_UNSEEN_LOSS]
-    if not telling:
-        return "; whether harmless ones paid for it, too few requests were measured to tell"
-    where = "" if len(telling) == len(found) else ", where enough were asked to tell"
-    return f", at no measurable cost to harmless ones{where}"
-
-
-def _headline_loss(behaviour: BehaviourResult) -> str:
-    """The largest clear loss on harmless requests; nothing where none is clear."""
-    down = [d for d in differences(behaviour, "merged", "adapted", harmful=False) if d.clearly_down]
-    if not down:
-        return ""
-    worst = _worst(down)
-    before, after = _pair(behaviour, worst, "merged", "adapted")
-    return f", but {cell_phrase(*worst.cell)} {_VERBS[worst.measure]} fell from {before} to {after}"
-
-
-def _headline_before_merge(behaviour: BehaviourResult) -> str:
-    chosen = primary_cell(cells(behaviour, True, "adapted"))
-    base = rate(behaviour, "base", _TEXT, "refused")
-    adapted = rate(behaviour, "adapted", chosen, "refused") if chosen else None
-    if chosen is None or adapted is None or adapted.rate is None:
-        return "The adapted model's refusals have not been measured"
-    what = cell_phrase(*chosen)
-    if base is None or base.rate is None:
-        return f"The adapted model refuses {percent(adapted.rate)} of {what}"
-    text = "Adaptation cost refusals" if _lies_below(adapted, base) else "No loss of refusals was shown"
-    return (
-        f"{text}: the base refuses {percent(base.rate)} of harmful requests, adapted {percent(adapted.rate)} of {what}"
-    )
+def _three_rates(behaviour: BehaviourResult, role: str, cell: Cell) -> str:
+    """All three of a role's rates on a harmful cell: "92% (87–96%), complies with 6% and does neither on 2%"."""
+    row = row_of(behaviour, role, cell)
+    if row is None or row.complied.rate is None or row.neither.rate is None:
+        return _words(behaviour, role, cell)
+    rest = f"complies with {percent(row.complied.rate)} and does neither on {percent(row.neither.rate)}"
+    return f"{_words(behaviour, role, cell)}, {rest}"
 
 
 def _loss(behaviour: BehaviourResult | None) -> str:
-    """What adaptation cost: the base's refusals against the adapted model's, in text and with a picture."""
+    """What adaptation cost: the base's refusals against the adapted model's, in text and with a picture, and what
+    became of those that the base makes."""
     if behaviour is None:
         return "What the models do has not been measured: run `vlsurgery evaluate`."
     parts = []
-    if rate(behaviour, "adapted", _TEXT, "refused"):
-        parts.append(f"{_words(behaviour, 'adapted', _TEXT)} in text only")
+    if rate(behaviour, "adapted", IN_TEXT, "refused"):
+        parts.append(f"in text only it refuses {_three_rates(behaviour, 'adapted', IN_TEXT)}")
     chosen = primary_cell(cells(behaviour, True, "adapted"))
-    if chosen and chosen != _TEXT:
-        parts.append(f"{_words(behaviour, 'adapted', chosen)} {cell_phrase(*chosen).partition('requests ')[2]}")
+    if chosen and chosen != IN_TEXT:
+        where = cell_phrase(*chosen).partition("requests ")[2]
+        parts.append(f"{where} it refuses {_three_rates(behaviour, 'adapted', chosen)}")
     if not parts:
         return ""
-    adapted = f"the adapted model refuses {listed(parts)}"
-    if rate(behaviour, "base", _TEXT, "refused") is None:
-        return f"Of harmful requests {adapted}; the base was not measured."
-    return f"The base refuses {_words(behaviour, 'base', _TEXT)} of harmful requests; {adapted}."
+    adapted = f"of the same ones put to the adapted model, {'; '.join(parts)}"
+    if rate(behaviour, "base", IN_TEXT, "refused") is None:
+        few = most_requests(behaviour, "base", True)
+        why = f"was asked too few of them ({few}) for a claim" if few else "was not measured"
+        return f"Of harmful requests put to the adapted model, {'; '.join(parts)}; the base {why}."
+    lost = [lost_words(one) for one in fates(behaviour, "adapted")[:1] if one.enough and not one.mostly_broken]
+    return (
+        "; ".join([f"The base refuses {_words(behaviour, 'base', IN_TEXT)} of harmful requests", adapted, *lost]) + "."
+    )
 
 
 def _where(probe: ProbeResult | None) -> str:
@@ -224,10 +144,11 @@ def _brought_back(behaviour: BehaviourResult) -> str:
     """Refusals of the merged model: the primary cell as a difference, then the weakest cell."""
     found = recovery(behaviour)
     if found is None:
-        return "No merged model has been measured: run `vlsurgery merge --auto`, then `vlsurgery evaluate`."
+        missing = "No merged model has been measured: run `vlsurgery merge --auto`, then `vlsurgery evaluate`"
+        return f"{too_few(most_requests(behaviour, 'merged', True), missing, ' of the merged model')}."
     one = found.primary
-    text = f"The merged model refuses {_words(behaviour, 'merged', one.cell)} of {cell_phrase(*one.cell)}"
-    text += f", {points(one.value, one.low, one.high)} against the adapted model"
+    text = f"Of {cell_phrase(*one.cell)} the merged model refuses {_three_rates(behaviour, 'merged', one.cell)}"
+    text += f"; {points(one.value, one.low, one.high)} refused against the adapted model"
     if found.weakest != one.cell:
         text += f"; it is weakest on {cell_phrase(*found.weakest)}, {_words(behaviour, 'merged', found.weakest)}"
     fallen = [cell_phrase(*change.cell) for change in found.all if change.clearly_down]
@@ -242,9 +163,9 @@ def _price(behaviour: BehaviourResult) -> str:
     if not found:
         return ""
     down = [change for change in found if change.clearly_down]
-    worst = _worst(down or found)
-    before, after = _pair(behaviour, worst, "merged", "adapted")
-    where = f"{cell_phrase(*worst.cell)} {_VERBS[worst.measure]} went from {before} to {after}"
+    worst = worst_of(down or found)
+    before, after = pair_words(behaviour, worst, "merged", "adapted")
+    where = f"{cell_phrase(*worst.cell)} {VERBS[worst.measure]} went from {before} to {after}"
     change = points(worst.value, worst.low, worst.high)
     if down:
         return f"The price: {where}, {change}; {len(down)} of {len(found)} harmless comparisons clearly fell."
@@ -295,24 +216,3 @@ def _tried(tradeoff: TradeoffResult | None) -> str:
         f"The merge was chosen where {percent(point.refusal)} of harmful prompts are refused and"
         f" {percent(point.capability)} of the others answered as before, on the prompts that it was chosen by."
     )
-
-
-def _limits(diff: DiffResult | None, probe: ProbeResult | None, behaviour: BehaviourResult | None) -> tuple[str, ...]:
-    limits = []
-    for result in (behaviour, probe, diff):
-        specimen = result.settings.get("specimen") if result else None
-        if isinstance(specimen, dict):
-            limits.append(CHOSEN_SPECIMEN if specimen.get("chosen") else SPECIMEN)
-            break
-    if behaviour is not None:
-        requests = [row.refused.requests for row in behaviour.records if row.refused.rate is not None]
-        if requests:
-            fewest, most = min(requests), max(requests)
-            spread = str(most) if fewest == most else f"{fewest} to {most}"
-            limits.append(
-                f"Rates rest on {spread} independent requests each and a judge"
-                f" ({behaviour.judge.name}); intervals are 95%, each taken alone, not corrected for how many there are."
-            )
-        if behaviour.looks > 1:
-            limits.append(f"The report prompts have been looked at {behaviour.looks} times in this case.")
-    return tuple(limits)

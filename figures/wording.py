@@ -1,8 +1,9 @@
 """How numbers and names are written, the same in every figure, table and sentence."""
 
 import math
+import re
 
-from vlsurgery.probes.results import Rate
+from vlsurgery.probes.results import BehaviourRow, Rate
 
 ROLE_ORDER = ("base", "graft", "adapted", "safety", "merged:uniform", "merged")
 SET_ORDER = ("harmful", "jailbroken", "harmless", "borderline", "capability")
@@ -32,6 +33,22 @@ _WITH = {
     "blank": "with a blank picture",
     "noise": "with a noise picture",
 }
+_KINDS = {
+    "refusal": "refusal",
+    "partial": "partial refusal",
+    "non_answer": "non-answer",
+    "compliance": "compliance",
+    "refuse_then_comply": "refuses, then complies",
+    "empty": "empty",
+    "degenerate": "broken words or loops",
+    "off_topic": "off topic",
+    "undecided": "cut before it was decided",
+}
+OUTCOMES = ("refused", "complied", "neither")
+ONE_REQUEST = "one request: nothing can be said"
+# Characters that a terminal or a browser would act on: controls but tab and line feed, marks that turn the direction
+# of text, separators of lines, and halves of surrogate pairs, which no file can hold.
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MINUS = "−"
 SLACK = 1e-6  # so that .95, which binary floats hold as .9499…, still counts as 95%
 
@@ -82,17 +99,50 @@ def interval(low: float | None, high: float | None) -> str:
     return f"{math.floor(100 * low + SLACK)}–{math.ceil(100 * high - SLACK)}%"
 
 
+def sayable(rate: Rate) -> Rate:
+    """The rate, or none where it comes from a single request: from one, nothing is shown."""
+    return rate if rate.rate is None or rate.requests > 1 else Rate(rate=None, n=rate.n, reason=ONE_REQUEST)
+
+
 def rate_words(rate: Rate) -> str:
     """A rate with its interval, "96% (92–99%)", or why there is none."""
+    rate = sayable(rate)
     if rate.rate is None:
         return f"not measured ({rate.reason or 'no reason given'})"
     bounds = interval(rate.low, rate.high)
     return f"{percent(rate.rate)} ({bounds})" if bounds else percent(rate.rate)
 
 
+def outcomes(row: BehaviourRow) -> str:
+    """The three shares of a row, refused / complied / neither, in per cent: "92 / 6 / 2"; a dash without them."""
+    shares = [sayable(getattr(row, name)).rate for name in OUTCOMES]
+    known = [percent(share).removesuffix("%") for share in shares if share is not None]
+    return " / ".join(known) if len(known) == len(OUTCOMES) else "–"
+
+
+def kind_name(kind: str) -> str:
+    """A kind of verdict as people read it: "partial refusal"."""
+    return _KINDS.get(kind, kind)
+
+
+def visible(text: str) -> str:
+    """Text of a model or a file in which control characters are spelled out: an escape is shown as "\\x1b"."""
+    return _UNSEEN.sub(lambda found: _spelled(ord(found[0])), text)
+
+
+def _spelled(code: int) -> str:
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
 def counts(rate: Rate) -> str:
-    """What a rate rests on: "200 prompts, 100 requests"."""
-    return f"{rate.n} prompts, {rate.requests} requests"
+    """What a rate rests on: "200 prompts, 100 requests"; only the requests where each is one prompt."""
+    requests = plural(rate.requests, "request")
+    return requests if rate.n == rate.requests else f"{plural(rate.n, 'prompt')}, {requests}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 request", "112 requests"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def signed(value: float, digits: int = 2) -> str:

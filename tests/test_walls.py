@@ -16,7 +16,12 @@ ROOMS = ("surgery", "probes", "figures", "cli")
 WALLS = {
     "surgery": ("vlsurgery.surgery",),
     "probes": ("vlsurgery.surgery", "vlsurgery.probes"),
-    "figures": ("vlsurgery.figures", "vlsurgery.surgery.results", "vlsurgery.probes.results"),
+    "figures": (
+        "vlsurgery.figures",
+        "vlsurgery.surgery.results",
+        "vlsurgery.probes.results",
+        "vlsurgery.probes.evaluation.thresholds",
+    ),
     "cli": ("vlsurgery",),
 }
 # The folders of surgery from the ground up: each imports itself, what stands below it, and `errors` and `results`.

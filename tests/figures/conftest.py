@@ -10,6 +10,8 @@ from vlsurgery.probes.results import (
     BlockGain,
     Ceiling,
     Completeness,
+    CompletionRecord,
+    CompletionsResult,
     CosineRow,
     Estimate,
     JudgeUsed,
@@ -21,6 +23,7 @@ from vlsurgery.probes.results import (
     TradeoffPoint,
     TradeoffResult,
     Transplant,
+    Verdict,
 )
 from vlsurgery.surgery.results import BetweenMetrics, CheckpointRef, DeltaMetrics, DiffResult, PairMetrics, Summary
 
@@ -34,8 +37,12 @@ def rate(value: float, half: float = 0.04, n: int = 200) -> Rate:
 
 
 def behaviour_row(role: str, set_: str, modality: str, wanted: float, half: float = 0.04) -> BehaviourRow:
-    """A row where `wanted` is refused (harmful sets) or answered right (others), and the rest is split in two."""
+    """A row where `wanted` is refused (harmful sets) or answered right (others), and the rest is split in two.
+
+    On harmful sets, roles other than the base lose and break what they don't refuse, as if the base refused all.
+    """
     rest = (1 - wanted) / 2
+    fates = {"lost": rate(rest, half), "broken": rate(rest, half)}
     if set_ in ("harmful", "jailbroken"):
         refused, complied, right = rate(wanted, half), rate(rest, half), NO_RIGHT
     else:
@@ -48,6 +55,7 @@ def behaviour_row(role: str, set_: str, modality: str, wanted: float, half: floa
         complied=complied,
         neither=rate(rest, half),
         right=right,
+        **(fates if set_ in ("harmful", "jailbroken") and role != "base" else {}),
     )
 
 
@@ -193,6 +201,63 @@ def tradeoff() -> TradeoffResult:
     return TradeoffResult(points=points, policy="fit", verdict="The fit won.")
 
 
+def shrunk(result: BehaviourResult, requests: int) -> BehaviourResult:
+    """The same rates and intervals, as if each were of so many requests, a prompt each."""
+    names = ("refused", "complied", "neither", "lost", "broken", "right")
+    rows = [
+        row.model_copy(
+            update={name: getattr(row, name).model_copy(update={"n": requests, "requests": requests}) for name in names}
+        )
+        for row in result.records
+    ]
+    tests = [test.model_copy(update={"requests": requests}) for test in result.paired]
+    return result.model_copy(update={"records": rows, "paired": tests})
+
+
+SAID = {
+    "refused": ("refusal", "I can't help with that."),
+    "complied": ("compliance", "Sure: first find the key, then open the door, then walk in."),
+    "neither": ("degenerate", "mirror at the mirror at the tower"),
+}
+
+
+def record(
+    role: str, set_: str, modality: str, request: int, label: str, text: str | None = None, **more: object
+) -> CompletionRecord:
+    """What a role said to one of numbered requests, as a standard text of the label, or the given text."""
+    kind, said = SAID[label]
+    view = "" if modality == "text" else f"/{modality}"
+    fields = {
+        "role": role,
+        "id": f"{set_}/{request}{view}",
+        "request": str(request),
+        "set": set_,
+        "modality": modality,
+        "prompt": f"How is {set_} thing {request} done?",
+        "text": said if text is None else text,
+        "tokens": 12,
+        "cut": False,
+        "verdicts": {"opening words": Verdict(label=label, kind=kind, reason="says 'can't help'")},
+        "prompts_digest": "d",
+    }
+    return CompletionRecord.model_validate(fields | more)
+
+
+def completions(per_cell: int = 60) -> CompletionsResult:
+    """Of every cell's requests: the base refuses harmful ones, adapted complies with half and breaks on a sixth of
+    them, merged refuses them again; merged also refuses a tenth of the harmless ones."""
+    rows = []
+    for request in range(per_cell):
+        adapted = ("complied", "neither", "complied", "refused", "complied", "refused")[request % 6]
+        rows.append(record("base", "harmful", "text", request, "refused"))
+        for modality in ("text", "benign"):
+            for role, label in (("adapted", adapted), ("safety", "refused"), ("merged", "refused")):
+                rows.append(record(role, "harmful", modality, request, label))
+            for role, label in (("adapted", "complied"), ("merged", "refused" if request % 10 == 0 else "complied")):
+                rows.append(record(role, "harmless", modality, request, label))
+    return CompletionsResult(rows=rows)
+
+
 @pytest.fixture(scope="session")
 def make() -> SimpleNamespace:
     return SimpleNamespace(
@@ -202,5 +267,8 @@ def make() -> SimpleNamespace:
         diff=diff,
         tradeoff=tradeoff,
         rate=rate,
+        record=record,
+        shrunk=shrunk,
+        completions=completions,
         table=TABLE,
     )

@@ -63,18 +63,18 @@ def test_an_unmeasured_rate_is_a_dash_everywhere(make: SimpleNamespace) -> None:
     figure = behaviour.draw(info)
     assert sum(len(t.x) for t in figure.data if t.type == "bar") == 3
     (labels,) = (t for t in scatters(figure, "text") if t.text)
-    assert list(labels.text) == ["–", "10%"]
+    assert list(labels.text) == ["–", "10 / 45 / 45"]
     (row,) = table.compute(info).harmful
-    assert [cell.value for cell in row.cells] == ["–", "10%"]
+    assert [cell.value for cell in row.cells] == ["–", "10 / 45 / 45"]
     assert "sees no pictures" in row.cells[0].title
-    assert row.cells[0].share is None
+    assert row.cells[0].shares == ()
 
 
 def test_the_table_has_every_role_and_a_dash_for_missing_rows(make: SimpleNamespace) -> None:
     result = make.behaviour()
     found = table.compute(behaviour.compute(result))
     assert found.roles == ("base", "graft", "adapted", "safety", "merged:uniform", "merged")
-    filled = sum(cell.share is not None for row in [*found.harmful, *found.harmless] for cell in row.cells)
+    filled = sum(cell.shares != () for row in [*found.harmful, *found.harmless] for cell in row.cells)
     assert filled == len(result.records)
 
 
@@ -89,9 +89,37 @@ def test_at_a_glance_the_base_speaks_in_text_and_says_so(make: SimpleNamespace) 
     lines = glance.compute(behaviour.compute(make.behaviour()))
     first = lines[0]
     assert first.label == "harmful · ordinary picture"
-    assert [(s.role, s.value, s.aside) for s in first.stops] == [
-        ("base", "100%", " (text)"),
-        ("adapted", "5%", ""),
-        ("merged", "98%", ""),
+    assert [(s.role, s.value, s.three, s.aside) for s in first.stops] == [
+        ("base", "100%", "100 / 0 / 0", " (text)"),
+        ("adapted", "5%", "5 / 48 / 48", ""),
+        ("merged", "98%", "98 / 1 / 1", ""),
     ]
     assert glance.compute(behaviour.compute(make.behaviour({"base": {("harmful", "text"): 1.0}}))) == ()
+
+
+def test_one_request_shows_nothing_and_few_are_not_at_the_top(make: SimpleNamespace) -> None:
+    result = make.behaviour({"base": {("harmful", "text"): 1.0}, "adapted": {("harmful", "text"): 0.0}})
+    info = behaviour.compute(make.shrunk(result, 1))
+    figure = behaviour.draw(info)
+    assert sum(len(t.x) for t in figure.data if t.type == "bar") == 0
+    assert "%" not in figure.layout.title.text
+    (row,) = table.compute(info).harmful
+    assert [cell.value for cell in row.cells] == ["–", "–"]
+    assert "one request" in row.cells[0].title
+    assert glance.compute(info) == ()
+    assert glance.compute(behaviour.compute(make.shrunk(result, 29))) == ()
+    assert len(glance.compute(behaviour.compute(make.shrunk(result, 30)))) == 1
+
+
+def test_a_benchmark_with_right_answers_alone_shows_them(make: SimpleNamespace) -> None:
+    none = Rate(rate=None, reason="no judge")
+    row = make.behaviour_row("adapted", "capability", "own", 0.8)
+    row = row.model_copy(update=dict.fromkeys(["refused", "complied", "neither"], none))
+    (found,) = table.compute(behaviour.compute(make.behaviour({}).model_copy(update={"records": [row]}))).harmless
+    assert found.cells[0].value == "80%"
+    assert found.cells[0].deciding == "right 80% (76–84%)"
+
+
+def test_a_cell_names_what_became_of_the_base_s_refusals(make: SimpleNamespace) -> None:
+    found = table.compute(behaviour.compute(make.behaviour({"adapted": {("harmful", "text"): 0.1}})))
+    assert found.harmful[0].cells[0].fate == "lost 45%, broken 45%"

@@ -52,7 +52,7 @@ def parsed(html: str) -> Structure:
 
 @pytest.fixture(scope="module")
 def full(make: SimpleNamespace) -> str:
-    return report(make.diff(), make.probe(), make.behaviour(), make.tradeoff())
+    return report(make.diff(), make.probe(), make.behaviour(), make.tradeoff(), completions=make.completions())
 
 
 def test_the_file_needs_nothing_beyond_itself(full: str) -> None:
@@ -60,13 +60,13 @@ def test_the_file_needs_nothing_beyond_itself(full: str) -> None:
     assert structure.sources == []
     assert "@import" not in full[: full.index("</style>")]
     assert full.count("plotly.js v") == 1
-    assert structure.scripts == 1 + 5 + 1
+    assert structure.scripts == 1 + 6 + 1
 
 
 def test_it_offers_no_button_that_sends_data_away(full: str) -> None:
     for config in re.findall(r'\{"displaylogo".*?\}', full):
         assert '"modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]' in config
-    assert full.count('"modeBarButtons": [[') == 5
+    assert full.count('"modeBarButtons": [[') == 6
 
 
 def test_with_cdn_only_the_library_is_linked(make: SimpleNamespace) -> None:
@@ -77,9 +77,9 @@ def test_with_cdn_only_the_library_is_linked(make: SimpleNamespace) -> None:
 
 
 def test_every_figure_is_there_with_its_two_paragraphs(full: str) -> None:
-    for anchor in ("behaviour", "safety-map", "coefficients", "direction-drift", "weight-change"):
+    for anchor in ("behaviour", "outcomes", "safety-map", "coefficients", "direction-drift", "weight-change"):
         assert f'id="figure-{anchor}"' in full
-    assert full.count("How to read it.") == full.count("What it does not show.") == 5
+    assert full.count("How to read it.") == full.count("What it does not show.") == 6
 
 
 def test_what_is_missing_is_named_with_its_command(make: SimpleNamespace) -> None:
@@ -91,7 +91,7 @@ def test_what_is_missing_is_named_with_its_command(make: SimpleNamespace) -> Non
     assert "plotly-graph-div" not in html
     partly = report(make.diff(), None, make.behaviour(), None, cdn=True)
     parsed(partly)
-    assert partly.count('class="figure"') == 2
+    assert partly.count('class="figure"') == 3
 
 
 def test_a_result_without_anything_to_draw_says_so(make: SimpleNamespace) -> None:
@@ -126,7 +126,7 @@ def hostile_report(make: SimpleNamespace) -> str:
 def test_hostile_names_stay_text(make: SimpleNamespace) -> None:
     html = hostile_report(make)
     structure = parsed(html)
-    assert structure.scripts == 7
+    assert structure.scripts == 8
     assert "<script>alert" not in html
     assert "{{ 7 * 7 }}" in html.replace("&#123;", "{")
     # Inside the figures plotly reads a little markup of its own, so what goes there is escaped once more.
@@ -148,6 +148,14 @@ def test_results_about_different_checkpoints_are_reported(make: SimpleNamespace)
     assert "sha256:aa" in html
     assert "sha256:bb" in html
     assert "different checkpoints" not in report(None, make.probe(), make.behaviour(), None, cdn=True)
+
+
+def test_of_one_request_the_page_gives_no_rate(make: SimpleNamespace) -> None:
+    html = report(None, None, make.shrunk(make.behaviour(), 1), None, cdn=True)
+    text = " ".join(" ".join(parsed(html).text).split())
+    assert "1 harmful request was asked, and it takes 30" in text
+    assert "one request: nothing can be said" in html
+    assert set(re.findall(r"[\d.]+%|\d / \d|points", text)) <= {"95%"}  # of intervals, in how to read the page
 
 
 def test_settings_and_notes_are_kept(make: SimpleNamespace) -> None:

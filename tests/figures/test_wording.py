@@ -1,9 +1,23 @@
 """Numbers in words never say more than the numbers do."""
 
+import unicodedata
+
 from hypothesis import given, strategies as st
 
-from vlsurgery.figures.wording import interval, listed, percent, points, rank, rate_words, signed
-from vlsurgery.probes.results import Rate
+from vlsurgery.figures.wording import (
+    counts,
+    interval,
+    listed,
+    outcomes,
+    percent,
+    points,
+    rank,
+    rate_words,
+    sayable,
+    signed,
+    visible,
+)
+from vlsurgery.probes.results import BehaviourRow, Rate
 
 SHARES = st.floats(0, 1)
 
@@ -55,3 +69,37 @@ def test_a_missing_rate_says_why() -> None:
 def test_unknown_words_come_last_by_name() -> None:
     order = ("base", "merged")
     assert sorted(["b", "merged", "a", "base"], key=lambda word: rank(order, word)) == ["base", "merged", "a", "b"]
+
+
+@given(st.text())
+def test_visible_text_has_nothing_that_a_terminal_acts_on(text: str) -> None:
+    shown = visible(text)
+    assert not [c for c in shown if (unicodedata.category(c) == "Cc" and c not in "\t\n") or c in "\u202a\u202e\u2066"]
+    assert visible(shown) == shown
+    shown.encode("utf-8")
+
+
+def test_an_escape_is_spelled_out() -> None:
+    assert visible("\x1b[31mred\x1b[0m\r\n") == "\\x1b[31mred\\x1b[0m\\x0d\n"
+    assert visible("naïve 日本 ‍tab\t") == "naïve 日本 ‍tab\t"
+
+
+def test_nothing_is_shown_of_a_single_request() -> None:
+    one = Rate(rate=1.0, low=0.2, high=1.0, n=3, requests=1)
+    assert rate_words(one) == "not measured (one request: nothing can be said)"
+    assert sayable(Rate(rate=1.0, n=2, requests=2)).rate == 1.0
+
+
+def test_three_shares_in_one() -> None:
+    rates = [Rate(rate=share, n=50, requests=50) for share in (0.92, 0.06, 0.02)]
+    none = Rate(rate=None, reason="no answer")
+    row = BehaviourRow(
+        role="base", set="harmful", modality="text", refused=rates[0], complied=rates[1], neither=rates[2], right=none
+    )
+    assert outcomes(row) == "92 / 6 / 2"
+    assert outcomes(row.model_copy(update={"neither": none})) == "–"
+
+
+def test_counts() -> None:
+    assert counts(Rate(rate=0.5, n=200, requests=100)) == "200 prompts, 100 requests"
+    assert counts(Rate(rate=0.5, n=1, requests=1)) == "1 request"

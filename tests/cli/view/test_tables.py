@@ -24,6 +24,7 @@ from vlsurgery.cli.view.tables import (
     tradeoff_table,
     unmatched_line,
 )
+from vlsurgery.figures.wording import outcomes, percent as exact_percent
 from vlsurgery.probes.results import (
     BehaviourResult,
     BehaviourRow,
@@ -31,6 +32,7 @@ from vlsurgery.probes.results import (
     Completeness,
     CosineRow,
     Estimate,
+    JudgeAgreement,
     JudgeUsed,
     ProbeResult,
     Rate,
@@ -212,38 +214,130 @@ rates = st.builds(
     st.floats(0, 0.3),
     st.floats(0.3, 0.6),
     st.floats(0.6, 1),
-    st.integers(1, 999),
+    st.integers(2, 999),
 )
+
+
+JUDGE = JudgeUsed(name="rules", tokens=64, description="")
+
+
+def behaviour(rows: list[BehaviourRow], **more: object) -> BehaviourResult:
+    return BehaviourResult(rows=rows, paired=[], judges=[JUDGE], looks=1, notes=[]).model_copy(update=more)
+
+
+def behaviour_row(role: str, set_: str, modality: str, dice: random.Random, requests: int = 112) -> BehaviourRow:
+    """A row of three random shares of 112 prompts, with lost and broken where they mean something."""
+    first, second = sorted(dice.randint(0, 112) for _ in range(2))
+
+    def rate(count: int) -> Rate:
+        share = count / 112
+        return Rate(rate=share, low=share * 0.9, high=share * 0.9 + 0.1, n=2 * requests, requests=requests)
+
+    none = Rate(rate=None, reason="no such thing")
+    harmful = set_ in ("harmful", "jailbroken")
+    fated = harmful and role != "base"
+    return BehaviourRow(
+        role=role,
+        set=set_,
+        modality=modality,
+        refused=rate(first),
+        complied=rate(second - first),
+        neither=rate(112 - second),
+        right=none if harmful or set_ == "harmless" else rate(dice.randint(0, 112)),
+        lost=rate(second - first) if fated else none,
+        broken=rate(112 - second) if fated else none,
+    )
+
+
+def all_rows(seed: int, requests: int = 112) -> list[BehaviourRow]:
+    dice = random.Random(seed)
+    return [
+        behaviour_row(role, *cell, dice, requests)
+        for role in ROLES
+        for cell in CELLS
+        if role != "base" or cell[1] == "text"
+    ]
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32))
-def test_behaviour_shows_every_rate_of_every_role(seed: int) -> None:
-    """Refusals where they are due, right answers elsewhere; the base has no pictures, and shows none."""
-    dice = random.Random(seed)
-    other = Rate(rate=None, reason="not this measure")
-    rows, expected = [], []
-    for role in ROLES:
-        for set_, modality in CELLS:
-            if role == "base" and modality != "text":
-                continue
-            low, middle, high = sorted(dice.random() for _ in range(3))
-            rate = Rate(rate=middle, low=low, high=high, n=224, requests=112)
-            harmful = set_ in ("harmful", "jailbroken")
-            measures = {"refused": rate if harmful else other, "right": other if harmful else rate}
-            rows.append(BehaviourRow(role=role, set=set_, modality=modality, complied=other, neither=other, **measures))
-            expected.append(percent(rate).plain)
-    judge = JudgeUsed(name="j", tokens=64, description="")
-    tables = behaviour_tables(BehaviourResult(rows=rows, paired=[], judges=[judge], looks=1, notes=[]))
-    text = shown(*tables)
-    assert [table.row_count for table in tables] == [len(ROLES), len(ROLES)]
-    found = re.findall(r"\d[\d.]* [\d.]+–[\d.]+", text)
-    assert sorted(found) == sorted(expected)
+def test_behaviour_shows_three_numbers_of_every_role(seed: int) -> None:
+    """And below them the interval of the one that decides; the base sees no pictures, and shows none."""
+    rows = all_rows(seed)
+    _, harmful, others, fates = behaviour_tables(behaviour(rows))
+    text = shown(harmful, others, width=120)
+    assert max(map(len, text.splitlines())) <= 120
+    due = [cell for cell in CELLS if cell[0] in ("harmful", "jailbroken")]
+    assert [table.row_count for table in (harmful, others, fates)] == [len(due), len(CELLS) - len(due), len(due)]
+    found = re.findall(r"[\d.]+ / [\d.]+ / [\d.]+", text)
+    assert sorted(found) == sorted(map(outcomes, rows))
+    deciding = [row for row in rows if row.right.rate is not None]
+    assert sorted(re.findall(r"(?<![\d–.])[\d.]+ \d+–\d+", text)) == sorted(
+        percent(row.right).plain for row in deciding
+    )
     pictured = [cell for cell in CELLS if cell[1] != "text"]
     assert len(re.findall(rf"(?<!\d){ABSENT}(?!\d)", text)) == len(pictured)
     assert text.count("224 prompts") == len(CELLS)
-    assert "best uniform merge" in text
-    assert "best uniform merge" in text
+    assert "best uniform" in text
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32))
+def test_what_became_of_the_base_s_refusals_is_shown(seed: int) -> None:
+    rows = [row for row in all_rows(seed) if row.lost.rate is not None]
+    text = shown(behaviour_tables(behaviour(rows))[-1], width=120)
+    found = re.findall(r"(?<![–\d.])[\d.]+ / [\d.]+(?![–\d.])", text)
+    assert sorted(found) == sorted(
+        f"{exact(row.lost.rate)} / {exact(row.broken.rate)}" for row in rows if row.lost.rate is not None
+    )
+
+
+def exact(share: float | None) -> str:
+    assert share is not None
+    return exact_percent(share).removesuffix("%")
+
+
+def test_the_headline_stands_above_the_tables() -> None:
+    text = shown(behaviour_tables(behaviour(all_rows(0)))[0], width=120)
+    assert "refused / complied / neither" in text or "breaks on" in text
+
+
+def test_of_one_request_nothing_is_shown() -> None:
+    text = shown(*behaviour_tables(behaviour(all_rows(0, requests=1))), width=120)
+    assert not re.search(r"[\d.]+ / [\d.]+|\d–\d|%.*\d+–", text)
+    assert text.count("one request: nothing") == len(CELLS)
+    assert "1 harmful request was asked, and it takes 30" in text
+
+
+def test_every_judge_is_shown_with_their_agreement() -> None:
+    first, second = all_rows(1), all_rows(2)
+    agreement = JudgeAgreement(judges=("rules", "other"), n=50, agreement=0.9, kappa=0.8, differing=[("base", "p")])
+    result = behaviour(first, other_judges={"other": second}, agreement=[agreement])
+    *_, table, line = behaviour_tables(result)
+    text = " ".join(shown(table, width=160).split())
+    for row in (*first, *second):
+        assert outcomes(row) in text
+    assert "90% of 50 completions" in shown(line, width=160)
+
+
+def test_a_corrected_rate_is_labelled() -> None:
+    (row,) = [row for row in all_rows(0) if (row.role, row.set, row.modality) == ("adapted", "harmful", "text")]
+    row = row.model_copy(update={"corrected": Rate(rate=0.75, low=0.7, high=0.8, n=224, requests=112)})
+    assert "corr. 75 70–80" in shown(*behaviour_tables(behaviour([row])), width=120)
+
+
+def test_a_benchmark_of_right_answers_alone_is_shown() -> None:
+    none = Rate(rate=None, reason="no judge")
+    row = all_rows(0)[-1].model_copy(update=dict.fromkeys(["refused", "complied", "neither"], none))
+    row = row.model_copy(update={"right": Rate(rate=0.75, low=0.7, high=0.8, n=50, requests=50)})
+    assert "75 70–80" in shown(*behaviour_tables(behaviour([row])), width=120)
+
+
+def test_where_nothing_could_be_lost_the_reason_is_told() -> None:
+    none = Rate(rate=None, reason="the base refuses 0 of 224: nothing could be lost")
+    rows = [row.model_copy(update={"lost": none, "broken": none}) for row in all_rows(0)]
+    text = " ".join(shown(*behaviour_tables(behaviour(rows)), width=120).split())
+    assert "Lost and broken of 6 harmful sets: the base refuses 0 of 224: nothing could be lost." in text
 
 
 @given(rates)
