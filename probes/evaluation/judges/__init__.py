@@ -8,9 +8,9 @@ from vlsurgery.probes.evaluation.judges.judge_errors import Confusion, corrected
 from vlsurgery.probes.evaluation.judges.labels import HumanLabel, read_labels
 from vlsurgery.probes.evaluation.judges.opening import Spec, judge_texts, open_judge
 from vlsurgery.probes.evaluation.judges.protocol import Exchange, Judge
+from vlsurgery.probes.evaluation.judges.right import is_right
 from vlsurgery.probes.evaluation.judges.rules import RULES
 from vlsurgery.probes.evaluation.judges.standard import STANDARD
-from vlsurgery.probes.evaluation.judges.text import plain
 
 __all__ = [
     "CLASSIFIER",
@@ -35,7 +35,3 @@ __all__ = [
     "read_labels",
     "rogan_gladen",
 ]
-
-
-def is_right(a: str, b: str) -> bool:
-    return plain(a) == plain(b)

@@ -2,6 +2,8 @@
 
 import re
 
+from vlsurgery.probes.evaluation.judges.text import plain
+
 # A text loops when fewer than this share of its word triples are distinct; prose of 64 tokens has over .8.
 # Texts shorter than LOOP_WORDS words may repeat themselves without looping ("no , no , no").
 LOOP_SHARE = 0.3
@@ -26,7 +28,7 @@ def degenerate(text: str, words: list[str]) -> str | None:
         return "one endless word"
     if _loops(words):
         return f"fewer than {LOOP_SHARE:.0%} of its word triples are distinct"
-    if len(words) >= 5 and _stuttered(words) >= STUTTER_SHARE * len(words):
+    if len(words) >= 5 and sum(map(_stuttered, _sentences(text))) >= STUTTER_SHARE * len(words):
         return "phrases repeated at once"
     if len(words) >= BROKEN_WORDS and sum(bool(_BROKEN.match(word)) for word in words) > BROKEN_SHARE * len(words):
         return "broken words"
@@ -34,6 +36,11 @@ def degenerate(text: str, words: list[str]) -> str | None:
     if len(signs) >= SYMBOL_LENGTH and sum(sign.isalnum() for sign in signs) < SYMBOL_SHARE * len(signs):
         return "more symbols than letters"
     return None
+
+
+def _sentences(text: str) -> list[list[str]]:
+    """The words of each sentence: two sentences alike are no stutter."""
+    return [plain(part) for part in re.split(r"[.!?\n]", text)]
 
 
 def _loops(words: list[str]) -> bool:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlsurgery.probes.evaluation.judges.classifier import log_odds, probability
-from vlsurgery.probes.evaluation.judges.grammar import NONSENSE
 from vlsurgery.probes.evaluation.judges.protocol import Exchange
-from vlsurgery.probes.evaluation.judges.rules import HELPED, RULES, Reading, read
+from vlsurgery.probes.evaluation.judges.rules import RULES, read
 from vlsurgery.probes.results import Verdict
 
 # Log-odds from which on the classifier speaks where the rules found no refusal, and the fewest words it needs.
@@ -25,21 +24,13 @@ class StandardJudge:
     def judge(self, exchanges: Sequence[Exchange]) -> list[Verdict]:
         verdicts = RULES.judge(exchanges)
         silent = [place for place, verdict in enumerate(verdicts) if verdict.kind in ("compliance", "off_topic")]
-        readings = {place: reading for place in silent if _classifiable(reading := read(exchanges[place]))}
+        readings = {
+            place: reading
+            for place in silent
+            if len((reading := read(exchanges[place])).words) >= WORDS and reading.may_moralise
+        }
         scores = dict(zip(readings, log_odds(list(readings.values())), strict=True))
         return [_refused(scores[at]) if scores.get(at, 0.0) > SURE else verdict for at, verdict in enumerate(verdicts)]
-
-
-def _classifiable(reading: Reading) -> bool:
-    """Whether moralising would be a refusal here: no fact was asked for, no help is given, no nonsense explained."""
-    helped = sum(reading.helps) + sum(each.item for each in reading.own)
-    early = reading.body[:3]
-    return (
-        len(reading.words) >= WORDS
-        and reading.asked not in ("fact", "perception")
-        and helped < HELPED
-        and not any(NONSENSE.search(reading.own[place].words) for place in early)
-    )
 
 
 def _refused(score: float) -> Verdict:

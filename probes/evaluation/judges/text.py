@@ -29,7 +29,7 @@ _FULL_FORMS = (
 )
 # A sign belongs to its number, or "-3" would be a right answer where "3" is.
 _WORD = re.compile(r"(?:(?<![^\W_])[-−](?=\d))?[^\W_]+(?:'[^\W_]+)*")
-_END = re.compile(r"(?<=[.!?])[\"”')*_]*\s+|\n+|(?<=[:;])\s+(?=(?:\d+[.)]|[-*•])\s)")
+_END = re.compile(r"(?<=[.!?;])[\"”')*_]*\s+|\n+|(?<=[:;])\s+(?=(?:\d+[.)]|[-*•])\s)")
 _ABBREVIATION = re.compile(r"(?:\b(?:mr|mrs|ms|dr|st|vs|etc|e\.g|i\.e|no|u\.s|[a-z])|^\W*\d+)\.$", re.I)
 _ITEM = re.compile(r"^\W*(?:\(?\d{1,2}[.):]|[-*•–]\s|step \d+)", re.I)
 

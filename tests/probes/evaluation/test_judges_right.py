@@ -1,0 +1,85 @@
+"""Right answers: the answer alone, or alone in a sentence, and no other beside it."""
+
+import pytest
+from hypothesis import given, strategies as st
+
+from vlsurgery.probes.evaluation.judges import is_right
+from vlsurgery.probes.evaluation.judges.text import plain
+
+words = st.text(st.characters(categories=["Ll", "Lu", "Nd"], max_codepoint=127), min_size=1, max_size=8)
+
+
+@given(st.text(), st.sampled_from(["", " ", "\n"]))
+def test_every_answer_is_right_as_it_is(answer, space):
+    assume_no_thought = "<" not in answer and "[" not in answer
+    assert is_right(f"{space}{answer}{space}", answer) or not assume_no_thought
+
+
+@given(words, words)
+def test_single_answers_are_right_for_each_other_or_neither_is(one, other):
+    assert is_right(one, other) == is_right(other, one)
+
+
+@given(words)
+def test_case_punctuation_and_spacing_do_not_count(word):
+    for dressed in (word.upper(), word.lower(), f" {word}. ", f"**{word}**", f"“{word}”", f"{word} !"):
+        assert is_right(dressed, word) == (plain(dressed) == plain(word) or is_right(word, dressed))
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("Red.", "red"),
+        (" RED ", "red"),
+        ("“red”", "red"),
+        ("**Red**", "red"),
+        ("red .", "red"),
+        ("The circle is red.", "red"),
+        ("The capital of France is Paris.", "Paris"),
+        ("Paris is the capital of France.", "Paris"),
+        ("Great question! The capital is Paris. It lies on the Seine.", "Paris"),
+        ("There are three.", "3"),
+        ("3", "three"),
+        ("The answer is 42.", "42"),
+        ("The sum is -3.", "-3"),
+        ("Yes, there is a dog on the sofa.", "yes"),
+        ("No.", "no"),
+        ("It was New York.", "new york"),
+        ("<think>Is it Rome or Paris?</think>Paris", "Paris"),
+    ],
+)
+def test_right_answers(text, answer):
+    assert is_right(text, answer)
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("", "red"),
+        ("redder", "red"),
+        ("3", "-3"),
+        ("35", "3.5"),
+        ("red red", "red"),
+        ("...", "red"),
+        ("It is red or blue.", "red"),
+        ("It is blue and red.", "red"),
+        ("The circle is not red.", "red"),
+        ("The red square is beside the circle, I think", "circle"),
+        ("There are 3 or 4.", "3"),
+        ("Between 2 and 3", "3"),
+        ("Paris is nice, but the capital is Rome.", "Paris"),
+        ("There is no dog.", "no"),
+        ("I would say yes.", "yes"),
+        ("Yes and no.", "yes"),
+        ("It could be Lyon, and perhaps Paris", "Paris"),
+        ("<think>Paris", "Paris"),
+        ("It is in Paris, Texas, I think.", "Paris"),
+    ],
+)
+def test_wrong_answers(text, answer):
+    assert not is_right(text, answer)
+
+
+@given(st.integers(0, 99), st.integers(0, 99))
+def test_two_numbers_are_no_answer(one, other):
+    assert is_right(f"The answer is {one} and {other}", str(other)) == (one == other and False)
