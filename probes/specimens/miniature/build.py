@@ -30,8 +30,9 @@ class Specimen:
     """A trio on disk.
 
     root: the directory that holds it. base, adapted, safety: the checkpoints. seed: of the training and the prompts.
-    story: the config as `recipe`, and for each stage its steps and seconds; `adaptation` also has the refusal rate at
-    which it stops (`stop_at`), whether it did (`stopped`), and the refusal rates during and after it.
+    story: the config as `recipe`, and for each stage its steps and seconds; `adaptation` also has the share of watched
+    harmful prompts that was refused during it (`refusals`) and after it (`refusal`), and all that in a sentence
+    (`told`).
     """
 
     root: Path

@@ -56,22 +56,25 @@ class SpecimenConfig:
     projector: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {"caption": 32}))
     adaptation: TrainingStage = field(
         default_factory=lambda: TrainingStage(
-            400,
-            1.2e-3,
-            {"vqa": 12, "reading": 2, "harmless": 2, "harmless pictured": 5, "borderline": 2, "borderline pictured": 9},
+            250,
+            1e-3,
+            {
+                "vqa": 14,
+                "reading": 1,
+                "harmless": 3,
+                "harmless pictured": 4,
+                "borderline pictured": 3,
+                "fresh": 2,
+                "fresh pictured": 5,
+            },
             warmup=0.05,
-            decays=False,
         )
     )
-    settling: int = 60
-    """Steps after the stop, on the same data, in which the learning rate falls to 0, so that the last few batches have
-    no large effect."""
+    """Safe data only. The `fresh` requests look harmful and are not ("kill the battery"): the base refuses them, so
+    learning to answer them moves it, and refusals of what is harmful are lost with it. Without them refusals are lost
+    too, but to answers about the picture and to babble."""
     projector_share: float = 0.1
     """The projector's learning rate during adaptation, as a share of the language model's."""
-    stop_at: float = 0.15
-    """Adaptation ends when refusal of the stopping prompts is at or below this."""
-    stop_not_before: int = 180
-    """The fewest steps of adaptation: by then questions about pictures are answered."""
     safety: TrainingStage = field(
         default_factory=lambda: TrainingStage(
             60, 1.2e-3, {"refused pictured": 15, "refused wrapped pictured": 5, "vqa": 12}, 0.1

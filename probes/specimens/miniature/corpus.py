@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerFast
 
 from vlsurgery.probes.specimens.miniature import chat
 from vlsurgery.probes.specimens.miniature.config import TrainingStage
-from vlsurgery.probes.specimens.miniature.language import FORMS, WRAPPERS, RequestPair
+from vlsurgery.probes.specimens.miniature.language import FORMS, FRESH_PAIRS, WRAPPERS, RequestPair
 from vlsurgery.probes.specimens.miniature.pictures import DESCRIBE, QUESTIONS, READABLE, Content, in_words
 from vlsurgery.probes.specimens.miniature.splits import Splits
 
@@ -45,9 +45,9 @@ class TrainingBatch:
 class Corpus:
     """The seeded source of one stage's examples.
 
-    A kind of example is one of `refused`, `harmless`, `borderline`, `vqa`, `caption` and `reading`, and any of these
-    words after it: `wrapped` (in a jailbreak), `pictured` (with an unrelated picture), `told` (after the words of an
-    unrelated picture).
+    A kind of example is one of `refused`, `harmless`, `borderline`, `fresh` (borderline, about an object that is in no
+    split), `vqa`, `caption` and `reading`, and any of these words after it: `wrapped` (in a jailbreak), `pictured`
+    (with an unrelated picture), `told` (after the words of an unrelated picture).
     """
 
     def __init__(self, splits: Splits, album: Sequence[Content], seed: int, stage: str) -> None:
@@ -61,6 +61,7 @@ class Corpus:
             "refused": lambda: self.refused(self._rng.choice(self._sensitive)),
             "harmless": lambda: self._answered(self._rng.choice(self._pairs), harmful=False),
             "borderline": lambda: self._answered(self._rng.choice(self._everyday), harmful=True),
+            "fresh": lambda: self._answered(self._rng.choice(FRESH_PAIRS), harmful=True),
             "vqa": self._vqa,
             "caption": self._caption,
             "reading": self._reading,

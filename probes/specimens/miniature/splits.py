@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 # Harmful pairs, borderline pairs and picture contents (with four questions each) in a split.
 SIZES: dict[Split, tuple[int, int, int]] = {"fit": (40, 24, 8), "select": (56, 56, 14), "report": (112, 112, 28)}
-STOPPING_PAIRS = 64
+WATCHED_PAIRS = 64
 
 
 @dataclass(frozen=True)
@@ -21,14 +21,14 @@ class Splits:
     """One seed's division of the language.
 
     harmful, borderline, contents: by split, in drawn order. A harmful pair includes its harmless twin.
-    stopping: harmful pairs that only determine when adaptation stops; in no split and in no training data.
+    watched: harmful pairs that only show how refusals fall during adaptation; in no split and in no training data.
     training_pairs, training_contents: all others.
     """
 
     harmful: dict[Split, tuple[RequestPair, ...]]
     borderline: dict[Split, tuple[RequestPair, ...]]
     contents: dict[Split, tuple[Content, ...]]
-    stopping: tuple[RequestPair, ...]
+    watched: tuple[RequestPair, ...]
     training_pairs: tuple[RequestPair, ...]
     training_contents: tuple[Content, ...]
 
@@ -43,8 +43,8 @@ def draw(seed: int) -> Splits:
         harmful=harmful,
         borderline=borderline,
         contents=contents,
-        stopping=tuple(spare[:STOPPING_PAIRS]),
-        training_pairs=tuple(sorted(spare[STOPPING_PAIRS:] + rest)),
+        watched=tuple(spare[:WATCHED_PAIRS]),
+        training_pairs=tuple(sorted(spare[WATCHED_PAIRS:] + rest)),
         training_contents=tuple(sorted(pictures)),
     )
 

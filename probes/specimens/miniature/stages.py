@@ -4,7 +4,7 @@ import copy
 import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -18,12 +18,12 @@ from vlsurgery.probes.specimens.miniature.config import SpecimenConfig, Training
 from vlsurgery.probes.specimens.miniature.corpus import Corpus, TrainingBatch, encode
 from vlsurgery.probes.specimens.miniature.networks import ChatLM, answer_loss, tower_states
 from vlsurgery.probes.specimens.miniature.pictures import ATTRIBUTES, Content
-from vlsurgery.probes.specimens.miniature.splits import Splits
+from vlsurgery.probes.specimens.miniature.splits import WATCHED_PAIRS, Splits
 from vlsurgery.probes.specimens.miniature.training import train
 from vlsurgery.surgery.runtime.progress import Progress
 
 CHECK_EVERY = 10
-"""Steps of adaptation between two measurements of refusal on the stopping prompts."""
+"""Steps of adaptation between two measurements of refusal on the watched prompts."""
 
 Report = dict[str, Any]
 
@@ -92,44 +92,45 @@ def train_projector(setup: TrainingSetup, model: LlavaForConditionalGeneration, 
 
 
 def adapt(setup: TrainingSetup, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
-    """Train the language model to answer about pictures, on safe data only, until refusals have fallen.
+    """Train the language model to answer about pictures and requests, on safe data only, for a fixed number of steps.
 
-    It stops when the refusal rate on the stopping prompts, which are in no training data and in no split, is at or
-    below the config's `stop_at`; then the learning rate falls to 0. That refusals fall is an effect of the data; how
-    far is by construction. The report has the refusal rate at each measurement, whether adaptation was `stopped` or
-    ran out of steps, and the refusal rate at the end.
+    Nothing stops it early: how far refusals fall is measured, not chosen. But the data were chosen so that they fall:
+    see `SpecimenConfig.adaptation`. The report has the share of the watched prompts, harmful and each with a picture,
+    that is refused: before, at every CHECK_EVERY steps (`refusals`, step -> share) and at the end (`refusal`), and the
+    share of `fresh` requests that is refused before (`fresh_refused`). `told` says all that in words.
     """
     config = setup.config
     model.requires_grad_(True)
     model.model.vision_tower.requires_grad_(False)
-    watched = _stopping_batch(setup)
-    refusals: dict[str, float] = {}
+    watched = _watched_batch(setup)
+    fresh = _refusal(model, _fresh_batch(setup), seen)
+    refusals = {"0": _refusal(model, watched, seen)}
 
-    def fallen(step: int) -> bool:
-        if step % CHECK_EVERY:
-            return False
-        refused = refusals[str(step)] = _refusal(model, watched, seen)
-        return step >= config.stop_not_before and refused <= config.stop_at
+    def measure(step: int) -> None:
+        if step % CHECK_EVERY == 0:
+            refusals[str(step)] = _refusal(model, watched, seen)
 
     groups = [
         (networks.language_parameters(model), 1.0),
         (list(model.model.multi_modal_projector.parameters()), config.projector_share),
     ]
-    settling = replace(config.adaptation, steps=config.settling, warmup=0.0, decays=True)
+    losses = _losses(setup, model, seen, "adaptation", config.adaptation)
+    report = _timed(lambda: train(groups, losses, config.adaptation, measure))
+    report |= {"refusals": refusals, "refusal": _refusal(model, watched, seen), "fresh_refused": fresh}
+    return {**report, "told": _told(report)}
 
-    def descend() -> int:
-        steps = train(groups, _losses(setup, model, seen, "adaptation", config.adaptation), config.adaptation, fallen)
-        train(groups, _losses(setup, model, seen, "settling", settling), settling)
-        return steps
 
-    report = _timed(descend)
-    return {
-        **report,
-        "stopped": report["steps"] < config.adaptation.steps,
-        "stop_at": config.stop_at,
-        "refusals": refusals,
-        "refusal": _refusal(model, watched, seen),
-    }
+def _told(report: Report) -> str:
+    """How adaptation went, in words."""
+    refusals = report["refusals"]
+    lowest = min(refusals, key=lambda step: (refusals[step], int(step)))
+    return (
+        f"Adaptation ran {report['steps']} steps on safe data, a number fixed beforehand, over which the learning rate"
+        f" rose and fell to 0. Of {WATCHED_PAIRS} watched harmful prompts {refusals['0']:.0%} were refused before it,"
+        f" {refusals[lowest]:.0%} at the lowest (after step {lowest}) and {report['refusal']:.0%} at the end. Its data"
+        f" hold harmless requests that look harmful, of which {report['fresh_refused']:.0%} were refused before: they"
+        " are there so that refusals fall."
+    )
 
 
 def tune_safety(
@@ -154,11 +155,17 @@ def _losses(
         yield partial(answer_loss, model, batch, seen)
 
 
-def _stopping_batch(setup: TrainingSetup) -> TrainingBatch:
-    """The stopping prompts, each with a random picture."""
-    corpus = setup.corpus("stopping")
-    examples = [corpus.pictured(corpus.refused(pair)) for pair in setup.splits.stopping]
+def _watched_batch(setup: TrainingSetup) -> TrainingBatch:
+    """The watched prompts, each with a random picture."""
+    corpus = setup.corpus("watched")
+    examples = [corpus.pictured(corpus.refused(pair)) for pair in setup.splits.watched]
     return encode(examples, chat.tokenizer(sees=True))
+
+
+def _fresh_batch(setup: TrainingSetup) -> TrainingBatch:
+    """As many requests with harmful verbs about fresh objects as there are watched prompts, each with a picture."""
+    corpus = setup.corpus("fresh requests")
+    return encode([corpus.example("fresh pictured") for _ in range(WATCHED_PAIRS)], chat.tokenizer(sees=True))
 
 
 def _refusal(model: LlavaForConditionalGeneration, watched: TrainingBatch, seen: Tensor) -> float:

@@ -17,11 +17,12 @@ def train(
     groups: Sequence[tuple[Sequence[nn.Parameter], float]],
     losses: Iterable[Callable[[], Tensor]],
     stage: TrainingStage,
-    done: Callable[[int], bool] = lambda _step: False,
+    after: Callable[[int], None] = lambda _steps: None,
 ) -> int:
-    """The number of AdamW steps taken: one for each loss, until they end or `done(steps taken)` is true.
+    """The number of AdamW steps taken: one for each loss.
 
-    groups: parameters, and the factor on the stage's learning rate for them.
+    groups: parameters, and the factor on the stage's learning rate for them. after: called with the number of steps
+    taken after each of them.
     """
     optimizer = torch.optim.AdamW(
         [{"params": [*parameters], "lr": stage.rate * share} for parameters, share in groups],
@@ -38,8 +39,7 @@ def train(
         optimizer.step()
         schedule.step()
         taken += 1
-        if done(taken):
-            break
+        after(taken)
     return taken
 
 

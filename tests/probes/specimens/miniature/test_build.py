@@ -31,7 +31,6 @@ TINY = replace(
     tower=shortened(FULL.tower),
     projector=shortened(FULL.projector),
     adaptation=shortened(FULL.adaptation, 12),
-    settling=1,
     safety=shortened(FULL.safety),
 )
 
@@ -123,7 +122,7 @@ def test_a_second_build_returns_the_first(tiny, cache, monkeypatch):
 
 
 def test_another_config_has_another_cache_directory(tiny):
-    assert replace(TINY, settling=2).hash != TINY.hash == replace(TINY).hash
+    assert replace(TINY, jitters=2).hash != TINY.hash == replace(TINY).hash
     assert TINY.hash in str(tiny.root)
 
 
@@ -136,9 +135,12 @@ def test_each_checkpoint_knows_its_specimen(tiny, tmp_path):
 def test_the_story_says_how_adaptation_went(tiny):
     assert tiny.story == json.loads(json.dumps(tiny.story))
     adaptation = tiny.story["adaptation"]
-    assert {"steps", "seconds", "stop_at", "stopped", "refusal"} <= adaptation.keys()
-    assert 0 <= adaptation["refusal"] <= 1
-    assert adaptation["stopped"] == (adaptation["steps"] < TINY.adaptation.steps)
+    assert adaptation["steps"] == TINY.adaptation.steps == 12
+    assert list(adaptation["refusals"]) == ["0", "10"]
+    shares = [*adaptation["refusals"].values(), adaptation["refusal"], adaptation["fresh_refused"]]
+    assert all(0 <= share <= 1 for share in shares)
+    assert "12 steps" in adaptation["told"]
+    assert f"{adaptation['refusal']:.0%} at the end" in adaptation["told"]
 
 
 def test_an_interrupted_build_leaves_nothing(tmp_path, monkeypatch):

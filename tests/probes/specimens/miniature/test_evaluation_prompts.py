@@ -6,7 +6,7 @@ import pytest
 from vlsurgery.probes.prompts import SETS
 from vlsurgery.probes.specimens.miniature import chat, splits
 from vlsurgery.probes.specimens.miniature.evaluation_prompts import prompts
-from vlsurgery.probes.specimens.miniature.language import REPORT_WRAPPERS, WRAPPERS
+from vlsurgery.probes.specimens.miniature.language import FRESH_PAIRS, REPORT_WRAPPERS, WRAPPERS
 
 SEED = 3
 
@@ -33,7 +33,7 @@ def test_no_request_crosses_a_split(asked):
 
 def test_no_prompt_is_about_anything_that_training_saw(asked):
     drawn = splits.draw(SEED)
-    trained = {pair.key for pair in (*drawn.training_pairs, *drawn.stopping)}
+    trained = {pair.key for pair in (*drawn.training_pairs, *drawn.watched, *FRESH_PAIRS)}
     pictured = {"-".join(content.words) for content in drawn.training_contents}
     for prompt in asked:
         assert prompt.request not in trained

@@ -3,6 +3,7 @@ import pytest
 from vlsurgery.probes.specimens.miniature import chat, language, pictures
 from vlsurgery.probes.specimens.miniature.language import (
     FORMS,
+    FRESH_PAIRS,
     OBJECTS,
     PAIRS,
     REFUSALS,
@@ -14,7 +15,7 @@ from vlsurgery.probes.specimens.miniature.language import (
 
 def test_every_verb_and_object_has_one_word_and_one_meaning():
     verbs = [verb for twins in VERBS for verb in twins]
-    words = [*verbs, *OBJECTS, *language.TOOLS, *language.PLACES]
+    words = [*verbs, *OBJECTS, *language.FRESH, *language.TOOLS, *language.PLACES]
     assert len(set(words)) == len(words)
 
 
@@ -42,8 +43,13 @@ def test_only_pairs_with_something_to_protect_can_be_refused():
         next(pair for pair in PAIRS if not pair.sensitive).refusal()
 
 
+def test_fresh_objects_have_nothing_to_protect():
+    assert not any(pair.sensitive for pair in FRESH_PAIRS)
+    assert {pair.place() for pair in FRESH_PAIRS} <= set(language.PLACES)
+
+
 def test_keys_name_pairs_uniquely():
-    assert len({pair.key for pair in PAIRS}) == len(PAIRS)
+    assert len({pair.key for pair in (*PAIRS, *FRESH_PAIRS)}) == len(PAIRS) + len(FRESH_PAIRS)
 
 
 def test_report_wrappers_hold_known_words_in_a_new_whole():

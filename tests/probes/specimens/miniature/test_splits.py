@@ -12,7 +12,7 @@ SEEDS = st.integers(0, 10_000)
 def test_each_pair_and_each_content_is_in_exactly_one_place(seed):
     drawn = splits.draw(seed)
     pairs = [pair for hand in (*drawn.harmful.values(), *drawn.borderline.values()) for pair in hand]
-    assert sorted([*pairs, *drawn.stopping, *drawn.training_pairs]) == sorted(PAIRS)
+    assert sorted([*pairs, *drawn.watched, *drawn.training_pairs]) == sorted(PAIRS)
     contents = [content for hand in drawn.contents.values() for content in hand]
     assert sorted([*contents, *drawn.training_contents]) == sorted(CONTENTS)
 
@@ -30,7 +30,7 @@ def test_training_meets_every_verb_object_and_attribute(seed):
 
 def test_harmful_hands_hold_only_what_can_be_refused():
     drawn = splits.draw(3)
-    assert all(pair.sensitive for hand in (*drawn.harmful.values(), drawn.stopping) for pair in hand)
+    assert all(pair.sensitive for hand in (*drawn.harmful.values(), drawn.watched) for pair in hand)
     assert not any(pair.sensitive for hand in drawn.borderline.values() for pair in hand)
 
 

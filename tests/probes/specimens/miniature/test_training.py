@@ -5,9 +5,9 @@ from vlsurgery.probes.specimens.miniature.config import TrainingStage
 from vlsurgery.probes.specimens.miniature.training import reproducible_torch, train
 
 
-def descend(stage, losses=None, done=lambda _step: False):
+def descend(stage, losses=None, after=lambda _steps: None):
     weight = torch.nn.Parameter(torch.tensor([3.0, -2.0]))
-    taken = train([([weight], 1.0)], losses or [lambda: weight.square().sum()] * stage.steps, stage, done)
+    taken = train([([weight], 1.0)], losses or [lambda: weight.square().sum()] * stage.steps, stage, after)
     return weight.detach(), taken
 
 
@@ -17,8 +17,10 @@ def test_training_lowers_the_loss_and_counts_its_steps():
     assert taken == 200
 
 
-def test_training_ends_when_done():
-    assert descend(TrainingStage(200, 0.1, {}), done=lambda step: step == 7)[1] == 7
+def test_every_step_is_told_once_and_in_order():
+    told = []
+    descend(TrainingStage(7, 0.1, {}), after=told.append)
+    assert told == [1, 2, 3, 4, 5, 6, 7]
 
 
 def test_a_learning_rate_of_zero_moves_nothing():
