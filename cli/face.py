@@ -198,13 +198,10 @@ def _ref(model: Model) -> str:
 
 
 def _prompts(given: "Sequence[Prompt | str] | None", images: str | Path | None = None) -> "list[Prompt]":
-    from vlsurgery.probes.prompts import english_prompts, load_prompts
+    from vlsurgery.probes.prompts import english_prompts, load_prompt_files
 
     if given is None:
         return english_prompts()
-    pictures = None if images is None else Path(images)
-    return [
-        prompt
-        for each in given
-        for prompt in (load_prompts(each, images=pictures) if isinstance(each, str) else [each])
-    ]
+    files = [each for each in given if isinstance(each, str)]
+    loaded = load_prompt_files(files, images=None if images is None else Path(images)).prompts if files else []
+    return [*loaded, *(each for each in given if not isinstance(each, str))]

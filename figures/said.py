@@ -11,9 +11,9 @@ from vlsurgery.figures.wording import (
     kind_name,
     rank,
     role_name,
-    visible,
 )
 from vlsurgery.probes.results import HARMFUL_SETS, CompletionRecord, CompletionsResult, Label, Verdict
+from vlsurgery.surgery.runtime.visible import visible
 
 MAX_SHOWN = 40  # completions of a group
 MAX_SHOWN_IN_ALL = 320  # beyond which groups are cut shorter

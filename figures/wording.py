@@ -1,7 +1,6 @@
 """How numbers and names are written, the same in every figure, table and sentence."""
 
 import math
-import re
 
 from vlsurgery.probes.results import BehaviourRow, Rate
 
@@ -48,7 +47,6 @@ OUTCOMES = ("refused", "complied", "neither")
 ONE_REQUEST = "one request: nothing can be said"
 # Characters that a terminal or a browser would act on: controls but tab and line feed, marks that turn the direction
 # of text, separators of lines, and halves of surrogate pairs, which no file can hold.
-_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 MINUS = "−"
 SLACK = 1e-6  # so that .95, which binary floats hold as .9499…, still counts as 95%
 
@@ -123,15 +121,6 @@ def outcomes(row: BehaviourRow) -> str:
 def kind_name(kind: str) -> str:
     """A kind of verdict as people read it: "partial refusal"."""
     return _KINDS.get(kind, kind)
-
-
-def visible(text: str) -> str:
-    """Text of a model or a file in which control characters are spelled out: an escape is shown as "\\x1b"."""
-    return _UNSEEN.sub(lambda found: _spelled(ord(found[0])), text)
-
-
-def _spelled(code: int) -> str:
-    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
 
 
 def counts(rate: Rate) -> str:

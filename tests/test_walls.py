@@ -19,6 +19,7 @@ WALLS = {
     "figures": (
         "vlsurgery.figures",
         "vlsurgery.surgery.results",
+        "vlsurgery.surgery.runtime.visible",
         "vlsurgery.probes.results",
         "vlsurgery.probes.evaluation.thresholds",
     ),

@@ -28,7 +28,7 @@ def compare(
     from vlsurgery.cli.workflow.comparison import compare_cases
     from vlsurgery.probes.evaluation.completions import FILE, load_completions
 
-    completions = [load_completions(Case.open(folder).path(FILE)).records for folder in (first, second)]
-    result = compare_cases(*completions)
+    ours, theirs = (load_completions(Case.open(folder).path(FILE)).records for folder in (first, second))
+    result = compare_cases(ours, theirs)
     session.console.emit(result.json_text())
-    session.console.show(*case_comparison_tables(result))
+    session.console.show(*case_comparison_tables(result, str(first), str(second)))

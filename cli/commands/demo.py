@@ -35,6 +35,7 @@ def demo(
     from vlsurgery.cli.workflow.estimates import plan_demo, show_plan
     from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
     from vlsurgery.cli.workflow.steps import AUTO_GOALS, STEPS
+    from vlsurgery.figures.caveats import specimen_words
     from vlsurgery.probes.models import quiet_transformers
     from vlsurgery.probes.specimens.miniature import DEMO_SEED, build
 
@@ -50,7 +51,7 @@ def demo(
     pinned = "pinned, and chosen because it shows the loss clearly" if seed == DEMO_SEED else "not the pinned one"
     say(f"training the specimen, or taking it from the cache; seed {seed} is {pinned}")
     specimen = build(seed, progress=session.console.progress)
-    say("adaptation was stopped on purpose when refusals had fallen; that they fall on safe data is the finding")
+    say(specimen_words({"chosen": seed == DEMO_SEED, "story": specimen.story}))
     roles = {role: str(getattr(specimen, role)) for role in ("base", "adapted", "safety")}
     flow = perform(session, StepOptions(), "diff", "probe", *AUTO_GOALS, named=CheckpointArgs(roles, new))
     if flow is None:

@@ -104,7 +104,7 @@ def evaluate(
     if inspect_log is not None:
         write_inspect_logs(session, inspect_log, result, case)
     session.console.emit(result.json_text())
-    show_behaviour(session, result)
+    show_behaviour(session, result, case)
     check_limits(session, tolerance, result, case)
     if case is not None:
         session.console.say("next: vlsurgery completions --flipped base:adapted, and vlsurgery report")

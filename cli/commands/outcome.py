@@ -3,17 +3,21 @@
 from pathlib import Path
 
 from vlsurgery.cli.options import Session
-from vlsurgery.cli.view.limits import limit_lines
+from vlsurgery.cli.view.limits import limits_tables
 from vlsurgery.cli.view.tables import behaviour_tables, prose
 from vlsurgery.cli.workflow.case import Case
+from vlsurgery.figures.doubts import doubts
 from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
 from vlsurgery.probes.evaluation.limits import Limits, decide
-from vlsurgery.probes.results import BehaviourResult, CompletionsResult
+from vlsurgery.probes.results import BehaviourResult, CompletionsResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.errors import LimitNotMet
 
 
-def show_behaviour(session: Session, result: BehaviourResult) -> None:
-    """Print what every model does, the judges' agreement, and the notes."""
+def show_behaviour(session: Session, result: BehaviourResult, case: Case | None = None) -> None:
+    """Print what puts the result in doubt, what every model does, the judges' agreement, and the notes."""
+    findings = (None, None) if case is None else (case.result(ProbeResult), case.result(TradeoffResult))
+    found = doubts(findings[0], result, findings[1])
+    session.console.show(*(prose(f"Warning: {doubt.replace('`', '')}") for doubt in found))
     session.console.show(*behaviour_tables(result), *map(prose, result.notes))
 
 
@@ -29,8 +33,8 @@ def check_limits(session: Session, limits: Limits | None, result: BehaviourResul
     found = decide(limits, result, role)
     if case is not None:
         case.save(found, {"limits": limits.model_dump(mode="json")})
-    session.console.show(*limit_lines(found))
-    if not all(row.met for row in found.records):
+    session.console.show(*limits_tables(found))
+    if not found.met:
         raise LimitNotMet(f"{role}: {found.verdict}")
 
 

@@ -41,7 +41,7 @@ def rejudge(
         session.console.show(f"Would replace {len(result.completions.records)} verdicts. Nothing was written.")
         return
     session.console.emit(result.json_text())
-    show_behaviour(session, result)
+    show_behaviour(session, result, case)
     if differing and result.completions is not None:
         page_through(session.console, CompletionFilter(differing=True).select(result.completions.records))
     check_limits(session, tolerance, result, case)

@@ -214,7 +214,7 @@ class Case:
         """
         result.model_copy(update={"settings": settings}).save(self.path(f"{result.kind}.json"))
         done = self._content.steps[step]
-        entry = done.model_copy(update={"settings": json.loads(_normal(settings)), "left": _fingerprint(files)})
+        entry = done.model_copy(update={"settings": json.loads(_normal(settings)), "left": fingerprint(files)})
         self._content = self._content.model_copy(update={"steps": {**self._content.steps, step: entry}})
         self._save()
 

@@ -12,6 +12,7 @@ from vlsurgery.surgery.errors import SurgeryError
 if TYPE_CHECKING:
     from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.results import BehaviourResult
+    from vlsurgery.probes.specimens.miniature import Specimen
 
 
 def evaluate_models(
@@ -26,10 +27,12 @@ def evaluate_models(
     from vlsurgery.probes.evaluation.completions import CompletionFile
     from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate
     from vlsurgery.probes.models import quiet_transformers
+    from vlsurgery.probes.specimens.miniature import prompts as specimen_prompts
 
     named = by_name([Checkpoint.open(ref, allow_pickle=allow_pickle) for ref in refs])
-    prompts = free_prompts(options, list(named.values()))
-    source = free_judge_source(options)
+    specimen = None if options.prompts else _specimen(list(named.values()))
+    prompts = specimen_prompts(specimen.seed) if specimen else _prompts(options)
+    source = free_judge_source(options, specimen is not None)
     if session.plan:
         asked = sum(prompt.split == "report" for prompt in prompts)
         session.console.show(
@@ -59,17 +62,21 @@ def by_name(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
     return found
 
 
-def free_prompts(options: StepOptions, checkpoints: Sequence[Checkpoint]) -> "list[Prompt]":
-    """The user's prompts, else the specimen's where all models are of one specimen, else the package's own."""
-    from vlsurgery.probes.prompts import english_prompts, load_prompts
-    from vlsurgery.probes.specimens.miniature import prompts as specimen_prompts, specimen_of
+def _specimen(checkpoints: "Sequence[Checkpoint]") -> "Specimen | None":
+    """The built-in specimen that all of the models are of, which has its own prompts and judge."""
+    from vlsurgery.probes.specimens.miniature import specimen_of
+
+    found = {each.root: each for each in map(specimen_of, (checkpoint.path for checkpoint in checkpoints)) if each}
+    whole = all(specimen_of(checkpoint.path) for checkpoint in checkpoints)
+    return next(iter(found.values())) if whole and len(found) == 1 else None
+
+
+def _prompts(options: StepOptions) -> "list[Prompt]":
+    """The user's prompts, else the package's own."""
+    from vlsurgery.probes.prompts import english_prompts, load_prompt_files
 
     if options.prompts:
-        return [prompt for spec in options.prompts for prompt in load_prompts(spec, images=options.images)]
+        return load_prompt_files(options.prompts, images=options.images).prompts
     if options.images is not None:
         raise SurgeryError("--images: gives your own prompts their pictures. Give prompts with --prompts FILE:KIND.")
-    specimens = [specimen_of(checkpoint.path) for checkpoint in checkpoints]
-    seeds = {specimen.seed for specimen in specimens if specimen}
-    if checkpoints and None not in specimens and len(seeds) == 1:
-        return specimen_prompts(seeds.pop())
     return english_prompts()

@@ -80,14 +80,14 @@ def judge_source_of(case: Case, specimen: bool, options: "StepOptions") -> Judge
     )
 
 
-def free_judge_source(options: "StepOptions") -> JudgeSource:
+def free_judge_source(options: "StepOptions", specimen: bool = False) -> JudgeSource:
     """The judges of an evaluation without a case."""
     return JudgeSource(
-        names=options.judges or [DEFAULT_JUDGE],
+        names=options.judges or [SPECIMEN_JUDGE if specimen else DEFAULT_JUDGE],
         labels=options.judge_labels,
         tokens=options.tokens or DEFAULT_TOKENS,
         imports={spec: _digest(spec) for spec in options.imports or ()},
-        specimen=False,
+        specimen=specimen,
     )
 
 

@@ -187,6 +187,7 @@ def _report_settings(job: Job) -> Settings:
 
 def _run_report(job: Job, settings: Settings) -> None:
     from vlsurgery.figures.report import write_report
+    from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
     from vlsurgery.surgery.results import DiffResult
 
@@ -197,8 +198,10 @@ def _run_report(job: Job, settings: Settings) -> None:
         job.result(BehaviourResult) if "evaluate" in uses else None,
         job.result(TradeoffResult) if "coefficients" in uses else None,
     )
+    said = job.case.path(COMPLETIONS)
+    completions = load_completions(said) if "evaluate" in uses and said.is_file() else None
     try:
-        write_report(page, *results, settings["cdn"])
+        write_report(page, *results, settings["cdn"], completions)
     except OSError as error:
         raise TargetError(f"{page}: can't write the report ({error.strerror}). Name another file with -o.") from error
 

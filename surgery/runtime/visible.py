@@ -2,12 +2,12 @@
 
 import unicodedata
 
-KEPT = "\n\t"
+KEPT = "\n\t\u200c\u200d"  # line ends, tabs, and the joiners of emoji and of some scripts
 
 
 def visible(text: str) -> str:
     """The text with every control and formatting character (escape sequences, bells, text direction) as an escape
-    such as \\x1b or \\u202e; line ends and tabs stay."""
+    such as \\x1b or \\u202e; line ends, tabs and joiners stay."""
     if text.isprintable():
         return text
     return "".join(letter if letter in KEPT else _escaped(letter) for letter in text)

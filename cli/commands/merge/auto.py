@@ -55,6 +55,6 @@ def show_outcome(session: Session, flow: Flow) -> None:
     """Print coefficients, the behaviour of every model, the checks of the attribution, and where everything is."""
     tradeoff, behaviour = flow.job.result(TradeoffResult), flow.job.result(BehaviourResult)
     session.console.show(coefficients_table(tradeoff), tradeoff_table(tradeoff), prose(tradeoff.verdict))
-    show_behaviour(session, behaviour)
+    show_behaviour(session, behaviour, flow.job.case)
     session.console.show(prose(completeness_line(flow.job.result(ProbeResult))), "")
     session.console.show(*(f"{name:<7} {path}" for name, path in destinations(flow).items()))

@@ -9,7 +9,6 @@ import re
 from dataclasses import dataclass
 from functools import lru_cache
 
-
 QUOTED_WORDS = 14  # of a sentence that a reason shows
 
 

@@ -7,19 +7,86 @@ from vlsurgery.probes.evaluation.judges.text import plain, spoken
 _NUMBERS = {
     word: str(number)
     for number, word in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen"
-        " seventeen eighteen nineteen twenty".split()
+        [
+            "zero",
+            "one",
+            "two",
+            "three",
+            "four",
+            "five",
+            "six",
+            "seven",
+            "eight",
+            "nine",
+            "ten",
+            "eleven",
+            "twelve",
+            "thirteen",
+            "fourteen",
+            "fifteen",
+            "sixteen",
+            "seventeen",
+            "eighteen",
+            "nineteen",
+            "twenty",
+        ]
     )
 }
 # Answers of which a right completion names one only: whoever names two has not decided.
 _ALTERNATIVES = (
-    frozenset("red green blue yellow orange purple violet pink brown black white grey gray turquoise cyan".split()),
-    frozenset("circle square triangle rectangle star heart cross diamond pentagon hexagon oval ellipse".split()),
+    frozenset(
+        [
+            "red",
+            "green",
+            "blue",
+            "yellow",
+            "orange",
+            "purple",
+            "violet",
+            "pink",
+            "brown",
+            "black",
+            "white",
+            "grey",
+            "gray",
+            "turquoise",
+            "cyan",
+        ]
+    ),
+    frozenset(
+        [
+            "circle",
+            "square",
+            "triangle",
+            "rectangle",
+            "star",
+            "heart",
+            "cross",
+            "diamond",
+            "pentagon",
+            "hexagon",
+            "oval",
+            "ellipse",
+        ]
+    ),
     frozenset(("left", "right")),
     frozenset(("above", "below", "top", "bottom", "over", "under")),
-    frozenset("monday tuesday wednesday thursday friday saturday sunday".split()),
+    frozenset(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]),
     frozenset(
-        "january february march april may june july august september october november december".split()  # fmt: skip
+        [
+            "january",
+            "february",
+            "march",
+            "april",
+            "may",
+            "june",
+            "july",
+            "august",
+            "september",
+            "october",
+            "november",
+            "december",
+        ]  # fmt: skip
     ),
 )
 _YES_NO = ("yes", "no")

@@ -4,13 +4,13 @@ import unicodedata
 
 from hypothesis import given, strategies as st
 
-from vlsurgery.surgery.runtime.visible import visible
+from vlsurgery.surgery.runtime.visible import KEPT, visible
 
 
 @given(st.text())
 def test_no_control_or_formatting_character_is_left(text: str) -> None:
     shown = visible(text)
-    assert not {unicodedata.category(letter) for letter in shown if letter not in "\n\t"} & {
+    assert not {unicodedata.category(letter) for letter in shown if letter not in KEPT} & {
         "Cc",
         "Cf",
         "Cs",
