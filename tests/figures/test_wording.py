@@ -1,6 +1,5 @@
 """Numbers in words never say more than the numbers do."""
 
-import unicodedata
 
 from hypothesis import given, strategies as st
 
@@ -15,7 +14,6 @@ from vlsurgery.figures.wording import (
     rate_words,
     sayable,
     signed,
-    visible,
 )
 from vlsurgery.probes.results import BehaviourRow, Rate
 
@@ -69,19 +67,6 @@ def test_a_missing_rate_says_why() -> None:
 def test_unknown_words_come_last_by_name() -> None:
     order = ("base", "merged")
     assert sorted(["b", "merged", "a", "base"], key=lambda word: rank(order, word)) == ["base", "merged", "a", "b"]
-
-
-@given(st.text())
-def test_visible_text_has_nothing_that_a_terminal_acts_on(text: str) -> None:
-    shown = visible(text)
-    assert not [c for c in shown if (unicodedata.category(c) == "Cc" and c not in "\t\n") or c in "\u202a\u202e\u2066"]
-    assert visible(shown) == shown
-    shown.encode("utf-8")
-
-
-def test_an_escape_is_spelled_out() -> None:
-    assert visible("\x1b[31mred\x1b[0m\r\n") == "\\x1b[31mred\\x1b[0m\\x0d\n"
-    assert visible("naïve 日本 ‍tab\t") == "naïve 日本 ‍tab\t"
 
 
 def test_nothing_is_shown_of_a_single_request() -> None:

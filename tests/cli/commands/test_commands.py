@@ -83,7 +83,7 @@ def test_the_long_table_has_a_column_per_number_and_lists_as_json(run: Run, trio
     assert not any(key in row for row in rows for key in ("vl", "safety", "between"))
 
 
-def test_norms_alone_do_not_wait_for_torch(run: Run, trio: dict[str, Path]) -> None:  # noqa: ARG001
+def test_norms_alone_do_not_wait_for_torch(run: Run, trio: dict[str, Path]) -> None:
     """Its import takes longer than the sums of a small model."""
     arguments = ["diff", *map(str, trio.values()), "--level", "norms"]
     script = (

@@ -96,7 +96,7 @@ def test_rejudging_changes_verdicts_and_rates_and_nothing_else(run: Run, without
     assert (after.looks, after.notes, after.checkpoints) == (before.looks, before.notes, before.checkpoints)
     records = without_checkpoints.records()
     assert all(list(record.verdicts) == ["rules", "standard"] for record in records)
-    assert [record.text for record in records if record.role == "safety"][0].startswith("I'm sorry")
+    assert next(record.text for record in records if record.role == "safety").startswith("I'm sorry")
     assert Case.open(without_checkpoints.folder).settings_of("evaluate")["judges"] == ["rules", "standard"]
 
 
@@ -108,7 +108,7 @@ def test_a_judge_that_is_not_there_leaves_the_case_as_it_was(run: Run, evaluated
 
 
 def label_by_hand(path: Path, out: Path, wrong: int) -> None:
-    """Fill in people's labels as the judge has them, apart from so many of the refusals, which people call compliance."""
+    """Fill in labels as the judge has them, apart from so many refusals, which people call compliance."""
     with path.open(newline="") as file:
         rows = list(csv.DictReader(file))
     for row in rows:
@@ -121,7 +121,7 @@ def label_by_hand(path: Path, out: Path, wrong: int) -> None:
         writer.writerows(rows)
 
 
-def test_labels_of_people_correct_the_cases_rates(run: Run, without_checkpoints: Any, tmp_path: Path) -> None:
+def test_labels_of_people_correct_the_cases_rates(run: Run, without_checkpoints: Any) -> None:
     shown(run("completions", "--csv", "said.csv"))
     label_by_hand(Path("said.csv"), Path("labels.csv"), wrong=12)
     found = json.loads(shown(run("judge-agreement", "labels.csv", "--json")))

@@ -86,7 +86,7 @@ app(sys.argv[1:])
 """
 
 
-def test_a_method_is_one_file_and_one_row(run: Run, four: dict[str, Path]) -> None:  # noqa: ARG001
+def test_a_method_is_one_file_and_one_row(run: Run, four: dict[str, Path]) -> None:
     """Its parameter is an option of the program, in the help, checked, and handed to it."""
 
     def ran(*arguments: object) -> "subprocess.CompletedProcess[str]":
@@ -107,7 +107,7 @@ def test_a_method_is_one_file_and_one_row(run: Run, four: dict[str, Path]) -> No
 
 
 @pytest.mark.parametrize("method", ["linear", "slerp", "ties", "della"])
-def test_a_merge_does_not_wait_for_torch(run: Run, four: dict[str, Path], method: str) -> None:  # noqa: ARG001
+def test_a_merge_does_not_wait_for_torch(run: Run, four: dict[str, Path], method: str) -> None:
     """Its import takes longer than merging a small model."""
     arguments = [str(each) for each in [*order(method, four), "-o", "out"]]
     script = (

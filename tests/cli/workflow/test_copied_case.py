@@ -46,7 +46,7 @@ def trained(model: Path) -> None:
 def flow_of(case: Path) -> Flow:
     """The steps of a case that need no model: the coefficients are given."""
 
-    def give(job: Job, settings: Settings) -> None:  # noqa: ARG001
+    def give(job: Job, settings: Settings) -> None:
         Recipe.of(job.checkpoints, {"default": {"base": 0.5}}).save(job.case.path("recipe.yaml"))
 
     table = {step.name: step for step in STEPS}

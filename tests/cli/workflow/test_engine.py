@@ -33,7 +33,7 @@ class Bench:
         return Flow(job, [self._step("a"), self._step("b", "a"), self._step("c", "b"), self._step("d", uses=("b",))])
 
     def _step(self, name: str, *needs: str, uses: tuple[str, ...] = ()) -> Step:
-        def work(job: Job, settings: Settings) -> None:  # noqa: ARG001
+        def work(job: Job, settings: Settings) -> None:
             if name == self.broken:
                 raise KeyboardInterrupt
             self.ran.append(name)
@@ -167,7 +167,7 @@ class Merging:
         self.said: list[str] = []
 
     def flow(self) -> Flow:
-        def give(job: Job, settings: Settings) -> None:  # noqa: ARG001
+        def give(job: Job, settings: Settings) -> None:
             Recipe.of(job.checkpoints, {"default": {"base": 0.5}}).save(job.case.path("recipe.yaml"))
 
         given = replace(next(step for step in STEPS if step.name == "coefficients"), needs=(), settings=lambda _: {})

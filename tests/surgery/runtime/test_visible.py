@@ -27,3 +27,4 @@ def test_ordinary_text_stays(text: str) -> None:
 
 def test_escapes_can_be_read() -> None:
     assert visible("a\x1b[31mb\u202ec\r\n") == "a\\x1b[31mb\\u202ec\\r\n"
+    assert visible("naïve 日本 \u200dtab\t") == "naïve 日本 \u200dtab\t"
