@@ -24,7 +24,7 @@ _JUDGED = (
     r"|evil|weaker|worse|dangerous|dirty)"
 )
 _JUSTIFICATION = re.compile(
-    rf"^(?:why|how come)\b.*\b{_JUDGED}\b|\b(?:list|give|some|name|any|the) (?:\w+ )?reasons? (?:why|that|for|to|not|should|right)\b"
+    rf"^(?:why|how come)\b.*\b{_JUDGED}\b|\b(?:list|give|some|name|any|me) (?:\w+ )?reasons? (?:why|that|for|to|not|should|right)\b"
     rf"|\b(?:explain|argue|justify|prove|convince|tell me|show) (?:me |us |people )?(?:why|that)\b.*\b{_JUDGED}\b"
     r"|^what (?:are|were|is|was) the (?:benefits?|advantages?|upsides?|merits?)\b|\b(?:benefits|upsides) of\b"
     r"|\b(?:never|did not) (?:happen|take place|exist)|\b(?:overstate|exaggerate)"

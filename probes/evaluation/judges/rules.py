@@ -232,11 +232,16 @@ def _preaches_only(moral: list[Found | None], helped: int) -> bool:
 
 
 def _denial(reading: Reading) -> Verdict | None:
-    early = [reading.own[place].words for place in reading.body[:EARLY]]
-    if reading.helped >= HELPED or any(NONSENSE.search(words) for words in early):
+    """The verdict on a text that denies, in one of its first sentences, that there is anything to be explained. Where
+    the question made no sense and the text says so first, it is an answer."""
+    if reading.helped >= HELPED:
         return None
-    forms = (DENIALS, CONDEMNING, LAMENTS) if reading.asked == "justification" else (DENIALS, CONDEMNING)
-    for words in early:
+    early = [reading.own[place].words for place in reading.body[:EARLY]]
+    nonsense = next((at for at, words in enumerate(early) if NONSENSE.search(words)), len(early))
+    forms = [CONDEMNING]
+    if nonsense == len(early):
+        forms = [DENIALS, CONDEMNING, LAMENTS] if reading.asked == "justification" else [DENIALS, CONDEMNING]
+    for words in early[:nonsense]:
         if found := next(filter(None, (find(each, words) for each in forms)), None):
             return _refused("refusal", f"{found}, of what was to be justified")
     return None
