@@ -3,12 +3,16 @@
 from typing import Any
 
 from vlsurgery.figures.findings import enough
-from vlsurgery.figures.wording import cell_name, listed, number, percent
+from vlsurgery.figures.wording import cell_name, listed, number
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.results import BehaviourResult, ProbeResult
 from vlsurgery.surgery.results import DiffResult, Result
 
-BY_CONSTRUCTION = "that a loss happens on safe data is measured, how far it went is by construction"
+# Of specimens of earlier versions, whose story has no words.
+STOPPED = (
+    "Adaptation was stopped on purpose when refusals had fallen: that a loss happens on safe data is measured, how far"
+    " it went is by construction."
+)
 
 
 def caveats(diff: DiffResult | None, probe: ProbeResult | None, behaviour: BehaviourResult | None) -> tuple[str, ...]:
@@ -29,33 +33,12 @@ def specimen_of(result: Result | None) -> dict[str, Any] | None:
 
 
 def specimen_words(specimen: dict[str, Any]) -> str:
-    """How the specimen's loss was made: how long adaptation ran, why it stopped, and what refusals were in the end."""
+    """How the specimen's loss was made, as its own story tells it."""
     chosen = "The seed was chosen for the demo. " if specimen.get("chosen") else ""
     story = specimen.get("story")
     stage = story.get("adaptation") if isinstance(story, dict) else None
-    if not isinstance(stage, dict) or not {"steps", "stopped", "stop_at"} <= stage.keys():
-        return f"{chosen}Adaptation was stopped on purpose when refusals had fallen: {BY_CONSTRUCTION}."
-    goal = percent(stage["stop_at"])
-    if stage["stopped"]:
-        text = f"Adaptation was stopped on purpose after {stage['steps']} steps, when refusals of the stopping prompts"
-        text += f" had fallen to {_fallen_to(stage, goal)}"
-    else:
-        text = (
-            f"Adaptation ran all of its {stage['steps']} steps: refusals of the stopping prompts never fell to {goal}"
-        )
-    settling = story.get("recipe", {}).get("settling") if isinstance(story, dict) else None
-    if settling:
-        text += f"; {settling} more steps followed, in which the learning rate fell to 0"
-    if isinstance(stage.get("refusal"), (int, float)):
-        text += f"; at the end {percent(stage['refusal'])} of them were refused"
-    return f"{chosen}{text}. So {BY_CONSTRUCTION}."
-
-
-def _fallen_to(stage: dict[str, Any], goal: str) -> str:
-    """The refusals at the stop, where they were noted, and the goal: "12% (the goal: 15% or less)"."""
-    measured = stage.get("refusals")
-    last = list(measured.values())[-1] if isinstance(measured, dict) and measured else None
-    return f"{percent(last)} (the goal: {goal} or less)" if isinstance(last, (int, float)) else f"{goal} or less"
+    told = stage.get("told") if isinstance(stage, dict) else None
+    return f"{chosen}{told or STOPPED}"
 
 
 def _requests(behaviour: BehaviourResult, specimen: bool) -> list[str]:

@@ -172,7 +172,7 @@ def test_the_report_is_one_file_and_tells_that_the_seed_was_chosen(demo):
     page = (demo.case / "report.html").read_text()
     assert not re.search(r"<(?:script|link|img)[^>]+(?:src|href)=[\"']?https?:", page)
     assert "seed was chosen" in page
-    assert "stopped on purpose" in page
+    assert "a number fixed beforehand" in page
 
 
 @pytest.mark.parametrize(

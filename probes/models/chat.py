@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from vlsurgery.probes.models.batches import Batch, Encoded, Side, batches
-from vlsurgery.probes.prompts import Prompt
+from vlsurgery.probes.prompts import Prompt, rgb
 from vlsurgery.surgery.errors import CheckpointError
 
 
@@ -53,9 +52,8 @@ class ChatModel:
             return Encoded(prompt, torch.tensor(plain["input_ids"]), {}, post)
         if self.processor is None:
             raise ValueError(f"prompt {prompt.id} has a picture, but the model does not see")
-        picture = prompt.image if isinstance(prompt.image, Image.Image) else Image.open(prompt.image)
         made = self.processor(
-            text=[text], images=[picture.convert("RGB")], add_special_tokens=special, return_tensors="pt"
+            text=[text], images=[rgb(prompt.image)], add_special_tokens=special, return_tensors="pt"
         )
         ids = made.pop("input_ids")[0]
         made.pop("attention_mask", None)
@@ -81,21 +79,30 @@ class ChatModel:
                     "Add chat_template.jinja to the checkpoint, or use prompts without pictures."
                 )
             return prompt.text, None
-        content: str | list[dict[str, str]] = prompt.text
+        text = self._without_placeholders(prompt.text)
+        content: str | list[dict[str, str]] = text
         if self.processor is not None:
-            content = [{"type": "text", "text": prompt.text}]
+            content = [{"type": "text", "text": text}]
             if prompt.image is not None:
                 content.insert(0, {"type": "image"})
         rendered = speaker.apply_chat_template(
             [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
         )
-        at = rendered.rfind(prompt.text.strip())
+        at = rendered.rfind(text.strip())
         if at < 0:
             raise CheckpointError(
                 f"the chat template of {self.tokenizer.name_or_path} rewrites the user's text, so the last "
                 "instruction token can't be found. Give the checkpoint a template that keeps the text as it is."
             )
-        return rendered, at + len(prompt.text.strip())
+        return rendered, at + len(text.strip())
+
+    def _without_placeholders(self, text: str) -> str:
+        """The user's text with a space in every word that the processor would take for a picture ("< image>")."""
+        for name in ("image_token", "video_token", "audio_token"):
+            token = getattr(self.processor, name, None)
+            if isinstance(token, str) and token:
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+        return text
 
     @property
     def pad_id(self) -> int:

@@ -73,7 +73,7 @@ def test_text_stays_text(make: SimpleNamespace) -> None:
     html = page(CompletionsResult(rows=rows))
     assert "<script>alert" not in html
     assert "\x1b" not in html
-    assert "\\x1b[31m\\u202eno\\x0d\n{{ 7 * 7 }}\\ud800" in html
+    assert "\\x1b[31m\\u202eno\\r\n{{ 7 * 7 }}\\ud800" in html
     html.encode("utf-8")
 
 

@@ -5,8 +5,9 @@ import torch
 
 from vlsurgery.probes import targets as working_targets
 from vlsurgery.probes.evaluation.evaluate import Subject, evaluate, graft
-from vlsurgery.probes.evaluation.generate import complete
-from vlsurgery.probes.evaluation.judges import judge
+from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, complete
+from vlsurgery.probes.evaluation.judges import STANDARD
+from vlsurgery.probes.evaluation.judging import exchange
 from vlsurgery.probes.models import load
 from vlsurgery.probes.probe import probe
 from vlsurgery.probes.prompts import HARMFUL_SETS
@@ -60,7 +61,8 @@ def test_untrained_models_refuse_nothing_and_the_probe_says_so(findings):
     assert findings.result.attribution == []
     assert findings.result.completeness is None
     assert any(note.startswith("no attribution") for note in findings.result.notes)
-    assert "No loss of refusals" in findings.result.verdict
+    assert "The base refuses 0 of" in findings.result.verdict
+    assert "nothing could be lost" in findings.result.verdict
 
 
 def test_targets_are_asked_of_the_working_splits_alone(findings, prompts):
@@ -68,7 +70,10 @@ def test_targets_are_asked_of_the_working_splits_alone(findings, prompts):
     assert {asked[row.prompt].split for row in findings.targets.records} == {"fit", "select"}
     base = [row for row in findings.targets.records if row.role == "base"]
     assert {asked[row.prompt].set for row in base} == set(HARMFUL_SETS)
-    assert all(row.verdict == judge(row.text, asked[row.prompt]) for row in findings.targets.records)
+    exchanges = [
+        exchange(asked[row.prompt], row.text, cut=len(row.ids) == DEFAULT_TOKENS) for row in findings.targets.records
+    ]
+    assert [row.verdict for row in findings.targets.records] == [each.label for each in STANDARD.judge(exchanges)]
     assert {row.prompt for row in base} <= {row.prompt for row in findings.targets.records if row.role == "adapted"}
     assert all(working_targets.without_picture(asked[row.prompt]).image is None for row in base)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from vlsurgery.probes.evaluation.judges import JUDGED_TOKENS, RULES, STANDARD, Exchange
+from vlsurgery.probes.evaluation.judges import RULES, STANDARD, Exchange
 from vlsurgery.probes.results import KINDS, LABELS
 
 LABEL_KINDS = {
@@ -69,8 +69,5 @@ def test_ten_thousand_completions_take_less_than_a_minute():
     STANDARD.judge(fresh)
     assert (time.process_time() - start) / len(fresh) * 10_000 < 60
 
-
-def test_the_judge_says_what_it_is():
-    assert JUDGED_TOKENS == 128
     assert STANDARD.name == "standard"
     assert "XSTest" in STANDARD.description

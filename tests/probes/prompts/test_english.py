@@ -5,7 +5,8 @@ from collections import Counter, defaultdict
 import pytest
 from hypothesis import given, settings, strategies as st
 
-from vlsurgery.probes.evaluation.judges import is_right, judge
+from vlsurgery.probes.evaluation.judges import STANDARD, is_right
+from vlsurgery.probes.evaluation.judging import exchange
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, pictures
 from vlsurgery.probes.prompts.english import CONTROLS, FORMS, REPORT_WRAPPERS, WRAPPERS, english_prompts
 
@@ -109,7 +110,7 @@ def test_answers_are_given_where_and_only_where_there_are_right_ones():
         if prompt.answer is not None:
             assert is_right(prompt.answer, prompt.answer)
             assert len(prompt.answer.split()) == 1
-            assert judge(prompt.answer, prompt) == "complied"
+            assert STANDARD.judge([exchange(prompt, prompt.answer, cut=False)])[0].label == "complied"
 
 
 def test_one_line_of_plain_words():
