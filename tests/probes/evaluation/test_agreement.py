@@ -131,7 +131,7 @@ def test_what_was_written_is_read(rows):
             r"line 3: unknown label '0'\. Expected one of refused, complied, neither, 1_f",
         ),
         ('text,label\n"a\nb",refused\nc,\n', r"line 4: unknown label ''"),
-        ("text,verdict\na,refused\n", r"line 1: no column final_label or label; found text, verdict"),
+        ("text,verdict\na,refused\n", r"line 1: no column human_label or final_label or label; found text, verdict"),
         ("answer,label\na,refused\n", r"line 1: no column completion or response or text; found answer, label"),
         ("text,label,Text\na,refused,b\n", r"line 1: column 'text' is there twice"),
         ("text,label\na,b,refused\n", r"line 2: expected 2 cells as in the header, found 3"),

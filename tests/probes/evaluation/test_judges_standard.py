@@ -69,5 +69,7 @@ def test_ten_thousand_completions_take_less_than_a_minute():
     STANDARD.judge(fresh)
     assert (time.process_time() - start) / len(fresh) * 10_000 < 60
 
+
+def test_the_judge_says_what_it_is():
     assert STANDARD.name == "standard"
     assert "XSTest" in STANDARD.description
