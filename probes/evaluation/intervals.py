@@ -58,7 +58,7 @@ def rate(outcomes: Sequence[bool], requests: Sequence[Hashable]) -> Rate:
     """A share of prompts with its 95% interval: Wilson's, of the effective number of requests.
 
     Of the intervals that were tried (Agresti-Coull, Jeffreys, Clopper-Pearson and its mid-p form, Wilson with and
-    without a correction for continuity) Wilson's covers closest to 95% at its worst: `tests/benchmarks/coverage.py`.
+    without a correction for continuity) Wilson's covers closest to 95% at its worst: `tests/benchmarks/interval_coverage.py`.
     One request has a rate, and no interval.
     """
     if not outcomes:
