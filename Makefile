@@ -28,7 +28,7 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 4.4
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 13.5
 	$(BIN)/python tests/benchmarks/merge_faults.py
-	$(BIN)/python tests/benchmarks/coverage.py
+	$(BIN)/python tests/benchmarks/interval_coverage.py
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings, strategies as st
+from scipy.stats import binom
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
 from vlsurgery.probes.evaluation.intervals import (
@@ -77,10 +78,25 @@ def test_the_same_evidence_again_never_widens_an_interval(rows, times):
     assert fresh.high <= once.high + ROUNDING
 
 
-# Requests of equally many prompts, by how many of these succeed.
-REQUESTS = st.integers(1, 6).flatmap(
-    lambda size: st.tuples(st.just(size), st.lists(st.integers(0, size), min_size=4, max_size=24))
-)
+# Two lots of requests, all of equally many prompts, with the same rate: successes of each request.
+def _lots(size):
+    successes = st.lists(st.integers(0, size), min_size=2, max_size=8)
+    moves = st.lists(st.tuples(st.integers(0, 23), st.integers(0, 23)), max_size=30)
+    return st.tuples(st.just(size), successes, st.integers(1, 3), moves)
+
+
+LOTS = st.integers(1, 6).flatmap(_lots)
+
+
+def _moved(successes, moves, size):
+    """The same number of successes over as many requests, some moved from one to another."""
+    found = list(successes)
+    for source, target in moves:
+        source, target = source % len(found), target % len(found)
+        if found[source] > 0 and found[target] < size:
+            found[source] -= 1
+            found[target] += 1
+    return found
 
 
 def prompts_of(size, successes):
@@ -89,23 +105,16 @@ def prompts_of(size, successes):
 
 
 @settings(max_examples=300)
-@given(REQUESTS, st.randoms(use_true_random=False))
-def test_fewer_requests_at_the_same_rate_never_narrow_the_interval(drawn, random):
-    size, successes = drawn
-    kept = _subset_of_equal_mean(successes, random)
-    assume(kept is not None)
-    whole, part = rate(*prompts_of(size, successes)), rate(*prompts_of(size, kept))
-    assert part.rate == pytest.approx(whole.rate)
-    assert width(part) >= width(whole) - ROUNDING
-
-
-def _subset_of_equal_mean(numbers, random):
-    """Some of the numbers, at least two, with the mean of all; None where a search finds none."""
-    for _ in range(200):
-        kept = random.sample(numbers, random.randint(2, len(numbers) - 1))
-        if sum(kept) * len(numbers) == sum(numbers) * len(kept):
-            return kept
-    return None
+@given(LOTS)
+def test_fewer_requests_at_the_same_rate_never_narrow_the_interval(drawn):
+    size, some, times, moves = drawn
+    others = _moved(some * times, moves, size)
+    whole = rate(*prompts_of(size, some + others))
+    for part in (rate(*prompts_of(size, some)), rate(*prompts_of(size, others))):
+        assert part.rate == pytest.approx(whole.rate)
+        assert width(part) >= width(whole) - ROUNDING
+        assert part.low <= whole.low + ROUNDING
+        assert part.high >= whole.high - ROUNDING
 
 
 @given(st.integers(2, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n), st.integers(1, 9))))
@@ -171,3 +180,33 @@ def test_words_take_thirty_requests():
     assert MIN_REQUESTS_FOR_A_CLAIM == 30
     assert enough(30)
     assert not enough(29)
+
+
+@pytest.mark.parametrize("n", [20, 50, 112, 500])
+@pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
+def test_coverage_is_95_percent_or_the_nearest_that_whole_counts_allow(n, share):
+    """Exactly: the chances of all counts whose interval holds the true share."""
+    chances = binom.pmf(np.arange(n + 1), n, share)
+    found = [rate([place < hits for place in range(n)], range(n)) for hits in range(n + 1)]
+    held = np.array([each.low - ROUNDING <= share <= each.high + ROUNDING for each in found])
+    coverage = chances @ held
+    counts = np.flatnonzero(held)
+    fewer = coverage - min(chances[counts[0]], chances[counts[-1]])
+    more = coverage + min(chances[counts[0] - 1] if counts[0] else 1, chances[counts[-1] + 1] if counts[-1] < n else 1)
+    assert 0.93 <= coverage <= 0.97 or (fewer < 0.93 and more > 0.97)
+
+
+@pytest.mark.parametrize(("share", "correlation"), [(0.02, 0.5), (0.5, 0.0), (0.5, 0.5), (0.5, 1.0)])
+def test_coverage_holds_where_prompts_share_requests(share, correlation):
+    """Simulated: 50 requests of 2 or 3 prompts, each with its own chance."""
+    generator = np.random.default_rng(5)
+    held = 0
+    for _ in range(800):
+        if correlation in (0, 1):
+            chances = np.full(50, share) if correlation == 0 else (generator.random(50) < share).astype(float)
+        else:
+            chances = generator.beta(share * (1 / correlation - 1), (1 - share) * (1 / correlation - 1), 50)
+        requests = np.repeat(np.arange(50), generator.choice([2, 3], 50))
+        found = rate((generator.random(len(requests)) < chances[requests]).tolist(), requests.tolist())
+        held += found.low - ROUNDING <= share <= found.high + ROUNDING
+    assert 0.925 <= held / 800 <= 0.975

@@ -1,6 +1,6 @@
 """How often the 95% intervals of rates and of paired differences hold the truth, and how wide they are.
 
-Run it as `python tests/benchmarks/coverage.py`. Coverage should be 93 to 97%. Three tables:
+Run it as `python tests/benchmarks/interval_coverage.py`. Coverage should be 93 to 97%. Three tables:
 
 1. One prompt a request: every interval that was tried, summed over all counts of successes (exact, no simulation).
    "can be": the coverages next to 95%, from below and from above, that any interval could have at this n and rate which
@@ -87,6 +87,7 @@ def reachable(n: int, share: float) -> Interval:
 
 def one_prompt_a_request() -> Iterator[tuple[str, str, float]]:
     print(f"{'n':>4} {'rate':>5}  {'can be':>12}  " + "  ".join(f"{name:>16}" for name in DESIGNS))
+    beyond_reach = []
     for n in COUNTS:
         found = {name: [design(hits, n) for hits in range(n + 1)] for name, design in DESIGNS.items()}
         for share in RATES:
@@ -100,6 +101,9 @@ def one_prompt_a_request() -> Iterator[tuple[str, str, float]]:
             below, above = reachable(n, share)
             nearest = "" if share in (0, 1) else f"{below:.1%} {above:.1%}"
             print(f"{n:4} {share:5}  {nearest:>12}  " + "  ".join(f"{cell:>16}" for cell in cells))
+            if nearest and below < WANTED[0] and above > WANTED[1]:
+                beyond_reach.append(f"n {n}, rate {share}")
+    print(f"whole counts allow no interval 93-97% at: {'; '.join(beyond_reach)}")
 
 
 def draw(
