@@ -119,7 +119,7 @@ def test_what_needs_absent_checkpoints_says_which_and_how_to_point_to_them(
         os.rename(project / role, tmp_path / "store" / f"my-{role}")
     shown = run("probe", "--case", project / "case")
     assert shown.exit_code == 2
-    assert f"base: no checkpoint at {project / 'base'}" in shown.stderr
+    assert f"base: {project / 'base'}: no such directory" in shown.stderr
     assert f"vlsurgery diff BASE ADAPTED SAFETY --case {project / 'case'}" in shown.stderr
     moved = [tmp_path / "store" / f"my-{role}" for role in ROLES]
     shown = run("diff", *moved, "--level", "norms", "--case", project / "case")
