@@ -135,17 +135,24 @@ class Case:
             self.checkpoints[role].contents = contents
         self._save()
 
-    def verify(self, progress: Progress = no_progress, reread: bool = True) -> list[str]:
-        """Compare all weights with the contents that were recorded. Returns the roles that have such a record.
-
-        reread: read every byte again, instead of trusting that a file which was hashed before, and has the same size,
-        modification time and change time, has the same bytes.
+    def verify(self, progress: Progress = no_progress) -> list[str]:
+        """Read all weights again and compare them with the contents that were recorded. Returns the roles that have
+        such a record.
 
         Raises CheckpointError that names the role and the files that differ, or a checkpoint that is absent.
         """
         recorded = {role: ref.contents for role, ref in self._content.checkpoints.items() if ref.contents is not None}
-        check_contents(self.checkpoints, recorded, progress, reread)
+        check_contents(self.checkpoints, recorded, progress, reread=True)
         return list(recorded)
+
+    def check_silent_changes(self, progress: Progress = no_progress) -> None:
+        """Compare weights whose identity is as it was with the contents that were recorded. A file that was hashed
+        before, and has the same size, modification time and change time, is not read again.
+
+        Raises as `verify`. Checkpoints of another identity are let through: their steps are no longer current.
+        """
+        recorded = {role: ref.contents for role, ref in self.refs.items() if ref.contents is not None}
+        check_contents(self.checkpoints, recorded, progress)
 
     def contents_of(self, checkpoint: Checkpoint) -> Mapping[str, str] | None:
         """The contents that were recorded of the checkpoint at this place, or else of one with this identity; None

@@ -43,12 +43,7 @@ class CaseCheckpoints(Mapping[str, Checkpoint]):
     def __getitem__(self, role: str) -> Checkpoint:
         """The checkpoint as its files are now. Raises CheckpointError that says how to go on where it is absent."""
         found = self.find(role)
-        if found is None:
-            raise CheckpointError(
-                f"{role}: no checkpoint at {' or '.join(self.places(role))}. Put it back, or say where the case's "
-                f"checkpoints are now: vlsurgery diff {' '.join(map(str.upper, self))} --case {self._folder}."
-            )
-        return found
+        return self._opened_as_recorded(role) if found is None else found
 
     def find(self, role: str) -> Checkpoint | None:
         """The checkpoint as its files are now; None where it is absent. Raises CheckpointError where it is damaged."""
@@ -87,6 +82,19 @@ class CaseCheckpoints(Mapping[str, Checkpoint]):
             except ValueError:
                 continue
         return paths
+
+    def _opened_as_recorded(self, role: str) -> Checkpoint:
+        """What opening an absent checkpoint at its absolute path comes to: the error that says what is wrong there,
+        and how to go on."""
+        try:
+            return Checkpoint.reopen(self._recorded[role])
+        except CheckpointError as error:
+            others = [place for place in self.places(role) if place != self._recorded[role].path]
+            nor = f" Nor is it at {others[0]}." if others else ""
+            raise CheckpointError(
+                f"{role}: {error}{nor} If the case's checkpoints lie elsewhere now, say where: "
+                f"vlsurgery diff {' '.join(map(str.upper, self))} --case {self._folder}."
+            ) from error
 
     def _open(self, role: str) -> Checkpoint | None:
         recorded = self._recorded[role]

@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.case import Case
@@ -13,6 +14,9 @@ from vlsurgery.cli.workflow.steps import STEPS, check_merge_target
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError, TargetError
+
+# Steps that read results alone, and no checkpoint.
+READING: Final = ("report",)
 
 
 @dataclass(frozen=True)
@@ -47,9 +51,8 @@ def perform(session: Session, options: StepOptions, *goals: str, named: Checkpoi
         return None
     if "merge" in goals:
         check_merge_target(flow.job)
-        if not flow.is_current("merge"):
-            # Before hours are spent on the steps before; the merge itself compares again.
-            case.verify(console.progress, reread=False)
+    if not all(flow.is_current(goal) for goal in goals if goal not in READING):
+        case.check_silent_changes(console.progress)  # What is measured now goes with what was measured before.
     flow.bring(*goals)
     return flow
 

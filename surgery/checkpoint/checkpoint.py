@@ -150,11 +150,12 @@ class Checkpoint(Mapping[str, LazyTensor]):
     def identity(self) -> str:
         """ "sha256:..." over names, sizes, headers and a sample of the bytes of its files, adapter and its settings
         included: equal for copies, whatever their place and their modification times; another one when weights were
-        trained further. Of headers alone, "headers:sha256:..." over these and the Hub commit.
+        trained further. Of headers alone, "headers:sha256:..." over these and the Hub commit. Files are read when it is
+        first asked for.
         """
-        if self.headers_only:
-            return header_identity(self.shards.items(), self.commit)
         more = [self.adapter.identity] if self.adapter is not None else []
+        if self.headers_only:
+            return header_identity(self.shards.items(), [self.commit, *more])
         plain = not self.pickled
         files = [WeightFile(name, self._files[name], header, plain) for name, header in self.shards.items()]
         return identity_of(files, more)

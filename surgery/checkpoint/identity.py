@@ -52,10 +52,10 @@ def identity_of(files: Sequence[WeightFile], more: Iterable[str] = ()) -> str:
     return _joined([*sorted(lines), *more])
 
 
-def header_identity(files: Iterable[tuple[str, Header]], commit: str | None) -> str:
-    """ "headers:sha256:..." over names, sizes and headers alone, and the commit on the Hub: of a checkpoint whose
-    weights were not fetched. It is never the identity of one whose weights are there."""
-    return f"headers:{_joined([*sorted([name, header.size, header.digest] for name, header in files), commit])}"
+def header_identity(files: Iterable[tuple[str, Header]], more: Iterable[str | None]) -> str:
+    """ "headers:sha256:..." over names, sizes and headers alone, and over `more`: of a checkpoint whose weights were
+    not fetched. It is never the identity of one whose weights are there."""
+    return f"headers:{_joined([*sorted([name, header.size, header.digest] for name, header in files), *more])}"
 
 
 def stamp_of(files: Iterable[tuple[str, Header]], more: Iterable[str | None]) -> str:

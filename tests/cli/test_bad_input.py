@@ -68,8 +68,15 @@ def test_a_bad_checkpoint_opens_no_case(
     assert not Path("case").exists()
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-@pytest.mark.parametrize("command", ["probe", "merge", "evaluate", "report"])
+@pytest.mark.parametrize(
+    ("command", "fault"),
+    [
+        *((command, fault) for command in ("probe", "merge", "evaluate") for fault in FAULTS),
+        # A report is written where the checkpoints are absent, but not where they are damaged.
+        ("report", truncated),
+        ("report", pickled),
+    ],
+)
 def test_a_checkpoint_that_went_bad_stops_every_step(
     run: Run, trio: dict[str, Path], command: str, fault: Callable[[Path], str]
 ) -> None:

@@ -15,8 +15,10 @@ from typer.testing import Result
 
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, Settings, StepOptions
+from vlsurgery.cli.workflow.fingerprint import MAX_WHOLE_BYTES, fingerprint, is_unchanged
 from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.headers import read_header
 from vlsurgery.surgery.checkpoint.identity import BLOCK_BYTES, spaced_blocks
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.merge.recipe import Recipe
@@ -117,7 +119,7 @@ def test_what_needs_absent_checkpoints_says_which_and_how_to_point_to_them(
         os.rename(project / role, tmp_path / "store" / f"my-{role}")
     shown = run("probe", "--case", project / "case")
     assert shown.exit_code == 2
-    assert f"base: no checkpoint at {project / 'base'}" in shown.stderr
+    assert f"base: {project / 'base'}: no such directory" in shown.stderr
     assert f"vlsurgery diff BASE ADAPTED SAFETY --case {project / 'case'}" in shown.stderr
     moved = [tmp_path / "store" / f"my-{role}" for role in ROLES]
     shown = run("diff", *moved, "--level", "norms", "--case", project / "case")
@@ -149,6 +151,27 @@ def test_a_case_of_an_earlier_version_goes_on_while_nothing_is_touched(tmp_path:
     shutil.copytree(project, tmp_path / "copy", copy_function=shutil.copy)
     shutil.rmtree(project)
     assert pending(tmp_path / "copy" / "case")[0] == "diff", "times were all that it knew"
+
+
+def test_a_long_file_that_a_step_wrote_is_known_by_a_block_of_every_tensor(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    tensors = {"big": torch.zeros(5_000, 4_000), "norm": torch.zeros(64), "last": torch.zeros(1)}
+    save_file(tensors, file)
+    assert file.stat().st_size > MAX_WHOLE_BYTES
+    found = fingerprint([tmp_path])
+    assert is_unchanged(found, [tmp_path])
+    entry = read_header(file).entries[[each.name for each in read_header(file).entries].index("norm")]
+    with file.open("r+b") as stream:
+        stream.seek(entry.offset)
+        stream.write(bytes([1]))
+    assert not is_unchanged(found, [tmp_path])
+    with file.open("r+b") as stream:
+        stream.seek(entry.offset)
+        stream.write(bytes([0]))
+    assert is_unchanged(found, [tmp_path])
+    with file.open("r+b") as stream:
+        stream.write(b"\xff" * 8)
+    assert not is_unchanged(found, [tmp_path])
 
 
 @pytest.fixture
@@ -201,6 +224,7 @@ def test_a_bit_changed_in_secret_is_found_before_a_merge_and_by_verify(long: Pat
         Case.open(long / "case").verify()
     for arguments in (
         ("merge", "--recipe", long / "case" / "recipe.yaml", "-o", long / "out"),
+        ("probe", "--case", long / "case"),
         ("merge", "--auto", "--case", long / "case"),
         ("merge", "--auto", "--verify", "--case", long / "case"),
     ):
@@ -211,6 +235,16 @@ def test_a_bit_changed_in_secret_is_found_before_a_merge_and_by_verify(long: Pat
     assert shown.exit_code == 2
     assert "model.safetensors (other bytes than were written)" in shown.stderr
     assert run("anatomy", long / "adapted", "--verify", "--case", long / "case").exit_code == 0
+
+
+def test_weights_that_were_trained_further_are_measured_again_without_being_named(long: Path) -> None:
+    """Their identity tells, so that there is nothing secret about it."""
+    trained(long / "base")
+    case = Case.open(long / "case")
+    case.check_silent_changes()
+    assert pending(long / "case")[0] == "diff"
+    with pytest.raises(CheckpointError, match="not the bytes"):
+        case.verify()
 
 
 def test_what_was_changed_in_secret_is_measured_again_when_it_is_named(long: Path, run: Run) -> None:

@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -213,6 +214,9 @@ def test_a_model_is_downloaded_once_into_the_shared_cache(
     assert ask(hub, home, "org/llama", offline) == facts
     assert ask(hub, home, "org/llama", offline, headers_only=True)["identity"] == facts["identity"]
     assert ask(hub, home, facts["location"])["identity"] == facts["identity"]
+    copy = shutil.copytree(facts["path"], tmp_path / "copy")
+    assert ask(hub, home, str(copy))["identity"] == facts["identity"]
+    assert ask(hub, tmp_path / "empty", "org/llama", headers_only=True)["identity"].startswith("headers:sha256:")
 
 
 def test_a_revision_is_another_checkpoint(hub: Hub, tmp_path: Path) -> None:

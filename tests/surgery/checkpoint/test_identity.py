@@ -194,3 +194,35 @@ def test_pickled_weights_have_an_identity_of_their_bytes_too(tmp_path: Path, wri
     identity = first.identity
     torch.save(tensors, file)
     assert Checkpoint.open(tmp_path / "a", allow_pickle=True).identity != identity
+
+
+def test_an_adapter_is_its_weights_and_settings(tmp_path: Path, write: Write, llama: Llama) -> None:
+    write(tmp_path / "base", llama())
+    adapter, name = tmp_path / "adapter", "model.layers.0.self_attn.q_proj"
+    adapter.mkdir()
+    factors = {
+        f"base_model.model.{name}.lora_{part}.weight": torch.ones(shape)
+        for part, shape in (("A", (2, 16)), ("B", (16, 2)))
+    }
+    settings = {"peft_type": "LORA", "lora_alpha": 4, "r": 2, "target_modules": ["q_proj"]}
+
+    def made(folder: Path) -> Checkpoint:
+        save_file(factors, folder / "adapter_model.safetensors")
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+        return Checkpoint.open(f"{tmp_path / 'base'}+{folder}")
+
+    first = made(adapter)
+    known = {first.identity}
+    shutil.copytree(tmp_path, tmp_path / "copy")
+    assert Checkpoint.open(f"{tmp_path / 'copy' / 'base'}+{tmp_path / 'copy' / 'adapter'}").identity in known
+    assert made(adapter).identity in known, "the same bytes, written again"
+    contents = take_contents({"x": first})["x"]
+    assert sorted(contents) == ["adapter_config.json", "adapter_model.safetensors", "model.safetensors"]
+    settings["lora_alpha"] = 8
+    known.add(made(adapter).identity)
+    factors[next(iter(factors))][0, 0] = 2
+    known.add(made(adapter).identity)
+    known.add(Checkpoint.open(tmp_path / "base").identity)
+    assert len(known) == 4
+    with pytest.raises(CheckpointError, match=r": adapter_model\.safetensors, adapter_config\.json: not the bytes"):
+        check_contents({"x": first}, {"x": contents})

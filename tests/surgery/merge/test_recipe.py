@@ -28,11 +28,23 @@ PATHS = st.text(st.characters(exclude_categories=["Cs", "Cc"]), min_size=1, max_
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(table=st.dictionaries(KEYS, COEFFICIENTS, max_size=6), path=PATHS, words=WORDS, seed=st.integers(0, 2**31))
+@given(
+    table=st.dictionaries(KEYS, COEFFICIENTS, max_size=6),
+    path=PATHS,
+    words=WORDS,
+    seed=st.integers(0, 2**31),
+    contents=st.none() | st.dictionaries(PATHS, st.sampled_from(["0" * 64, "12e" + "4" * 61]), min_size=1, max_size=3),
+)
 def test_round_trip_is_exact(
-    tmp_path: Path, table: dict[str, dict[str, float]], path: str, words: str, seed: int
+    tmp_path: Path,
+    table: dict[str, dict[str, float]],
+    path: str,
+    words: str,
+    seed: int,
+    contents: dict[str, str] | None,
 ) -> None:
-    checkpoints = {role: CheckpointRef(path=path, identity="sha256:" + role) for role in ("base", "adapted", "safety")}
+    checkpoints = {role: CheckpointRef(path=path, identity="sha256:" + role) for role in ("adapted", "safety")}
+    checkpoints["base"] = CheckpointRef(path=path, identity="sha256:base", contents=contents)
     why = dict.fromkeys(list(table)[::2], words)
     recipe = Recipe(checkpoints=checkpoints, coefficients=table, seed=seed, why=why)
     recipe.save(tmp_path / "recipe.yaml")
