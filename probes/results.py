@@ -29,9 +29,9 @@ class Estimate(Frozen):
 
 
 class Rate(Frozen):
-    """A share of prompts with its 95% interval; requests are resampled, not prompts.
+    """A share of prompts with its 95% interval; the unit is the request, not the prompt.
 
-    n: prompts. requests: independent requests among them. `reason` says why `rate` is missing.
+    n: prompts. requests: of which they are. reason: why `rate`, or its interval, is missing.
     """
 
     rate: float | None
