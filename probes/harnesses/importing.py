@@ -63,11 +63,16 @@ def import_log(path: Path | str, role: str | None = None, prompt_set: str | None
     or else the last part of its model's name. prompt_set: where the prompts belong; not given for our own, which name
     their sets.
 
-    prompt is the last user message. request is of the whole conversation, so that a prompt that is asked again counts
-    once. Ids of prompts that are not ours are SET/TASK/ID; those asked again end in /2, /3. answer, for capability
-    alone: the log's target; the completion itself where the log's own scorer calls it right, and its form is not the
-    target's. A choice among given answers reads "B. Paris". Where the log does not count tokens, `tokens` counts
-    words. verdicts are those that we wrote ourselves; a judge gives the others.
+    What the records hold:
+      id        our own prompts' own; of others SET/TASK/ID, with /2, /3 ... where one was asked again
+      prompt    the last user message
+      request   the words of the whole conversation, so that what is asked again counts once; with a picture, the sample
+      answer    for capability: the log's target, or the completion itself where the log's own scorer calls it right in
+                another form than the target's
+      text      as it was written; a choice among given answers reads "B. Paris"
+      tokens    as logged; words where the log has no count, as in lm-evaluation-harness
+      cut       as logged; lm-evaluation-harness does not log it, and nothing is taken to be cut
+      verdicts  those that our writer or task noted, to which a judge adds
 
     Raises SurgeryError that names the file, and the sample where one is at fault.
     """
@@ -77,11 +82,11 @@ def import_log(path: Path | str, role: str | None = None, prompt_set: str | None
     _check_sets_go_together(log, prompt_set)
     role = role or _role(log)
     ids = _unique(_id(answer, log.task, prompt_set) for answer in log.answers)
-    digest = prompts_digest((name, answer.prompt) for name, answer in zip(ids, log.answers, strict=True))
+    digest = questions_digest((name, answer.prompt) for name, answer in zip(ids, log.answers, strict=True))
     return [_record(log, answer, name, role, prompt_set, digest) for name, answer in zip(ids, log.answers, strict=True)]
 
 
-def prompts_digest(prompts: Iterable[tuple[str, str]]) -> str:
+def questions_digest(prompts: Iterable[tuple[str, str]]) -> str:
     """SHA-256 of (id, text) pairs, in hexadecimal; their order does not matter."""
     lines = sorted(json.dumps(pair, ensure_ascii=True) for pair in prompts)
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -153,7 +158,7 @@ def _record(
     return CompletionRecord(
         role=role,
         id=name,
-        request=own.request if own else " ".join(answer.conversation.lower().split()),
+        request=own.request if own else _request(answer, log.task),
         set=own.set if own else str(prompt_set),
         modality=own.modality if own else ("own" if answer.pictured else "text"),
         prompt=answer.prompt,
@@ -164,6 +169,12 @@ def _record(
         verdicts=answer.verdicts,
         prompts_digest=(own and own.prompts_digest) or digest,
     )
+
+
+def _request(answer: LoggedAnswer, task: str) -> str:
+    """The words of the conversation; with a picture, which may be all that differs, the sample that they are of."""
+    words = " ".join(answer.conversation.lower().split())
+    return f"{words} [picture of {task}/{answer.id}]" if answer.pictured else words
 
 
 def _answer(log: HarnessLog, answer: LoggedAnswer, prompt_set: str | None) -> str | None:

@@ -9,6 +9,7 @@ from vlsurgery.probes.harnesses.log import HarnessLog, LoggedAnswer, OwnFields, 
 from vlsurgery.probes.results import KINDS, LABELS, Verdict
 from vlsurgery.surgery.errors import SurgeryError
 
+PICTURE_PLACEHOLDER = "(Image)"
 _MARKS = {"C": True, "I": False, "P": False, "N": False}
 
 
@@ -19,7 +20,7 @@ def read(path: Path) -> HarnessLog:
         raise SurgeryError(
             f"{path}: the run did not finish (status {log.status!r}). Finish it: inspect eval-retry {path}"
         )
-    if log.invalidated:
+    if getattr(log, "invalidated", False):  # early versions of inspect can't mark samples
         raise SurgeryError(f"{path}: samples of it were marked invalid. Run them again: inspect eval-retry {path}")
     if not log.samples:
         raise SurgeryError(f"{path}: holds no samples. Run the task again without --no-log-samples.")
@@ -78,7 +79,7 @@ def _answer(path: Path, sample: Any, right: bool | None, limit: int | None) -> L
         own = own_fields(sample.metadata)
     except SurgeryError as error:
         raise SurgeryError(f"{where}: {error}. Write the log again.") from error
-    prompt, conversation, pictured = _asked(sample.input)
+    prompt, conversation, pictured = asked(sample.input)
     usage = sample.output.usage
     return LoggedAnswer(
         id=str(sample.id),
@@ -95,15 +96,30 @@ def _answer(path: Path, sample: Any, right: bool | None, limit: int | None) -> L
     )
 
 
-def _asked(asked: Any) -> tuple[str, str, bool]:
-    """The last user message, the whole conversation, and whether a picture came with it."""
-    if isinstance(asked, str):
-        return asked, asked, False
-    users = [message for message in asked if message.role == "user"] or asked
-    prompt = users[-1].text if users else ""
-    conversation = prompt if len(asked) == 1 else "\n".join(f"{message.role}: {message.text}" for message in asked)
-    parts = [part for message in asked if not isinstance(message.content, str) for part in message.content]
-    return prompt, conversation, any(part.type == "image" for part in parts)
+def asked(messages: Any) -> tuple[str, str, bool]:
+    """Of a sample's input: the last user message, the whole conversation, and whether a picture came with it."""
+    if isinstance(messages, str):
+        return messages, messages, False
+    users = [message for message in messages if message.role == "user"] or messages
+    prompt = _words(users[-1]) if users else ""
+    conversation = prompt if len(messages) == 1 else "\n".join(f"{each.role}: {_words(each)}" for each in messages)
+    return prompt, conversation, any(_is_picture(part) for message in messages for part in _parts(message))
+
+
+def _words(message: Any) -> str:
+    """The text of a message. Its own `text` has placeholders for pictures in some versions of inspect."""
+    if isinstance(message.content, str):
+        return message.content
+    return "".join(part.text for part in _parts(message) if part.type == "text" and not _is_picture(part))
+
+
+def _parts(message: Any) -> list[Any]:
+    return [] if isinstance(message.content, str) else message.content
+
+
+def _is_picture(part: Any) -> bool:
+    """Whether a part of a message is a picture, or what versions of inspect about 0.3.200 log in its place."""
+    return part.type == "image" or (part.type == "text" and part.text == PICTURE_PLACEHOLDER)
 
 
 def _target(target: str | list[str]) -> str | None:

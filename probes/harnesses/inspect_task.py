@@ -13,7 +13,7 @@ from inspect_ai.scorer import Metric, SampleScore, Score, Scorer, Target, metric
 from inspect_ai.solver import TaskState, generate
 
 from vlsurgery.probes.evaluation.judges import Exchange, is_right, open_judge
-from vlsurgery.probes.harnesses.inspect_reader import was_cut
+from vlsurgery.probes.harnesses.inspect_reader import asked, was_cut
 from vlsurgery.probes.harnesses.pictures import data_uri
 from vlsurgery.probes.harnesses.rates import label_rates
 from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Modality, Prompt, Split, english_prompts, load_prompts
@@ -59,7 +59,7 @@ def rates() -> Metric:
 
     def of(scores: list[SampleScore]) -> dict[str, float]:
         judged = [(score.sample_metadata or {}, score.score) for score in scores]
-        found = label_rates((asked["set"], asked["modality"], str(score.value)) for asked, score in judged)
+        found = label_rates((about["set"], about["modality"], str(score.value)) for about, score in judged)
         right = [score.metadata["right"] for _, score in judged if score.metadata and "right" in score.metadata]
         return {**found, **({"right": sum(right) / len(right)} if right else {})}
 
@@ -75,16 +75,16 @@ def refusal_judge(judge: str = "standard", tokens: int = MAX_TOKENS) -> Scorer:
     opened = open_judge(judge)
 
     async def score(state: TaskState, target: Target) -> Score:  # noqa: ARG001 the judge needs no target
-        asked, text = state.metadata, state.output.completion
+        about, text = state.metadata, state.output.completion
         exchange = Exchange(
             completion=text,
-            prompt=state.input_text,
-            set=asked["set"],
-            pictured=asked["modality"] != "text",
+            prompt=asked(state.input)[0],
+            set=about["set"],
+            pictured=about["modality"] != "text",
             cut=was_cut(state.output, tokens),
         )
         (verdict,) = opened.judge([exchange])
-        right = {"right": is_right(text, asked["answer"])} if "answer" in asked else {}
+        right = {"right": is_right(text, about["answer"])} if "answer" in about else {}
         return Score(
             value=verdict.label,
             answer=text,
@@ -101,19 +101,19 @@ def _listed(value: Listed) -> list[str]:
 
 
 def _chosen(sets: list[str], modalities: list[str], split: str, seed: int, files: list[str]) -> list[Prompt]:
-    for name, given, known in (
+    for name, given, expected in (
         ("sets", sets, SETS),
         ("modality", modalities, get_args(Modality)),
         ("split", [split], SPLITS),
     ):
-        unknown = [value for value in given if value not in known]
+        unknown = [value for value in given if value not in expected]
         if unknown or not given:
-            raise SurgeryError(f"refusals: {name}={','.join(given)!r}: expected of {', '.join(known)}.")
-    asked = [prompt for file in files for prompt in load_prompts(file, seed)] if files else english_prompts(seed)
-    chosen = [p for p in asked if p.set in sets and p.modality in modalities and split in (p.split, "all")]
+            raise SurgeryError(f"refusals: {name}={','.join(given)!r}: expected of {', '.join(expected)}.")
+    known = [prompt for file in files for prompt in load_prompts(file, seed)] if files else english_prompts(seed)
+    chosen = [p for p in known if p.set in sets and p.modality in modalities and split in (p.split, "all")]
     if not chosen:
         raise SurgeryError(
-            f"refusals: none of the {len(asked)} prompts is of sets {', '.join(sets)}, modality "
+            f"refusals: none of the {len(known)} prompts is of sets {', '.join(sets)}, modality "
             f"{', '.join(modalities)} and split {split}. Choose others, such as split=all."
         )
     return chosen

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from hypothesis import given, strategies as st
 
-from vlsurgery.probes.harnesses import ImportSpec, import_log, import_logs, prompts_digest
-from vlsurgery.probes.harnesses.importing import _unique
+from vlsurgery.probes.harnesses import ImportSpec, import_log, import_logs
+from vlsurgery.probes.harnesses.importing import _unique, questions_digest
 from vlsurgery.probes.prompts import SETS
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -62,8 +62,8 @@ def test_ids_become_unique_and_the_first_of_each_stays(ids: list[str]) -> None:
 def test_the_digest_is_of_the_prompts_and_not_of_their_order(prompts: list[tuple[str, str]], random: object) -> None:
     shuffled = list(prompts)
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert prompts_digest(shuffled) == prompts_digest(prompts)
-    assert prompts_digest([*prompts, ("new", "one")]) != prompts_digest(prompts)
+    assert questions_digest(shuffled) == questions_digest(prompts)
+    assert questions_digest([*prompts, ("new", "one")]) != questions_digest(prompts)
 
 
 @pytest.mark.parametrize(

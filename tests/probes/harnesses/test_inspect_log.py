@@ -169,14 +169,14 @@ def test_a_chat_a_picture_and_epochs(tmp_path: Path) -> None:
         no_own_fields(log)
         picture = ContentImage(image="data:image/png;base64,AAAA" + "A" * 4000)
         for epoch, sample in enumerate(log.samples or [], start=1):
-            content = [picture, ContentText(text="What is it?")]
+            content = [picture if epoch > 1 else ContentText(text="(Image)"), ContentText(text="What is it?")]
             sample.input = [ChatMessageSystem(content="Be kind."), ChatMessageUser(content=content)]
             sample.id, sample.epoch = "x", epoch
 
     records = import_log(changed(tmp_path / "bench.eval", change), prompt_set="harmless")
     assert [record.id for record in records] == ["harmless/bench/x", "harmless/bench/x/2", "harmless/bench/x/3"]
     assert {(record.prompt, record.request, record.modality) for record in records} == {
-        ("What is it?", "system: be kind. user: what is it?", "own")
+        ("What is it?", "system: be kind. user: what is it? [picture of bench/x]", "own")
     }
 
 

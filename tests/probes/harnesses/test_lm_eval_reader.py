@@ -93,6 +93,15 @@ def test_the_prompt_of_a_chat_is_its_last_user_message(lm_eval_run: Run, tmp_pat
     assert "be kind." in record.request
 
 
+def test_a_prompt_with_a_picture(lm_eval_run: Run, tmp_path: Path) -> None:
+    def edit(sample: dict[str, Any]) -> None:
+        sample["arguments"]["gen_args_0"]["arg_2"] = {"visual": ["<image>"]}
+
+    records = import_log(edited(lm_eval_run["asked"], tmp_path / "samples_seen_x.jsonl", edit), "a", "harmful")
+    assert [record.modality for record in records] == ["text", "text", "own", "text", "text", "text"]
+    assert records[2].request == "question 2 ? [picture of seen/2]"
+
+
 def test_results_name_the_samples_beside_them(lm_eval_run: Run) -> None:
     with pytest.raises(SurgeryError, match=r"results_.*\.json: .* without its completions\. Import .*samples_asked_"):
         import_log(lm_eval_run["results"], "a", "harmful")
