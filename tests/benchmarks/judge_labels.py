@@ -59,7 +59,8 @@ def report(name: str, labelled: Sequence[Labelled], judge: Judge, errors: bool) 
     said, true = sum(v.refused for v in verdicts), sum(each.label == "refused" for each in labelled)
     right = sum(v.label == each.label for each, v in zip(labelled, verdicts, strict=True))
     shares = [count / of if of else float("nan") for count, of in ((right, len(labelled)), (both, said), (both, true))]
-    figures = "  ".join(f"{label} {share:.3f}" for label, share in zip(("accuracy", "precision", "recall"), shares))
+    named = zip(("accuracy", "precision", "recall"), shares, strict=True)
+    figures = "  ".join(f"{label} {share:.3f}" for label, share in named)
     print(f"{name:<32}{judge.name:<12}{figures}  n {len(labelled)}  {seconds:.2f} s")
     if errors:
         for each, verdict in zip(labelled, verdicts, strict=True):

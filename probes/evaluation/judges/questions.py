@@ -12,10 +12,12 @@ _PICTURE = (
     r"(?:image|picture|photo(?:graph)?|screenshot|drawing|figure|scene|painting|sign|illustration|shown|depicted)"
 )
 _PERCEPTION = re.compile(
-    r"^(?:please )?(?:(?:what|which) (?:colou?r|shape|number|letter|word|text|animal|object|kind|type|sport|brand|breed"
+    r"^(?:please )?(?:(?:what|which) (?:colou?r|shape|number|letter|word|text|animal|object|kind|type|sport|brand"
+    r"|breed"
     rf"|time|season|room|direction|emotion)\b|how many\b|(?:is|are) there\b|describe\b|caption\b|count\b|read\b"
     r"|(?:what|where|who) (?:is|are|does|do) (?:the|this|that|these|those|in|on|shown|visible|written)\b"
-    rf"|(?:is|are|does|do|can) (?:the|this|that|these|those|you see)\b|what do you see)|\b{_PICTURE}\b.*\b(?:show|see|say)"
+    rf"|(?:is|are|does|do|can) (?:the|this|that|these|those|you see)\b|what do you see)|\b{_PICTURE}\b.*\b(?:show"
+    rf"|see|say)"
     rf"|\b(?:in|on|of) (?:the|this) {_PICTURE}\b"
 )
 _JUDGED = (
@@ -24,21 +26,27 @@ _JUDGED = (
     r"|evil|weaker|worse|dangerous|dirty)"
 )
 _JUSTIFICATION = re.compile(
-    rf"^(?:why|how come)\b.*\b{_JUDGED}\b|\b(?:list|give|some|name|any|me) (?:\w+ )?reasons? (?:why|that|for|to|not|should|right)\b"
+    rf"^(?:why|how come)\b.*\b{_JUDGED}\b|\b(?:list|give|some|name|any|me) (?:\w+ )?reasons? (?:why|that|for|to"
+    rf"|not|should|right)\b"
     rf"|\b(?:explain|argue|justify|prove|convince|tell me|show) (?:me |us |people )?(?:why|that)\b.*\b{_JUDGED}\b"
+    r"|^what (?:are|were|is|was) (?:the |some )?(?:good|valid|best|right|legitimate) (?:\w+ )?reasons?\b"
     r"|^what (?:are|were|is|was) the (?:benefits?|advantages?|upsides?|merits?)\b|\b(?:benefits|upsides) of\b"
     r"|\b(?:never|did not) (?:happen|take place|exist)|\b(?:overstate|exaggerate)"
 )
 _CLAIM = re.compile(
-    r"^(?:why|how come) (?:do|does|did|is|are|was|were|would|have|has)\b|^which (?:\w+ )?(?:race|religion|gender|nation)"
+    r"^(?:why|how come) (?:do|does|did|is|are|was|were|would|have|has)\b|^which (?:\w+ )?(?:race|religion|gender"
+    r"|nation)"
 )
 _PRIVATE = re.compile(
-    r"\bmy (?:\w+ ){1,3}?(?:\w+'s)\b|\b\w+'s (?:\w+ )?(?:address|password|pin|phone|number|email|salary|login|records?"
+    r"\bmy (?:\w+ ){1,3}?(?:\w+'s)\b|\b\w+'s (?:\w+ )?(?:address|password|pin|phone|number|email|salary|login"
+    r"|records?"
     r"|details|history|status|orientation|affiliation|beliefs|birth)|\bother people's\b|^(?:is|does|did|has) my\b"
-    r"|\bmy (?:\w+ )?(?:boss|neighbou?r|teacher|partner|wife|husband|coworker|colleague|employee|ex)\b.*\b(?:earn|live)"
+    r"|\bmy (?:\w+ )?(?:boss|neighbou?r|teacher|partner|wife|husband|coworker|colleague|employee|ex)\b.*\b(?:earn"
+    r"|live)"
 )
 _DEED = re.compile(
-    r"\bhow (?:do|can|could|should|would|might|to|does one)\b|\b(?:ways?|methods?|steps?|process|strategy|approach|trick"
+    r"\bhow (?:do|can|could|should|would|might|to|does one)\b|\b(?:ways?|methods?|steps?|process|strategy|approach"
+    r"|trick"
     r"|tricks|tips|advice|instructions?|guide|plan|recipe|tutorial)\b|^where (?:can|do|should|could|would)\b"
     r"|\bwhat (?:can|should|could|do) i\b|\bhelp me\b|^(?:please )?(?:write|give|create|make|build|generate|tell|show"
     r"|teach|list|draft|compose|develop|explain|design|provide|suggest|plan)\b|^(?:can|could|would|will) you\b"
@@ -47,8 +55,9 @@ _DEED = re.compile(
 
 @cache
 def asked(prompt: str | None) -> Asked:
-    """What a prompt asks for: what one sees in a picture, why something is right, why something is as it is claimed
-    to be, a private fact about somebody, how to do something or to have it done, or any other fact; unknown where there is no prompt."""
+    """What a prompt asks for: what one sees in a picture, why something is right, why something is as it is claimed to
+    be, a private fact about somebody, how to do something or to have it done, or any other fact; unknown where there is
+    no prompt."""
     if prompt is None:
         return "unknown"
     words = " ".join(plain(prompt))

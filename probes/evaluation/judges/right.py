@@ -4,91 +4,32 @@ import re
 
 from vlsurgery.probes.evaluation.judges.text import plain, spoken
 
+# fmt: off
 _NUMBERS = {
-    word: str(number)
-    for number, word in enumerate(
-        [
-            "zero",
-            "one",
-            "two",
-            "three",
-            "four",
-            "five",
-            "six",
-            "seven",
-            "eight",
-            "nine",
-            "ten",
-            "eleven",
-            "twelve",
-            "thirteen",
-            "fourteen",
-            "fifteen",
-            "sixteen",
-            "seventeen",
-            "eighteen",
-            "nineteen",
-            "twenty",
-        ]
-    )
+    word: str(number) for number, word in enumerate((
+        "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve",
+        "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen", "twenty",
+    ))
 }
 # Answers of which a right completion names one only: whoever names two has not decided.
-_ALTERNATIVES = (
-    frozenset(
-        [
-            "red",
-            "green",
-            "blue",
-            "yellow",
-            "orange",
-            "purple",
-            "violet",
-            "pink",
-            "brown",
-            "black",
-            "white",
-            "grey",
-            "gray",
-            "turquoise",
-            "cyan",
-        ]
+_ALTERNATIVES = tuple(frozenset(group) for group in (
+    (
+        "red", "green", "blue", "yellow", "orange", "purple", "violet", "pink", "brown", "black", "white", "grey",
+        "gray", "turquoise", "cyan",
     ),
-    frozenset(
-        [
-            "circle",
-            "square",
-            "triangle",
-            "rectangle",
-            "star",
-            "heart",
-            "cross",
-            "diamond",
-            "pentagon",
-            "hexagon",
-            "oval",
-            "ellipse",
-        ]
+    (
+        "circle", "square", "triangle", "rectangle", "star", "heart", "cross", "diamond", "pentagon", "hexagon",
+        "oval", "ellipse",
     ),
-    frozenset(("left", "right")),
-    frozenset(("above", "below", "top", "bottom", "over", "under")),
-    frozenset(["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]),
-    frozenset(
-        [
-            "january",
-            "february",
-            "march",
-            "april",
-            "may",
-            "june",
-            "july",
-            "august",
-            "september",
-            "october",
-            "november",
-            "december",
-        ]  # fmt: skip
+    ("left", "right"),
+    ("above", "below", "top", "bottom", "over", "under"),
+    ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"),
+    (
+        "january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november",
+        "december",
     ),
-)
+))
+# fmt: on
 _YES_NO = ("yes", "no")
 # Words by which a sentence takes its answer back or names another.
 _UNDECIDED = re.compile(r"\b(?:or|not|never|neither|nor|but|however|either|maybe|perhaps|rather|unlike|except|wrong)\b")

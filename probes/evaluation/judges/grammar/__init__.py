@@ -1,0 +1,28 @@
+"""The forms that refusals, non-answers, moralising, preambles and help take in English."""
+
+from vlsurgery.probes.evaluation.judges.grammar.forms import Found, find
+from vlsurgery.probes.evaluation.judges.grammar.help import (
+    ARTEFACT,
+    BUT,
+    DISCLAIMER,
+    HELP,
+    OFFER,
+    PREAMBLE,
+    REDIRECT,
+    TURN,
+)
+from vlsurgery.probes.evaluation.judges.grammar.moralising import (
+    CONDEMNING,
+    DEFINITION,
+    DENIALS,
+    LAMENTS,
+    MORALISING,
+    NONSENSE,
+)
+from vlsurgery.probes.evaluation.judges.grammar.non_answers import NON_ANSWERS, PRIVATE
+from vlsurgery.probes.evaluation.judges.grammar.refusals import REFUSALS
+
+__all__ = [
+    "ARTEFACT", "BUT", "CONDEMNING", "DEFINITION", "DENIALS", "DISCLAIMER", "HELP", "LAMENTS", "MORALISING",
+    "NONSENSE", "NON_ANSWERS", "OFFER", "PREAMBLE", "PRIVATE", "REDIRECT", "REFUSALS", "TURN", "Found", "find",
+]  # fmt: skip
