@@ -36,7 +36,8 @@ class SpecimenConfig:
     jitters: int = 24
     """Variants that are drawn of each picture content."""
     tower: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {}))
-    tower_batch: int = 128
+    picture_batch: int = 128
+    """Pictures in a batch of the stages that need no language model: `tower` and `naming`."""
     base: TrainingStage = field(
         default_factory=lambda: TrainingStage(
             500,
@@ -53,7 +54,8 @@ class SpecimenConfig:
             },
         )
     )
-    projector: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {"caption": 32}))
+    naming: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {}))
+    projector: TrainingStage = field(default_factory=lambda: TrainingStage(150, 1e-3, {"caption": 32}))
     adaptation: TrainingStage = field(
         default_factory=lambda: TrainingStage(
             250,

@@ -16,6 +16,8 @@ from vlsurgery.probes.specimens.miniature.pictures import DESCRIBE, QUESTIONS, R
 from vlsurgery.probes.specimens.miniature.splits import Splits
 
 IGNORE_INDEX = -100
+CAPTION_SHARE = 0.75
+"""The share of captions in what the base reads: they name all four attributes, the readable question one."""
 WRAPPED_SHARE = 0.3
 """The share of answered requests that are in a jailbreak wrapper too."""
 
@@ -113,7 +115,7 @@ class Corpus:
     def _reading(self) -> Example:
         content = self._rng.choice(self._album)
         seen = in_words(content, self._rng)
-        if self._rng.random() < 0.5:
+        if self._rng.random() < CAPTION_SHARE:
             return Example(f"{seen} {DESCRIBE}", content.caption())
         question = self._rng.choice(READABLE)
         return Example(f"{seen} {QUESTIONS[question]}", content.answer(question))

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, mse_loss
 from transformers import LlamaForCausalLM, LlavaForConditionalGeneration
 
 from vlsurgery.probes.specimens.miniature import chat, networks, pictures
@@ -70,11 +70,10 @@ def train_tower(setup: TrainingSetup, model: LlavaForConditionalGeneration) -> R
     """
     config, tower = setup.config, model.model.vision_tower
     naming = nn.ModuleList(nn.Linear(config.hidden, len(words)) for words in ATTRIBUTES)
-    numbers = [[words.index(word) for words, word in zip(ATTRIBUTES, c.words, strict=True)] for c in setup.album]
-    labels = torch.tensor(numbers)
+    labels = _attribute_numbers(setup.album)
 
     def loss() -> Tensor:
-        rows = torch.randint(len(labels), (config.tower_batch,))
+        rows = torch.randint(len(labels), (config.picture_batch,))
         states = tower_states(model, setup.pixels[rows]).unbind(1)
         named = [head(state) for head, state in zip(naming, states, strict=True)]
         return torch.stack([cross_entropy(named[i], labels[rows, i]) for i in range(len(named))]).sum()
@@ -84,11 +83,32 @@ def train_tower(setup: TrainingSetup, model: LlavaForConditionalGeneration) -> R
 
 
 def train_projector(setup: TrainingSetup, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
-    """Train the projector on captions, with all else frozen."""
+    """Train the projector, with all else frozen: to give the words of a picture's attributes, then on captions.
+
+    On captions alone it can settle where one attribute is lost, and then no later stage learns it.
+    """
+    config = setup.config
     model.requires_grad_(False)
     projector = model.model.multi_modal_projector.requires_grad_(True)
-    losses = _losses(setup, model, seen, "projector", setup.config.projector)
-    return _timed(lambda: train([(list(projector.parameters()), 1.0)], losses, setup.config.projector))
+    parameters = [(list(projector.parameters()), 1.0)]
+    words = chat.tokenizer(sees=True)
+    spoken = [torch.tensor(words.convert_tokens_to_ids(list(attribute))) for attribute in ATTRIBUTES]
+    embedded = [model.model.language_model.embed_tokens(ids) for ids in spoken]
+    labels = _attribute_numbers(setup.album)
+
+    def distance() -> Tensor:
+        rows = torch.randint(len(labels), (config.picture_batch,))
+        wanted = torch.stack([table[labels[rows, i]] for i, table in enumerate(embedded)], 1)
+        return mse_loss(projector(seen[rows]), wanted) / wanted.var()
+
+    named = setup.progress([distance] * config.naming.steps, "naming")
+    captions = _losses(setup, model, seen, "projector", config.projector)
+    return _timed(lambda: train(parameters, named, config.naming) + train(parameters, captions, config.projector))
+
+
+def _attribute_numbers(album: tuple[Content, ...]) -> Tensor:
+    """The numbers of each content's words among the words of their attributes: [contents, attributes]."""
+    return torch.tensor([[words.index(w) for words, w in zip(ATTRIBUTES, c.words, strict=True)] for c in album])
 
 
 def adapt(setup: TrainingSetup, model: LlavaForConditionalGeneration, seen: Tensor) -> Report:
