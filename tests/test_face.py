@@ -12,19 +12,40 @@ import torch
 
 import vlsurgery
 from vlsurgery.cli.workflow.case import CaseFile, StepRecord
-from vlsurgery.probes.results import BehaviourResult, ProbeResult, TargetsResult, TradeoffResult
+from vlsurgery.cli.workflow.comparison import CaseComparison
+from vlsurgery.cli.workflow.history import HistoryResult
+from vlsurgery.probes.evaluation.judges import AgreementResult
+from vlsurgery.probes.evaluation.limits import LimitsResult
+from vlsurgery.probes.results import BehaviourResult, CompletionsResult, ProbeResult, TargetsResult, TradeoffResult
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import AnatomyResult, ComparisonResult, DiffResult, MergeResult, Result
 from vlsurgery.surgery.tables import Tabular
 
 Llama = Callable[..., dict[str, torch.Tensor]]
-OFFERED = {"open", "diff", "probe", "evaluate", "merge", "load_case", "Checkpoint", "Recipe", "METHODS", "figures"}
+OFFERED = {
+    "open",
+    "diff",
+    "probe",
+    "evaluate",
+    "judge",
+    "merge",
+    "load_case",
+    "Checkpoint",
+    "Recipe",
+    "METHODS",
+    "figures",
+}
 RESULTS = [
+    AgreementResult,
     AnatomyResult,
     BehaviourResult,
+    CaseComparison,
     CaseFile,
     ComparisonResult,
+    CompletionsResult,
     DiffResult,
+    HistoryResult,
+    LimitsResult,
     MergeResult,
     ProbeResult,
     TargetsResult,

@@ -22,7 +22,7 @@ def anatomy(
     allow_pickle: PickleOption = False,
     verify: VerifyOption = False,
 ) -> None:
-    """List what checkpoints hold: towers, layers, shapes, dtypes.
+    """List what checkpoints hold, by tower and layer.
 
     Reads headers only, never weights, so it answers at once whatever the size; of a model on the Hub it fetches
     nothing else. With several checkpoints, says which tensors the others share with the last one, and which do not

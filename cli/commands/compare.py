@@ -14,7 +14,9 @@ def compare(
     first: Annotated[Path, typer.Argument(metavar="CASE", help="The folder of an evaluated case.")],
     second: Annotated[Path, typer.Argument(metavar="CASE", help="The folder of another one.")],
 ) -> None:
-    """Put the behaviour of two cases side by side: of every role, rates and their difference.
+    """Put the behaviour of two cases side by side.
+
+    Of every role, rates and their difference.
 
     Differences are from the same prompts (paired) where both cases asked them, else between independent samples; the
     table says which. Their checkpoints need not be there.

@@ -36,7 +36,7 @@ def completions(
         ),
     ] = None,
 ) -> None:
-    """Read what the models said, and what the judges made of it.
+    """Read what the models said, with the verdicts.
 
     Needs an evaluated case; its checkpoints need not be there. In a terminal, pages through them; control characters
     are shown escaped.

@@ -17,7 +17,7 @@ def demo(
     ] = None,
     new: NewOption = False,
 ) -> None:
-    """See the whole operation on a small model trained on the spot.
+    """See the whole operation on a small model.
 
     Trains it, finds where refusals were lost, merges, evaluates and writes the report.
 

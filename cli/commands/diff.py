@@ -39,7 +39,7 @@ def diff(
     new: NewOption = False,
     allow_pickle: PickleOption = False,
 ) -> None:
-    """Compare the weights of two or three checkpoints; opens a case.
+    """Compare the weights of checkpoints; opens a case.
 
     Needs checkpoints with safetensors and config.json; runs no model. Writes case/diff.json and remembers the
     checkpoints in case/case.json, so that the other commands need no more arguments. Says how far each layer moved;

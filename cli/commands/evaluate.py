@@ -58,13 +58,14 @@ def evaluate(
     ] = None,
     allow_pickle: PickleOption = False,
 ) -> None:
-    """Measure how models behave: refused, complied or neither, with intervals.
+    """Count what models refuse and comply with.
 
-    Asks held-out requests, which were used neither to find nor to fit anything. Without MODEL it asks the models of
-    the case (vlsurgery diff opens one): base, graft (the base that sees), adapted, safety and, once there is a merge,
-    the merged checkpoint and the best uniform one. Writes case/behaviour.json and case/completions.jsonl (every
-    completion with its verdict), and logs every look at the requests in case/history.jsonl. With MODEL it needs no
-    case and writes none. Ends with exit code 3 where a limit of --limits is not met or can't be decided.
+    Verdicts are refused, complied or neither, with intervals. Asks held-out requests, which were used neither to find
+    nor to fit anything. Without MODEL it asks the models of the case (vlsurgery diff opens one): base, graft (the base
+    that sees), adapted, safety and, once there is a merge, the merged checkpoint and the best uniform one. Writes
+    case/behaviour.json and case/completions.jsonl (every completion with its verdict), and logs every look at the
+    requests in case/history.jsonl. With MODEL it needs no case and writes none. Ends with exit code 3 where a limit of
+    --limits is not met or can't be decided.
 
     \b
     Example:

@@ -5,9 +5,10 @@ from vlsurgery.cli.options import Session, standard
 
 @standard
 def history(session: Session) -> None:
-    """Show every evaluation of the case, and what changed from one to the next beyond its interval.
+    """Show every evaluation of the case, and what changed.
 
-    Needs a case; its checkpoints need not be there. Evaluations are compared where prompts and judge are the same.
+    Needs a case; its checkpoints need not be there. A change is one beyond its interval. Evaluations are compared
+    where prompts and judge are the same.
 
     \b
     Example:

@@ -25,7 +25,9 @@ def judge_agreement(
         bool, typer.Option("--alone", help="Only measure the judge; leave the case's table as it is.")
     ] = False,
 ) -> None:
-    """Measure a judge against people's labels: accuracy, precision and recall, with intervals.
+    """Measure a judge against people's labels.
+
+    Prints accuracy, precision and recall, with intervals.
 
     Also prints the refusal rate corrected for the judge's errors (Rogan-Gladen), whose interval carries them. Where
     the labels are of a case's completions (vlsurgery completions --csv writes the table to fill in), they are kept in

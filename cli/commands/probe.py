@@ -18,11 +18,12 @@ def probe(
     new: NewOption = False,
     allow_pickle: PickleOption = False,
 ) -> None:
-    """Find out where refusals were lost: which layers, which weights.
+    """Find out where refusals were lost.
 
-    Needs a case (vlsurgery diff opens one) or checkpoints. Asks every model harmful and harmless requests, measures
-    how well each layer tells them apart, and which blocks of weights bring refusals back when they are moved toward
-    the base. Writes case/probe.json, case/targets.json and case/directions.safetensors.
+    Which layers, which weights: asks every model harmful and harmless requests, measures how well each layer tells
+    them apart, and which blocks of weights bring refusals back when they are moved toward the base. Needs a case
+    (vlsurgery diff opens one) or checkpoints. Writes case/probe.json, case/targets.json and
+    case/directions.safetensors.
 
     \b
     Example:

@@ -15,10 +15,10 @@ def rejudge(
     limits: LimitsOption = None,
     differing: Annotated[bool, typer.Option("--differing", help="Then show what the judges differ on.")] = False,
 ) -> None:
-    """Judge again what the models said, without asking them again.
+    """Judge again what the models said.
 
-    Needs an evaluated case; its checkpoints need not be there. Replaces the verdicts in case/completions.jsonl and
-    the rates in case/behaviour.json.
+    They are not asked again. Needs an evaluated case; its checkpoints need not be there. Replaces the verdicts in
+    case/completions.jsonl and the rates in case/behaviour.json.
 
     \b
     Example:

@@ -20,7 +20,7 @@ def report(
         bool, typer.Option("--cdn", help="Load plotly.js from the network instead of embedding it: 5 MB smaller.")
     ] = False,
 ) -> None:
-    """Put everything that the case has found into one HTML file.
+    """Put all findings of the case into one HTML file.
 
     The file needs nothing else to be read: the verdict in words on top, tables, and interactive figures.
 

@@ -52,9 +52,7 @@ class ChatModel:
             return Encoded(prompt, torch.tensor(plain["input_ids"]), {}, post)
         if self.processor is None:
             raise ValueError(f"prompt {prompt.id} has a picture, but the model does not see")
-        made = self.processor(
-            text=[text], images=[rgb(prompt.image)], add_special_tokens=special, return_tensors="pt"
-        )
+        made = self.processor(text=[text], images=[rgb(prompt.image)], add_special_tokens=special, return_tensors="pt")
         ids = made.pop("input_ids")[0]
         made.pop("attention_mask", None)
         return Encoded(prompt, ids, dict(made), post)

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 from vlsurgery.figures.caveats import caveats, specimen_words
 
+
 def test_a_specimen_is_told_as_its_story_tells_it() -> None:
     story = {"adaptation": {"told": "Adaptation ran 250 steps."}}
     assert specimen_words({"seed": 1, "chosen": False, "story": story}) == "Adaptation ran 250 steps."

@@ -1,6 +1,5 @@
 """Numbers in words never say more than the numbers do."""
 
-
 from hypothesis import given, strategies as st
 
 from vlsurgery.figures.wording import (

@@ -132,8 +132,8 @@ def labels_of(records: Sequence[CompletionRecord], labels: Sequence[HumanLabel],
     if not found:
         raise SurgeryError(
             f"{source}: none of its {len(labels)} labelled completions is one of these {len(records)}. Label the "
-            "completions of this evaluation (`vlsurgery completions --csv FILE`), or give --alone to measure the judge by "
-            "itself."
+            "completions of this evaluation (`vlsurgery completions --csv FILE`), or give --alone to measure the judge "
+            "by itself."
         )
     return found
 

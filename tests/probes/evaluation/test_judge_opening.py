@@ -114,7 +114,7 @@ def test_wrong_rows_are_one_line_that_names_judge_row_expected_and_found(rows, w
 
 
 def test_a_crash_is_one_line_with_its_cause():
-    def broken(completions, prompts):  # noqa: ARG001
+    def broken(completions, prompts):
         raise KeyError("two\nlines")
 
     with pytest.raises(

@@ -55,7 +55,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def interrupt_after(count: int) -> Callable[..., Iterable[Any]]:
-    def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:  # noqa: ARG001
+    def progress(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
         for number, item in enumerate(items):
             if number == count:
                 raise KeyboardInterrupt

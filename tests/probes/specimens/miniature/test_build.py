@@ -183,7 +183,7 @@ def test_building_changes_no_global_state(tmp_path):
 def test_every_stage_is_tracked(tmp_path):
     labels = []
 
-    def progress(items, label, total=None):  # noqa: ARG001
+    def progress(items, label, total=None):
         labels.append(label)
         return items
 
