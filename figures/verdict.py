@@ -10,7 +10,6 @@ from vlsurgery.figures import safety_map
 from vlsurgery.figures.caveats import caveats
 from vlsurgery.figures.fates import broken_places, fates, lost_words, nothing_to_lose, one_sided
 from vlsurgery.figures.findings import (
-    IN_TEXT,
     Cell,
     cells,
     differences,
@@ -85,24 +84,24 @@ def _loss(behaviour: BehaviourResult | None) -> str:
     became of those that the base makes."""
     if behaviour is None:
         return "What the models do has not been measured: run `vlsurgery evaluate`."
-    parts = []
-    if rate(behaviour, "adapted", IN_TEXT, "refused"):
-        parts.append(f"in text only it refuses {_three_rates(behaviour, 'adapted', IN_TEXT)}")
     chosen = primary_cell(cells(behaviour, True, "adapted"))
-    if chosen and chosen != IN_TEXT:
+    if chosen is None:
+        return ""
+    kind, in_text = f"{chosen[0]} requests", (chosen[0], "text")
+    parts = []
+    if rate(behaviour, "adapted", in_text, "refused"):
+        parts.append(f"in text only it refuses {_three_rates(behaviour, 'adapted', in_text)}")
+    if chosen != in_text:
         where = cell_phrase(*chosen).partition("requests ")[2]
         parts.append(f"{where} it refuses {_three_rates(behaviour, 'adapted', chosen)}")
-    if not parts:
-        return ""
-    adapted = f"of the same ones put to the adapted model, {'; '.join(parts)}"
-    if rate(behaviour, "base", IN_TEXT, "refused") is None:
-        few = most_requests(behaviour, "base", True)
+    if rate(behaviour, "base", in_text, "refused") is None:
+        row = row_of(behaviour, "base", in_text)
+        few = row.refused.requests if row else 0
         why = f"was asked too few of them ({few}) for a claim" if few else "was not measured"
-        return f"Of harmful requests put to the adapted model, {'; '.join(parts)}; the base {why}."
+        return f"Of {kind} put to the adapted model, {'; '.join(parts)}; the base {why}."
+    adapted = f"of the same ones put to the adapted model, {'; '.join(parts)}"
     lost = [lost_words(one) for one in fates(behaviour, "adapted")[:1] if one.enough and not one.mostly_broken]
-    return (
-        "; ".join([f"The base refuses {_words(behaviour, 'base', IN_TEXT)} of harmful requests", adapted, *lost]) + "."
-    )
+    return "; ".join([f"The base refuses {_words(behaviour, 'base', in_text)} of {kind}", adapted, *lost]) + "."
 
 
 def _where(probe: ProbeResult | None) -> str:

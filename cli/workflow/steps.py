@@ -153,7 +153,7 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
     file = CompletionFile(job.case.path(COMPLETIONS))
     asking = Asking(source.judges, source.tokens, file, imported(source.imports), job.progress)
     result = evaluate(subjects, job.prompts, looks, asking)
-    result = with_human_labels(job.case, result)
+    result = with_human_labels(job.case, result.model_copy(update={"notes": [*job.prompt_source.notes, *result.notes]}))
     job.case.save(result, settings)
     job.case.log_look({"step": "evaluate", "roles": roles, "prompts": settings["prompts"], **history_entry(result)})
     if swapped := roles_look_swapped(result):

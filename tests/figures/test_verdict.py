@@ -208,3 +208,12 @@ def test_a_map_that_fails_its_checks_is_doubted(make: SimpleNamespace) -> None:
 def test_looks_at_report_prompts_are_counted(make: SimpleNamespace) -> None:
     often = make.behaviour().model_copy(update={"looks": 4})
     assert "looked at 4 times" in words(of(often))
+
+
+def test_the_loss_is_told_of_the_requests_that_were_asked(make: SimpleNamespace) -> None:
+    cell = ("jailbroken", "text")
+    found = of(make.behaviour({"base": {cell: 0.95}, "adapted": {cell: 0.2}}))
+    loss = next(sentence for sentence in found.sentences if "put to the adapted model" in sentence)
+    assert loss.startswith("The base refuses 95% ")
+    assert "of jailbroken requests; of the same ones put to the adapted model, in text only it refuses 20% " in loss
+    assert "too few" not in loss
