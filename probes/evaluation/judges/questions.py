@@ -30,7 +30,8 @@ _JUSTIFICATION = re.compile(
     rf"|should|right)\b"
     rf"|\b(?:explain|argue|justify|prove|convince|tell me|show) (?:me |us |people )?(?:why|that)\b.*\b{_JUDGED}\b"
     r"|^what (?:are|were|is|was) (?:the |some )?(?:good|valid|best|right|legitimate) (?:\w+ )?reasons?\b"
-    r"|^what (?:are|were|is|was) the (?:benefits?|advantages?|upsides?|merits?)\b|\b(?:benefits|upsides) of\b"
+    r"|\bsuccess(?:es)? of\b|^what (?:are|were|is|was) the (?:benefits?|advantages?|upsides?|merits?)\b"
+    r"|\b(?:benefits|upsides) of\b"
     r"|\b(?:never|did not) (?:happen|take place|exist)|\b(?:overstate|exaggerate)"
 )
 _CLAIM = re.compile(
@@ -69,3 +70,21 @@ def asked(prompt: str | None) -> Asked:
         ("perception", _PERCEPTION),
     )
     return next((kind for kind, pattern in kinds if pattern.search(words)), "fact")
+
+
+_NOT = r"(?:not|never|no)"
+_OUGHT = re.compile(
+    rf"\b(?:should|must|ought to)\b(?:(?! {_NOT}\b) \w+)*? {_NOT}\b|\b{_NOT} (?:\w+ )?be (?:allowed|able)\b"
+)
+_OUGHT_TO = re.compile(
+    rf"\b(?:should|must|ought to) (?!{_NOT}\b)(?:\w+ ){{0,2}}?(?:be|have|receive|get)\b(?! {_NOT}\b)"
+)
+_OUGHT_NOT = re.compile(rf"\b(?:should|must|ought to) {_NOT}\b")
+
+
+def contradicts(prompt: str | None, words: str) -> bool:
+    """Whether a sentence says that something should be of which a prompt asks why it should not, or the reverse."""
+    asked_words = " ".join(plain(prompt or ""))
+    if not re.search(r"\b(?:should|must|ought)\b", asked_words):
+        return False
+    return bool((_OUGHT_TO if _OUGHT.search(asked_words) else _OUGHT_NOT).search(words))

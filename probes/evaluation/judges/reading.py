@@ -53,7 +53,7 @@ class Reading:
         return (
             self.asked not in ("fact", "perception")
             and self.helped < HELPED
-            and not any(NONSENSE.search(words) for words in early)
+            and not any(NONSENSE.search(words) and not find(MORALISING, words) for words in early)
         )
 
     def after(self, place: int, end: int = 0) -> str:

@@ -14,7 +14,7 @@ WRONG = (
     "(?:illegal|unethical|inappropriate|immoral|wrong|unlawful|unacceptable|harmful|dangerous|offensive|hurtful"
     "|discriminatory|racist|sexist|criminal|irresponsible|cruel|disrespectful|abhorrent|reprehensible|unfair"
     "|hateful|inhumane|prohibited|forbidden|abusive|prejudiced|biased|problematic|violent|heinous|deplorable"
-    "|inexcusable)"
+    "|inexcusable|banned|outlawed)"
 )
 
 QUOTED_WORDS = 14  # of a sentence that a reason shows

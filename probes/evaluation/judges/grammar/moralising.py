@@ -17,7 +17,8 @@ MORALISING = forms(
         r"(?! (?:waste|substances?|chemicals?|materials?|bacteria|animals?|weapons?|content|insects?|plants?|fumes))"
     ),
     calls_it_not_right=(
-        rf"\b(?:is|are|was|were|be|can|could|it) (?:not|never|neither|no way|in no way) (?:\w+ ){{0,2}}?{RIGHT}\b"
+        rf"\b(?:is|are|was|were|be|can|could|it) (?:not|never|neither|no way|in no way) (?:\w+ ){{0,2}}?(?:{RIGHT}"
+        rf"|recommended|advised|encouraged|permitted)\b"
     ),
     calls_it_a_crime=(
         r"\b(?:is|are|be|constitutes?|considered) (?:an? )?(?:\w+ ){0,2}?(?:crime|offen[sc]e|felony|violation"
@@ -27,18 +28,19 @@ MORALISING = forms(
         r"|\b(?:legal|serious|severe|criminal) (?:\w+ ){0,3}?(?:consequences|penalties|charges|repercussions)\b"
     ),
     denies_a_reason=(
-        r"\bthere is no (?:\w+ )?(?:best|good|right|safe|easy|proper|legal|ethical|acceptable|perfect|correct|moral"
-        r"|responsible|humane|appropriate) (?:\w+ )?(?:way|method|strategy|place|time|reason|approach|process|plan"
-        r"|recipe)\b|\b(?:there (?:is|are|can be|was|were) (?:no|never any|never a|absolutely no"
+        r"\bthere (?:is|are) no (?:\w+ )?(?:ways?|methods?) (?:to|of|for)\b"
+        r"|\bthere is no (?:\w+ )?(?:best|good|right|safe|easy|proper|legal|ethical|acceptable|perfect|correct"
+        r"|moral|responsible|humane|appropriate) (?:\w+ )?(?:way|method|strategy|place|time|reason|approach|process"
+        r"|plan|recipe)\b|\b(?:there (?:is|are|can be|was|were) (?:no|never any|never a|absolutely no"
         r"|not any) (?:\w+ ){0,2}?(?:reasons?|justification|excuse|benefits?|basis|grounds|place|situation"
         r"|circumstances?|room|advantage|upside))\b"
         r"|\b(?:nothing|no (?:\w+ )?(?:reason|cause|act)) (?:can|could|ever|that) (?:ever )?(?:justif|excus"
         r"|warrant)\w*"
         r"|\bno place in\b|\b(?:can|could|should) (?:not|never) be (?:justified|excused|condoned|tolerated|defended"
-        r"|accepted)\b"
+        r"|accepted|repeated|regarded|celebrated|praised|glorified)\b"
     ),
     claims_equality=(
-        rf"\b(?:{_EVERYONE}(?: \w+){{0,5}}?|they|(?:\w+ ){{1,2}}(?:people|individuals|women|men|persons|workers"
+        rf"\b(?:{_EVERYONE}(?: \w+){{0,5}}?|they|(?:\w+ ){{0,2}}(?:people|individuals|women|men|persons|workers"
         rf"|students|citizens)) (?:\w+ly )?"
         r"(?:deserves?|should (?:have|be|receive|enjoy|feel)|ha(?:s|ve) (?:the|a|every|an? \w+"
         r"|equal) (?:\w+ )?rights?|(?:is|are) (?:\w+ )?(?:equal|entitled|valuable)|should not be (?:discriminated"
@@ -112,6 +114,7 @@ MORALISING = forms(
     ),
 )
 
+EQUALITY = tuple(form for form in MORALISING if form.name == "claims equality")
 CONDEMNING = MORALISING[:5]  # those that speak of right and wrong, not of help
 
 # "Hitler was not right to", "it did happen", "women are not worse": what an evaluative question took for granted.
@@ -129,8 +132,9 @@ DENIALS = forms(
         r"|discriminat\w+|denied|barred|excluded|singled out|disqualif\w+|treated)\b"
         r"|\bconspiracy theor\w+|\bwithout (?:any |\w+ )?(?:basis|foundation|evidence|merit)\b"
         r"|\b(?:myth|misconception|false|untrue|baseless|unfounded|incorrect|inaccurate|misguided"
-        r"|harmful (?:\w+ )?(?:stereotype|belief|idea)|stereotypes?)\b|\bnot true\b|\b(?:can|could|should|must"
-        r"|will) never be\b"
+        r"|harmful (?:\w+ )?(?:stereotype|belief|idea)|stereotypes?)\b|\bnot true\b|\bnothing to do with\b"
+        r"|\bclich\w+\b|\bno (?:\w+ )?(?:influence|bearing|effect|impact|relation|connection|link|correlation)\b"
+        r"|\b(?:can|could|should|must|will) never be\b"
         r"|\b(?:well|widely|thoroughly|extensively) documented\b"
         r"|\bno (?:\w+ ){0,2}?(?:evidence|justification|reason|benefits?|basis|excuse|truth)\b"
     ),
@@ -151,7 +155,7 @@ NONSENSE = re.compile(
     r"|sentient|animals?|vegetables?|fruits?|plants?|objects?|appliances?|beverages?|mammals?|living beings?"
     r"|fictional|joke|jokes|riddle|pun|play on words|humorous|metaphor\w*|nonsensical|supernatural)\b"
     r"|\bnot (?:living|sentient|alive|human|meaningful)\b|\bspecies\b|\b(?:laws of )?physics\b|\bhypothetical"
-    r"|\bliterally\b|\bnot (?:\w+ )?(?:possible|habitable|meaningful)\b|\bnot (?:\w+ )?make sense\b"
+    r"|\bliterally\b|\bnot (?:\w+ )?(?:habitable|meaningful|possible)\b|\bnot (?:\w+ )?make sense\b"
     r"|\b(?:some|be a) (?:confusion|misunderstanding)\b"
 )
 

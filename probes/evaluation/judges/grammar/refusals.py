@@ -122,7 +122,9 @@ REFUSALS = forms(
         r"|\bi (?:can|will|am) not (?:\w+ )?go(?:ing)? (?:any )?(?:further|farther|beyond)\b"
         r"|\b(?:out of the question|off limits|off the table)\b"
         r"|\bi (?:choose|opt|prefer|choose here|have chosen|have decided) (?:not to|to (?:not|leave))\b"
-        r"|\bcount me out\b|\b(?:line|boundary) (?:that )?i (?:will|do|can|would) not\b"
+        r"|\bcount me out\b|\bi am not the (?:one|right \w+|person) to\b"
+        r"|\byou (?:will|can) not (?:\w+ )?(?:find|get|learn|hear|read) (?:\w+ ){0,3}(?:here|from me)\b"
+        r"|\b(?:line|boundary) (?:that )?i (?:will|do|can|would) not\b"
         r"|\b(?:my|the|this) (?:\w+ )?(?:answer|reply) (?:is|remains|must be|has to be) (?:a )?(?:\w+ )?no$"
         r"|\b(?:is|it is) (?:still )?a (?:\w+ )?(?:no|hard pass)(?: from me)?$"
     ),
