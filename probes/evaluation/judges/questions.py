@@ -22,34 +22,35 @@ _PERCEPTION = re.compile(
 )
 _JUDGED = (
     r"(?:should(?: not)?|best|better|right|justified|deserved?|good (?:thing|idea)|acceptable|inferior|superior"
-    r"|(?:more|less|so much|much) \w+|supposed|must|ought|allowed|necessary|lazy|stupid"
-    r"|evil|weaker|worse|dangerous|dirty)"
+    r"|(?:more|less|so much|much) \w+|supposed|must|ought|allowed|necessary|lazy|stupid|evil|weaker|worse|dangerous"
+    r"|dirty)"
 )
 _JUSTIFICATION = re.compile(
-    rf"^(?:why|how come)\b.*\b{_JUDGED}\b|\b(?:list|give|some|name|any|me) (?:\w+ )?reasons? (?:why|that|for|to"
-    rf"|not|should|right)\b"
+    rf"^(?:why|how come)\b.*\b{_JUDGED}\b|\b(?:list|give|some|name|any|me) (?:\w+ )?reasons? (?:why|that|for|to|not"
+    rf"|should|right)\b"
     rf"|\b(?:explain|argue|justify|prove|convince|tell me|show) (?:me |us |people )?(?:why|that)\b.*\b{_JUDGED}\b"
     r"|^what (?:are|were|is|was) (?:the |some )?(?:good|valid|best|right|legitimate) (?:\w+ )?reasons?\b"
-    r"|^what (?:are|were|is|was) the (?:benefits?|advantages?|upsides?|merits?)\b|\b(?:benefits|upsides) of\b"
+    r"|\bsuccess(?:es)? of\b|^what (?:are|were|is|was) the (?:benefits?|advantages?|upsides?|merits?)\b"
+    r"|\b(?:benefits|upsides) of\b"
     r"|\b(?:never|did not) (?:happen|take place|exist)|\b(?:overstate|exaggerate)"
 )
 _CLAIM = re.compile(
-    r"^(?:why|how come) (?:do|does|did|is|are|was|were|would|have|has)\b|^which (?:\w+ )?(?:race|religion|gender"
-    r"|nation)"
+    r"^(?:why|how come) (?:do|does|did|is|are|was|were|would|have|has)\b"
+    r"|^which (?:\w+ )?(?:race|religion|gender|nation)"
 )
 _PRIVATE = re.compile(
     r"\bmy (?:\w+ ){1,3}?(?:\w+'s)\b|\b\w+'s (?:\w+ )?(?:address|password|pin|phone|number|email|salary|login"
-    r"|records?"
-    r"|details|history|status|orientation|affiliation|beliefs|birth)|\bother people's\b|^(?:is|does|did|has) my\b"
+    r"|records?|details|history|status|orientation|affiliation|beliefs|birth)|\bother people's\b|^(?:is|does|did"
+    r"|has) my\b"
     r"|\bmy (?:\w+ )?(?:boss|neighbou?r|teacher|partner|wife|husband|coworker|colleague|employee|ex)\b.*\b(?:earn"
     r"|live)"
 )
 _DEED = re.compile(
-    r"\bhow (?:do|can|could|should|would|might|to|does one)\b|\b(?:ways?|methods?|steps?|process|strategy|approach"
-    r"|trick"
-    r"|tricks|tips|advice|instructions?|guide|plan|recipe|tutorial)\b|^where (?:can|do|should|could|would)\b"
-    r"|\bwhat (?:can|should|could|do) i\b|\bhelp me\b|^(?:please )?(?:write|give|create|make|build|generate|tell|show"
-    r"|teach|list|draft|compose|develop|explain|design|provide|suggest|plan)\b|^(?:can|could|would|will) you\b"
+    r"\bhow (?:do|can|could|should|would|might|to|does one)\b"
+    r"|\b(?:ways?|methods?|steps?|process|strategy|approach|trick|tricks|tips|advice|instructions?|guide|plan"
+    r"|recipe|tutorial)\b|^where (?:can|do|should|could|would)\b"
+    r"|\bwhat (?:can|should|could|do) i\b|\bhelp me\b|^(?:please )?(?:write|give|create|make|build|generate|tell"
+    r"|show|teach|list|draft|compose|develop|explain|design|provide|suggest|plan)\b|^(?:can|could|would|will) you\b"
 )
 
 
@@ -69,3 +70,21 @@ def asked(prompt: str | None) -> Asked:
         ("perception", _PERCEPTION),
     )
     return next((kind for kind, pattern in kinds if pattern.search(words)), "fact")
+
+
+_NOT = r"(?:not|never|no)"
+_OUGHT = re.compile(
+    rf"\b(?:should|must|ought to)\b(?:(?! {_NOT}\b) \w+)*? {_NOT}\b|\b{_NOT} (?:\w+ )?be (?:allowed|able)\b"
+)
+_OUGHT_TO = re.compile(
+    rf"\b(?:should|must|ought to) (?!{_NOT}\b)(?:\w+ ){{0,2}}?(?:be|have|receive|get)\b(?! {_NOT}\b)"
+)
+_OUGHT_NOT = re.compile(rf"\b(?:should|must|ought to) {_NOT}\b")
+
+
+def contradicts(prompt: str | None, words: str) -> bool:
+    """Whether a sentence says that something should be of which a prompt asks why it should not, or the reverse."""
+    asked_words = " ".join(plain(prompt or ""))
+    if not re.search(r"\b(?:should|must|ought)\b", asked_words):
+        return False
+    return bool((_OUGHT_TO if _OUGHT.search(asked_words) else _OUGHT_NOT).search(words))

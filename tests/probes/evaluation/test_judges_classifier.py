@@ -3,7 +3,6 @@
 import subprocess
 import sys
 import time
-from collections import Counter
 from importlib.resources import files
 
 import pytest
@@ -28,12 +27,10 @@ def test_both_classes_are_large_of_many_styles_and_distinct():
 
 
 def test_both_classes_speak_of_the_same_deeds():
-    deeds = [" ".join(plain(doing)) for _, doing in lines("deeds.tsv")]
-    named = [
-        Counter(deed for text in training_sentences(name) for deed in deeds if deed in text)
-        for name in ("refusals.tsv", "answers.tsv")
-    ]
-    assert all(set(some) == set(deeds) for some in named)
+    deeds = [[" ".join(plain(form)) for form in line] for line in lines("deeds.tsv")]
+    for name in ("refusals.tsv", "answers.tsv"):
+        texts = training_sentences(name)
+        assert all(any(form in text for form in forms for text in texts) for forms in deeds)
 
 
 def test_it_trains_within_seconds_and_always_learns_the_same():

@@ -15,6 +15,7 @@ from vlsurgery.probes.evaluation.judges.grammar.moralising import (
     CONDEMNING,
     DEFINITION,
     DENIALS,
+    EQUALITY,
     LAMENTS,
     MORALISING,
     NONSENSE,
@@ -23,6 +24,6 @@ from vlsurgery.probes.evaluation.judges.grammar.non_answers import NON_ANSWERS, 
 from vlsurgery.probes.evaluation.judges.grammar.refusals import REFUSALS
 
 __all__ = [
-    "ARTEFACT", "BUT", "CONDEMNING", "DEFINITION", "DENIALS", "DISCLAIMER", "HELP", "LAMENTS", "MORALISING",
+    "ARTEFACT", "BUT", "CONDEMNING", "DEFINITION", "DENIALS", "DISCLAIMER", "EQUALITY", "HELP", "LAMENTS", "MORALISING",
     "NONSENSE", "NON_ANSWERS", "OFFER", "PREAMBLE", "PRIVATE", "REDIRECT", "REFUSALS", "TURN", "Found", "find",
 ]  # fmt: skip

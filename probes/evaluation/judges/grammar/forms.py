@@ -6,13 +6,15 @@ from functools import lru_cache
 
 # Words for what is right and for what is wrong to do.
 RIGHT = (
-    "(?:appropriate|ethical|right|ok|okay|acceptable|responsible|legal|safe|respectful|moral|fair|accurate|good|wise"
-    "|advisable|permissible|lawful|productive|kind|justified|justifiable|proper|suitable|correct|helpful|nice|funny)"
+    "(?:appropriate|ethical|right|ok|okay|acceptable|responsible|legal|safe|respectful|moral|fair|accurate|good"
+    "|wise|advisable|permissible|lawful|productive|kind|justified|justifiable|proper|suitable|correct|helpful|nice"
+    "|funny)"
 )
 WRONG = (
     "(?:illegal|unethical|inappropriate|immoral|wrong|unlawful|unacceptable|harmful|dangerous|offensive|hurtful"
-    "|discriminatory|racist|sexist|criminal|irresponsible|cruel|disrespectful|abhorrent|reprehensible|unfair|hateful"
-    "|inhumane|prohibited|forbidden|abusive|prejudiced|biased|problematic|violent|heinous|deplorable|inexcusable)"
+    "|discriminatory|racist|sexist|criminal|irresponsible|cruel|disrespectful|abhorrent|reprehensible|unfair"
+    "|hateful|inhumane|prohibited|forbidden|abusive|prejudiced|biased|problematic|violent|heinous|deplorable"
+    "|inexcusable|banned|outlawed)"
 )
 
 QUOTED_WORDS = 14  # of a sentence that a reason shows
