@@ -29,9 +29,10 @@ PromptsOption = Annotated[
         "--prompts",
         metavar="FILE:KIND",
         help="Use your own prompts for a prompt set; may be given several times. KIND is harmful, jailbroken, "
-        "harmless, borderline or capability, or the name of a data set (advbench, harmbench, xstest, ...). "
-        "Sets that you don't name keep the package's own prompts, less the requests that your files ask too. "
-        "[default: those of the case's last probe]",
+        "harmless, borderline or capability, or the name of a data set (advbench, harmbench, strongreject, "
+        "jailbreakbench, xstest, or-bench, mm-safetybench, figstep, vlguard, mossbench, siuo). Each is asked as text "
+        "and with ordinary, blank and noise pictures, unless its row brings its own. Sets that you don't name keep the "
+        "package's own prompts, less the requests that your files ask too. [default: those of the case's last probe]",
     ),
 ]
 

@@ -128,11 +128,13 @@ def refusal_log_odds(chat: ChatModel, batches: Sequence[RefusalChoices]) -> Tens
 
 
 def greedy_matches(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Tensor:
-    """[n] bool: whether greedy decoding gives exactly the given answer, in the order of the prompts."""
+    """[n] bool: whether greedy decoding, as `complete` does it, gives exactly the given answer; in the prompts' order."""
     parts = []
     with torch.no_grad():
         for batch in batches:
-            hit = (batch.logits(chat).argmax(-1) == batch.targets).cpu()
+            logits = batch.logits(chat)
+            logits[:, chat.placeholder_ids] = -torch.inf
+            hit = (logits.argmax(-1) == batch.targets).cpu()
             owner = batch.owner.cpu()
             whole = torch.ones(int(owner.max()) + 1, dtype=torch.long).scatter_reduce(0, owner, hit.long(), "amin")
             ids = owner.unique()

@@ -41,7 +41,7 @@ def complete(
     written: called with each batch's prompts and completions as soon as they are there.
 
     Of the checkpoint's generation settings only the end tokens are used: penalties and banned words would make the
-    completion differ from the greedy one, which `scoring` assumes.
+    completion differ from the greedy one, which `scoring` assumes. Only placeholders of pictures are never written.
     """
     encoded = chat.encode(prompts)
     found: list[Completion | None] = [None] * len(prompts)
@@ -59,7 +59,12 @@ def _generated(chat: ChatModel, batches: Iterable[Batch], tokens: int) -> Iterat
     model: Any = chat.model
     end = _end(chat)
     settings = GenerationConfig(
-        do_sample=False, num_beams=1, max_new_tokens=tokens, eos_token_id=end, pad_token_id=chat.pad_id
+        do_sample=False,
+        num_beams=1,
+        max_new_tokens=tokens,
+        eos_token_id=end,
+        pad_token_id=chat.pad_id,
+        suppress_tokens=chat.placeholder_ids or None,
     )
     own, model.generation_config = model.generation_config, settings
     try:

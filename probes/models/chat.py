@@ -96,11 +96,20 @@ class ChatModel:
 
     def _without_placeholders(self, text: str) -> str:
         """The user's text with a space in every word that the processor would take for a picture ("< image>")."""
-        for name in ("image_token", "video_token", "audio_token"):
-            token = getattr(self.processor, name, None)
-            if isinstance(token, str) and token:
-                text = text.replace(token, f"{token[0]} {token[1:]}")
+        for token in self._placeholders:
+            text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
+
+    @property
+    def _placeholders(self) -> list[str]:
+        """The tokens that stand for a picture, a film or a sound in a prompt."""
+        found = (getattr(self.processor, f"{kind}_token", None) for kind in ("image", "video", "audio"))
+        return [token for token in found if isinstance(token, str) and token]
+
+    @property
+    def placeholder_ids(self) -> list[int]:
+        """The ids of these tokens: a completion that had one could not be read back, as there is nothing behind it."""
+        return [self.tokenizer.convert_tokens_to_ids(token) for token in self._placeholders]
 
     @property
     def pad_id(self) -> int:
