@@ -128,7 +128,7 @@ def refusal_log_odds(chat: ChatModel, batches: Sequence[RefusalChoices]) -> Tens
 
 
 def greedy_matches(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Tensor:
-    """[n] bool: whether greedy decoding, as `complete` does it, gives exactly the given answer; in the prompts' order."""
+    """[n] bool: whether greedy decoding as `complete` does it gives exactly the given answer, in the prompts' order."""
     parts = []
     with torch.no_grad():
         for batch in batches:
