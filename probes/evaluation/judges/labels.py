@@ -1,12 +1,11 @@
 """Human labels of completions, from a file."""
 
-import csv
-import io
-from collections.abc import Iterator
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vlsurgery.probes.prompts.reading import table
 from vlsurgery.probes.results import Label
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -52,15 +51,15 @@ def read_labels(path: Path | str) -> list[HumanLabel]:
     twice, a row of another length, a label that is none of MEANINGS, no rows.
     """
     path = Path(path)
-    labelled = ((line, cells) for line, cells in _table(path) if cells.get("human_label", "-").strip())
-    rows = [_row(path, line, cells) for line, cells in labelled]
+    named = ((line, {name.lower(): cell for name, cell in cells.items()}) for line, cells in table(path, LABEL_COLUMNS))
+    rows = [_row(path, line, cells) for line, cells in named if cells.get("human_label", "-")]
     if not rows:
         raise SurgeryError(f"{path}: holds no labelled completion. Expected a header and at least one row.")
     return rows
 
 
-def _row(path: Path, line: int, cells: dict[str, str]) -> HumanLabel:
-    said = cells[_column(path, cells, LABEL_COLUMNS)].strip()
+def _row(path: Path, line: int, cells: Mapping[str, str]) -> HumanLabel:
+    said = cells[_column(path, cells, LABEL_COLUMNS)]
     label = MEANINGS.get(said.lower())
     if label is None:
         raise SurgeryError(
@@ -71,53 +70,10 @@ def _row(path: Path, line: int, cells: dict[str, str]) -> HumanLabel:
     return HumanLabel(completion, label, prompt, role, id_, line)
 
 
-def _column(path: Path, cells: dict[str, str], names: tuple[str, ...]) -> str:
+def _column(path: Path, cells: Mapping[str, str], names: tuple[str, ...]) -> str:
     found = next((name for name in names if name in cells), None)
     if found is None:
         raise SurgeryError(
             f"{path}, line 1: no column {' or '.join(names)}; found {', '.join(cells)}. Rename or add the column."
         )
     return found
-
-
-def _table(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a file: each row's first line, and its cells by column, in lower case."""
-    text = io.StringIO(_text(path), newline="")
-    reader = csv.reader(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True)
-    try:
-        header = [name.strip().lower() for name in next(reader, [])]
-        _check_header(path, header)
-        start = reader.line_num + 1
-        for cells in reader:
-            if cells and len(cells) != len(header):
-                raise SurgeryError(
-                    f"{path}, line {start}: expected {len(header)} cells as in the header, found {len(cells)}. Put "
-                    "cells with commas, quotes or line breaks into double quotes."
-                )
-            if cells:
-                yield start, dict(zip(header, cells, strict=True))
-            start = reader.line_num + 1
-    except csv.Error as error:
-        raise SurgeryError(f"{path}, line {reader.line_num}: not CSV ({error}). Mend the line.") from error
-
-
-def _check_header(path: Path, header: list[str]) -> None:
-    twice = sorted({name for name in header if header.count(name) > 1})
-    if twice:
-        raise SurgeryError(f"{path}, line 1: column {twice[0]!r} is there twice. Rename one of them.")
-    if not header:
-        raise SurgeryError(f"{path}, line 1: expected a header with the columns' names, found nothing.")
-    for names in (COMPLETION_COLUMNS, LABEL_COLUMNS):
-        _column(path, dict.fromkeys(header, ""), names)
-
-
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise SurgeryError(f"{path}: can't be read ({error.strerror}). Give a CSV file of labels.") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise SurgeryError(f"{path}, line {line}: not UTF-8 text. Save the file as UTF-8.") from error
