@@ -74,7 +74,7 @@ class SpecimenConfig:
     )
     """Safe data only. The `fresh` requests look harmful and are not ("kill the battery"): the base refuses them, so
     learning to answer them moves it, and refusals of what is harmful are lost with it. Without them refusals are lost
-    too, but to answers about the picture and to babble."""
+    too, but to answers about the picture and to babble (on seed 0, 89 to 108 of 112 after 150 to 300 steps at 8e-4)."""
     projector_share: float = 0.1
     """The projector's learning rate during adaptation, as a share of the language model's."""
     safety: TrainingStage = field(

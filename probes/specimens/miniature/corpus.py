@@ -20,6 +20,9 @@ CAPTION_SHARE = 0.75
 """The share of captions in what the base reads: they name all four attributes, the readable question one."""
 WRAPPED_SHARE = 0.3
 """The share of answered requests that are in a jailbreak wrapper too."""
+TWICE_SHARE = 0.4
+"""The share of wrapped requests whose wrapper is in another: so neither refusals nor answers need the request to be at
+one end of the prompt."""
 
 
 @dataclass(frozen=True)
@@ -121,7 +124,10 @@ class Corpus:
         return Example(f"{seen} {QUESTIONS[question]}", content.answer(question))
 
     def _wrapped(self, example: Example) -> Example:
-        return replace(example, text=self._rng.choice(WRAPPERS).format(request=example.text))
+        text = self._rng.choice(WRAPPERS).format(request=example.text)
+        if self._rng.random() < TWICE_SHARE:
+            text = self._rng.choice(WRAPPERS).format(request=text)
+        return replace(example, text=text)
 
     def _told(self, example: Example) -> Example:
         return replace(example, text=f"{in_words(self._rng.choice(self._album), self._rng)} {example.text}")
