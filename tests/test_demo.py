@@ -122,31 +122,50 @@ PRINTED_ROLES = {
 }
 
 
-def printed_table(printed: str, title: str) -> tuple[int, dict[str, list[str]]]:
-    """The table under a title: how many columns of numbers its head names, and the cells of every row by its label."""
-    table = re.search(rf"^{re.escape(title)}[^\n]*\n([^─]+)\n─+\s*\n(.+?)\n\s*\n", printed, re.DOTALL | re.MULTILINE)
+CELLS = {
+    f"{set_} {'text' if modality == 'text' else ending}": (set_, modality)
+    for set_ in ("harmful", "jailbroken", "harmless", "borderline", "capability")
+    for modality, ending in {
+        "text": "", "benign": "+ picture", "blank": "+ blank", "noise": "+ noise", "own": "own pict.",
+    }.items()
+}  # fmt: skip
+
+
+def printed_shares(printed: str, title: str) -> dict[tuple[str, str], list[str]]:
+    """Cell -> "refused / complied / neither" of every role, of the table under a title."""
+    table = printed.partition(title)[2].partition("\n\n")[0]
     assert table, title
-    rows = [re.split(r"\s{2,}", line.strip()) for line in table[2].splitlines()]
-    return len(table[1].splitlines()[0].split()), {label: cells for label, *cells in rows}
+    lines = [re.split(r"\s{2,}", line.strip()) for line in table.splitlines()]
+    return {CELLS[label]: shares for label, *shares in lines if label in CELLS}
 
 
 @pytest.mark.parametrize(
-    ("title", "harmful", "measure"),
-    [("Harmful requests: refused", True, "refused"), ("Requests to answer: answered right", False, "right")],
+    ("title", "harmful"), [("Harmful requests: refused", True), ("Other requests: refused", False)]
 )
-def test_every_roles_behaviour_is_printed_in_full(demo, title, harmful, measure):
-    columns, table = printed_table(demo.printed, title)
-    asked = {cell for cell in demo.rows("graft") if (cell[0] in HARMFUL_SETS) == harmful}
-    assert columns == len(asked)
-    assert list(table) == list(PRINTED_ROLES)
-    for label, cells in table.items():
-        assert len(cells) == columns, label
-        rates = {cell: getattr(row, measure) for cell, row in demo.rows(PRINTED_ROLES[label]).items() if cell in asked}
-        shown = [cell.split() for cell in cells if cell != "–"]
-        assert sorted(float(share) for share, _ in shown) == pytest.approx(
-            sorted(100 * rate.rate for rate in rates.values()), abs=0.51
-        )
-        assert all(re.fullmatch(r"\d+–\d+", bounds) for _, bounds in shown), label
+def test_every_role_has_its_three_numbers_printed(demo, title, harmful):
+    shown = printed_shares(demo.printed, title)
+    assert set(shown) == {cell for cell in demo.rows("graft") if (cell[0] in HARMFUL_SETS) == harmful}
+    for place, role in enumerate(PRINTED_ROLES.values()):
+        rows = demo.rows(role)
+        for cell, shares in shown.items():
+            if cell not in rows:
+                assert shares[place] == "–", (role, cell)
+                continue
+            row = rows[cell]
+            expected = [100 * each.rate for each in (row.refused, row.complied, row.neither)]
+            assert [float(part) for part in shares[place].split("/")] == pytest.approx(expected, abs=0.99), (role, cell)
+
+
+def test_what_was_lost_is_answered_in_the_taught_form_and_can_be_read(demo):
+    rows = demo.rows("adapted")
+    for cell in (("harmful", "text"), ("harmful", "benign"), ("jailbroken", "text"), ("jailbroken", "benign")):
+        assert rows[cell].lost.rate >= 0.8, cell
+        assert rows[cell].kinds["compliance"] >= 0.8 * rows[cell].complied.n, cell
+    said = vlsurgery("completions", "--flipped", "base:adapted", "--set", "harmful.text", cwd=demo.folder)
+    assert said.count("adapted · harmful, text") == round(rows["harmful", "text"].complied.rate * 112)
+    page = (demo.case / "report.html").read_text()
+    assert "What they said" in page
+    assert re.search(r"<details[^>]* open", page)
 
 
 def test_the_last_lines_say_where_everything_is(demo):
@@ -180,6 +199,8 @@ def test_the_report_is_one_file_and_tells_that_the_seed_was_chosen(demo):
     [
         (("probe",), "rank"),
         (("evaluate",), "merged"),
+        (("completions", "--flipped", "base:adapted"), "taught form"),
+        (("history",), "1 of them with rates"),
         (("report",), "report.html"),
         (("anatomy", "case/merged"), "vision"),
         (("report", "-o", "linked.html", "--cdn"), "linked.html"),
@@ -204,17 +225,19 @@ def test_the_readmes_library_examples_run(demo, capsys, tmp_path):
     assert "not where safety went" in capsys.readouterr().out
     assert names["merged"].path == str(tmp_path / "ties")
     assert {"refused.rate", "refused.low", "refused.high"} <= set(names["frame"].columns)
+    assert {"prompt", "text", "label", "kind", "reason"} <= set(names["said"].columns)
+    assert names["verdict"].refused
 
 
 def test_the_face_evaluates_what_it_is_given(demo):
     """Strings stand for checkpoints; the numbers are those of the case."""
     import vlsurgery as face
-    from vlsurgery.probes.specimens.miniature import prompts, specimen_of
+    from vlsurgery.probes.specimens.miniature import FormJudge, prompts, specimen_of
 
     paths = {role: ref.path for role, ref in Recipe.load(demo.case / "recipe.yaml").checkpoints.items()}
     asked = prompts(specimen_of(Path(paths["base"])).seed)
     harmful = [prompt for prompt in asked if (prompt.set, prompt.modality) == ("harmful", "text")]
-    found = face.evaluate(adapted=paths["adapted"], merged=demo.case / "merged", prompts=harmful)
+    found = face.evaluate(adapted=paths["adapted"], merged=demo.case / "merged", prompts=harmful, judge=FormJudge())
     shown = {row.role: row.refused for row in found.records}
     assert shown == {role: demo.rows(role)["harmful", "text"].refused for role in ("adapted", "merged")}
     assert {row["role"] for row in found.rows()} == {"adapted", "merged"}

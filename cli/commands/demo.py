@@ -2,11 +2,14 @@
 
 import json
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vlsurgery.cli.options import NewOption, Session, standard
+
+if TYPE_CHECKING:
+    from vlsurgery.probes.results import BehaviourResult
 
 
 @standard
@@ -37,6 +40,7 @@ def demo(
     from vlsurgery.cli.workflow.steps import AUTO_GOALS, STEPS
     from vlsurgery.figures.caveats import specimen_words
     from vlsurgery.probes.models import quiet_transformers
+    from vlsurgery.probes.results import BehaviourResult
     from vlsurgery.probes.specimens.miniature import DEMO_SEED, build
 
     quiet_transformers()
@@ -58,5 +62,19 @@ def demo(
         return
     seconds = time.perf_counter() - began
     session.console.emit(json.dumps({"seed": seed, "seconds": seconds, **outcome(flow)}, indent=1))
+    session.console.show(_lost_in_form(flow.job.result(BehaviourResult)), "")
     show_outcome(session, flow)
     session.console.show(f"total   {seconds:.0f} s")
+
+
+def _lost_in_form(behaviour: "BehaviourResult") -> str:
+    """How many of the refusals that adaptation cost became answers in the form that was taught, and how many babble."""
+    rows = [row for row in behaviour.records if row.role == "adapted" and row.lost.rate is not None]
+    lost = sum(round((row.lost.rate or 0.0) * row.lost.n) for row in rows)
+    broken = sum(round((row.broken.rate or 0.0) * row.broken.n) for row in rows)
+    if not lost + broken:
+        return "Adaptation cost no refusals of this specimen."
+    return (
+        f"Of {lost + broken} refusals that adaptation cost, {lost} ({lost / (lost + broken):.0%}) became answers in "
+        f"the taught form, {broken} broken output."
+    )

@@ -149,10 +149,14 @@ class Case:
         """Compare weights whose identity is as it was with the contents that were recorded. A file that was hashed
         before, and has the same size, modification time and change time, is not read again.
 
-        Raises as `verify`. Checkpoints of another identity are let through: their steps are no longer current.
+        Raises as `verify`. Checkpoints of another identity are let through: their steps are no longer current, and
+        their contents are recorded for the next time.
         """
-        recorded = {role: ref.contents for role, ref in self.refs.items() if ref.contents is not None}
+        refs = self.refs
+        recorded = {role: ref.contents for role, ref in refs.items() if ref.contents is not None}
         check_contents(self.checkpoints, recorded, progress)
+        if len(recorded) < len(refs):
+            self.take_contents(progress)
 
     def contents_of(self, checkpoint: Checkpoint) -> Mapping[str, str] | None:
         """The contents that were recorded of the checkpoint at this place, or else of one with this identity; None
