@@ -3,7 +3,7 @@
 import re
 
 PREAMBLE = re.compile(
-    r"^(?!.* (?:but|however|yet)\b)(?:(?:sure|certainly|of course|absolutely|okay|ok|yes|well|hello|hi|hey|alright"
+    r"^(?!.* (?:but|however|yet)\b)(?:(?:sure|certainly|of course|absolutely|okay|ok|well|hello|hi|hey|alright"
     r"|great|thank you|thanks|good (?:question|morning|day)|interesting)\b(?: \w+){0,4}$|(?:sure|certainly"
     r"|of course|absolutely|okay) (?:i (?:can|would|will|am)|here (?:is|are)|thing|let)\b|(?:i am"
     r"|i would be) (?:\w+ )?(?:happy|glad|here|delighted|pleased) to (?:help|assist|answer"
