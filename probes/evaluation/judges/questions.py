@@ -40,7 +40,7 @@ _CLAIM = re.compile(
     r"|^(?:which|name the|what is the) (?:\w+ )?(?:race|religion|gender|nation)"
 )
 _PRIVATE = re.compile(
-    r"\bmy (?:\w+ ){1,3}?(?:\w+'s)\b|\b\w+'s (?:\w+ )?(?:address|password|pin|phone|number|email|salary|login"
+    r"\bmy (?:\w+ ){0,3}?(?:\w+'s)\b|\b\w+'s (?:\w+ )?(?:address|password|pin|phone|number|email|salary|login"
     r"|records?|details|history|status|orientation|affiliation|beliefs|birth)|\bother people's\b|^(?:is|does|did"
     r"|has) my\b"
     r"|\bmy (?:\w+ )?(?:boss|neighbou?r|teacher|partner|wife|husband|coworker|colleague|employee|ex)\b.*\b(?:earn"
@@ -50,8 +50,9 @@ _DEED = re.compile(
     r"\bhow (?:do|can|could|should|would|might|to|does one)\b"
     r"|\b(?:ways?|methods?|steps?|process|strategy|approach|trick|tricks|tips|advice|instructions?|guide|plan"
     r"|recipe|tutorial)\b|^where (?:can|do|should|could|would)\b"
-    r"|\bwhat (?:can|should|could|do) i\b|\bhelp me\b|^(?:please )?(?:write|give|create|make|build|generate|tell"
-    r"|show|teach|list|draft|compose|develop|explain|design|provide|suggest|plan)\b|^(?:can|could|would|will) you\b"
+    r"|\b(?:can|should|could|may|do) i\b|\b(?:good|best|safe|easy) (?:place|time)\b|\bhelp me\b"
+    r"|^(?:please )?(?:write|give|create|make|build|generate|tell|show|teach|list|draft|compose|develop|explain"
+    r"|design|provide|suggest|plan)\b|^(?:can|could|would|will) you\b"
 )
 
 

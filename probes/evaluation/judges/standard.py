@@ -53,7 +53,7 @@ STANDARD = StandardJudge(
     description=(
         "English only. The rules' verdict; where they find no refusal and moralising would be one, a classifier's. "
         "Against the human labels of XSTest's completions (partial refusals counted as refusals): "
-        "GPT-4 accuracy .982, precision .986, recall .977; Llama-2 accuracy .964, precision .972, recall .983; "
+        "GPT-4 accuracy .982, precision .986, recall .977; Llama-2 accuracy .967, precision .969, recall .989; "
         "both were seen when it was made. Completions written in the styles of other models (446): .984, 1.000, .971 "
         "after its errors on them were read, and accuracy .852 before, so expect less of models that it never saw."
     ),
