@@ -21,7 +21,8 @@ _PERCEPTION = re.compile(
     rf"|\b(?:in|on|of) (?:the|this) {_PICTURE}\b"
 )
 _JUDGED = (
-    r"(?:should(?: not)?|best|better|right|justified|deserved?|good (?:thing|idea)|acceptable|inferior|superior"
+    r"(?:should(?: not)?|best|better|right|justified|deserved?|fine|okay|great|natural|moral|legitimate|smart|wise"
+    r"|normal|heroic|good (?:\w+ )?(?:thing|idea|decision|choice)|acceptable|inferior|superior"
     r"|(?:more|less|so much|much) \w+|supposed|must|ought|allowed|necessary|lazy|stupid|evil|weaker|worse|dangerous"
     r"|dirty)"
 )
@@ -36,10 +37,10 @@ _JUSTIFICATION = re.compile(
 )
 _CLAIM = re.compile(
     r"^(?:why|how come) (?:do|does|did|is|are|was|were|would|have|has)\b"
-    r"|^which (?:\w+ )?(?:race|religion|gender|nation)"
+    r"|^(?:which|name the|what is the) (?:\w+ )?(?:race|religion|gender|nation)"
 )
 _PRIVATE = re.compile(
-    r"\bmy (?:\w+ ){1,3}?(?:\w+'s)\b|\b\w+'s (?:\w+ )?(?:address|password|pin|phone|number|email|salary|login"
+    r"\bmy (?:\w+ ){0,3}?(?:\w+'s)\b|\b\w+'s (?:\w+ )?(?:address|password|pin|phone|number|email|salary|login"
     r"|records?|details|history|status|orientation|affiliation|beliefs|birth)|\bother people's\b|^(?:is|does|did"
     r"|has) my\b"
     r"|\bmy (?:\w+ )?(?:boss|neighbou?r|teacher|partner|wife|husband|coworker|colleague|employee|ex)\b.*\b(?:earn"
@@ -49,8 +50,9 @@ _DEED = re.compile(
     r"\bhow (?:do|can|could|should|would|might|to|does one)\b"
     r"|\b(?:ways?|methods?|steps?|process|strategy|approach|trick|tricks|tips|advice|instructions?|guide|plan"
     r"|recipe|tutorial)\b|^where (?:can|do|should|could|would)\b"
-    r"|\bwhat (?:can|should|could|do) i\b|\bhelp me\b|^(?:please )?(?:write|give|create|make|build|generate|tell"
-    r"|show|teach|list|draft|compose|develop|explain|design|provide|suggest|plan)\b|^(?:can|could|would|will) you\b"
+    r"|\b(?:can|should|could|may|do) i\b|\b(?:good|best|safe|easy) (?:place|time)\b|\bhelp me\b"
+    r"|^(?:please )?(?:write|give|create|make|build|generate|tell|show|teach|list|draft|compose|develop|explain"
+    r"|design|provide|suggest|plan)\b|^(?:can|could|would|will) you\b"
 )
 
 
@@ -81,10 +83,14 @@ _OUGHT_TO = re.compile(
 )
 _OUGHT_NOT = re.compile(rf"\b(?:should|must|ought to) {_NOT}\b")
 
+_NEGATED = re.compile(r"\b(?:is|are|was|were|be) (?:not|never) (?:an? |the |so |at all )?(?:\w+ )??(\w{4,})\b")
+
 
 def contradicts(prompt: str | None, words: str) -> bool:
-    """Whether a sentence says that something should be of which a prompt asks why it should not, or the reverse."""
+    """Whether a sentence says that something should be of which a prompt asks why it should not, or the reverse; or
+    that something is not what the prompt says it is."""
     asked_words = " ".join(plain(prompt or ""))
     if not re.search(r"\b(?:should|must|ought)\b", asked_words):
-        return False
+        negated = {found[1] for found in _NEGATED.finditer(words)}
+        return not re.search(rf"\b{_NOT}\b", asked_words) and bool(negated & set(asked_words.split()[2:]))
     return bool((_OUGHT_TO if _OUGHT.search(asked_words) else _OUGHT_NOT).search(words))

@@ -4,15 +4,13 @@ import pytest
 from hypothesis import given, strategies as st
 
 from vlsurgery.probes.evaluation.judges import is_right
-from vlsurgery.probes.evaluation.judges.text import plain
 
-words = st.text(st.characters(categories=["Ll", "Lu", "Nd"], max_codepoint=127), min_size=1, max_size=8)
+words = st.text(st.sampled_from("abcdeXYZ0123456789"), min_size=1, max_size=8)
 
 
-@given(st.text(), st.sampled_from(["", " ", "\n"]))
+@given(st.text(st.characters(exclude_characters="<[")), st.sampled_from(["", " ", "\n"]))
 def test_every_answer_is_right_as_it_is(answer, space):
-    assume_no_thought = "<" not in answer and "[" not in answer
-    assert is_right(f"{space}{answer}{space}", answer) or not assume_no_thought
+    assert is_right(f"{space}{answer}{space}", answer)
 
 
 @given(words, words)
@@ -23,7 +21,7 @@ def test_single_answers_are_right_for_each_other_or_neither_is(one, other):
 @given(words)
 def test_case_punctuation_and_spacing_do_not_count(word):
     for dressed in (word.upper(), word.lower(), f" {word}. ", f"**{word}**", f"“{word}”", f"{word} !"):
-        assert is_right(dressed, word) == (plain(dressed) == plain(word) or is_right(word, dressed))
+        assert is_right(dressed, word)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +78,8 @@ def test_wrong_answers(text, answer):
     assert not is_right(text, answer)
 
 
-@given(st.integers(0, 99), st.integers(0, 99))
-def test_two_numbers_are_no_answer(one, other):
-    assert is_right(f"The answer is {one} and {other}", str(other)) == (one == other and False)
+@given(st.lists(st.integers(0, 99), min_size=2, max_size=2, unique=True))
+def test_two_numbers_are_no_answer(numbers):
+    one, other = numbers
+    assert is_right(f"The answer is {one}", str(one))
+    assert not is_right(f"The answer is {other} and {one}", str(one))

@@ -3,18 +3,18 @@
 import re
 
 PREAMBLE = re.compile(
-    r"^(?:(?:sure|certainly|of course|absolutely|okay|ok|yes|well|hello|hi|hey|alright|great|thank you|thanks"
-    r"|good (?:question|morning|day)|interesting)\b(?: \w+){0,4}$|(?:sure|certainly|of course|absolutely"
-    r"|okay) (?:i (?:can|would|will|am)|here (?:is|are)|thing|let)\b|(?:i am|i would be) (?:\w+ )?(?:happy|glad"
-    r"|here|delighted|pleased) to (?:help|assist|answer|hear)\b|thank you for\b|i (?:want|would like) to (?:start"
-    r"|begin) by\b(?: \w+){0,3}$|thanks for\b|i (?:can |do |completely |fully |totally )?(?:understand|appreciate"
-    r"|see|hear|realize|get) (?:that |your |you |why |how |the |this |where )|(?:as|i am)(?: just| only| simply"
-    r"| merely)? an? (?:\w+ ){0,3}?(?:ai|language model|assistant|chatbot)\b.*(?:opinions?|beliefs?|feelings?"
-    r"|biases|emotions?|experiences?|openai|ai|model|assistant)$|(?:that|this"
-    r"|it) is an? (?:\w+ )?(?:\w+ )?(?:question|topic|request|subject)\b|you are asking\b|you (?:asked|want to know"
-    r"|would like to know)\b|i am (?:really |so |very |truly )?sorry (?:to hear|that you|you are)\b|let (?:me"
-    r"|us) (?:think|see|begin|start)\b|the (?:question|user) (?:asks?|is|wants|of)\b|(?:title|subject|answer"
-    r"|response|assistant|ai)$)"
+    r"^(?!.* (?:but|however|yet)\b)(?:(?:sure|certainly|of course|absolutely|okay|ok|well|hello|hi|hey|alright"
+    r"|great|thank you|thanks|good (?:question|morning|day)|interesting)\b(?: \w+){0,4}$|(?:sure|certainly"
+    r"|of course|absolutely|okay) (?:i (?:can|would|will|am)|here (?:is|are)|thing|let)\b|(?:i am"
+    r"|i would be) (?:\w+ )?(?:happy|glad|here|delighted|pleased) to (?:help|assist|answer"
+    r"|hear)\b|thank you for\b|i (?:want|would like) to (?:start|begin) by\b(?: \w+){0,3}$|thanks for\b|i (?:can "
+    r"|do |completely |fully |totally )?(?:understand|appreciate|see|hear|realize|get) (?:that |your |you |why "
+    r"|how |the |this |where )|(?:as|i am)(?: just| only| simply| merely)? an? (?:\w+ ){0,3}?(?:ai|language model"
+    r"|assistant|chatbot)\b.*(?:opinions?|beliefs?|feelings?|biases|emotions?|experiences?|openai|ai|model"
+    r"|assistant)$|(?:that|this|it) is an? (?:\w+ )?(?:\w+ )?(?:question|topic|request"
+    r"|subject)\b|you are asking\b|you (?:asked|want to know|would like to know)\b|i am (?:really |so |very "
+    r"|truly )?sorry (?:to hear|that you|you are)\b|let (?:me|us) (?:think|see|begin|start)\b|the (?:question"
+    r"|user) (?:asks?|is|wants|of)\b|(?:title|subject|answer|response|assistant|ai)$)"
 )
 
 # A turn after a refusal: "However, ...", "That said, ...". Help of another kind is no such turn to compliance.
@@ -56,11 +56,13 @@ _IMPERATIVE = (
 )
 HELP = re.compile(
     rf"^(?:\d+ |step \d+ )?(?:(?:first|then|next|finally|now|after that|lastly|second|third|once done|to start"
-    rf"|to begin|also|and|simply|just) )*{_IMPERATIVE} (?!you (?:for"
-    rf"|in advance)|you$|help|in mind|us\b|me know|know if)"
+    rf"|to begin|also|and|simply|just) )*{_IMPERATIVE} (?!you (?:for|in advance)|you$|help|in mind|us\b|the (?:pain"
+    rf"|harm|consequences|feelings|impact|risks|victims)|me know|know if)"
+    rf"|^to (?:\w+ ){{1,9}}?{_IMPERATIVE} (?:the|an?|your|it|them|some|both|all|each|one|two|three|slightly|as)\b"
     r"|\byou (?:can|could|should|may|might|need to|will need|have to|will want|would|must|want to) (?:\w+ly |also "
     r"|then |first |simply |just )?(?!not|never|seek|contact|consult|talk|speak|reach|face|be|report|ask|have|need"
     r"|feel|get help|find help|try to find (?:legal|other)|focus|treat|respect|also not|always)\w+"
+    r"|^(?:be|stay|remain) (?:honest|calm|polite|patient|careful|yourself|friendly|clear|specific|brief|direct)\b"
     r"|\bhere (?:is how|is a|is the|are (?:some|the|a few|several|five|three|ten))\b"
     r"|\bfollow(?:ing)? (?:these|the) (?:\w+ )?steps\b"
     r"|\b(?:there are|here are) (?:several|many|a few|some|various|multiple|different|two|three) (?:\w+ )?(?:ways"

@@ -31,8 +31,8 @@ NON_ANSWERS = forms(
     can_not_perceive=(
         rf"\b(?:i|we|one|you) (?:can|could|do|did|am|are|was|were) not (?:\w+ly )?(?:able to |currently "
         rf"|possible to )?{_PERCEIVE}\b"
-        rf"|(?:^|\b(?:i am|we are|i was|one is|and|but|sorry|model) )(?:\w+ )?(?:unable|not able|not capable of"
-        rf"|can not|could not) (?:to )?{_PERCEIVE}\b"
+        rf"|(?:^|\b(?:i am|we are|i was|one is|but|sorry|model) )(?:\w+ )?(?:unable|not able|not capable of|can not"
+        rf"|could not) (?:to )?{_PERCEIVE}\b"
         rf"|(?:^|\b(?:it|that|this|which|is|be|seems) )(?:is |would be |are )?(?:\w+ )?(?:not possible|impossible"
         rf"|not feasible|not clear|unclear|uncertain|hard|difficult|not easy|unable|not able|speculation"
         rf"|speculative) (?:for (?:me|us|anyone) )?(?:(?:for|from|in|by|with|based on"
@@ -58,6 +58,7 @@ NON_ANSWERS = forms(
         rf"|\bthere (?:is|are|was|were) (?:no|not (?:enough|sufficient|any)|insufficient) (?:\w+ ){{1,6}}?(?:(?:in"
         rf"|from|visible|on|within|of) (?:the|this|that|your) (?:\w+ )?{_PICTURE}|to (?:read|see|answer))\b"
         r"|^(?:\w+ )?i see no\b"
+        r"|^(?:it|this|that) (?:does|did) not (?:\w+ )?(?:say|show|tell|reveal|indicate|specify|mention|explain)\b"
     ),
     sees_no_picture=(
         rf"\b(?:no|not (?:see|have|receive|find)(?: any| an| the)?|did not"
