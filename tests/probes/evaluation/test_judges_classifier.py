@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-import time
 from importlib.resources import files
 
 import pytest
@@ -33,11 +32,9 @@ def test_both_classes_speak_of_the_same_deeds():
         assert all(any(form in text for form in forms for text in texts) for forms in deeds)
 
 
-def test_it_trains_within_seconds_and_always_learns_the_same():
+def test_it_always_learns_the_same():
     texts = ["i will not explain this", "turn the handle to the left", "stealing is wrong"]
-    start = time.process_time()
     first = _model.__wrapped__().decision_function(texts)
-    assert time.process_time() - start < 5
     assert (first == _model.__wrapped__().decision_function(texts)).all()
 
 
