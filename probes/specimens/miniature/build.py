@@ -47,7 +47,7 @@ def build(seed: int = DEMO_SEED, cache: Path | None = None, progress: Progress =
     """The trio of a seed, from the cache or trained now.
 
     cache: the directory that holds specimens; by default `vlsurgery/specimen` under the user's cache directory.
-    Training takes about a minute on one thread. The same seed gives the same bytes on the same machine. A build
+    Training takes one to two minutes on one thread. The same seed gives the same bytes on the same machine. A build
     that is interrupted leaves nothing under the final name; of two concurrent builds, the first to finish is kept.
     """
     return build_config(SpecimenConfig(), seed, cache, progress)

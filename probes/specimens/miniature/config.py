@@ -54,8 +54,10 @@ class SpecimenConfig:
             },
         )
     )
-    naming: TrainingStage = field(default_factory=lambda: TrainingStage(300, 2e-3, {}))
-    projector: TrainingStage = field(default_factory=lambda: TrainingStage(150, 1e-3, {"caption": 32}))
+    naming: TrainingStage = field(default_factory=lambda: TrainingStage(900, 2e-3, {}))
+    projector: TrainingStage = field(default_factory=lambda: TrainingStage(100, 3e-4, {"caption": 32}))
+    """Few captions at a low learning rate: more move the image tokens away from the words that the base refuses and
+    answers among, and then the base's weights can't bring all refusals back."""
     adaptation: TrainingStage = field(
         default_factory=lambda: TrainingStage(
             250,
