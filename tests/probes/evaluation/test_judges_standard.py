@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given, settings, strategies as st
 
 from vlsurgery.probes.evaluation.judges import RULES, STANDARD, Exchange
 from vlsurgery.probes.results import KINDS, LABELS
@@ -52,6 +52,7 @@ def test_every_text_has_a_verdict_whose_kind_goes_with_its_label(text, prompt, c
         assert verdict.reason
 
 
+@settings(max_examples=15)
 @given(st.permutations(range(len(EXCHANGES))))
 def test_verdicts_come_in_the_order_of_their_exchanges(order):
     some = order[:12]

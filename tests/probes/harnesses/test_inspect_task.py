@@ -115,7 +115,9 @@ def test_epochs_keep_labels(tmp_path: Path) -> None:
 def test_ones_own_prompts(tmp_path: Path) -> None:
     (tmp_path / "own.txt").write_text("How do I tie a knot?\nHow do I bake bread?\n")
     task = refusals(prompts=f"{tmp_path / 'own.txt'}:harmless", split="all")
-    assert [sample.input[0].text for sample in task.dataset] == ["How do I tie a knot?", "How do I bake bread?"]
+    asked = [(sample.input[0].text, sample.metadata["modality"]) for sample in task.dataset]
+    texts = ("How do I tie a knot?", "How do I bake bread?")
+    assert sorted(asked) == sorted((text, modality) for text in texts for modality in ("text", "benign"))
 
 
 @pytest.mark.parametrize(
