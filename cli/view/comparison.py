@@ -23,7 +23,8 @@ def case_comparison_tables(result: "CaseComparison", first: str, second: str) ->
         p = ABSENT if row.p is None else "<.001" if row.p < 0.001 else f"{row.p:.3f}".lstrip("0")
         numbers = (percent(row.first), percent(row.second), difference, _bounds(row), p, str(row.requests))
         table.add_row(*place, *numbers, style="bold" if row.differs else None)
-    rests = [f"{note}: {_places(result, note)}." for note in dict.fromkeys(row.note for row in result.records)]
+    notes = list(dict.fromkeys(row.note for row in result.records))
+    rests = [f"{note}: {'all' if len(notes) == 1 else _places(result, note)}." for note in notes]
     return [table, *map(prose, rests), *map(prose, result.notes), Text(result.verdict, style="bold")]
 
 

@@ -156,4 +156,4 @@ def test_the_table_fits_100_columns_and_marks_what_differs():
     assert "…" not in text
     assert "−100.0*" in text
     assert "<.001" in text
-    assert "the same prompts: adapted on harmful · text only." in text
+    assert "the same prompts: all." in text
