@@ -1,6 +1,7 @@
 """The functions of `import vlsurgery`: what the commands do, with arguments in place of a case."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -73,10 +74,11 @@ def evaluate(
     progress: Progress = no_progress,
     **roles: Model,
 ) -> "BehaviourResult":
-    """What models do on the `report` prompts: refused, complied and neither, with 95% intervals over requests.
+    """What models do: refused, complied and neither, with 95% intervals over requests.
 
     models: their directories' names become their roles. roles: role -> model; `base`, `adapted`, `safety` and `merged`
-        are compared with one another. prompts: as for `probe`. images: a directory of ordinary pictures for prompts of
+        are compared with one another. prompts: as for `probe`; asked are all of a file, and of others those of the
+        `report` split. images: a directory of ordinary pictures for prompts of
         files. judge: as for `judge`; of several, the first makes the rates. tokens: of a completion, at most.
         completions: a file (.jsonl) that keeps what they say, from which an interrupted run goes on.
 
@@ -94,7 +96,7 @@ def evaluate(
     asking = Asking([open_judge(each) for each in judges], tokens, file, progress=progress)
     subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
     refs = {role: checkpoint.ref_model for role, checkpoint in named.items()}
-    return measure(subjects, _prompts(prompts, images), 1, asking).model_copy(update={"checkpoints": refs})
+    return measure(subjects, _prompts(prompts, images, whole=True), 1, asking).model_copy(update={"checkpoints": refs})
 
 
 def judge(
@@ -197,11 +199,16 @@ def _ref(model: Model) -> str:
     return model.location if isinstance(model, Checkpoint) else str(model)
 
 
-def _prompts(given: "Sequence[Prompt | str] | None", images: str | Path | None = None) -> "list[Prompt]":
+def _prompts(
+    given: "Sequence[Prompt | str] | None", images: str | Path | None = None, whole: bool = False
+) -> "list[Prompt]":
+    """The prompts that a call gives, or the package's own. whole: put all prompts of files into `report`."""
     from vlsurgery.probes.prompts import english_prompts, load_prompt_files
 
     if given is None:
         return english_prompts()
     files = [each for each in given if isinstance(each, str)]
     loaded = load_prompt_files(files, images=None if images is None else Path(images)).prompts if files else []
+    if whole:
+        loaded = [replace(prompt, split="report") for prompt in loaded]
     return [*loaded, *(each for each in given if not isinstance(each, str))]

@@ -64,8 +64,8 @@ def evaluate(
     nor to fit anything. Without MODEL it asks the models of the case (vlsurgery diff opens one): base, graft (the base
     that sees), adapted, safety and, once there is a merge, the merged checkpoint and the best uniform one. Writes
     case/behaviour.json and case/completions.jsonl (every completion with its verdict), and logs every look at the
-    requests in case/history.jsonl. With MODEL it needs no case and writes none. Ends with exit code 3 where a limit of
-    --limits is not met or can't be decided.
+    requests in case/history.jsonl. With MODEL it needs no case, writes none, and asks all prompts of your files. Ends
+    with exit code 3 where a limit of --limits is not met or can't be decided.
 
     \b
     Example:

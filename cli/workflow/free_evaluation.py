@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.engine import StepOptions
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.errors import SurgeryError
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.results import BehaviourResult
     from vlsurgery.probes.specimens.miniature import Specimen
 
@@ -20,23 +18,24 @@ def evaluate_models(
 ) -> "BehaviourResult | None":
     """Ask models by their references, and count imported logs beside them; under `--plan`, say so and return None.
 
+    All prompts of the user's files are asked, as nothing is fitted to any of them; of the package's, those of `report`.
     file: where completions are kept and resumed from.
     """
     from vlsurgery.cli.workflow.imports import imported
     from vlsurgery.cli.workflow.judge_source import free_judge_source
+    from vlsurgery.cli.workflow.prompt_source import prompt_source
     from vlsurgery.probes.evaluation.completions import CompletionFile
     from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate
     from vlsurgery.probes.models import quiet_transformers
-    from vlsurgery.probes.specimens.miniature import prompts as specimen_prompts
 
     named = by_name([Checkpoint.open(ref, allow_pickle=allow_pickle) for ref in refs])
-    specimen = None if options.prompts else _specimen(list(named.values()))
-    prompts = specimen_prompts(specimen.seed) if specimen else _prompts(options)
+    specimen = _specimen(list(named.values()))
+    asked = prompt_source(specimen, options.prompts or (), options.images, whole=True)
     source = free_judge_source(options, specimen is not None)
     if session.plan:
-        asked = sum(prompt.split == "report" for prompt in prompts)
+        count = sum(prompt.split == "report" for prompt in asked.prompts)
         session.console.show(
-            f"Would ask {len(named)} models ({', '.join(named)}) up to {asked} prompts each, {source.tokens} tokens of "
+            f"Would ask {len(named)} models ({', '.join(named)}) up to {count} prompts each, {source.tokens} tokens of "
             f"completion at most. Nothing was written."
         )
         return None
@@ -49,8 +48,9 @@ def evaluate_models(
         session.console.progress,
     )
     subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
-    result = evaluate(subjects, prompts, 1, asking)
-    return result.model_copy(update={"checkpoints": {role: each.ref_model for role, each in named.items()}})
+    result = evaluate(subjects, asked.prompts, 1, asking)
+    checkpoints = {role: checkpoint.ref_model for role, checkpoint in named.items()}
+    return result.model_copy(update={"checkpoints": checkpoints, "notes": [*asked.notes, *result.notes]})
 
 
 def by_name(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
@@ -69,14 +69,3 @@ def _specimen(checkpoints: "Sequence[Checkpoint]") -> "Specimen | None":
     found = {each.root: each for each in map(specimen_of, (checkpoint.path for checkpoint in checkpoints)) if each}
     whole = all(specimen_of(checkpoint.path) for checkpoint in checkpoints)
     return next(iter(found.values())) if whole and len(found) == 1 else None
-
-
-def _prompts(options: StepOptions) -> "list[Prompt]":
-    """The user's prompts, else the package's own."""
-    from vlsurgery.probes.prompts import english_prompts, load_prompt_files
-
-    if options.prompts:
-        return load_prompt_files(options.prompts, images=options.images).prompts
-    if options.images is not None:
-        raise SurgeryError("--images: gives your own prompts their pictures. Give prompts with --prompts FILE:KIND.")
-    return english_prompts()

@@ -1,7 +1,7 @@
 """The prompts that the models of a case are asked: the specimen's or the package's own, and those of user's files."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,11 +23,13 @@ class PromptSource:
 
     specimen: where the checkpoints are the built-in specimen, which has its own prompts.
     files: "FILE:KIND" -> SHA-256 of the file. images: a folder of ordinary pictures in place of the package's.
+    whole: whether all prompts of the files are measured, because nothing is fitted to any of them.
     """
 
     specimen: "Specimen | None"
     files: dict[str, str]
     images: Path | None = None
+    whole: bool = False
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -91,9 +93,10 @@ class PromptSource:
             asked = {prompt.request: prompt.split for prompt in self._given.prompts if prompt.set == name}
             shown = sum(split == "report" for split in asked.values())
             if shown < CLAIM_REQUESTS:
+                rest = "" if shown == len(asked) else ", the others serve fitting and selection"
                 yield (
-                    f"{name}: of {_counted(len(asked), 'request')} in the files {shown} are measured, the others serve "
-                    f"fitting and selection; below {CLAIM_REQUESTS} measured requests no claim is made"
+                    f"{name}: of {_counted(len(asked), 'request')} in the files {shown} are measured{rest}; below "
+                    f"{CLAIM_REQUESTS} measured requests no claim is made"
                 )
 
     def _unseen(self) -> Iterator[str]:
@@ -112,7 +115,8 @@ class PromptSource:
     def _given(self) -> "PromptFiles":
         from vlsurgery.probes.prompts import load_prompt_files
 
-        return load_prompt_files(list(self.files), SEED, self.images)
+        found = load_prompt_files(list(self.files), SEED, self.images)
+        return replace(found, prompts=[replace(p, split="report") for p in found.prompts]) if self.whole else found
 
     @cached_property
     def _kept(self) -> "list[Prompt]":
@@ -144,9 +148,19 @@ def prompt_source_of(case: Case, specs: Sequence[str] | None, images: Path | Non
         specs = list(recorded.get("files", {}))
     if images is None and recorded.get("images"):
         images = Path(recorded["images"])
+    return prompt_source(specimen_of(case.checkpoints["base"].path), specs, images)
+
+
+def prompt_source(
+    specimen: "Specimen | None", specs: Sequence[str], images: Path | None, whole: bool = False
+) -> PromptSource:
+    """The prompts of files, beside those of the specimen or of the package; arguments as in PromptSource.
+
+    Raises SurgeryError where a file can't be read.
+    """
     # Sorted, as the case file has them: their order changes nothing.
     files = dict(sorted(_fingerprint(spec) for spec in specs))
-    return PromptSource(specimen_of(case.checkpoints["base"].path), files, images and images.expanduser().absolute())
+    return PromptSource(specimen, files, images and images.expanduser().absolute(), whole)
 
 
 def _fingerprint(spec: str) -> tuple[str, str]:
