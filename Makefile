@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/vlsurgery demo
 
 test: .venv/installed lint
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff check .
