@@ -41,22 +41,22 @@ def judge_agreement(
     from vlsurgery.cli.workflow.case import FILE, Case
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.human_labels import keep_labels
-    from vlsurgery.cli.workflow.judge_source import free_judge_source
+    from vlsurgery.cli.workflow.judge_source import free_judge_source, recorded_judge_source
     from vlsurgery.cli.workflow.rejudging import judge_again
     from vlsurgery.probes.evaluation.judges.agreement import against_labels
     from vlsurgery.probes.evaluation.judges.labels import read_labels
 
     rows = read_labels(labels)
-    in_case = not alone and (session.case / FILE).is_file()
-    if in_case and not session.plan:
-        case = Case.open(session.case)
-        keep_labels(case, rows, labels)
-        judge_again(case, StepOptions(judges=judge or None, judge_labels=judge_labels), session.console.progress)
-        session.console.say(f"{case.folder}: its rates are corrected by these labels; see vlsurgery report")
-    source = free_judge_source(StepOptions(judges=judge or None, judge_labels=judge_labels))
+    options = StepOptions(judges=judge or None, judge_labels=judge_labels)
+    case = Case.open(session.case) if not alone and (session.case / FILE).is_file() else None
+    source = free_judge_source(options) if case is None else recorded_judge_source(case, options)
     if session.plan:
         session.console.show(f"Would judge {len(rows)} labelled completions by {', '.join(source.names)}.")
         return
     result = against_labels(rows, source.judges, str(labels))
+    if case is not None:
+        keep_labels(case, rows, labels)
+        judge_again(case, options, session.console.progress)
+        session.console.say(f"{case.folder}: its rates are corrected by these labels; see vlsurgery report")
     session.console.emit(result.json_text())
     session.console.show(*agreement_tables(result))

@@ -1,5 +1,6 @@
 """An evaluation of any models, without a case."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ def evaluate_models(
     source = free_judge_source(options, specimen is not None)
     if session.plan:
         count = sum(prompt.split == "report" for prompt in asked.prompts)
+        session.console.emit(json.dumps({"models": list(named), "prompts": count, "tokens": source.tokens}))
         session.console.show(
             f"Would ask {len(named)} models ({', '.join(named)}) up to {count} prompts each, {source.tokens} tokens of "
             f"completion at most. Nothing was written."

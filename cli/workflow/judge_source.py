@@ -80,6 +80,11 @@ def judge_source_of(case: Case, specimen: bool, options: "StepOptions") -> Judge
     )
 
 
+def recorded_judge_source(case: Case, options: "StepOptions") -> JudgeSource:
+    """As `judge_source_of`, for an evaluated case whose checkpoints need not be there."""
+    return judge_source_of(case, "specimen" in (case.settings_of("evaluate") or {}), options)
+
+
 def free_judge_source(options: "StepOptions", specimen: bool = False) -> JudgeSource:
     """The judges of an evaluation without a case."""
     return JudgeSource(

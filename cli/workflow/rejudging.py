@@ -3,7 +3,7 @@
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import StepOptions
 from vlsurgery.cli.workflow.human_labels import with_human_labels
-from vlsurgery.cli.workflow.judge_source import judge_source_of
+from vlsurgery.cli.workflow.judge_source import recorded_judge_source
 from vlsurgery.probes.evaluation.completions import FILE, CompletionFile, load_completions
 from vlsurgery.probes.evaluation.judging import judged, used
 from vlsurgery.probes.evaluation.tabulate import Divergence, Measured, tabulate
@@ -26,7 +26,7 @@ def judge_again(
     old, settings = case.result(BehaviourResult), case.settings_of(STEP)
     if old is None or settings is None:
         raise SurgeryError(f"{case.folder}: was not evaluated yet. Run `vlsurgery evaluate` first.")
-    source = judge_source_of(case, "specimen" in settings, options)
+    source = recorded_judge_source(case, options)
     completions = load_completions(case.path(FILE)).records
     records = judged(completions, source.judges, progress)
     divergences: dict[str, dict[tuple[str, str], Divergence]] = {}

@@ -102,8 +102,8 @@ def corrected_rate(outcomes: Sequence[bool], requests: Sequence[Hashable], confu
     The interval is a percentile bootstrap that resamples requests, and the labelled completions people call refused
     and those they don't, each count raised by PRIOR, so that few labels give a wide interval even where the judge
     made no error on them. A draw in which the judge can't tell refusals from other answers counts as 0 for the lower
-    bound and as 1 for the upper. There is no rate, and a reason, where no prompt was asked, where labels of one side
-    are missing, or where `rogan_gladen` has none.
+    bound and as 1 for the upper; at 0 and 1 it is at least as wide as Wilson's. There is no rate, and a reason, where
+    no prompt was asked, where labels of one side are missing, or where `rogan_gladen` has none.
     """
     if not outcomes:
         return Rate(rate=None, reason="no prompt of this kind")
@@ -123,6 +123,10 @@ def corrected_rate(outcomes: Sequence[bool], requests: Sequence[Hashable], confu
     sensitivity = generator.beta(both + PRIOR, missed + PRIOR, DRAWS)
     specificity = generator.beta(left + PRIOR, wrong + PRIOR, DRAWS)
     low, high = _bounds(raw, sensitivity, specificity)
+    if point.value in (0.0, 1.0):
+        # Clipped: all draws may be. So many requests without an exception still don't show that there is none.
+        alone = wilson(point.value * len(ids), len(ids))
+        low, high = min(low, alone[0]), max(high, alone[1])
     return Rate(rate=point.value, low=min(low, point.value), high=max(high, point.value), **size)
 
 

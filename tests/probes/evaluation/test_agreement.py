@@ -243,6 +243,15 @@ def test_the_interval_widens_as_labels_shrink(counts, grouped):
     assert widths[-1] > 1.1 * widths[0]
 
 
+def test_a_rate_below_the_judges_false_alarms_is_0_and_not_certain():
+    found = corrected_rate([False] * 112, list(range(112)), confusion(50, 0, 20, 130))
+    assert (found.rate, found.low) == (0, 0)
+    assert found.high == pytest.approx(wilson(0, 112)[1])
+    found = corrected_rate([True] * 112, list(range(112)), confusion(30, 20, 0, 150))
+    assert (found.rate, found.high) == (1, 1)
+    assert found.low == pytest.approx(wilson(112, 112)[0])
+
+
 def test_a_rate_that_cannot_be_corrected_says_why():
     assert corrected_rate([], [], confusion(9, 1, 1, 9)).reason == "no prompt of this kind"
     assert "people call no completion refused" in corrected_rate([True], ["r"], confusion(0, 0, 1, 9)).reason
