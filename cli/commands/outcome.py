@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from vlsurgery.cli.options import Session
+from vlsurgery.cli.view.behaviour import behaviour_tables
 from vlsurgery.cli.view.limits import limits_tables
-from vlsurgery.cli.view.tables import behaviour_tables, prose
+from vlsurgery.cli.view.tables import prose
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.figures.doubts import doubts
 from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions

@@ -8,11 +8,11 @@ from hypothesis import given, settings, strategies as st
 from rich.console import Console, RenderableType
 
 from vlsurgery.cli.console import Console as ProgramConsole
+from vlsurgery.cli.view.behaviour import behaviour_tables
 from vlsurgery.cli.view.tables import (
     ABSENT,
     anatomy_tables,
     bar,
-    behaviour_tables,
     coefficients_table,
     completeness_line,
     diff_table,
