@@ -159,7 +159,7 @@ class _Aligner:
         self.checkpoints = checkpoints
         self.shapes = shapes
         self.like = like
-        self.notes: list[str] = []
+        self.notes = [f"{role}: {note}" for role, checkpoint in checkpoints.items() for note in checkpoint.notes]
         self.stale: dict[str, str] = {}
         self.reasons: dict[tuple[str, Site], str] = {}
         self._all_float = all(

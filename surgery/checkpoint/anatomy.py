@@ -32,6 +32,7 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
         dtypes=dict(dtypes),
         tied=ties_head(checkpoint, named.get(Site("text", None, "embed")), named.get(Site("text", None, "head"))),
         quantised=checkpoint.quantised,
+        notes=list(checkpoint.notes),
     )
 
 

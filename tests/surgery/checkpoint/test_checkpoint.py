@@ -130,9 +130,6 @@ def test_an_index_that_lies_is_refused(tmp_path: Path, write: Write, llama: Llam
     for text in ("[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', "{", '{"weight_map": []}'):
         (path / INDEX).write_text(text)
         refused(path)
-    (path / INDEX).write_text(whole)
-    (path / SINGLE).write_bytes(b"x")
-    assert "both" in refused(path)
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
