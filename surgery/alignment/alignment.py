@@ -13,16 +13,14 @@ from vlsurgery.surgery.architecture.layouts import EMBED, SiteViews, TensorView,
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.anatomy import ties_head
-from vlsurgery.surgery.errors import AlignmentError
+from vlsurgery.surgery.checkpoint.completeness import incomplete, wrapper_note
+from vlsurgery.surgery.errors import AlignmentError, CheckpointError
 from vlsurgery.surgery.results import UnmatchedTensor
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-
-# Entries of a tensor that are compared at a time.
-CHUNK_SIZE: Final = 1 << 22
 
 # Sites whose matrix some layouts store transposed.
 ROUTERS: Final = ("mlp.router", "vision_router")
@@ -51,7 +49,7 @@ class Alignment:
 
     like: the role whose tensors the others are matched with. pairs: sorted by site. unmatched: every tensor
     of every role that is in no pair. stale_heads: role -> a head in the file of a model that ties its head to
-    the embedding. notes: remarks on vocabularies that grew and stale heads.
+    the embedding, and a copy of that. notes: remarks on files, names, vocabularies that grew and stale heads.
     """
 
     checkpoints: Mapping[str, Checkpoint]
@@ -122,7 +120,7 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
     all share.
 
     Raises AlignmentError when text stacks differ in depth or width, when a tensor of the text stack differs
-    in shape, or when weights are quantised.
+    in shape, or when weights are quantised; CheckpointError when weights are missing from a file.
     """
     if like not in checkpoints or len(checkpoints) < 2:
         raise AlignmentError(f"an alignment needs {like!r} and another role; it was given {', '.join(checkpoints)}.")
@@ -135,6 +133,8 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
                 f"{role} ({checkpoint.ref}) is quantised ({checkpoint.quantised}). "
                 "Give the checkpoint that it was quantised from."
             )
+        if fault := incomplete(checkpoint):
+            raise CheckpointError(f"{role} ({checkpoint.ref}): {fault}")
         # Roles with the same names, shapes and decoder have the same sites.
         twin = next((other for other in roles if facts[other] == facts[role]), role)
         try:
@@ -159,7 +159,12 @@ class _Aligner:
         self.checkpoints = checkpoints
         self.shapes = shapes
         self.like = like
-        self.notes = [f"{role}: {note}" for role, checkpoint in checkpoints.items() for note in checkpoint.notes]
+        self.notes = [
+            f"{role}: {note}"
+            for role, checkpoint in checkpoints.items()
+            for note in (*checkpoint.notes, wrapper_note(checkpoint))
+            if note
+        ]
         self.stale: dict[str, str] = {}
         self.reasons: dict[tuple[str, Site], str] = {}
         self._all_float = all(
@@ -212,14 +217,17 @@ class _Aligner:
             found[role] = sites
             embed, head = (sites[site].name if site in sites else None for site in (EMBED, HEAD))
             if not ties_head(checkpoint, embed, head):
+                if head is not None and checkpoint.config.get("tie_word_embeddings") is True:
+                    self.notes.append(
+                        f"{role}: the config ties the head to the embedding, but the file holds a head of its own, "
+                        f"{head}, which transformers uses; it is kept. Set tie_word_embeddings to false in the config."
+                    )
                 continue
             if head is not None:
                 del sites[HEAD]
                 self.stale[role] = head
-                differs = embed is not None and not _same_bytes(checkpoint[head], checkpoint[embed])
                 self.notes.append(
-                    f"{role}: {head} is stale, because the config ties the head to the embedding; it is left out"
-                    + ("; it differs from the embedding, and transformers would have used it." if differs else ".")
+                    f"{role}: {head} is stale, because the config ties the head to the embedding; it is left out."
                 )
             if role != self.like and embed is not None and HEAD in found[self.like]:
                 sites[HEAD] = sites[EMBED]
@@ -330,14 +338,6 @@ def _depth_and_width(checkpoint: Checkpoint, parts: SiteViews) -> tuple[int, int
         if site in parts:
             return depth, checkpoint[parts[site].name].shape[-1]
     return depth, 0
-
-
-def _same_bytes(first: LazyTensor, second: LazyTensor) -> bool:
-    if (first.shape, first.safetensors_dtype) != (second.shape, second.safetensors_dtype):
-        return False
-    starts = range(0, first.numel, CHUNK_SIZE)
-    ranges = [(start, min(start + CHUNK_SIZE, first.numel)) for start in starts]
-    return all(first.read(*entries).equal(second.read(*entries)) for entries in ranges)
 
 
 def _file_offset(tensor: LazyTensor) -> tuple[str, int]:
