@@ -10,11 +10,12 @@ from vlsurgery.surgery.alignment.similarity import read_view
 from vlsurgery.surgery.architecture.decoder_stack import DecoderConfig, Shape, format_shape
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.layouts import EMBED, SiteViews, TensorView, split_fused
+from vlsurgery.surgery.architecture.naming import split_leaf
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.anatomy import ties_head
-from vlsurgery.surgery.checkpoint.completeness import incomplete, wrapper_note
-from vlsurgery.surgery.errors import AlignmentError, CheckpointError
+from vlsurgery.surgery.checkpoint.completeness import check_weights, wrapper_note
+from vlsurgery.surgery.errors import AlignmentError
 from vlsurgery.surgery.results import UnmatchedTensor
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
 
@@ -29,6 +30,9 @@ HEAD: Final = Site("text", None, "head")
 
 # Sites with a row per token, the only ones at which one model may have more rows than another.
 VOCABULARY: Final = ("embed", "embed.new", "head", "head.bias")
+
+# Word in the names of other tables that have a row per token.
+PER_TOKEN: Final = "tokens"
 
 
 class Aligned(NamedTuple):
@@ -128,13 +132,7 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
     shapes = {role: checkpoint.shapes for role, checkpoint in checkpoints.items()}
     facts = {role: (shapes[role], DecoderConfig.of(checkpoint.config)) for role, checkpoint in checkpoints.items()}
     for role, checkpoint in checkpoints.items():
-        if checkpoint.quantised:
-            raise AlignmentError(
-                f"{role} ({checkpoint.ref}) is quantised ({checkpoint.quantised}). "
-                "Give the checkpoint that it was quantised from."
-            )
-        if fault := incomplete(checkpoint):
-            raise CheckpointError(f"{role} ({checkpoint.ref}): {fault}")
+        check_weights(role, checkpoint)
         # Roles with the same names, shapes and decoder have the same sites.
         twin = next((other for other in roles if facts[other] == facts[role]), role)
         try:
@@ -248,7 +246,7 @@ class _Aligner:
         if odd is not None:
             self._leave(site, parts, f"{odd.dtype_name} values are not weights to compare or combine")
             return None
-        if site.tower == "text" and site.component in VOCABULARY:
+        if (site.tower == "text" and site.component in VOCABULARY) or self._grew(site, shapes):
             return self._vocabulary_pair(site, parts, shapes)
         shape = shapes[self.like]
         for role, other in shapes.items():
@@ -260,6 +258,17 @@ class _Aligner:
                 self._differing(site, parts, shapes, role)
                 return None
         return Aligned(site, shape, parts)
+
+    def _grew(self, site: Site, shapes: Mapping[str, Shape]) -> bool:
+        """Whether a tensor beside the embedding, of other rows in each role, has a row per token, as the embeddings
+        that feed each layer have: its name tells, or it has the embedding's rows in every role."""
+        widths = {shape[1:] for shape in shapes.values()}
+        if site.tower != "text" or site.layer is not None or len(set(shapes.values())) == 1 or len(widths) > 1:
+            return False
+        tables = {role: self.roles[role][EMBED] for role in shapes if EMBED in self.roles[role]}
+        rows = {role: table.shape(self.shapes[role][table.name])[0] for role, table in tables.items()}
+        words = split_leaf(site.component.removeprefix("raw:"))[0].replace(".", "_").split("_")
+        return PER_TOKEN in words or rows == {role: shape[0] for role, shape in shapes.items()}
 
     def _not_float(self, parts: Mapping[str, TensorView]) -> LazyTensor | None:
         """The first of these tensors that holds no plain floating-point weights."""

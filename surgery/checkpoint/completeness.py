@@ -4,6 +4,19 @@ from collections.abc import Sequence
 
 from vlsurgery.surgery.architecture.naming import TRAINING_WRAPPERS, unwrapped
 from vlsurgery.surgery.checkpoint.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import AlignmentError, CheckpointError
+
+
+def check_weights(role: str, checkpoint: Checkpoint) -> None:
+    """Raise where a checkpoint's weights can't be compared or combined: AlignmentError where they are quantised,
+    CheckpointError where some are missing."""
+    if checkpoint.quantised:
+        raise AlignmentError(
+            f"{role} ({checkpoint.ref}) is quantised ({checkpoint.quantised}). "
+            "Give the checkpoint that it was quantised from."
+        )
+    if fault := incomplete(checkpoint):
+        raise CheckpointError(f"{role} ({checkpoint.ref}): {fault}")
 
 
 def incomplete(checkpoint: Checkpoint) -> str | None:

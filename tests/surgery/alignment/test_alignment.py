@@ -148,6 +148,38 @@ def test_a_head_of_its_own_is_kept_whatever_the_config_says(
     assert "kept" in note
 
 
+@pytest.mark.parametrize("rows", [(40, 43), (43, 40)])
+@pytest.mark.parametrize("name", ["model.embed_tokens_per_layer.weight", "model.token_gates.weight"])
+def test_tables_beside_the_embedding_grow_with_the_vocabulary(
+    tmp_path: Path, write: Write, llama: Llama, name: str, rows: tuple[int, int]
+) -> None:
+    held = {}
+    for role, count in zip(("base", "adapted"), rows, strict=True):
+        held[role] = {**llama(1, vocab=count), name: torch.randn(count, 6)}
+    alignment = aligned(**{role: write(tmp_path / role, held[role]) for role in held})
+    table = next(pair for pair in alignment.pairs if pair.parts["base"].name == name)
+    assert table.shape == (40, 6)
+    assert all(torch.equal(alignment.load(table, role), held[role][name][:40]) for role in held)
+    assert any(table.site.key in note and "3 are its own" in note for note in alignment.notes)
+
+
+@pytest.mark.parametrize("rows", [(40, 43), (43, 40)])
+def test_a_table_narrower_than_the_stream_is_the_embedding(
+    tmp_path: Path, write: Write, llama: Llama, rows: tuple[int, int]
+) -> None:
+    """OPT 350m projects its embeddings to the stream's width."""
+    held = {}
+    for role, count in zip(("base", "adapted"), rows, strict=True):
+        held[role] = llama(1)
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            held[role][name] = torch.randn(count, 6)
+        held[role]["model.project_in.weight"] = torch.ones(16, 6)
+    alignment = aligned(**{role: write(tmp_path / role, held[role]) for role in held})
+    shapes = {pair.site.key: pair.shape for pair in alignment.pairs}
+    assert shapes["text.embed"] == shapes["text.head"] == (40, 6)
+    assert not alignment.unmatched
+
+
 WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "module", "base_layer", "_checkpoint_wrapped_module")
 
 
