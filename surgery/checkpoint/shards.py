@@ -63,9 +63,8 @@ def find_shards(path: Path, allow_pickle: bool = False) -> Files:
         _refuse_dead_link(path / single)
     home = path.resolve()
     if has_single:
-        shards = (_inside(path, home, single),)
         weight_map, notes = _index_beside(path / index, single) if has_index else ({}, ())
-        return Files(shards, weight_map, pickled, notes)
+        return Files((_inside(path, home, single),), weight_map, pickled, notes)
     weight_map = read_weight_map(path / index)
     shards = tuple(_inside(path, home, file) for file in sorted(set(weight_map.values())))
     return Files(shards, weight_map, pickled)
