@@ -53,7 +53,7 @@ class InMemoryMerge:
 
     blocks: the text stack's blocks in order. sources: the roles to move toward.
     Holds a copy of the adapted text stack and of each source's, on the CPU. A head that the checkpoint ties to the
-    embedding is tied in the live model too, even where the file holds another one.
+    embedding is tied in the live model too, even where the file holds a copy of it.
 
     Raises AlignmentError where a site of the checkpoints has no parameter in the live model.
     """

@@ -112,6 +112,7 @@ class AnatomyResult(Result):
     """What a checkpoint holds, from its headers alone.
 
     dtypes: dtype -> tensors. tied: whether the head is the embedding. quantised: the scheme, None for plain weights.
+    notes: remarks on its files, such as an index that is stale.
     """
 
     kind: ClassVar[str] = "anatomy"
@@ -125,6 +126,7 @@ class AnatomyResult(Result):
     dtypes: dict[str, int]
     tied: bool
     quantised: str | None
+    notes: list[str] = []
 
 
 class SliceName(Frozen):

@@ -59,7 +59,7 @@ def anatomy(
         dumped["verified"] = {ref: asdict(each) for ref, each in verified.items()}
     session.console.emit(json.dumps(dumped, indent=1))
     for ref, result in zip(checkpoints, results, strict=True):
-        session.console.show(*([ref] if shared else []), *anatomy_tables(result))
+        session.console.show(*([ref] if shared else []), *anatomy_tables(result), *result.notes)
     if shared is not None:
         session.console.show(*comparison_tables(shared))
     for ref, found in verified.items():

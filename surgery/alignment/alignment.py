@@ -10,9 +10,11 @@ from vlsurgery.surgery.alignment.similarity import read_view
 from vlsurgery.surgery.architecture.decoder_stack import DecoderConfig, Shape, format_shape
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.layouts import EMBED, SiteViews, TensorView, split_fused
+from vlsurgery.surgery.architecture.naming import split_leaf
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.anatomy import ties_head
+from vlsurgery.surgery.checkpoint.completeness import check_weights, wrapper_note
 from vlsurgery.surgery.errors import AlignmentError
 from vlsurgery.surgery.results import UnmatchedTensor
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
@@ -21,9 +23,6 @@ if TYPE_CHECKING:
     import numpy as np
     import torch
 
-# Entries of a tensor that are compared at a time.
-CHUNK_SIZE: Final = 1 << 22
-
 # Sites whose matrix some layouts store transposed.
 ROUTERS: Final = ("mlp.router", "vision_router")
 
@@ -31,6 +30,9 @@ HEAD: Final = Site("text", None, "head")
 
 # Sites with a row per token, the only ones at which one model may have more rows than another.
 VOCABULARY: Final = ("embed", "embed.new", "head", "head.bias")
+
+# Word in the names of other tables that have a row per token.
+PER_TOKEN: Final = "tokens"
 
 
 class Aligned(NamedTuple):
@@ -51,7 +53,7 @@ class Alignment:
 
     like: the role whose tensors the others are matched with. pairs: sorted by site. unmatched: every tensor
     of every role that is in no pair. stale_heads: role -> a head in the file of a model that ties its head to
-    the embedding. notes: remarks on vocabularies that grew and stale heads.
+    the embedding, and a copy of that. notes: remarks on files, names, vocabularies that grew and stale heads.
     """
 
     checkpoints: Mapping[str, Checkpoint]
@@ -122,7 +124,7 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
     all share.
 
     Raises AlignmentError when text stacks differ in depth or width, when a tensor of the text stack differs
-    in shape, or when weights are quantised.
+    in shape, or when weights are quantised; CheckpointError when weights are missing from a file.
     """
     if like not in checkpoints or len(checkpoints) < 2:
         raise AlignmentError(f"an alignment needs {like!r} and another role; it was given {', '.join(checkpoints)}.")
@@ -130,11 +132,7 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
     shapes = {role: checkpoint.shapes for role, checkpoint in checkpoints.items()}
     facts = {role: (shapes[role], DecoderConfig.of(checkpoint.config)) for role, checkpoint in checkpoints.items()}
     for role, checkpoint in checkpoints.items():
-        if checkpoint.quantised:
-            raise AlignmentError(
-                f"{role} ({checkpoint.ref}) is quantised ({checkpoint.quantised}). "
-                "Give the checkpoint that it was quantised from."
-            )
+        check_weights(role, checkpoint)
         # Roles with the same names, shapes and decoder have the same sites.
         twin = next((other for other in roles if facts[other] == facts[role]), role)
         try:
@@ -159,7 +157,12 @@ class _Aligner:
         self.checkpoints = checkpoints
         self.shapes = shapes
         self.like = like
-        self.notes: list[str] = []
+        self.notes = [
+            f"{role}: {note}"
+            for role, checkpoint in checkpoints.items()
+            for note in (*checkpoint.notes, wrapper_note(checkpoint))
+            if note
+        ]
         self.stale: dict[str, str] = {}
         self.reasons: dict[tuple[str, Site], str] = {}
         self._all_float = all(
@@ -212,14 +215,17 @@ class _Aligner:
             found[role] = sites
             embed, head = (sites[site].name if site in sites else None for site in (EMBED, HEAD))
             if not ties_head(checkpoint, embed, head):
+                if head is not None and checkpoint.config.get("tie_word_embeddings") is True:
+                    self.notes.append(
+                        f"{role}: the config ties the head to the embedding, but the file holds a head of its own, "
+                        f"{head}, which transformers uses; it is kept. Set tie_word_embeddings to false in the config."
+                    )
                 continue
             if head is not None:
                 del sites[HEAD]
                 self.stale[role] = head
-                differs = embed is not None and not _same_bytes(checkpoint[head], checkpoint[embed])
                 self.notes.append(
-                    f"{role}: {head} is stale, because the config ties the head to the embedding; it is left out"
-                    + ("; it differs from the embedding, and transformers would have used it." if differs else ".")
+                    f"{role}: {head} is stale, because the config ties the head to the embedding; it is left out."
                 )
             if role != self.like and embed is not None and HEAD in found[self.like]:
                 sites[HEAD] = sites[EMBED]
@@ -240,7 +246,7 @@ class _Aligner:
         if odd is not None:
             self._leave(site, parts, f"{odd.dtype_name} values are not weights to compare or combine")
             return None
-        if site.tower == "text" and site.component in VOCABULARY:
+        if (site.tower == "text" and site.component in VOCABULARY) or self._grew(site, shapes):
             return self._vocabulary_pair(site, parts, shapes)
         shape = shapes[self.like]
         for role, other in shapes.items():
@@ -252,6 +258,17 @@ class _Aligner:
                 self._differing(site, parts, shapes, role)
                 return None
         return Aligned(site, shape, parts)
+
+    def _grew(self, site: Site, shapes: Mapping[str, Shape]) -> bool:
+        """Whether a tensor beside the embedding, of other rows in each role, has a row per token, as the embeddings
+        that feed each layer have: its name tells, or it has the embedding's rows in every role."""
+        widths = {shape[1:] for shape in shapes.values()}
+        if site.tower != "text" or site.layer is not None or len(set(shapes.values())) == 1 or len(widths) > 1:
+            return False
+        tables = {role: self.roles[role][EMBED] for role in shapes if EMBED in self.roles[role]}
+        rows = {role: table.shape(self.shapes[role][table.name])[0] for role, table in tables.items()}
+        words = split_leaf(site.component.removeprefix("raw:"))[0].replace(".", "_").split("_")
+        return PER_TOKEN in words or rows == {role: shape[0] for role, shape in shapes.items()}
 
     def _not_float(self, parts: Mapping[str, TensorView]) -> LazyTensor | None:
         """The first of these tensors that holds no plain floating-point weights."""
@@ -330,14 +347,6 @@ def _depth_and_width(checkpoint: Checkpoint, parts: SiteViews) -> tuple[int, int
         if site in parts:
             return depth, checkpoint[parts[site].name].shape[-1]
     return depth, 0
-
-
-def _same_bytes(first: LazyTensor, second: LazyTensor) -> bool:
-    if (first.shape, first.safetensors_dtype) != (second.shape, second.safetensors_dtype):
-        return False
-    starts = range(0, first.numel, CHUNK_SIZE)
-    ranges = [(start, min(start + CHUNK_SIZE, first.numel)) for start in starts]
-    return all(first.read(*entries).equal(second.read(*entries)) for entries in ranges)
 
 
 def _file_offset(tensor: LazyTensor) -> tuple[str, int]:

@@ -160,7 +160,10 @@ def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
     # A table split into old and new rows has fewer rows than the config says, so its name decides.
     module = naming.module_word(name)
     least = 1 if module in naming.NEW_ROWS or name.endswith(naming.SPLIT_TABLE) else max(vocabulary, 1)
-    return len(shape) == 2 and shape[1] == width and shape[0] >= least
+    if len(shape) != 2 or shape[0] < least:
+        return False
+    # Some tables are narrower than the stream and projected (OPT 350m): there the name and the rows decide.
+    return shape[1] == width or (vocabulary > 0 and module in naming.EMBEDS | naming.HEADS)
 
 
 def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, bool, int]:

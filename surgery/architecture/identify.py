@@ -22,6 +22,10 @@ def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> d
 
     Raises AlignmentError when there is no text stack, or when two names would get the same site.
     """
+    plain = _without_wrappers(shapes)
+    if plain:
+        found = identify({plain[name]: shape for name, shape in shapes.items()}, config)
+        return {name: found[plain[name]] for name in shapes}
     native = _one_layout(shapes)
     if native:
         found = identify({native.get(name, name): shape for name, shape in shapes.items()}, config)
@@ -47,6 +51,22 @@ def _refuse_twice(sites: Mapping[str, Site]) -> None:
         if site in owners:
             raise AlignmentError(f"{owners[site]!r} and {name!r} both look like {site.key}; nothing tells which it is")
         owners[site] = name
+
+
+def _without_wrappers(shapes: Mapping[str, Shape]) -> dict[str, str]:
+    """Name -> name without the segments of training frameworks, where some name has one; else nothing.
+
+    Raises AlignmentError where two names differ in these segments alone.
+    """
+    plain = {name: naming.unwrapped(name) for name in shapes}
+    if all(name == short for name, short in plain.items()):
+        return {}
+    owners: dict[str, str] = {}
+    for name, short in plain.items():
+        if short in owners:
+            raise AlignmentError(f"{owners[short]!r} and {name!r} are both {short!r}; nothing tells which it is")
+        owners[short] = name
+    return plain
 
 
 def _one_layout(shapes: Mapping[str, Shape]) -> dict[str, str]:

@@ -91,6 +91,12 @@ TOWER_WORDS: Final[dict[NamedTower, frozenset[str]]] = {
     "vision": frozenset({"vision", "visual", "image", "img", "vit", "siglip", "clip"}),
 }
 
+# Segments that training frameworks put into names: torch.compile, FSDP, DDP, PEFT, activation checkpointing, Lightning.
+TRAINING_WRAPPERS: Final = (
+    "_orig_mod", "_fsdp_wrapped_module", "module", "base_layer", "_checkpoint_wrapped_module", "_forward_module",
+)  # fmt: skip
+_WRAPPER: Final = re.compile(rf"(?:(?<=\.)|^)(?:{'|'.join(TRAINING_WRAPPERS)})\.")
+
 # Prefix of the language model in the Hub's names -> in module names. One file can hold both.
 LEGACY_PREFIXES: Final = {"language_model.model.": "model.language_model.", "text_model.model.": "model.text_model."}
 
@@ -98,6 +104,12 @@ LEGACY_PREFIXES: Final = {"language_model.model.": "model.language_model.", "tex
 TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
 LAYER_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim")
+
+
+def unwrapped(name: str) -> str:
+    """A name without the segments that training frameworks put into it: "model.layers.0.mlp.up_proj.weight" for
+    "module.model.layers.0._orig_mod.mlp.up_proj.weight"."""
+    return _WRAPPER.sub("", name)
 
 
 def split_leaf(suffix: str) -> tuple[str, str]:
@@ -115,7 +127,7 @@ def split_leaf(suffix: str) -> tuple[str, str]:
 
 def module_word(name: str) -> str:
     """The last word of a tensor's module: "qkv_proj" for "model.layers.0.self_attn.qkv_proj.weight"."""
-    return split_leaf(name)[0].rpartition(".")[2]
+    return split_leaf(unwrapped(name))[0].rpartition(".")[2]
 
 
 def component(suffix: str, layer: Collection[str]) -> str:

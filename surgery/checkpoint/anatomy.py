@@ -7,12 +7,26 @@ from vlsurgery.surgery.architecture.decoder_stack import parent
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import TOWERS, Site
 from vlsurgery.surgery.checkpoint.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.completeness import incomplete, wrapper_note
+from vlsurgery.surgery.checkpoint.lazy_tensor import same_entries
+from vlsurgery.surgery.errors import AlignmentError, CheckpointError
 from vlsurgery.surgery.results import AnatomyResult, Tower, TowerAnatomy, TypedTensor
 
 
 def describe(checkpoint: Checkpoint) -> AnatomyResult:
-    """What a checkpoint holds, tower by tower and tensor by tensor, from its headers alone."""
-    sites = identify(checkpoint.shapes, checkpoint.config)
+    """What a checkpoint holds, tower by tower and tensor by tensor, from its headers alone. A head in the file of a
+    model that ties it is read and compared with the embedding.
+
+    Raises AlignmentError where there is no text stack, CheckpointError where weights are missing because of which there
+    is none.
+    """
+    fault = incomplete(checkpoint)
+    try:
+        sites = identify(checkpoint.shapes, checkpoint.config)
+    except AlignmentError as error:
+        if fault is None:
+            raise
+        raise CheckpointError(f"{checkpoint.ref}: {fault}") from error
     tensors = [
         TypedTensor(
             name=name, tower=site.tower, layer=site.layer, component=site.component, block=site.block,
@@ -32,19 +46,28 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
         dtypes=dict(dtypes),
         tied=ties_head(checkpoint, named.get(Site("text", None, "embed")), named.get(Site("text", None, "head"))),
         quantised=checkpoint.quantised,
+        notes=[*checkpoint.notes, *(note for note in (fault, wrapper_note(checkpoint)) if note)],
     )
 
 
 def ties_head(checkpoint: Checkpoint, embed: str | None, head: str | None) -> bool:
     """Whether the head is the embedding: by the config's top level; where it is silent, by the file, which then has no
-    head. A bare text model, whose embedding lies at the top, has no head to tie, whatever its config says.
+    head. A head in the file that differs from the embedding is the model's own, whatever the config says: transformers
+    uses it. So is one without an embedding in the file. A bare text model, whose embedding lies at the
+    top, has no head to tie, whatever its config says.
 
     embed, head: the names of their tensors, None where the file has none.
     """
     if head is None and embed is not None and not parent(embed):
         return False
     stated = checkpoint.config.get("tie_word_embeddings")
-    return stated if isinstance(stated, bool) else head is None
+    if not isinstance(stated, bool):
+        return head is None
+    if not stated or head is None:
+        return stated
+    if embed is None:
+        return False
+    return checkpoint.headers_only or same_entries(checkpoint[head], checkpoint[embed])
 
 
 def _tower(tower: Tower, checkpoint: Checkpoint, sites: Mapping[str, Site]) -> TowerAnatomy:

@@ -49,6 +49,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     headers_only: whether only its headers were fetched; its directory then holds no weights.
     pickled: whether its weights are pickled, and were allowed to be.
     contents: the SHA-256 of every file of weights, by its name, where they were taken; None otherwise.
+    notes: remarks on its files, such as an index that is stale.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.headers_only = False
         self.pickled = False
         self.contents: dict[str, str] | None = None
+        self.notes: tuple[str, ...] = ()
         self._files = {name: path / name for name in shards}
         self._tensors = tensors
 
@@ -100,7 +102,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
             shards = {file: read_header(path / file) for file in files.shards}
             tensors = _tensors(path, shards, files)
         checkpoint = cls(ref, path, config, shards, tensors)
-        checkpoint.pickled = files.pickled
+        checkpoint.pickled, checkpoint.notes = files.pickled, files.notes
         # Pickled shards go by the names of their safetensors copies.
         checkpoint._files = {name: path / file for name, file in zip(shards, files.shards, strict=True)}
         return checkpoint

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from vlsurgery.surgery.checkpoint.pointers import refuse_pointer
 from vlsurgery.surgery.errors import CheckpointError
 
 # dtype in safetensors -> bits of one entry. Below 8 bits, entries share bytes.
@@ -59,6 +60,7 @@ def read_header(path: Path) -> Header:
     Every byte behind the header must belong to exactly one tensor. Raises CheckpointError that names the file, the
     tensor where there is one, what was expected and what was found.
     """
+    refuse_pointer(path)
     try:
         with path.open("rb", buffering=0) as file:
             status = os.fstat(file.fileno())

@@ -23,6 +23,9 @@ TORCH_NAMES: Final = {
 NUMPY_NAMES: Final = {"F16": "float16", "BF16": "uint16", "F32": "float32", "F64": "float64"}
 FLOATS: Final = frozenset(NUMPY_NAMES)
 
+# Entries of two tensors that are compared at a time.
+COMPARED_ENTRIES: Final = 1 << 22
+
 
 @dataclass(frozen=True, slots=True)
 class LazyTensor:
@@ -132,6 +135,15 @@ class LazyTensor:
     def _check_range(self, start: int, length: int) -> None:
         if start < 0 or start + length > self.nbytes:
             raise ValueError(f"{self.name}: bytes {start} to {start + length} of {self.nbytes}")
+
+
+def same_entries(first: LazyTensor, second: LazyTensor) -> bool:
+    """Whether two tensors have the same shape, dtype and entries; reads them up to the first range that differs."""
+    if (first.shape, first.safetensors_dtype) != (second.shape, second.safetensors_dtype):
+        return False
+    starts = range(0, first.numel, COMPARED_ENTRIES)
+    ranges = [(start, min(start + COMPARED_ENTRIES, first.numel)) for start in starts]
+    return all(first.read(*entries).equal(second.read(*entries)) for entries in ranges)
 
 
 class ComputedTensor(LazyTensor):

@@ -1,6 +1,7 @@
 """Detection of quantised weights by config, names and dtypes."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
 # Ending of a quantiser's auxiliary tensors -> its scheme.
@@ -8,8 +9,13 @@ ENDINGS: Final = {
     ".weight.absmax": "bitsandbytes", ".quant_map": "bitsandbytes", ".SCB": "bitsandbytes",
     ".weight_format": "bitsandbytes", ".weight_scale_inv": "fp8", ".activation_scale": "fp8",
     ".weight_packed": "compressed-tensors", ".weight_scale": "compressed-tensors",
-    ".weight_shape": "compressed-tensors", ".qweight": "gptq or awq", ".qzeros": "gptq or awq",
+    ".weight_shape": "compressed-tensors", ".qweight": "gptq or awq", ".qzeros": "gptq or awq", ".g_idx": "gptq",
+    ".W_q": "hqq", ".Qidxs": "quip", ".q_weight": "exl2", ".q_invperm": "exl2", ".weight._data": "quanto",
+    ".weight._scale": "quanto", "_qdata": "torchao", ".weight_scale_2": "modelopt", ".qscale_weight": "fp8",
+    ".weight_scales": "eetq",
 }  # fmt: skip
+# The same for endings that floating-point tensors of plain models have too, such as the codebooks of an audio tower.
+INTEGER_ENDINGS: Final = {".codes": "aqlm", ".trellis": "exl3", ".indices": "vptq"}
 
 # Part of a name that occurs in bitsandbytes alone.
 INFIX: Final = ".quant_state.bitsandbytes__"
@@ -18,10 +24,19 @@ INFIX: Final = ".quant_state.bitsandbytes__"
 CODES: Final = frozenset(
     {"F4", "F6_E2M3", "F6_E3M2", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"}
 )
+INTEGERS: Final = frozenset({"U8", "I8", "U16", "I16", "U32", "I32", "U64", "I64"})
+# Integers in which indices are stored, never codes.
+LONG: Final = frozenset({"U64", "I64"})
 
 # Dtypes of tensors that may be quantised under any name; others are only by an ending of ENDINGS.
-DOUBTFUL: Final = CODES | {"U8", "I32"}
+DOUBTFUL: Final = CODES | INTEGERS
 _ENDINGS: Final = tuple(ENDINGS)
+
+# Last word of a tensor that turns a module's codes back into weights.
+_DECODER: Final = re.compile(r"scale|zero|absmax|codebook|quant|^biases$")
+
+# Levels of sub-configs that are searched.
+MAX_DEPTH: Final = 4
 
 
 def quantisation(safetensors_dtypes: Mapping[str, str], config: Mapping[str, Any]) -> str | None:
@@ -29,21 +44,36 @@ def quantisation(safetensors_dtypes: Mapping[str, str], config: Mapping[str, Any
 
     safetensors_dtypes: by tensor name. config: config.json; sub-configs are searched too.
     """
-    for part in (config, *(value for value in config.values() if isinstance(value, Mapping))):
-        settings = part.get("quantization_config")
-        if settings:
-            method = settings.get("quant_method") if isinstance(settings, Mapping) else None
-            return str(method or "quantization_config present")
-    suspects = (
+    for part in _parts(config):
+        for key in ("quantization_config", "compression_config", "quantization"):
+            settings = part.get(key)
+            if isinstance(settings, Mapping) and settings:
+                return str(settings.get("quant_method") or ("mlx" if key == "quantization" else f"{key} present"))
+            if settings and key == "quantization_config":
+                return f"{key} present"
+    suspects = [
         (name, safetensors_dtype)
         for name, safetensors_dtype in safetensors_dtypes.items()
         if safetensors_dtype in DOUBTFUL or name.endswith(_ENDINGS) or INFIX in name
-    )
-    return next((scheme for name, safetensors_dtype in suspects if (scheme := _scheme(name, safetensors_dtype))), None)
+    ]
+    if not suspects:
+        return None
+    places = (name.rpartition(".") for name in safetensors_dtypes)
+    decoded = {module for module, _, leaf in places if _DECODER.search(leaf)}
+    return next((scheme for suspect in suspects if (scheme := _scheme(*suspect, decoded))), None)
 
 
-def _scheme(name: str, safetensors_dtype: str) -> str | None:
-    """The scheme of one tensor by its name and dtype, or None."""
+def _parts(config: Mapping[str, Any], depth: int = MAX_DEPTH) -> Iterator[Mapping[str, Any]]:
+    """Yield a config and its sub-configs."""
+    yield config
+    for value in config.values() if depth else ():
+        if isinstance(value, Mapping):
+            yield from _parts(value, depth - 1)
+
+
+def _scheme(name: str, safetensors_dtype: str, decoded: Collection[str]) -> str | None:
+    """The scheme of one tensor by its name and dtype, or None. decoded: modules that hold scales, zero points or the
+    like, which turn integers beside them into weights."""
     if INFIX in name:
         return "bitsandbytes"
     for ending, scheme in ENDINGS.items():
@@ -51,6 +81,14 @@ def _scheme(name: str, safetensors_dtype: str) -> str | None:
             return scheme
     if safetensors_dtype == "U8" and name.endswith(("_blocks", "_scales")):
         return "mxfp4"
-    if safetensors_dtype in CODES or (safetensors_dtype in ("U8", "I32") and name.endswith(".weight")):
-        return f"unknown scheme: {name} is {safetensors_dtype}"
-    return None
+    module, _, leaf = name.rpartition(".")
+    if safetensors_dtype in INTEGERS:
+        for ending, scheme in INTEGER_ENDINGS.items():
+            if name.endswith(ending):
+                return scheme
+        if safetensors_dtype == "U32" and leaf == "weight" and module in decoded:
+            return "mlx"
+    coded = safetensors_dtype in INTEGERS and (
+        leaf == "weight" or (module in decoded and safetensors_dtype not in LONG)
+    )
+    return f"unknown scheme: {name} is {safetensors_dtype}" if coded or safetensors_dtype in CODES else None

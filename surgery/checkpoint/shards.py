@@ -1,10 +1,13 @@
 """The weight files of a checkpoint's directory."""
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from vlsurgery.surgery.checkpoint.pointers import refuse_pointer
 from vlsurgery.surgery.errors import CheckpointError
 
 SINGLE: Final = "model.safetensors"
@@ -13,17 +16,28 @@ PICKLED_SINGLE: Final = "pytorch_model.bin"
 PICKLED_INDEX: Final = "pytorch_model.bin.index.json"
 PICKLED_ENDINGS: Final = (".bin", ".pt", ".pth", ".ckpt")
 
+# Formats of weights that are not read -> how users name them.
+OTHER_FORMATS: Final = {
+    ".gguf": "GGUF", ".npz": "MLX or numpy", ".h5": "TensorFlow", ".msgpack": "Flax", ".onnx": "ONNX",
+    ".distcp": "sharded training (.distcp)", ".incomplete": "an unfinished download's",
+}  # fmt: skip
+
+# Links to links that are followed.
+MAX_LINKS: Final = 40
+
 # Most bytes of a JSON file that is read; the index of any model is shorter.
 MAX_JSON_BYTES: Final = 1 << 28
 
 
 @dataclass(frozen=True)
 class Files:
-    """shards: file names, sorted. weight_map: tensor -> file; empty without an index. pickled: not safetensors."""
+    """shards: file names, sorted. weight_map: tensor -> file; empty without an index. pickled: not safetensors.
+    notes: remarks on files that are left aside."""
 
     shards: tuple[str, ...]
     weight_map: dict[str, str] = field(default_factory=dict)
     pickled: bool = False
+    notes: tuple[str, ...] = ()
 
 
 def find_shards(path: Path, allow_pickle: bool = False) -> Files:
@@ -31,19 +45,10 @@ def find_shards(path: Path, allow_pickle: bool = False) -> Files:
 
     allow_pickle: take pickled weights where there are no safetensors.
 
-    Raises CheckpointError that says what `path` is instead, and what to do.
+    A single file is preferred to an index, as transformers has it; the index is then stale, unless it names that file
+    alone. Raises CheckpointError that says what `path` is instead, and what to do.
     """
-    try:
-        path.stat()
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path}: no such directory. Give the directory of a checkpoint, a model's name on the Hub as "
-            "org/name or org/name@revision, or a base with a LoRA adapter as BASE+ADAPTER."
-        ) from error
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path}: can't be read ({error}). Check its name and your rights.") from error
-    if not path.is_dir():
-        raise CheckpointError(f"{path}: is a file. Give the directory that holds config.json and the weights.")
+    _check_directory(path)
     single, index = SINGLE, INDEX
     pickled = allow_pickle and not (path / SINGLE).is_file() and not (path / INDEX).is_file()
     if pickled:
@@ -52,15 +57,49 @@ def find_shards(path: Path, allow_pickle: bool = False) -> Files:
     if not has_single and not has_index:
         raise CheckpointError(_what_instead(path))
     if not (path / "config.json").is_file():
+        _refuse_dead_link(path / "config.json")
         raise CheckpointError(f"{path}: no config.json beside the weights. Copy it from the model that this one is.")
-    if not has_index:
-        return Files((_inside(path, path.resolve(), single),), pickled=pickled)
-    weight_map = read_weight_map(path / index)
+    if not has_single:
+        _refuse_dead_link(path / single)
     home = path.resolve()
+    if has_single:
+        weight_map, notes = _index_beside(path / index, single) if has_index else ({}, ())
+        return Files((_inside(path, home, single),), weight_map, pickled, notes)
+    weight_map = read_weight_map(path / index)
     shards = tuple(_inside(path, home, file) for file in sorted(set(weight_map.values())))
-    if has_single and shards != (single,):
-        raise CheckpointError(f"{path}: holds both {single} and {index}. Remove the one that is stale.")
     return Files(shards, weight_map, pickled)
+
+
+def _check_directory(path: Path) -> None:
+    """Raise CheckpointError that says what `path` is, where it is no directory."""
+    try:
+        path.stat()
+    except FileNotFoundError as error:
+        _refuse_dead_link(path)
+        raise CheckpointError(
+            f"{path}: no such directory. Give the directory of a checkpoint, a model's name on the Hub as "
+            "org/name or org/name@revision, or a base with a LoRA adapter as BASE+ADAPTER."
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: can't be read ({error}). Check its name and your rights.") from error
+    if path.suffix == ".gguf" and not path.is_dir():
+        raise CheckpointError(_other_format(path.parent, path.name))
+    if not path.is_dir():
+        raise CheckpointError(f"{path}: is a file. Give the directory that holds config.json and the weights.")
+
+
+def _index_beside(index: Path, single: str) -> tuple[dict[str, str], tuple[str, ...]]:
+    """The weight map of an index beside the whole file `single`: empty, and a note, where it names other files."""
+    try:
+        weight_map = read_weight_map(index)
+    except CheckpointError:
+        weight_map = {}
+    if set(weight_map.values()) == {single}:
+        return weight_map, ()
+    return {}, (
+        f"{index.name} is stale: it does not describe {single} beside it, which is read, as transformers does. "
+        "Remove the one that does not belong there.",
+    )
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -75,6 +114,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path}: can't be read ({error.strerror or error}). Check its name and your rights."
         ) from error
     except (ValueError, RecursionError) as error:
+        refuse_pointer(path)
         raise CheckpointError(f"{path}: not valid JSON ({error}). Download it again.") from error
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: a JSON object was expected. Download it again.")
@@ -88,6 +128,8 @@ def _what_instead(path: Path) -> str:
             f"{path}: a LoRA adapter, not a whole model. Give it with the model that it was trained on, as "
             "BASE+ADAPTER."
         )
+    for name in (SINGLE, INDEX):
+        _refuse_dead_link(path / name)
     others = sorted(file.name for file in path.glob("*.safetensors"))
     if len(others) > 1:
         return (
@@ -95,6 +137,7 @@ def _what_instead(path: Path) -> str:
             "Download the index that came with them, or save the model again."
         )
     if others:
+        _refuse_dead_link(path / others[0])
         return f"{path}: its only weight file is {others[0]}. Rename it to {SINGLE} if it is the whole model."
     pickled = sorted(file.name for file in path.iterdir() if file.name.endswith(PICKLED_ENDINGS))
     if pickled:
@@ -103,7 +146,18 @@ def _what_instead(path: Path) -> str:
             "--allow-pickle to load pytorch_model.bin as weights only, or convert them: load the model with "
             "transformers and save it with save_pretrained."
         )
+    foreign = sorted(file.name for file in path.iterdir() if file.suffix in OTHER_FORMATS)
+    if foreign:
+        return _other_format(path, foreign[0])
     return f"{path}: not a checkpoint: neither {SINGLE} nor {INDEX} is in it. Give the directory that holds them."
+
+
+def _other_format(path: Path, file: str) -> str:
+    """The error for a directory whose weights are in a format that is not read."""
+    return (
+        f"{path / file}: {OTHER_FORMATS[Path(file).suffix]} weights. Give the model in safetensors: the one that they "
+        "were converted from, or one saved with save_pretrained."
+    )
 
 
 def read_weight_map(index: Path) -> dict[str, str]:
@@ -129,16 +183,42 @@ def _inside(path: Path, home: Path, file: str) -> str:
     part = check_name(path, file)
     try:
         real = (path / part).resolve(strict=True)
-    except (OSError, RuntimeError) as error:
+    except (OSError, RuntimeError, ValueError) as error:
+        _refuse_dead_link(path / part)
         raise CheckpointError(f"{path}: shard {file} is missing. Download the checkpoint again.") from error
-    if not real.is_relative_to(home) and real.parent not in _hub_blobs(path):
+    inside = real.is_relative_to(home) or real.parent in _hub_blobs(path)
+    if not inside and not any(_is_blob(hop) for hop in (real, *_hops(path / part))):
         raise CheckpointError(f"{path / part}: a link out of the checkpoint, to {real}. Put the file itself there.")
     if not real.is_file():
         raise CheckpointError(f"{path / part}: a file was expected. Download the checkpoint again.")
+    refuse_pointer(path / part)
     return file
+
+
+def _refuse_dead_link(file: Path) -> None:
+    """Raise CheckpointError where `file` is a link whose target is missing."""
+    if file.is_symlink() and not file.exists():
+        raise CheckpointError(
+            f"{file}: a link to {os.readlink(file)}, which is missing. Download it again, or put its target back."
+        )
 
 
 def _hub_blobs(path: Path) -> list[Path]:
     """The folder of blobs into which a Hub cache's snapshot, `models--x/snapshots/<commit>/`, may link."""
     real = path.resolve()
-    return [parent.parent / "blobs" for parent in (real, *real.parents) if parent.name == "snapshots"]
+    return [(parent.parent / "blobs").resolve() for parent in (real, *real.parents) if parent.name == "snapshots"]
+
+
+def _is_blob(target: Path) -> bool:
+    """Whether a path is that of a blob in some Hub cache: `models--org--name/blobs/<hash>`."""
+    return target.parent.name == "blobs" and target.parent.parent.name.startswith("models--")
+
+
+def _hops(file: Path) -> Iterator[Path]:
+    """Yield what a link names, what that names when it is a link too, and so on: a cache's folder of blobs, or a blob
+    in it, can itself be a link to another disk."""
+    for _ in range(MAX_LINKS):
+        if not file.is_symlink():
+            return
+        file = Path(os.path.normpath(file.parent.resolve() / os.readlink(file)))
+        yield file

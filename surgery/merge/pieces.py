@@ -34,16 +34,37 @@ _LIMITS: Final = {
 }
 
 
-def copied_pieces(tensor: LazyTensor, safetensors_dtype: str, start: int, stop: int) -> Iterator[Piece]:
-    """The tensor's entries `start` to `stop`, stored as `safetensors_dtype`."""
+# Floating dtype -> the unsigned integer of its size, its bits without the sign, and those of infinity.
+_BITS: Final = {
+    "F16": (np.uint16, 0x7FFF, 0x7C00),
+    "BF16": (np.uint16, 0x7FFF, 0x7F80),
+    "F32": (np.uint32, 0x7FFFFFFF, 0x7F800000),
+    "F64": (np.uint64, 0x7FFFFFFFFFFFFFFF, 0x7FF0000000000000),
+}
+
+
+def copied_pieces(
+    tensor: LazyTensor, safetensors_dtype: str, start: int, stop: int, tell: Callable[[LazyTensor], None]
+) -> Iterator[Piece]:
+    """The tensor's entries `start` to `stop`, stored as `safetensors_dtype`. tell: is given the tensor for each piece
+    that keeps its bytes and holds NaN or infinite values."""
     for first in range(start, stop, PIECE_SIZE):
         last = min(first + PIECE_SIZE, stop)
         if safetensors_dtype == tensor.safetensors_dtype:
             itemsize = tensor.nbytes // max(1, tensor.numel)
-            yield Piece((last - first) * itemsize, partial(tensor.read_into, start=first * itemsize))
+            yield Piece((last - first) * itemsize, partial(_copy, tensor, first * itemsize, tell))
         else:
             nbytes = (last - first) * _dtype(safetensors_dtype).itemsize
             yield Piece(nbytes, partial(_cast, tensor, safetensors_dtype, first, last))
+
+
+def _copy(tensor: LazyTensor, start: int, tell: Callable[[LazyTensor], None], buffer: memoryview) -> None:
+    """Fill `buffer` with the tensor's bytes from byte `start` on."""
+    tensor.read_into(buffer, start)
+    if tensor.is_float and len(buffer):
+        unsigned, magnitude, infinity = _BITS[tensor.safetensors_dtype]
+        if (np.frombuffer(buffer, unsigned) & unsigned(magnitude)).max() >= infinity:
+            tell(tensor)
 
 
 def _cast(tensor: LazyTensor, safetensors_dtype: str, first: int, last: int, buffer: memoryview) -> None:

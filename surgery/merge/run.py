@@ -3,7 +3,7 @@
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlsurgery.surgery.alignment import Alignment, align
@@ -50,7 +50,7 @@ def run_merge(
         "recipe.yaml": recipe.text(),
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
     }
-    notes = left_out(ready.alignment)
+    notes = [*ready.alignment.notes, *left_out(ready.alignment)]
     with worker_pool() as pool:
         builder = PieceBuilder(recipe, ready.alignment, pool)
 
@@ -60,6 +60,11 @@ def run_merge(
         shards = write(
             ready.shard_plan, out, produce, texts, ready.checkpoints.values(), progress, notes.append, pool=pool
         )
+    notes += [
+        f"{recipe.like}: {name}: NaN or infinite values, which were copied as they are. Unless it is a mask, the "
+        "checkpoint is broken: get it again."
+        for name in sorted(builder.non_finite)
+    ]
     return MergeResult(
         path=str(out),
         tensors=len(ready.shard_plan.tensors),
@@ -143,11 +148,15 @@ def _reopen(role: str, ref: CheckpointRef) -> Checkpoint:
 
 @dataclass(frozen=True)
 class PieceBuilder:
-    """Cuts a tensor of the result into pieces that can each be made alone, in any thread."""
+    """Cuts a tensor of the result into pieces that can each be made alone, in any thread.
+
+    non_finite: names of tensors of which copied entries are NaN or infinite; filled as pieces are made.
+    """
 
     recipe: Recipe
     alignment: Alignment
     pool: ThreadPoolExecutor
+    non_finite: set[str] = field(default_factory=set)
 
     def pieces(self, tensor: LazyTensor, merges: Sequence[SiteMerge]) -> Iterator[Piece]:
         """The pieces of a tensor in order: its sites merged, and what lies between them copied."""
@@ -155,14 +164,17 @@ class PieceBuilder:
         stored = (tensor.is_float and recipe.safetensors_dtype) or tensor.safetensors_dtype
         done = 0
         for start, stop, members in self._runs(tensor, merges):
-            yield from copied_pieces(tensor, stored, done, start)
+            yield from copied_pieces(tensor, stored, done, start, self._tell)
             if len(members) == 1 and members[0].pair.parts[recipe.like].is_contiguous(tensor.shape):
                 yield from merged_pieces(self._stream(members[0], self.pool), method, stored)
             else:
                 streams = [self._stream(each, None) for each in members]
                 yield from interleaved_pieces(tensor, stored, streams, method, start, stop)
             done = stop
-        yield from copied_pieces(tensor, stored, done, tensor.numel)
+        yield from copied_pieces(tensor, stored, done, tensor.numel, self._tell)
+
+    def _tell(self, tensor: LazyTensor) -> None:
+        self.non_finite.add(tensor.name)
 
     def _stream(self, merge: SiteMerge, pool: ThreadPoolExecutor | None) -> SiteStream:
         recipe = self.recipe

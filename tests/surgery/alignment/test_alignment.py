@@ -12,7 +12,7 @@ from torch import Tensor
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.errors import AlignmentError
+from vlsurgery.surgery.errors import AlignmentError, CheckpointError
 
 if TYPE_CHECKING:
     from conftest import Trio
@@ -106,6 +106,7 @@ def test_a_vocabulary_that_grew_pairs_by_its_first_rows(
 def test_a_tied_head_is_the_embedding(tmp_path: Path, write: Write, llama: Llama, stale: bool) -> None:
     """The base ties its head, the adapted model has one: what it grew from is the base's embedding."""
     base = llama(1)
+    base["lm_head.weight"] = base["model.embed_tokens.weight"].clone()
     if not stale:
         del base["lm_head.weight"]
     tied = write(tmp_path / "base", base, {**CONFIG, "tie_word_embeddings": True})
@@ -115,11 +116,9 @@ def test_a_tied_head_is_the_embedding(tmp_path: Path, write: Write, llama: Llama
     assert [tensor.name for tensor in alignment.unmatched] == ["lm_head.weight"] * stale
 
 
-@pytest.mark.parametrize("differs", [True, False])
-def test_a_stale_head_is_left_out_and_reported(tmp_path: Path, write: Write, llama: Llama, differs: bool) -> None:
+def test_a_stale_head_is_left_out_and_reported(tmp_path: Path, write: Write, llama: Llama) -> None:
     tensors = llama(2)
-    if not differs:
-        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+    tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
     stale = write(tmp_path / "adapted", tensors, {**CONFIG, "tie_word_embeddings": True})
     alignment = aligned(base=write(tmp_path / "base", llama(1)), adapted=stale)
     assert alignment.stale_heads == {"adapted": "lm_head.weight"}
@@ -129,7 +128,102 @@ def test_a_stale_head_is_left_out_and_reported(tmp_path: Path, write: Write, lla
         ("base", "adapted"),
     }
     (note,) = alignment.notes
-    assert ("differs from the embedding" in note) == differs
+    assert "stale" in note
+
+
+@pytest.mark.parametrize("role", ["base", "adapted"])
+def test_a_head_of_its_own_is_kept_whatever_the_config_says(
+    tmp_path: Path, write: Write, llama: Llama, role: str
+) -> None:
+    """As transformers has it, which ties only what is equal."""
+    configs = {name: {**CONFIG, "tie_word_embeddings": name == role} for name in ("base", "adapted")}
+    held = {name: llama(seed) for seed, name in enumerate(configs)}
+    alignment = aligned(**{name: write(tmp_path / name, held[name], configs[name]) for name in configs})
+    head = next(pair for pair in alignment.pairs if pair.site.component == "head")
+    assert all(torch.equal(alignment.load(head, name), held[name]["lm_head.weight"]) for name in held)
+    assert not alignment.stale_heads
+    (note,) = alignment.notes
+    assert note.startswith(f"{role}: ")
+    assert "lm_head.weight" in note
+    assert "kept" in note
+
+
+@pytest.mark.parametrize("rows", [(40, 43), (43, 40)])
+@pytest.mark.parametrize("name", ["model.embed_tokens_per_layer.weight", "model.token_gates.weight"])
+def test_tables_beside_the_embedding_grow_with_the_vocabulary(
+    tmp_path: Path, write: Write, llama: Llama, name: str, rows: tuple[int, int]
+) -> None:
+    held = {}
+    for role, count in zip(("base", "adapted"), rows, strict=True):
+        held[role] = {**llama(1, vocab=count), name: torch.randn(count, 6)}
+    alignment = aligned(**{role: write(tmp_path / role, held[role]) for role in held})
+    table = next(pair for pair in alignment.pairs if pair.parts["base"].name == name)
+    assert table.shape == (40, 6)
+    assert all(torch.equal(alignment.load(table, role), held[role][name][:40]) for role in held)
+    assert any(table.site.key in note and "3 are its own" in note for note in alignment.notes)
+
+
+@pytest.mark.parametrize("rows", [(40, 43), (43, 40)])
+def test_a_table_narrower_than_the_stream_is_the_embedding(
+    tmp_path: Path, write: Write, llama: Llama, rows: tuple[int, int]
+) -> None:
+    """OPT 350m projects its embeddings to the stream's width."""
+    held = {}
+    for role, count in zip(("base", "adapted"), rows, strict=True):
+        held[role] = llama(1)
+        for name in ("model.embed_tokens.weight", "lm_head.weight"):
+            held[role][name] = torch.randn(count, 6)
+        held[role]["model.project_in.weight"] = torch.ones(16, 6)
+    alignment = aligned(**{role: write(tmp_path / role, held[role]) for role in held})
+    shapes = {pair.site.key: pair.shape for pair in alignment.pairs}
+    assert shapes["text.embed"] == shapes["text.head"] == (40, 6)
+    assert not alignment.unmatched
+
+
+WRAPPERS = ("_orig_mod", "_fsdp_wrapped_module", "module", "base_layer", "_checkpoint_wrapped_module")
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("place", ["front", "layer", "leaf", "everywhere"])
+def test_wrappers_of_training_frameworks_are_seen_through(
+    tmp_path: Path, write: Write, llama: Llama, wrapper: str, place: str
+) -> None:
+    def wrapped(name: str) -> str:
+        if place in ("front", "everywhere"):
+            name = f"{wrapper}.{name}"
+        if place in ("layer", "everywhere"):
+            name = name.replace("layers.0.", f"layers.0.{wrapper}.")
+        return name.replace(".weight", f".{wrapper}.weight") if place in ("leaf", "everywhere") else name
+
+    adapted = write(tmp_path / "adapted", llama(2))
+    plain = aligned(base=write(tmp_path / "plain", llama(1)), adapted=adapted)
+    base = {wrapped(name): tensor for name, tensor in llama(1).items()}
+    alignment = aligned(base=write(tmp_path / "base", base), adapted=adapted)
+    assert [pair.site for pair in alignment.pairs] == [pair.site for pair in plain.pairs]
+    assert not alignment.unmatched
+    for pair, other in zip(alignment.pairs, plain.pairs, strict=True):
+        assert torch.equal(alignment.load(pair, "base"), plain.load(other, "base"))
+    (note,) = alignment.notes
+    assert wrapper in note
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"model.embed_tokens.weight": torch.zeros(0)}, ("model.embed_tokens.weight", "empty (0 entries)", "zero_to_")),
+        ({"model.layers.0.mlp.up_proj.weight": torch.zeros(0, 4)}, ("model.layers.0.mlp.up_proj.weight", "0 entries")),
+        ({"model._fsdp_wrapped_module._flat_param": torch.zeros(9)}, ("_flat_param", "FULL_STATE_DICT")),
+        ({"model.layers.0.self_attn.q_proj.lora_A.default.weight": torch.ones(2, 16)}, ("lora_A", "merge_and_unload")),
+    ],
+)
+def test_missing_weights_are_named(
+    tmp_path: Path, write: Write, llama: Llama, change: dict[str, torch.Tensor], words: tuple[str, ...]
+) -> None:
+    base = write(tmp_path / "base", {**llama(1), **change})
+    with pytest.raises(CheckpointError) as caught:
+        aligned(base=base, adapted=write(tmp_path / "adapted", llama(2)))
+    assert all(word in str(caught.value) for word in ("base", str(base), *words))
+    assert "\n" not in str(caught.value)
 
 
 def test_integers_are_not_weights(tmp_path: Path, write: Write, llama: Llama) -> None:

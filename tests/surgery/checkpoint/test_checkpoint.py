@@ -130,9 +130,6 @@ def test_an_index_that_lies_is_refused(tmp_path: Path, write: Write, llama: Llam
     for text in ("[]", "{}", '{"weight_map": {}}', '{"weight_map": {"a": 1}}', "{", '{"weight_map": []}'):
         (path / INDEX).write_text(text)
         refused(path)
-    (path / INDEX).write_text(whole)
-    (path / SINGLE).write_bytes(b"x")
-    assert "both" in refused(path)
 
 
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
@@ -173,12 +170,41 @@ def test_links_are_followed_inside_a_hub_cache_and_nowhere_else(tmp_path: Path, 
         ("a.weight", torch.float32, {"text_config": {"quantization_config": {"quant_method": "fp8"}}}, "fp8"),
         ("a.weight", torch.float32, {}, None),
         ("position_ids", torch.int64, {}, None),
+        ("attn.bias", torch.uint8, {}, None),
+        ("a.weight", torch.float32, {"quantization": {"group_size": 64, "bits": 4}}, "mlx"),
+        ("a.weight", torch.float32, {"a": {"b": {"quantization_config": {"quant_method": "awq"}}}}, "awq"),
+        ("a.W_q", torch.uint8, {}, "hqq"),
+        ("a.codes", torch.int16, {}, "aqlm"),
+        ("a.codes", torch.float32, {}, None),
+        ("a.weight_scale_inv", torch.float32, {}, "fp8"),
+        ("a.SCB", torch.float32, {}, "bitsandbytes"),
+        ("mlp.experts.down_proj_blocks", torch.uint8, {}, "mxfp4"),
+        ("a.weight", torch.uint8, {}, "unknown scheme: a.weight is U8"),
+        ("a.weight", torch.float8_e4m3fn, {}, "unknown scheme: a.weight is F8_E4M3"),
     ],
 )
 def test_quantised_weights_are_told_and_their_scheme_is_named(
     tmp_path: Path, write: Write, name: str, dtype: torch.dtype, config: dict[str, Any], scheme: str | None
 ) -> None:
     assert Checkpoint.open(write(tmp_path, {name: torch.zeros(2).to(dtype)}, config)).quantised == scheme
+
+
+@pytest.mark.parametrize(
+    ("held", "scheme"),
+    [
+        ({"a.weight": torch.uint32, "a.scales": torch.float16, "a.biases": torch.float16}, "mlx"),
+        ({"a.packed": torch.uint8, "a.scale": torch.float16}, "unknown scheme: a.packed is U8"),
+        ({"a.packed": torch.int32, "a.zeros": torch.float16}, "unknown scheme: a.packed is I32"),
+        ({"a.position_index": torch.int64, "a.logit_scale": torch.float32}, None),
+        ({"a.mask": torch.bool, "a.scale": torch.float32}, None),
+        ({"bn.num_batches_tracked": torch.int64, "bn.weight": torch.float32, "bn.bias": torch.float32}, None),
+    ],
+)
+def test_integers_beside_what_decodes_them_are_quantised(
+    tmp_path: Path, write: Write, held: dict[str, torch.dtype], scheme: str | None
+) -> None:
+    tensors = {name: torch.zeros(2, 2).to(dtype) for name, dtype in held.items()}
+    assert Checkpoint.open(write(tmp_path, tensors, {})).quantised == scheme
 
 
 def test_faults_name_the_file_and_the_next_step(tmp_path: Path, write: Write, llama: Llama) -> None:

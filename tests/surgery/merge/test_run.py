@@ -178,7 +178,9 @@ def test_rows_that_others_lack_keep_their_bytes(tmp_path: Path, write: Write, ll
 
 def test_a_stale_head_is_never_written(tmp_path: Path, write: Write, llama: Llama) -> None:
     for shards in (1, 3):
-        adapted = write(tmp_path / f"a{shards}", llama(2), TIED, shards=shards)
+        tensors = llama(2)
+        tensors["lm_head.weight"] = tensors["model.embed_tokens.weight"].clone()
+        adapted = write(tmp_path / f"a{shards}", tensors, TIED, shards=shards)
         result = merged(
             tmp_path / f"m{shards}", {"default": {"base": 0.5}}, base=write(tmp_path / "b", llama(1)), adapted=adapted
         )
@@ -241,3 +243,19 @@ def test_a_value_too_large_for_the_dtype_is_named(tmp_path: Path, write: Write, 
     adapted = write(tmp_path / "a", llama(2, dtype=torch.float16))
     with pytest.raises(CheckpointError, match="arise when it is merged as float16"):
         merged(tmp_path / "m", {"default": {"base": 1.0}}, base=write(tmp_path / "b", huge), adapted=adapted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_nan_that_is_only_copied_is_named(
+    tmp_path: Path, write: Write, llama: Llama, dtype: torch.dtype, value: float
+) -> None:
+    name = "model.layers.1.mlp.up_proj.weight"
+    broken = llama(1, dtype=dtype)
+    broken[name][2, 3] = value
+    broken["model.norm.weight"][0] = torch.finfo(dtype).max
+    checkpoints = opened(base=write(tmp_path / "b", llama(2, dtype=dtype)), adapted=write(tmp_path / "a", broken))
+    result = run_merge(Recipe.of(checkpoints, {"0.mlp": {"base": 0.5}}), tmp_path / "m")
+    (note,) = [note for note in result.notes if "NaN" in note]
+    assert note.startswith(f"adapted: {name}: ")
+    assert raw(Checkpoint.open(tmp_path / "m"), name) == raw(checkpoints["adapted"], name)
