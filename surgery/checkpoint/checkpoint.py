@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
+from vlsurgery.surgery.checkpoint.companions import companions, left_behind, with_adapter
 from vlsurgery.surgery.checkpoint.headers import Header, read_header
 from vlsurgery.surgery.checkpoint.hub import HubName, download, is_offline, listing
 from vlsurgery.surgery.checkpoint.identity import WeightFile, header_identity, identity_of, stamp_of
@@ -25,7 +26,7 @@ from vlsurgery.surgery.checkpoint.lora.adapter import Adapter
 from vlsurgery.surgery.checkpoint.lora.folding import fold
 from vlsurgery.surgery.checkpoint.pickled import read_pickled
 from vlsurgery.surgery.checkpoint.quantised import quantisation
-from vlsurgery.surgery.checkpoint.shards import Files, find_shards, read_json
+from vlsurgery.surgery.checkpoint.shards import INDEX, Files, find_shards, read_json
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
@@ -228,20 +229,20 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return quantisation(self.safetensors_dtypes, self.config)
 
     @cached_property
-    def extra_files(self) -> list[Path]:
-        """Every file without weights (config, tokenizer, processor, chat template, ...), which a merge copies.
+    def companions(self) -> dict[str, Path]:
+        """Name -> path of the files beside the weights that a merge copies and a model is run with: config, tokenizer,
+        processor, chat template, licence. An adapter's own tokenizer, template and processor replace the base's.
 
-        Hidden directories, such as a downloader's cache, are left out. Raises CheckpointError for a broken link.
+        Raises CheckpointError for a broken link, and for one out of the checkpoint.
         """
-        found = []
-        for folder, folders, files in os.walk(self.path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            found += [Path(folder) / name for name in sorted(files) if not name.endswith(WEIGHT_ENDINGS)]
-        for file in found:
-            if not file.is_file():
-                fault = "not a plain file. Remove it." if file.exists() else "a link to nothing. Download it again."
-                raise CheckpointError(f"{file}: {fault}")
-        return found
+        found = companions(self.path)
+        return found if self.adapter is None else with_adapter(found, self.adapter.path)
+
+    @cached_property
+    def left_behind(self) -> list[str]:
+        """What its directory holds beside weights and companions, by name; a merge doesn't copy it."""
+        weights = [str(file.relative_to(self.path)) for file in self._files.values()]
+        return left_behind(self.path, companions(self.path), [*weights, INDEX])
 
 
 def commit_of(path: Path) -> str | None:

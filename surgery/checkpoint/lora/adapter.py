@@ -157,6 +157,15 @@ def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
         raise _unlike(path, "lora_alpha", "a number", config.get("lora_alpha"))
     if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
         raise _unlike(path, "alpha_pattern", "numbers by pattern", patterns)
+    for where, alpha in (
+        ("lora_alpha", config["lora_alpha"]),
+        *((f"alpha_pattern.{key}", patterns[key]) for key in patterns),
+    ):
+        if alpha < 0:
+            raise CheckpointError(
+                f"{path / CONFIG}: {where:.80}: 0 or more was expected, found {alpha}. A negative scale takes out of "
+                "the base what the adapter learnt; it is not folded. Give the adapter as it was trained."
+            )
     for pattern in patterns:
         try:
             re.compile(pattern)

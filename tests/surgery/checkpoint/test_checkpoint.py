@@ -57,18 +57,6 @@ def test_what_is_loaded_is_a_copy(tmp_path: Path, write: Write, llama: Llama) ->
     assert lazy.load().any()
 
 
-def test_extra_files_are_all_that_hold_no_weights(tmp_path: Path, write: Write, llama: Llama) -> None:
-    write(tmp_path, llama(), shards=2)
-    for name in ("tokenizer.json", "chat_template.jinja", "templates/extra.jinja", ".cache/x", "pytorch_model.bin"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("{}")
-    names = {str(path.relative_to(tmp_path)) for path in Checkpoint.open(tmp_path).extra_files}
-    assert names == {"config.json", "tokenizer.json", "chat_template.jinja", "templates/extra.jinja"}
-    (tmp_path / "broken.json").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"broken\.json.*link to nothing"):
-        _ = Checkpoint.open(tmp_path).extra_files
-
-
 def test_a_shard_that_shrinks_after_opening_is_an_error(tmp_path: Path, write: Write, llama: Llama) -> None:
     checkpoint = Checkpoint.open(write(tmp_path, llama()))
     lazy = max(checkpoint.values(), key=lambda tensor: tensor.offset)

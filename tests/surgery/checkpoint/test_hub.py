@@ -35,7 +35,7 @@ try:
     print(json.dumps({
         "path": str(held.path), "tensors": len(held), "commit": held.commit, "identity": held.identity,
         "location": held.location, "shapes": {name: held[name].shape for name in sorted(held)[:3]},
-        "extra": [file.name for file in held.extra_files],
+        "extra": list(held.companions),
     }))
     if sys.argv[3] == "load":
         print(float(held[first].load().double().sum()))
