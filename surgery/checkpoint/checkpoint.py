@@ -48,7 +48,6 @@ class Checkpoint(Mapping[str, LazyTensor]):
         config.json. shards: file name -> header; of a base with an adapter, those of the base.
     adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
     headers_only: whether only its headers were fetched; its directory then holds no weights.
-    pickled: whether its weights are pickled, and were allowed to be.
     contents: the SHA-256 of every file of weights, by its name, where they were taken; None otherwise.
     """
 
@@ -61,7 +60,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.shards = shards
         self.adapter: Adapter | None = None
         self.headers_only = False
-        self.pickled = False
+        self._pickled = False
         self.contents: dict[str, str] | None = None
         self._files = {name: path / name for name in shards}
         self._tensors = tensors
@@ -83,7 +82,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         with gc_paused():
             checkpoint = cls._open_whole(base, headers_only, allow_pickle)
             if adapter is not None:
-                checkpoint._fold(str(ref), adapter)
+                checkpoint._fold(str(ref), adapter, allow_pickle)
         return checkpoint
 
     @classmethod
@@ -101,7 +100,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
             shards = {file: read_header(path / file) for file in files.shards}
             tensors = _tensors(path, shards, files)
         checkpoint = cls(ref, path, config, shards, tensors)
-        checkpoint.pickled = files.pickled
+        checkpoint._pickled = files.pickled
         # Pickled shards go by the names of their safetensors copies.
         checkpoint._files = {name: path / file for name, file in zip(shards, files.shards, strict=True)}
         return checkpoint
@@ -114,10 +113,11 @@ class Checkpoint(Mapping[str, LazyTensor]):
         checkpoint.headers_only = True
         return checkpoint
 
-    def _fold(self, ref: str, adapter: str) -> None:
+    def _fold(self, ref: str, adapter: str, allow_pickle: bool) -> None:
         path, name = Path(adapter).expanduser(), HubName.of(adapter)
         self.ref = ref
-        self.adapter = Adapter.open(download(name) if name is not None and not path.exists() else path)
+        fetched = download(name) if name is not None and not path.exists() else path
+        self.adapter = Adapter.open(fetched, allow_pickle)
         if self.quantised:
             raise CheckpointError(
                 f"{self.path}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "
@@ -136,6 +136,11 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.ref!r}, {len(self)} tensors)"
+
+    @property
+    def pickled(self) -> bool:
+        """Whether its weights, or weights beside its adapter, are pickled, and were allowed to be."""
+        return self._pickled or (self.adapter is not None and self.adapter.pickled)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -157,7 +162,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         more = [self.adapter.identity] if self.adapter is not None else []
         if self.headers_only:
             return header_identity(self.shards.items(), [self.commit, *more])
-        plain = not self.pickled
+        plain = not self._pickled
         files = [WeightFile(name, self._files[name], header, plain) for name, header in self.shards.items()]
         return identity_of(files, more)
 
