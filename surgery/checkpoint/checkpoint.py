@@ -24,6 +24,7 @@ from vlsurgery.surgery.checkpoint.lazy_tensor import (
 )
 from vlsurgery.surgery.checkpoint.lora.adapter import Adapter
 from vlsurgery.surgery.checkpoint.lora.folding import fold
+from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG
 from vlsurgery.surgery.checkpoint.pickled import read_pickled
 from vlsurgery.surgery.checkpoint.quantised import quantisation
 from vlsurgery.surgery.checkpoint.shards import INDEX, Files, find_shards, read_json
@@ -94,6 +95,11 @@ class Checkpoint(Mapping[str, LazyTensor]):
             path = download(name, allow_pickle)
         files = find_shards(path, allow_pickle)
         config = read_json(path / "config.json")
+        if (path / ADAPTER_CONFIG).exists():
+            raise CheckpointError(
+                f"{path}: holds a whole model and an {ADAPTER_CONFIG}, with which transformers would run another one: "
+                "the adapter, on the base that it names. Move the adapter's files to a directory of their own."
+            )
         if files.pickled:
             shards, tensors = read_pickled(path, files)
         else:

@@ -12,11 +12,10 @@ from typing import Any, Final
 from vlsurgery.surgery.checkpoint.headers import Header, read_header
 from vlsurgery.surgery.checkpoint.identity import WeightFile, identity_of
 from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
-from vlsurgery.surgery.checkpoint.lora.trained_parts import part_names, read_part
+from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG as CONFIG, part_names, read_part
 from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import CheckpointError
 
-CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 PREFIX: Final = "base_model.model."
 

@@ -4,6 +4,7 @@ LLaVA's training, for one, saves its projector as `non_lora_trainables.bin`. PEF
 without it is silently another model.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +14,7 @@ from vlsurgery.surgery.checkpoint.pickled import read_pickled
 from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_ENDINGS, PICKLED_INDEX, Files
 from vlsurgery.surgery.errors import CheckpointError
 
+ADAPTER_CONFIG: Final = "adapter_config.json"
 ENDINGS: Final = (".safetensors", *PICKLED_ENDINGS)
 # How the files of an adapter and of a trainer's state begin; their weights are the adapter's, or no part of a model.
 # A value head scores answers while a policy is trained.
@@ -28,9 +30,8 @@ def part_names(folder: Path) -> list[str]:
 
     Raises CheckpointError where a whole model lies there too: then the directory does not tell what was trained.
     """
-    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(ENDINGS))
-    names = [name for name in names if not name.startswith(NO_PARTS)]
-    whole = [name for name in names if name.startswith(WHOLE_MODELS)]
+    names = parts_among(file.name for file in folder.iterdir())
+    whole = [name for name in names if is_whole_model(name)]
     whole += [name for name in (INDEX, PICKLED_INDEX) if (folder / name).exists()]
     if whole:
         raise CheckpointError(
@@ -38,6 +39,18 @@ def part_names(folder: Path) -> list[str]:
             "meant. Move one of them to a directory of its own."
         )
     return names
+
+
+def parts_among(names: Iterable[str]) -> list[str]:
+    """Those of the files beside an adapter that hold trained weights, sorted; files in folders hold none."""
+    return sorted(
+        name for name in names if "/" not in name and name.endswith(ENDINGS) and not name.startswith(NO_PARTS)
+    )
+
+
+def is_whole_model(name: str) -> bool:
+    """Whether a file of weights is named as those of a whole model are."""
+    return name.startswith(WHOLE_MODELS)
 
 
 def read_part(file: Path, allow_pickle: bool) -> tuple[Header, dict[str, LazyTensor]]:

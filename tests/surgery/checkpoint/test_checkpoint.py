@@ -57,6 +57,12 @@ def test_what_is_loaded_is_a_copy(tmp_path: Path, write: Write, llama: Llama) ->
     assert lazy.load().any()
 
 
+def test_a_whole_model_with_an_adapters_settings_is_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
+    (write(tmp_path, llama()) / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds a whole model and an adapter_config\.json"):
+        Checkpoint.open(tmp_path)
+
+
 def test_a_shard_that_shrinks_after_opening_is_an_error(tmp_path: Path, write: Write, llama: Llama) -> None:
     checkpoint = Checkpoint.open(write(tmp_path, llama()))
     lazy = max(checkpoint.values(), key=lambda tensor: tensor.offset)
