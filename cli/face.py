@@ -126,6 +126,7 @@ def merge(
     coefficients: float | Sequence[float] = (),
     dtype: Literal["as like", "float32", "bfloat16", "float16"] = "as like",
     seed: int = 0,
+    allow_pickle: bool = False,
     progress: Progress = no_progress,
     **parameters: Any,
 ) -> MergeResult:
@@ -134,7 +135,7 @@ def merge(
     order: a Recipe, the path of a recipe.yaml (ours or mergekit's), or a method's name. base: what deltas are taken
         from. like: whose tensors, config and tokenizer the result has, by default the first model. coefficients: how
         much of each model goes in, one for all or one a model. parameters: of the method (density=.5); lists are one
-        a model. The rest goes with a method alone.
+        a model. allow_pickle: take pickled weights, of a recipe that says so too. The rest goes with a method alone.
 
     Raises RecipeError, CheckpointError, AlignmentError or TargetError; `out` is then as it was.
     """
@@ -144,14 +145,14 @@ def merge(
     if isinstance(order, Path) or (isinstance(order, str) and order.endswith((".yaml", ".yml"))):
         from vlsurgery.surgery.mergekit import load_recipe
 
-        recipe = load_recipe(Path(order))
+        recipe = load_recipe(Path(order), allow_pickle)
     if recipe is None:
         from vlsurgery.cli.workflow.method_recipe import MethodArgs, recipe_of
 
         each = [coefficients] if isinstance(coefficients, int | float) else list(coefficients)
         refs = [_ref(model) for model in models]
         origin, shape = (None if model is None else _ref(model) for model in (base, like))
-        recipe, _ = recipe_of(MethodArgs(str(order), refs, origin, shape, each, parameters, dtype, seed))
+        recipe, _ = recipe_of(MethodArgs(str(order), refs, origin, shape, each, parameters, dtype, seed), allow_pickle)
     elif models or parameters or base is not None or like is not None or coefficients:
         raise SurgeryError("merge: a recipe names its models, coefficients and parameters; give it alone, with out=.")
     return run_merge(recipe, Path(out), progress)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from vlsurgery.probes.models.beside_adapter import own_tokenizer, put_trained_parts
 from vlsurgery.probes.models.chat import ChatModel
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
@@ -33,6 +34,8 @@ def load(checkpoint: Checkpoint, device: str | None = None) -> ChatModel:
     model, tokenizer, processor = _pretrained(directory, torch.float32 if device == "cpu" else "auto")
     if checkpoint.adapter is not None:
         model = _with_adapter(model, checkpoint.adapter.path)
+        put_trained_parts(model, checkpoint.adapter)
+        tokenizer, processor = own_tokenizer(checkpoint, processor is not None) or (tokenizer, processor)
     model = model.to(device).eval().requires_grad_(False)
     chat = ChatModel(model, tokenizer, processor, decoder_blocks(model))
     if not getattr(processor or tokenizer, "chat_template", None):

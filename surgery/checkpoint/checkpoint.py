@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
+from vlsurgery.surgery.checkpoint.companions import companions, left_behind, with_adapter
 from vlsurgery.surgery.checkpoint.headers import Header, read_header
 from vlsurgery.surgery.checkpoint.hub import HubName, download, is_offline, listing
 from vlsurgery.surgery.checkpoint.identity import WeightFile, header_identity, identity_of, stamp_of
@@ -23,9 +24,10 @@ from vlsurgery.surgery.checkpoint.lazy_tensor import (
 )
 from vlsurgery.surgery.checkpoint.lora.adapter import Adapter
 from vlsurgery.surgery.checkpoint.lora.folding import fold
+from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG
 from vlsurgery.surgery.checkpoint.pickled import read_pickled
 from vlsurgery.surgery.checkpoint.quantised import quantisation
-from vlsurgery.surgery.checkpoint.shards import Files, find_shards, read_json
+from vlsurgery.surgery.checkpoint.shards import INDEX, Files, find_shards, read_json
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
@@ -47,7 +49,6 @@ class Checkpoint(Mapping[str, LazyTensor]):
         config.json. shards: file name -> header; of a base with an adapter, those of the base.
     adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
     headers_only: whether only its headers were fetched; its directory then holds no weights.
-    pickled: whether its weights are pickled, and were allowed to be.
     contents: the SHA-256 of every file of weights, by its name, where they were taken; None otherwise.
     notes: remarks on its files, such as an index that is stale.
     """
@@ -61,7 +62,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.shards = shards
         self.adapter: Adapter | None = None
         self.headers_only = False
-        self.pickled = False
+        self._pickled = False
         self.contents: dict[str, str] | None = None
         self.notes: tuple[str, ...] = ()
         self._files = {name: path / name for name in shards}
@@ -84,7 +85,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         with gc_paused():
             checkpoint = cls._open_whole(base, headers_only, allow_pickle)
             if adapter is not None:
-                checkpoint._fold(str(ref), adapter)
+                checkpoint._fold(str(ref), adapter, allow_pickle)
         return checkpoint
 
     @classmethod
@@ -96,13 +97,18 @@ class Checkpoint(Mapping[str, LazyTensor]):
             path = download(name, allow_pickle)
         files = find_shards(path, allow_pickle)
         config = read_json(path / "config.json")
+        if (path / ADAPTER_CONFIG).exists():
+            raise CheckpointError(
+                f"{path}: holds a whole model and an {ADAPTER_CONFIG}, with which transformers would run another one: "
+                "the adapter, on the base that it names. Move the adapter's files to a directory of their own."
+            )
         if files.pickled:
             shards, tensors = read_pickled(path, files)
         else:
             shards = {file: read_header(path / file) for file in files.shards}
             tensors = _tensors(path, shards, files)
         checkpoint = cls(ref, path, config, shards, tensors)
-        checkpoint.pickled, checkpoint.notes = files.pickled, files.notes
+        checkpoint._pickled, checkpoint.notes = files.pickled, files.notes
         # Pickled shards go by the names of their safetensors copies.
         checkpoint._files = {name: path / file for name, file in zip(shards, files.shards, strict=True)}
         return checkpoint
@@ -115,10 +121,11 @@ class Checkpoint(Mapping[str, LazyTensor]):
         checkpoint.headers_only = True
         return checkpoint
 
-    def _fold(self, ref: str, adapter: str) -> None:
+    def _fold(self, ref: str, adapter: str, allow_pickle: bool) -> None:
         path, name = Path(adapter).expanduser(), HubName.of(adapter)
         self.ref = ref
-        self.adapter = Adapter.open(download(name) if name is not None and not path.exists() else path)
+        fetched = download(name) if name is not None and not path.exists() else path
+        self.adapter = Adapter.open(fetched, allow_pickle)
         if self.quantised:
             raise CheckpointError(
                 f"{self.path}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "
@@ -137,6 +144,11 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.ref!r}, {len(self)} tensors)"
+
+    @property
+    def pickled(self) -> bool:
+        """Whether its weights, or weights beside its adapter, are pickled, and were allowed to be."""
+        return self._pickled or (self.adapter is not None and self.adapter.pickled)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -158,7 +170,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         more = [self.adapter.identity] if self.adapter is not None else []
         if self.headers_only:
             return header_identity(self.shards.items(), [self.commit, *more])
-        plain = not self.pickled
+        plain = not self._pickled
         files = [WeightFile(name, self._files[name], header, plain) for name, header in self.shards.items()]
         return identity_of(files, more)
 
@@ -230,20 +242,20 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return quantisation(self.safetensors_dtypes, self.config)
 
     @cached_property
-    def extra_files(self) -> list[Path]:
-        """Every file without weights (config, tokenizer, processor, chat template, ...), which a merge copies.
+    def companions(self) -> dict[str, Path]:
+        """Name -> path of the files beside the weights that a merge copies and a model is run with: config, tokenizer,
+        processor, chat template, licence. An adapter's own tokenizer, template and processor replace the base's.
 
-        Hidden directories, such as a downloader's cache, are left out. Raises CheckpointError for a broken link.
+        Raises CheckpointError for a broken link, and for one out of the checkpoint.
         """
-        found = []
-        for folder, folders, files in os.walk(self.path):
-            folders[:] = sorted(name for name in folders if not name.startswith("."))
-            found += [Path(folder) / name for name in sorted(files) if not name.endswith(WEIGHT_ENDINGS)]
-        for file in found:
-            if not file.is_file():
-                fault = "not a plain file. Remove it." if file.exists() else "a link to nothing. Download it again."
-                raise CheckpointError(f"{file}: {fault}")
-        return found
+        found = companions(self.path)
+        return found if self.adapter is None else with_adapter(found, self.adapter.path)
+
+    @cached_property
+    def left_behind(self) -> list[str]:
+        """What its directory holds beside weights and companions, by name; a merge doesn't copy it."""
+        weights = [str(file.relative_to(self.path)) for file in self._files.values()]
+        return left_behind(self.path, companions(self.path), [*weights, INDEX])
 
 
 def commit_of(path: Path) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.checkpoint.headers import Header, header_length, parse_header, read_header
+from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG, is_whole_model, parts_among
 from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_ENDINGS, SINGLE, Files, check_name, read_weight_map
 from vlsurgery.surgery.errors import CheckpointError
 
@@ -51,11 +52,11 @@ def download(name: HubName, allow_pickle: bool = False) -> Path:
     """The directory of a model's snapshot in the shared cache, with config, tokenizer and safetensors files in it.
 
     Files in the cache are not fetched again, and an interrupted download resumes. allow_pickle: fetch pickled weights
-    where there are no others.
+    where there are no others. Of an adapter, weights that were trained beside it are fetched too.
 
     Raises CheckpointError that says what is wrong and what to do: no such model or revision, no access, no network.
     """
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     def fetch(revision: str | None, patterns: Iterable[str]) -> Path:
         return Path(snapshot_download(name.model, revision=revision, allow_patterns=list(patterns)))
@@ -66,6 +67,9 @@ def download(name: HubName, allow_pickle: bool = False) -> Path:
             weight_map = read_weight_map(path / INDEX)
             return fetch(path.name, {glob.escape(check_name(path, file)) for file in weight_map.values()})
         fetch(path.name, SINGLES)
+        if (path / ADAPTER_CONFIG).is_file() and not is_offline():
+            parts = parts_among(HfApi().list_repo_files(name.model, revision=path.name))
+            fetch(path.name, [glob.escape(check_name(path, part)) for part in parts if not is_whole_model(part)])
         if not any((path / file).is_file() for file in SINGLES):
             _fetch_pickled(name, path, allow_pickle, fetch)
     return path

@@ -50,7 +50,7 @@ def run_merge(
         "recipe.yaml": recipe.text(),
         "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
     }
-    notes = [*ready.alignment.notes, *left_out(ready.alignment)]
+    notes = [*ready.alignment.notes, *left_out(ready.alignment), *ready.shard_plan.notes]
     with worker_pool() as pool:
         builder = PieceBuilder(recipe, ready.alignment, pool)
 

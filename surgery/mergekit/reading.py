@@ -26,27 +26,41 @@ _LAYER: Final = re.compile(r"(.*?)\.(\d+)\.")
 Values = tuple[Scalar | None, ...]
 
 
-def load_recipe(path: Path) -> Recipe:
+def load_recipe(path: Path, allow_pickle: bool = False) -> Recipe:
     """The recipe in a file: ours, or what a mergekit YAML stands for, which has `merge_method` in place of `schema`.
+
+    allow_pickle: take pickled weights; what a recipe says of them is no leave.
 
     Raises RecipeError that names the file, the key and the fault.
     """
     _, data = read_yaml(path)
-    return read_mergekit(data, path) if "merge_method" in data and "schema" not in data else Recipe.load(path)
+    if "merge_method" in data and "schema" not in data:
+        return read_mergekit(data, path, allow_pickle)
+    recipe = Recipe.load(path)
+    pickled = [role for role, ref in recipe.checkpoints.items() if ref.pickled]
+    if pickled and not allow_pickle:
+        raise RecipeError(
+            f"{path}: checkpoints.{pickled[0]}: says that its weights are pickled, which can run code when they are "
+            "loaded. Give --allow-pickle to load them as weights only, or convert them to safetensors."
+        )
+    return recipe
 
 
-def read_mergekit(data: Mapping[str, Any], path: Path) -> Recipe:
+def read_mergekit(data: Mapping[str, Any], path: Path, allow_pickle: bool = False) -> Recipe:
     """The recipe that a mergekit YAML stands for: the same numbers, as far as the package's docstring says.
 
     data: what the file held. path: the file, for messages. Models are looked for where mergekit looks: below the
     working directory, then on the Hub. Opens them for their tensors' names; reads no weights.
+    allow_pickle: take pickled weights where a model has no others.
 
     Raises RecipeError that names the file and the key for what can't be carried over, and CheckpointError for a model
     that can't be opened.
     """
     try:
         document = parse(data)
-        return _Reader(document, {model: Checkpoint.open(model) for model in document.models}).recipe()
+        return _Reader(
+            document, {model: Checkpoint.open(model, allow_pickle=allow_pickle) for model in document.models}
+        ).recipe()
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 

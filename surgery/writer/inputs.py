@@ -18,7 +18,7 @@ def check_unchanged(checkpoints: Iterable[Checkpoint]) -> None:
                 # A pickled shard has another name than its file.
                 _check_file(checkpoint[header.entries[0].name].shard, header.size, header.mtime_ns)
         adapter = checkpoint.adapter
-        if adapter is not None and Adapter.open(adapter.path).stamp != adapter.stamp:
+        if adapter is not None and Adapter.open(adapter.path, adapter.pickled).stamp != adapter.stamp:
             raise CheckpointError(f"{adapter.path}: the adapter changed {_AGAIN}")
 
 

@@ -16,6 +16,8 @@ from vlsurgery.surgery.writer.journal import JOURNAL
 CONFIG: Final = "config.json"
 # Files that a merge writes itself, and so does not copy from `like`.
 OURS: Final = ("README.md", "recipe.yaml", SUMS, JOURNAL)
+# Names of files that a note lists.
+SHOWN_NAMES: Final = 8
 
 
 @dataclass(frozen=True)
@@ -37,25 +39,42 @@ class Shard:
 class ShardPlan:
     """Everything that will be written: the layout of `like`, less the tensors that are left out.
 
-    extra: files of `like` that are copied. config: the text of config.json where its dtype changes, else None. index:
-    the text of the shards' index; None for a single file without one.
+    extra: name -> path of the files of `like` that are copied. config: the text of config.json where its dtype changes,
+    else None. index: the text of the shards' index; None for a single file without one.
     """
 
     like: Checkpoint
     shards: tuple[Shard, ...]
-    extra: tuple[Path, ...]
+    extra: Mapping[str, Path]
     config: str | None
     index: str | None
 
     @property
     def nbytes(self) -> int:
         """Bytes of all files, without those about the merge (recipe, card, checksums)."""
-        return sum(shard.nbytes for shard in self.shards) + sum(file.stat().st_size for file in self.extra)
+        return sum(shard.nbytes for shard in self.shards) + sum(file.stat().st_size for file in self.extra.values())
 
     @property
     def tensors(self) -> list[LazyTensor]:
         """The tensors of `like` that the result has, in the order in which they are written."""
         return [tensor for shard in self.shards for tensor in shard.tensors]
+
+    @property
+    def notes(self) -> list[str]:
+        """What is said about the files beside the weights: those of an adapter, and those that are left behind."""
+        like, notes = self.like, []
+        if like.adapter is not None:
+            own = [name for name, file in self.extra.items() if file.is_relative_to(like.adapter.path)]
+            if own:
+                notes.append(f"{like.adapter.path}: the adapter's own {', '.join(own)} is used, not the base's.")
+        left = [name for name in like.left_behind if name not in OURS]
+        if left:
+            more = f" and {len(left) - SHOWN_NAMES} more" if len(left) > SHOWN_NAMES else ""
+            notes.append(
+                f"{like.path}: not copied, being no config, tokenizer, processor, template or licence: "
+                f"{', '.join(left[:SHOWN_NAMES])}{more}."
+            )
+        return notes
 
     @property
     def entries(self) -> dict[str, Entry]:
@@ -76,7 +95,7 @@ def plan_shards(like: Checkpoint, leave_out: Collection[str] = (), dtype: str | 
         tensors = tuple(like[entry.name] for entry in header.entries if entry.name not in leave_out)
         if tensors:
             shards.append(_shard(file, tensors, dtype, header.metadata))
-    extra = tuple(file for file in like.extra_files if str(file.relative_to(like.path)) not in OURS)
+    extra = {name: file for name, file in like.companions.items() if name not in OURS}
     config = None if dtype is None else _config_text(like.config, TORCH_NAMES[dtype])
     return ShardPlan(like, tuple(shards), extra, config, _index_text(like, shards))
 

@@ -87,7 +87,7 @@ def _needed(plan: ShardPlan, texts: Mapping[str, str]) -> int:
     written = [*texts.values(), plan.index or ""]
     sizes = [
         *(shard.nbytes for shard in plan.shards),
-        *(file.stat().st_size for file in plan.extra),
+        *(file.stat().st_size for file in plan.extra.values()),
         *(len(text.encode()) for text in written),
         CHECKSUM_LINE_BYTES * (len(plan.shards) + len(plan.extra) + len(written)),
     ]
@@ -169,9 +169,8 @@ def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards
     """Write everything beside the shards; config.json and the index last, since a directory without them is not taken
     for a checkpoint."""
     digests, config = dict(shards), plan.like.path / CONFIG
-    for source in plan.extra:
-        if source != config:
-            name = str(source.relative_to(plan.like.path))
+    for name, source in plan.extra.items():
+        if name != CONFIG:
             digests[name] = _write(folder / name, _blocks(source))
     for name, text in texts.items():
         digests[name] = _write(folder / name, [text.encode()])

@@ -164,13 +164,18 @@ merge_outline.__doc__ = merge.__doc__
 
 
 def _load(file: Path, allow_pickle: bool) -> "Recipe":
-    """The recipe in a file, ours or mergekit's."""
+    """The recipe in a file, ours or mergekit's. With leave to take pickled weights, it says which checkpoints have no
+    others."""
+    from vlsurgery.surgery.checkpoint import Checkpoint
     from vlsurgery.surgery.mergekit import load_recipe
 
-    order = load_recipe(file)
+    order = load_recipe(file, allow_pickle)
     if not allow_pickle:
         return order
-    refs = {role: ref.model_copy(update={"pickled": True}) for role, ref in order.checkpoints.items()}
+    refs = {}
+    for role, ref in order.checkpoints.items():
+        allowed = ref.model_copy(update={"pickled": True})
+        refs[role] = allowed.model_copy(update={"pickled": Checkpoint.reopen(allowed).pickled})
     return order.model_copy(update={"checkpoints": refs})
 
 

@@ -12,10 +12,10 @@ from typing import Any, Final
 from vlsurgery.surgery.checkpoint.headers import Header, read_header
 from vlsurgery.surgery.checkpoint.identity import WeightFile, identity_of
 from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
+from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG as CONFIG, part_names, read_part
 from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import CheckpointError
 
-CONFIG: Final = "adapter_config.json"
 WEIGHTS: Final = "adapter_model.safetensors"
 PREFIX: Final = "base_model.model."
 
@@ -52,7 +52,8 @@ class Adapter:
 
     config: its settings. modules: those that it changes. replaced: name -> tensor that replaces the base's.
     beneath: name -> the base's tensor as it was in training (PEFT saves embeddings beside what changes them).
-    header: of its weight file. settings_digest: the SHA-256 of the file of its settings.
+    header: of its weight file. settings_digest: the SHA-256 of the file of its settings. parts: file -> header of
+    weights that were trained beside it; their tensors are among those that are replaced.
     """
 
     path: Path
@@ -62,10 +63,13 @@ class Adapter:
     beneath: dict[str, LazyTensor]
     header: Header
     settings_digest: str
+    parts: dict[str, Header] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, path: Path) -> "Adapter":
-        """Read settings and header of an adapter's directory.
+    def open(cls, path: Path, allow_pickle: bool = False) -> "Adapter":
+        """Read settings and headers of an adapter's directory.
+
+        allow_pickle: take pickled weights that were trained beside the adapter; they are loaded as weights only.
 
         Raises CheckpointError that names the file and the next step: not an adapter, pickled, of another kind.
         """
@@ -95,22 +99,37 @@ class Adapter:
             parts = modules.setdefault((module, depth), AdaptedModule(module, depth)).parts
             parts[key["part"].removeprefix("token_adapter.") + (".bias" if key["leaf"] == "bias" else "")] = tensor
         settings = hashlib.sha256((path / CONFIG).read_bytes()).hexdigest()
-        return cls(path, config, tuple(modules.values()), replaced, beneath, header, settings)
+        headers: dict[str, Header] = {}
+        for file in part_names(path):
+            headers[file], tensors = read_part(path / file, allow_pickle)
+            _add_trained(path / file, tensors, replaced)
+        return cls(path, config, tuple(modules.values()), replaced, beneath, header, settings, headers)
+
+    @property
+    def pickled(self) -> bool:
+        """Whether weights that were trained beside it are pickled, and were allowed to be."""
+        return any(not file.endswith(".safetensors") for file in self.parts)
 
     @cached_property
     def identity(self) -> str:
         """ "sha256:..." over weights and settings, as `Checkpoint.identity` has it: equal for copies."""
-        return identity_of([WeightFile(WEIGHTS, self.path / WEIGHTS, self.header)], [self.settings_digest])
+        parts = [
+            WeightFile(file, self.path / file, header, file.endswith(".safetensors"))
+            for file, header in self.parts.items()
+        ]
+        return identity_of([WeightFile(WEIGHTS, self.path / WEIGHTS, self.header), *parts], [self.settings_digest])
 
     @property
     def stamp(self) -> str:
         """What changes whenever the adapter is written again, and with every copy."""
-        return f"{self.header.size}:{self.header.mtime_ns}:{self.header.digest}:{self.settings_digest}"
+        headers = (self.header, *self.parts.values())
+        stamps = (f"{header.size}:{header.mtime_ns}:{header.digest}" for header in headers)
+        return ":".join((*stamps, self.settings_digest))
 
     @property
-    def files(self) -> tuple[Path, Path]:
+    def files(self) -> tuple[Path, ...]:
         """Weights and settings."""
-        return self.path / WEIGHTS, self.path / CONFIG
+        return tuple(self.path / file for file in (WEIGHTS, *self.parts, CONFIG))
 
     def names(self, module: AdaptedModule) -> list[str]:
         """The live parameters that a module's factors may belong to: its weight, and those that the settings target in
@@ -121,7 +140,9 @@ class Adapter:
         return sorted(fitting | {f"{module.path}.weight"})
 
     def fault(self, module: str, what: str) -> CheckpointError:
-        return CheckpointError(f"{self.path / WEIGHTS}: {module}: {what}")
+        """An error about a module or tensor, which names the file that holds it."""
+        held = self.replaced.get(module)
+        return CheckpointError(f"{self.path / WEIGHTS if held is None else held.shard}: {module}: {what}")
 
     def scale(self, path: str, rank: int) -> float:
         """The scale s of a module or parameter: alpha / r, or alpha / sqrt(r) in rsLoRA. alpha is that of the first
@@ -130,6 +151,19 @@ class Adapter:
         fitting = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", path))
         alpha = next(fitting, self.config["lora_alpha"])
         return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
+
+
+def _add_trained(file: Path, tensors: Mapping[str, LazyTensor], replaced: dict[str, LazyTensor]) -> None:
+    """Put the tensors of a file of trained weights among those that replace the base's, by the live model's names."""
+    for name, tensor in tensors.items():
+        live = _WRAPPED.sub("", name.removeprefix(PREFIX))
+        if _KEY.fullmatch(live):
+            raise CheckpointError(
+                f"{file}: {name}: a low-rank factor, beside those of {WEIGHTS}. Keep the file that belongs to it."
+            )
+        if live in replaced:
+            raise CheckpointError(f"{file}: {name}: is also in {replaced[live].shard.name}. Keep one of them.")
+        replaced[live] = tensor
 
 
 def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
@@ -157,6 +191,15 @@ def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
         raise _unlike(path, "lora_alpha", "a number", config.get("lora_alpha"))
     if not isinstance(patterns, dict) or not all(map(_is_number, patterns.values())):
         raise _unlike(path, "alpha_pattern", "numbers by pattern", patterns)
+    for where, alpha in (
+        ("lora_alpha", config["lora_alpha"]),
+        *((f"alpha_pattern.{key}", patterns[key]) for key in patterns),
+    ):
+        if alpha < 0:
+            raise CheckpointError(
+                f"{path / CONFIG}: {where:.80}: 0 or more was expected, found {alpha}. A negative scale takes out of "
+                "the base what the adapter learnt; it is not folded. Give the adapter as it was trained."
+            )
     for pattern in patterns:
         try:
             re.compile(pattern)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from vlsurgery.surgery.architecture.decoder_stack import format_shape
 from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
-from vlsurgery.surgery.checkpoint.lora.adapter import CONFIG, AdaptedModule, Adapter
+from vlsurgery.surgery.checkpoint.lora.adapter import AdaptedModule, Adapter
 from vlsurgery.surgery.checkpoint.lora.low_rank import (
     AddBias,
     ColumnMagnitude,
@@ -21,6 +21,7 @@ from vlsurgery.surgery.checkpoint.lora.low_rank import (
     TokenRows,
 )
 from vlsurgery.surgery.checkpoint.lora.target_parameters import ParameterLocator
+from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG as CONFIG
 from vlsurgery.surgery.errors import CheckpointError
 
 # Model types whose experts PEFT takes as stored [in, out]; all others as [out, in].

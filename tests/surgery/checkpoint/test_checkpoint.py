@@ -57,16 +57,10 @@ def test_what_is_loaded_is_a_copy(tmp_path: Path, write: Write, llama: Llama) ->
     assert lazy.load().any()
 
 
-def test_extra_files_are_all_that_hold_no_weights(tmp_path: Path, write: Write, llama: Llama) -> None:
-    write(tmp_path, llama(), shards=2)
-    for name in ("tokenizer.json", "chat_template.jinja", "templates/extra.jinja", ".cache/x", "pytorch_model.bin"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("{}")
-    names = {str(path.relative_to(tmp_path)) for path in Checkpoint.open(tmp_path).extra_files}
-    assert names == {"config.json", "tokenizer.json", "chat_template.jinja", "templates/extra.jinja"}
-    (tmp_path / "broken.json").symlink_to(tmp_path / "nowhere")
-    with pytest.raises(CheckpointError, match=r"broken\.json.*link to nothing"):
-        _ = Checkpoint.open(tmp_path).extra_files
+def test_a_whole_model_with_an_adapters_settings_is_refused(tmp_path: Path, write: Write, llama: Llama) -> None:
+    (write(tmp_path, llama()) / "adapter_config.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"holds a whole model and an adapter_config\.json"):
+        Checkpoint.open(tmp_path)
 
 
 def test_a_shard_that_shrinks_after_opening_is_an_error(tmp_path: Path, write: Write, llama: Llama) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vlsurgery.surgery.checkpoint.headers import header_bytes
@@ -35,7 +36,7 @@ try:
     print(json.dumps({
         "path": str(held.path), "tensors": len(held), "commit": held.commit, "identity": held.identity,
         "location": held.location, "shapes": {name: held[name].shape for name in sorted(held)[:3]},
-        "extra": [file.name for file in held.extra_files],
+        "extra": list(held.companions),
     }))
     if sys.argv[3] == "load":
         print(float(held[first].load().double().sum()))
@@ -320,3 +321,24 @@ def test_pickled_weights_are_fetched_only_when_asked_for(hub: Hub, tmp_path: Pat
     assert "only pickled weights (pytorch_model.bin)" in refusal
     assert not any("resolve" in request and ".bin" in request for request in hub.requests)
     assert ask(hub, tmp_path / "home", "org/llama", load=True, allow_pickle=True) == "3.0"
+
+
+def test_weights_trained_beside_an_adapter_are_fetched_with_it(hub: Hub, tmp_path: Path) -> None:
+    make = tmp_path / "adapter"
+    make.mkdir()
+    settings = {"peft_type": "LORA", "lora_alpha": 4, "r": 2}
+    (make / "adapter_config.json").write_text(json.dumps(settings))
+    factors = {"lora_A": torch.zeros(2, 16), "lora_B": torch.zeros(16, 2)}
+    stem = "base_model.model.model.layers.0.self_attn.q_proj"
+    save_file({f"{stem}.{part}.weight": factor for part, factor in factors.items()}, make / "adapter_model.safetensors")
+    torch.save({"base_model.model.model.norm.weight": torch.ones(16)}, make / "non_lora_trainables.bin")
+    (make / "optimizer.pt").write_bytes(b"x")
+    base = tmp_path / "base"
+    base.mkdir()
+    for name, data in hub.files[OLD].items():
+        (base / name).write_bytes(data)
+    hub.files[COMMIT] = contents(make)
+    refusal = ask(hub, tmp_path / "home", f"{base}+org/llama")
+    assert "non_lora_trainables.bin: weights that were trained beside the adapter, pickled" in refusal
+    assert "refused" not in ask(hub, tmp_path / "home", f"{base}+org/llama", load=True, allow_pickle=True)
+    assert not any("resolve" in request and "optimizer" in request for request in hub.requests)

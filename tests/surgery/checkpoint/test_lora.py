@@ -254,6 +254,19 @@ def test_an_adapter_of_another_kind_is_refused(plain: Path, tmp_path: Path) -> N
     assert "pickled" in refused(base, pickled)
 
 
+def test_a_negative_scale_is_refused_wherever_it_stands(plain: Path, tmp_path: Path) -> None:
+    base = plain / "base"
+    fault = "lora_alpha: 0 or more was expected, found -8. A negative scale takes out"
+    assert fault in refused(base, copy_of(plain, tmp_path / "a", lora_alpha=-8))
+    assert "found -8" in refused(base, copy_of(plain, tmp_path / "b", lora_alpha=-8, use_rslora=True))
+    assert "alpha_pattern.v_proj: 0 or more" in refused(
+        base, copy_of(plain, tmp_path / "c", alpha_pattern={"v_proj": -0.5})
+    )
+    nothing = Checkpoint.open(f"{base}+{copy_of(plain, tmp_path / 'd', lora_alpha=0)}")
+    for name, tensor in Checkpoint.open(base).items():
+        assert torch.equal(nothing[name].load(), tensor.load())
+
+
 def change(adapter: Path, edit: Callable[[dict[str, Tensor]], None]) -> Path:
     tensors = load_file(adapter / "adapter_model.safetensors")
     edit(tensors)
@@ -448,3 +461,63 @@ def test_any_settings_and_tensors_are_an_error_or_an_adapter(
         for tensor in Checkpoint.open(f"{llama_base}+{adapter}").values():
             loaded = tensor.load()
             assert (loaded.shape, loaded.dtype) == (tensor.shape, tensor.dtype)
+
+
+PROJECTOR = "multi_modal_projector.linear_1.weight"
+
+
+@pytest.mark.parametrize("file", ["non_lora_trainables.bin", "mm_projector.pt", "projector.safetensors"])
+def test_weights_trained_beside_an_adapter_are_used(plain: Path, tmp_path: Path, file: str) -> None:
+    base, adapter = plain / "base", copy_of(plain, tmp_path / "a")
+    before = Checkpoint.open(f"{base}+{adapter}")
+    trained = {f"base_model.model.model.{PROJECTOR}": torch.full(before[PROJECTOR].shape, 2.0)}
+    if file.endswith(".safetensors"):
+        save_file(trained, adapter / file)
+    else:
+        torch.save(trained, adapter / file)
+        assert f"{file}: weights that were trained beside the adapter, pickled" in refused(base, adapter)
+    folded = Checkpoint.open(f"{base}+{adapter}", allow_pickle=True)
+    assert torch.equal(folded[PROJECTOR].load(), next(iter(trained.values())))
+    assert all(torch.equal(folded[name].load(), before[name].load()) for name in before if name != PROJECTOR)
+    assert folded.identity != before.identity
+    assert folded.stamp != before.stamp
+    assert file in folded.weight_files
+    assert folded.pickled is not file.endswith(".safetensors")
+    assert Checkpoint.reopen(folded.ref_model).identity == folded.identity
+
+
+def test_weights_beside_an_adapter_that_fit_nowhere_are_named(plain: Path, tmp_path: Path) -> None:
+    base, adapter = plain / "base", copy_of(plain, tmp_path / "a")
+    save_file({"model.mm_projector.0.weight": torch.ones(16, 16)}, adapter / "extra.safetensors")
+    assert "extra.safetensors: model.mm_projector.0.weight: no tensor of the base" in refused(base, adapter)
+    save_file({PROJECTOR: torch.ones(3, 3)}, adapter / "extra.safetensors")
+    assert f"extra.safetensors: {PROJECTOR}: 3 x 3, but {PROJECTOR} of the base is" in refused(base, adapter)
+    (adapter / "extra.safetensors").rename(adapter / "model.safetensors")
+    assert "model.safetensors: weights of a whole model beside an adapter" in refused(base, adapter)
+    (adapter / "model.safetensors").rename(adapter / "optimizer.safetensors")
+    assert Checkpoint.open(f"{base}+{adapter}").adapter is not None
+
+
+def test_an_adapters_own_tokenizer_and_template_replace_the_bases_as_a_whole(plain: Path, tmp_path: Path) -> None:
+    base, adapter = tmp_path / "base", copy_of(plain, tmp_path / "a")
+    shutil.copytree(plain / "base", base)
+    for name in ("tokenizer.json", "tokenizer_config.json", "vocab.json", "chat_template.jinja", "LICENSE"):
+        (base / name).write_text("{}")
+
+    def used() -> dict[str, str]:
+        taken = Checkpoint.open(f"{base}+{adapter}").companions
+        return {
+            name: file.parent.name
+            for name, file in taken.items()
+            if name not in ("config.json", "generation_config.json")
+        }
+
+    names = ("LICENSE", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json", "vocab.json")
+    whole = dict.fromkeys(names, "base")
+    assert used() == whole
+    (adapter / "chat_template.jinja").write_text("x")
+    assert used() == {**whole, "chat_template.jinja": "a"}
+    (adapter / "chat_template.jinja").unlink()
+    (adapter / "tokenizer_config.json").write_text('{"chat_template": "x"}')
+    (adapter / "tokenizer.json").write_text("{}")
+    assert used() == {"LICENSE": "base", "tokenizer.json": "a", "tokenizer_config.json": "a"}

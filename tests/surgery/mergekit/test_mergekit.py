@@ -3,6 +3,7 @@ tests/benchmarks/mergekit_agreement.py runs it."""
 
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,12 @@ import pytest
 import torch
 import yaml
 from hypothesis import given, settings, strategies as st
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.mergekit import load_recipe, read_mergekit, write_mergekit
 from vlsurgery.surgery.mergekit.document import parse
@@ -434,6 +435,32 @@ def test_a_file_is_read_as_what_it_is(models: Path, tmp_path: Path) -> None:
     theirs.write_text(yaml.safe_dump({**order(models), "schema": "vlsurgery/recipe/1"}))
     with pytest.raises(RecipeError, match=r"theirs\.yaml: checkpoints"):
         load_recipe(theirs)
+
+
+def test_pickled_weights_take_leave_whatever_a_recipe_says(models: Path, tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs.yaml", tmp_path / "ours.yaml"
+    theirs.write_text(yaml.safe_dump(order(models, parameters={"weight": [0.1, 0.4, 0.2]})))
+    recipe = load_recipe(theirs)
+    role = recipe.like
+    whole = yaml.safe_load(recipe.text())
+    whole["checkpoints"][role]["pickled"] = True
+    ours.write_text(yaml.safe_dump(whole))
+    with pytest.raises(RecipeError, match=rf"ours\.yaml: checkpoints\.{role}: .*pickled.*Give --allow-pickle"):
+        load_recipe(ours)
+    assert load_recipe(ours, allow_pickle=True).checkpoints[role].pickled
+
+
+def test_models_of_mergekit_with_pickled_weights_are_read_where_allowed(models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models, tmp_path / "models")
+    folder = Path(order(tmp_path / "models")["models"][1]["model"])
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    file = tmp_path / "theirs.yaml"
+    file.write_text(yaml.safe_dump(order(tmp_path / "models", parameters={"weight": [0.1, 0.4, 0.2]})))
+    with pytest.raises(CheckpointError, match="--allow-pickle"):
+        load_recipe(file)
+    refs = load_recipe(file, allow_pickle=True).checkpoints.values()
+    assert [Path(ref.path).name for ref in refs if ref.pickled] == [folder.name]
 
 
 # Refusals
