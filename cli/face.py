@@ -126,6 +126,7 @@ def merge(
     coefficients: float | Sequence[float] = (),
     dtype: Literal["as like", "float32", "bfloat16", "float16"] = "as like",
     seed: int = 0,
+    ignore_mismatches: Sequence[str] = (),
     progress: Progress = no_progress,
     **parameters: Any,
 ) -> MergeResult:
@@ -134,7 +135,8 @@ def merge(
     order: a Recipe, the path of a recipe.yaml (ours or mergekit's), or a method's name. base: what deltas are taken
         from. like: whose tensors, config and tokenizer the result has, by default the first model. coefficients: how
         much of each model goes in, one for all or one a model. parameters: of the method (density=.5); lists are one
-        a model. The rest goes with a method alone.
+        a model. The rest goes with a method alone. ignore_mismatches: "tokens", to merge in spite of rows of the
+        embedding that stand for other tokens.
 
     Raises RecipeError, CheckpointError, AlignmentError or TargetError; `out` is then as it was.
     """
@@ -154,7 +156,7 @@ def merge(
         recipe, _ = recipe_of(MethodArgs(str(order), refs, origin, shape, each, parameters, dtype, seed))
     elif models or parameters or base is not None or like is not None or coefficients:
         raise SurgeryError("merge: a recipe names its models, coefficients and parameters; give it alone, with out=.")
-    return run_merge(recipe, Path(out), progress)
+    return run_merge(recipe, Path(out), progress, ignored=ignore_mismatches)
 
 
 class CaseResults:
