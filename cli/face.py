@@ -127,6 +127,7 @@ def merge(
     dtype: Literal["as like", "float32", "bfloat16", "float16"] = "as like",
     seed: int = 0,
     allow_pickle: bool = False,
+    ignore_mismatches: Sequence[str] = (),
     progress: Progress = no_progress,
     **parameters: Any,
 ) -> MergeResult:
@@ -135,7 +136,8 @@ def merge(
     order: a Recipe, the path of a recipe.yaml (ours or mergekit's), or a method's name. base: what deltas are taken
         from. like: whose tensors, config and tokenizer the result has, by default the first model. coefficients: how
         much of each model goes in, one for all or one a model. parameters: of the method (density=.5); lists are one
-        a model. allow_pickle: take pickled weights, of a recipe that says so too. The rest goes with a method alone.
+        a model. allow_pickle: take pickled weights, of a recipe that says so too. ignore_mismatches: "tokens", to merge
+        in spite of rows of the embedding that stand for other tokens. The rest goes with a method alone.
 
     Raises RecipeError, CheckpointError, AlignmentError or TargetError; `out` is then as it was.
     """
@@ -155,7 +157,7 @@ def merge(
         recipe, _ = recipe_of(MethodArgs(str(order), refs, origin, shape, each, parameters, dtype, seed), allow_pickle)
     elif models or parameters or base is not None or like is not None or coefficients:
         raise SurgeryError("merge: a recipe names its models, coefficients and parameters; give it alone, with out=.")
-    return run_merge(recipe, Path(out), progress)
+    return run_merge(recipe, Path(out), progress, ignored=ignore_mismatches)
 
 
 class CaseResults:

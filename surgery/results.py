@@ -326,6 +326,25 @@ class UnmatchedTensor(Frozen):
     reason: str
 
 
+class Mismatch(Frozen):
+    """A setting or a vocabulary in which checkpoints differ though their shapes agree.
+
+    name: what differs ("rope_theta", "tokens"), as `--ignore-mismatch` takes it. values: role -> its value in words,
+    only of the roles that have one. meaning: what the difference does. serious: rows of the embedding or head stand
+    for other tokens, so that a merge of them is refused.
+    """
+
+    name: str
+    values: dict[str, str]
+    meaning: str
+    serious: bool = False
+
+    def sentence(self) -> str:
+        """The mismatch in one line of words."""
+        values = ", ".join(f"{value} in {role}" for role, value in self.values.items())
+        return f"different {self.name}: {values}. {self.meaning}"
+
+
 class Summary(Frozen):
     """One layer, block or tower: the metrics of all its tensors taken as one long vector."""
 
@@ -362,6 +381,7 @@ class DiffResult(Result):
 
     verdict: where most of the change sits, in words. notes: what a reader should know beside it (vocabulary that
     grew, a stale head). warnings: what puts the whole result in doubt (a base that does not look like the parent).
+    mismatches: settings and tokens in which the checkpoints differ; notes and warnings tell them too.
     """
 
     kind: ClassVar[str] = "diff"
@@ -379,6 +399,7 @@ class DiffResult(Result):
     verdict: str
     notes: list[str] = []
     warnings: list[str] = []
+    mismatches: list[Mismatch] = []
 
     def rows(self) -> list[Row]:
         """One row a pair: where it is, and every metric. What could not be had is None."""
@@ -411,7 +432,7 @@ class Shared(Frozen):
 
 class ComparisonResult(Result):
     """What several checkpoints share: `vlsurgery anatomy` of two or more. like: whose tensors the others are matched
-    with."""
+    with. mismatches: settings and tokens in which they differ."""
 
     kind: ClassVar[str] = "alignment"
     row_field: ClassVar[str] = "pairs"
@@ -421,12 +442,14 @@ class ComparisonResult(Result):
     pairs: list[Match]
     unmatched: list[UnmatchedTensor]
     notes: list[str] = []
+    mismatches: list[Mismatch] = []
 
 
 class MergeResult(Tabular, Frozen):
     """What a merge wrote: `shards` maps each file to the SHA-256 of its bytes.
 
     notes: what an earlier, unfinished run of it had left and what became of that, and what was left out of the merge.
+    mismatches: settings and tokens in which the parents differ.
     """
 
     path: str
@@ -437,6 +460,7 @@ class MergeResult(Tabular, Frozen):
     kept: int
     blended: int
     notes: list[str] = []
+    mismatches: list[Mismatch] = []
 
     row_field: ClassVar[str] = "shards"
 

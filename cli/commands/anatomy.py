@@ -25,9 +25,10 @@ def anatomy(
     """List what checkpoints hold, by tower and layer.
 
     Reads headers only, never weights, so it answers at once whatever the size; of a model on the Hub it fetches
-    nothing else. With several checkpoints, says which tensors the others share with the last one, and which do not
-    and why. With --verify, reads every file again and compares it with the SHA256SUMS of a merge, or else with the
-    hashes that vlsurgery diff took for the case. Needs no case otherwise, and writes nothing.
+    nothing else. With several checkpoints, says which tensors the others share with the last one, which do not and
+    why, and in which settings and tokens they differ. With --verify, reads every file again and compares it with the
+    SHA256SUMS of a merge, or else with the hashes that vlsurgery diff took for the case. Needs no case otherwise, and
+    writes nothing.
 
     \b
     Example:
@@ -35,6 +36,7 @@ def anatomy(
       vlsurgery anatomy llama/ llava/
       vlsurgery anatomy case/merged --verify
     """
+    from vlsurgery.cli.view.mismatches import mismatch_tables
     from vlsurgery.cli.view.tables import anatomy_tables, comparison_tables
     from vlsurgery.surgery.checkpoint import Checkpoint
     from vlsurgery.surgery.checkpoint.anatomy import describe
@@ -61,7 +63,7 @@ def anatomy(
     for ref, result in zip(checkpoints, results, strict=True):
         session.console.show(*([ref] if shared else []), *anatomy_tables(result), *result.notes)
     if shared is not None:
-        session.console.show(*comparison_tables(shared))
+        session.console.show(*comparison_tables(shared), *mismatch_tables(shared.mismatches, list(shared.roles)))
     for ref, found in verified.items():
         session.console.show(f"{ref}: all {len(found.agree)} files are as they were written or measured")
 

@@ -50,6 +50,7 @@ def diff(
       vlsurgery diff llama/ llava/ llava-safe/
       vlsurgery merge --auto
     """
+    from vlsurgery.cli.view.mismatches import mismatch_tables
     from vlsurgery.cli.view.tables import diff_table, prose, shape_table, unmatched_line
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.opening import CheckpointArgs, perform
@@ -66,6 +67,7 @@ def diff(
         write_csv(csv, result)
     session.console.emit(result.json_text())
     session.console.show(diff_table(result), *shape_table(result))
+    session.console.show(*mismatch_tables(result.mismatches, list(result.checkpoints)))
     session.console.show(prose(unmatched_line(result.unmatched)), prose(result.verdict))
     session.console.show(*(prose(f"Warning: {warning}") for warning in result.warnings))
     session.console.say("next: vlsurgery merge --auto (or vlsurgery probe, to look first)")

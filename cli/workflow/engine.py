@@ -51,7 +51,8 @@ class StepOptions:
     prompts: "FILE:KIND" specifications. images: the directory that ordinary pictures are taken from. judges: as
     `--judge` names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier mean.
     tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the merged
-    checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network.
+    checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network. ignored:
+    names of mismatches that a merge goes on with.
     """
 
     prompts: Sequence[str] | None = None
@@ -66,6 +67,7 @@ class StepOptions:
     page: Path | None = None
     cdn: bool = False
     level: Level | None = None
+    ignored: Sequence[str] = ()
 
 
 @dataclass

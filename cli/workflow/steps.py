@@ -121,13 +121,20 @@ def _run_merge(job: Job, settings: Settings) -> None:
     recipe = Recipe.load(job.case.path("recipe.yaml"))
     prepared = prepare_merge(recipe, job.alignment)
     with tuned_for_weights(prepared.checkpoints.values()):
-        run_merge(recipe, job.case.path(settings["out"]), job.progress, prepared)
+        made = run_merge(recipe, job.case.path(settings["out"]), job.progress, prepared, ignored=job.options.ignored)
+    for note in made.notes:
+        job.say(f"merge: {note}")
 
 
 def check_merge_target(job: Job) -> None:
-    """Refuse a target that can't be merged into, before hours are spent on the steps before. Raises TargetError."""
+    """Refuse a target that can't be merged into, and roles whose tokens differ, before hours are spent on the steps
+    before. Raises TargetError, AlignmentError."""
+    from vlsurgery.surgery.alignment.mismatches import fit_of
+    from vlsurgery.surgery.merge.run import check_ignored, refuse_serious
     from vlsurgery.surgery.writer.output_directory import check_target
 
+    check_ignored(job.options.ignored)
+    refuse_serious(fit_of(job.alignment).mismatches, job.options.ignored)
     inputs = [checkpoint.path for checkpoint in job.checkpoints.values()]
     needed = sum(tensor.nbytes for tensor in job.checkpoints["adapted"].values())
     check_target(job.case.path(_merge_settings(job)["out"]), inputs, needed)

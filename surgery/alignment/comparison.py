@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from vlsurgery.surgery.alignment.alignment import align
+from vlsurgery.surgery.alignment.mismatches import fit_of
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.results import ComparisonResult, Match, Shared
 
@@ -17,6 +18,7 @@ def compare(checkpoints: Mapping[str, Checkpoint], like: str | None = None) -> C
     """
     chosen = list(checkpoints)[-1] if like is None else like
     alignment = align(checkpoints, chosen)
+    fit = fit_of(alignment)
     paired = {role: {pair.parts[role].name for pair in alignment.pairs if role in pair.parts} for role in checkpoints}
     return ComparisonResult(
         checkpoints={role: checkpoint.ref_model for role, checkpoint in checkpoints.items()},
@@ -43,5 +45,6 @@ def compare(checkpoints: Mapping[str, Checkpoint], like: str | None = None) -> C
             for pair in alignment.pairs
         ],
         unmatched=list(alignment.unmatched),
-        notes=list(alignment.notes),
+        notes=[*alignment.notes, *fit.notes],
+        mismatches=fit.mismatches,
     )

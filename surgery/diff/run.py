@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Final
 
 from vlsurgery.surgery.alignment import Aligned, Alignment
+from vlsurgery.surgery.alignment.mismatches import fit_of
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.diff import Level
@@ -32,6 +33,7 @@ def diff(alignment: Alignment, level: Level = "full", progress: Progress = no_pr
     """
     safety = safety_role(alignment.checkpoints)
     roles = {"base": "base", "adapted": "adapted"} | ({"safety": safety} if safety else {})
+    fit = fit_of(alignment)
     runner = DiffRunner(alignment, {role: name for role, name in roles.items() if name in alignment.checkpoints})
     with worker_pool() as pool:
         measured = dict(progress(_measured(runner, pool, level), "comparing weights", len(alignment.pairs)))
@@ -47,8 +49,9 @@ def diff(alignment: Alignment, level: Level = "full", progress: Progress = no_pr
         blocks=summaries(alignment.pairs, statistics, lambda site: site.block),
         towers=towers,
         verdict=verdict(alignment.pairs, statistics, text),
-        notes=list(alignment.notes),
-        warnings=parent_warning(pairs),
+        notes=[*alignment.notes, *(each.sentence() for each in fit.mismatches if not each.serious), *fit.notes],
+        warnings=[*parent_warning(pairs), *(each.sentence() for each in fit.mismatches if each.serious)],
+        mismatches=fit.mismatches,
     )
 
 

@@ -12,7 +12,7 @@ from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.merge.plan import MergePlan
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.recipe_keys import DEFAULT, EVERYWHERE
-from vlsurgery.surgery.results import CheckpointRef
+from vlsurgery.surgery.results import CheckpointRef, Mismatch
 
 # A model in the Hub's cache, and a Hub id with its commit.
 _CACHED: Final = re.compile(r"models--(?P<name>[^/+]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
@@ -22,14 +22,23 @@ _ORDER: Final = (
     "`recipe.yaml` beside this file is the complete order; the same files and the same version give the same bytes. "
     "Where the parents lie elsewhere, put their paths into it: their identities tell whether they are the same files."
 )
-_COMMAND: Final = "```\nvlsurgery merge --recipe recipe.yaml -o OUT\n```"
+_COMMAND: Final = "vlsurgery merge --recipe recipe.yaml -o OUT"
 _CHECKSUMS: Final = (
     "`SHA256SUMS` holds what was written; `vlsurgery anatomy . --verify`, or `sha256sum -c SHA256SUMS`, compares."
 )
 
 
-def model_card(recipe: Recipe, alignment: Alignment, merge_plan: MergePlan, kept: int) -> str:
-    """README.md of a merge. kept: how many tensors kept their values."""
+def model_card(
+    recipe: Recipe,
+    alignment: Alignment,
+    merge_plan: MergePlan,
+    kept: int,
+    mismatches: Sequence[Mismatch] = (),
+    ignored: Iterable[str] = (),
+) -> str:
+    """README.md of a merge. kept: how many tensors kept their values. mismatches: of its parents. ignored: those that
+    it was made in spite of."""
+    command = " ".join([_COMMAND, *(f"--ignore-mismatch {name}" for name in ignored)])
     sections = [
         _front(recipe),
         f"# {_code(recipe.like)}, merged by `{recipe.method}`",
@@ -43,13 +52,14 @@ def model_card(recipe: Recipe, alignment: Alignment, merge_plan: MergePlan, kept
         "everywhere; a list runs along the layers.",
         _coefficients(recipe),
         *_parameters(recipe),
+        *_mismatches(mismatches, list(alignment.checkpoints)),
         *_notes([*alignment.notes, *left_out(alignment), *_lacking(recipe, merge_plan)]),
         "## Limits",
         "None were set for this merge, so none were met or missed. The merge does not measure how its result behaves: "
         "`vlsurgery evaluate` does.",
         "## Reproduce",
         _ORDER,
-        _COMMAND,
+        f"```\n{command}\n```",
         _CHECKSUMS,
     ]
     return "\n\n".join(sections) + "\n"
@@ -149,6 +159,12 @@ def _lacking(recipe: Recipe, merge_plan: MergePlan) -> list[str]:
         f"what {recipe.like} has there is as it was."
         for role, count in merge_plan.lacking.items()
     ]
+
+
+def _mismatches(mismatches: Sequence[Mismatch], roles: Sequence[str]) -> list[str]:
+    """The settings and tokens in which the parents differ; the result has those of the model that it is like."""
+    rows = [(each.name, *(each.values.get(role, "not stated") for role in roles), each.meaning) for each in mismatches]
+    return ["## Where the parents differ", _table(("name", *roles, "meaning"), rows)] if rows else []
 
 
 def _notes(notes: Sequence[str]) -> list[str]:

@@ -1,22 +1,24 @@
 """Carrying out a recipe: checkpoints in, a merged checkpoint out, a few pieces of it at a time."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlsurgery.surgery.alignment import Alignment, align
+from vlsurgery.surgery.alignment.alignment import VOCABULARY
+from vlsurgery.surgery.alignment.mismatches import NAMES, CheckpointFit, fit_of
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.checkpoint import base_and_adapter
 from vlsurgery.surgery.checkpoint.contents import check_contents
-from vlsurgery.surgery.errors import CheckpointError, RecipeError
+from vlsurgery.surgery.errors import AlignmentError, CheckpointError, RecipeError
 from vlsurgery.surgery.merge.model_card import left_out, model_card
 from vlsurgery.surgery.merge.pieces import copied_pieces, interleaved_pieces, merged_pieces
 from vlsurgery.surgery.merge.plan import MergePlan, SiteMerge, plan_merge
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.streams import SiteStream
-from vlsurgery.surgery.results import CheckpointRef, MergeResult
+from vlsurgery.surgery.results import CheckpointRef, MergeResult, Mismatch
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.runtime.worker_pool import worker_pool
 from vlsurgery.surgery.writer import Piece, ShardPlan, plan_shards, write
@@ -28,6 +30,7 @@ def run_merge(
     progress: Progress = no_progress,
     prepared: "PreparedMerge | None" = None,
     reread: bool = False,
+    ignored: Collection[str] = (),
 ) -> MergeResult:
     """Merge as the recipe says into the directory `out`, with the recipe and a model card beside the weights.
 
@@ -38,19 +41,23 @@ def run_merge(
     Before anything is written, the weights are compared with the contents that the recipe records, to the last byte;
     files that were hashed before and that nothing has touched since are not read again, unless `reread`.
 
+    ignored: names of mismatches that don't keep the merge from being made (`check_fit`).
+
     Raises CheckpointError when a checkpoint changed since the recipe was made, can't be read or holds NaN,
     AlignmentError when the checkpoints share too little, RecipeError when a coefficient fits nothing, TargetError
     when `out` can't or must not be written. `out` is then as it was.
     """
     start = time.monotonic()
     ready = prepare_merge(recipe) if prepared is None else prepared
+    check_fit(ready, ignored)
     recorded = {role: ref.contents for role, ref in recipe.checkpoints.items() if ref.contents is not None}
     check_contents(ready.checkpoints, recorded, progress, reread)
     texts = {
         "recipe.yaml": recipe.text(),
-        "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept),
+        "README.md": model_card(recipe, ready.alignment, ready.merge_plan, ready.kept, ready.fit.mismatches, ignored),
     }
-    notes = [*ready.alignment.notes, *left_out(ready.alignment), *ready.shard_plan.notes]
+    notes = [*ready.alignment.notes, *left_out(ready.alignment), *ready.shard_plan.notes, *ready.fit.notes]
+    notes += [each.sentence() for each in ready.fit.mismatches]
     with worker_pool() as pool:
         builder = PieceBuilder(recipe, ready.alignment, pool)
 
@@ -74,17 +81,25 @@ def run_merge(
         kept=ready.kept,
         blended=len(ready.merge_plan.sites),
         notes=notes,
+        mismatches=ready.fit.mismatches,
     )
 
 
 @dataclass(frozen=True)
 class PreparedMerge:
-    """A merge as far as headers tell: the aligned checkpoints, what is merged in which tensor, and the files to
-    write."""
+    """A merge as far as headers tell: the aligned checkpoints, what is merged in which tensor, the files to write, and
+    the settings and tokens in which the checkpoints differ."""
 
     alignment: Alignment
     merge_plan: MergePlan
     shard_plan: ShardPlan
+    fit: CheckpointFit
+
+    @property
+    def merges_vocabulary(self) -> bool:
+        """Whether rows of the embedding or the head are merged."""
+        sites = (each.pair.site for merges in self.merge_plan.sites.values() for each in merges)
+        return any(site.tower == "text" and site.component in VOCABULARY for site in sites)
 
     @property
     def checkpoints(self) -> Mapping[str, Checkpoint]:
@@ -114,7 +129,35 @@ def prepare_merge(recipe: Recipe, alignment: Alignment | None = None) -> Prepare
     merge_plan = plan_merge(recipe, alignment)
     stale = alignment.stale_heads.get(recipe.like)
     shard_plan = plan_shards(checkpoints[recipe.like], [stale] if stale else [], recipe.safetensors_dtype)
-    return PreparedMerge(alignment, merge_plan, shard_plan)
+    return PreparedMerge(alignment, merge_plan, shard_plan, fit_of(alignment))
+
+
+def check_fit(prepared: PreparedMerge, ignored: Collection[str] = ()) -> None:
+    """Refuse to merge rows of embedding and head that stand for other tokens. ignored: mismatches, by name, that are
+    no reason to refuse.
+
+    Raises RecipeError for a name that is no mismatch's, AlignmentError that names the rows.
+    """
+    check_ignored(ignored)
+    if prepared.merges_vocabulary:
+        refuse_serious(prepared.fit.mismatches, ignored)
+
+
+def refuse_serious(found: Sequence[Mismatch], ignored: Collection[str] = ()) -> None:
+    """Raise AlignmentError for the first mismatch that makes a merge of the vocabulary wrong and is not ignored."""
+    for each in found:
+        if each.serious and each.name not in ignored:
+            raise AlignmentError(
+                f"{each.sentence().rstrip('.')}. Give checkpoints with one vocabulary, leave embed and head out of the "
+                f"merge (coefficient 0), or go on with --ignore-mismatch {each.name}."
+            )
+
+
+def check_ignored(names: Collection[str]) -> None:
+    """Raise RecipeError for a name that no mismatch has."""
+    for name in names:
+        if name not in NAMES:
+            raise RecipeError(f"--ignore-mismatch {name}: no mismatch is called so; the names are {', '.join(NAMES)}.")
 
 
 def _open(recipe: Recipe, known: Mapping[str, Checkpoint]) -> dict[str, Checkpoint]:

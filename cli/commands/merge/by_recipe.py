@@ -3,39 +3,48 @@
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
 from vlsurgery.cli.options import Session
+from vlsurgery.cli.view.mismatches import mismatch_tables
 from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, STREAM_BYTES, PlannedStep
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import PreparedMerge, prepare_merge, run_merge
+from vlsurgery.surgery.merge.run import PreparedMerge, check_fit, check_ignored, prepare_merge, run_merge
 from vlsurgery.surgery.runtime.progress import Progress
 from vlsurgery.surgery.writer.checksums import verify as compared
 from vlsurgery.surgery.writer.output_directory import check_target, in_words
 
 
 def merge_by_recipe(
-    session: Session, recipe: Recipe, out: Path, verify: bool = False, opened: Mapping[str, Checkpoint] | None = None
+    session: Session,
+    recipe: Recipe,
+    out: Path,
+    verify: bool = False,
+    opened: Mapping[str, Checkpoint] | None = None,
+    ignored: Collection[str] = (),
 ) -> None:
     """Write the checkpoint that a recipe orders to `out`; with `verify`, read it and, where the recipe has hashes of
     them, the checkpoints that it names again and compare.
 
-    opened: the recipe's checkpoints, where they are open.
+    opened: the recipe's checkpoints, where they are open. ignored: mismatches that it goes on with.
     """
     console = session.console
+    check_ignored(ignored)
     prepared = prepare_merge(recipe, align(opened, recipe.like) if opened else None)
+    console.show(*mismatch_tables(prepared.fit.mismatches, list(prepared.checkpoints)))
+    check_fit(prepared, ignored)
     if session.plan:
         show_merge_plan(session, recipe, prepared, out)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # One thread for methods that import torch later.
     with tuned_for_weights(prepared.checkpoints.values()):
-        made = run_merge(recipe, out, console.progress, prepared, reread=verify)
+        made = run_merge(recipe, out, console.progress, prepared, verify, ignored)
     for note in made.notes:
         console.say(note)
     if verify:

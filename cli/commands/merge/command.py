@@ -1,6 +1,7 @@
 """`vlsurgery merge`: choose coefficients or take those of a recipe, and write the merged checkpoint."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -104,6 +105,15 @@ def merge(
         bool,
         typer.Option("--verify", help="Read checkpoints and result again, and compare them with what was hashed."),
     ] = False,
+    ignore_mismatch: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--ignore-mismatch",
+            metavar="NAME",
+            help="Merge in spite of a mismatch of the checkpoints, by its name in the table: tokens, where rows of "
+            "embedding and head stand for other tokens.",
+        ),
+    ] = None,
     allow_pickle: PickleOption = False,
 ) -> None:
     """Write a merged checkpoint.
@@ -134,6 +144,7 @@ def merge(
         _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
         options = StepOptions(prompts=prompts or None, images=images, policy=policy, toward=toward, out=out)
+        options = replace(options, ignored=tuple(ignore_mismatch or ()))
         merge_auto(session, options, verify, limits)
         return
     _refuse({"policy": policy != "fit", "toward": toward != "both"}, "--auto")
@@ -157,7 +168,7 @@ def merge(
     elif out is not None:
         from vlsurgery.cli.commands.merge.by_recipe import merge_by_recipe
 
-        merge_by_recipe(session, order, out, verify, opened)
+        merge_by_recipe(session, order, out, verify, opened, ignore_mismatch or ())
 
 
 merge_outline.__doc__ = merge.__doc__

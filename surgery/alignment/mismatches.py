@@ -1,0 +1,181 @@
+"""Settings and tokens in which checkpoints differ although their shapes agree: weights that fit, and don't."""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
+
+from vlsurgery.surgery.alignment.alignment import VOCABULARY, Alignment
+from vlsurgery.surgery.alignment.text_settings import SETTINGS, text_config, text_settings
+from vlsurgery.surgery.alignment.vocabulary import SPECIAL, Vocabulary, vocabulary_of
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.results import Mismatch
+from vlsurgery.surgery.runtime.visible import visible
+
+# Names of the mismatches that are no settings of a config.
+TOKENS: Final = "tokens"
+SPARE_TOKENS: Final = "spare_tokens"
+NAMES: Final = (TOKENS, SPARE_TOKENS, *SPECIAL, *SETTINGS)
+
+# How many tokens a value shows, and how many characters of each, and of a setting.
+SHOWN_TOKENS: Final = 2
+SHOWN_CHARACTERS: Final = 24
+SHOWN_SETTING: Final = 120
+
+# Names of rows that a vocabulary keeps free for later use, which adaptation takes for its own tokens.
+_SPARE: Final = re.compile(r"reserved|unused|place.?holder|extra|dummy|spare|control|\bpad|\[gmask", re.IGNORECASE)
+
+
+class CheckpointFit(NamedTuple):
+    """How checkpoints fit each other. notes: on the roles whose tokens could not be compared."""
+
+    mismatches: list[Mismatch]
+    notes: list[str]
+
+
+def fit_of(alignment: Alignment) -> CheckpointFit:
+    """What differs between the checkpoints of an alignment, tokens first: rows of the vocabulary that stand for other
+    tokens, special tokens, settings of the language model.
+
+    A key that a config leaves out counts as what transformers takes for it. What only some roles say is not compared.
+
+    Raises CheckpointError that names a tokenizer's file that can't be read.
+    """
+    checkpoints = alignment.checkpoints
+    vocabularies = {role: vocabulary_of(checkpoint) for role, checkpoint in checkpoints.items()}
+    found = [*_tokens(vocabularies, alignment), *_special(vocabularies, checkpoints), *_settings(checkpoints)]
+    missing = [role for role, vocabulary in vocabularies.items() if not vocabulary.tokens]
+    listed = [role for role in missing if checkpoints[role].headers_only]
+    if listed:
+        return CheckpointFit(found, [f"tokens: not compared; of {', '.join(listed)} only the headers were fetched."])
+    if missing and len(missing) < len(vocabularies):
+        return CheckpointFit(
+            found, [f"tokens: not compared; {', '.join(missing)} has no tokenizer file beside its weights."]
+        )
+    return CheckpointFit(found, [])
+
+
+def _settings(checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
+    stated = {role: text_settings(checkpoint.config) for role, checkpoint in checkpoints.items()}
+    found = []
+    for name, setting in SETTINGS.items():
+        values = {role: settings[name] for role, settings in stated.items() if name in settings}
+        if _differ(list(values.values())):
+            told = {role: _setting(value) for role, value in values.items()}
+            found.append(Mismatch(name=name, values=told, meaning=setting.meaning))
+    return found
+
+
+def _special(vocabularies: Mapping[str, Vocabulary], checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
+    """The special tokens that are another token, or in another row."""
+    found = []
+    for name in SPECIAL:
+        rows = {
+            role: row
+            for role, checkpoint in checkpoints.items()
+            if (row := _special_row(name, vocabularies[role], checkpoint)) is not None
+        }
+        if _differ([(row, token) for row, token in rows.values()]):
+            told = {role: f"{_token(token)} ({_setting(row)})" for role, (row, token) in rows.items()}
+            meaning = "Prompts are framed, and answers end, by other tokens; the result has those of its tokenizer."
+            found.append(Mismatch(name=name, values=told, meaning=meaning))
+    return found
+
+
+def _special_row(name: str, vocabulary: Vocabulary, checkpoint: Checkpoint) -> tuple[Any, str] | None:
+    """The row of a special token and the token: by the tokenizer, else by the config; None where neither tells."""
+    token = vocabulary.special.get(name)
+    if token is not None:
+        row = next((row for row, each in vocabulary.tokens.items() if each == token), None)
+        if row is not None:
+            return row, token
+    text = text_config(checkpoint.config)
+    row = text.get(f"{name}_id", checkpoint.config.get(f"{name}_id"))
+    first = row[0] if isinstance(row, list) and row else row
+    return (first, vocabulary.tokens.get(first, "")) if isinstance(first, int) else None
+
+
+def _tokens(vocabularies: Mapping[str, Vocabulary], alignment: Alignment) -> list[Mismatch]:
+    """The shared rows that stand for other tokens in some role than in `like`."""
+    shared = min((pair.shape[0] for pair in alignment.pairs if pair.site.component in VOCABULARY), default=None)
+    like = vocabularies[alignment.like].tokens
+    moved: dict[str, list[int]] = {}
+    spare: dict[str, list[int]] = {}
+    for role, vocabulary in vocabularies.items():
+        other = vocabulary.tokens
+        if role == alignment.like or not other or not like:
+            continue
+        rows = [row for row in like.keys() & other.keys() if shared is None or 0 <= row < shared]
+        odd = sorted(row for row in rows if like[row] != other[row])
+        names = {*like.values()}, {*other.values()}
+        renamed = {row for row in odd if _is_renamed(like[row], other[row], *names)}
+        moved[role], spare[role] = [row for row in odd if row not in renamed], sorted(renamed)
+    table = {role: vocabulary.tokens for role, vocabulary in vocabularies.items()}
+    total = len(like) if shared is None else min(len(like), shared)
+    found = []
+    if any(moved.values()):
+        meaning = (
+            f"Rows of embedding and head stand for other tokens ({_counts(moved, total)}): a mean of two such rows "
+            "means neither."
+        )
+        values = _token_values(moved, table, alignment.like)
+        found.append(Mismatch(name=TOKENS, values=values, meaning=meaning, serious=True))
+    if any(spare.values()):
+        meaning = (
+            f"Rows that one keeps free are tokens in the other ({_counts(spare, total)}); one of them is untrained."
+        )
+        found.append(Mismatch(name=SPARE_TOKENS, values=_token_values(spare, table, alignment.like), meaning=meaning))
+    return found
+
+
+def _is_renamed(mine: str, other: str, my_tokens: set[str], other_tokens: set[str]) -> bool:
+    """Whether one of two tokens in a row is a spare one's name, and none of them stands in another row instead."""
+    moved = mine in other_tokens or other in my_tokens
+    return not moved and bool(_SPARE.search(mine) or _SPARE.search(other))
+
+
+def _counts(rows: Mapping[str, Sequence[int]], total: int) -> str:
+    return ", ".join(f"{len(odd)} of {total} in {role}" for role, odd in rows.items() if odd)
+
+
+def _token_values(
+    rows: Mapping[str, Sequence[int]], table: Mapping[str, Mapping[int, str]], like: str
+) -> dict[str, str]:
+    """Role -> its tokens in the first rows that differ."""
+    first = sorted({row for odd in rows.values() for row in odd})[:SHOWN_TOKENS]
+    shown = [role for role in table if role == like or rows.get(role)]
+    return {role: ", ".join(f"{row} {_token(table[role].get(row, ''))}" for row in first) for role in shown}
+
+
+def _differ(values: Sequence[Any]) -> bool:
+    return any(value != values[0] for value in values)
+
+
+def _token(token: str) -> str:
+    shown = visible(token[:SHOWN_CHARACTERS]).replace("\n", "\\n").replace("\t", "\\t")
+    return f"'{shown}'"
+
+
+def _setting(value: Any) -> str:
+    """A setting in words: bounded, on one line, nothing in it that a terminal obeys."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return str(int(value)) if value.is_integer() and abs(value) < 10**15 else f"{value:g}"
+    if isinstance(value, Mapping):
+        told = ", ".join(f"{key} {_setting(each)}" for key, each in value.items())
+    elif isinstance(value, list):
+        told = _runs([_setting(each) for each in value[:1000]])
+    else:
+        told = str(value) if not isinstance(value, int) or abs(value) < 10**15 else f"{value:.6e}"
+    return visible(" ".join(told.split()))[:SHOWN_SETTING]
+
+
+def _runs(words: Sequence[str]) -> str:
+    """A list with repeated members counted: "3 x sliding_attention, full_attention"."""
+    runs: list[tuple[str, int]] = []
+    for word in words:
+        if runs and runs[-1][0] == word:
+            runs[-1] = (word, runs[-1][1] + 1)
+        else:
+            runs.append((word, 1))
+    return ", ".join(word if count == 1 else f"{count} x {word}" for word, count in runs[:8])

@@ -1,0 +1,218 @@
+"""Checkpoints of one shape whose configs or tokenizers differ: what differs is named, and nothing else is."""
+
+import base64
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import Tensor
+
+from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.alignment.mismatches import fit_of
+from vlsurgery.surgery.alignment.text_settings import text_settings
+from vlsurgery.surgery.alignment.vocabulary import vocabulary_of
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.results import Mismatch
+
+Write = Callable[..., Path]
+Llama = Callable[..., dict[str, Tensor]]
+ROWS = 40
+CONFIG = {
+    "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 16, "vocab_size": ROWS, "num_attention_heads": 2,
+    "tie_word_embeddings": False, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu",
+}  # fmt: skip
+TOKENS = [f"t{row}" for row in range(ROWS)]
+SWAPPED = [*TOKENS[:10], *reversed(TOKENS[10:])]
+
+
+@pytest.fixture
+def make(tmp_path: Path, write: Write, llama: Llama) -> Callable[..., Path]:
+    """Writes a checkpoint of one shape, with the config given; `files` go beside it, text or JSON."""
+
+    def written(name: str, config: Mapping[str, Any] = CONFIG, files: Mapping[str, Any] | None = None) -> Path:
+        path = write(tmp_path / name, llama(), config)
+        for file, content in (files or {}).items():
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            (path / file).write_bytes(data)
+        return path
+
+    return written
+
+
+def fast(tokens: list[str], **added: int) -> dict[str, Any]:
+    rows = {token: row for row, token in enumerate(tokens)}
+    return {
+        "model": {"type": "BPE", "vocab": rows, "merges": []},
+        "added_tokens": [{"id": row, "content": token, "special": True} for token, row in added.items()],
+    }
+
+
+def found(base: Path, adapted: Path) -> dict[str, Mismatch]:
+    alignment = align({"base": Checkpoint.open(base), "adapted": Checkpoint.open(adapted)})
+    return {each.name: each for each in fit_of(alignment).mismatches}
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("rope_theta", {"rope_theta": 1e6}),
+        ("rope_theta", {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}),
+        ("rope_scaling", {"rope_scaling": {"type": "linear", "factor": 2.0}}),
+        ("rope_scaling", {"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}),
+        ("partial_rotary_factor", {"partial_rotary_factor": 0.5}),
+        ("norm_eps", {"rms_norm_eps": 1e-5}),
+        ("activation", {"hidden_act": "gelu"}),
+        ("attention_heads", {"num_attention_heads": 4}),
+        ("kv_heads", {"num_key_value_heads": 1}),
+        ("head_dim", {"head_dim": 4}),
+        ("sliding_window", {"sliding_window": 128}),
+        ("attention_bias", {"attention_bias": True}),
+        ("mlp_bias", {"mlp_bias": True}),
+        ("tie_word_embeddings", {"tie_word_embeddings": True}),
+        ("max_position_embeddings", {"max_position_embeddings": 4096}),
+        ("final_softcap", {"final_logit_softcapping": 30.0}),
+        ("bos_token", {"bos_token_id": 5}),
+    ],
+)
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_setting_that_differs_is_named(
+    make: Callable[..., Path], name: str, change: dict[str, Any], nested: bool
+) -> None:
+    plain = {**CONFIG, "bos_token_id": 0}
+    changed = {**plain, **change}
+    base = make("base", plain)
+    adapted = make("adapted", {"model_type": "llava", "text_config": changed} if nested else changed)
+    assert name in found(base, adapted)
+    assert not found(base, adapted)[name].serious
+    assert not found(base, make("same", {"model_type": "llava", "text_config": plain} if nested else plain))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"rope_theta": None, "rope_parameters": {"rope_type": "default", "rope_theta": 10000}},
+        {"rope_theta": None, "rms_norm_eps": None, "hidden_act": None},  # what transformers fills in
+        {"rope_scaling": None, "attention_bias": False, "mlp_bias": False, "sliding_window": None},
+        {"rope_scaling": {"type": "mrope", "mrope_section": [2, 1, 1]}},
+        {"rope_scaling": {"rope_type": "linear", "factor": 1.0}},
+        {"hidden_act": "swish", "head_dim": 8, "num_key_value_heads": 2},
+        {"sliding_window": 4096, "use_sliding_window": False},
+        {"torch_dtype": "bfloat16", "use_cache": False, "transformers_version": "4.30"},
+        {"model_type": "llava_llama", "rope_theta": None},
+    ],
+)
+def test_what_means_the_same_is_no_mismatch(make: Callable[..., Path], change: dict[str, Any]) -> None:
+    changed = {key: value for key, value in {**CONFIG, **change}.items() if value is not None}
+    assert not found(make("base"), make("adapted", changed))
+
+
+def test_old_and_new_spellings_of_rotary_settings_of_each_kind_of_layer_agree() -> None:
+    old = {"model_type": "gemma3_text", "rope_theta": 1e6, "rope_local_base_freq": 1e4}
+    kinds = {"full_attention": {"rope_theta": 1e6}, "sliding_attention": {"rope_theta": 1e4}}
+    new = {"model_type": "gemma3_text", "rope_parameters": kinds}
+    assert text_settings(old) == text_settings(new)
+    kinds["sliding_attention"] = {"rope_theta": 2e4}
+    assert text_settings(old)["rope_theta"] != text_settings(new)["rope_theta"]
+
+
+def sentencepiece(tokens: list[str]) -> bytes:
+    """A model as sentencepiece writes it: per piece its text, a score and a type; then a trainer's settings."""
+    pieces = [bytes([10, len(token)]) + token.encode() + b"\x15\0\0\0\0\x18\x01" for token in tokens]
+    return b"".join(bytes([10, len(piece)]) + piece for piece in pieces) + b"\x12\x02\x08\x01"
+
+
+def tiktoken(tokens: list[str]) -> bytes:
+    return b"".join(base64.b64encode(token.encode()) + f" {row}\n".encode() for row, token in enumerate(tokens))
+
+
+KINDS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
+    "tokenizer.json": lambda tokens: {"tokenizer.json": fast(tokens)},
+    "unigram": lambda tokens: {"tokenizer.json": {"model": {"vocab": [[token, -1.0] for token in tokens]}}},
+    "vocab.json": lambda tokens: {"vocab.json": {token: row for row, token in enumerate(tokens)}},
+    "vocab.txt": lambda tokens: {"vocab.txt": "\n".join(tokens).encode()},
+    "sentencepiece": lambda tokens: {"tokenizer.model": sentencepiece(tokens)},
+    "tiktoken": lambda tokens: {"qwen.tiktoken": tiktoken(tokens)},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("other", KINDS)
+def test_tokens_in_another_order_are_serious_whatever_files_hold_them(
+    make: Callable[..., Path], kind: str, other: str
+) -> None:
+    base = make("base", files=KINDS[kind](TOKENS))
+    assert not found(base, make("same", files=KINDS[other](TOKENS)))
+    odd = found(base, make("adapted", files=KINDS[other](SWAPPED)))["tokens"]
+    assert odd.serious
+    assert odd.values == {"base": "10 't10', 11 't11'", "adapted": "10 't39', 11 't38'"}
+    assert f"30 of {ROWS}" in odd.meaning
+
+
+def test_other_words_of_the_same_number_are_serious(make: Callable[..., Path]) -> None:
+    words = [*TOKENS[:39], "word"]
+    adapted = make("adapted", files={"tokenizer.json": fast(words)})
+    assert found(make("base", files={"tokenizer.json": fast(TOKENS)}), adapted)["tokens"].serious
+
+
+def test_tokens_that_adaptation_adds_are_no_mismatch(make: Callable[..., Path]) -> None:
+    base = make("base", files={"tokenizer.json": fast(TOKENS[:38])})
+    assert not found(base, make("adapted", files={"tokenizer.json": fast(TOKENS[:38], image=38)}))
+
+
+def test_added_tokens_that_take_one_row_are_serious_and_a_spare_row_is_not(make: Callable[..., Path]) -> None:
+    base = make("base", files={"tokenizer.json": fast(TOKENS[:38], tool=38)})
+    decoder = {"added_tokens_decoder": {"38": {"content": "<image>"}}}
+    taken = make("taken", files={"tokenizer.json": fast(TOKENS[:38]), "tokenizer_config.json": decoder})
+    assert found(base, taken)["tokens"].serious
+    spare = make("spare", files={"tokenizer.json": fast(TOKENS[:38], **{"<|reserved_3|>": 38})})
+    assert set(found(spare, taken)) == {"spare_tokens"}
+    assert not found(spare, taken)["spare_tokens"].serious
+
+
+def test_a_special_token_that_moved_is_told_with_its_row(make: Callable[..., Path]) -> None:
+    files = {"tokenizer.json": fast(TOKENS)}
+    base = make("base", files={**files, "tokenizer_config.json": {"eos_token": "t2"}})
+    adapted = make("adapted", files={**files, "special_tokens_map.json": {"eos_token": {"content": "t7"}}})
+    assert found(base, adapted)["eos_token"].values == {"base": "'t2' (2)", "adapted": "'t7' (7)"}
+
+
+def test_tokens_that_cannot_be_compared_are_said(make: Callable[..., Path]) -> None:
+    base, adapted = make("base", files={"tokenizer.json": fast(TOKENS)}), make("adapted")
+    (note,) = fit_of(align({"base": Checkpoint.open(base), "adapted": Checkpoint.open(adapted)})).notes
+    assert "adapted" in note
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("tokenizer.json", b"{"),
+        ("tokenizer.json", b'{"model": 3}'),
+        ("tokenizer.model", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
+        ("tokenizer.model", b"\x0a\x7fshort"),
+        ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n"),
+    ],
+)
+def test_a_broken_tokenizer_is_named_in_one_line(make: Callable[..., Path], file: str, content: bytes) -> None:
+    with pytest.raises(CheckpointError, match=file) as caught:
+        vocabulary_of(Checkpoint.open(make("base", files={file: content})))
+    assert "\n" not in str(caught.value)
+
+
+def test_hostile_text_of_a_tokenizer_or_config_stays_text_and_short(make: Callable[..., Path]) -> None:
+    odd = [*TOKENS[:39], "\x1b[31m\n" + "x" * 10_000]
+    base = make("base", {**CONFIG, "hidden_act": "\x1b]0;\a" + "y" * 10_000}, {"tokenizer.json": fast(TOKENS)})
+    for each in found(base, make("adapted", files={"tokenizer.json": fast(odd)})).values():
+        assert all(len(value) < 300 and value.isprintable() for value in each.values.values())
+
+
+def test_settings_nested_without_end_are_compared_as_far_as_they_mean_something(make: Callable[..., Path]) -> None:
+    deep: dict[str, Any] = {}
+    for _ in range(400):
+        deep = {"full_attention": deep}
+    base = make("base", {**CONFIG, "rope_parameters": deep, "rope_scaling": deep, "layer_types": deep})
+    assert "layer_types" not in found(base, make("adapted", {**CONFIG, "rope_parameters": deep}))
+    other = make("other", {**CONFIG, "layer_types": ["full_attention"] * 2})
+    assert found(base, other)["layer_types"].values["adapted"] == "2 x full_attention"
