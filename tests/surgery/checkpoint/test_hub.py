@@ -171,7 +171,7 @@ def ask(
     tensor or the refusal to load it."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     env = {**plain, "HF_HOME": str(home), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", **(settings or {})}
-    call = [sys.executable, "-c", SCRIPT, ref, json.dumps(options), "load" if load else ""]
+    call = [sys.executable, "-P", "-c", SCRIPT, ref, json.dumps(options), "load" if load else ""]
     done = subprocess.run(call, cwd=HOUSE, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
