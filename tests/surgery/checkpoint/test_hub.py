@@ -19,6 +19,7 @@ from torch import Tensor
 
 from vlsurgery.surgery.checkpoint.headers import header_bytes
 from vlsurgery.surgery.checkpoint.hub import HubName
+from vlsurgery.surgery.checkpoint.hub_guard import guarded
 
 HOUSE = Path(__file__).parents[3]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -320,3 +321,36 @@ def test_pickled_weights_are_fetched_only_when_asked_for(hub: Hub, tmp_path: Pat
     assert "only pickled weights (pytorch_model.bin)" in refusal
     assert not any("resolve" in request and ".bin" in request for request in hub.requests)
     assert ask(hub, tmp_path / "home", "org/llama", load=True, allow_pickle=True) == "3.0"
+
+
+@pytest.mark.parametrize("target", ["secret.json", "../blobs-of-others/secret.json"])
+def test_a_snapshot_that_leads_out_of_the_cache_is_refused(hub: Hub, tmp_path: Path, target: str) -> None:
+    home = tmp_path / "home"
+    snapshot = Path(ask(hub, home, "org/llama")["path"])
+    outside = tmp_path / target if "/" not in target else snapshot.parent / target
+    outside.parent.mkdir(exist_ok=True)
+    outside.write_text("{}")
+    (snapshot / "tokenizer.json").unlink()
+    (snapshot / "tokenizer.json").symlink_to(outside)
+    for settings in ({}, {"HF_HUB_OFFLINE": "1"}):
+        refusal = ask(hub, home, "org/llama", settings)
+        assert str(snapshot / "tokenizer.json") in refusal
+        assert "leads out of the cache" in refusal
+
+
+def test_blobs_may_be_on_another_disk(hub: Hub, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    facts = ask(hub, home, "org/llama")
+    blobs = home / "hub" / "models--org--llama" / "blobs"
+    blobs.rename(tmp_path / "disk")
+    blobs.symlink_to(tmp_path / "disk")
+    assert ask(hub, home, "org/llama", headers_only=True)["tensors"] == facts["tensors"]
+
+
+def test_the_host_keeps_its_own_client() -> None:
+    from huggingface_hub.utils import _http
+
+    former = _http._GLOBAL_CLIENT_FACTORY
+    with guarded():
+        assert _http._GLOBAL_CLIENT_FACTORY is not former
+    assert _http._GLOBAL_CLIENT_FACTORY is former
