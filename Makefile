@@ -28,6 +28,8 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 4.4
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 13.5
 	$(BIN)/python tests/benchmarks/merge_faults.py
+	$(BIN)/python tests/benchmarks/kills.py
+	$(BIN)/pytest --hypothesis-profile large tests/surgery/checkpoint/test_hostile.py
 	$(BIN)/python tests/benchmarks/interval_coverage.py
 
 .venv/installed: pyproject.toml constraints.txt

@@ -17,6 +17,9 @@ settings.register_profile(
 )
 settings.load_profile("unhurried")
 
+# For `make bench`: --hypothesis-profile large.
+settings.register_profile("large", settings.get_profile("unhurried"), max_examples=5000)
+
 torch.set_num_threads(1)
 
 HIDDEN, LAYERS, VOCAB = 16, 2, 40

@@ -5,6 +5,7 @@ imported only to resolve a name.
 """
 
 import glob
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.checkpoint.headers import Header, header_length, parse_header, read_header
+from vlsurgery.surgery.checkpoint.hub_guard import guarded
+from vlsurgery.surgery.checkpoint.hub_replies import ReplyError
 from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG, is_whole_model, parts_among
 from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_ENDINGS, SINGLE, Files, check_name, read_weight_map
 from vlsurgery.surgery.errors import CheckpointError
@@ -59,7 +62,7 @@ def download(name: HubName, allow_pickle: bool = False) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     def fetch(revision: str | None, patterns: Iterable[str]) -> Path:
-        return Path(snapshot_download(name.model, revision=revision, allow_patterns=list(patterns)))
+        return _checked(Path(snapshot_download(name.model, revision=revision, allow_patterns=list(patterns))))
 
     with _faults(name):
         path = fetch(name.revision, EXTRA_FILES)
@@ -91,10 +94,11 @@ def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
                 f"{name}: not a checkpoint: it needs config.json, and {SINGLE} or {INDEX}; it has "
                 f"{', '.join(sorted(present)[:5]) or 'no files'}. Choose another model, or another revision."
             )
-        path = Path(hf_hub_download(name.model, "config.json", revision=held.sha)).parent
+        path = _checked(Path(hf_hub_download(name.model, "config.json", revision=held.sha)).parent)
         weight_map: dict[str, str] = {}
         if INDEX in present:
-            weight_map = read_weight_map(Path(hf_hub_download(name.model, INDEX, revision=held.sha)))
+            hf_hub_download(name.model, INDEX, revision=held.sha)
+            weight_map = read_weight_map(_checked(path) / INDEX)
         shards = sorted({check_name(path, file) for file in weight_map.values()} or {SINGLE})
 
         def header(file: str) -> Header:
@@ -105,6 +109,28 @@ def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
         with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             headers = dict(zip(shards, pool.map(header, shards), strict=True))
     return path, Files(tuple(shards), weight_map), headers
+
+
+def _checked(path: Path) -> Path:
+    """`path`, a snapshot. Raises CheckpointError where it, or a file in it, is not in the cache of its model.
+
+    A snapshot holds links into the model's blobs. What a blob is, is its owner's business: it may be on another disk.
+    """
+    from huggingface_hub import constants
+
+    cache, model = Path(constants.HF_HUB_CACHE).expanduser(), path.parent.parent
+    strays = [] if path.parent.name == "snapshots" and model.parent.resolve() == cache.resolve() else [path]
+    for folder, folders, files in os.walk(path):
+        for file in (Path(folder) / name for name in (*folders, *files)):
+            target = Path(os.path.normpath(file.parent.resolve() / os.readlink(file))) if file.is_symlink() else file
+            if file.is_symlink() and target.parent.resolve() != (model / "blobs").resolve():
+                strays.append(file)
+    if strays:
+        raise CheckpointError(
+            f"{strays[0]}: leads out of the cache of models, {cache}. Delete {model} after a look at it, and download "
+            "the model again."
+        )
+    return path
 
 
 def _remote_header(name: HubName, file: str, commit: str) -> Header:
@@ -178,7 +204,10 @@ def _faults(name: HubName) -> Iterator[None]:
     # OSError, and the errors of whichever HTTP library is in use, as huggingface_hub's own derive from them.
     transport = tuple(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception))
     try:
-        yield
+        with guarded():
+            yield
+    except ReplyError as error:
+        raise CheckpointError(f"{name}: {error}") from error
     except CheckpointError:
         raise
     except GatedRepoError as error:
@@ -194,6 +223,8 @@ def _faults(name: HubName) -> Iterator[None]:
     except RevisionNotFoundError as error:
         raise CheckpointError(f"{name}: the model has no such revision. Give a branch, a tag or a commit.") from error
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        if _status(error) is not None:
+            raise CheckpointError(f"{name}: {_status(error)}") from error
         raise CheckpointError(
             f"{name}: no such directory, not in the cache, and the Hub can't be reached"
             f"{' (HF_HUB_OFFLINE is set)' if is_offline() else ''}. Download it where there is a network, or give a "
@@ -202,9 +233,36 @@ def _faults(name: HubName) -> Iterator[None]:
     except (HFValidationError, EntryNotFoundError) as error:
         raise CheckpointError(f"{name}: {_line(error)} Check the model's name.") from error
     except transport as error:
+        if _status(error) is not None:
+            raise CheckpointError(f"{name}: {_status(error)}") from error
         raise CheckpointError(
             f"{name}: can't be fetched ({_line(error)}). Try again: a download goes on where it stopped."
         ) from error
+    except (LookupError, TypeError, ValueError, AttributeError, AssertionError, RecursionError) as error:
+        # huggingface_hub takes a reply for what it should be, and breaks where it is not.
+        raise CheckpointError(
+            f"{name}: the server's reply can't be used ({type(error).__name__}: {_line(error)}). Check HF_ENDPOINT, or "
+            "download the model elsewhere and give its folder."
+        ) from error
+
+
+def _status(error: BaseException) -> str | None:
+    """What a server that answered with an error said by its status, and what to do; None where there was no answer."""
+    cause: BaseException | None = error
+    while cause is not None and getattr(cause, "response", None) is None:
+        cause = cause.__cause__
+    status = getattr(getattr(cause, "response", None), "status_code", 0)
+    if status == 429:
+        return (
+            "the Hub answers 429, too many requests. Wait some minutes and try again, or log in (`hf auth login`), "
+            "which allows more; a download goes on where it stopped."
+        )
+    if status >= 500:
+        return (
+            f"the Hub answers {status}: the server fails, not your network. Try again later; a download goes on where "
+            "it stopped."
+        )
+    return None
 
 
 def is_offline() -> bool:

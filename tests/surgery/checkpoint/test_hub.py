@@ -20,6 +20,7 @@ from torch import Tensor
 
 from vlsurgery.surgery.checkpoint.headers import header_bytes
 from vlsurgery.surgery.checkpoint.hub import HubName
+from vlsurgery.surgery.checkpoint.hub_guard import guarded
 
 HOUSE = Path(__file__).parents[3]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -172,7 +173,7 @@ def ask(
     tensor or the refusal to load it."""
     plain = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
     env = {**plain, "HF_HOME": str(home), "HF_ENDPOINT": hub.url, "HF_HUB_DISABLE_XET": "1", **(settings or {})}
-    call = [sys.executable, "-c", SCRIPT, ref, json.dumps(options), "load" if load else ""]
+    call = [sys.executable, "-P", "-c", SCRIPT, ref, json.dumps(options), "load" if load else ""]
     done = subprocess.run(call, cwd=HOUSE, env=env, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.strip().splitlines()
@@ -342,3 +343,36 @@ def test_weights_trained_beside_an_adapter_are_fetched_with_it(hub: Hub, tmp_pat
     assert "non_lora_trainables.bin: weights that were trained beside the adapter, pickled" in refusal
     assert "refused" not in ask(hub, tmp_path / "home", f"{base}+org/llama", load=True, allow_pickle=True)
     assert not any("resolve" in request and "optimizer" in request for request in hub.requests)
+
+
+@pytest.mark.parametrize("target", ["secret.json", "../blobs-of-others/secret.json"])
+def test_a_snapshot_that_leads_out_of_the_cache_is_refused(hub: Hub, tmp_path: Path, target: str) -> None:
+    home = tmp_path / "home"
+    snapshot = Path(ask(hub, home, "org/llama")["path"])
+    outside = tmp_path / target if "/" not in target else snapshot.parent / target
+    outside.parent.mkdir(exist_ok=True)
+    outside.write_text("{}")
+    (snapshot / "tokenizer.json").unlink()
+    (snapshot / "tokenizer.json").symlink_to(outside)
+    for settings in ({}, {"HF_HUB_OFFLINE": "1"}):
+        refusal = ask(hub, home, "org/llama", settings)
+        assert str(snapshot / "tokenizer.json") in refusal
+        assert "leads out of the cache" in refusal
+
+
+def test_blobs_may_be_on_another_disk(hub: Hub, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    facts = ask(hub, home, "org/llama")
+    blobs = home / "hub" / "models--org--llama" / "blobs"
+    blobs.rename(tmp_path / "disk")
+    blobs.symlink_to(tmp_path / "disk")
+    assert ask(hub, home, "org/llama", headers_only=True)["tensors"] == facts["tensors"]
+
+
+def test_the_host_keeps_its_own_client() -> None:
+    from huggingface_hub.utils import _http
+
+    former = _http._GLOBAL_CLIENT_FACTORY
+    with guarded():
+        assert _http._GLOBAL_CLIENT_FACTORY is not former
+    assert _http._GLOBAL_CLIENT_FACTORY is former
