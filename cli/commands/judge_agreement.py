@@ -49,6 +49,7 @@ def judge_agreement(
     rows = read_labels(labels)
     in_case = not alone and (session.case / FILE).is_file()
     if in_case and not session.plan:
+        session.lock.claim(session.case)
         case = Case.open(session.case)
         keep_labels(case, rows, labels)
         judge_again(case, StepOptions(judges=judge or None, judge_labels=judge_labels), session.console.progress)

@@ -1,6 +1,7 @@
 """The weight files of a checkpoint's directory."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -119,9 +120,18 @@ def read_weight_map(index: Path) -> dict[str, str]:
 def check_name(path: Path, file: str) -> str:
     """`file`. Raises CheckpointError where it is no path inside of the checkpoint `path`."""
     part = Path(file)
-    if part.is_absolute() or ".." in part.parts or "\0" in file or not part.parts:
+    if part.is_absolute() or ".." in part.parts or "\0" in file or not part.parts or not _is_text(file):
         raise CheckpointError(f"{path}: its index names a shard outside of the checkpoint: {file!r}. Do not trust it.")
     return file
+
+
+def _is_text(file: str) -> bool:
+    """Whether a name can be one of a file: JSON may hold halves of characters."""
+    try:
+        os.fsencode(file)
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _inside(path: Path, home: Path, file: str) -> str:
