@@ -5,6 +5,7 @@ import errno
 import gc
 import os
 import sys
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -23,6 +24,7 @@ from vlsurgery.cli.commands.probe import probe
 from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.report import report
 from vlsurgery.cli.options import HELP_SETTINGS
+from vlsurgery.cli.streams import check_output_open, check_words, fill_closed_streams
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.visible import visible
 
@@ -30,34 +32,57 @@ from vlsurgery.surgery.runtime.visible import visible
 INTERRUPTED = 130
 PIPE_CLOSED = 141
 # Faults of the machine and not of the program: no room, no permission, a file where a directory is needed.
-ENVIRONMENT = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR)
+ENVIRONMENT = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EROFS,
+    errno.ENOTDIR,
+    errno.EISDIR,
+    errno.EFBIG,
+)
 
 
 class Commands(TyperGroup):
     """The group of all commands. Prints a fault as one line on standard error; a bug shows its traceback."""
 
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:  # type: ignore[override]
+        """Refuse closed streams, and words that are not text, before anything is printed or written."""
+        with _faults_in_one_line():
+            check_output_open(ctx.obj or ())
+            check_words(args)
+            return super().parse_args(ctx, args)
+
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
-        try:
+        with _faults_in_one_line():
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # The reader of the pipe has gone: Python must not fail once more when it flushes at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise typer.Exit(PIPE_CLOSED) from None
-        except SurgeryError as error:
-            _fail(f"error: {error}", error.exit_code)
-        except OSError as error:
-            if error.errno not in ENVIRONMENT:
-                raise
-            _fail(f"error: {error.filename or 'a file'}: {error.strerror}", SurgeryError.exit_code)
-        except KeyboardInterrupt:
-            _fail("interrupted: finished steps are kept; the same command goes on from there", INTERRUPTED)
         return result
 
     def resolve_command(self, ctx: typer.Context, args: list[str]) -> Any:  # type: ignore[override]
         """Make `merge` when it is called: its options come from METHODS, which is slow to import."""
         name, command, rest = super().resolve_command(ctx, args)
         return name, merge_command() if name == "merge" else command, rest
+
+
+@contextlib.contextmanager
+def _faults_in_one_line() -> Iterator[None]:
+    """End the program with one line and an exit code for a fault that a user can mend."""
+    try:
+        yield
+    except BrokenPipeError:
+        # The reader of the pipe has gone: Python must not fail once more when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise typer.Exit(PIPE_CLOSED) from None
+    except SurgeryError as error:
+        _fail(f"error: {error}", error.exit_code)
+    except OSError as error:
+        if error.errno not in ENVIRONMENT:
+            raise
+        _fail(f"error: {error.filename or 'standard output'}: {error.strerror}", SurgeryError.exit_code)
+    except KeyboardInterrupt:
+        _fail("interrupted: finished steps are kept; the same command goes on from there", INTERRUPTED)
 
 
 def _fail(line: str, code: int) -> None:
@@ -124,6 +149,7 @@ for name, command in {
 
 def run() -> None:
     """The console script."""
+    closed = fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         # A terminal without Unicode shows "?" in place of a bar, instead of a traceback.
         if hasattr(stream, "reconfigure"):
@@ -131,7 +157,7 @@ def run() -> None:
     # Importing torch or numba makes a million lasting objects, which the collector would visit again and again.
     gc.set_threshold(100_000)
     try:
-        app()
+        app(obj=closed)
     except SystemExit as end:
         leave(end.code)
         raise

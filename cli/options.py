@@ -3,12 +3,14 @@
 import functools
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from vlsurgery.cli.case_lock import CaseLock
 from vlsurgery.cli.console import Console
 
 NewOption = Annotated[
@@ -76,11 +78,15 @@ HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100
 
 @dataclass(frozen=True)
 class Session:
-    """The values of the options of all commands. case: its folder. plan: only show what would be done."""
+    """The values of the options of all commands.
+
+    case: its folder. plan: only show what would be done. lock: what a command that writes into the case claims first.
+    """
 
     case: Path
     console: Console
     plan: bool
+    lock: CaseLock = field(default_factory=CaseLock)
 
 
 def standard(command: Callable[..., None]) -> Callable[..., None]:
@@ -91,8 +97,8 @@ def standard(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_session(*, case: Path, json: bool, quiet: bool, plan: bool, **own: object) -> None:
-        with Console(quiet=quiet, json=json) as console:
-            command(Session(case, console, plan), **own)
+        with Console(quiet=quiet, json=json) as console, closing(CaseLock()) as lock:
+            command(Session(case, console, plan, lock), **own)
 
     own = list(inspect.signature(command).parameters.values())[1:]
     parameters = own + list(inspect.signature(_common).parameters.values())

@@ -56,6 +56,10 @@ def diff(
     from vlsurgery.cli.workflow.opening import CheckpointArgs, perform
     from vlsurgery.surgery.results import DiffResult
 
+    if csv is not None:
+        from vlsurgery.cli.view.csv import check_csv
+
+        check_csv(csv)
     roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
     flow = perform(session, StepOptions(level=level), "diff", named=CheckpointArgs(roles, new, allow_pickle))
     if flow is None:

@@ -74,6 +74,7 @@ def evaluate(
       vlsurgery evaluate --judge standard --judge hf:ProtectAI/distilroberta-base-rejection-v1
     """
     from vlsurgery.cli.commands.outcome import check_limits, show_behaviour, write_inspect_logs
+    from vlsurgery.cli.outputs import check_output, is_completion_file, is_inspect_log
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.free_evaluation import evaluate_models
     from vlsurgery.cli.workflow.opening import perform
@@ -81,6 +82,10 @@ def evaluate(
     from vlsurgery.probes.results import BehaviourResult
     from vlsurgery.surgery.errors import SurgeryError
 
+    if inspect_log is not None:
+        check_output(inspect_log, is_inspect_log, "a log of vlsurgery evaluate", "--inspect-log")
+    if completions is not None:
+        check_output(completions, is_completion_file, "completions of vlsurgery evaluate", "--completions")
     tolerance = None if limits is None else read_limits(limits)
     options = StepOptions(
         prompts=prompts or None,
@@ -102,10 +107,10 @@ def evaluate(
         if flow is None:
             return
         result, case = flow.job.result(BehaviourResult), flow.job.case
-    if inspect_log is not None:
-        write_inspect_logs(session, inspect_log, result, case)
     session.console.emit(result.json_text())
     show_behaviour(session, result, case)
+    if inspect_log is not None:
+        write_inspect_logs(session, inspect_log, result, case)
     check_limits(session, tolerance, result, case)
     if case is not None:
         session.console.say("next: vlsurgery completions --flipped base:adapted, and vlsurgery report")

@@ -55,6 +55,7 @@ def judge_agreement(
         return
     result = against_labels(rows, source.judges, str(labels))
     if case is not None:
+        session.lock.claim(session.case)
         keep_labels(case, rows, labels)
         judge_again(case, options, session.console.progress)
         session.console.say(f"{case.folder}: its rates are corrected by these labels; see vlsurgery report")

@@ -49,8 +49,12 @@ def completions_of(result: BehaviourResult, case: Case | None) -> CompletionsRes
 
 def write_inspect_logs(session: Session, path: Path, result: BehaviourResult, case: Case | None) -> None:
     """Write the completions as logs of inspect_ai, one a model, and say where they are."""
-    from vlsurgery.probes.harnesses.inspect_writer import write_inspect_log
+    from vlsurgery.cli.outputs import check_output, is_inspect_log
+    from vlsurgery.probes.harnesses.inspect_writer import log_paths, write_inspect_log
 
+    records = completions_of(result, case).records
+    for place in log_paths(path, {record.role for record in records}).values():
+        check_output(place, is_inspect_log, "a log of vlsurgery evaluate", "--inspect-log")
     models = {role: ref.path for role, ref in result.checkpoints.items()}
-    for written in write_inspect_log(path, completions_of(result, case).records, models, result.created):
+    for written in write_inspect_log(path, records, models, result.created):
         session.console.say(f"inspect log: {written}")

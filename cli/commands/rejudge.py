@@ -33,6 +33,8 @@ def rejudge(
     from vlsurgery.probes.evaluation.limits import read_limits
 
     tolerance = None if limits is None else read_limits(limits)
+    if not session.plan:
+        session.lock.claim(session.case)
     case = Case.open(session.case)
     options = StepOptions(judges=judge or None, judge_labels=judge_labels)
     result = judge_again(case, options, session.console.progress, write=not session.plan)

@@ -8,12 +8,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from vlsurgery.cli.console import Console
+from vlsurgery.cli.outputs import HUMAN_LABEL, check_output, is_completions_table
 from vlsurgery.probes.results import CompletionRecord, CompletionsResult
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.runtime.atomic_file import write_text
 from vlsurgery.surgery.runtime.visible import visible
-
-HUMAN_LABEL = "human_label"
 
 
 def page_through(console: Console, records: Sequence[CompletionRecord]) -> None:
@@ -54,8 +53,9 @@ def _indented(text: str) -> str:
 def write_completions_csv(path: Path, result: CompletionsResult) -> None:
     """Write completions as a table, a line each, with an empty column for a human's label.
 
-    Raises TargetError where the file can't be written.
+    Raises TargetError where the file can't be written, or is no such table, or has labels in it.
     """
+    check_output(path, is_completions_table, "a table of vlsurgery completions without labels", "--csv")
     text = io.StringIO()
     columns = [*result.columns(), HUMAN_LABEL]
     writer = csv.DictWriter(text, columns, lineterminator="\n", restval="")

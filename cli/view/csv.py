@@ -4,6 +4,7 @@ import csv
 import io
 from pathlib import Path
 
+from vlsurgery.cli.outputs import check_output, is_diff_table
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.results import DiffResult
 from vlsurgery.surgery.runtime.atomic_file import write_text
@@ -20,8 +21,14 @@ def long_table(result: DiffResult) -> str:
     return text.getvalue()
 
 
+def check_csv(path: Path) -> None:
+    """Raise TargetError where something else than such a table is there."""
+    check_output(path, is_diff_table, "a table of vlsurgery diff", "--csv")
+
+
 def write_csv(path: Path, result: DiffResult) -> None:
-    """Write the table atomically. Raises TargetError where that can't be done."""
+    """Write the table atomically. Raises TargetError where that can't be done, or something else is there."""
+    check_csv(path)
     try:
         write_text(path, long_table(result))
     except OSError as error:

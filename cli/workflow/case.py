@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Final, Self, TypeVar
@@ -15,11 +15,14 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.contents import check_contents, contents_digest, take_contents
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.results import CheckpointRef, Frozen, Result
+from vlsurgery.surgery.runtime.atomic_file import append_text
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.tables import Row, flat
 
 FILE: Final = "case.json"
 HISTORY: Final = "history.jsonl"
+# The settings of steps that name files or other steps, and their types.
+SETTING_TYPES: Final = {"uses": list, "out": str, "page": str, "level": str}
 
 Finding = TypeVar("Finding", bound=Result)
 
@@ -83,11 +86,23 @@ class Case:
         content = CaseFile.load(folder / FILE)
         if not content.checkpoints:
             raise SurgeryError(f"{folder / FILE}: names no checkpoints. Remove it and open the case again.")
+        missing = [role for role in ("base", "adapted") if role not in content.checkpoints]
+        if missing:
+            raise SurgeryError(
+                f"{folder / FILE}: has no {' and no '.join(missing)}, only {', '.join(content.checkpoints)}. "
+                f"Open the case again: vlsurgery diff BASE ADAPTED --new --case {folder}."
+            )
+        _check_settings(folder / FILE, content.steps)
         return cls(folder, content)
 
     @classmethod
     def create(
-        cls, folder: str | Path, checkpoints: Mapping[str, Checkpoint], new: bool = False, write: bool = True
+        cls,
+        folder: str | Path,
+        checkpoints: Mapping[str, Checkpoint],
+        new: bool = False,
+        write: bool = True,
+        claim: Callable[[Path], None] = lambda folder: None,  # noqa: ARG005
     ) -> Self:
         """Open a case of `checkpoints`, or go on with the one that the folder already holds.
 
@@ -95,11 +110,15 @@ class Case:
             Those of the case may have been moved or copied: the case then goes on with them where they are now.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
         write: False for the case as it would be opened: nothing is moved or written.
+        claim: keeps other processes out of the folder, once it is there.
 
         Raises TargetError where the folder holds something else, or can't be written.
         """
         folder = Path(folder)
         content = CaseFile()
+        if write:
+            _make(folder)
+            claim(folder)
         if (folder / FILE).is_file():
             held = CaseFile.load(folder / FILE)
             if _are_same(CaseCheckpoints(folder, held.checkpoints, held.beside, {}), held, checkpoints):
@@ -112,6 +131,8 @@ class Case:
                 )
             elif write:
                 _move_aside(folder)
+                _make(folder)
+                claim(folder)
         elif folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
             raise TargetError(f"{folder}: exists and is not a case. Give another folder with --case.")
         for role, ref in content.checkpoints.items():
@@ -240,8 +261,7 @@ class Case:
         path = self.path(HISTORY)
         line = json.dumps({"time": _now(), **entry}, ensure_ascii=False, allow_nan=False)
         try:
-            with path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+            append_text(path, line + "\n")
             with path.open(encoding="utf-8") as file:
                 return sum(1 for _ in file)
         except OSError as error:
@@ -260,12 +280,34 @@ class Case:
         update = {"checkpoints": self.refs, "beside": self.checkpoints.beside()}
         self._content = self._content.model_copy(update=update)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
             self._content.save(self.path(FILE))
         except OSError as error:
-            raise TargetError(
-                f"{self.folder}: can't be written ({error.strerror or error}). Give another folder with --case."
-            ) from error
+            raise _unwritable(self.folder, error) from error
+
+
+def _make(folder: Path) -> None:
+    """Make the folder of a case where there is nothing yet."""
+    if folder.exists():
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(folder, error) from error
+
+
+def _unwritable(folder: Path, error: OSError) -> TargetError:
+    return TargetError(f"{folder}: can't be written ({error.strerror or error}). Give another folder with --case.")
+
+
+def _check_settings(path: Path, steps: Mapping[str, StepRecord]) -> None:
+    """Raise SurgeryError for a setting of another type than steps record: the file was changed by hand, or cut."""
+    for name, step in steps.items():
+        for key, kind in SETTING_TYPES.items():
+            if key in step.settings and not isinstance(step.settings[key], kind):
+                raise SurgeryError(
+                    f"{path}: steps.{name}.settings.{key}: expected a {kind.__name__}, found "
+                    f"{step.settings[key]!r:.40}. Remove that step from the file, and it is done again."
+                )
 
 
 def _move_aside(folder: Path) -> None:

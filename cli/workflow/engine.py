@@ -115,7 +115,7 @@ class Job:
         """The checkpoint that the case's merge wrote; None where there is none, and where its files are no longer as
         they were written: it may be broken. To be asked for when the merge is done, for it is opened once."""
         recorded = self.case.settings_of("merge")
-        folder = recorded and self.case.path(recorded["out"])
+        folder = recorded and "out" in recorded and self.case.path(recorded["out"])
         if not folder or not folder.exists() or not self.case.is_untouched("merge", [folder]):
             return None
         return Checkpoint.open(folder)
@@ -203,7 +203,7 @@ class Flow:
         step, recorded = self.steps[name], self.job.case.settings_of(name)
         if recorded is None or self._file_fault(step) or not all(self.is_current(other) for other in step.needs):
             return False
-        return self.job.case.is_current(name, recorded, (*step.needs, *recorded["uses"]))
+        return self.job.case.is_current(name, recorded, (*step.needs, *recorded.get("uses", ())))
 
     def why_stale(self, step: Step) -> Fault | None:
         """Why a step must run; None where its result can be used as it is."""

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vlsurgery.cli.case_lock import CaseLock
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.roles import check_roles
-from vlsurgery.cli.workflow.steps import STEPS, check_merge_target
+from vlsurgery.cli.workflow.steps import STEPS, check_merge_target, check_report_page
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError, TargetError
@@ -37,10 +38,12 @@ def perform(session: Session, options: StepOptions, *goals: str, named: Checkpoi
     named: what to open the case on; None for the checkpoints that it holds.
     """
     console, alignment = session.console, None
+    if not session.plan:
+        session.lock.claim(session.case)
     if named is None:
         case = Case.open(session.case)
     else:
-        case, alignment = _open_on(session.case, named, session.plan)
+        case, alignment = _open_on(session.case, named, session.plan, session.lock)
         if not session.plan:
             case.take_contents(console.progress)
     flow = Flow(Job(case, options, console.say, console.progress, alignment), STEPS)
@@ -51,6 +54,8 @@ def perform(session: Session, options: StepOptions, *goals: str, named: Checkpoi
         return None
     if "merge" in goals:
         check_merge_target(flow.job)
+    if "report" in goals:
+        check_report_page(flow.job)
     if not all(flow.is_current(goal) for goal in goals if goal not in READING):
         case.check_silent_changes(console.progress)  # What is measured now goes with what was measured before.
     flow.bring(*goals)
@@ -74,7 +79,7 @@ def check_case_folder(folder: Path) -> None:
         raise TargetError(f"{folder}: can't be made, {nearest} is {reason}. Give another folder with --case.")
 
 
-def _open_on(folder: Path, named: CheckpointArgs, plan: bool) -> tuple[Case, Alignment]:
+def _open_on(folder: Path, named: CheckpointArgs, plan: bool, lock: CaseLock) -> tuple[Case, Alignment]:
     """The case of these checkpoints and their alignment: checkpoints that can't be aligned open no case.
 
     plan: write nothing.
@@ -84,4 +89,4 @@ def _open_on(folder: Path, named: CheckpointArgs, plan: bool) -> tuple[Case, Ali
     opened = {role: Checkpoint.open(ref, allow_pickle=named.allow_pickle) for role, ref in named.roles.items()}
     check_roles(named.roles, opened)
     alignment = align(opened)
-    return Case.create(folder, opened, named.new, write=not plan), alignment
+    return Case.create(folder, opened, named.new, write=not plan, claim=lock.claim), alignment

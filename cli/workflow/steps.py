@@ -2,14 +2,19 @@
 
 import hashlib
 import os
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from vlsurgery.cli.outputs import check_output, is_report
 from vlsurgery.cli.workflow.engine import Files, Job, Settings, Step
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError, TargetError
+from vlsurgery.surgery.runtime.atomic_file import replacing
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from vlsurgery.probes.evaluation.evaluate import Subject
 
 SINGLE_THREAD_PARAMETERS = 20_000_000  # models with fewer run in one thread
@@ -54,8 +59,6 @@ def _prompt_settings(job: Job) -> Settings:
 
 
 def _run_probe(job: Job, settings: Settings) -> None:
-    from safetensors.torch import save_file
-
     from vlsurgery.probes.probe import probe
 
     _prepare_to_run(job)
@@ -64,11 +67,26 @@ def _run_probe(job: Job, settings: Settings) -> None:
     job.case.log_look({"step": "probe", "roles": list(job.checkpoints), "prompts": settings["prompts"]})
     found = probe(job.alignment, job.prompts, job.progress, job.judge_source.default)
     result = found.result.model_copy(update={"notes": [*found.result.notes, *job.prompt_source.notes]})
-    partial = job.case.path("directions.safetensors.partial")
-    save_file(found.directions, partial, metadata={role: ref.identity for role, ref in job.case.refs.items()})
-    os.replace(partial, job.case.path("directions.safetensors"))
+    _save_directions(job, found.directions)
     job.case.save(found.targets, settings)
     job.case.save(result, settings)
+
+
+def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:
+    """Write the directions. Their metadata is sorted, so that the same ones give the same bytes.
+
+    Raises TargetError where that can't be done: safetensors has an error of its own for a full disk.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import save
+
+    path = job.case.path("directions.safetensors")
+    metadata = {role: job.case.refs[role].identity for role in sorted(job.case.refs)}
+    try:
+        with replacing(path) as fresh:
+            fresh.write_bytes(save(dict(directions), metadata))
+    except (OSError, SafetensorError) as error:
+        raise TargetError(f"{path}: can't be written ({getattr(error, 'strerror', None) or error}).") from error
 
 
 def _coefficient_settings(job: Job) -> Settings:
@@ -192,12 +210,19 @@ def _report_settings(job: Job) -> Settings:
     return {"page": "report.html" if page is None else str(page.absolute()), "cdn": job.options.cdn}
 
 
+def check_report_page(job: Job) -> None:
+    """Refuse to write the report over a file that is none, before hours are spent on the steps before. Raises
+    TargetError."""
+    check_output(job.case.path(_report_settings(job)["page"]), is_report, "a report of ours", "-o")
+
+
 def _run_report(job: Job, settings: Settings) -> None:
     from vlsurgery.figures.report import write_report
     from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
     from vlsurgery.surgery.results import DiffResult
 
+    check_report_page(job)
     page, uses = job.case.path(settings["page"]), settings["uses"]
     results = (
         job.result(DiffResult),
@@ -220,7 +245,7 @@ def _named(*names: str) -> Files:
 
 def _at(setting: str) -> Files:
     """The file or directory that a setting names."""
-    return lambda case, settings: [case.path(settings[setting])]
+    return lambda case, settings: [case.path(settings[setting])] if setting in settings else []
 
 
 # name, needs, uses, files, settings, run

@@ -1,7 +1,6 @@
 """completions.jsonl: every completion of every model, a line each, written batch by batch. Imports no torch."""
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
@@ -10,7 +9,7 @@ from pydantic import ValidationError
 
 from vlsurgery.probes.results import CompletionRecord, CompletionsResult
 from vlsurgery.surgery.errors import SurgeryError, TargetError
-from vlsurgery.surgery.runtime.atomic_file import write_text
+from vlsurgery.surgery.runtime.atomic_file import append_text, write_text
 
 FILE: Final = "completions.jsonl"
 
@@ -50,10 +49,7 @@ class CompletionFile:
     def append(self, records: Sequence[CompletionRecord]) -> None:
         """Add lines, and have them on disk on return. Raises TargetError where that can't be done."""
         try:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.writelines(_line(record) for record in records)
-                file.flush()
-                os.fsync(file.fileno())
+            append_text(self.path, "".join(map(_line, records)))
         except OSError as error:
             raise TargetError(f"{self.path}: can't be written ({error.strerror}).") from error
 

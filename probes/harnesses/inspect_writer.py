@@ -1,10 +1,9 @@
 """Completions as logs of inspect, for `inspect view` and its data frames: one a role, as a log has one model."""
 
 import hashlib
-import os
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from vlsurgery.probes.harnesses.extras import extra
 from vlsurgery.probes.harnesses.rates import label_rates
 from vlsurgery.probes.results import HARMFUL_SETS, CompletionRecord
 from vlsurgery.surgery.errors import SurgeryError, TargetError
+from vlsurgery.surgery.runtime.atomic_file import replacing
 
 TASK = "vlsurgery/refusals"
 
@@ -37,12 +37,17 @@ def write_inspect_log(
     roles: dict[str, list[CompletionRecord]] = {}
     for record in completions:
         roles.setdefault(record.role, []).append(record)
-    targets = {role: _beside(path, role) if len(roles) > 1 else path for role in roles}
+    targets = log_paths(path, roles)
     if len(set(targets.values())) < len(targets):
         raise TargetError(f"{path}: the roles {', '.join(roles)} give the same file names. Write them one at a time.")
     for role, records in roles.items():
         _write(targets[role], _log(records, role, models.get(role, role), created))
     return list(targets.values())
+
+
+def log_paths(path: Path, roles: Collection[str]) -> dict[str, Path]:
+    """Role -> where its log goes: `path` itself for one role, else NAME-ROLE.eval beside it."""
+    return {role: _beside(path, role) if len(roles) > 1 else path for role in roles}
 
 
 def _beside(path: Path, role: str) -> Path:
@@ -52,16 +57,11 @@ def _beside(path: Path, role: str) -> Path:
 def _write(path: Path, log: Any) -> None:
     """Write beside `path` and rename, so that `path` holds the old log or the whole new one."""
     inspect_log = extra("inspect_ai.log", "inspect")
-    partial = path.with_name(f"{path.stem}.partial{path.suffix}")
     try:
-        partial.unlink(missing_ok=True)
-        inspect_log.write_eval_log(log, str(partial))
-        os.replace(partial, path)
+        with replacing(path) as fresh:
+            inspect_log.write_eval_log(log, str(fresh))
     except OSError as error:
         raise TargetError(f"{path}: can't be written: {error.strerror or error}. Choose another place.") from error
-    finally:
-        if partial.exists():
-            partial.unlink()
 
 
 def _log(records: Sequence[CompletionRecord], role: str, model: str, created: str) -> Any:

@@ -18,7 +18,7 @@ from vlsurgery.surgery.merge.recipe_keys import tower_depths
 from vlsurgery.surgery.mergekit.methods import PER_MODEL, TAKEN, Scalar
 from vlsurgery.surgery.methods import METHODS
 
-_HEAD: Final = "# For mergekit 0.1.5: mergekit-yaml FILE OUT\n"
+HEAD: Final = "# For mergekit 0.1.5: mergekit-yaml FILE OUT\n"
 _RANDOM: Final = (
     "# It draws other entries than `vlsurgery merge` does, and scales what is kept to the L1 norm of the delta rather\n"
     "# than by 1 over the chance: the same in expectation, not entry by entry.\n"
@@ -64,7 +64,7 @@ class _Export:
         data = {"models": models, "merge_method": self.method, "base_model": self._reference(self.recipe.like)}
         data |= ({"parameters": shared} if shared else {}) | {"dtype": "float32", "out_dtype": self._dtype()}
         body = yaml.safe_dump(data, sort_keys=False, default_flow_style=None, width=120, allow_unicode=True)
-        return _HEAD + (_RANDOM if self.method.startswith(("dare", "della")) else "") + body
+        return HEAD + (_RANDOM if self.method.startswith(("dare", "della")) else "") + body
 
     @property
     def like(self) -> Checkpoint:

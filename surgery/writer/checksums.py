@@ -47,7 +47,7 @@ def verify(folder: Path, progress: Progress = no_progress) -> Verified:
 
     Raises CheckpointError when SHA256SUMS is missing or no such list, or when a file can't be read.
     """
-    listed = _listed(folder)
+    listed = listed_sums(folder)
     there = _files(folder)
     known = sorted(there & listed.keys())
     with ThreadPoolExecutor(cores()) as pool:
@@ -77,7 +77,8 @@ def _line(name: str, digest: str) -> str:
     return f"{'' if escaped == name else chr(92)}{digest}  {escaped}\n"
 
 
-def _listed(folder: Path) -> dict[str, str]:
+def listed_sums(folder: Path) -> dict[str, str]:
+    """Name -> SHA-256, as a merge's list says. Raises CheckpointError where there is none, or it is no such list."""
     path = folder / SUMS
     try:
         text = path.read_text(encoding="utf-8", errors="surrogateescape")

@@ -1,19 +1,16 @@
 """The journal of an unfinished merge: which files are finished; and the lock that keeps other processes out."""
 
-import errno
 import json
 import os
+from collections.abc import Iterable
 from io import FileIO
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from vlsurgery.surgery.errors import TargetError
+from vlsurgery.surgery.runtime.atomic_file import open_own
+from vlsurgery.surgery.runtime.locks import lock
 from vlsurgery.surgery.runtime.progress import Notify, no_notify
-
-try:
-    import fcntl
-except ImportError:  # Windows has no such locks.
-    fcntl = None  # type: ignore[assignment]
 
 JOURNAL: Final = ".vlsurgery-journal"
 
@@ -22,13 +19,15 @@ class Journal:
     """A file of JSON lines in the directory of an unfinished merge: the digest of its plan, then a line per finished
     file. While it is open, no other process can open it.
 
-    order: the digest of recipe, plan and inputs; None where nothing was begun. finished: file -> SHA-256, noted when
-    its bytes were written. A power cut can lose those bytes: hash the file again before trusting it.
+    order: the digest of recipe, plan and inputs; None where nothing was begun. files: the names that the order writes;
+    what else is in the directory is somebody else's. finished: file -> SHA-256, noted when its bytes were written. A
+    power cut can lose those bytes: hash the file again before trusting it.
     """
 
     def __init__(self, file: FileIO) -> None:
         self._file = file
         self.order: str | None = None
+        self.files: frozenset[str] = frozenset()
         self.finished: dict[str, str] = {}
         self._read()
 
@@ -38,13 +37,15 @@ class Journal:
 
         note: is told where there are no locks, so that people must keep each other out.
 
-        Raises TargetError when another process has it open. The system releases the lock when a process dies.
+        Raises TargetError when another process has it open, or when the directory is a link. A journal that is a link
+        is not opened (OSError).
         """
         path = folder / JOURNAL
         while True:
+            check_real_directory(folder)
             folder.mkdir(exist_ok=True)
             try:
-                file = path.open("a+b", buffering=0)
+                file = FileIO(open_own(path), "a+b")
             except FileNotFoundError:
                 continue  # the directory was renamed in between
             try:
@@ -55,12 +56,12 @@ class Journal:
                 raise
             file.close()
 
-    def begin(self, order: str) -> None:
-        """Empty the journal and begin another order."""
+    def begin(self, order: str, files: Iterable[str] = ()) -> None:
+        """Empty the journal and begin another order, which writes these files."""
         self._file.truncate(0)
         self.finished.clear()
-        self.order = order
-        self._append({"order": order})
+        self.order, self.files = order, frozenset(files)
+        self._append({"order": order, **({"files": sorted(self.files)} if self.files else {})})
 
     def add(self, file: str, digest: str) -> None:
         """Note that a file is finished; its bytes are written already."""
@@ -71,7 +72,7 @@ class Journal:
         """Release the lock."""
         self._file.close()
 
-    def _append(self, line: dict[str, str]) -> None:
+    def _append(self, line: dict[str, Any]) -> None:
         text = json.dumps(line).encode() + b"\n"
         if self._file.write(text) != len(text):
             raise OSError(f"{JOURNAL}: a line was cut off")
@@ -93,6 +94,8 @@ class Journal:
         except ValueError:
             return False
         match entry:
+            case {"order": str(order), "files": list(files)} if self.order is None:
+                self.order, self.files = order, frozenset(map(str, files))
             case {"order": str(order)} if self.order is None:
                 self.order = order
             case {"file": str(file), "sha256": str(digest)} if self.order is not None:
@@ -102,19 +105,21 @@ class Journal:
         return True
 
 
+def check_real_directory(folder: Path) -> None:
+    """Raise TargetError where a link is in the place of a directory that is written into."""
+    if folder.is_symlink():
+        raise TargetError(f"{folder}: is a link, and not left by a merge of ours. Move or remove it.")
+
+
 def _locked(file: FileIO, folder: Path, note: Notify) -> bool:
     """Lock a journal. Returns whether it is still the one in `folder`, now that no other process can rename it."""
-    try:
-        if fcntl is None:
-            raise OSError(errno.ENOSYS, "no flock")
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise TargetError(
-            f"{folder}: another process is merging into it. Wait until it is done, or give another directory with -o."
-        ) from error
-    except OSError as error:
-        if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
-            raise
-        note(f"{folder}: its file system has no locks; see to it that nobody else merges into it.")
+    match lock(file.fileno()):
+        case "taken":
+            raise TargetError(
+                f"{folder}: another process is merging into it. Wait until it is done, or give another directory "
+                "with -o."
+            )
+        case "no locks":
+            note(f"{folder}: its file system has no locks; see to it that nobody else merges into it.")
     path = folder / JOURNAL
     return path.exists() and os.path.samestat(path.stat(), os.fstat(file.fileno()))

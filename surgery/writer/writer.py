@@ -17,11 +17,13 @@ from vlsurgery.surgery.checkpoint.digests import file_digest
 from vlsurgery.surgery.checkpoint.headers import Entry
 from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.atomic_file import new_file
 from vlsurgery.surgery.runtime.progress import Notify, Progress, no_notify, no_progress
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
 from vlsurgery.surgery.writer.checksums import SUMS, sums_text
 from vlsurgery.surgery.writer.inputs import check_unchanged
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
+from vlsurgery.surgery.writer.leftovers import UNFINISHED
 from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, target
 from vlsurgery.surgery.writer.pipeline import Piece, WritePipeline
 from vlsurgery.surgery.writer.shard_plan import CONFIG, Shard, ShardPlan, plan_shards
@@ -65,7 +67,7 @@ def write(
     needed = _needed(plan, texts)
     check_target(out, [folder for checkpoint in read for folder in checkpoint.folders], needed)
     digest = _plan_digest(plan, texts[RECIPE], read)
-    with target(out, digest, needed, note) as (folder, journal):
+    with target(out, digest, _names(plan, texts), needed, note) as (folder, journal):
         rest = _resume(plan, folder, journal, pool, progress, note)
         for shard in rest:
             _reserve(_partial(folder / shard.file), shard.nbytes)
@@ -80,6 +82,12 @@ def write(
         check_unchanged(read)
         _write_files(plan, folder, texts, journal.finished)
         return {shard.file: journal.finished[shard.file] for shard in plan.shards}
+
+
+def _names(plan: ShardPlan, texts: Mapping[str, str]) -> set[str]:
+    """Every file that the merge writes."""
+    extra = (str(source.relative_to(plan.like.path)) for source in plan.extra)
+    return {*(shard.file for shard in plan.shards), *extra, *texts, CONFIG, INDEX, SUMS}
 
 
 def _needed(plan: ShardPlan, texts: Mapping[str, str]) -> int:
@@ -129,13 +137,13 @@ def _resume(
 
 def _partial(path: Path) -> Path:
     """A shard's name until it is finished."""
-    return path.with_name(path.name + ".partial")
+    return path.with_name(path.name + UNFINISHED)
 
 
 def _reserve(path: Path, size: int) -> None:
     """Make a file of `size` bytes, allocated on the disk where the file system can do that."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with os.fdopen(new_file(path), "r+b") as file:
         file.truncate(size)
         if hasattr(os, "posix_fallocate"):
             try:
@@ -178,7 +186,7 @@ def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards
     if plan.index is not None:
         last[INDEX] = plan.index.encode()
     digests |= {name: hashlib.sha256(content).hexdigest() for name, content in last.items()}
-    _write(folder / SUMS, [sums_text(digests).encode()])
+    _write(folder / SUMS, [sums_text(digests).encode("utf-8", "surrogateescape")])
     for name, content in last.items():
         _write(folder / name, [content])
 
@@ -187,7 +195,7 @@ def _write(path: Path, blocks: Iterable[bytes]) -> str:
     """Write a small file to the disk. Returns its SHA-256."""
     digest = hashlib.sha256()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with os.fdopen(new_file(path), "r+b") as file:
         for block in blocks:
             digest.update(block)
             file.write(block)

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from vlsurgery.cli.options import Session
+from vlsurgery.cli.outputs import check_output, is_mergekit_export
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.mergekit import write_mergekit
@@ -12,6 +13,7 @@ from vlsurgery.surgery.runtime.atomic_file import write_text
 
 def export_to_mergekit(session: Session, recipe: Recipe, out: Path) -> None:
     """Write to `out` the YAML with which mergekit does the merge of the recipe; nothing is merged."""
+    check_output(out, is_mergekit_export, "an order that --to-mergekit wrote", "--to-mergekit")
     text = write_mergekit(recipe)
     console = session.console
     if session.plan:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings, strategies as st
 
 from vlsurgery.surgery.errors import TargetError
-from vlsurgery.surgery.writer import journal
+from vlsurgery.surgery.runtime import locks
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
 
 LINES = st.dictionaries(st.text(min_size=1, max_size=8), st.text(max_size=8), max_size=6)
@@ -79,8 +79,28 @@ def test_without_locks_people_are_told(tmp_path: Path, monkeypatch: pytest.Monke
 
     notes: list[str] = []
     if system == "without flock":
-        monkeypatch.setattr(journal, "fcntl", None)
+        monkeypatch.setattr(locks, "fcntl", None)
     else:
         monkeypatch.setattr(fcntl, "flock", none)
     Journal.claim(tmp_path, notes.append).close()
     assert "has no locks" in notes[0]
+
+
+@pytest.mark.parametrize("link", ["soft", "hard"])
+def test_a_journal_that_is_a_link_is_refused(tmp_path: Path, link: str) -> None:
+    victim = tmp_path / "thesis.tex"
+    victim.write_text("years of work")
+    folder = tmp_path / "out.partial"
+    folder.mkdir()
+    (folder / JOURNAL).symlink_to(victim) if link == "soft" else (folder / JOURNAL).hardlink_to(victim)
+    with pytest.raises(OSError, match="link" if link == "soft" else "another name"):
+        Journal.claim(folder)
+    assert victim.read_text() == "years of work"
+
+
+@pytest.mark.parametrize(
+    "line", [b"{}", b'{"order": "a", "files": 5}', b'{"order": 1}', b'{"order": "a", "files": [[]]}']
+)
+def test_a_strange_journal_is_no_bug(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / JOURNAL).write_bytes(line + b"\n")
+    Journal.claim(tmp_path).close()

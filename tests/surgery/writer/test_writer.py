@@ -22,7 +22,7 @@ from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import run_merge
 from vlsurgery.surgery.writer import Piece, ShardPlan, plan_shards, write as write_planned
 from vlsurgery.surgery.writer.journal import JOURNAL
-from vlsurgery.surgery.writer.output_directory import check_target, former_of, partial_of
+from vlsurgery.surgery.writer.output_directory import FORMER, check_target, former_of, partial_of
 
 T = TypeVar("T")
 Write = Callable[..., Path]
@@ -85,8 +85,33 @@ def test_a_former_merge_is_replaced(room: Room) -> None:
     (room.out / "left.txt").write_text("from before")
     run_merge(room.recipe.model_copy(update={"coefficients": {"default": {"base": 0.25}}}), room.out)
     assert Recipe.load(room.out / "recipe.yaml").coefficients == {"default": {"base": 0.25}}
-    assert room.names() == ["adapted", "base", "out"]
     assert not (room.out / "left.txt").exists()
+
+
+def test_what_the_user_put_into_a_former_merge_is_moved_aside(room: Room) -> None:
+    """Files that were added, and files that were changed, also a linked one and a whole directory."""
+    run_merge(room.recipe, room.out)
+    before = contents(room.out)
+    (room.out / "notes" / "deep").mkdir(parents=True)
+    (room.out / "notes" / "deep" / "mine.txt").write_text("months of work")
+    (room.out / "README.md").write_text("my own card")
+    (room.out / "link").symlink_to(room.folder / "base")
+    made = run_merge(room.recipe, room.out)
+    assert contents(room.out) == before
+    aside = room.folder / "out-1"
+    assert {path.name for path in aside.iterdir()} == {"notes", "README.md", "link"}
+    assert (aside / "notes" / "deep" / "mine.txt").read_text() == "months of work"
+    assert (aside / "README.md").read_text() == "my own card"
+    assert (room.folder / "base" / "config.json").exists()
+    assert any("out-1" in note and "README.md, link, notes" in note for note in made.notes)
+
+
+def test_a_former_merge_without_a_list_of_its_files_is_moved_aside_whole(room: Room) -> None:
+    run_merge(room.recipe, room.out)
+    (room.out / "SHA256SUMS").unlink()
+    before = contents(room.out)
+    run_merge(room.recipe, room.out)
+    assert contents(room.folder / "out-1") == before
 
 
 def test_a_whole_merge_that_was_killed_goes_on(room: Room) -> None:
@@ -98,7 +123,7 @@ def test_a_whole_merge_that_was_killed_goes_on(room: Room) -> None:
         "def track(items, label, total=None):\n"
         "    for number, item in enumerate(items):\n"
         "        if number == 17:\n"
-        "            while '.safetensors' not in Path(sys.argv[3]).read_text(): time.sleep(.01)\n"
+        "            while 'sha256' not in Path(sys.argv[3]).read_text(): time.sleep(.01)\n"
         "            os.kill(os.getpid(), 9)\n"
         "        yield item\n"
         "run_merge(Recipe.load(Path(sys.argv[1])), Path(sys.argv[2]), track)\n"
@@ -118,6 +143,7 @@ def test_a_whole_merge_that_was_killed_goes_on(room: Room) -> None:
 def test_killed_between_the_two_renames_the_former_merge_comes_back(room: Room) -> None:
     run_merge(room.recipe, room.out)
     before = contents(room.out)
+    (room.out / JOURNAL).write_bytes(FORMER)
     os.rename(room.out, former_of(room.out))
     with pytest.raises(KeyboardInterrupt):
         run_merge(room.recipe, room.out, interrupt_after(3))
