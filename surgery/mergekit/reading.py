@@ -31,7 +31,7 @@ def load_recipe(path: Path) -> Recipe:
 
     Raises RecipeError that names the file, the key and the fault.
     """
-    _, data = read_yaml(path)
+    data, _ = read_yaml(path)
     return read_mergekit(data, path) if "merge_method" in data and "schema" not in data else Recipe.load(path)
 
 
