@@ -244,8 +244,9 @@ def read_yaml(path: Path) -> tuple[dict[Any, Any], dict[str, str]]:
     the file and the fault: not a regular file, too large, not YAML."""
     try:
         text = read_regular(path, MAX_BYTES).decode("utf-8")
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise RecipeError(f"{path}: can't be read as a recipe ({error}).") from error
+    except (OSError, ValueError) as error:  # of values: text that is not UTF-8, a path that is none
+        fault = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"{path}: can't be read as a recipe ({fault}).") from error
     try:
         data, node = load_yaml(text)
     except ValueError as error:

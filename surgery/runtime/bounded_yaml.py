@@ -18,14 +18,12 @@ def load_yaml(text: str) -> tuple[Any, yaml.Node | None]:
 
     Raises ValueError in one line for what is not YAML or goes beyond the bounds above.
     """
-    loader = _BoundedLoader(text)
     try:
+        loader = _BoundedLoader(text)
         node = loader.get_single_node()
         return (None if node is None else loader.construct_document(node)), node
     except (yaml.YAMLError, ValueError, ArithmeticError) as error:
         raise ValueError(" ".join(str(error).split())) from error
-    finally:
-        loader.dispose()
 
 
 class _BoundedLoader(yaml.SafeLoader):
@@ -36,6 +34,7 @@ class _BoundedLoader(yaml.SafeLoader):
         self._nodes = 0
         self._depth = 0
         self._open: set[str] = set()  # anchors of what is being read
+        self._sizes: dict[str | None, int] = {}  # anchor -> nodes of what it names
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
@@ -55,19 +54,18 @@ class _BoundedLoader(yaml.SafeLoader):
             self._open.add(anchor)
         node = super().compose_node(parent, index)
         self._depth -= 1
-        if anchor is not None and node is not None:
+        if anchor is not None:
             self._open.discard(anchor)
-            node.size = self._nodes - before + 1
+            self._sizes[anchor] = self._nodes - before + 1
         return node
 
     def _alias(self, parent: yaml.Node | None, index: int, event: yaml.AliasEvent) -> yaml.Node | None:
         if event.anchor in self._open:
             raise _fault(f"the alias *{event.anchor:.80} stands inside of what it names", event.start_mark)
-        node = super().compose_node(parent, index)
-        self._count(getattr(node, "size", 1), event.start_mark)
-        return node
+        self._count(self._sizes.get(event.anchor, 1), event.start_mark)
+        return super().compose_node(parent, index)
 
-    def _count(self, nodes: int, mark: yaml.Mark) -> None:
+    def _count(self, nodes: int, mark: Any) -> None:
         self._nodes += nodes
         if self._nodes > MAX_NODES:
             raise _fault(f"more than {MAX_NODES} values and keys, those behind aliases counted each time", mark)
@@ -88,5 +86,5 @@ class _BoundedLoader(yaml.SafeLoader):
 _BoundedLoader.add_constructor("tag:yaml.org,2002:int", _BoundedLoader.construct_integer)
 
 
-def _fault(what: str, mark: yaml.Mark) -> yaml.YAMLError:
+def _fault(what: str, mark: Any) -> yaml.YAMLError:
     return yaml.constructor.ConstructorError(None, None, what, mark)

@@ -71,14 +71,14 @@ def fits(pattern: str, path: str) -> bool:
 def _compiled(pattern: str) -> _Part:
     if len(pattern) > MAX_LENGTH:
         raise ValueError(f"of at most {MAX_LENGTH} characters")
-    reader = _Reader(pattern)
+    reader = _PatternReader(pattern)
     part = reader.choice(0)
     if reader.place != len(pattern):
         raise ValueError(f"a bracket without its partner at character {reader.place}")
     return part
 
 
-class _Reader:
+class _PatternReader:
     """Reads a pattern from left to right; each method returns the part that it read."""
 
     def __init__(self, pattern: str) -> None:
