@@ -5,7 +5,7 @@ from typing import Any, Final
 import yaml
 
 MAX_BYTES: Final = 2_000_000
-MAX_NODES: Final = 200_000  # values and keys, those behind an alias counted wherever it stands
+MAX_NODES: Final = 60_000  # values and keys, those behind an alias counted wherever it stands
 MAX_DEPTH: Final = 30
 MAX_SCALAR: Final = 10_000  # characters
 MAX_INTEGER: Final = 2**64
