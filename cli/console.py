@@ -1,11 +1,14 @@
 """The terminal: notices and progress on standard error, results on standard output."""
 
+import json
 import sys
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Self, TypeVar
 
+from vlsurgery.surgery.runtime.visible import visible
+
 if TYPE_CHECKING:
-    from rich.console import Console as Rich, RenderableType
+    from rich.console import Console as Rich, ConsoleOptions, RenderableType, RenderResult
     from rich.progress import Progress as RichProgress
     from rich.table import Table
 
@@ -15,7 +18,7 @@ PIPE_WIDTH = 120  # columns, where there is no terminal
 
 
 class Console:
-    """Prints for one command; `progress` is its `Progress`.
+    """Prints for one command; `progress` is its `Progress`. What names and texts hold is shown, never obeyed.
 
     quiet: no notices and no progress. json: only `emit` prints on standard output. Bars are drawn on a terminal alone.
     Rich is imported when the first table or bar is drawn: its import takes longer than a short command.
@@ -38,6 +41,7 @@ class Console:
         """Print a notice of one line on standard error, above the bars."""
         if self.quiet:
             return
+        line = visible(line)
         if self._progress is not None:
             self._progress.console.print(line, highlight=False, markup=False)
         else:
@@ -57,14 +61,16 @@ class Console:
         with rich.capture() as captured:
             for each in renderables:
                 rich.width = max(width, _room_for(each, rich)) if isinstance(each, Table) else width
-                rich.print(each, soft_wrap=isinstance(each, str))
+                rich.print(_Visible(each), soft_wrap=isinstance(each, str))
                 if isinstance(each, Table):
                     rich.print()
         sys.stdout.write(captured.get())
 
     def emit(self, text: str) -> None:
-        """Print a machine-readable result where `--json` was given."""
+        """Print JSON where `--json` was given; in it, control and direction characters are spelt as escapes."""
         if self.json:
+            for letter in sorted(letter for letter in set(text) if letter != visible(letter)):
+                text = text.replace(letter, json.dumps(letter)[1:-1])
             sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
@@ -75,7 +81,7 @@ class Console:
 
     def _with_bar(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
         progress = self._running_progress()
-        bar = progress.add_task(label, total=total)
+        bar = progress.add_task(visible(label), total=total)
         try:
             for item in items:
                 yield item
@@ -105,6 +111,19 @@ class Console:
             self._progress = Progress(*columns, console=Rich(stderr=True), transient=True)
             self._progress.start()
         return self._progress
+
+
+class _Visible:
+    """What rich prints, with every control and direction character that did not come from rich as an escape."""
+
+    def __init__(self, inner: "RenderableType") -> None:
+        self._inner = inner
+
+    def __rich_console__(self, console: "Rich", options: "ConsoleOptions") -> "RenderResult":
+        from rich.segment import Segment
+
+        for text, style, control in console.render(self._inner, options):
+            yield Segment(text if control else visible(text), style, control)
 
 
 def _room_for(table: "Table", rich: "Rich") -> int:

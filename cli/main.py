@@ -31,6 +31,7 @@ from vlsurgery.surgery.runtime.visible import visible
 # Exit codes.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+LONGEST = 4_000  # characters of a fault: a name in it may have any length
 # Faults of the machine and not of the program: no room, no permission, a file where a directory is needed.
 ENVIRONMENT = (
     errno.ENOSPC,
@@ -87,7 +88,8 @@ def _faults_in_one_line() -> Iterator[None]:
 
 def _fail(line: str, code: int) -> None:
     with contextlib.suppress(BrokenPipeError):
-        sys.stderr.write(visible(" ".join(line.split())) + "\n")
+        line = visible(" ".join(line.split()))
+        sys.stderr.write((line if len(line) <= LONGEST else f"{line[:LONGEST]}…") + "\n")
     raise typer.Exit(code)
 
 

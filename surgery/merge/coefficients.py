@@ -2,12 +2,15 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.recipe_keys import at, check_key, rows_of
 
 Coefficient = float | Sequence[float]
+
+MAX_KEYS: Final = 50_000  # twice the sites of the largest models with experts
 
 
 class Coefficients(dict[str, Mapping[str, Coefficient]]):
@@ -20,6 +23,11 @@ class Coefficients(dict[str, Mapping[str, Coefficient]]):
     """
 
     def __init__(self, table: Mapping[str, Mapping[str, Coefficient]], low: float = 0.0, high: float = 1.0) -> None:
+        if len(table) > MAX_KEYS:
+            raise RecipeError(
+                f"coefficients: {len(table)} keys, more than {MAX_KEYS}. Name components, layers or blocks in place of "
+                "sites."
+            )
         super().__init__(table)
         for key, row in table.items():
             check_key(key)

@@ -13,9 +13,10 @@ from vlsurgery.surgery.merge.plan import MergePlan
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.recipe_keys import DEFAULT, EVERYWHERE
 from vlsurgery.surgery.results import CheckpointRef, Mismatch
+from vlsurgery.surgery.runtime.markdown import code, plain
 
 # A model in the Hub's cache, and a Hub id with its commit.
-_CACHED: Final = re.compile(r"models--(?P<name>[^/+]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
+_CACHED: Final = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
 _NAMED: Final = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})$")
 
 _ORDER: Final = (
@@ -41,7 +42,7 @@ def model_card(
     command = " ".join([_COMMAND, *(f"--ignore-mismatch {name}" for name in ignored)])
     sections = [
         _front(recipe),
-        f"# {_code(recipe.like)}, merged by `{recipe.method}`",
+        f"# {code(recipe.like)}, merged by `{recipe.method}`",
         _summary(recipe, len(merge_plan.sites), kept),
         "## Parents",
         _table(("role", "checkpoint", "identity"), _parents(recipe)),
@@ -79,7 +80,7 @@ def _front(recipe: Recipe) -> str:
     names = list(dict.fromkeys(name for ref in recipe.checkpoints.values() for name, _ in _on_the_hub(ref)))
     parents = {"base_model": names, "base_model_relation": "merge"} if names else {}
     data = {"library_name": "transformers", **parents, "tags": ["merge", "vlsurgery"]}
-    return f"---\n{yaml.safe_dump(data, sort_keys=False, allow_unicode=True)}---"
+    return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
 
 
 def _on_the_hub(ref: CheckpointRef) -> list[tuple[str, str]]:
@@ -93,7 +94,7 @@ def _summary(recipe: Recipe, changed: int, kept: int) -> str:
     stored = "" if recipe.safetensors_dtype is None else f", but what is floating-point is stored as {recipe.dtype}"
     merged = f"{changed} of its {changed + kept} tensors" if kept else "all of its tensors"
     left = f", and {kept} left as {'it was' if kept == 1 else 'they were'}" if kept else ""
-    like, maker = _code(recipe.like), f"vlsurgery {version('vlsurgery')}"
+    like, maker = code(recipe.like), f"vlsurgery {version('vlsurgery')}"
     return (
         f"A checkpoint that {maker} made: {like} with {merged} merged with {_and(others)}{left}. "
         f"Names, shapes, config, tokenizer and processor are those of {like}{stored}."
@@ -104,12 +105,12 @@ def _parents(recipe: Recipe) -> Iterable[tuple[str, ...]]:
     for role, ref in recipe.checkpoints.items():
         hub = [f"{name} at {commit}" for name, commit in _on_the_hub(ref)]
         pickled = ["pickled weights"] if ref.pickled else []
-        place = "; ".join([_code(ref.path), *hub, *pickled])
-        yield _code(role), place, _code(ref.identity)
+        place = "; ".join([code(ref.path), *hub, *pickled])
+        yield code(role), place, code(ref.identity)
 
 
 def _method(recipe: Recipe) -> str:
-    origin = f" The base of all deltas is {_code(recipe.origin)}." if recipe.origin else ""
+    origin = f" The base of all deltas is {code(recipe.origin)}." if recipe.origin else ""
     return (
         f"`{recipe.method}`: `{recipe.merge_method.formula}`, computed in float32.{origin}\n\n"
         f"Source: {recipe.merge_method.source}. "
@@ -120,18 +121,18 @@ def _method(recipe: Recipe) -> str:
 def _coefficients(recipe: Recipe) -> str:
     roles = [role for role in recipe.models if any(role in row for row in recipe.coefficients.values())]
     rows = [
-        (key, *(_value(row.get(role, 0.0)) for role in roles), recipe.why.get(key, ""))
+        (plain(key), *(_value(row.get(role, 0.0)) for role in roles), plain(recipe.why.get(key, "")))
         for key, row in recipe.coefficients.items()
     ]
-    rest = f"What no key speaks of is that of {_code(recipe.like)}: vision tower and projector, unless they are named."
-    return "\n\n".join([*([_table(("key", *roles, "why"), rows)] if rows else []), rest])
+    rest = f"What no key speaks of is that of {code(recipe.like)}: vision tower and projector, unless they are named."
+    return "\n\n".join([*([_table(("key", *map(plain, roles), "why"), rows)] if rows else []), rest])
 
 
 def _parameters(recipe: Recipe) -> list[str]:
     """The parameters' values, key by key; and their defaults, where some site has them."""
     rows = []
     for name, parameter in recipe.merge_method.parameters.items():
-        stated = [(key, _value(values[name])) for key, values in recipe.parameters.items() if name in values]
+        stated = [(plain(key), _value(values[name])) for key, values in recipe.parameters.items() if name in values]
         if not any(_covers(recipe, key, name) for key in (DEFAULT, EVERYWHERE)):
             stated.append(("elsewhere" if stated else "default", f"{_value(parameter.default)} (the method's own)"))
         rows += [(name, *each, parameter.meaning) for each in stated]
@@ -147,7 +148,7 @@ def _covers(recipe: Recipe, key: str, name: str) -> bool:
 def _value(value: object) -> str:
     """A value as a recipe spells it: a number, a switch, a list, or one of these per model."""
     if isinstance(value, dict):
-        return ", ".join(f"{model}: {_value(each)}" for model, each in value.items())
+        return ", ".join(f"{plain(model)}: {_value(each)}" for model, each in value.items())
     if isinstance(value, list):
         return f"[{', '.join(map(_value, value))}]"
     return f"{value:.4g}" if isinstance(value, float) else str(value).lower()
@@ -168,22 +169,14 @@ def _mismatches(mismatches: Sequence[Mismatch], roles: Sequence[str]) -> list[st
 
 
 def _notes(notes: Sequence[str]) -> list[str]:
-    return ["## Notes", "\n".join(f"- {' '.join(note.split())}" for note in notes)] if notes else []
+    return ["## Notes", "\n".join(f"- {plain(note)}" for note in notes)] if notes else []
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _and(roles: Sequence[str]) -> str:
-    words = [_code(role) for role in roles]
+    words = [code(role) for role in roles]
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
-
-
-def _code(text: str) -> str:
-    return f"`{text}`"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.split()).replace("|", "\\|")

@@ -1,6 +1,8 @@
 """A recipe: a complete order for one merge, as a person reads and edits it."""
 
 import re
+from bisect import bisect_left
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain, count
 from pathlib import Path
@@ -16,6 +18,10 @@ from vlsurgery.surgery.merge.parameters import Parameters
 from vlsurgery.surgery.methods import METHODS, Method
 from vlsurgery.surgery.results import CheckpointRef, Frozen
 from vlsurgery.surgery.runtime.atomic_file import write_text
+from vlsurgery.surgery.runtime.bounded_yaml import MAX_BYTES, load_yaml
+from vlsurgery.surgery.runtime.excerpts import excerpt
+from vlsurgery.surgery.runtime.regular_file import read_regular
+from vlsurgery.surgery.runtime.visible import visible
 
 SCHEMA: Final = "vlsurgery/recipe/1"
 SAFETENSORS_DTYPES: Final = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}
@@ -24,7 +30,7 @@ Number = Annotated[float, Strict()]
 NumberOrList = Number | list[Number]
 ParameterValue = Annotated[bool, Strict()] | NumberOrList
 
-_WHY: Final = re.compile(r"^  (\S.*?): \{[^}]*\}  # why: (.*)$", re.MULTILINE)
+_WHY: Final = "# why:"
 
 
 class Recipe(Frozen):
@@ -57,7 +63,13 @@ class Recipe(Frozen):
     @classmethod
     def _keys_as_text(cls, table: Any) -> Any:
         """The table with text as keys: YAML reads the key `3`, a layer, as a number."""
-        return {str(key): row for key, row in table.items()} if isinstance(table, dict) else table
+        if not isinstance(table, dict):
+            return table
+        named = {str(key): row for key, row in table.items()}
+        if len(named) != len(table):
+            twice, _ = Counter(map(str, table)).most_common(1)[0]
+            raise RecipeError(f"key {excerpt(twice)} occurs twice, as text and as a number; keep one of them.")
+        return named
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -147,7 +159,7 @@ class Recipe(Frozen):
 
         Raises RecipeError that names the file, the key and the fault.
         """
-        text, data = read_yaml(path)
+        data, why = read_yaml(path)
         if "why" in data:
             raise RecipeError(f"{path}: why: no such key; a reason is a comment behind its coefficients, `# why: ...`.")
         if "schema" not in data:
@@ -157,10 +169,10 @@ class Recipe(Frozen):
         except ValidationError as error:
             first = error.errors()[0]
             key = ".".join(map(str, first["loc"]))
-            raise RecipeError(f"{path}: {key}: {first['msg']} (found {first['input']!r:.80}).") from error
+            raise RecipeError(f"{path}: {key}: {first['msg']} (found {excerpt(first['input'])}).") from error
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
-        return recipe.model_copy(update={"why": _reasons(text, recipe.coefficients)})
+        return recipe.model_copy(update={"why": {key: why[key] for key in recipe.coefficients if key in why}})
 
     def save(self, path: Path) -> None:
         write_text(path, self.text())
@@ -200,7 +212,7 @@ class Recipe(Frozen):
 
     def _coefficient_line(self, key: str, row: Mapping[str, NumberOrList]) -> str:
         values = ", ".join(f"{_plain(role)}: {_plain(_floats(value))}" for role, value in row.items())
-        why = f"  # why: {' '.join(self.why[key].split())}" if key in self.why else ""
+        why = f"  # why: {visible(' '.join(self.why[key].split()))}" if key in self.why else ""
         return f"  {_plain(key)}: {{{values}}}{why}"
 
 
@@ -227,30 +239,21 @@ def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
     return used[first:]
 
 
-def read_yaml(path: Path) -> tuple[str, dict[Any, Any]]:
-    """The text of a recipe's file, and the mapping in it. Raises RecipeError that names the file and the fault."""
+def read_yaml(path: Path) -> tuple[dict[Any, Any], dict[str, str]]:
+    """The mapping in a recipe's file, and the reasons behind its coefficients, by key. Raises RecipeError that names
+    the file and the fault: not a regular file, too large, not YAML."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: can't be read as a recipe ({error}).") from error
+        text = read_regular(path, MAX_BYTES).decode("utf-8")
+    except (OSError, ValueError) as error:  # of values: text that is not UTF-8, a path that is none
+        fault = error.strerror if isinstance(error, OSError) else error
+        raise RecipeError(f"{path}: can't be read as a recipe ({fault}).") from error
     try:
-        data = yaml.load(text, _StrictLoader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        fault = " ".join(str(error).split())
-        raise RecipeError(f"{path}: not valid YAML: {fault}.") from error
-    if not isinstance(data, dict):
+        data, node = load_yaml(text)
+    except ValueError as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}.") from error
+    if not isinstance(data, dict) or not isinstance(node, yaml.MappingNode):
         raise RecipeError(f"{path}: a recipe is a mapping that starts with `schema: {SCHEMA}`.")
-    return text, data
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML without its traps: a key that is there twice is an error, not a last-one-wins."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        mapping = super().construct_mapping(node, deep)
-        if len(mapping) != len(node.value):
-            raise yaml.constructor.ConstructorError(None, None, "a key occurs twice", node.start_mark)
-        return mapping
+    return data, _reasons(text, node)
 
 
 def _floats(value: NumberOrList) -> NumberOrList:
@@ -258,12 +261,28 @@ def _floats(value: NumberOrList) -> NumberOrList:
 
 
 def _plain(value: Any) -> str:
-    """A value on one line as YAML spells it, quoted only where it must be."""
-    text = yaml.safe_dump([value], default_flow_style=True, width=float("inf"), allow_unicode=True, sort_keys=False)
-    return text.strip()[1:-1]
+    """A value on one line as YAML spells it, quoted only where it must be; control and direction characters escaped."""
+
+    def spelt(as_it_is: bool) -> str:
+        return yaml.safe_dump(
+            [value], default_flow_style=True, width=float("inf"), allow_unicode=as_it_is, sort_keys=False
+        )
+
+    text = spelt(True)
+    return (text if text == visible(text) else spelt(False)).strip()[1:-1]
 
 
-def _reasons(text: str, keys: Mapping[str, object]) -> dict[str, str]:
-    """The `# why:` comments behind coefficients, by key."""
-    found = {str(yaml.safe_load(key)): why.strip() for key, why in _WHY.findall(text)}
-    return {key: why for key, why in found.items() if key in keys}
+def _reasons(text: str, document: yaml.MappingNode) -> dict[str, str]:
+    """The `# why:` comments behind coefficients, each on the line where a row in braces ends, by key."""
+    found, ends = {}, [*(match.start() for match in re.finditer("\n", text)), len(text)]
+    for name, table in document.value:
+        if name.value != "coefficients" or not isinstance(table, yaml.MappingNode):
+            continue
+        for key, row in table.value:
+            if not isinstance(row, yaml.MappingNode) or not row.flow_style or not isinstance(key, yaml.ScalarNode):
+                continue
+            end = row.end_mark.index
+            behind = text[end : ends[bisect_left(ends, end)]].strip()
+            if behind.startswith(_WHY):
+                found[key.value] = behind.removeprefix(_WHY).strip()
+    return found

@@ -6,6 +6,7 @@ from typing import Final, TypeVar
 
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
+from vlsurgery.surgery.runtime.excerpts import excerpt
 
 Row = TypeVar("Row")
 
@@ -28,7 +29,7 @@ def check_key(key: str, what: str = "coefficient") -> None:
     """Raise RecipeError for what is no key."""
     if not _KEY.fullmatch(key):
         raise RecipeError(
-            f"{what} {key!r}: no such key. Name a site (text.3.mlp.gate), a block (3.mlp, embed), a component "
+            f"{what} {excerpt(key)}: no such key. Name a site (text.3.mlp.gate), a block (3.mlp, embed), a component "
             "(mlp.gate), a layer (3), default (the language model), or everywhere (all towers)."
         )
 

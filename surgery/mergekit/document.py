@@ -8,6 +8,7 @@ from vlsurgery.surgery.merge.recipe import SAFETENSORS_DTYPES
 from vlsurgery.surgery.mergekit.methods import PER_MODEL, TAKEN
 from vlsurgery.surgery.mergekit.settings import Scope, check_keys, parse_settings
 from vlsurgery.surgery.methods import METHODS
+from vlsurgery.surgery.runtime.excerpts import excerpt
 
 _KEYS: Final = ("models", "slices", "merge_method", "base_model", "parameters", "dtype", "out_dtype",
                 "tokenizer_source", "tokenizer")  # fmt: skip
@@ -49,7 +50,9 @@ def parse(data: Mapping[str, Any]) -> Document:
             raise RecipeError(f"{key}: {fault}")
     method = str(data.get("merge_method"))
     if method not in TAKEN:
-        raise RecipeError(f"merge_method: {method!r} is not among the methods of both tools ({', '.join(TAKEN)}).")
+        raise RecipeError(
+            f"merge_method: {excerpt(method)} is not among the methods of both tools ({', '.join(TAKEN)})."
+        )
     if ("models" in data) == ("slices" in data):
         raise RecipeError("models, slices: give one of them.")
     base = None if data.get("base_model") is None else _reference(data["base_model"], "base_model")
@@ -107,7 +110,7 @@ def _slice(data: Any, where: str, place: str, base: str | None, method: str, sco
 
 def _range(data: Any, where: str) -> list[int]:
     if not isinstance(data, list) or len(data) != 2 or not all(type(number) is int for number in data):
-        raise RecipeError(f"{where}: expected [first, behind the last], found {data!r:.60}.")
+        raise RecipeError(f"{where}: expected [first, behind the last], found {excerpt(data)}.")
     return data
 
 
@@ -116,7 +119,7 @@ def _dtype(data: Mapping[str, Any]) -> str | None:
     names = {key: str(data[key]).removeprefix("torch.") for key in ("out_dtype", "dtype") if data.get(key) is not None}
     for key, name in names.items():
         if name not in SAFETENSORS_DTYPES:
-            raise RecipeError(f"{key}: {data[key]!r} is none of {', '.join(SAFETENSORS_DTYPES)}.")
+            raise RecipeError(f"{key}: {excerpt(data[key])} is none of {', '.join(SAFETENSORS_DTYPES)}.")
     return next(iter(names.values()), None)
 
 
@@ -133,7 +136,8 @@ def _asks_for_tokenizer(data: Mapping[str, Any], own: str) -> bool:
         where, source = "tokenizer.source", tokenizer.get("source", "union")
     if source not in (None, "base") and _reference(source, where) != own:
         raise RecipeError(
-            f"{where}: {source!r} can't be carried over; the result has the tokenizer of {own}. Remove it, or say base."
+            f"{where}: {excerpt(source)} can't be carried over; the result has the tokenizer of {own}. Remove "
+            "it, or say base."
         )
     return source is not None
 
@@ -153,12 +157,12 @@ def _path(data: Any, where: str) -> str:
         revision = data.get("revision")
         data = data.get("path") if revision is None else f"{data.get('path')}@{revision}"
     if not isinstance(data, str) or not data:
-        raise RecipeError(f"{where}: expected a directory or a name on the Hub, found {data!r:.60}.")
+        raise RecipeError(f"{where}: expected a directory or a name on the Hub, found {excerpt(data)}.")
     return data
 
 
 def _entries(data: Any, where: str) -> list[tuple[str, Any]]:
     """The entries of a list, each behind its place in the file."""
     if not isinstance(data, list) or not data:
-        raise RecipeError(f"{where}: expected a list of one or more, found {data!r:.60}.")
+        raise RecipeError(f"{where}: expected a list of one or more, found {excerpt(data)}.")
     return [(f"{where}[{number}]", entry) for number, entry in enumerate(data)]

@@ -33,7 +33,7 @@ def load_recipe(path: Path, allow_pickle: bool = False) -> Recipe:
 
     Raises RecipeError that names the file, the key and the fault.
     """
-    _, data = read_yaml(path)
+    data, _ = read_yaml(path)
     if "merge_method" in data and "schema" not in data:
         return read_mergekit(data, path, allow_pickle)
     recipe = Recipe.load(path)

@@ -8,6 +8,7 @@ from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.recipe_keys import interpolate
 from vlsurgery.surgery.mergekit.methods import KINDS, NEUTRAL, Scalar
+from vlsurgery.surgery.runtime.excerpts import excerpt
 
 # YAML reads `1e-4` as text, which counts as the number that it spells.
 _ADAPTERS: Final[Mapping[type[Scalar], TypeAdapter[Any]]] = {
@@ -44,12 +45,12 @@ def parse_settings(data: Mapping[str, Any], where: str, method: str, allowed: It
     """
     where, found, known = f"{where}parameters", data.get("parameters"), sorted({NEUTRAL, *allowed})
     if not isinstance(found, Mapping | None):
-        raise RecipeError(f"{where}: expected a mapping of parameters, found {found!r:.60}.")
+        raise RecipeError(f"{where}: expected a mapping of parameters, found {excerpt(found)}.")
     settings = {}
     for name, value in (found or {}).items():
         if name not in known:
             what = "has no effect there" if name in KINDS else "is no parameter of mergekit's that this tool knows"
-            raise RecipeError(f"{where}.{name}: {name!r} {what} ({method} takes {', '.join(known)}). Remove it.")
+            raise RecipeError(f"{where}.{name}: {excerpt(name)} {what} ({method} takes {', '.join(known)}). Remove it.")
         settings[name] = _cases(value, f"{where}.{name}", KINDS[name])
     return Scope(where, {name: cases for name, cases in settings.items() if name != NEUTRAL})
 
@@ -58,7 +59,7 @@ def check_keys(data: Any, where: str, keys: Sequence[str], fault: str = "can't b
     """`data`, checked. Raises RecipeError where it is no mapping, or has a key that is none of `keys`."""
     known = " and ".join(f"`{key}`" for key in keys)
     if not isinstance(data, Mapping):
-        raise RecipeError(f"{where}: expected {known}, found {data!r:.60}.")
+        raise RecipeError(f"{where}: expected {known}, found {excerpt(data)}.")
     for key in data:
         if key not in keys:
             raise RecipeError(f"{where}.{key}: {fault}; known here are {known}.")
@@ -80,7 +81,7 @@ def _filtered(data: Any, where: str, kind: type[Scalar]) -> FilteredValue:
         raise RecipeError(f"{where}.value: missing.")
     name = "*" if case.get("filter") is None else case["filter"]
     if not isinstance(name, str):
-        raise RecipeError(f"{where}.filter: expected a part of a tensor's name, found {name!r:.60}.")
+        raise RecipeError(f"{where}.filter: expected a part of a tensor's name, found {excerpt(name)}.")
     return FilteredValue("" if name == "*" else name, _values(case["value"], f"{where}.value", kind))
 
 
@@ -92,7 +93,7 @@ def _values(data: Any, where: str, kind: type[Scalar]) -> tuple[Scalar, ...]:
         return tuple(_ADAPTERS[kind].validate_python(entries))
     except ValidationError as error:
         fault = error.errors()[0]
-        found = f"{fault['input']!r:.60}"
+        found = excerpt(fault["input"])
         if fault["type"] == "finite_number":
             raise RecipeError(f"{where}: {found} is not a finite number.") from error
         wanted = "true or false" if kind is bool else "a number"

@@ -52,8 +52,9 @@ class Parameter:
         return isinstance(self.default, bool)
 
 
-# A coefficient below 0 would subtract a model, which is how refusals are removed from one: no method allows it. Values
-# above 1, of coefficients and lambda, extrapolate beyond a model; `vlsurgery evaluate` measures what comes of it.
+# A coefficient below 0 would subtract a model, which is how refusals are removed from one: no method allows it. What a
+# method subtracts by its own formula (`safety`) it does whatever the coefficients are. Values above 1, of coefficients
+# and lambda, extrapolate beyond a model. `vlsurgery evaluate` measures what comes of all these.
 COEFFICIENT: Final = Parameter("how much of the model goes in", 1.0, low=0.0)
 
 

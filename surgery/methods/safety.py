@@ -1,5 +1,10 @@
 """Methods made for safety. The base is the aligned model from which the adapted one was made; `unaligned` is its
-pretrained model, or one that was tuned on harmful data."""
+pretrained model, or one that was tuned on harmful data.
+
+All read a direction from base - unaligned, and resta adds it: it subtracts the unaligned model by definition. With base
+and unaligned swapped, the direction is that of losing refusals. Nothing in the weights tells which is which, so that
+nothing here can refuse it; only answers to prompts tell (`vlsurgery evaluate`).
+"""
 
 from typing import TYPE_CHECKING
 
@@ -41,7 +46,8 @@ def safemerge(chunk: Chunk, settings: Settings, state: "Projection | None") -> n
 
 def resta(chunk: Chunk, settings: Settings, state: None) -> np.ndarray:  # noqa: ARG001
     """RESTA: theta = base + prune(adapted - base) + gamma (base - unaligned), with DARE's random pruning to `density`,
-    none by default (Bhardwaj et al. 2024, arXiv 2402.11746)."""
+    none by default (Bhardwaj et al. 2024, arXiv 2402.11746). With an `unaligned` that refuses more than the base does,
+    this takes refusals out."""
     adapted = chunk.models["adapted"]
     if settings["density"] < 1:
         gain = prune_at_random(chunk, "adapted", settings["density"], settings["rescale"])

@@ -86,8 +86,7 @@ def write(
 
 def _names(plan: ShardPlan, texts: Mapping[str, str]) -> set[str]:
     """Every file that the merge writes."""
-    extra = (str(source.relative_to(plan.like.path)) for source in plan.extra)
-    return {*(shard.file for shard in plan.shards), *extra, *texts, CONFIG, INDEX, SUMS}
+    return {*(shard.file for shard in plan.shards), *plan.extra, *texts, CONFIG, INDEX, SUMS}
 
 
 def _needed(plan: ShardPlan, texts: Mapping[str, str]) -> int:

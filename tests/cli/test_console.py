@@ -1,9 +1,11 @@
 """Notices and progress on standard error, results on standard output, and each alone where that is asked for."""
 
+import json
 import sys
 
 import pytest
 from rich.table import Table
+from rich.text import Text
 
 from vlsurgery.cli.console import Console
 
@@ -97,3 +99,39 @@ def test_a_bar_ends_with_its_loop_even_if_that_fails(monkeypatch: pytest.MonkeyP
         with pytest.raises(KeyError):
             fail(console)
         assert list(console.progress("ab", "next")) == ["a", "b"]
+
+
+HOSTILE = "name\x1b[2J\x9b31m\u202e\x07\rgone"
+SHOWN = "name\\x1b[2J\\x9b31m\\u202e\\x07\\rgone"
+
+
+def hostile_table() -> Table:
+    table = Table(HOSTILE, title=HOSTILE)
+    table.add_row(HOSTILE)
+    return table
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_names_with_control_characters_are_shown_and_not_obeyed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    """In text, tables, titles and notices."""
+    if terminal:
+        Terminal(monkeypatch)
+    console = Console()
+    console.show(HOSTILE, Text(HOSTILE), hostile_table())
+    console.say(HOSTILE)
+    printed = capsys.readouterr()
+    assert printed.err == f"{SHOWN}\n"
+    # rich drops bells and carriage returns by itself; what is left of the rest is an escape that can be read.
+    assert printed.out.count("name\\x1b[2J\\x9b31m\\u202e") == 5
+    assert not {"\x1b", "\x9b", "\x07", "\r", "\u202e"} & set(printed.out)
+
+
+def test_names_in_json_are_escapes_of_json(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"name": HOSTILE + "\U000e0041", "words": "naïve 日本"}
+    Console(json=True).emit(json.dumps(value, ensure_ascii=False, indent=1))
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == value
+    assert not {"\x1b", "\x9b", "\x07", "\r", "\u202e", "\U000e0041"} & set(printed)
+    assert "naïve 日本" in printed

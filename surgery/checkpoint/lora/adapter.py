@@ -15,6 +15,7 @@ from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
 from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG as CONFIG, part_names, read_part
 from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.patterns import check_pattern, fits
 
 WEIGHTS: Final = "adapter_model.safetensors"
 PREFIX: Final = "base_model.model."
@@ -148,7 +149,7 @@ class Adapter:
         """The scale s of a module or parameter: alpha / r, or alpha / sqrt(r) in rsLoRA. alpha is that of the first
         pattern that fits, else the general one."""
         patterns: dict[str, float] = self.config.get("alpha_pattern") or {}
-        fitting = (value for pattern, value in patterns.items() if re.fullmatch(rf"(.*\.)?({pattern})", path))
+        fitting = (value for pattern, value in patterns.items() if fits(pattern, path))
         alpha = next(fitting, self.config["lora_alpha"])
         return float(alpha) / (math.sqrt(rank) if self.config.get("use_rslora") else rank)
 
@@ -202,9 +203,9 @@ def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
             )
     for pattern in patterns:
         try:
-            re.compile(pattern)
-        except (re.error, RecursionError, OverflowError) as error:
-            raise _unlike(path, "alpha_pattern", "a regular expression", pattern) from error
+            check_pattern(pattern)
+        except ValueError as error:
+            raise _unlike(path, "alpha_pattern", f"a regular expression ({error})", pattern) from error
     if not isinstance(targets, list) or not all(isinstance(target, str) for target in targets):
         raise _unlike(path, "target_parameters", "a list of names", targets)
 

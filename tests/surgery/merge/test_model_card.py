@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_the_whole_recipe_is_in_it(models: dict[str, Checkpoint], method: str) -
     ]
     shares = rows(card, "Coefficients")
     assert [row[0] for row in shares] == list(recipe.coefficients)
-    assert [row[-1] for row in shares] == ["", "", "lost \\| most of it", ""]
+    assert [row[-1] for row in shares] == ["", "", "lost &#124; most of it", ""]
     assert shares[1][1] == ("[1, 1]" if recipe.merge_method.coefficient.whole else "[0.1, 0.9]")
     for words in (recipe.merge_method.formula, recipe.merge_method.source, "17", "bfloat16", f"`{recipe.like}`"):
         assert words in card
@@ -142,3 +143,30 @@ def test_it_says_what_was_left_out_or_lacking(
     (said,) = left_out(alignment)
     assert said.startswith("adapted: 1 tensor is left out: ")
     assert left_out(align({"adapted": models["adapted"], "safe": models["safe"]}, "safe")) == []
+
+
+HOSTILE = "a`b <img src=x onerror=alert(1)> | [l](javascript:x) <script>y</script> ``` \x1b[31m\u202e\n\n# head"
+
+
+def test_nothing_in_a_card_is_markup_that_a_name_brought(models: dict[str, Checkpoint]) -> None:
+    """Neither role, path, key, reason nor note can add a tag, a link, a cell, a heading or an escape sequence."""
+    plain = recipe_of(models, "ties")
+    recipe = plain.model_copy(
+        update={
+            "checkpoints": {
+                role: CheckpointRef(path=f"/models/{HOSTILE}", identity=HOSTILE) for role in plain.checkpoints
+            },
+            "coefficients": {f"raw:{HOSTILE}": {"adapted": 1.0, "safe": 0.5}},
+            "parameters": {f"raw:{HOSTILE}": {"lambda": 1.0}},
+            "why": {f"raw:{HOSTILE}": HOSTILE},
+        }
+    )
+    alignment = replace(align({role: models[role] for role in plain.checkpoints}, plain.like), notes=(HOSTILE,))
+    card = model_card(recipe, alignment, plan_merge(plain, alignment), 0)
+    assert set(re.findall(r"<[^>]*>", re.sub(r"`[^`]*`", "", card))) <= {"<code>", "</code>"}
+    assert not {"\x1b", "\u202e"} & set(card)
+    assert "](" not in card
+    assert "```" not in card.replace("```\nvlsurgery merge --recipe recipe.yaml -o OUT\n```", "")
+    assert [line for line in card.splitlines() if line.startswith("# ")] == ["# `adapted`, merged by `ties`"]
+    assert [len(row) for row in rows(card, "Coefficients")] == [4]
+    assert [len(row) for row in rows(card, "Parents")] == [3, 3, 3]

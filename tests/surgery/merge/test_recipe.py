@@ -1,5 +1,7 @@
 """A recipe goes to YAML and back without losing a bit, and says what is wrong with one that a person edited."""
 
+import os
+import time
 from pathlib import Path
 
 import pytest
@@ -109,3 +111,55 @@ def test_a_missing_or_binary_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "x.yaml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(RecipeError, match="can't be read"):
         Recipe.load(tmp_path / "x.yaml")
+
+
+def test_one_key_as_text_and_as_a_number_is_one_key_twice(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(PLAIN.text().replace("  '3':", "  3: {base: 0.2}\n  '3':"))
+    with pytest.raises(RecipeError, match="key '3' occurs twice"):
+        Recipe.load(path)
+
+
+def test_reasons_cannot_bring_lines_keys_or_escape_sequences(tmp_path: Path) -> None:
+    why = "a\nseed: 7\x1b[31m\u202e\x00\u2028like: base"
+    recipe = PLAIN.model_copy(update={"why": {"3.mlp": why}})
+    assert not {"\x1b", "\u202e", "\x00", "\u2028"} & set(recipe.text())
+    recipe.save(tmp_path / "recipe.yaml")
+    found = Recipe.load(tmp_path / "recipe.yaml")
+    assert (found.seed, found.like) == (0, "adapted")
+    assert found.why == {"3.mlp": "a seed: 7\\x1b[31m\\u202e\\x00 like: base"}
+
+
+def test_paths_with_direction_characters_are_escapes_in_the_file(tmp_path: Path) -> None:
+    refs = {"adapted": CheckpointRef(path="/models/\u202egnp", identity="sha256:0")}
+    recipe = Recipe(checkpoints=refs, coefficients={})
+    assert "\u202e" not in recipe.text()
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+
+
+def test_comments_that_look_like_reasons_cost_no_time(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(PLAIN.text() + "  #: {\n" * 100_000 + "#" + " a: {: {" * 20_000)
+    began = time.perf_counter()
+    assert Recipe.load(path) == PLAIN
+    assert time.perf_counter() - began < 10
+
+
+def test_a_pipe_a_device_and_an_endless_recipe_are_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(RecipeError, match="not a regular file"):
+            Recipe.load(path)
+    rows = "".join(f"  text.{number}.mlp.gate: {{base: 0.1}}\n" for number in range(200_000))
+    (tmp_path / "long.yaml").write_text(PLAIN.text().replace("  3.mlp", rows + "  3.mlp"))
+    with pytest.raises(RecipeError, match="larger than 2 MB"):
+        Recipe.load(tmp_path / "long.yaml")
+
+
+def test_a_bomb_in_place_of_a_value_is_one_short_line(tmp_path: Path) -> None:
+    bomb = "  a0: &a0 [1, 1]\n" + "".join(f"  a{i}: &a{i} [*a{i - 1}, *a{i - 1}]\n" for i in range(1, 60))
+    (tmp_path / "recipe.yaml").write_text(PLAIN.text().replace("coefficients:", "coefficients:\n" + bomb, 1))
+    with pytest.raises(RecipeError) as caught:
+        Recipe.load(tmp_path / "recipe.yaml")
+    assert len(str(caught.value)) < 500

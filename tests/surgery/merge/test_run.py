@@ -195,7 +195,7 @@ def test_the_card_states_parents_coefficients_and_how_to_do_it_again(trio: "Trio
     card = (tmp_path / "m" / "README.md").read_text()
     for checkpoint in checkpoints.values():
         assert checkpoint.identity in card
-    assert "| 1.mlp | 0.25 | lost \\| most |" in card
+    assert "| 1.mlp | 0.25 | lost &#124; most |" in card
     assert "vlsurgery merge --recipe recipe.yaml" in card
     assert "c_base (base - adapted)" in card
 

@@ -62,3 +62,22 @@ def test_every_parameter_can_be_offered_on_a_command_line() -> None:
             assert parameter.default is not None
             assert parameter.is_switch or parameter.low <= parameter.default <= parameter.high
             assert parameter.is_switch or not parameter.negative
+
+
+def test_no_method_takes_a_number_that_would_subtract_a_model() -> None:
+    """Neither a coefficient nor what the whole delta or a safety vector is multiplied by."""
+    for name, method in METHODS.items():
+        assert method.coefficient.low >= 0, name
+        for multiplier in {"lambda", "gamma", "share", "density"} & method.parameters.keys():
+            assert method.parameters[multiplier].low >= 0, (name, multiplier)
+
+
+def test_resta_with_swapped_roles_takes_out_what_alignment_brought() -> None:
+    """It subtracts by definition, which its documentation says and no check on numbers can refuse."""
+    aligned, raw = torch.tensor([1.0, 2.0]), torch.tensor([0.0, 0.5])
+    right = METHODS["resta"].merge({"adapted": aligned, "unaligned": raw}, aligned)
+    swapped = METHODS["resta"].merge({"adapted": aligned, "unaligned": aligned}, raw)
+    assert right.tolist() == (aligned + (aligned - raw)).tolist()
+    assert swapped.tolist() == raw.tolist()
+    documentation = " ".join((sys.modules[METHODS["resta"].combine.__module__].__doc__ or "").split())
+    assert "it subtracts the unaligned model by definition" in documentation
