@@ -38,6 +38,9 @@ class Loader:
         return load(checkpoint, None, self.trust_remote_code, self.thinking)
 
 
+AS_FOUND = Loader()  # nothing of a checkpoint's own runs, and templates are told nothing
+
+
 def load(
     checkpoint: Checkpoint,
     device: str | None = None,

@@ -14,6 +14,8 @@ from vlsurgery.cli.options import (
     PickleOption,
     PromptsOption,
     Session,
+    ThinkingOption,
+    TrustOption,
     standard,
 )
 from vlsurgery.probes.policies import Policy, Toward
@@ -104,6 +106,8 @@ def merge(
         bool,
         typer.Option("--verify", help="Read checkpoints and result again, and compare them with what was hashed."),
     ] = False,
+    thinking: ThinkingOption = None,
+    trust_remote_code: TrustOption = False,
     allow_pickle: PickleOption = False,
 ) -> None:
     """Write a merged checkpoint.
@@ -133,11 +137,20 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        options = StepOptions(prompts=prompts or None, images=images, policy=policy, toward=toward, out=out)
+        options = StepOptions(
+            prompts=prompts or None,
+            images=images,
+            policy=policy,
+            toward=toward,
+            out=out,
+            thinking=thinking,
+            trust_remote_code=trust_remote_code,
+        )
         merge_auto(session, options, verify, limits)
         return
     _refuse({"policy": policy != "fit", "toward": toward != "both"}, "--auto")
     _refuse({"prompts": prompts, "images": images, "limits": limits}, "--auto")
+    _refuse({"thinking": thinking, "trust-remote-code": trust_remote_code}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")
     if out is None and to_mergekit is None:
