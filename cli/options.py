@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -22,6 +22,22 @@ PickleOption = Annotated[
     typer.Option(
         "--allow-pickle",
         help="Take pickled weights (.bin) where there are no safetensors; they are loaded as weights only.",
+    ),
+]
+TrustOption = Annotated[
+    bool,
+    typer.Option(
+        "--trust-remote-code",
+        help="Run the Python that a checkpoint brings along, where transformers needs it. Read it first: it can do "
+        "what you can do. Results say that it ran.",
+    ),
+]
+ThinkingOption = Annotated[
+    Literal["on", "off", "default"] | None,
+    typer.Option(
+        "--thinking",
+        help="Tell chat templates to have models think before they answer (enable_thinking), or not to; default tells "
+        "them nothing. [default: as the case did it last]",
     ),
 ]
 CHECKPOINT_HELP = "A directory, a model on the Hub (org/name or org/name@revision), or BASE+ADAPTER for a LoRA adapter."

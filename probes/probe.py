@@ -14,7 +14,7 @@ from vlsurgery.probes.evaluation.judging import exchange
 from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.models import ChatModel, load
+from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
     BlockGain,
@@ -30,7 +30,6 @@ from vlsurgery.probes.results import (
 )
 from vlsurgery.probes.targets import without_picture, working_prompts, working_set
 from vlsurgery.surgery.alignment import Alignment
-from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -86,22 +85,27 @@ class ProbeState:
 
 
 def probe(
-    alignment: Alignment, prompts: Sequence[Prompt], progress: Progress = no_progress, judge: Judge = STANDARD
+    alignment: Alignment,
+    prompts: Sequence[Prompt],
+    progress: Progress = no_progress,
+    judge: Judge = STANDARD,
+    loader: Loader = AS_FOUND,
 ) -> Findings:
     """Directions, targets and attribution of base, adapted, graft and every safety role.
 
     alignment: of all roles. Directions are made on `fit`, selected on `select` and shown on `report`; attribution
         uses `fit` alone. judge: tells which of the models' own completions refuse.
+    loader: how checkpoints are loaded.
 
     Raises SurgeryError where the base clearly refuses less than the adapted model: their roles are swapped.
     """
     checkpoints, state = alignment.checkpoints, ProbeState(prompts, progress, judge)
     work = working_prompts(prompts)
-    _probe_base(state, checkpoints["base"], work)
-    _probe_adapted(state, alignment, work)
+    _probe_base(state, loader.load(checkpoints["base"]), work)
+    _probe_adapted(state, loader.load(checkpoints["adapted"]), alignment, work)
     for role in checkpoints:
         if role.startswith("safety"):
-            chat = load(checkpoints[role])
+            chat = loader.load(checkpoints[role])
             state.notes += chat.notes
             state.measure_directions(role, chat)
     result = ProbeResult(
@@ -129,8 +133,7 @@ def _has_both(prompts: Sequence[Prompt]) -> bool:
     return all(len(requests) > 1 for requests in sides)
 
 
-def _probe_base(state: ProbeState, checkpoint: Checkpoint, work: Sequence[Prompt]) -> None:
-    chat = load(checkpoint)
+def _probe_base(state: ProbeState, chat: ChatModel, work: Sequence[Prompt]) -> None:
     state.notes += chat.notes
     state.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
     state.measure_directions("base", chat)
@@ -139,8 +142,7 @@ def _probe_base(state: ProbeState, checkpoint: Checkpoint, work: Sequence[Prompt
         state.selected = select_layer(chat, chosen_on, state.directions["base", "text"])
 
 
-def _probe_adapted(state: ProbeState, alignment: Alignment, work: Sequence[Prompt]) -> None:
-    chat = load(alignment.checkpoints["adapted"])
+def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, work: Sequence[Prompt]) -> None:
     state.notes += chat.notes
     state.answer("adapted", chat, chat.answerable(work))
     _check_roles(state.targets, work)

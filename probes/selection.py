@@ -16,7 +16,7 @@ from torch import Tensor
 from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.models import ChatModel, load
+from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
@@ -83,16 +83,17 @@ def choose(
     attribution: Mapping[str, float] | None = None,
     weights: Mapping[str, float] | None = None,
     progress: Progress = no_progress,
+    loader: Loader = AS_FOUND,
 ) -> TradeoffResult:
     """The points of `policy` and of uniform merges on a grid over the same sources.
 
     alignment: of all roles. attribution: block -> path gain; weights: block -> relative weight change; needed by the
-        policies of these names.
+        policies of these names. loader: how the checkpoint is loaded.
     The best point of each policy is marked `chosen` and keeps its coefficients. Raises RecipeError where a source or
     a finding that the policy needs is missing, SurgeryError where there is nothing to choose by.
     """
     sources = sources_of(alignment.checkpoints, toward)
-    chat = load(alignment.checkpoints["adapted"])
+    chat = loader.load(alignment.checkpoints["adapted"])
     live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
     scorer = SelectionScorer.of(chat, working_set(chat, prompts, targets, "select"))
     points = _best_of(_grid_points(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))

@@ -58,9 +58,9 @@ def token_ids(chat: ChatModel, text: str, ids: Sequence[int]) -> Tensor:
 
     Otherwise (base and adapted have different vocabularies) the text in this model's tokens, without an end token.
     """
-    if chat.tokenizer.decode(list(ids), skip_special_tokens=True).strip() == text:
+    if chat.text_of(ids) == text:
         return torch.tensor(list(ids))
-    again = chat.tokenizer(text, add_special_tokens=False)["input_ids"]
+    again = chat.tokenizer(text.removeprefix(chat.open_thought), add_special_tokens=False)["input_ids"]
     return torch.tensor(again)
 
 

@@ -14,6 +14,8 @@ from vlsurgery.cli.options import (
     PickleOption,
     PromptsOption,
     Session,
+    ThinkingOption,
+    TrustOption,
     standard,
 )
 
@@ -56,6 +58,8 @@ def evaluate(
             help="With MODEL: keep what they say here; an interrupted run goes on from it. A case has its own.",
         ),
     ] = None,
+    thinking: ThinkingOption = None,
+    trust_remote_code: TrustOption = False,
     allow_pickle: PickleOption = False,
 ) -> None:
     """Count what models refuse and comply with.
@@ -94,6 +98,8 @@ def evaluate(
         judge_labels=judge_labels,
         tokens=tokens,
         imports=imports or None,
+        thinking=thinking,
+        trust_remote_code=trust_remote_code,
     )
     if models or (imports and not (session.case / "case.json").is_file()):
         found = evaluate_models(session, models or [], options, completions, allow_pickle)

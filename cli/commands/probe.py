@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from vlsurgery.cli.options import NewOption, PickleOption, PromptsOption, Session, standard
+from vlsurgery.cli.options import NewOption, PickleOption, PromptsOption, Session, ThinkingOption, TrustOption, standard
 
 
 @standard
@@ -16,6 +16,8 @@ def probe(
     ] = None,
     prompts: PromptsOption = None,
     new: NewOption = False,
+    thinking: ThinkingOption = None,
+    trust_remote_code: TrustOption = False,
     allow_pickle: PickleOption = False,
 ) -> None:
     """Find out where refusals were lost.
@@ -36,7 +38,8 @@ def probe(
     from vlsurgery.probes.results import ProbeResult
 
     named = named_in_order(checkpoints, new, allow_pickle)
-    flow = perform(session, StepOptions(prompts=prompts or None), "probe", named=named)
+    options = StepOptions(prompts=prompts or None, thinking=thinking, trust_remote_code=trust_remote_code)
+    flow = perform(session, options, "probe", named=named)
     if flow is None:
         return
     result = flow.job.result(ProbeResult)

@@ -24,10 +24,12 @@ from vlsurgery.surgery.runtime.progress import Progress, no_progress
 if TYPE_CHECKING:
     from vlsurgery.cli.workflow.judge_source import JudgeSource
     from vlsurgery.cli.workflow.prompt_source import PromptSource
+    from vlsurgery.probes.models import Loader
     from vlsurgery.probes.prompts import Prompt
 
 R = TypeVar("R", bound=Result)
 Settings = dict[str, Any]
+Thinking = Literal["on", "off", "default"]
 Fault = Literal["missing", "changed", "outdated"]
 Files = Callable[[Case, Settings], Sequence[Path]]
 
@@ -52,7 +54,8 @@ class StepOptions:
     `--judge` names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier mean.
     tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the merged
     checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network. ignored:
-    names of mismatches that a merge goes on with.
+    names of mismatches that a merge goes on with. thinking: what chat templates are told of thoughts.
+    trust_remote_code: whether a checkpoint's own Python may run; that is to be said anew every time.
     """
 
     prompts: Sequence[str] | None = None
@@ -68,6 +71,15 @@ class StepOptions:
     cdn: bool = False
     level: Level | None = None
     ignored: Sequence[str] = ()
+    thinking: Thinking | None = None
+    trust_remote_code: bool = False
+
+
+def loader_of(options: StepOptions, thinking: Thinking) -> "Loader":
+    """How checkpoints become chat models."""
+    from vlsurgery.probes.models import Loader
+
+    return Loader(options.trust_remote_code, None if thinking == "default" else thinking == "on")
 
 
 @dataclass
@@ -105,6 +117,16 @@ class Job:
         from vlsurgery.cli.workflow.judge_source import judge_source_of
 
         return judge_source_of(self.case, self.prompt_source.specimen is not None, self.options)
+
+    def thinking(self, step: str) -> Thinking:
+        """What chat templates are told of thoughts in a step: what the user said, else as the case did it last."""
+        recorded = self.case.settings_of(step) or self.case.settings_of("probe") or {}
+        found: Thinking = self.options.thinking or recorded.get("thinking", "default")
+        return found
+
+    def loader(self, step: str) -> "Loader":
+        """How checkpoints become chat models in a step."""
+        return loader_of(self.options, self.thinking(step))
 
     @property
     def prompts(self) -> "list[Prompt]":

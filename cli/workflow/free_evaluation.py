@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlsurgery.cli.options import Session
-from vlsurgery.cli.workflow.engine import StepOptions
+from vlsurgery.cli.workflow.engine import StepOptions, loader_of
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ def evaluate_models(
         None if file is None else CompletionFile(file),
         imported(source.imports),
         session.console.progress,
+        loader_of(options, options.thinking or "default"),
     )
     subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
     result = evaluate(subjects, asked.prompts, 1, asking)

@@ -54,8 +54,14 @@ def _prepare_to_run(job: Job) -> None:
         torch.set_num_threads(1)
 
 
-def _prompt_settings(job: Job) -> Settings:
-    return job.prompt_source.settings
+def _probe_settings(job: Job) -> Settings:
+    return _asking_settings(job, "probe")
+
+
+def _asking_settings(job: Job, step: str) -> Settings:
+    """The prompts, and what chat templates are told of thoughts where they are told anything."""
+    thinking = job.thinking(step)
+    return {**job.prompt_source.settings, **({} if thinking == "default" else {"thinking": thinking})}
 
 
 def _run_probe(job: Job, settings: Settings) -> None:
@@ -65,7 +71,7 @@ def _run_probe(job: Job, settings: Settings) -> None:
     for note in job.prompt_source.notes:
         job.say(f"probe: {note}")
     job.case.log_look({"step": "probe", "roles": list(job.checkpoints), "prompts": settings["prompts"]})
-    found = probe(job.alignment, job.prompts, job.progress, job.judge_source.default)
+    found = probe(job.alignment, job.prompts, job.progress, job.judge_source.default, job.loader("probe"))
     result = found.result.model_copy(update={"notes": [*found.result.notes, *job.prompt_source.notes]})
     _save_directions(job, found.directions)
     job.case.save(found.targets, settings)
@@ -90,7 +96,7 @@ def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:
 
 
 def _coefficient_settings(job: Job) -> Settings:
-    return {**_prompt_settings(job), "policy": job.options.policy, "sources": list(job.sources)}
+    return {**_asking_settings(job, "probe"), "policy": job.options.policy, "sources": list(job.sources)}
 
 
 def _run_coefficients(job: Job, settings: Settings) -> None:
@@ -109,7 +115,17 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
     }
     options, targets = job.options, job.result(TargetsResult)
-    result = choose(job.alignment, job.prompts, targets, options.policy, options.toward, gains, changes, job.progress)
+    result = choose(
+        job.alignment,
+        job.prompts,
+        targets,
+        options.policy,
+        options.toward,
+        gains,
+        changes,
+        job.progress,
+        job.loader("probe"),
+    )
     recipe = recipe_of(result, job.checkpoints, gains)
     keep_edited_recipe(job)
     recipe.save(job.case.path("recipe.yaml"))
@@ -159,7 +175,11 @@ def check_merge_target(job: Job) -> None:
 
 
 def _evaluate_settings(job: Job) -> Settings:
-    return {**_prompt_settings(job), **job.judge_source.settings, "merged": job.merged and job.merged.identity}
+    return {
+        **_asking_settings(job, "evaluate"),
+        **job.judge_source.settings,
+        "merged": job.merged and job.merged.identity,
+    }
 
 
 def _run_evaluate(job: Job, settings: Settings) -> None:
@@ -176,7 +196,7 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
     roles = [subject.role for subject in subjects]
     looks = 1 + job.case.looks
     file = CompletionFile(job.case.path(COMPLETIONS))
-    asking = Asking(source.judges, source.tokens, file, imported(source.imports), job.progress)
+    asking = Asking(source.judges, source.tokens, file, imported(source.imports), job.progress, job.loader("evaluate"))
     result = evaluate(subjects, job.prompts, looks, asking)
     result = with_human_labels(job.case, result.model_copy(update={"notes": [*job.prompt_source.notes, *result.notes]}))
     job.case.save(result, settings)
@@ -251,7 +271,7 @@ def _at(setting: str) -> Files:
 # name, needs, uses, files, settings, run
 STEPS = (
     Step("diff", (), (), _named("diff.json"), diff_settings, _run_diff),
-    Step("probe", (), (), _named("probe.json", "targets.json", "directions.safetensors"), _prompt_settings, _run_probe),
+    Step("probe", (), (), _named("probe.json", "targets.json", "directions.safetensors"), _probe_settings, _run_probe),
     Step(
         "coefficients",
         ("diff", "probe"),

@@ -76,7 +76,7 @@ def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
 
 def _ids(chat: ChatModel, text: str) -> Tensor | None:
     """The first tokens of an answer; None where it is empty."""
-    ids = chat.tokenizer(text, add_special_tokens=False)["input_ids"][:MAX_KL_TOKENS]
+    ids = chat.tokenizer(text.removeprefix(chat.open_thought), add_special_tokens=False)["input_ids"][:MAX_KL_TOKENS]
     return torch.tensor(ids) if ids else None
 
 

@@ -14,7 +14,7 @@ from vlsurgery.probes.evaluation.judges import STANDARD, Judge
 from vlsurgery.probes.evaluation.judging import judged, used
 from vlsurgery.probes.evaluation.tabulate import Cell, Divergence, Measured, tabulate
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.models import ChatModel, load
+from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.prompts import Prompt, prompts_digest
 from vlsurgery.probes.results import BehaviourResult, CompletionRecord
 from vlsurgery.surgery.alignment import align
@@ -36,9 +36,9 @@ class Subject:
     coefficients: Mapping[str, Mapping[str, float]] | None = None
     sources: Mapping[str, Checkpoint] = field(default_factory=dict)
 
-    def open(self) -> tuple[ChatModel, AbstractContextManager[object]]:
+    def open(self, loader: Loader = AS_FOUND) -> tuple[ChatModel, AbstractContextManager[object]]:
         """The loaded checkpoint, and the context in which the coefficients are applied to it."""
-        chat = load(self.checkpoint)
+        chat = loader.load(self.checkpoint)
         if self.coefficients is None:
             return chat, nullcontext()
         live = InMemoryMerge(chat, align({"adapted": self.checkpoint, **self.sources}), tuple(self.sources))
@@ -64,7 +64,8 @@ class Asking:
 
     judges: the first is the one that rates are made of. tokens: of a completion, at most. file: where completions are
     kept as they are made, and from which those of the same models and prompts are taken; None keeps them in memory.
-    imported: completions that were made elsewhere, which are judged and counted beside.
+    imported: completions that were made elsewhere, which are judged and counted beside. loader: how checkpoints are
+    loaded.
     """
 
     judges: Sequence[Judge] = (STANDARD,)
@@ -72,6 +73,7 @@ class Asking:
     file: CompletionFile | None = None
     imported: Sequence[CompletionRecord] = ()
     progress: Progress = no_progress
+    loader: Loader = AS_FOUND
 
 
 def evaluate(
@@ -102,13 +104,19 @@ def evaluate(
     return tabulate(verdicts, used(asking.judges, asking.tokens), measured)
 
 
+def _asked_digest(prompts: Sequence[Prompt], loader: Loader) -> str:
+    """What identifies the prompts, and what templates are told of thoughts where they are told anything."""
+    digest = prompts_digest(prompts)
+    return digest if loader.thinking is None else f"{digest} thinking {'on' if loader.thinking else 'off'}"
+
+
 class _Interview:
     """What the models said so far. records, divergences, notes: by role."""
 
     def __init__(self, report: Sequence[Prompt], asking: Asking) -> None:
         self.report = report
         self.asking = asking
-        self.digest = prompts_digest(report)
+        self.digest = _asked_digest(report, asking.loader)
         self.records: dict[str, list[CompletionRecord]] = {}
         self.divergences: dict[str, dict[Cell, Divergence]] = {}
         self.notes: dict[str, list[str]] = {}
@@ -126,7 +134,7 @@ class _Interview:
 
     def ask(self, subject: Subject) -> None:
         """Ask one subject. Its model is local to this function, so that no two are in memory at once."""
-        chat, state = subject.open()
+        chat, state = subject.open(self.asking.loader)
         asked = chat.answerable(self.report)
         with state:
             missing = [prompt for prompt in asked if (subject.identity, prompt.id) not in self._kept]

@@ -17,7 +17,7 @@ BATCH = 64
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion. text: without special tokens. ids: with them. finished: whether it has an end token."""
+    """A completion. text: see `ChatModel.text_of`. ids: with special tokens. finished: whether it has an end token."""
 
     text: str
     ids: tuple[int, ...]
@@ -81,7 +81,7 @@ def _completion(chat: ChatModel, row: list[int], end: list[int]) -> Completion:
     """The completion in a generated row, up to its end token; the rest is padding."""
     stop = next((at for at, token in enumerate(row) if token in end), None)
     ids = row if stop is None else row[: stop + 1]
-    return Completion(chat.tokenizer.decode(ids, skip_special_tokens=True).strip(), tuple(ids), stop is not None)
+    return Completion(chat.text_of(ids), tuple(ids), stop is not None)
 
 
 def _end(chat: ChatModel) -> list[int]:

@@ -2,6 +2,16 @@
 
 from vlsurgery.probes.models.batches import Batch, Encoded
 from vlsurgery.probes.models.chat import ChatModel
-from vlsurgery.probes.models.loading import decoder_blocks, default_device, load, quiet_transformers
+from vlsurgery.probes.models.loading import AS_FOUND, Loader, decoder_blocks, default_device, load, quiet_transformers
 
-__all__ = ["Batch", "ChatModel", "Encoded", "decoder_blocks", "default_device", "load", "quiet_transformers"]
+__all__ = [
+    "AS_FOUND",
+    "Batch",
+    "ChatModel",
+    "Encoded",
+    "Loader",
+    "decoder_blocks",
+    "default_device",
+    "load",
+    "quiet_transformers",
+]

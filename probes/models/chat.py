@@ -2,25 +2,34 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vlsurgery.probes.models.batches import Batch, Encoded, Side, batches
+from vlsurgery.probes.models.faults import is_out_of_memory, one_line
 from vlsurgery.probes.prompts import Prompt, rgb
-from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.probes.templates import ChatTemplate, chat_template
+from vlsurgery.probes.thoughts import is_thought_mark, opened
+from vlsurgery.surgery.errors import CheckpointError, SurgeryError
 
 
 @dataclass
 class ChatModel:
-    """A model with its tokenizer, its processor where it takes pictures, and its decoder blocks."""
+    """A model with its tokenizer, its processor where it takes pictures, and its decoder blocks.
+
+    thinking: whether its template is told to have it think before it answers; None leaves that to the template.
+    """
 
     model: nn.Module
     tokenizer: Any
     processor: Any | None
     blocks: Sequence[nn.Module]
     notes: list[str] = field(default_factory=list)
+    thinking: bool | None = None
 
     @property
     def sees(self) -> bool:
@@ -38,24 +47,83 @@ class ChatModel:
     def encode(self, prompts: Sequence[Prompt]) -> list[Encoded]:
         """The prompts as token ids, under the model's chat template.
 
-        Raises CheckpointError where the template rewrites the text or is needed and absent, ValueError for a picture
+        Raises CheckpointError where the template fails, rewrites the text or is needed and absent, or the processor
+        can't take a picture; SurgeryError for a prompt that is longer than the model reads; ValueError for a picture
         that the model can't see.
         """
         return [self._encode(prompt) for prompt in prompts]
 
+    def text_of(self, ids: Sequence[int]) -> str:
+        """A completion as text: without special tokens, but with the marks that set a thought apart from the answer.
+
+        Where the template has opened the thought already, its mark stands at the start.
+        """
+        special = {at for at, token in self.tokenizer.added_tokens_decoder.items() if token.special}
+        marks = [at for at in special if is_thought_mark(str(self.tokenizer.convert_ids_to_tokens(at)))]
+        if special.intersection(ids).intersection(marks):
+            kept = [at for at in ids if at not in special or at in marks]
+            text = self.tokenizer.decode(kept, skip_special_tokens=False)
+        else:
+            text = self.tokenizer.decode(list(ids), skip_special_tokens=True)
+        return self.open_thought + str(text).strip()
+
+    @cached_property
+    def open_thought(self) -> str:
+        """The mark of a thought that the template opens and leaves to the model to close; empty where it opens none.
+
+        A completion that is cut off within such a thought has no other sign of it.
+        """
+        if self.template is None:
+            return ""
+        asked = "hello"
+        content = asked if self.template.takes_text else [{"type": "text", "text": asked}]
+        rendered = self._rendered(content)
+        return opened(rendered[rendered.rfind(asked) + len(asked) :])
+
     def _encode(self, prompt: Prompt) -> Encoded:
+        if prompt.image is not None and self.processor is None:
+            raise ValueError(f"prompt {prompt.id} has a picture, but the model does not see")
         text, end = self._render(prompt)
         special = self._needs_special_tokens(text, templated=end is not None, pictured=prompt.image is not None)
         plain = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
         post = 0 if end is None else sum(start >= end and stop > start for start, stop in plain["offset_mapping"])
         if prompt.image is None:
-            return Encoded(prompt, torch.tensor(plain["input_ids"]), {}, post)
-        if self.processor is None:
-            raise ValueError(f"prompt {prompt.id} has a picture, but the model does not see")
-        made = self.processor(text=[text], images=[rgb(prompt.image)], add_special_tokens=special, return_tensors="pt")
-        ids = made.pop("input_ids")[0]
-        made.pop("attention_mask", None)
-        return Encoded(prompt, ids, dict(made), post)
+            found = Encoded(prompt, torch.tensor(plain["input_ids"]), {}, post)
+        else:
+            made = self._processed(prompt, text, special)
+            ids = made.pop("input_ids")[0]
+            made.pop("attention_mask", None)
+            found = Encoded(prompt, ids, made, post)
+        self._check_length(prompt, len(found.ids))
+        return found
+
+    def _processed(self, prompt: Prompt, text: str, special: bool) -> dict[str, Tensor]:
+        """What the processor makes of a prompt with its picture."""
+        assert self.processor is not None  # `_encode` has looked.
+        assert prompt.image is not None
+        try:
+            made = self.processor(
+                text=[text], images=[rgb(prompt.image)], add_special_tokens=special, return_tensors="pt"
+            )
+        except (ValueError, TypeError, IndexError, RuntimeError, OSError) as error:
+            if is_out_of_memory(error):
+                raise
+            place = f" ({prompt.image})" if isinstance(prompt.image, Path) else ""
+            raise CheckpointError(
+                f"{self.name}: its processor can't take the picture of prompt {prompt.id}{place}: {one_line(error)}. "
+                "Give another picture, or the processor files of the published model."
+            ) from error
+        return dict(made)
+
+    def _check_length(self, prompt: Prompt, length: int) -> None:
+        """Refuse a prompt of more tokens than the model has positions for."""
+        config: Any = getattr(self.model, "config", None)
+        most = None if config is None else getattr(config.get_text_config(), "max_position_embeddings", None)
+        if isinstance(most, int) and 0 < most < length:
+            raise SurgeryError(
+                f"prompt {prompt.id} has {length:,} tokens, but {self.name} reads at most {most:,} "
+                "(max_position_embeddings). Shorten the prompt, or leave it out."
+            )
 
     def _needs_special_tokens(self, text: str, templated: bool, pictured: bool) -> bool:
         """Whether the tokenizer must add the start token, by transformers' rule.
@@ -69,30 +137,47 @@ class ChatModel:
 
     def _render(self, prompt: Prompt) -> tuple[str, int | None]:
         """The prompt under the chat template, and the offset at which the user's text ends; None without a template."""
-        speaker = self.processor or self.tokenizer
-        if not getattr(speaker, "chat_template", None):
+        if self.template is None:
             if prompt.image is not None:
                 raise CheckpointError(
-                    f"{self.tokenizer.name_or_path} has no chat template, so a picture can't be placed in a prompt. "
+                    f"{self.name} has no chat template, so a picture can't be placed in a prompt. "
                     "Add chat_template.jinja to the checkpoint, or use prompts without pictures."
                 )
             return prompt.text, None
         text = self._without_placeholders(prompt.text)
         content: str | list[dict[str, str]] = text
-        if self.processor is not None:
+        if prompt.image is not None:
+            if not self.template.takes_parts:
+                raise CheckpointError(
+                    f"the chat template of {self.name} takes text alone, so a picture can't be placed in a prompt. "
+                    "Take the chat_template.jinja of the published model, or use prompts without pictures."
+                )
+            content = [{"type": "image"}, {"type": "text", "text": text}]
+        elif not self.template.takes_text:
             content = [{"type": "text", "text": text}]
-            if prompt.image is not None:
-                content.insert(0, {"type": "image"})
-        rendered = speaker.apply_chat_template(
-            [{"role": "user", "content": content}], tokenize=False, add_generation_prompt=True
-        )
+        rendered = self._rendered(content)
         at = rendered.rfind(text.strip())
         if at < 0:
             raise CheckpointError(
-                f"the chat template of {self.tokenizer.name_or_path} rewrites the user's text, so the last "
+                f"the chat template of {self.name} rewrites the user's text, so the last "
                 "instruction token can't be found. Give the checkpoint a template that keeps the text as it is."
             )
         return rendered, at + len(text.strip())
+
+    def _rendered(self, content: object) -> str:
+        """One user's turn under the chat template, up to where the answer begins."""
+        assert self.template is not None  # Those who call it have looked.
+        return self.template.render([{"role": "user", "content": content}])
+
+    @cached_property
+    def template(self) -> ChatTemplate | None:
+        """The chat template: the processor's own, else the tokenizer's; None where there is none."""
+        return chat_template(self.name, self.tokenizer, self.processor, self.thinking)
+
+    @property
+    def name(self) -> str:
+        """The checkpoint's, as its tokenizer remembers it."""
+        return str(self.tokenizer.name_or_path)
 
     def _without_placeholders(self, text: str) -> str:
         """The user's text with a space in every word that the processor would take for a picture ("< image>")."""

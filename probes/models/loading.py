@@ -1,7 +1,8 @@
 """Checkpoints loaded through transformers as chat models."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from torch import nn
 
 from vlsurgery.probes.models.beside_adapter import own_tokenizer, put_trained_parts
 from vlsurgery.probes.models.chat import ChatModel
+from vlsurgery.probes.models.faults import is_out_of_memory, one_line
+from vlsurgery.probes.models.remote_code import remote_code_files
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
 
@@ -21,43 +24,81 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def load(checkpoint: Checkpoint, device: str | None = None) -> ChatModel:
+@dataclass(frozen=True)
+class Loader:
+    """How checkpoints become chat models.
+
+    trust_remote_code: whether a checkpoint's own Python may run. thinking: whether templates are told to have models
+    think before they answer; None leaves that to the templates.
+    """
+
+    trust_remote_code: bool = False
+    thinking: bool | None = None
+
+    def load(self, checkpoint: Checkpoint) -> ChatModel:
+        return load(checkpoint, None, self.trust_remote_code, self.thinking)
+
+
+AS_FOUND = Loader()  # nothing of a checkpoint's own runs, and templates are told nothing
+
+
+def load(
+    checkpoint: Checkpoint,
+    device: str | None = None,
+    trust_remote_code: bool = False,
+    thinking: bool | None = None,
+) -> ChatModel:
     """The chat model of a checkpoint, by transformers' Auto classes, in evaluation mode and without gradients.
 
-    On a CPU in float32, on CUDA in the checkpoint's own dtype. Remote code is off. A LoRA adapter is merged in memory
-    by PEFT.
+    On a CPU in float32, on CUDA in the checkpoint's own dtype. The checkpoint's own Python never runs unless
+    `trust_remote_code` is set, and then a note says so. A LoRA adapter is merged in memory by PEFT. thinking: as in
+    `Loader`.
 
     Raises CheckpointError where transformers can't load it, or finds weights missing.
     """
     directory = checkpoint.path
     device = device or default_device()
-    model, tokenizer, processor = _pretrained(directory, torch.float32 if device == "cpu" else "auto")
+    dtype = torch.float32 if device == "cpu" else "auto"
+    model, tokenizer, processor = _pretrained(directory, dtype, trust_remote_code)
     if checkpoint.adapter is not None:
         model = _with_adapter(model, checkpoint.adapter.path)
         put_trained_parts(model, checkpoint.adapter)
         tokenizer, processor = own_tokenizer(checkpoint, processor is not None) or (tokenizer, processor)
     model = model.to(device).eval().requires_grad_(False)
-    chat = ChatModel(model, tokenizer, processor, decoder_blocks(model))
-    if not getattr(processor or tokenizer, "chat_template", None):
-        chat.notes.append(f"{directory} has no chat template: prompts are given as bare text")
+    chat = ChatModel(model, tokenizer, processor, decoder_blocks(model), thinking=thinking)
+    chat.notes += _notes(chat, directory, trust_remote_code)
     return chat
 
 
-def _pretrained(directory: Path, dtype: torch.dtype | str) -> tuple[Any, Any, Any | None]:
+def _notes(chat: ChatModel, directory: Path, trust_remote_code: bool) -> Iterator[str]:
+    """What to know of results that were measured on a model."""
+    if trust_remote_code and remote_code_files(directory):
+        yield f"{directory}: its own Python was run, as --trust-remote-code allows"
+    template = chat.template
+    if template is None:
+        yield f"{directory} has no chat template: prompts are given as bare text"
+    elif chat.thinking is not None:
+        word = "on" if chat.thinking else "off"
+        effect = "its template was told so" if template.knows_thinking else "its template knows no such switch"
+        yield f"{directory}: thinking {word}, {effect}"
+
+
+def _pretrained(directory: Path, dtype: torch.dtype | str, trust_remote_code: bool) -> tuple[Any, Any, Any | None]:
     """Model, tokenizer and, where the model sees, processor of a directory, each checked to be complete."""
     import transformers
 
+    how = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
-        config = transformers.AutoConfig.from_pretrained(directory)
+        config = transformers.AutoConfig.from_pretrained(directory, **how)
         sees = hasattr(config, "vision_config")
         family = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-        model, info = family.from_pretrained(directory, dtype=dtype, output_loading_info=True)
-        processor = transformers.AutoProcessor.from_pretrained(directory) if sees else None
-        tokenizer = processor.tokenizer if processor else transformers.AutoTokenizer.from_pretrained(directory)
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{directory}: transformers can't load it: {' '.join(str(error).split())[:300]}"
-        ) from error
+        model, info = family.from_pretrained(directory, dtype=dtype, output_loading_info=True, **how)
+        processor = transformers.AutoProcessor.from_pretrained(directory, **how) if sees else None
+        tokenizer = processor.tokenizer if processor else transformers.AutoTokenizer.from_pretrained(directory, **how)
+    except Exception as error:  # tokenizers raises bare Exception, and a stranger's file can make any
+        if is_out_of_memory(error):
+            raise
+        raise _cannot_load(directory, error, trust_remote_code) from error
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"{directory}: its tokenizer does not tell where tokens stand in the text, so the last instruction token "
@@ -69,6 +110,17 @@ def _pretrained(directory: Path, dtype: torch.dtype | str) -> tuple[Any, Any, An
             "at random. Use a complete checkpoint."
         )
     return model, tokenizer, processor
+
+
+def _cannot_load(directory: Path, error: Exception, trust_remote_code: bool) -> CheckpointError:
+    files = remote_code_files(directory)
+    if files and not trust_remote_code and "trust_remote_code" in str(error):
+        return CheckpointError(
+            f"{directory}: can't be loaded without Python of its own (auto_map in {', '.join(files)}), which is "
+            "not run. Use a checkpoint of a kind that transformers knows, or read that code and add "
+            "--trust-remote-code."
+        )
+    return CheckpointError(f"{directory}: transformers can't load it: {one_line(error)}")
 
 
 def _with_adapter(model: nn.Module, adapter: Path) -> nn.Module:

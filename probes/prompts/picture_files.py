@@ -1,46 +1,108 @@
-"""Pictures as pixels, the way that viewers and image processors show them; broken files are found before a run."""
+"""Pictures as pixels, the way that transformers hands them to processors; broken files are found before a run."""
 
-from functools import lru_cache
+import stat
+import struct
+import warnings
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache, lru_cache
 from pathlib import Path
+from typing import Final
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from vlsurgery.probes.prompts.prompt import Picture
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.visible import visible
+
+MAX_PIXELS: Final = 64_000_000  # of a picture: 200 MB in RGB, and several times that in a processor
+MAX_RATIO: Final = 200  # of the longer side to the shorter: processors scale the shorter one up
+# Formats that are read by Pillow itself. Others start programs (EPS runs Ghostscript), or are no pictures.
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")
 
 # What Pillow raises for files that are no picture, cut off, broken or of too many pixels.
-_BROKEN = (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError)
+_BROKEN = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    EOFError,
+    ArithmeticError,
+    MemoryError,
+    NotImplementedError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
 
 
 def rgb(picture: Picture) -> Image.Image:
-    """The pixels of a picture in RGB: turned as its EXIF data says, what is transparent on white.
+    """The pixels of a picture in RGB, as `transformers.image_utils.load_image` gives them: turned as its EXIF says.
 
-    Raises SurgeryError where a file can't be opened.
+    What is transparent is on white, as transformers' image processors show it; `load_image` would show the colours
+    that nobody sees, which most programs leave black.
+
+    Raises SurgeryError where a file can't be opened, or the picture is too large.
     """
-    if isinstance(picture, Image.Image):
-        return _flat(picture)
+    place = "a picture" if isinstance(picture, Image.Image) else visible(str(picture))
     try:
-        with Image.open(picture) as opened:
+        if isinstance(picture, Image.Image):
+            _check_size(picture)
+            return _flat(picture)
+        with _opened(picture) as opened:
             return _flat(opened)
     except _BROKEN as error:
-        raise SurgeryError(f"{picture}: {_fault(error)}. Mend, replace or remove the picture.") from error
+        raise SurgeryError(f"{place}: {_fault(error)}. Mend, replace or remove the picture.") from error
 
 
 def check_picture(path: Path, where: str) -> None:
     """Raise SurgeryError unless a file is a whole picture. where: the place that names it, for the message."""
     try:
-        stat = path.stat()
-        _decode(path, stat.st_mtime_ns, stat.st_size)
+        found = path.stat()
+        _decode(path, found.st_mtime_ns, found.st_size)
     except _BROKEN as error:
-        raise SurgeryError(f"{where}: can't open the image {path} ({_fault(error)}). Mend or remove it.") from error
+        place = visible(str(path))
+        raise SurgeryError(f"{where}: can't open the image {place} ({_fault(error)}). Mend or remove it.") from error
 
 
 @lru_cache(maxsize=65536)
 def _decode(path: Path, modified: int, size: int) -> None:  # noqa: ARG001
     """Decode a picture, once for each state of its file."""
-    with Image.open(path) as picture:
+    with _opened(path) as picture:
         picture.draft("RGB", (64, 64))  # a JPEG is then read at an eighth of its size, yet to its end
         _flat(picture)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """The picture of a regular file, its size checked before a pixel is read."""
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+        raise ValueError("not a file")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        warnings.simplefilter("error", Image.DecompressionBombWarning)
+        with Image.open(path, formats=_formats()) as picture:
+            _check_size(picture)
+            yield picture
+
+
+@cache
+def _formats() -> list[str]:
+    """Those of FORMATS that this build of Pillow reads."""
+    Image.init()
+    return [name for name in FORMATS if name in Image.OPEN]
+
+
+def _check_size(picture: Image.Image) -> None:
+    width, height = picture.size
+    if width * height > MAX_PIXELS:
+        raise Image.DecompressionBombError
+    if max(width, height) > MAX_RATIO * min(width, height):
+        raise ValueError(f"{width} x {height} pixels, expected sides of a ratio of at most {MAX_RATIO} to 1")
 
 
 def _flat(picture: Image.Image) -> Image.Image:
@@ -54,10 +116,10 @@ def _flat(picture: Image.Image) -> Image.Image:
 def _fault(error: Exception) -> str:
     match error:
         case UnidentifiedImageError():
-            return "not a picture"
-        case Image.DecompressionBombError():
-            return f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0) // 10**6} million pixels"
+            return "not a picture in a format that is read: PNG, JPEG, WebP, GIF, BMP, TIFF, AVIF"
+        case Image.DecompressionBombError() | Image.DecompressionBombWarning():
+            return f"more than {MAX_PIXELS // 10**6} million pixels"
         case OSError() if error.strerror:
             return error.strerror
         case _:
-            return f"cut off or broken: {' '.join(str(error).split())}"
+            return f"cut off or broken: {' '.join(visible(str(error)[:300]).split())}"

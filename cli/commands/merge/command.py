@@ -1,7 +1,6 @@
 """`vlsurgery merge`: choose coefficients or take those of a recipe, and write the merged checkpoint."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -15,6 +14,8 @@ from vlsurgery.cli.options import (
     PickleOption,
     PromptsOption,
     Session,
+    ThinkingOption,
+    TrustOption,
     standard,
 )
 from vlsurgery.probes.policies import Policy, Toward
@@ -114,6 +115,8 @@ def merge(
             "embedding and head stand for other tokens.",
         ),
     ] = None,
+    thinking: ThinkingOption = None,
+    trust_remote_code: TrustOption = False,
     allow_pickle: PickleOption = False,
 ) -> None:
     """Write a merged checkpoint.
@@ -143,12 +146,21 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        options = StepOptions(prompts=prompts or None, images=images, policy=policy, toward=toward, out=out)
-        options = replace(options, ignored=tuple(ignore_mismatch or ()))
+        options = StepOptions(
+            prompts=prompts or None,
+            images=images,
+            policy=policy,
+            toward=toward,
+            out=out,
+            thinking=thinking,
+            trust_remote_code=trust_remote_code,
+            ignored=tuple(ignore_mismatch or ()),
+        )
         merge_auto(session, options, verify, limits)
         return
     _refuse({"policy": policy != "fit", "toward": toward != "both"}, "--auto")
     _refuse({"prompts": prompts, "images": images, "limits": limits}, "--auto")
+    _refuse({"thinking": thinking, "trust-remote-code": trust_remote_code}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")
     if out is None and to_mergekit is None:

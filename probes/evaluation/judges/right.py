@@ -2,7 +2,8 @@
 
 import re
 
-from vlsurgery.probes.evaluation.judges.text import plain, spoken
+from vlsurgery.probes.evaluation.judges.text import plain
+from vlsurgery.probes.thoughts import spoken
 
 # fmt: off
 _NUMBERS = {

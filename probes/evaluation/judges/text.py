@@ -1,12 +1,8 @@
-"""The model's own words in a completion: after its thoughts, without what it quotes, as plain words by the sentence."""
+"""The model's own words in a completion: without what it quotes, as plain words by the sentence."""
 
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-
-# A thought's opening and closing marks; what follows the last closing one is what the model says.
-_CLOSED = re.compile(r"</think(?:ing)?>|\[/THINK\]|<\|channel\|>\s*final\s*<\|message\|>|<\|end_of_thought\|>", re.I)
-_OPENED = re.compile(r"<think(?:ing)?>|\[THINK\]|<\|channel\|>\s*analysis\s*<\|message\|>|<\|begin_of_thought\|>", re.I)
 
 # Quoted words are not the model's own: a letter, a line to say on the telephone. Quotations of fewer words are no
 # sentences and stay; an open quotation ends with its line.
@@ -43,13 +39,6 @@ class Sentence:
 
     def __len__(self) -> int:
         return self.words.count(" ") + 1
-
-
-def spoken(completion: str) -> str | None:
-    """What a reasoning model says after its last thought; the whole text of others; None while a thought is open."""
-    closed = list(_CLOSED.finditer(completion))
-    rest = completion[closed[-1].end() :] if closed else completion
-    return None if _OPENED.search(rest) else rest
 
 
 def plain(text: str) -> list[str]:

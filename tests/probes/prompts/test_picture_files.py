@@ -1,8 +1,13 @@
 """Pictures are seen as viewers show them, and what can't be shown is refused before a run."""
 
+import contextlib
+import os
+
 import numpy as np
 import pytest
 from PIL import Image
+from transformers.image_transforms import convert_to_rgb
+from transformers.image_utils import load_image
 
 from vlsurgery.probes.prompts import rgb
 from vlsurgery.probes.prompts.picture_files import check_picture
@@ -52,6 +57,86 @@ def test_half_transparent_is_half_white():
     assert pixels(layer)[0, 0] == pytest.approx(expected, abs=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("a.png", "1"),
+        ("a.png", "P"),
+        ("a.png", "I;16"),
+        ("a.gif", "P"),
+        ("a.jpg", "CMYK"),
+        ("a.jpg", "L"),
+        ("a.tif", "I;16"),
+        ("a.tif", "F"),
+        ("a.tif", "I"),
+        ("a.tif", "LAB"),
+        ("a.tif", "YCbCr"),
+        ("a.webp", "RGB"),
+    ],
+)
+def test_pictures_are_those_that_transformers_loads(tmp_path, name, mode):
+    deep = np.random.default_rng(0).integers(0, 2**16, (20, 30), dtype=np.uint16)
+    bright = Image.fromarray(np.random.default_rng(1).integers(0, 256, (20, 30, 3), dtype=np.uint8))
+    made = {"I;16": deep, "F": deep.astype(np.float32) / 7, "I": deep.astype(np.int32) * 3}
+    picture = Image.fromarray(made[mode]) if mode in made else bright.convert(mode)
+    exif = Image.Exif()
+    if name != "a.gif":
+        exif[0x0112] = 6
+    picture.save(tmp_path / name, **({} if name == "a.gif" else {"exif": exif}))
+    assert (pixels(tmp_path / name) == np.asarray(load_image(str(tmp_path / name)))).all()
+
+
+@pytest.mark.parametrize("kind", ["rgba", "grey", "palette", "one colour", "half"])
+def test_what_is_transparent_is_as_the_image_processor_shows_it(tmp_path, kind):
+    layer = np.random.default_rng(0).integers(0, 256, (20, 30, 4), dtype=np.uint8)
+    layer[..., 3] = layer[..., 3] if kind == "half" else layer[..., 3] // 128 * 255
+    picture = Image.fromarray(layer)
+    picture = {"grey": lambda: picture.convert("LA"), "palette": lambda: picture.convert("P")}.get(
+        kind, lambda: picture
+    )()
+    if kind == "one colour":
+        picture = picture.convert("RGB")
+        picture.save(tmp_path / "a.png", transparency=picture.getpixel((0, 0)))
+    else:
+        picture.save(tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        expected = convert_to_rgb(opened, return_numpy=True)
+    assert (pixels(tmp_path / "a.png") == expected).all()
+
+
+def test_no_program_is_started_and_no_pipe_is_waited_for(tmp_path):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.eps")
+    with pytest.raises(SurgeryError, match=r"a\.eps: not a picture in a format that is read"):
+        rgb(tmp_path / "a.eps")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(SurgeryError, match=r"pipe\.png .*not a file"):
+        check_picture(tmp_path / "pipe.png", "here")
+
+
+@pytest.mark.parametrize("size", [(12_000, 12_000), (8_001, 8_000), (1, 201)])
+def test_pictures_are_bounded_in_pixels_and_shape(tmp_path, size):
+    picture = Image.new("1", size)
+    picture.save(tmp_path / "a.png")
+    for attempt in (lambda: rgb(tmp_path / "a.png"), lambda: rgb(picture)):
+        with pytest.raises(SurgeryError, match=r"more than 64 million pixels|1 x 201 pixels"):
+            attempt()
+
+
+def test_damaged_pictures_never_end_in_a_traceback(tmp_path):
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 256, (40, 40, 3), dtype=np.uint8))
+    for suffix in ("png", "jpg", "webp", "gif", "tif", "bmp"):
+        picture.save(tmp_path / f"whole.{suffix}")
+        whole = np.frombuffer((tmp_path / f"whole.{suffix}").read_bytes(), np.uint8)
+        for at in range(60):
+            broken = whole.copy()
+            broken[rng.integers(0, min(len(whole), 300), 6)] = rng.integers(0, 256, 6)
+            path = tmp_path / f"{at}.{suffix}"
+            path.write_bytes(broken.tobytes()[: rng.integers(20, len(whole))] if at % 2 else broken.tobytes())
+            with contextlib.suppress(SurgeryError):
+                rgb(path)
+
+
 @pytest.mark.parametrize("mode", ["1", "L", "RGB", "CMYK"])
 def test_other_modes_become_rgb(mode):
     picture = Image.new(mode, (3, 2), 0)
@@ -60,7 +145,7 @@ def test_other_modes_become_rgb(mode):
 
 def test_a_picture_of_too_many_pixels_is_refused_by_its_header(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "huge.png")
-    with pytest.raises(SurgeryError, match=r"x, line 1: can't open the image .*huge\.png \(more than 178 million pix"):
+    with pytest.raises(SurgeryError, match=r"x, line 1: can't open the image .*huge\.png \(more than 64 million pix"):
         check_picture(tmp_path / "huge.png", "x, line 1")
 
 
