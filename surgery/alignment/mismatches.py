@@ -8,6 +8,7 @@ from vlsurgery.surgery.alignment.alignment import VOCABULARY, Alignment
 from vlsurgery.surgery.alignment.text_settings import SETTINGS, text_config, text_settings
 from vlsurgery.surgery.alignment.vocabulary import SPECIAL, Vocabulary, vocabulary_of
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import Mismatch
 from vlsurgery.surgery.runtime.visible import visible
 
@@ -36,12 +37,14 @@ def fit_of(alignment: Alignment) -> CheckpointFit:
     """What differs between the checkpoints of an alignment, tokens first: rows of the vocabulary that stand for other
     tokens, special tokens, settings of the language model.
 
-    A key that a config leaves out counts as what transformers takes for it. What only some roles say is not compared.
-
-    Raises CheckpointError that names a tokenizer's file that can't be read.
+    A key that a config leaves out counts as what transformers takes for it. What only some roles say is not compared,
+    nor are tokens where a tokenizer's file can't be read: a note says so.
     """
     checkpoints = alignment.checkpoints
-    vocabularies = {role: vocabulary_of(checkpoint) for role, checkpoint in checkpoints.items()}
+    try:
+        vocabularies = {role: vocabulary_of(checkpoint) for role, checkpoint in checkpoints.items()}
+    except CheckpointError as error:
+        return CheckpointFit(_settings(checkpoints), [f"tokens: not compared; {error}"])
     found = [*_tokens(vocabularies, alignment), *_special(vocabularies, checkpoints), *_settings(checkpoints)]
     missing = [role for role, vocabulary in vocabularies.items() if not vocabulary.tokens]
     listed = [role for role in missing if checkpoints[role].headers_only]

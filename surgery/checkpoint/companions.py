@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from vlsurgery.surgery.checkpoint.shards import read_json
+from vlsurgery.surgery.checkpoint.shards import leads_to_a_blob, read_json
 from vlsurgery.surgery.errors import CheckpointError
 
 MODEL: Final = ("config.json", "generation_config.json")
@@ -114,7 +114,7 @@ def _checked(folder: Path, name: str) -> Path:
         fault = "not a plain file. Remove it." if file.exists() else "a link to nothing. Download it again."
         raise CheckpointError(f"{file}: {fault}")
     real, home = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
-    if not real.is_relative_to(home) and real.parent.name != "blobs":
+    if not real.is_relative_to(home) and not leads_to_a_blob(file, folder):
         raise CheckpointError(f"{file}: a link out of the checkpoint, to {real}. Put the file itself there.")
     return file
 

@@ -23,6 +23,7 @@ OTHER_FORMATS: Final = {
 }  # fmt: skip
 
 # Links to links that are followed.
+MAX_NAME_BYTES: Final = 255  # of one part of a path, on every common file system
 MAX_LINKS: Final = 40
 
 # Most bytes of a JSON file that is read; the index of any model is shorter.
@@ -174,17 +175,18 @@ def check_name(path: Path, file: str) -> str:
     """`file`. Raises CheckpointError where it is no path inside of the checkpoint `path`."""
     part = Path(file)
     if part.is_absolute() or ".." in part.parts or "\0" in file or not part.parts or not _is_text(file):
-        raise CheckpointError(f"{path}: its index names a shard outside of the checkpoint: {file!r}. Do not trust it.")
+        raise CheckpointError(
+            f"{path}: its index names a shard outside of the checkpoint: {file[:100]!r}. Do not trust it."
+        )
     return file
 
 
 def _is_text(file: str) -> bool:
-    """Whether a name can be one of a file: JSON may hold halves of characters."""
+    """Whether a name can be one of a file: JSON may hold halves of characters, and names of any length."""
     try:
-        os.fsencode(file)
+        return max(map(len, map(os.fsencode, Path(file).parts))) <= MAX_NAME_BYTES
     except UnicodeEncodeError:
         return False
-    return True
 
 
 def _inside(path: Path, home: Path, file: str) -> str:
@@ -195,8 +197,7 @@ def _inside(path: Path, home: Path, file: str) -> str:
     except (OSError, RuntimeError, ValueError) as error:
         _refuse_dead_link(path / part)
         raise CheckpointError(f"{path}: shard {file} is missing. Download the checkpoint again.") from error
-    inside = real.is_relative_to(home) or real.parent in _hub_blobs(path)
-    if not inside and not any(_is_blob(hop) for hop in (real, *_hops(path / part))):
+    if not real.is_relative_to(home) and not leads_to_a_blob(path / part, path):
         raise CheckpointError(f"{path / part}: a link out of the checkpoint, to {real}. Put the file itself there.")
     if not real.is_file():
         raise CheckpointError(f"{path / part}: a file was expected. Download the checkpoint again.")
@@ -210,6 +211,12 @@ def _refuse_dead_link(file: Path) -> None:
         raise CheckpointError(
             f"{file}: a link to {os.readlink(file)}, which is missing. Download it again, or put its target back."
         )
+
+
+def leads_to_a_blob(file: Path, folder: Path) -> bool:
+    """Whether a file of the checkpoint `folder` is a link into the blobs of a Hub cache, wherever those lie."""
+    real = file.resolve()
+    return real.parent in _hub_blobs(folder) or any(_is_blob(hop) for hop in (real, *_hops(file)))
 
 
 def _hub_blobs(path: Path) -> list[Path]:

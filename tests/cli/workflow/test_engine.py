@@ -198,7 +198,7 @@ def test_a_merge_that_is_no_longer_what_was_written_is_written_again(
     tmp_path: Path, trio: dict[str, Path], fault: Callable[[Path], None]
 ) -> None:
     bench = Merging(tmp_path / "case", {role: trio[role] for role in ("base", "adapted")})
-    assert "done in" in bench.bring()[0]
+    assert any("done in" in line for line in bench.bring())
     assert "nothing changed" in bench.bring()[0]
     shard = tmp_path / "case" / "merged" / "model.safetensors"
     written = shard.read_bytes()
@@ -206,7 +206,7 @@ def test_a_merge_that_is_no_longer_what_was_written_is_written_again(
     evaluate = next(step for step in STEPS if step.name == "evaluate")
     assert evaluate.settings(bench.flow().job)["merged"] is None, "what may be broken is not opened"
     assert [pending.reason for pending in bench.flow().pending("merge")] == ["its files were changed since"]
-    assert "done in" in bench.bring()[0]
+    assert any("done in" in line for line in bench.bring())
     assert shard.read_bytes() == written
     assert {path.name for path in shard.parent.glob("*.safetensors")} == {shard.name}
     assert "nothing changed" in bench.bring()[0]

@@ -116,7 +116,7 @@ def read_all(folder: Path) -> dict[str, Any] | None:
         refusal, names_no_file = str(error), isinstance(error, AlignmentError)
     else:
         assert len(held.identity) > 10
-        assert all(file.is_relative_to(folder) for file in held.extra_files)
+        assert all(file.is_relative_to(folder) for file in held.companions.values())
         return found
     assert len(refusal.splitlines()) == 1, refusal
     assert len(refusal) < 1500, refusal
