@@ -1,6 +1,7 @@
 """What all tests share: patience with a busy machine, and tiny checkpoints, by hand or from real classes."""
 
 import json
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,6 +76,22 @@ def llama_tensors(
 @pytest.fixture
 def write() -> Write:
     return write_checkpoint
+
+
+@pytest.fixture(scope="session")
+def flip() -> Callable[[Path, int], None]:
+    """A function that changes one byte of a file and puts back the modification time that it had."""
+
+    def at_place(file: Path, place: int) -> None:
+        before = file.stat()
+        with file.open("r+b") as stream:
+            stream.seek(place)
+            byte = stream.read(1)[0]
+            stream.seek(place)
+            stream.write(bytes([byte ^ 1]))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+    return at_place
 
 
 @pytest.fixture

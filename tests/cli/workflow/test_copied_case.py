@@ -24,6 +24,7 @@ from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.merge.recipe import Recipe
 
 Run = Callable[..., Result]
+Change = Callable[[Path], None]
 ROLES = ("base", "adapted", "safety")
 
 
@@ -190,25 +191,26 @@ def long(tmp_path: Path, trio: dict[str, Path], run: Run) -> Path:
     return root
 
 
-def changed_in_secret(model: Path) -> None:
-    """Flip a bit in the middle of a tensor, where no sample is read, and put the modification time back."""
-    checkpoint = Checkpoint.open(model)
-    identity = checkpoint.identity
-    entry = checkpoint["model.embed_tokens.weight"].entry
-    file, middle = model / "model.safetensors", entry.offset + entry.nbytes // 3
-    sampled = set(spaced_blocks(checkpoint.shards[file.name].size))
-    at = next(place for place in range(middle, entry.offset + entry.nbytes) if place // BLOCK_BYTES not in sampled)
-    before = file.stat()
-    with file.open("r+b") as stream:
-        stream.seek(at)
-        byte = stream.read(1)[0]
-        stream.seek(at)
-        stream.write(bytes([byte ^ 1]))
-    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert Checkpoint.open(model).identity == identity
+@pytest.fixture
+def changed_in_secret(flip: Callable[[Path, int], None]) -> Change:
+    """A function that flips a bit in the middle of a tensor, where no sample is read, and keeps the time of change."""
+
+    def change(model: Path) -> None:
+        checkpoint = Checkpoint.open(model)
+        identity = checkpoint.identity
+        entry = checkpoint["model.embed_tokens.weight"].entry
+        file, middle = model / "model.safetensors", entry.offset + entry.nbytes // 3
+        sampled = set(spaced_blocks(checkpoint.shards[file.name].size))
+        places = range(middle, entry.offset + entry.nbytes)
+        flip(file, next(place for place in places if place // BLOCK_BYTES not in sampled))
+        assert Checkpoint.open(model).identity == identity
+
+    return change
 
 
-def test_a_bit_changed_in_secret_is_found_before_a_merge_and_by_verify(long: Path, run: Run) -> None:
+def test_a_bit_changed_in_secret_is_found_before_a_merge_and_by_verify(
+    changed_in_secret: Change, long: Path, run: Run
+) -> None:
     assert run("anatomy", long / "base", "--verify", "--case", long / "case").exit_code == 0
     flow = flow_of(long / "case")
     flow.bring("coefficients")
@@ -237,7 +239,9 @@ def test_a_bit_changed_in_secret_is_found_before_a_merge_and_by_verify(long: Pat
     assert run("anatomy", long / "adapted", "--verify", "--case", long / "case").exit_code == 0
 
 
-def test_weights_that_were_trained_further_are_measured_again_without_being_named(long: Path) -> None:
+def test_weights_that_were_trained_further_are_measured_again_without_being_named(
+    changed_in_secret: Change, long: Path
+) -> None:
     """Their identity tells, so that there is nothing secret about it."""
     trained(long / "base")
     case = Case.open(long / "case")
@@ -249,7 +253,9 @@ def test_weights_that_were_trained_further_are_measured_again_without_being_name
         Case.open(long / "case").check_silent_changes()
 
 
-def test_what_was_changed_in_secret_is_measured_again_when_it_is_named(long: Path, run: Run) -> None:
+def test_what_was_changed_in_secret_is_measured_again_when_it_is_named(
+    changed_in_secret: Change, long: Path, run: Run
+) -> None:
     flow_of(long / "case").bring("coefficients")
     changed_in_secret(long / "base")
     shown = run("diff", long / "base", long / "adapted", "--level", "norms", "--case", long / "case")
