@@ -32,7 +32,7 @@ bench: .venv/installed
 	$(BIN)/pytest --hypothesis-profile large tests/surgery/checkpoint/test_hostile.py
 	$(BIN)/python tests/benchmarks/interval_coverage.py
 
-# The program alone, for the demo; and with all that develops and tests it, which takes three times as long to fetch.
+# The program alone, for the demo; and with all that develops and tests it, which takes twice as long to fetch.
 .venv/program: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -c constraints.txt -e .
