@@ -22,6 +22,7 @@ class ChatModel:
     """A model with its tokenizer, its processor where it takes pictures, and its decoder blocks.
 
     thinking: whether its template is told to have it think before it answers; None leaves that to the template.
+    memory: bytes that model and batches may take; None is what is free.
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class ChatModel:
     blocks: Sequence[nn.Module]
     notes: list[str] = field(default_factory=list)
     thinking: bool | None = None
+    memory: int | None = None
 
     @property
     def sees(self) -> bool:

@@ -54,7 +54,7 @@ def test_a_checkpoints_own_python_never_runs_and_nothing_is_asked(trio, tmp_path
     path = folder / file
     path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **change}))
     with contextlib.suppress(CheckpointError):  # or it loads, by transformers' own classes
-        load(Checkpoint.open(folder), "cpu")
+        load(Checkpoint.open(folder))
     assert not list(tmp_path.rglob("ran"))
 
 
@@ -65,7 +65,7 @@ def test_code_that_is_needed_is_refused_in_one_line(trio, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(CODE)
     with pytest.raises(CheckpointError, match=r"auto_map in config\.json.*not run\..*--trust-remote-code"):
-        load(Checkpoint.open(folder), "cpu")
+        load(Checkpoint.open(folder))
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ def test_a_template_that_hangs_is_ended_and_the_next_one_runs(monkeypatch, templ
 
 
 def test_rendered_is_what_transformers_renders(trio):
-    model = load(trio.checkpoints["adapted"], "cpu")
+    model = load(trio.checkpoints["adapted"])
     content = [{"type": "image"}, {"type": "text", "text": "name a tree"}]
     expected = model.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     assert model.template.render([{"role": "user", "content": content}]) == expected
 
 
 def test_a_tokenizers_template_serves_where_the_processor_has_none(trio):
-    model = load(trio.checkpoints["adapted"], "cpu")
+    model = load(trio.checkpoints["adapted"])
     expected = [item.ids.tolist() for item in model.encode([ASKED, SEEN])]
     bare = chat.processor()
     bare.chat_template = None
@@ -125,7 +125,7 @@ def test_a_tokenizers_template_serves_where_the_processor_has_none(trio):
 
 def test_a_template_of_text_is_not_given_a_list(trio):
     """It would print the list as Python writes it."""
-    loaded = load(trio.checkpoints["adapted"], "cpu")
+    loaded = load(trio.checkpoints["adapted"])
     loaded.processor.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}<|end|>"
     model = ChatModel(loaded.model, loaded.tokenizer, loaded.processor, loaded.blocks)
     (found,) = model.encode([ASKED])
@@ -145,7 +145,7 @@ def test_the_template_is_told_of_thinking(thinking):
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(trio):
-    model = load(trio.checkpoints["base"], "cpu")
+    model = load(trio.checkpoints["base"])
     most = model.model.config.max_position_embeddings
     long = Prompt("long", "r", "harmless", "tree " * 200_000, "fit")
     with pytest.raises(SurgeryError, match=rf"prompt long has 200,00\d tokens, .* at most {most:,} "):
