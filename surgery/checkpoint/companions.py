@@ -19,7 +19,8 @@ from vlsurgery.surgery.errors import CheckpointError
 MODEL: Final = ("config.json", "generation_config.json")
 TOKENIZER: Final = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "tokenizer.model.v*", "vocab.*", "vocab-*.json", "*_vocab.json", "merges.txt", "bpe.codes", "dict.txt",
+    "tokenizer.model.v[0-9]", "tokenizer.model.v[0-9][0-9]", "tokenizer.model.v[0-9]*m[0-9]", "vocab.json", "vocab.txt",
+    "vocab.bpe", "vocab.model", "vocab-*.json", "*_vocab.json", "merges.txt", "bpe.codes", "dict.txt",
     "normalizer.json", "emoji.json", "byte_maps.json", "word_shape.json", "word_pronunciation.json", "tekken.json",
     "spiece.model", "spm*.model", "sentencepiece*.model", "tiktoken.model", "*.tiktoken", "*.spm", "*.tokenizer",
 )  # fmt: skip
@@ -30,6 +31,8 @@ PROCESSOR: Final = (
 )  # fmt: skip
 LICENCES: Final = re.compile(r"(licen[cs]es?|notice|copying|copyright|use_policy)([-_. ][\w. -]*)?", re.IGNORECASE)
 LICENCE_ENDINGS: Final = ("", ".txt", ".md", ".rst", ".html", ".pdf")
+# Words of a file that opens something, whatever else it is called.
+SECRETS: Final = re.compile(r"key|secret|token|password|credential|private", re.IGNORECASE)
 
 # Files about a tokenizer that don't hold its vocabulary.
 TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -68,7 +71,7 @@ def left_behind(folder: Path, taken: Iterable[str], weights: Iterable[str]) -> l
 def is_allowed(name: str) -> bool:
     """Whether a file of that relative name is taken along, whatever is in it."""
     licence = LICENCES.fullmatch(name) is not None and os.path.splitext(name)[1].lower() in LICENCE_ENDINGS
-    return licence or _is_one_of(name, ALLOWED)
+    return (licence and not SECRETS.search(name)) or _is_one_of(name, ALLOWED)
 
 
 def with_adapter(base: Mapping[str, Path], adapter: Path) -> dict[str, Path]:

@@ -24,6 +24,16 @@ CONFIG = {
     "model_type": "llama", "num_hidden_layers": 2, "hidden_size": 16, "vocab_size": ROWS, "num_attention_heads": 2,
     "tie_word_embeddings": False, "rms_norm_eps": 1e-6, "rope_theta": 10000.0, "hidden_act": "silu",
 }  # fmt: skip
+# Settings for which nothing is presumed where a config leaves them out.
+UNPRESUMED = {
+    "no_rope_layers": [1, 1], "attention_chunk_size": 32, "use_bidirectional_attention": False,
+    "routed_scaling_factor": 1.0, "topk_group": 1, "qk_rope_head_dim": 8, "use_parallel_residual": False,
+}  # fmt: skip
+TEXT_TYPES = (
+    "llama", "mistral", "mixtral", "qwen2", "qwen3", "qwen2_moe", "qwen3_moe", "gemma", "gemma2", "gemma3_text", "phi",
+    "phi3", "granite", "olmo2", "olmo3", "cohere", "cohere2", "gpt_oss", "glm4", "llama4_text", "ministral", "stablelm",
+    "starcoder2", "gpt_neox", "opt", "smollm3", "deepseek_v3", "internlm3", "exaone4", "qwen3_5_text", "fuyu",
+)  # fmt: skip
 TOKENS = [f"t{row}" for row in range(ROWS)]
 SWAPPED = [*TOKENS[:10], *reversed(TOKENS[10:])]
 
@@ -75,13 +85,20 @@ def found(base: Path, adapted: Path) -> dict[str, Mismatch]:
         ("max_position_embeddings", {"max_position_embeddings": 4096}),
         ("final_softcap", {"final_logit_softcapping": 30.0}),
         ("bos_token", {"bos_token_id": 5}),
+        ("layers_without_rope", {"no_rope_layers": [1, 0]}),
+        ("attention_chunk", {"attention_chunk_size": 64}),
+        ("bidirectional", {"use_bidirectional_attention": True}),
+        ("expert_factor", {"routed_scaling_factor": 2.5}),
+        ("groups_per_token", {"topk_group": 2}),
+        ("rope_head_dim", {"qk_rope_head_dim": 4}),
+        ("parallel_blocks", {"use_parallel_residual": True}),
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_setting_that_differs_is_named(
     make: Callable[..., Path], name: str, change: dict[str, Any], nested: bool
 ) -> None:
-    plain = {**CONFIG, "bos_token_id": 0}
+    plain = {**CONFIG, "bos_token_id": 0, **{key: UNPRESUMED[key] for key in change.keys() & UNPRESUMED.keys()}}
     changed = {**plain, **change}
     base = make("base", plain)
     adapted = make("adapted", {"model_type": "llava", "text_config": changed} if nested else changed)
@@ -116,6 +133,63 @@ def test_old_and_new_spellings_of_rotary_settings_of_each_kind_of_layer_agree() 
     assert text_settings(old) == text_settings(new)
     kinds["sliding_attention"] = {"rope_theta": 2e4}
     assert text_settings(old)["rope_theta"] != text_settings(new)["rope_theta"]
+    bare = {"model_type": "gemma3_text", "rope_theta": 1e6}  # Gemma 3's own theta nearby is 10,000
+    assert text_settings(bare)["rope_theta"] == text_settings(old)["rope_theta"]
+
+
+def rotary(theta: float, **scaling: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_theta": theta, **scaling}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"rope_scaling": {"type": "yarn", "factor": 4.0}}, rotary(1e4, rope_type="yarn", factor=4.0)),
+        (
+            {"rope_scaling": {"type": "yarn", "factor": 4.0}},
+            rotary(1e4, rope_type="yarn", factor=4.0, original_max_position_embeddings=256),
+        ),
+        (
+            {"rope_scaling": {"type": "su", "long_factor": [2.0]}, "original_max_position_embeddings": 64},
+            rotary(1e4, rope_type="longrope", long_factor=[2.0], original_max_position_embeddings=64),
+        ),
+        (
+            {"rope_scaling": {"rope_type": "llama3", "type": "llama3", "factor": 8.0}},
+            rotary(1e4, rope_type="llama3", factor=8.0),
+        ),
+        ({"rope_scaling": None, "partial_rotary_factor": 0.5}, rotary(1e4, partial_rotary_factor=0.5)),
+    ],
+)
+def test_a_rotary_scaling_is_one_whatever_version_of_transformers_wrote_it(
+    old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    length = {"model_type": "llama", "max_position_embeddings": 256}
+    assert text_settings({**length, "rope_theta": 1e4, **old}) == text_settings({**length, **new})
+
+
+def test_pictures_positions_are_compared_where_both_say_how_they_turn(make: Callable[..., Path]) -> None:
+    def turned(*section: int) -> dict[str, Any]:
+        return {**CONFIG, "rope_scaling": {"type": "mrope", "mrope_section": list(section)}}
+
+    base = make("base", turned(2, 1, 1))
+    assert found(base, make("other", turned(1, 1, 2)))["mrope_section"].values["adapted"] == "2 x 1, 2"
+    assert not found(base, make("text"))
+
+
+def test_configs_that_disagree_with_themselves_on_ties_say_nothing_of_them() -> None:
+    said = {"model_type": "llava_onevision", "text_config": {"model_type": "qwen2", "tie_word_embeddings": True}}
+    assert text_settings(said)["tie_word_embeddings"] is True
+    assert "tie_word_embeddings" not in text_settings({**said, "tie_word_embeddings": False})
+
+
+def test_no_value_is_presumed_that_transformers_does_not_take() -> None:
+    """For every language model that transformers knows: a config that says nothing but its type."""
+    auto = pytest.importorskip("transformers.models.auto.configuration_auto")
+    for kind in TEXT_TYPES:
+        if kind in auto.CONFIG_MAPPING:
+            taken = text_settings(json.loads(json.dumps(auto.CONFIG_MAPPING[kind]().to_dict(), default=str)))
+            for name, value in text_settings({"model_type": kind}).items():
+                assert taken.get(name, value) == value, (kind, name)
 
 
 def sentencepiece(tokens: list[str]) -> bytes:

@@ -34,6 +34,9 @@ LEFTOVERS = (
     "model-00007-of-00009.safetensors", "pytorch_model.bin", "adapter_config.json", "adapter_model.safetensors",
     "quantize_config.json", "__pycache__/x.pyc", "modeling_odd.py", "setup.py", "notes.txt", ".cache/huggingface/x",
     "license.json", "backup/config.json", "backup/tokenizer.json", "vocab.json/inner", "mm_projector.bin",
+    "vocab.py", "vocab.pkl", "vocab.bin", "vocab.npy", "vocab.txt.swp", "tokenizer.model.vault",
+    "tokenizer.model.v3.part", "tokenizer.model.v3.key", "license_key.txt", "LICENSE-secret.txt", "id_rsa", ".env",
+    "credentials.json", "tokenizer.json.bak", "tokenizer.json~", "config.json.orig", "._config.json",
 )  # fmt: skip
 
 
