@@ -45,7 +45,8 @@ def make(tmp_path: Path, write: Write, llama: Llama) -> Callable[..., Path]:
     def written(name: str, config: Mapping[str, Any] = CONFIG, files: Mapping[str, Any] | None = None) -> Path:
         path = write(tmp_path / name, llama(), config)
         for file, content in (files or {}).items():
-            data = content if isinstance(content, bytes) else json.dumps(content).encode()
+            plain = content.encode() if isinstance(content, str) else content
+            data = plain if isinstance(plain, bytes) else json.dumps(plain).encode()
             (path / file).write_bytes(data)
         return path
 
@@ -251,6 +252,85 @@ def test_a_special_token_that_moved_is_told_with_its_row(make: Callable[..., Pat
     base = make("base", files={**files, "tokenizer_config.json": {"eos_token": "t2"}})
     adapted = make("adapted", files={**files, "special_tokens_map.json": {"eos_token": {"content": "t7"}}})
     assert found(base, adapted)["eos_token"].values == {"base": "'t2' (2)", "adapted": "'t7' (7)"}
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "adapted"),
+    [
+        ("end_of_answer", {}, {"config.json": {"eos_token_id": [1, 6]}}),
+        ("end_of_answer", {}, {"generation_config.json": {"eos_token_id": [1, 6]}}),
+        ("pad_token", {"config.json": {"pad_token_id": 2}}, {"config.json": {"pad_token_id": 1}}),
+        ("image_token", {"config.json": {"image_token_id": 3}}, {"config.json": {"image_token_index": 4}}),
+        ("picture_start", {"config.json": {"vision_start_token_id": 3}}, {"config.json": {"vision_start_token_id": 4}}),
+        ("chat_template", {"chat_template.jinja": "a"}, {"tokenizer_config.json": {"chat_template": "b"}}),
+    ],
+)
+def test_tokens_and_templates_that_frame_prompts_are_compared(
+    make: Callable[..., Path], name: str, base: dict[str, Any], adapted: dict[str, Any]
+) -> None:
+    def put(role: str, files: dict[str, Any]) -> Path:
+        others = {"tokenizer.json": fast(TOKENS), "generation_config.json": {"eos_token_id": 1}, **files}
+        return make(role, {**CONFIG, "eos_token_id": 1, **others.pop("config.json", {})}, others)
+
+    assert set(found(put("base", base), put("adapted", adapted))) == {name}
+    assert not found(put("one", adapted), put("two", adapted))
+
+
+def test_what_frames_prompts_alike_is_no_mismatch_wherever_it_is_written(make: Callable[..., Path]) -> None:
+    base = make("base", {**CONFIG, "eos_token_id": 1}, {"chat_template.jinja": b"{{ m }}\n"})
+    named = [{"name": "tool", "template": "x"}, {"name": "default", "template": "{{ m }}"}]
+    for number, files in enumerate(
+        (
+            {"tokenizer_config.json": {"chat_template": "{{ m }}", "padding_side": "left", "model_max_length": 9}},
+            {"tokenizer_config.json": {"chat_template": named}},
+            {"chat_template.json": {"chat_template": "{{ m }}"}, "generation_config.json": {"eos_token_id": [1]}},
+        )
+    ):
+        assert not found(base, make(f"same{number}", {**CONFIG, "eos_token_id": [1]}, files))
+
+
+def test_special_tokens_are_compared_by_row_where_a_tokenizer_is_missing(make: Callable[..., Path]) -> None:
+    config = {**CONFIG, "bos_token_id": 0}
+    settings = {"bos_token": "t0"}
+    base = make("base", config, {"tokenizer.json": fast(TOKENS), "tokenizer_config.json": settings})
+    assert not found(base, make("same", config))
+    assert set(found(base, make("moved", {**config, "bos_token_id": 1}))) == {"bos_token"}
+
+
+LOWERCASE = {"type": "Lowercase"}
+SPLIT = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "told"),
+    [
+        ({"model": {"merges": ["t 1", "t 2"]}}, {"model": {"merges": ["t 2", "t 1"]}}, "merges"),
+        ({"model": {}}, {"model": {"byte_fallback": True}}, "byte_fallback"),
+        ({}, {"normalizer": LOWERCASE}, "normalizer"),
+        ({"pre_tokenizer": SPLIT}, {"pre_tokenizer": {**SPLIT, "behavior": "Removed"}}, "pre_tokenizer"),
+        ({"model": {"merges": ["t 1"]}}, {"model": {"merges": [["t", "1"]]}}, None),
+        ({"model": {}}, {"model": {"ignore_merges": False, "byte_fallback": False, "dropout": None}}, None),
+        ({"normalizer": LOWERCASE}, {"normalizer": {"type": "Sequence", "normalizers": [LOWERCASE]}}, None),
+        (
+            {"normalizer": {"type": "Prepend", "prepend": "\u2581"}},
+            {"pre_tokenizer": {"type": "Metaspace", "replacement": "\u2581", "prepend_scheme": "first"}},
+            None,
+        ),
+        ({"truncation": {"max_length": 4}}, {"padding": {"pad_id": 1}}, None),
+    ],
+)
+def test_a_vocabulary_that_is_cut_otherwise_is_told(
+    make: Callable[..., Path], one: dict[str, Any], other: dict[str, Any], told: str | None
+) -> None:
+    def cut(role: str, change: dict[str, Any]) -> Path:
+        plain = fast(TOKENS)
+        return make(
+            role, files={"tokenizer.json": {**plain, **change, "model": {**plain["model"], **change.get("model", {})}}}
+        )
+
+    mismatches = found(cut("base", one), cut("adapted", other))
+    assert set(mismatches) == ({"tokenization"} if told else set())
+    assert not told or all(value.startswith(told) for value in mismatches["tokenization"].values.values())
 
 
 def test_tokens_that_cannot_be_compared_are_said(make: Callable[..., Path]) -> None:
