@@ -10,6 +10,7 @@ from vlsurgery.surgery.alignment.alignment import VOCABULARY, Alignment
 from vlsurgery.surgery.alignment.special_tokens import MEANINGS, Found, special_tokens
 from vlsurgery.surgery.alignment.text_settings import SETTINGS, text_settings
 from vlsurgery.surgery.alignment.tokenization import TOKENIZER, cutting
+from vlsurgery.surgery.alignment.vision_settings import VISION_SETTINGS, vision_settings
 from vlsurgery.surgery.alignment.vocabulary import Vocabulary, vocabulary_of
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
@@ -20,7 +21,7 @@ from vlsurgery.surgery.runtime.visible import visible
 TOKENS: Final = "tokens"
 SPARE_TOKENS: Final = "spare_tokens"
 TOKENIZATION: Final = "tokenization"
-NAMES: Final = (TOKENS, SPARE_TOKENS, TOKENIZATION, chat_templates.NAME, *MEANINGS, *SETTINGS)
+NAMES: Final = (TOKENS, SPARE_TOKENS, TOKENIZATION, chat_templates.NAME, *MEANINGS, *SETTINGS, *VISION_SETTINGS)
 
 # How many tokens a value shows, and how many characters of each, and of a setting.
 SHOWN_TOKENS: Final = 2
@@ -69,9 +70,12 @@ def fit_of(alignment: Alignment) -> CheckpointFit:
 
 
 def _settings(checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
-    stated = {role: text_settings(checkpoint.config) for role, checkpoint in checkpoints.items()}
+    stated = {
+        role: {**text_settings(checkpoint.config), **vision_settings(checkpoint.config)}
+        for role, checkpoint in checkpoints.items()
+    }
     found = []
-    for name, setting in SETTINGS.items():
+    for name, setting in {**SETTINGS, **VISION_SETTINGS}.items():
         values = {role: settings[name] for role, settings in stated.items() if name in settings}
         if _differ(list(values.values())):
             told = {role: _setting(value) for role, value in values.items()}

@@ -126,6 +126,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.ref = ref
         fetched = download(name) if name is not None and not path.exists() else path
         self.adapter = Adapter.open(fetched, allow_pickle)
+        self.notes = (*self.notes, *self.adapter.notes)
         if self.quantised:
             raise CheckpointError(
                 f"{self.path}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "

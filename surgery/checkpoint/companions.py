@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+from vlsurgery.surgery.checkpoint.pointers import refuse_pointer
 from vlsurgery.surgery.checkpoint.shards import leads_to_a_blob, read_json
 from vlsurgery.surgery.errors import CheckpointError
 
@@ -49,7 +50,8 @@ _FROM_HERE: Final = re.compile(r"^[ \t]*from[ \t]+\.[ \t]+import[ \t]+\(?([\w, \
 def companions(folder: Path) -> dict[str, Path]:
     """Relative name -> path of every allowed file of a checkpoint's directory, sorted by name.
 
-    Raises CheckpointError for one that is a link to nothing, a link out of the checkpoint, or not a plain file.
+    Raises CheckpointError for one that is a link to nothing, a link out of the checkpoint, not a plain file, or a Git
+    LFS pointer.
     """
     names = [name for name in _names(folder) if is_allowed(name)]
     found = {name: _checked(folder, name) for name in names}
@@ -111,7 +113,8 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _checked(folder: Path, name: str) -> Path:
-    """The path of a companion, which is a plain file of the checkpoint, or a link into a Hub cache's blobs."""
+    """The path of a companion, which is a plain file of the checkpoint, or a link into a Hub cache's blobs; no pointer
+    to what was not downloaded."""
     file = folder / name
     if not file.is_file():
         fault = "not a plain file. Remove it." if file.exists() else "a link to nothing. Download it again."
@@ -119,6 +122,7 @@ def _checked(folder: Path, name: str) -> Path:
     real, home = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
     if not real.is_relative_to(home) and not leads_to_a_blob(file, folder):
         raise CheckpointError(f"{file}: a link out of the checkpoint, to {real}. Put the file itself there.")
+    refuse_pointer(file)
     return file
 
 

@@ -14,6 +14,7 @@ from vlsurgery.surgery.alignment.mismatches import fit_of
 from vlsurgery.surgery.alignment.text_settings import text_settings
 from vlsurgery.surgery.alignment.vocabulary import vocabulary_of
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.anatomy import describe
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import Mismatch
 
@@ -175,6 +176,55 @@ def test_pictures_positions_are_compared_where_both_say_how_they_turn(make: Call
     base = make("base", turned(2, 1, 1))
     assert found(base, make("other", turned(1, 1, 2)))["mrope_section"].values["adapted"] == "2 x 1, 2"
     assert not found(base, make("text"))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("vision_feature_layer", {"vision_feature_layer": -1}),
+        ("vision_features", {"vision_feature_select_strategy": "full"}),
+        ("projector_activation", {"projector_hidden_act": "relu"}),
+        ("vision_activation", {"vision_config": {"hidden_act": "gelu"}}),
+        ("vision_norm_eps", {"vision_config": {"layer_norm_eps": 1e-6}}),
+        ("vision_heads", {"vision_config": {"num_attention_heads": 4}}),
+        (None, {"vision_config": {"hidden_act": "quick_gelu", "initializer_range": 0.1}}),
+        (None, {"projector_hidden_act": "gelu", "vision_config": {"image_size": [16, 16]}}),
+    ],
+)
+def test_what_the_vision_tower_hands_on_is_compared(
+    make: Callable[..., Path], name: str | None, change: dict[str, Any]
+) -> None:
+    tower = {"hidden_act": "quick_gelu", "layer_norm_eps": 1e-5, "num_attention_heads": 2, "image_size": 16}
+    sees = {
+        "model_type": "llava", "text_config": CONFIG, "vision_config": tower, "vision_feature_layer": -2,
+        "vision_feature_select_strategy": "default", "projector_hidden_act": "gelu",
+    }  # fmt: skip
+    changed = {**sees, **change, "vision_config": {**tower, **change.get("vision_config", {})}}
+    base = make("base", sees)
+    assert set(found(base, make("adapted", changed))) == ({name} if name else set())
+    assert not found(make("text"), base)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({}, True),
+        ({"tie_word_embeddings": True}, False),
+        ({"text_config": {"tie_word_embeddings": True}}, False),
+        ({"architectures": ["LlamaForSequenceClassification"]}, False),
+    ],
+)
+def test_a_head_that_is_neither_in_the_file_nor_the_embedding_is_said(
+    tmp_path: Path, write: Write, llama: Llama, change: dict[str, Any], told: bool
+) -> None:
+    untied = {**CONFIG, "architectures": ["LlamaForCausalLM"]}
+    held = {name: tensor for name, tensor in llama().items() if not name.startswith("lm_head")}
+    base = Checkpoint.open(write(tmp_path / "base", held, {**untied, **change}))
+    whole = Checkpoint.open(write(tmp_path / "whole", llama(), untied))
+    notes = [note for note in align({"base": base, "adapted": whole}).notes if "draw one at random" in note]
+    assert [note.startswith("base: ") for note in notes] == [True] * told
+    assert any("draw one at random" in note for note in describe(base).notes) is told
+    assert not [note for note in describe(whole).notes if "random" in note]
 
 
 def test_configs_that_disagree_with_themselves_on_ties_say_nothing_of_them() -> None:

@@ -121,3 +121,10 @@ def test_python_is_taken_where_a_config_declares_it_with_what_it_imports(tmp_pat
     for hostile in ("../../etc.X", "/etc/x.X", "a/../b.X", "", "x", 7, {"a": "modeling_x.X"}):
         put(tmp_path, "config.json", text=json.dumps({"auto_map": {"AutoModel": hostile}}))
         assert list(companions(tmp_path)) == ["config.json"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "chat_template.jinja"])
+def test_a_pointer_in_place_of_a_tokenizer_is_not_copied(tmp_path: Path, name: str) -> None:
+    put(tmp_path, name, text=f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 1000\n")
+    with pytest.raises(CheckpointError, match=rf"{name}: a Git LFS pointer.*git lfs pull"):
+        companions(tmp_path)
