@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.shards import read_json
+from vlsurgery.surgery.errors import CheckpointError
 
 NAME: Final = "chat_template"
 MEANING: Final = "Prompts are framed by other words; the result has the template of the model that it is like."
@@ -30,8 +31,11 @@ def chat_template(checkpoint: Checkpoint) -> str | None:
 def _text(folder: Path) -> str | None:
     plain = folder / "chat_template.jinja"
     if plain.is_file():
-        with plain.open(encoding="utf-8", errors="replace") as opened:
-            return opened.read(MAX_CHARACTERS)
+        try:
+            with plain.open(encoding="utf-8", errors="replace") as opened:
+                return opened.read(MAX_CHARACTERS)
+        except OSError as error:
+            raise CheckpointError(f"{plain}: can't be read ({error.strerror or error}). Check your rights.") from error
     for name in ("chat_template.json", "tokenizer_config.json"):
         if (folder / name).is_file():
             stated: Any = read_json(folder / name).get("chat_template")

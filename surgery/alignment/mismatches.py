@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -12,6 +13,7 @@ from vlsurgery.surgery.alignment.text_settings import SETTINGS, text_settings
 from vlsurgery.surgery.alignment.tokenization import TOKENIZER, cutting
 from vlsurgery.surgery.alignment.vision_settings import VISION_SETTINGS, vision_settings
 from vlsurgery.surgery.alignment.vocabulary import Vocabulary, vocabulary_of
+from vlsurgery.surgery.architecture.layouts import EMBED
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import Mismatch
@@ -47,26 +49,51 @@ def fit_of(alignment: Alignment) -> CheckpointFit:
     nor are tokens where a tokenizer's file can't be read: a note says so.
     """
     checkpoints = alignment.checkpoints
+    notes: list[str] = []
     try:
         vocabularies = {role: vocabulary_of(checkpoint) for role, checkpoint in checkpoints.items()}
-        found = [
-            *_tokens(vocabularies, alignment),
-            *_tokenization(checkpoints),
-            *_templates(checkpoints),
-            *_special(vocabularies, checkpoints),
-            *_settings(checkpoints),
-        ]
+        notes += _not_compared(vocabularies, checkpoints)
     except CheckpointError as error:
-        return CheckpointFit(_settings(checkpoints), [f"tokens: not compared; {error}"])
+        vocabularies = dict.fromkeys(checkpoints, Vocabulary())
+        notes.append(f"tokens: not compared; {error}")
+    found = _tokens(vocabularies, alignment)
+    for compared in (_tokenization, _templates, partial(_special, vocabularies=vocabularies)):
+        try:
+            found += compared(checkpoints)
+        except CheckpointError as error:
+            notes.append(f"tokens: not compared; {error}")
+    notes += _without_rows(vocabularies, alignment)
+    return CheckpointFit([*found, *_settings(checkpoints)], list(dict.fromkeys(notes)))
+
+
+def _not_compared(vocabularies: Mapping[str, Vocabulary], checkpoints: Mapping[str, Checkpoint]) -> list[str]:
+    """A note on the roles that bring no tokenizer, where others do."""
     missing = [role for role, vocabulary in vocabularies.items() if not vocabulary.tokens]
     listed = [role for role in missing if checkpoints[role].headers_only]
     if listed:
-        return CheckpointFit(found, [f"tokens: not compared; of {', '.join(listed)} only the headers were fetched."])
+        return [f"tokens: not compared; of {', '.join(listed)} only the headers were fetched."]
     if missing and len(missing) < len(vocabularies):
-        return CheckpointFit(
-            found, [f"tokens: not compared; {', '.join(missing)} has no tokenizer file beside its weights."]
-        )
-    return CheckpointFit(found, [])
+        return [f"tokens: not compared; {', '.join(missing)} has no tokenizer file beside its weights."]
+    return []
+
+
+def _without_rows(vocabularies: Mapping[str, Vocabulary], alignment: Alignment) -> list[str]:
+    """A note on each role whose tokenizer has tokens beyond the rows of its embedding: none can be run."""
+    notes = []
+    for pair in alignment.pairs:
+        if pair.site == EMBED:
+            for role, part in pair.parts.items():
+                rows = alignment.checkpoints[role][part.name].shape[0]
+                tokens = vocabularies[role].tokens
+                beyond = sorted(row for row in tokens if row >= rows)
+                if beyond:
+                    first = f"{_token(tokens[beyond[0]])} ({beyond[0]})"
+                    notes.append(
+                        f"{role}: its tokenizer has {len(beyond)} tokens that its {rows} embeddings have no row for, "
+                        f"the first is {first}: a prompt with one of them can't be run. Give the tokenizer that "
+                        "belongs to the weights, or the weights that were resized."
+                    )
+    return notes
 
 
 def _settings(checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
@@ -116,7 +143,7 @@ def _own_file(checkpoint: Checkpoint, name: str) -> Path | None:
     return next((folder / name for folder in reversed(checkpoint.folders) if (folder / name).is_file()), None)
 
 
-def _special(vocabularies: Mapping[str, Vocabulary], checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
+def _special(checkpoints: Mapping[str, Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[Mismatch]:
     """The special tokens that are another token, or in another row."""
     found = []
     for name, meaning in MEANINGS.items():

@@ -383,6 +383,22 @@ def test_a_vocabulary_that_is_cut_otherwise_is_told(
     assert not told or all(value.startswith(told) for value in mismatches["tokenization"].values.values())
 
 
+def test_tokens_without_a_row_are_said(make: Callable[..., Path]) -> None:
+    base = make("base", files={"tokenizer.json": fast(TOKENS)})
+    over = make("over", files={"tokenizer.json": fast(TOKENS, tool=ROWS, call=ROWS + 1)})
+    (note,) = fit_of(align({"base": Checkpoint.open(base), "adapted": Checkpoint.open(over)})).notes
+    assert note.startswith(f"adapted: its tokenizer has 2 tokens that its {ROWS} embeddings have no row for")
+    assert f"'tool' ({ROWS})" in note
+
+
+def test_a_broken_file_beside_a_tokenizer_does_not_hide_moved_tokens(make: Callable[..., Path]) -> None:
+    base = make("base", files={"tokenizer.json": fast(TOKENS)})
+    broken = make("broken", files={"tokenizer.json": fast(SWAPPED), "generation_config.json": b"{"})
+    fit = fit_of(align({"base": Checkpoint.open(base), "adapted": Checkpoint.open(broken)}))
+    assert "tokens" in {each.name for each in fit.mismatches if each.serious}
+    assert [note for note in fit.notes if "generation_config.json" in note]
+
+
 def test_tokens_that_cannot_be_compared_are_said(make: Callable[..., Path]) -> None:
     base, adapted = make("base", files={"tokenizer.json": fast(TOKENS)}), make("adapted")
     (note,) = fit_of(align({"base": Checkpoint.open(base), "adapted": Checkpoint.open(adapted)})).notes
