@@ -123,6 +123,13 @@ def test_python_is_taken_where_a_config_declares_it_with_what_it_imports(tmp_pat
         assert list(companions(tmp_path)) == ["config.json"]
 
 
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_an_index_of_weights_is_no_leftover(tmp_path: Path, write: Write, llama: Llama, index: str) -> None:
+    path = write(tmp_path / "c", llama())
+    put(path, index, "notes.txt")
+    assert Checkpoint.open(path).left_behind == ["notes.txt"]
+
+
 @pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "chat_template.jinja"])
 def test_a_pointer_in_place_of_a_tokenizer_is_not_copied(tmp_path: Path, name: str) -> None:
     put(tmp_path, name, text=f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 1000\n")
