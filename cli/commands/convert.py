@@ -19,9 +19,9 @@ def convert(
         Literal["bfloat16", "float16", "float32"], typer.Option("--dtype", help="What floats are stored as.")
     ] = "bfloat16",
 ) -> None:
-    """Write a GGUF file as a checkpoint that opens here and in transformers.
+    """Write a GGUF file as a checkpoint.
 
-    Weights are dequantised by transformers, with config, tokenizer and chat template. Says in how many bits the file
+    It opens here and in transformers. Weights are dequantised by transformers, with config, tokenizer and chat template. Says in how many bits the file
     holds a weight, and what rounding adds. Needs the package gguf (pip install 'vlsurgery[gguf]') and no case.
 
     \b
