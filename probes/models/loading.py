@@ -14,7 +14,9 @@ from vlsurgery.probes.models.chat import ChatModel
 from vlsurgery.probes.models.faults import is_out_of_memory, one_line
 from vlsurgery.probes.models.remote_code import remote_code_files
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.hub import EXTRA_FILES
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.visible import visible
 
 # Names of the module list that holds the decoder blocks, over all families.
 STACK_NAMES = ("layers", "h", "blocks", "block", "layer")
@@ -87,6 +89,7 @@ def _pretrained(directory: Path, dtype: torch.dtype | str, trust_remote_code: bo
     """Model, tokenizer and, where the model sees, processor of a directory, each checked to be complete."""
     import transformers
 
+    _refuse_dead_links(directory)
     how = {"trust_remote_code": trust_remote_code, "local_files_only": True}
     try:
         config = transformers.AutoConfig.from_pretrained(directory, **how)
@@ -110,6 +113,17 @@ def _pretrained(directory: Path, dtype: torch.dtype | str, trust_remote_code: bo
             "at random. Use a complete checkpoint."
         )
     return model, tokenizer, processor
+
+
+def _refuse_dead_links(directory: Path) -> None:
+    """transformers takes a link to nowhere for a file that is not there, and would leave out a chat template."""
+    beside = (path for pattern in EXTRA_FILES for path in directory.glob(pattern))
+    dead = sorted(path for path in beside if path.is_symlink() and not path.exists())
+    if dead:
+        raise CheckpointError(
+            f"{dead[0]}: is a link to {visible(str(dead[0].readlink()))}, which is not there. Put the file there, or "
+            "download the model again."
+        )
 
 
 def _cannot_load(directory: Path, error: Exception, trust_remote_code: bool) -> CheckpointError:
