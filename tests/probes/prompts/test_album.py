@@ -72,7 +72,10 @@ def test_a_folder_that_can_not_be_used_is_refused(folder, tmp_path):
         with pytest.raises(SurgeryError, match=message):
             album_of(path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SurgeryError, match=r"empty: holds no pictures \(\.png, \.jpg, \.jpeg, \.webp, \.gif, \.bmp, \.tif, \.tiff, \.avif\)"):
+    with pytest.raises(
+        SurgeryError,
+        match=r"empty: holds no pictures \(\.png, \.jpg, \.jpeg, \.webp, \.gif, \.bmp, \.tif, \.tiff, \.avif\)",
+    ):
         album_of(tmp_path / "empty")
 
 
