@@ -21,8 +21,9 @@ def convert(
 ) -> None:
     """Write a GGUF file as a checkpoint.
 
-    It opens here and in transformers. Weights are dequantised by transformers, with config, tokenizer and chat template. Says in how many bits the file
-    holds a weight, and what rounding adds. Needs the package gguf (pip install 'vlsurgery[gguf]') and no case.
+    Writes weights, config, tokenizer and chat template into DIR, which opens here and in transformers. transformers
+    dequantises the weights; says in how many bits the file holds each, and what rounding adds. Needs the package gguf
+    (pip install 'vlsurgery[gguf]') and no case.
 
     \b
     Example:

@@ -17,7 +17,9 @@ from vlsurgery.probes.models.faults import is_out_of_memory, one_line
 from vlsurgery.probes.models.processors import load_processor
 from vlsurgery.probes.models.remote_code import remote_code_files
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.hub import EXTRA_FILES
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError
+from vlsurgery.surgery.runtime.visible import visible
 
 # Names of the module list that holds the decoder blocks, over all families.
 STACK_NAMES = ("layers", "h", "blocks", "block", "layer")
@@ -88,6 +90,7 @@ def _pretrained(checkpoint: Checkpoint, dtype: torch.dtype, device: str, how: Lo
     import transformers
 
     directory = checkpoint.path
+    _refuse_dead_links(directory)
     files: dict[str, Any] = {"trust_remote_code": how.trust_remote_code, "local_files_only": True}
     weights = {**files, "dtype": dtype, **_placement(device, how.memory)}
     try:
@@ -128,6 +131,17 @@ def _from_folded(checkpoint: Checkpoint, config: Any, family: Any, weights: Mapp
     model, info = kind.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True, **weights)
     model.generation_config = _generation_settings(checkpoint) or model.generation_config
     return model, info
+
+
+def _refuse_dead_links(directory: Path) -> None:
+    """transformers takes a link to nowhere for a file that is not there, and would leave out a chat template."""
+    beside = (path for pattern in EXTRA_FILES for path in directory.glob(pattern))
+    dead = sorted(path for path in beside if path.is_symlink() and not path.exists())
+    if dead:
+        raise CheckpointError(
+            f"{dead[0]}: is a link to {visible(str(dead[0].readlink()))}, which is not there. Put the file there, or "
+            "download the model again."
+        )
 
 
 def _cannot_load(directory: Path, error: Exception, trust_remote_code: bool) -> CheckpointError:

@@ -1,5 +1,6 @@
 """The dtype that models run in: the stored one where it is fast, and what is asked for otherwise."""
 
+import importlib.util
 from pathlib import Path
 
 import pytest
@@ -49,3 +50,17 @@ def test_what_runs_in_bfloat16_is_the_rounded_model_and_says_so(trio) -> None:
         assert torch.equal(short.model.state_dict()[name], tensor.bfloat16()), name
     assert any("runs in bfloat16" in note for note in short.notes)
     assert not any("runs in" in note for note in whole.notes)
+
+
+def test_a_model_divided_over_all_devices_says_what_the_whole_one_says(trio) -> None:
+    whole = load(trio.checkpoints["adapted"], Loader(dtype="float32", device="cpu"))
+    divided = load(trio.checkpoints["adapted"], Loader(dtype="float32", device="auto"))
+    ids = torch.tensor([[3, 4, 5]])
+    one, other = (chat.model(input_ids=ids.to(chat.device)).logits.cpu() for chat in (whole, divided))
+    torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_dividing_a_model_without_accelerate_says_which_extra_brings_it(trio, monkeypatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    with pytest.raises(SurgeryError, match=r"vlsurgery\[accelerate\]"):
+        load(trio.checkpoints["base"], Loader(device="auto"))
