@@ -399,7 +399,7 @@ def aya_vision(words: Words) -> Parts:
 
 
 @family(
-    "Command A Vision", "<image>", ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>",
+    "Command A Vision", "<|IMG_PATCH|>", ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>",
     "<|IMG_LINE_BREAK|>"), parent="cohere2", needs=("torchvision",), image_token="<|IMG_PATCH|>",
     boi_token="<|START_OF_IMG|>", eoi_token="<|END_OF_IMG|>", img_line_break_token="<|IMG_LINE_BREAK|>",
 )  # fmt: skip
@@ -461,19 +461,19 @@ def glm4v(words: Words) -> Parts:
 def aria(words: Words) -> Parts:
     config = transformers.AriaConfig(
         text_config=words.text(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1, head_dim=8),
-        vision_config={"model_type": "idefics3_vision", **_sigclip(image_size=70, patch_size=14)},
-        image_token_index=words.ids["<|img|>"], projector_patch_to_query_dict={25: 4, 49: 9},
+        vision_config={"model_type": "idefics3_vision", **_sigclip(image_size=980, patch_size=70)},
+        image_token_index=words.ids["<|img|>"], projector_patch_to_query_dict={196: 4},
     )  # fmt: skip
-    sizes = {"max_image_size": 980, "min_image_size": 14, "split_resolutions": [[980, 980]]}
-    return Parts(config, "AriaProcessor", "AriaImageProcessor", sizes, {"size_conversion": {"490": 4, "980": 9}})
+    sizes = {"max_image_size": 980, "min_image_size": 70, "split_resolutions": [[980, 980]]}
+    return Parts(config, "AriaProcessor", "AriaImageProcessor", sizes, {"size_conversion": {"980": 4}})
 
 
-@family("Llama 3.2 Vision", "<|image|>", ("<|image|>", "<|python_tag|>"), parent="llama")
+@family("Llama 3.2 Vision", "<|image|>", ("<|python_tag|>", "<|image|>"), parent="llama")
 def mllama(words: Words) -> Parts:
     vision = {
         "hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2,
         "intermediate_size": 24, "vision_output_dim": 32, "image_size": 28, "patch_size": 14, "max_num_tiles": 4,
-        "intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1], [2, 2]],
+        "intermediate_layers_indices": [0],
     }  # fmt: skip
     rope = {"rope_type": "default", "rope_theta": 1e4}
     text = words.text(cross_attention_layers=[1, 3], rope_parameters=rope, vocab_size=words.rows - 1)
@@ -494,7 +494,7 @@ def paligemma(words: Words) -> Parts:
 @family("Phi-4-multimodal", "<|image|>", ("<|image|>", "<|audio|>"), TAGGED, "phi3", ("torchvision",),
         image_token="<|image|>", audio_token="<|audio|>")  # fmt: skip
 def phi4_multimodal(words: Words) -> Parts:
-    vision = {**_sigclip(image_size=28, patch_size=7), "crop_size": 28, "image_token_id": words.ids["<|image|>"]}
+    vision = {**_sigclip(image_size=448), "crop_size": 448, "image_token_id": words.ids["<|image|>"]}
     sounds = {"hidden_size": 16, "intermediate_size": 16, "num_blocks": 1, "num_attention_heads": 2, "input_size": 8,
               "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16, "nemo_conv_channels": 16,
               "audio_token_id": words.ids["<|audio|>"]}  # fmt: skip
@@ -503,7 +503,7 @@ def phi4_multimodal(words: Words) -> Parts:
         audio_config=sounds,
     )  # fmt: skip
     return Parts(config, "Phi4MultimodalProcessor", "Phi4MultimodalImageProcessor",
-                 {"size": SQUARE, "patch_size": 7, "dynamic_hd": 4}, {},
+                 {"size": {"height": 448, "width": 448}, "patch_size": 14, "dynamic_hd": 2}, {},
                  sounds={"audio_processor_type": "Phi4MultimodalFeatureExtractor",
                          "feature_extractor_type": "Phi4MultimodalFeatureExtractor"})  # fmt: skip
 
@@ -593,13 +593,13 @@ def _blip(words: Words, config: Any, **qformer: Any) -> Any:
     )  # fmt: skip
 
 
-@family("BLIP-2", "<image>", ("<image>",), SPOKEN, "opt", image_token="<image>")
+@family("BLIP-2", "<image>", ("<image>",), SPOKEN, "opt")
 def blip_2(words: Words) -> Parts:
     return Parts(_blip(words, transformers.Blip2Config), "Blip2Processor", "BlipImageProcessor", {"size": SQUARE},
                  {"num_query_tokens": 3})  # fmt: skip
 
 
-@family("InstructBLIP", "<image>", ("<image>",), SPOKEN, "opt", image_token="<image>")
+@family("InstructBLIP", "<image>", ("<image>",), SPOKEN, "opt")
 def instructblip(words: Words) -> Parts:
     return Parts(_blip(words, transformers.InstructBlipConfig), "InstructBlipProcessor", "BlipImageProcessor",
                  {"size": SQUARE}, {"num_query_tokens": 3})  # fmt: skip
