@@ -17,8 +17,8 @@ from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
 from vlsurgery.probes.scoring import (
     RefusalChoices,
+    answer_states,
     greedy_matches,
-    log_probabilities,
     mean_divergence,
     refusal_choices,
     refusal_log_odds,
@@ -127,12 +127,12 @@ def _transplants(
     """Per base block alone in the adapted model: gain in refusal log-odds, and KL on the answers to keep, in nats."""
     kept = evenly_spaced(working.keep, MAX_KEPT)
     keep = scored_answers(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
-    reference = log_probabilities(live.chat, keep)
+    reference = answer_states(live.chat, keep)
     transplants, costs = [], {}
     for block in progress(live.blocks, "transplanting single blocks"):
         with live.at({block: {SOURCE: 1.0}}):
             gain = float(refusal_log_odds(live.chat, batches).mean()) - start
-            costs[block] = mean_divergence(live.chat, keep, reference) if keep else None
+            costs[block] = mean_divergence(live.chat, keep, reference, live.adapted_head) if keep else None
         transplants.append(Transplant(block=block, gain=gain))
     return transplants, costs
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.scoring import ScoredAnswers, divergences, log_probabilities, scored_answers
+from vlsurgery.probes.scoring import ScoredAnswers, answer_states, divergences, scored_answers
 from vlsurgery.probes.targets import WorkingSet, evenly_spaced
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -38,7 +38,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Part:
-    """The prompts of one step. reference: the adapted model's log-probabilities on `keep`."""
+    """The prompts of one step. reference: the adapted model's `answer_states` on `keep`."""
 
     refuse: Sequence[ScoredAnswers]
     keep: Sequence[ScoredAnswers]
@@ -81,7 +81,7 @@ def _parts(live: InMemoryMerge, working: WorkingSet) -> list[_Part]:
         ours, theirs = refused[at::count], kept[at::count]
         refuse = scored_answers(live.chat, [prompt for prompt, _ in ours], [answer for _, answer in ours])
         keep = scored_answers(live.chat, [prompt for prompt, _ in theirs], [answer for _, answer in theirs])
-        parts.append(_Part(refuse, keep, log_probabilities(live.chat, keep), len(ours) + len(theirs)))
+        parts.append(_Part(refuse, keep, answer_states(live.chat, keep), len(ours) + len(theirs)))
     return parts
 
 
@@ -101,7 +101,7 @@ def _loss_and_slope(live: InMemoryMerge, part: _Part) -> tuple[float, Tensor]:
         loss = loss / refuse_tokens
         loss.backward()
         total += float(loss.detach())
-    for _, divergence in divergences(live.chat, part.keep, part.reference):
+    for _, divergence in divergences(live.chat, part.keep, part.reference, live.adapted_head):
         loss = KL_WEIGHT * divergence.sum() / keep_tokens
         loss.backward()
         total += float(loss.detach())
