@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from vlsurgery.surgery.errors import TargetError
+from vlsurgery.surgery.runtime.atomic_file import remove_left
 from vlsurgery.surgery.runtime.locks import lock
 
 
@@ -20,7 +21,8 @@ class CaseLock:
     def claim(self, folder: Path) -> None:
         """Lock the folder; one that is missing can't be locked yet, and one that is held already is left as it is.
 
-        Raises TargetError, at once, where another command works in it.
+        Raises TargetError, at once, where another command works in it. Removes what a command that was killed left
+        half written.
         """
         while (descriptor := _opened(folder)) is not None:
             status = os.fstat(descriptor)
@@ -36,6 +38,7 @@ class CaseLock:
                 )
             if _is_still(folder, status):
                 self._held[key] = descriptor
+                remove_left(folder)
                 return
             os.close(descriptor)  # It was moved aside in between.
 

@@ -17,6 +17,7 @@ from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 if TYPE_CHECKING:
     from vlsurgery.probes.evaluation.judges import Spec
+    from vlsurgery.probes.models import RunDtype
     from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, Verdict
 
@@ -52,16 +53,20 @@ def probe(
     adapted: Model,
     *safety: Model,
     prompts: "Sequence[Prompt | str] | None" = None,
+    dtype: "RunDtype" = "auto",
+    device: str | None = None,
     progress: Progress = no_progress,
 ) -> "ProbeResult":
     """Where the models tell harmful from harmless, and which blocks lost refusals.
 
-    prompts: `Prompt`s, or "FILE:KIND" as for `vlsurgery probe --prompts`; None: the package's own English sets. Runs
-    every model; on a CPU in float32.
+    prompts: `Prompt`s, or "FILE:KIND" as for `vlsurgery probe --prompts`; None: the package's own English sets. dtype,
+        device: as `--dtype` and `--device` have them. Runs every model.
     """
+    from vlsurgery.probes.models import Loader
     from vlsurgery.probes.probe import probe as look
 
-    return look(_aligned(base, adapted, safety), _prompts(prompts), progress).result
+    how = Loader(dtype=dtype, device=device)
+    return look(_aligned(base, adapted, safety), _prompts(prompts), progress, loader=how).result
 
 
 def evaluate(
@@ -71,6 +76,8 @@ def evaluate(
     judge: "Spec | Sequence[Spec]" = "standard",
     tokens: int = 128,
     completions: str | Path | None = None,
+    dtype: "RunDtype" = "auto",
+    device: str | None = None,
     progress: Progress = no_progress,
     **roles: Model,
 ) -> "BehaviourResult":
@@ -80,20 +87,28 @@ def evaluate(
         are compared with one another. prompts: as for `probe`; asked are all of a file, and of others those of the
         `report` split. images: a directory of ordinary pictures for prompts of
         files. judge: as for `judge`; of several, the first makes the rates. tokens: of a completion, at most.
-        completions: a file (.jsonl) that keeps what they say, from which an interrupted run goes on.
+        completions: a file (.jsonl) that keeps what they say, from which an interrupted run goes on. dtype,
+        device: as `--dtype` and `--device` have them.
 
     `.completions` of the result has every completion with its verdicts.
     """
     from vlsurgery.probes.evaluation.completions import CompletionFile
     from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate as measure
     from vlsurgery.probes.evaluation.judges import open_judge
+    from vlsurgery.probes.models import Loader
 
     named = {**by_name([open(model) for model in models]), **{role: open(model) for role, model in roles.items()}}
     if not named:
         raise SurgeryError("evaluate: give at least one model.")
     judges = [judge] if isinstance(judge, str) or not isinstance(judge, Sequence) else list(judge)
     file = None if completions is None else CompletionFile(Path(completions))
-    asking = Asking([open_judge(each) for each in judges], tokens, file, progress=progress)
+    asking = Asking(
+        [open_judge(each) for each in judges],
+        tokens,
+        file,
+        progress=progress,
+        loader=Loader(dtype=dtype, device=device),
+    )
     subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
     refs = {role: checkpoint.ref_model for role, checkpoint in named.items()}
     return measure(subjects, _prompts(prompts, images, whole=True), 1, asking).model_copy(update={"checkpoints": refs})

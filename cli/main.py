@@ -14,6 +14,7 @@ from typer.core import TyperGroup
 from vlsurgery.cli.commands.anatomy import anatomy
 from vlsurgery.cli.commands.compare import compare
 from vlsurgery.cli.commands.completions import completions
+from vlsurgery.cli.commands.convert import convert
 from vlsurgery.cli.commands.demo import demo
 from vlsurgery.cli.commands.diff import diff
 from vlsurgery.cli.commands.evaluate import evaluate
@@ -144,6 +145,7 @@ for name, command in {
     "compare": compare,
     "report": report,
     "anatomy": anatomy,
+    "convert": convert,
     "demo": demo,
 }.items():
     app.command(name)(command)

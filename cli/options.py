@@ -4,15 +4,17 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from vlsurgery.cli.case_lock import CaseLock
 from vlsurgery.cli.console import Console
+from vlsurgery.surgery.runtime.byte_counts import parse_bytes
 
+RunDtype = Literal["auto", "float32", "bfloat16", "float16"]
 NewOption = Annotated[
     bool,
     typer.Option("--new", help="If the case holds other checkpoints, move it aside (case-1, case-2, ...) first."),
@@ -22,22 +24,6 @@ PickleOption = Annotated[
     typer.Option(
         "--allow-pickle",
         help="Take pickled weights (.bin) where there are no safetensors; they are loaded as weights only.",
-    ),
-]
-TrustOption = Annotated[
-    bool,
-    typer.Option(
-        "--trust-remote-code",
-        help="Run the Python that a checkpoint brings along, where transformers needs it. Read it first: it can do "
-        "what you can do. Results say that it ran.",
-    ),
-]
-ThinkingOption = Annotated[
-    Literal["on", "off", "default"] | None,
-    typer.Option(
-        "--thinking",
-        help="Tell chat templates to have models think before they answer (enable_thinking), or not to; default tells "
-        "them nothing. [default: as the case did it last]",
     ),
 ]
 CHECKPOINT_HELP = "A directory, a model on the Hub (org/name or org/name@revision), or BASE+ADAPTER for a LoRA adapter."
@@ -121,6 +107,85 @@ def standard(command: Callable[..., None]) -> Callable[..., None]:
     with_session.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_session.__annotations__ = {p.name: p.annotation for p in parameters} | {"return": None}
     return with_session
+
+
+@dataclass(frozen=True)
+class Running:
+    """How models are run: the values of the options of commands that run some. As in `probes.models.Loader`."""
+
+    thinking: Literal["on", "off", "default"] | None = None
+    trust_remote_code: bool = False
+    dtype: RunDtype | None = None
+    device: str | None = None
+    memory: int | None = None
+
+
+def runs_models(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with the options of a `Running`, from which its argument `running` is made.
+
+    An option that the command has itself keeps its place and help, and its value counts for both.
+    """
+    names = [each.name for each in fields(Running)]
+
+    @functools.wraps(command)
+    def with_running(session: Session, **given: Any) -> None:
+        memory = given["memory"]
+        values = {name: given[name] for name in names} | {"memory": None if memory is None else parse_bytes(memory)}
+        command(session, **{name: given[name] for name in own if name != "running"}, running=Running(**values))
+
+    own = {name: each for name, each in inspect.signature(command).parameters.items() if name != "session"}
+    more = {name: each for name, each in inspect.signature(_running).parameters.items() if name not in own}
+    parameters = [each for name, each in own.items() if name != "running"] + list(more.values())
+    first = inspect.Parameter("session", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    with_running.__signature__ = inspect.Signature([first, *parameters])  # type: ignore[attr-defined]
+    return with_running
+
+
+def _running(
+    *,
+    thinking: Annotated[
+        Literal["on", "off", "default"] | None,
+        typer.Option(
+            "--thinking",
+            help="Tell chat templates to have models think before they answer (enable_thinking), or not to; default "
+            "tells them nothing. [default: as the case did it last]",
+        ),
+    ] = None,
+    trust_remote_code: Annotated[
+        bool,
+        typer.Option(
+            "--trust-remote-code",
+            help="Run the Python that a checkpoint brings along, where transformers needs it. Read it first: it can do "
+            "what you can do. Results say that it ran.",
+        ),
+    ] = False,
+    dtype: Annotated[
+        RunDtype | None,
+        typer.Option(
+            "--dtype",
+            help="What the running models' weights are held in; auto is the stored one where the device multiplies it "
+            "fast, else float32. [default: as the case did it last, else auto]",
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            metavar="DEVICE",
+            help="Where models run: cpu, cuda, cuda:1, mps, or auto to divide them over all devices. [default: cuda "
+            "where there is one, else cpu]",
+        ),
+    ] = None,
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            "--memory",
+            metavar="SIZE",
+            help="How much memory models and batches may take, as 20GiB or 800MB. [default: what is free]",
+        ),
+    ] = None,
+) -> None:
+    """Never called: `runs_models` takes the options from its signature."""
 
 
 def _common(

@@ -13,14 +13,15 @@ from vlsurgery.cli.options import (
     LimitsOption,
     PickleOption,
     PromptsOption,
+    Running,
     Session,
-    ThinkingOption,
-    TrustOption,
+    runs_models,
     standard,
 )
 
 
 @standard
+@runs_models
 def evaluate(
     session: Session,
     models: Annotated[
@@ -58,8 +59,7 @@ def evaluate(
             help="With MODEL: keep what they say here; an interrupted run goes on from it. A case has its own.",
         ),
     ] = None,
-    thinking: ThinkingOption = None,
-    trust_remote_code: TrustOption = False,
+    running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
 ) -> None:
     """Count what models refuse and comply with.
@@ -98,8 +98,7 @@ def evaluate(
         judge_labels=judge_labels,
         tokens=tokens,
         imports=imports or None,
-        thinking=thinking,
-        trust_remote_code=trust_remote_code,
+        running=running,
     )
     if models or (imports and not (session.case / "case.json").is_file()):
         found = evaluate_models(session, models or [], options, completions, allow_pickle)

@@ -4,10 +4,11 @@ from typing import Annotated
 
 import typer
 
-from vlsurgery.cli.options import NewOption, PickleOption, PromptsOption, Session, ThinkingOption, TrustOption, standard
+from vlsurgery.cli.options import NewOption, PickleOption, PromptsOption, Running, Session, runs_models, standard
 
 
 @standard
+@runs_models
 def probe(
     session: Session,
     checkpoints: Annotated[
@@ -16,8 +17,7 @@ def probe(
     ] = None,
     prompts: PromptsOption = None,
     new: NewOption = False,
-    thinking: ThinkingOption = None,
-    trust_remote_code: TrustOption = False,
+    running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
 ) -> None:
     """Find out where refusals were lost.
@@ -38,7 +38,7 @@ def probe(
     from vlsurgery.probes.results import ProbeResult
 
     named = named_in_order(checkpoints, new, allow_pickle)
-    options = StepOptions(prompts=prompts or None, thinking=thinking, trust_remote_code=trust_remote_code)
+    options = StepOptions(prompts=prompts or None, running=running)
     flow = perform(session, options, "probe", named=named)
     if flow is None:
         return

@@ -15,7 +15,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.contents import check_contents, contents_digest, take_contents
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.results import CheckpointRef, Frozen, Result
-from vlsurgery.surgery.runtime.atomic_file import append_text
+from vlsurgery.surgery.runtime.json_lines import append_lines, whole_lines
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.tables import Row, flat
 
@@ -254,16 +254,15 @@ class Case:
     def looks(self) -> int:
         """How often `report` prompts were looked at."""
         path = self.path(HISTORY)
-        return len(path.read_text(encoding="utf-8").splitlines()) if path.exists() else 0
+        return len(whole_lines(path.read_bytes())) if path.exists() else 0
 
     def log_look(self, entry: Mapping[str, Any]) -> int:
         """Add a look at `report` prompts to history.jsonl, as a line. Returns how many lines there are now."""
         path = self.path(HISTORY)
         line = json.dumps({"time": _now(), **entry}, ensure_ascii=False, allow_nan=False)
         try:
-            append_text(path, line + "\n")
-            with path.open(encoding="utf-8") as file:
-                return sum(1 for _ in file)
+            append_lines(path, line + "\n")
+            return self.looks
         except OSError as error:
             raise TargetError(f"{path}: can't be written ({error.strerror or error}).") from error
 

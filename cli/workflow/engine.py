@@ -12,6 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from vlsurgery.cli.options import Running
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.surgery.alignment import Alignment, align
@@ -29,9 +30,10 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Result)
 Settings = dict[str, Any]
-Thinking = Literal["on", "off", "default"]
 Fault = Literal["missing", "changed", "outdated"]
 Files = Callable[[Case, Settings], Sequence[Path]]
+
+DEFAULTS = ("default", "auto")  # what is said of thoughts, and of dtypes, where nothing is
 
 # What a plan gives as the reason, and what is said when the step runs.
 REASONS: Mapping[Fault, str] = {
@@ -54,8 +56,8 @@ class StepOptions:
     `--judge` names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier mean.
     tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the merged
     checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network. ignored:
-    names of mismatches that a merge goes on with. thinking: what chat templates are told of thoughts.
-    trust_remote_code: whether a checkpoint's own Python may run; that is to be said anew every time.
+    names of mismatches that a merge goes on with. running: how models are run; whether a checkpoint's own Python may
+    run is to be said anew every time, and so are device and memory.
     """
 
     prompts: Sequence[str] | None = None
@@ -71,15 +73,29 @@ class StepOptions:
     cdn: bool = False
     level: Level | None = None
     ignored: Sequence[str] = ()
-    thinking: Thinking | None = None
-    trust_remote_code: bool = False
+    running: Running = field(default_factory=Running)
 
 
-def loader_of(options: StepOptions, thinking: Thinking) -> "Loader":
-    """How checkpoints become chat models."""
+def loader_of(running: Running, recorded: Settings | None = None) -> "Loader":
+    """How checkpoints become chat models: as the user said, else as recorded settings have it."""
     from vlsurgery.probes.models import Loader
 
-    return Loader(options.trust_remote_code, None if thinking == "default" else thinking == "on")
+    settings = running_settings(running, recorded or {})
+    thinking = settings.get("thinking")
+    return Loader(
+        running.trust_remote_code,
+        None if thinking is None else thinking == "on",
+        settings.get("dtype", "auto"),
+        running.device,
+        running.memory,
+    )
+
+
+def running_settings(running: Running, recorded: Settings) -> Settings:
+    """What results depend on of how models are run: what the user said, else as recorded; without what is default."""
+    said = {"thinking": running.thinking, "dtype": running.dtype}
+    found = {name: recorded.get(name) if value is None else value for name, value in said.items()}
+    return {name: value for name, value in found.items() if value not in (None, *DEFAULTS)}
 
 
 @dataclass
@@ -118,15 +134,16 @@ class Job:
 
         return judge_source_of(self.case, self.prompt_source.specimen is not None, self.options)
 
-    def thinking(self, step: str) -> Thinking:
-        """What chat templates are told of thoughts in a step: what the user said, else as the case did it last."""
-        recorded = self.case.settings_of(step) or self.case.settings_of("probe") or {}
-        found: Thinking = self.options.thinking or recorded.get("thinking", "default")
-        return found
+    def running_settings(self, step: str) -> Settings:
+        """What a step's results depend on of how models are run: what the user said, else as the case did it last."""
+        return running_settings(self.options.running, self._recorded(step))
 
     def loader(self, step: str) -> "Loader":
         """How checkpoints become chat models in a step."""
-        return loader_of(self.options, self.thinking(step))
+        return loader_of(self.options.running, self._recorded(step))
+
+    def _recorded(self, step: str) -> Settings:
+        return self.case.settings_of(step) or self.case.settings_of("probe") or {}
 
     @property
     def prompts(self) -> "list[Prompt]":

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from vlsurgery.cli.console import Console
 from vlsurgery.cli.workflow.engine import Job, Pending
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.writer.output_directory import in_words
+from vlsurgery.surgery.runtime.byte_counts import in_words
 
 if TYPE_CHECKING:
     from vlsurgery.probes.prompts import Prompt

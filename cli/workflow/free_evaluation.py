@@ -48,7 +48,7 @@ def evaluate_models(
         None if file is None else CompletionFile(file),
         imported(source.imports),
         session.console.progress,
-        loader_of(options, options.thinking or "default"),
+        loader_of(options.running),
     )
     subjects = [Subject(role, checkpoint) for role, checkpoint in named.items()]
     result = evaluate(subjects, asked.prompts, 1, asking)

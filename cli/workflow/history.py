@@ -14,6 +14,7 @@ from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM, eno
 from vlsurgery.probes.results import BehaviourResult, Rate
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import Frozen, Result
+from vlsurgery.surgery.runtime.json_lines import whole_lines
 
 CHANCE: Final = 0.05  # of 95% intervals, so many miss
 
@@ -163,10 +164,10 @@ def history_rows(path: Path) -> HistoryResult:
 
 def _lines(path: Path) -> Iterator[tuple[int, LoggedLook]]:
     try:
-        text = path.read_text(encoding="utf-8")
+        lines = [line.decode() for line in whole_lines(path.read_bytes())]
     except (OSError, UnicodeDecodeError) as error:
         raise SurgeryError(f"{path}: can't be read ({error}). `vlsurgery evaluate` writes it.") from error
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:

@@ -59,9 +59,8 @@ def _probe_settings(job: Job) -> Settings:
 
 
 def _asking_settings(job: Job, step: str) -> Settings:
-    """The prompts, and what chat templates are told of thoughts where they are told anything."""
-    thinking = job.thinking(step)
-    return {**job.prompt_source.settings, **({} if thinking == "default" else {"thinking": thinking})}
+    """The prompts, and how models are run where that is not the default."""
+    return {**job.prompt_source.settings, **job.running_settings(step)}
 
 
 def _run_probe(job: Job, settings: Settings) -> None:

@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from vlsurgery.probes.results import CompletionRecord, CompletionsResult
 from vlsurgery.surgery.errors import SurgeryError, TargetError
-from vlsurgery.surgery.runtime.atomic_file import append_text, write_text
+from vlsurgery.surgery.runtime.atomic_file import write_text
+from vlsurgery.surgery.runtime.json_lines import append_lines, whole_lines
 
 FILE: Final = "completions.jsonl"
 
@@ -28,7 +29,7 @@ class CompletionFile:
         if not self.path.exists():
             return []
         try:
-            lines = self.path.read_bytes().split(b"\n")
+            lines = whole_lines(self.path.read_bytes())
         except OSError as error:
             raise SurgeryError(f"{self.path}: can't be read ({error.strerror}).") from error
         records = []
@@ -37,8 +38,6 @@ class CompletionFile:
                 if line.strip():
                     records.append(CompletionRecord.model_validate_json(line))
             except ValidationError as error:
-                if number == len(lines):
-                    break
                 first = error.errors()[0]
                 raise SurgeryError(
                     f"{self.path}, line {number}: not a completion ({'.'.join(map(str, first['loc']))}: "
@@ -49,7 +48,7 @@ class CompletionFile:
     def append(self, records: Sequence[CompletionRecord]) -> None:
         """Add lines, and have them on disk on return. Raises TargetError where that can't be done."""
         try:
-            append_text(self.path, "".join(map(_line, records)))
+            append_lines(self.path, "".join(map(_line, records)))
         except OSError as error:
             raise TargetError(f"{self.path}: can't be written ({error.strerror}).") from error
 

@@ -2,7 +2,8 @@
 
 from vlsurgery.probes.models.batches import Batch, Encoded
 from vlsurgery.probes.models.chat import ChatModel
-from vlsurgery.probes.models.loading import AS_FOUND, Loader, decoder_blocks, default_device, load, quiet_transformers
+from vlsurgery.probes.models.dtypes import RunDtype, default_device
+from vlsurgery.probes.models.loading import AS_FOUND, Loader, decoder_blocks, load, quiet_transformers
 
 __all__ = [
     "AS_FOUND",
@@ -10,6 +11,7 @@ __all__ = [
     "ChatModel",
     "Encoded",
     "Loader",
+    "RunDtype",
     "decoder_blocks",
     "default_device",
     "load",

@@ -22,6 +22,7 @@ class ChatModel:
     """A model with its tokenizer, its processor where it takes pictures, and its decoder blocks.
 
     thinking: whether its template is told to have it think before it answers; None leaves that to the template.
+    memory: bytes that model and batches may take; None is what is free.
     """
 
     model: nn.Module
@@ -30,6 +31,7 @@ class ChatModel:
     blocks: Sequence[nn.Module]
     notes: list[str] = field(default_factory=list)
     thinking: bool | None = None
+    memory: int | None = None
 
     @property
     def sees(self) -> bool:
@@ -143,8 +145,8 @@ class ChatModel:
                     f"{self.name} has no chat template, so a picture can't be placed in a prompt. "
                     "Add chat_template.jinja to the checkpoint, or use prompts without pictures."
                 )
-            return prompt.text, None
-        text = self._without_placeholders(prompt.text)
+            return self._as_words(prompt.text), None
+        text, takes_text = self._as_words(prompt.text), self.template.takes_text
         content: str | list[dict[str, str]] = text
         if prompt.image is not None:
             if not self.template.takes_parts:
@@ -153,7 +155,7 @@ class ChatModel:
                     "Take the chat_template.jinja of the published model, or use prompts without pictures."
                 )
             content = [{"type": "image"}, {"type": "text", "text": text}]
-        elif not self.template.takes_text:
+        elif not takes_text:
             content = [{"type": "text", "text": text}]
         rendered = self._rendered(content)
         at = rendered.rfind(text.strip())
@@ -179,11 +181,21 @@ class ChatModel:
         """The checkpoint's, as its tokenizer remembers it."""
         return str(self.tokenizer.name_or_path)
 
-    def _without_placeholders(self, text: str) -> str:
-        """The user's text with a space in every word that the processor would take for a picture ("< image>")."""
-        for token in self._placeholders:
+    def _as_words(self, text: str) -> str:
+        """The user's text with a space in what would else be a picture or a special token ("< image>", "< /s>").
+
+        A user who writes "<s>" means these letters, and not the start of a text.
+        """
+        for token in self._reserved:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
+
+    @cached_property
+    def _reserved(self) -> list[str]:
+        """The placeholders and the special tokens that no word contains, the longest first."""
+        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
+        marks = {token for token in special if len(token) > 1 and not token[0].isalnum() and not token.isspace()}
+        return sorted(marks.union(self._placeholders), key=lambda token: (-len(token), token))
 
     @property
     def _placeholders(self) -> list[str]:

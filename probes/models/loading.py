@@ -1,7 +1,8 @@
 """Checkpoints loaded through transformers as chat models."""
 
+import importlib.util
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,19 @@ from typing import Any
 import torch
 from torch import nn
 
-from vlsurgery.probes.models.beside_adapter import own_tokenizer, put_trained_parts
+from vlsurgery.probes.models.beside_adapter import own_tokenizer
 from vlsurgery.probes.models.chat import ChatModel
+from vlsurgery.probes.models.dtypes import RunDtype, device_of, run_dtype
 from vlsurgery.probes.models.faults import is_out_of_memory, one_line
+from vlsurgery.probes.models.processors import load_processor
 from vlsurgery.probes.models.remote_code import remote_code_files
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.checkpoint.hub import EXTRA_FILES
+from vlsurgery.surgery.errors import CheckpointError, SurgeryError
+from vlsurgery.surgery.runtime.visible import visible
 
 # Names of the module list that holds the decoder blocks, over all families.
 STACK_NAMES = ("layers", "h", "blocks", "block", "layer")
-
-
-def default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 @dataclass(frozen=True)
@@ -29,50 +30,51 @@ class Loader:
     """How checkpoints become chat models.
 
     trust_remote_code: whether a checkpoint's own Python may run. thinking: whether templates are told to have models
-    think before they answer; None leaves that to the templates.
+    think before they answer; None leaves that to the templates. dtype: of the running weights; "auto" is the stored
+    one where the device multiplies it fast, else float32. device: None is CUDA where there is one, else the CPU; "auto"
+    divides a model over all devices there are. memory: bytes that models and batches may take; None is what is free.
     """
 
     trust_remote_code: bool = False
     thinking: bool | None = None
+    dtype: RunDtype = "auto"
+    device: str | None = None
+    memory: int | None = None
 
     def load(self, checkpoint: Checkpoint) -> ChatModel:
-        return load(checkpoint, None, self.trust_remote_code, self.thinking)
+        return load(checkpoint, self)
 
 
 AS_FOUND = Loader()  # nothing of a checkpoint's own runs, and templates are told nothing
 
 
-def load(
-    checkpoint: Checkpoint,
-    device: str | None = None,
-    trust_remote_code: bool = False,
-    thinking: bool | None = None,
-) -> ChatModel:
+def load(checkpoint: Checkpoint, how: Loader = AS_FOUND) -> ChatModel:
     """The chat model of a checkpoint, by transformers' Auto classes, in evaluation mode and without gradients.
 
-    On a CPU in float32, on CUDA in the checkpoint's own dtype. The checkpoint's own Python never runs unless
-    `trust_remote_code` is set, and then a note says so. A LoRA adapter is merged in memory by PEFT. thinking: as in
-    `Loader`.
+    The checkpoint's own Python never runs unless `trust_remote_code` is set, and then a note says so. With a LoRA
+    adapter, what runs is what this package folds and merges.
 
     Raises CheckpointError where transformers can't load it, or finds weights missing.
     """
-    directory = checkpoint.path
-    device = device or default_device()
-    dtype = torch.float32 if device == "cpu" else "auto"
-    model, tokenizer, processor = _pretrained(directory, dtype, trust_remote_code)
+    device = device_of(how.device)
+    dtype = run_dtype(checkpoint, how.dtype, device)
+    model, tokenizer, processor = _pretrained(checkpoint, dtype, device, how)
     if checkpoint.adapter is not None:
-        model = _with_adapter(model, checkpoint.adapter.path)
-        put_trained_parts(model, checkpoint.adapter)
         tokenizer, processor = own_tokenizer(checkpoint, processor is not None) or (tokenizer, processor)
-    model = model.to(device).eval().requires_grad_(False)
-    chat = ChatModel(model, tokenizer, processor, decoder_blocks(model), thinking=thinking)
-    chat.notes += _notes(chat, directory, trust_remote_code)
+    if device != "auto":
+        model = model.to(device)
+    model = model.eval().requires_grad_(False)
+    chat = ChatModel(model, tokenizer, processor, decoder_blocks(model), thinking=how.thinking, memory=how.memory)
+    chat.notes += _notes(chat, checkpoint, dtype, how)
     return chat
 
 
-def _notes(chat: ChatModel, directory: Path, trust_remote_code: bool) -> Iterator[str]:
+def _notes(chat: ChatModel, checkpoint: Checkpoint, dtype: torch.dtype, how: Loader) -> Iterator[str]:
     """What to know of results that were measured on a model."""
-    if trust_remote_code and remote_code_files(directory):
+    directory = checkpoint.path
+    if dtype != torch.float32:
+        yield f"{directory} runs in {str(dtype).removeprefix('torch.')}: --dtype float32 is slower and rounds less"
+    if how.trust_remote_code and remote_code_files(directory):
         yield f"{directory}: its own Python was run, as --trust-remote-code allows"
     template = chat.template
     if template is None:
@@ -83,22 +85,30 @@ def _notes(chat: ChatModel, directory: Path, trust_remote_code: bool) -> Iterato
         yield f"{directory}: thinking {word}, {effect}"
 
 
-def _pretrained(directory: Path, dtype: torch.dtype | str, trust_remote_code: bool) -> tuple[Any, Any, Any | None]:
-    """Model, tokenizer and, where the model sees, processor of a directory, each checked to be complete."""
+def _pretrained(checkpoint: Checkpoint, dtype: torch.dtype, device: str, how: Loader) -> tuple[Any, Any, Any | None]:
+    """Model, tokenizer and, where the model sees, processor of a checkpoint, each checked to be complete."""
     import transformers
 
-    how = {"trust_remote_code": trust_remote_code, "local_files_only": True}
+    directory = checkpoint.path
+    _refuse_dead_links(directory)
+    files: dict[str, Any] = {"trust_remote_code": how.trust_remote_code, "local_files_only": True}
+    weights = {**files, "dtype": dtype, **_placement(device, how.memory)}
     try:
-        config = transformers.AutoConfig.from_pretrained(directory, **how)
+        config = transformers.AutoConfig.from_pretrained(directory, **files)
         sees = hasattr(config, "vision_config")
         family = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-        model, info = family.from_pretrained(directory, dtype=dtype, output_loading_info=True, **how)
-        processor = transformers.AutoProcessor.from_pretrained(directory, **how) if sees else None
-        tokenizer = processor.tokenizer if processor else transformers.AutoTokenizer.from_pretrained(directory, **how)
+        if checkpoint.adapter is None:
+            model, info = family.from_pretrained(directory, output_loading_info=True, **weights)
+        else:
+            model, info = _from_folded(checkpoint, config, family, weights)
+        processor = load_processor(directory, **files) if sees else None
+        tokenizer = processor.tokenizer if processor else transformers.AutoTokenizer.from_pretrained(directory, **files)
+    except SurgeryError:
+        raise
     except Exception as error:  # tokenizers raises bare Exception, and a stranger's file can make any
         if is_out_of_memory(error):
             raise
-        raise _cannot_load(directory, error, trust_remote_code) from error
+        raise _cannot_load(directory, error, how.trust_remote_code) from error
     if not tokenizer.is_fast:
         raise CheckpointError(
             f"{directory}: its tokenizer does not tell where tokens stand in the text, so the last instruction token "
@@ -112,6 +122,28 @@ def _pretrained(directory: Path, dtype: torch.dtype | str, trust_remote_code: bo
     return model, tokenizer, processor
 
 
+def _from_folded(checkpoint: Checkpoint, config: Any, family: Any, weights: Mapping[str, Any]) -> tuple[Any, Any]:
+    """A base with an adapter from the tensors as they were folded here, so that what runs is what is compared and
+    merged; with transformers' account of what it loaded."""
+    with torch.device("meta"):
+        kind = type(family.from_config(config))
+    tensors = {name: tensor.load() for name, tensor in checkpoint.items()}
+    model, info = kind.from_pretrained(None, config=config, state_dict=tensors, output_loading_info=True, **weights)
+    model.generation_config = _generation_settings(checkpoint) or model.generation_config
+    return model, info
+
+
+def _refuse_dead_links(directory: Path) -> None:
+    """transformers takes a link to nowhere for a file that is not there, and would leave out a chat template."""
+    beside = (path for pattern in EXTRA_FILES for path in directory.glob(pattern))
+    dead = sorted(path for path in beside if path.is_symlink() and not path.exists())
+    if dead:
+        raise CheckpointError(
+            f"{dead[0]}: is a link to {visible(str(dead[0].readlink()))}, which is not there. Put the file there, or "
+            "download the model again."
+        )
+
+
 def _cannot_load(directory: Path, error: Exception, trust_remote_code: bool) -> CheckpointError:
     files = remote_code_files(directory)
     if files and not trust_remote_code and "trust_remote_code" in str(error):
@@ -123,14 +155,31 @@ def _cannot_load(directory: Path, error: Exception, trust_remote_code: bool) -> 
     return CheckpointError(f"{directory}: transformers can't load it: {one_line(error)}")
 
 
-def _with_adapter(model: nn.Module, adapter: Path) -> nn.Module:
-    try:
-        from peft import PeftModel
-    except ImportError as error:
-        raise CheckpointError(
-            f"{adapter}: to run a model with an adapter takes PEFT. Install it: pip install 'vlsurgery[adapters]'"
-        ) from error
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+def _generation_settings(checkpoint: Checkpoint) -> Any | None:
+    """The settings of a checkpoint's generation_config.json, which transformers reads with weights from files alone."""
+    from transformers import GenerationConfig
+
+    if not (checkpoint.path / "generation_config.json").is_file():
+        return None
+    return GenerationConfig.from_pretrained(checkpoint.path, local_files_only=True)
+
+
+def _placement(device: str, memory: int | None) -> dict[str, Any]:
+    """Arguments that divide a model over all devices, and off the processor's memory where that is bounded.
+
+    Raises SurgeryError where accelerate, which does that, is not installed.
+    """
+    if device != "auto":
+        return {}
+    if importlib.util.find_spec("accelerate") is None:
+        raise SurgeryError(
+            "--device auto: dividing a model over devices takes accelerate. Install it: pip install "
+            "'vlsurgery[accelerate]', or name one device."
+        )
+    if memory is None:
+        return {"device_map": "auto"}
+    places: list[int | str] = [*range(torch.cuda.device_count())]
+    return {"device_map": "auto", "max_memory": dict.fromkeys(places or ["cpu"], memory)}
 
 
 def decoder_blocks(model: nn.Module) -> Sequence[nn.Module]:

@@ -12,7 +12,7 @@ from vlsurgery.probes.prompts.splits import seeded_unit
 from vlsurgery.surgery.errors import SurgeryError
 
 SCENES = 24  # different drawn pictures
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
 
 
 @dataclass(frozen=True)

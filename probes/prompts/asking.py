@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -107,7 +108,7 @@ def controlled_requests(rows: Iterable[KeyedRow], seed: int) -> set[str]:
 
 
 def _check(row: Row) -> None:
-    if not row.text:
+    if not any(_is_seen(letter) for letter in row.text):
         raise SurgeryError(f"{row.where}: the prompt is empty. Fill it in or remove the line.")
     if row.set == "capability" and not row.answer:
         raise SurgeryError(
@@ -121,5 +122,12 @@ def _check(row: Row) -> None:
                 f"{row.where}: holds half of a surrogate pair (\\u{ord(broken[0]):04x}), which is no character. "
                 "Write the whole pair, or the character itself."
             )
+        if "\0" in (text or ""):
+            raise SurgeryError(f"{row.where}: holds a NUL character, which is no text. Remove it.")
     if row.picture:
         check_picture(row.picture, row.where)
+
+
+def _is_seen(letter: str) -> bool:
+    """Whether a character shows: it is no space, and no mark of format or control such as a zero-width space."""
+    return not letter.isspace() and unicodedata.category(letter) not in ("Cc", "Cf")

@@ -16,6 +16,9 @@ from vlsurgery.surgery.errors import SurgeryError
 
 PLACEHOLDER = "<image>"  # how many chat formats mark the place of a picture
 
+# Special tokens of published chat formats, as prompts that quote them write them.
+_RESERVED = re.compile(r"</?s>|<[|｜][^|｜<>\n]{1,40}[|｜]>|<(?:start|end)_of_turn>|\[/?INST\]")
+
 READERS: dict[str, Callable[[Path], Iterator[Row]]] = {
     **{name: partial(user_rows, prompt_set=name) for name in SETS},
     **DATA_SETS,
@@ -76,6 +79,10 @@ def load_prompt_files(specs: Sequence[str], seed: int = 0, images: Path | str | 
     if marked:
         hold = "prompt holds" if marked == 1 else "prompts hold"
         notes.append(f"{marked} {hold} the word {PLACEHOLDER}: it is asked as text and stands for no picture")
+    reserved = [found[0] for each in rows.values() if (found := _RESERVED.search(each.row.text))]
+    if reserved:
+        hold = "prompt holds" if len(reserved) == 1 else "prompts hold"
+        notes.append(f"{len(reserved)} {hold} marks of chat formats ({reserved[0]}): they are asked as words")
     controlled = controlled_requests(rows.values(), seed)
     return PromptFiles([prompt for each in rows.values() for prompt in each.prompts(seed, album, controlled)], notes)
 

@@ -18,6 +18,7 @@ from vlsurgery.surgery.runtime.visible import visible
 
 MAX_PIXELS: Final = 64_000_000  # of a picture: 200 MB in RGB, and several times that in a processor
 MAX_RATIO: Final = 200  # of the longer side to the shorter: processors scale the shorter one up
+MAX_SHOWN: Final = 400  # letters of a path in a message
 # Formats that are read by Pillow itself. Others start programs (EPS runs Ghostscript), or are no pictures.
 FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000", "PPM", "TGA", "ICO")
 
@@ -40,6 +41,10 @@ _BROKEN = (
 )
 
 
+class Unfit(ValueError):
+    """What a picture is that is whole and yet can't be used."""
+
+
 def rgb(picture: Picture) -> Image.Image:
     """The pixels of a picture in RGB, as `transformers.image_utils.load_image` gives them: turned as its EXIF says.
 
@@ -48,7 +53,7 @@ def rgb(picture: Picture) -> Image.Image:
 
     Raises SurgeryError where a file can't be opened, or the picture is too large.
     """
-    place = "a picture" if isinstance(picture, Image.Image) else visible(str(picture))
+    place = "a picture" if isinstance(picture, Image.Image) else _shown(picture)
     try:
         if isinstance(picture, Image.Image):
             _check_size(picture)
@@ -65,7 +70,7 @@ def check_picture(path: Path, where: str) -> None:
         found = path.stat()
         _decode(path, found.st_mtime_ns, found.st_size)
     except _BROKEN as error:
-        place = visible(str(path))
+        place = _shown(path)
         raise SurgeryError(f"{where}: can't open the image {place} ({_fault(error)}). Mend or remove it.") from error
 
 
@@ -81,7 +86,7 @@ def _decode(path: Path, modified: int, size: int) -> None:  # noqa: ARG001
 def _opened(path: Path) -> Iterator[Image.Image]:
     """The picture of a regular file, its size checked before a pixel is read."""
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
-        raise ValueError("not a file")
+        raise Unfit("not a regular file")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         warnings.simplefilter("error", Image.DecompressionBombWarning)
@@ -102,7 +107,7 @@ def _check_size(picture: Image.Image) -> None:
     if width * height > MAX_PIXELS:
         raise Image.DecompressionBombError
     if max(width, height) > MAX_RATIO * min(width, height):
-        raise ValueError(f"{width} x {height} pixels, expected sides of a ratio of at most {MAX_RATIO} to 1")
+        raise Unfit(f"{width} x {height} pixels, expected sides of a ratio of at most {MAX_RATIO} to 1")
 
 
 def _flat(picture: Image.Image) -> Image.Image:
@@ -113,6 +118,12 @@ def _flat(picture: Image.Image) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layer.size, "white"), layer).convert("RGB")
 
 
+def _shown(path: Path) -> str:
+    """A path for a message: without control characters, and the end alone of one that is longer than any file's."""
+    found = visible(str(path))
+    return found if len(found) <= MAX_SHOWN else f"...{found[-MAX_SHOWN:]}"
+
+
 def _fault(error: Exception) -> str:
     match error:
         case UnidentifiedImageError():
@@ -121,5 +132,7 @@ def _fault(error: Exception) -> str:
             return f"more than {MAX_PIXELS // 10**6} million pixels"
         case OSError() if error.strerror:
             return error.strerror
+        case Unfit():
+            return str(error)
         case _:
             return f"cut off or broken: {' '.join(visible(str(error)[:300]).split())}"

@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from vlsurgery.probes.prompts.records import check_regular
 from vlsurgery.surgery.errors import SurgeryError
 
 DELIMITERS: dict[str, str] = {".csv": ",;\t", ".tsv": "\t"}
@@ -26,16 +27,20 @@ _MARKS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+_GZIP = b"\x1f\x8b"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _BETWEEN = re.compile(r"[\s,:]*")  # what may stand between two parts of a valid list or object
 
 
 def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark; the mark is no part of it."""
+    check_regular(path)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise SurgeryError(f"{path}: can't be read ({error.strerror}). Give the path of a file of prompts.") from error
+    if content.startswith(_GZIP):
+        raise SurgeryError(f"{path}: is compressed by gzip, expected text. Unpack it: gunzip -c {path.name} > FILE")
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)

@@ -48,12 +48,20 @@ def prompts_digest(prompts: Sequence[Prompt]) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """The SHA-256 of a file's bytes. Raises SurgeryError where it can't be read."""
+    """The SHA-256 of a file's bytes. Raises SurgeryError where it can't be read, or is no regular file."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise SurgeryError(f"{path}: can't be read ({error.strerror}). Put the file back, or mend the path.") from error
+
+
+def check_regular(path: Path) -> None:
+    """Raise SurgeryError where a path is there and no regular file: a pipe is waited for, a device has no end."""
+    if path.exists() and not path.is_file():
+        kind = "a folder" if path.is_dir() else "a pipe or a device"
+        raise SurgeryError(f"{path}: is {kind}, expected a regular file. Give the path of a file.")
 
 
 def _once_each(prompts: Sequence[Prompt], work: Callable[[Picture], T]) -> dict[int, T | None]:

@@ -1,5 +1,6 @@
 """The rows of a file of prompts: those of the user's own layout, and the row that every layout is read into."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from vlsurgery.surgery.errors import SurgeryError
 COLUMNS: tuple[str, ...] = ("prompt", "goal", "behavior", "forbidden_prompt", "question", "instruction", "text")
 """Names of the prompt's column in a table, in any case; the first that the file has is taken."""
 
+_ADDRESS = re.compile(r"data:|[a-z][a-z0-9+.-]*://", re.I)
 _KEYS = ("prompt", "answer", "request", "image")
 
 
@@ -68,5 +70,21 @@ def _table_rows(path: Path, prompt_set: PromptSet) -> Iterator[Row]:
 
 
 def _row(path: Path, where: str, prompt_set: PromptSet, fields: dict[str, str]) -> Row:
-    picture = path.parent / fields["image"] if fields.get("image") else None
+    picture = _picture(path, where, fields["image"]) if fields.get("image") else None
     return Row(where, prompt_set, fields["prompt"], fields.get("answer"), fields.get("request"), picture)
+
+
+def _picture(path: Path, where: str, named: str) -> Path:
+    """The path of a row's picture, relative to the file of prompts; `~` is the user's own folder.
+
+    Raises SurgeryError for an address or encoded pixels: nothing is fetched, so that a run is the same tomorrow.
+    """
+    if address := _ADDRESS.match(named):
+        raise SurgeryError(
+            f"{where}: the image is given as {address[0]}..., expected the path of a file; nothing is fetched or "
+            "decoded. Save the picture beside the prompts and name that file."
+        )
+    try:
+        return path.parent / Path(named).expanduser()
+    except RuntimeError as error:
+        raise SurgeryError(f"{where}: the image {named[:60]!r} has no such user's folder. Mend its path.") from error

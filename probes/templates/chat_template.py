@@ -72,8 +72,8 @@ def chat_template(name: str, tokenizer: Any, processor: Any | None, thinking: bo
 
     thinking: what the template is told of thoughts; None for nothing.
     """
-    own = None if processor is None else template_of(processor)
-    text = own or template_of(tokenizer)
+    own = None if processor is None else template_of(name, processor)
+    text = own or template_of(name, tokenizer)
     if text is None:
         return None
     switches = {} if thinking is None else dict.fromkeys(THINKING_SWITCHES, thinking)

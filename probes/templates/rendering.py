@@ -21,8 +21,10 @@ MAX_FAULT = 300  # letters of a template's own message
 Messages = Sequence[Mapping[str, Any]]
 
 
-def template_of(speaker: Any) -> str | None:
+def template_of(name: str, speaker: Any) -> str | None:
     """The chat template of a tokenizer or a processor, by transformers' rule; None where it has none.
+
+    name: of the checkpoint.
 
     Raises CheckpointError where it has several, none of them called "default".
     """
@@ -30,7 +32,7 @@ def template_of(speaker: Any) -> str | None:
     if isinstance(found, Mapping):
         if "default" not in found:
             raise CheckpointError(
-                f"{speaker.name_or_path}: has the chat templates {', '.join(map(str, found))}, expected one called "
+                f"{name}: has the chat templates {', '.join(map(str, found))}, expected one called "
                 '"default". Save the one to use as chat_template.jinja.'
             )
         found = found["default"]

@@ -13,7 +13,7 @@ from vlsurgery.surgery.architecture.layouts import EMBED, SiteViews, TensorView,
 from vlsurgery.surgery.architecture.naming import split_leaf
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
-from vlsurgery.surgery.checkpoint.anatomy import ties_head
+from vlsurgery.surgery.checkpoint.anatomy import headless_note, ties_head
 from vlsurgery.surgery.checkpoint.completeness import check_weights, wrapper_note
 from vlsurgery.surgery.errors import AlignmentError
 from vlsurgery.surgery.results import UnmatchedTensor
@@ -214,6 +214,8 @@ class _Aligner:
             sites, checkpoint = dict(roles[role]), self.checkpoints[role]
             found[role] = sites
             embed, head = (sites[site].name if site in sites else None for site in (EMBED, HEAD))
+            if note := headless_note(checkpoint, embed, head):
+                self.notes.append(f"{role}: {note}")
             if not ties_head(checkpoint, embed, head):
                 if head is not None and checkpoint.config.get("tie_word_embeddings") is True:
                     self.notes.append(

@@ -2,11 +2,18 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from vlsurgery.surgery.alignment import chat_templates
 from vlsurgery.surgery.alignment.alignment import VOCABULARY, Alignment
-from vlsurgery.surgery.alignment.text_settings import SETTINGS, text_config, text_settings
-from vlsurgery.surgery.alignment.vocabulary import SPECIAL, Vocabulary, vocabulary_of
+from vlsurgery.surgery.alignment.special_tokens import MEANINGS, Found, special_tokens
+from vlsurgery.surgery.alignment.text_settings import SETTINGS, text_settings
+from vlsurgery.surgery.alignment.tokenization import TOKENIZER, cutting
+from vlsurgery.surgery.alignment.vision_settings import VISION_SETTINGS, vision_settings
+from vlsurgery.surgery.alignment.vocabulary import Vocabulary, vocabulary_of
+from vlsurgery.surgery.architecture.layouts import EMBED
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import Mismatch
@@ -15,7 +22,8 @@ from vlsurgery.surgery.runtime.visible import visible
 # Names of the mismatches that are no settings of a config.
 TOKENS: Final = "tokens"
 SPARE_TOKENS: Final = "spare_tokens"
-NAMES: Final = (TOKENS, SPARE_TOKENS, *SPECIAL, *SETTINGS)
+TOKENIZATION: Final = "tokenization"
+NAMES: Final = (TOKENS, SPARE_TOKENS, TOKENIZATION, chat_templates.NAME, *MEANINGS, *SETTINGS, *VISION_SETTINGS)
 
 # How many tokens a value shows, and how many characters of each, and of a setting.
 SHOWN_TOKENS: Final = 2
@@ -41,26 +49,60 @@ def fit_of(alignment: Alignment) -> CheckpointFit:
     nor are tokens where a tokenizer's file can't be read: a note says so.
     """
     checkpoints = alignment.checkpoints
+    notes: list[str] = []
     try:
         vocabularies = {role: vocabulary_of(checkpoint) for role, checkpoint in checkpoints.items()}
+        notes += _not_compared(vocabularies, checkpoints)
     except CheckpointError as error:
-        return CheckpointFit(_settings(checkpoints), [f"tokens: not compared; {error}"])
-    found = [*_tokens(vocabularies, alignment), *_special(vocabularies, checkpoints), *_settings(checkpoints)]
+        vocabularies = dict.fromkeys(checkpoints, Vocabulary())
+        notes.append(f"tokens: not compared; {error}")
+    found = _tokens(vocabularies, alignment)
+    for compared in (_tokenization, _templates, partial(_special, vocabularies=vocabularies)):
+        try:
+            found += compared(checkpoints)
+        except CheckpointError as error:
+            notes.append(f"tokens: not compared; {error}")
+    notes += _without_rows(vocabularies, alignment)
+    return CheckpointFit([*found, *_settings(checkpoints)], list(dict.fromkeys(notes)))
+
+
+def _not_compared(vocabularies: Mapping[str, Vocabulary], checkpoints: Mapping[str, Checkpoint]) -> list[str]:
+    """A note on the roles that bring no tokenizer, where others do."""
     missing = [role for role, vocabulary in vocabularies.items() if not vocabulary.tokens]
     listed = [role for role in missing if checkpoints[role].headers_only]
     if listed:
-        return CheckpointFit(found, [f"tokens: not compared; of {', '.join(listed)} only the headers were fetched."])
+        return [f"tokens: not compared; of {', '.join(listed)} only the headers were fetched."]
     if missing and len(missing) < len(vocabularies):
-        return CheckpointFit(
-            found, [f"tokens: not compared; {', '.join(missing)} has no tokenizer file beside its weights."]
-        )
-    return CheckpointFit(found, [])
+        return [f"tokens: not compared; {', '.join(missing)} has no tokenizer file beside its weights."]
+    return []
+
+
+def _without_rows(vocabularies: Mapping[str, Vocabulary], alignment: Alignment) -> list[str]:
+    """A note on each role whose tokenizer has tokens beyond the rows of its embedding: none can be run."""
+    notes = []
+    for pair in alignment.pairs:
+        if pair.site == EMBED:
+            for role, part in pair.parts.items():
+                rows = alignment.checkpoints[role][part.name].shape[0]
+                tokens = vocabularies[role].tokens
+                beyond = sorted(row for row in tokens if row >= rows)
+                if beyond:
+                    first = f"{_token(tokens[beyond[0]])} ({beyond[0]})"
+                    notes.append(
+                        f"{role}: its tokenizer has {len(beyond)} tokens that its {rows} embeddings have no row for, "
+                        f"the first is {first}: a prompt with one of them can't be run. Give the tokenizer that "
+                        "belongs to the weights, or the weights that were resized."
+                    )
+    return notes
 
 
 def _settings(checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
-    stated = {role: text_settings(checkpoint.config) for role, checkpoint in checkpoints.items()}
+    stated = {
+        role: {**text_settings(checkpoint.config), **vision_settings(checkpoint.config)}
+        for role, checkpoint in checkpoints.items()
+    }
     found = []
-    for name, setting in SETTINGS.items():
+    for name, setting in {**SETTINGS, **VISION_SETTINGS}.items():
         values = {role: settings[name] for role, settings in stated.items() if name in settings}
         if _differ(list(values.values())):
             told = {role: _setting(value) for role, value in values.items()}
@@ -68,33 +110,57 @@ def _settings(checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
     return found
 
 
-def _special(vocabularies: Mapping[str, Vocabulary], checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
+def _tokenization(checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
+    """Whether texts are cut into other tokens of the same vocabulary; files of the same bytes cut alike."""
+    files = {role: _own_file(checkpoint, TOKENIZER) for role, checkpoint in checkpoints.items()}
+    held = {role: file for role, file in files.items() if file is not None}
+    if not _differ([file.read_bytes() for file in held.values()]):
+        return []
+    parts = {role: cutting(file) for role, file in held.items()}
+    odd = [
+        name for name in next(iter(parts.values())) if _differ([each[name] for each in parts.values() if name in each])
+    ]
+    if not odd:
+        return []
+    told = {role: _setting("; ".join(f"{name} {each.get(name)}" for name in odd)) for role, each in parts.items()}
+    meaning = (
+        "The same text is cut into other tokens, so rows were trained in other company; the result cuts as the model "
+        "that it is like."
+    )
+    return [Mismatch(name=TOKENIZATION, values=told, meaning=meaning)]
+
+
+def _templates(checkpoints: Mapping[str, Checkpoint]) -> list[Mismatch]:
+    found = {role: chat_templates.chat_template(checkpoint) for role, checkpoint in checkpoints.items()}
+    told = {role: text for role, text in found.items() if text is not None}
+    if not _differ(list(told.values())):
+        return []
+    return [Mismatch(name=chat_templates.NAME, values=told, meaning=chat_templates.MEANING)]
+
+
+def _own_file(checkpoint: Checkpoint, name: str) -> Path | None:
+    """A file of the checkpoint's tokenizer; an adapter's own goes before its base's."""
+    return next((folder / name for folder in reversed(checkpoint.folders) if (folder / name).is_file()), None)
+
+
+def _special(checkpoints: Mapping[str, Checkpoint], vocabularies: Mapping[str, Vocabulary]) -> list[Mismatch]:
     """The special tokens that are another token, or in another row."""
     found = []
-    for name in SPECIAL:
-        rows = {
-            role: row
+    for name, meaning in MEANINGS.items():
+        rows: dict[str, Found] = {
+            role: each
             for role, checkpoint in checkpoints.items()
-            if (row := _special_row(name, vocabularies[role], checkpoint)) is not None
+            if (each := special_tokens(name, checkpoint, vocabularies[role])) is not None
         }
-        if _differ([(row, token) for row, token in rows.values()]):
-            told = {role: f"{_token(token)} ({_setting(row)})" for role, (row, token) in rows.items()}
-            meaning = "Prompts are framed, and answers end, by other tokens; the result has those of its tokenizer."
+        # Where a tokenizer is missing, only rows can be compared.
+        known = all(token for _, token in rows.values())
+        if _differ([(row, token) if known else row for row, token in rows.values()]):
+            told = {
+                role: f"{_token(token)} ({_setting(row)})" if token else _setting(row)
+                for role, (row, token) in rows.items()
+            }
             found.append(Mismatch(name=name, values=told, meaning=meaning))
     return found
-
-
-def _special_row(name: str, vocabulary: Vocabulary, checkpoint: Checkpoint) -> tuple[Any, str] | None:
-    """The row of a special token and the token: by the tokenizer, else by the config; None where neither tells."""
-    token = vocabulary.special.get(name)
-    if token is not None:
-        row = next((row for row, each in vocabulary.tokens.items() if each == token), None)
-        if row is not None:
-            return row, token
-    text = text_config(checkpoint.config)
-    row = text.get(f"{name}_id", checkpoint.config.get(f"{name}_id"))
-    first = row[0] if isinstance(row, list) and row else row
-    return (first, vocabulary.tokens.get(first, "")) if isinstance(first, int) else None
 
 
 def _tokens(vocabularies: Mapping[str, Vocabulary], alignment: Alignment) -> list[Mismatch]:

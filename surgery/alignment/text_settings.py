@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
+from vlsurgery.surgery.alignment.setting_defaults import has_as_many_kv_heads, local_theta, presumed
 from vlsurgery.surgery.architecture import naming
 
 
@@ -17,6 +18,7 @@ _ROTARY: Final = "Positions are turned by other angles, so queries and keys were
 _HEADS: Final = "The same rows of the attention's matrices belong to other heads."
 _SCALE: Final = "Activations have another scale, which the weights were trained for."
 _SHAPE: Final = "The MLP computes another function of the same weights."
+_EXPERTS: Final = "Experts' outputs are weighed otherwise."
 _SPAN: Final = "Attention reaches another number of tokens back."
 
 # Name of a mismatch -> the setting. The rotary ones are read by `_rotary`.
@@ -51,39 +53,35 @@ SETTINGS: Final[Mapping[str, Setting]] = {
     "logit_scale": Setting(("logits_scaling", "logit_scale"), _SCALE),
     "qk_norm": Setting(("use_qk_norm", "qk_layernorm", "qk_norm"), _SCALE),
     "experts_per_token": Setting(
-        ("num_experts_per_tok", "moe_topk", "top_k_experts"), "Another number of experts answers each token."
+        ("num_experts_per_tok", "num_experts_per_token", "moe_topk", "moe_k", "top_k_experts"),
+        "Another number of experts answers each token.",
     ),
-    "expert_scaling": Setting(("norm_topk_prob",), "Experts' outputs are weighed otherwise."),
-}
-
-# What transformers takes for a key that a config leaves out, whatever the type.
-COMMON_DEFAULTS: Final[Mapping[str, Any]] = {
-    "rope_scaling": "none",
-    "sliding_window": "none",
-    "attention_bias": False,
-    "mlp_bias": False,
-    "attention_softcap": "none",
-    "final_softcap": "none",
-    "qk_norm": False,
-}
-
-# The same for single types of language models, where their names and numbers differ.
-_LLAMA: Final = {"rope_theta": 10000, "partial_rotary_factor": 1, "norm_eps": 1e-6, "activation": "silu"}
-_QWEN_VL: Final = {**_LLAMA, "rope_theta": 1000000, "norm_eps": 1e-5}
-_GEMMA: Final = {"rope_theta": 10000, "norm_eps": 1e-6, "activation": "gelu_tanh", "head_dim": 256}
-_CAPPED: Final = {"sliding_window": 4096, "attention_softcap": 50, "final_softcap": 30, "attention_scale": 256}
-DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "llama": {**_LLAMA, "max_position_embeddings": 2048},
-    "mistral": {**_LLAMA, "norm_eps": 1e-5, "sliding_window": 4096},
-    "mixtral": {**_LLAMA, "rope_theta": 1000000, "norm_eps": 1e-5},
-    "qwen2": {**_LLAMA, "max_position_embeddings": 32768},
-    "qwen2_vl": {**_QWEN_VL, "max_position_embeddings": 32768},
-    "qwen2_5_vl": {**_QWEN_VL, "max_position_embeddings": 32768},
-    "qwen3": {**_LLAMA, "rope_theta": 1000000, "head_dim": 128},
-    "gemma": {**_GEMMA, "max_position_embeddings": 8192},
-    "gemma2": {**_GEMMA, **_CAPPED, "max_position_embeddings": 8192},
-    "phi3": {**_LLAMA, "norm_eps": 1e-5, "max_position_embeddings": 4096},
-    "granite": {**_LLAMA, "embedding_scale": 1, "residual_scale": 1, "attention_scale": 1, "logit_scale": 1},
+    "expert_scaling": Setting(("norm_topk_prob", "moe_renormalize"), _EXPERTS),
+    "expert_factor": Setting(
+        ("routed_scaling_factor", "moe_routed_scaling_factor", "route_scale", "router_scaling_factor"), _EXPERTS
+    ),
+    "expert_groups": Setting(("n_group", "num_expert_group"), "Experts are chosen from other groups."),
+    "groups_per_token": Setting(("topk_group",), "Experts are chosen from other groups."),
+    "expert_scoring": Setting(("scoring_func", "router_activation"), "Experts are chosen by another function."),
+    "layers_without_rope": Setting(("no_rope_layers",), "Other layers know nothing of positions."),
+    "rope_interleave": Setting(("rope_interleave",), _ROTARY),
+    "rope_head_dim": Setting(("qk_rope_head_dim",), _HEADS),
+    "value_head_dim": Setting(("v_head_dim",), _HEADS),
+    "linear_key_heads": Setting(("linear_num_key_heads", "linear_num_heads"), _HEADS),
+    "linear_value_heads": Setting(("linear_num_value_heads",), _HEADS),
+    "state_space_heads": Setting(("mamba_n_heads", "mamba_num_heads", "n_mamba_heads"), _HEADS),
+    "mrope_section": Setting(("mrope_section",), "Positions in pictures are turned by other angles."),
+    "attention_chunk": Setting(("attention_chunk_size",), _SPAN),
+    "attention_temperature": Setting(("attn_temperature_tuning",), _SCALE),
+    "bidirectional": Setting(("use_bidirectional_attention",), "Attention looks ahead in one of them."),
+    "parallel_blocks": Setting(
+        ("use_parallel_residual", "parallel_attn"), "Attention and MLP work side by side in one, in turn in the other."
+    ),
+    "mlp_limit": Setting(("swiglu_limit",), _SHAPE),
+    "clip_qkv": Setting(("clip_qkv",), _SCALE),
+    "head_scale": Setting(("lm_head_multiplier", "dim_model_base", "output_multiplier"), _SCALE),
+    "key_scale": Setting(("key_multiplier",), _SCALE),
+    "inverse_layer_scale": Setting(("scale_attn_by_inverse_layer_idx",), _SCALE),
 }
 
 # How deep the settings that mean something are nested; what is deeper in a file is left out.
@@ -94,8 +92,12 @@ ACTIVATIONS: Final = {
     "swish": "silu", "gelu_new": "gelu_tanh", "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
 }  # fmt: skip
 
-# Scalings that leave the positions of text as they are; Qwen-VL's turns pictures' alone.
+# Scalings that leave the positions of text as they are; Qwen-VL's turns pictures' alone. Two names of one scaling;
+# those that scale from a length; and keys that are no part of a scaling.
 _PLAIN_SCALINGS: Final = (None, "default", "mrope")
+SCALINGS: Final = {"su": "longrope"}
+_FROM_A_LENGTH: Final = ("yarn", "longrope")
+_NO_SCALING: Final = ("rope_type", "type", "mrope_section", "mrope_interleaved")
 
 
 def text_config(config: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -111,77 +113,92 @@ def text_settings(config: Mapping[str, Any]) -> dict[str, Any]:
     """Name of a setting -> its value, as plain data that can be compared; what no default is known for, and the config
     leaves out, is missing."""
     text = text_config(config)
-    known = {**COMMON_DEFAULTS, **DEFAULTS.get(_model_type(config, text), {})}
+    kind = _model_type(text, text is not config)
+    known = presumed(kind)
     stated = {name: _first(text, setting.keys) for name, setting in SETTINGS.items()}
-    if "tie_word_embeddings" in config:
-        stated["tie_word_embeddings"] = config["tie_word_embeddings"]
+    stated["tie_word_embeddings"] = _ties(config, text)
     if text.get("use_sliding_window") is False:
         stated["sliding_window"] = "none"
     if stated["attention_bias"] is not None and "no_bias" in text and "attention_bias" not in text:
         stated["attention_bias"] = not text["no_bias"]
     if isinstance(stated["activation"], str):
         stated["activation"] = ACTIVATIONS.get(stated["activation"], stated["activation"])
-    theta, scaling, part = _rotary(text)
+    theta, scaling, part = _rotary(text, local_theta(kind))
+    stated["mrope_section"] = _first(
+        {**_mapping(text.get("rope_scaling")), **_mapping(text.get("rope_parameters"))}, ("mrope_section",)
+    )
     stated |= {"rope_theta": theta, "rope_scaling": scaling}
     stated["partial_rotary_factor"] = part if part is not None else stated["partial_rotary_factor"]
     if "sliding_window" in text and text["sliding_window"] is None:
         stated["sliding_window"] = "none"
     found = {**known, **{name: _shallow(value) for name, value in stated.items() if value is not None}}
-    return found | _heads(found, text)
+    return found | _heads(found, text, kind)
 
 
 def _first(text: Mapping[str, Any], keys: Sequence[str]) -> Any:
     return next((text[key] for key in keys if text.get(key) is not None), None)
 
 
-def _model_type(config: Mapping[str, Any], text: Mapping[str, Any]) -> str:
-    """The type of the language model: "llama" also for `llava_llama`, a type of its authors' own code. A nested config
-    without a type is Llama's in LLaVA."""
-    stated = str(text.get("model_type") or ("llama" if text is not config else ""))
-    names = [stated.removesuffix("_text"), *reversed(stated.split("_"))]
-    return next((name for name in names if name in DEFAULTS), stated)
+def _ties(config: Mapping[str, Any], text: Mapping[str, Any]) -> Any:
+    """Whether the head is the embedding; None where nothing says, or where a config and the one nested in it say
+    otherwise, of which versions of transformers take one or the other."""
+    said = [each["tie_word_embeddings"] for each in (config, text) if isinstance(each.get("tie_word_embeddings"), bool)]
+    return said[0] if said and said[0] == said[-1] else None
 
 
-def _heads(found: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
+def _model_type(text: Mapping[str, Any], nested: bool) -> str:
+    """The type of the language model. A nested config without a type is Llama's in LLaVA."""
+    return str(text.get("model_type") or ("llama" if nested else ""))
+
+
+def _heads(found: Mapping[str, Any], text: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """The numbers that follow from others where a config leaves them out."""
     heads, width = found.get("attention_heads"), _first(text, naming.WIDTHS)
     more: dict[str, Any] = {}
     if isinstance(heads, int) and heads > 0:
-        if "kv_heads" not in found:
+        if "kv_heads" not in found and (text.get("multi_query") is True or has_as_many_kv_heads(kind)):
             more["kv_heads"] = 1 if text.get("multi_query") is True else heads
         if "head_dim" not in found and isinstance(width, int):
             more["head_dim"] = width // heads
     return more
 
 
-def _rotary(text: Mapping[str, Any], kinds_apart: bool = True) -> tuple[Any, Any, Any]:
-    """theta, scaling and the turned share of each head: one value each, or one per type of layer."""
+def _rotary(text: Mapping[str, Any], local: float | None, kinds_apart: bool = True) -> tuple[Any, Any, Any]:
+    """theta, scaling and the turned share of each head: one value each, or one per type of layer.
+
+    local: theta of layers that attend nearby, where the type has its own and the config leaves it out.
+    """
     stated = text.get("rope_parameters")
     if kinds_apart and isinstance(stated, Mapping) and any(isinstance(each, Mapping) for each in stated.values()):
-        kinds = {kind: each for kind, each in stated.items() if isinstance(each, Mapping)}
-        parts = {kind: _rotary({"rope_parameters": each}, kinds_apart=False) for kind, each in kinds.items()}
+        kinds = {kind: {**text, "rope_parameters": each} for kind, each in stated.items() if isinstance(each, Mapping)}
+        parts = {kind: _rotary(each, None, kinds_apart=False) for kind, each in kinds.items()}
         columns = [{kind: part[place] for kind, part in sorted(parts.items())} for place in range(3)]
         theta, scaling, share = (next(iter(c.values())) if _all_equal(c) else c for c in columns)
         return theta, scaling, share
-    both = {**_mapping(text.get("rope_scaling")), **_mapping(stated)}
+    both = {**(_mapping(text.get("rope_scaling")) if kinds_apart else {}), **_mapping(stated)}
     theta = both.pop("rope_theta", None) or _first(text, SETTINGS["rope_theta"].keys)
     share = both.pop("partial_rotary_factor", None)
-    kind = both.pop("rope_type", None) or both.pop("type", None)
-    both.pop("type", None)
-    local = text.get("rope_local_base_freq")
-    scaling = _scaling(kind, both)
+    scaling = _scaling(both, text)
+    local = text.get("rope_local_base_freq", local) if kinds_apart else None
     if local is not None:
-        theta = {"full_attention": theta, "sliding_attention": local}
+        theta = None if theta is None else {"full_attention": theta, "sliding_attention": local}
         scaling = "none" if scaling == "none" else {"full_attention": scaling, "sliding_attention": "none"}
     stated_at_all = scaling != "none" or "rope_scaling" in text or stated is not None
     return theta, scaling if stated_at_all else None, share
 
 
-def _scaling(kind: Any, settings: Mapping[str, Any]) -> Any:
-    """A rotary scaling as plain data; "none" for one that leaves positions as they are."""
+def _scaling(stated: Mapping[str, Any], text: Mapping[str, Any]) -> Any:
+    """A rotary scaling as plain data; "none" for one that leaves positions as they are. The length that it scales from
+    is the model's own where it is left out."""
+    settings = {key: value for key, value in sorted(stated.items()) if key not in _NO_SCALING and value is not None}
+    kind = stated.get("rope_type") or stated.get("type")
+    kind = SCALINGS.get(kind, kind) if isinstance(kind, str) else kind
     if kind in _PLAIN_SCALINGS or (kind == "linear" and settings.get("factor") == 1):
         return "none"
-    return {"type": kind, **{key: value for key, value in sorted(settings.items()) if value is not None}}
+    length = _first(text, ("original_max_position_embeddings", "max_position_embeddings"))
+    if kind in _FROM_A_LENGTH and length is not None:
+        settings.setdefault("original_max_position_embeddings", length)
+    return {"type": kind, **dict(sorted(settings.items()))}
 
 
 def _shallow(value: Any, depth: int = MAX_DEPTH) -> Any:

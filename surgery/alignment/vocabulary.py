@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.pointers import refuse_pointer
 from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import CheckpointError
 
@@ -122,6 +123,7 @@ def _settings(folder: Path, name: str) -> Mapping[str, Any]:
 
 def _from_binary(file: Path) -> dict[int, str]:
     """The tokens of a sentencepiece model, or of a tiktoken file, which has a token in base64 and its row a line."""
+    refuse_pointer(file)
     data = _bytes(file)
     ranks = {}
     for line in data.split(b"\n"):

@@ -36,6 +36,8 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
     ]  # fmt: skip
     named = {site: name for name, site in sites.items()}
     dtypes = Counter(tensor.dtype_name for tensor in checkpoint.values())
+    embed, head = (named.get(Site("text", None, component)) for component in ("embed", "head"))
+    remarks = (fault, wrapper_note(checkpoint), headless_note(checkpoint, embed, head))
     return AnatomyResult(
         checkpoints={"checkpoint": checkpoint.ref_model},
         model_type=str(checkpoint.config["model_type"]) if "model_type" in checkpoint.config else None,
@@ -44,9 +46,9 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
         parameters=sum(tensor.numel for tensor in checkpoint.values()),
         bytes=sum(tensor.nbytes for tensor in checkpoint.values()),
         dtypes=dict(dtypes),
-        tied=ties_head(checkpoint, named.get(Site("text", None, "embed")), named.get(Site("text", None, "head"))),
+        tied=ties_head(checkpoint, embed, head),
         quantised=checkpoint.quantised,
-        notes=[*checkpoint.notes, *(note for note in (fault, wrapper_note(checkpoint)) if note)],
+        notes=[*checkpoint.notes, *(note for note in remarks if note)],
     )
 
 
@@ -68,6 +70,22 @@ def ties_head(checkpoint: Checkpoint, embed: str | None, head: str | None) -> bo
     if embed is None:
         return False
     return checkpoint.headers_only or same_entries(checkpoint[head], checkpoint[embed])
+
+
+def headless_note(checkpoint: Checkpoint, embed: str | None, head: str | None) -> str | None:
+    """A remark where the config says that the head is no embedding, and no file holds a head; else None. embed, head:
+    as in `ties_head`."""
+    config = checkpoint.config
+    made_for = config.get("architectures")
+    names = [str(each) for each in made_for] if isinstance(made_for, list) else []
+    speaks = any(name.endswith(("CausalLM", "ConditionalGeneration", "LMHeadModel")) for name in names)
+    nested = any(isinstance(part, Mapping) and part.get("tie_word_embeddings") is True for part in config.values())
+    if head is not None or embed is None or not speaks or nested or config.get("tie_word_embeddings") is not False:
+        return None
+    return (
+        "the config says that the head is not the embedding (tie_word_embeddings: false), but the files hold no head, "
+        "so that transformers would draw one at random. Get the whole model, or set it to true where they are one."
+    )
 
 
 def _tower(tower: Tower, checkpoint: Checkpoint, sites: Mapping[str, Site]) -> TowerAnatomy:

@@ -27,7 +27,7 @@ from vlsurgery.surgery.checkpoint.lora.folding import fold
 from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG
 from vlsurgery.surgery.checkpoint.pickled import read_pickled
 from vlsurgery.surgery.checkpoint.quantised import quantisation
-from vlsurgery.surgery.checkpoint.shards import INDEX, Files, find_shards, read_json
+from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_INDEX, Files, find_shards, read_json
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
@@ -126,6 +126,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.ref = ref
         fetched = download(name) if name is not None and not path.exists() else path
         self.adapter = Adapter.open(fetched, allow_pickle)
+        self.notes = (*self.notes, *self.adapter.notes)
         if self.quantised:
             raise CheckpointError(
                 f"{self.path}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "
@@ -255,7 +256,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     def left_behind(self) -> list[str]:
         """What its directory holds beside weights and companions, by name; a merge doesn't copy it."""
         weights = [str(file.relative_to(self.path)) for file in self._files.values()]
-        return left_behind(self.path, companions(self.path), [*weights, INDEX])
+        return left_behind(self.path, companions(self.path), [*weights, INDEX, PICKLED_INDEX])
 
 
 def commit_of(path: Path) -> str | None:

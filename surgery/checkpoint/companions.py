@@ -13,13 +13,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
+from vlsurgery.surgery.checkpoint.pointers import refuse_pointer
 from vlsurgery.surgery.checkpoint.shards import leads_to_a_blob, read_json
 from vlsurgery.surgery.errors import CheckpointError
 
 MODEL: Final = ("config.json", "generation_config.json")
 TOKENIZER: Final = (
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "tokenizer.model",
-    "tokenizer.model.v*", "vocab.*", "vocab-*.json", "*_vocab.json", "merges.txt", "bpe.codes", "dict.txt",
+    "tokenizer.model.v[0-9]", "tokenizer.model.v[0-9][0-9]", "tokenizer.model.v[0-9]*m[0-9]", "vocab.json", "vocab.txt",
+    "vocab.bpe", "vocab.model", "vocab-*.json", "*_vocab.json", "merges.txt", "bpe.codes", "dict.txt",
     "normalizer.json", "emoji.json", "byte_maps.json", "word_shape.json", "word_pronunciation.json", "tekken.json",
     "spiece.model", "spm*.model", "sentencepiece*.model", "tiktoken.model", "*.tiktoken", "*.spm", "*.tokenizer",
 )  # fmt: skip
@@ -30,6 +32,8 @@ PROCESSOR: Final = (
 )  # fmt: skip
 LICENCES: Final = re.compile(r"(licen[cs]es?|notice|copying|copyright|use_policy)([-_. ][\w. -]*)?", re.IGNORECASE)
 LICENCE_ENDINGS: Final = ("", ".txt", ".md", ".rst", ".html", ".pdf")
+# Words of a file that opens something, whatever else it is called.
+SECRETS: Final = re.compile(r"key|secret|token|password|credential|private", re.IGNORECASE)
 
 # Files about a tokenizer that don't hold its vocabulary.
 TOKENIZER_SETTINGS: Final = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -46,7 +50,8 @@ _FROM_HERE: Final = re.compile(r"^[ \t]*from[ \t]+\.[ \t]+import[ \t]+\(?([\w, \
 def companions(folder: Path) -> dict[str, Path]:
     """Relative name -> path of every allowed file of a checkpoint's directory, sorted by name.
 
-    Raises CheckpointError for one that is a link to nothing, a link out of the checkpoint, or not a plain file.
+    Raises CheckpointError for one that is a link to nothing, a link out of the checkpoint, not a plain file, or a Git
+    LFS pointer.
     """
     names = [name for name in _names(folder) if is_allowed(name)]
     found = {name: _checked(folder, name) for name in names}
@@ -68,7 +73,7 @@ def left_behind(folder: Path, taken: Iterable[str], weights: Iterable[str]) -> l
 def is_allowed(name: str) -> bool:
     """Whether a file of that relative name is taken along, whatever is in it."""
     licence = LICENCES.fullmatch(name) is not None and os.path.splitext(name)[1].lower() in LICENCE_ENDINGS
-    return licence or _is_one_of(name, ALLOWED)
+    return (licence and not SECRETS.search(name)) or _is_one_of(name, ALLOWED)
 
 
 def with_adapter(base: Mapping[str, Path], adapter: Path) -> dict[str, Path]:
@@ -108,7 +113,8 @@ def _names(folder: Path) -> Iterator[str]:
 
 
 def _checked(folder: Path, name: str) -> Path:
-    """The path of a companion, which is a plain file of the checkpoint, or a link into a Hub cache's blobs."""
+    """The path of a companion, which is a plain file of the checkpoint, or a link into a Hub cache's blobs; no pointer
+    to what was not downloaded."""
     file = folder / name
     if not file.is_file():
         fault = "not a plain file. Remove it." if file.exists() else "a link to nothing. Download it again."
@@ -116,6 +122,7 @@ def _checked(folder: Path, name: str) -> Path:
     real, home = Path(os.path.realpath(file)), Path(os.path.realpath(folder))
     if not real.is_relative_to(home) and not leads_to_a_blob(file, folder):
         raise CheckpointError(f"{file}: a link out of the checkpoint, to {real}. Put the file itself there.")
+    refuse_pointer(file)
     return file
 
 

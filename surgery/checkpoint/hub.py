@@ -20,6 +20,7 @@ from vlsurgery.surgery.checkpoint.hub_replies import ReplyError
 from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG, is_whole_model, parts_among
 from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_ENDINGS, SINGLE, Files, check_name, read_weight_map
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.visible import visible
 
 # Files of a checkpoint beside its weights: configs, tokenizer, processor, chat template. No code.
 EXTRA_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
@@ -30,6 +31,8 @@ FIRST_BYTES: Final = 1 << 16
 MAX_REQUESTS: Final = 8
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+# What git takes as a branch, a tag or a commit. It becomes the name of a file in the cache, so no part may be "..".
+_REVISION: Final = re.compile(r"(?!.*(?:\.\.|//|/\.|@\{))[\w#%+=,@!$&()-][\w#%+=,@!$&()./-]{0,199}(?<![/.])")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class HubName:
     def of(cls, ref: str) -> "HubName | None":
         """The name that `org/name` or `org/name@revision` is; None for other strings."""
         model, at, revision = ref.partition("@")
-        if not _NAME.fullmatch(model) or (at and not revision):
+        if not _NAME.fullmatch(model) or (at and not _REVISION.fullmatch(revision)):
             return None
         return cls(model, revision or None)
 
@@ -192,6 +195,7 @@ def _faults(name: HubName) -> Iterator[None]:
     """Turn errors of requests to the Hub into CheckpointErrors that say what to do."""
     from huggingface_hub.errors import (
         EntryNotFoundError,
+        FileMetadataError,
         GatedRepoError,
         HfHubHTTPError,
         HFValidationError,
@@ -225,6 +229,11 @@ def _faults(name: HubName) -> Iterator[None]:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         if _status(error) is not None:
             raise CheckpointError(f"{name}: {_status(error)}") from error
+        if isinstance(error.__cause__, FileMetadataError):
+            raise CheckpointError(
+                f"{name}: the server's reply can't be used ({_line(error.__cause__)}). Check HF_ENDPOINT and proxies, "
+                "or download the model elsewhere and give its folder."
+            ) from error
         raise CheckpointError(
             f"{name}: no such directory, not in the cache, and the Hub can't be reached"
             f"{' (HF_HUB_OFFLINE is set)' if is_offline() else ''}. Download it where there is a network, or give a "
@@ -257,6 +266,13 @@ def _status(error: BaseException) -> str | None:
             "the Hub answers 429, too many requests. Wait some minutes and try again, or log in (`hf auth login`), "
             "which allows more; a download goes on where it stopped."
         )
+    if status in (401, 403):
+        return (
+            f"the Hub answers {status}: no access. Log in (`hf auth login`) or set HF_TOKEN, and ask for access on the "
+            "model's page where it is restricted."
+        )
+    if 400 <= status < 500:
+        return f"the Hub answers {status} and sends nothing. Check the model's name and HF_ENDPOINT."
     if status >= 500:
         return (
             f"the Hub answers {status}: the server fails, not your network. Try again later; a download goes on where "
@@ -273,4 +289,4 @@ def is_offline() -> bool:
 
 
 def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__
+    return " ".join(visible(str(error)).split())[:200] or type(error).__name__

@@ -12,10 +12,10 @@ ENDINGS: Final = {
     ".weight_shape": "compressed-tensors", ".qweight": "gptq or awq", ".qzeros": "gptq or awq", ".g_idx": "gptq",
     ".W_q": "hqq", ".Qidxs": "quip", ".q_weight": "exl2", ".q_invperm": "exl2", ".weight._data": "quanto",
     ".weight._scale": "quanto", "_qdata": "torchao", ".weight_scale_2": "modelopt", ".qscale_weight": "fp8",
-    ".weight_scales": "eetq",
+    ".weight_scales": "eetq", ".dense_weights": "spqr",
 }  # fmt: skip
 # The same for endings that floating-point tensors of plain models have too, such as the codebooks of an audio tower.
-INTEGER_ENDINGS: Final = {".codes": "aqlm", ".trellis": "exl3", ".indices": "vptq"}
+INTEGER_ENDINGS: Final = {".codes": "aqlm", ".trellis": "exl3", ".indices": "vptq", ".B": "marlin"}
 
 # Part of a name that occurs in bitsandbytes alone.
 INFIX: Final = ".quant_state.bitsandbytes__"
@@ -34,6 +34,10 @@ _ENDINGS: Final = tuple(ENDINGS)
 
 # Last word of a tensor that turns a module's codes back into weights.
 _DECODER: Final = re.compile(r"scale|zero|absmax|codebook|quant|^biases$")
+
+# A module that multiplies by a weight and has no other integers; and integers that count or point, in any module.
+_MULTIPLIER: Final = re.compile(r"(?:^|[._])(?:proj|qkv|dense|fc\d*|linear\w*|experts|lm_head)$")
+_COUNTER: Final = re.compile(r"index|indices|ids|position|batches|step", re.IGNORECASE)
 
 # Levels of sub-configs that are searched.
 MAX_DEPTH: Final = 4
@@ -88,7 +92,13 @@ def _scheme(name: str, safetensors_dtype: str, decoded: Collection[str]) -> str 
                 return scheme
         if safetensors_dtype == "U32" and leaf == "weight" and module in decoded:
             return "mlx"
-    coded = safetensors_dtype in INTEGERS and (
-        leaf == "weight" or (module in decoded and safetensors_dtype not in LONG)
+    coded = (
+        safetensors_dtype in INTEGERS
+        and not _COUNTER.search(leaf)
+        and (
+            leaf == "weight"
+            or (module in decoded and safetensors_dtype not in LONG)
+            or _MULTIPLIER.search(module) is not None
+        )
     )
     return f"unknown scheme: {name} is {safetensors_dtype}" if coded or safetensors_dtype in CODES else None

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import secrets
 import stat
 from collections.abc import Iterator
@@ -9,10 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from vlsurgery.surgery.runtime.locks import lock
+
 # Windows has neither; there, links need a privilege.
 NO_FOLLOW: Final = getattr(os, "O_NOFOLLOW", 0)
 NO_WAIT: Final = getattr(os, "O_NONBLOCK", 0)
 BINARY: Final = getattr(os, "O_BINARY", 0)
+# The names that `replacing` gives its new files.
+LEFT: Final = re.compile(r"\.[0-9a-f]{16}\.partial(\..{0,31})?")
 
 
 def write_text(path: Path, text: str) -> None:
@@ -35,17 +40,47 @@ def replacing(path: Path) -> Iterator[Path]:
     """
     fresh = path.with_name(f".{secrets.token_hex(8)}.partial{path.suffix[:32]}")
     try:
-        os.close(new_file(fresh))
-        try:
-            yield fresh
-            with fresh.open("rb+") as file:
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+        with _locked(new_file(fresh)):
+            try:
+                yield fresh
+                with fresh.open("rb+") as file:
+                    os.fsync(file.fileno())
+                os.replace(fresh, path)
+            finally:
+                fresh.unlink(missing_ok=True)
     except OSError as error:
         # A write names no file, and nobody knows the new file's name.
         raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+
+
+def remove_left(folder: Path) -> None:
+    """Remove the new files that processes left in a folder when they were killed. One that a process is writing is
+    locked, and stays."""
+    for path in folder.iterdir():
+        if not LEFT.fullmatch(path.name) or not stat.S_ISREG(path.lstat().st_mode):
+            continue
+        try:
+            descriptor = os.open(path, os.O_RDWR | NO_FOLLOW | NO_WAIT | BINARY)
+        except OSError:
+            continue  # It has been put in its place, or it is not ours to open.
+        try:
+            if lock(descriptor) == "ours":
+                path.unlink(missing_ok=True)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _locked(descriptor: int) -> Iterator[None]:
+    """Keep a new file locked, where the system has locks: `remove_left` then leaves it. It is closed at the end."""
+    held = lock(descriptor) == "ours"
+    if not held:
+        os.close(descriptor)  # Windows renames no open file.
+    try:
+        yield
+    finally:
+        if held:
+            os.close(descriptor)
 
 
 def new_file(path: Path) -> int:
@@ -69,16 +104,3 @@ def open_own(path: Path) -> int:
         what = "another name leads to the same file" if stat.S_ISREG(found.st_mode) else "it is no regular file"
         raise OSError(errno.EPERM, what, str(path))
     return descriptor
-
-
-def append_text(path: Path, text: str) -> None:
-    """Add text to a file, and have it on the disk on return. Raises OSError that names the file, as `open_own`."""
-    content = text.encode()
-    descriptor = open_own(path)
-    try:
-        with os.fdopen(descriptor, "ab") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error

@@ -13,6 +13,7 @@ from typing import Final
 
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.runtime.atomic_file import new_file
+from vlsurgery.surgery.runtime.byte_counts import in_words
 from vlsurgery.surgery.runtime.progress import Notify, no_notify
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
 from vlsurgery.surgery.writer.leftovers import remove_files, strangers, written_by_us
@@ -97,13 +98,6 @@ def former_of(out: Path) -> Path:
     """Where a former merge is kept between the two renames that replace it."""
     real = Path(os.path.realpath(out))
     return real.with_name(real.name + ".former")
-
-
-def in_words(nbytes: int) -> str:
-    """A size as people read it: "13.48 GB", "0.3 MB", "512 bytes"."""
-    if nbytes < 100_000:
-        return f"{nbytes} bytes"
-    return f"{nbytes / 1e9:.2f} GB" if nbytes >= 1e9 else f"{nbytes / 1e6:.1f} MB"
 
 
 def _homes(folder: Path) -> set[Path]:

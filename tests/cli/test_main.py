@@ -12,10 +12,10 @@ from typer.testing import CliRunner, Result
 
 from vlsurgery.cli.main import app, run
 
-COMMANDS = ("diff", "probe", "merge", "evaluate", "report", "anatomy", "demo")
+COMMANDS = ("diff", "probe", "merge", "evaluate", "report", "anatomy", "convert", "demo")
 OPTIONS = {
     "diff": ("BASE", "ADAPTED", "SAFETY", "--csv", "--new"),
-    "probe": ("BASE", "--prompts", "--new"),
+    "probe": ("BASE", "--prompts", "--new", "--dtype", "--device", "--memory"),
     "merge": (
         "--auto",
         "--recipe",
@@ -25,9 +25,10 @@ OPTIONS = {
         "-o, --out",
         "--prompts",
     ),
-    "evaluate": ("--prompts",),
+    "evaluate": ("--prompts", "--dtype", "--device", "--memory"),
     "report": ("-o, --out", "--cdn"),
     "anatomy": ("CHECKPOINT",),
+    "convert": ("FILE.gguf", "-o, --out", "--dtype"),
     "demo": ("--seed", "--new"),
 }
 HEAVY = ("torch", "transformers", "pydantic", "plotly", "numpy", "rich", "PIL", "yaml")

@@ -9,7 +9,7 @@ from vlsurgery.surgery.errors import SurgeryError
 
 @pytest.fixture(scope="module")
 def adapted(trio):
-    return load(trio.checkpoints["adapted"], "cpu")
+    return load(trio.checkpoints["adapted"])
 
 
 def collect(chat, prompts, size=32):
@@ -51,7 +51,7 @@ def test_hooks_are_gone_whatever_happens(adapted):
 
 
 def test_a_broken_model_is_told_by_its_layer(trio, asked):
-    chat = load(trio.checkpoints["base"], "cpu")
+    chat = load(trio.checkpoints["base"])
     with torch.no_grad():
         chat.blocks[1].mlp.down_proj.weight.fill_(float("nan"))
     with pytest.raises(SurgeryError, match="after layer 1 is not finite"):

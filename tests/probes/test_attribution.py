@@ -25,7 +25,7 @@ def made_up(prompts):
 
 
 def live_toward(adapted, base):
-    chat = load(Checkpoint.open(adapted), "cpu")
+    chat = load(Checkpoint.open(adapted))
     return InMemoryMerge(chat, align({"adapted": Checkpoint.open(adapted), "base": Checkpoint.open(base)}), ("base",))
 
 

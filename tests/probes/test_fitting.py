@@ -32,7 +32,7 @@ def targets(every):
 
 
 def test_fitted_coefficients_are_a_mixture_lower_the_loss_and_are_repeatable(trio, every, targets):
-    chat = load(trio.checkpoints["adapted"], "cpu")
+    chat = load(trio.checkpoints["adapted"])
     live = InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"))
     some = working_set(chat, every, targets, "fit")
     some = WorkingSet(some.refuse[:8], some.lost[:8], some.keep[:8])
@@ -50,7 +50,7 @@ def test_fitted_coefficients_are_a_mixture_lower_the_loss_and_are_repeatable(tri
 
 def test_a_source_that_is_the_adapted_model_itself_is_not_asked_for(trio, every, targets):
     """It can change nothing, so only the price of a coefficient is felt."""
-    chat = load(trio.checkpoints["adapted"], "cpu")
+    chat = load(trio.checkpoints["adapted"])
     checkpoints = {**trio.checkpoints, "base": trio.checkpoints["adapted"]}
     live = InMemoryMerge(chat, align(checkpoints), ("base",))
     some = working_set(chat, every, targets, "fit")

@@ -16,7 +16,7 @@ from vlsurgery.surgery.alignment import align
 
 @pytest.fixture
 def live(trio):
-    chat = load(trio.checkpoints["adapted"], "cpu")
+    chat = load(trio.checkpoints["adapted"])
     return InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"))
 
 
@@ -41,8 +41,8 @@ def test_at_zero_nothing_moves_and_afterwards_everything_is_back(live):
 
 
 def test_at_one_the_text_stack_is_the_sources_and_added_rows_stay(live, trio):
-    rows = len(load(trio.checkpoints["base"], "cpu").tokenizer)
-    base = load(trio.checkpoints["base"], "cpu").model.state_dict()
+    rows = len(load(trio.checkpoints["base"]).tokenizer)
+    base = load(trio.checkpoints["base"]).model.state_dict()
     adapted = {n: p.detach().clone() for n, p in live.chat.model.named_parameters()}
     with live.at(live.everywhere(base=1.0)):
         for name, value in live.chat.model.named_parameters():
@@ -71,7 +71,7 @@ def test_unknown_blocks_are_refused(live):
 
 def test_the_graft_answers_text_as_the_base_does(live, trio, asked):
     texts = [prompt for prompt in asked if prompt.modality == "text"]
-    base = load(trio.checkpoints["base"], "cpu")
+    base = load(trio.checkpoints["base"])
     answers = [torch.tensor([5, 6, 7])] * len(texts)
     reference = list(log_probabilities(base, scored_answers(base, texts, answers)))
     with live.at(live.everywhere(base=1.0)) as chat:

@@ -116,7 +116,7 @@ def test_a_merge_of_nothing_behaves_as_the_adapted_model(behaviour):
 
 def test_the_graft_writes_in_words_what_the_base_writes(trio, prompts):
     asked = [prompt for prompt in prompts if prompt.split == "report" and prompt.modality == "text"]
-    base = complete(load(trio.checkpoints["base"], "cpu"), asked, "asking", tokens=6)
+    base = complete(load(trio.checkpoints["base"]), asked, "asking", tokens=6)
     chat, state = graft(trio.checkpoints["adapted"], trio.checkpoints["base"]).open()
     with state:
         grafted = complete(chat, asked, "asking", tokens=6)

@@ -17,7 +17,7 @@ from vlsurgery.probes.targets import evenly_spaced, token_ids
 
 @pytest.fixture(scope="module")
 def adapted(trio):
-    return load(trio.checkpoints["adapted"], "cpu")
+    return load(trio.checkpoints["adapted"])
 
 
 def test_log_odds_are_those_of_transformers_probabilities_of_refusing_in_any_words(adapted, asked):

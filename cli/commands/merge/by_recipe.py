@@ -16,9 +16,10 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import PreparedMerge, check_fit, check_ignored, prepare_merge, run_merge
+from vlsurgery.surgery.runtime.byte_counts import in_words
 from vlsurgery.surgery.runtime.progress import Progress
 from vlsurgery.surgery.writer.checksums import verify as compared
-from vlsurgery.surgery.writer.output_directory import check_target, in_words
+from vlsurgery.surgery.writer.output_directory import check_target
 
 
 def merge_by_recipe(

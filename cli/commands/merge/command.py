@@ -1,6 +1,7 @@
 """`vlsurgery merge`: choose coefficients or take those of a recipe, and write the merged checkpoint."""
 
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,9 +14,9 @@ from vlsurgery.cli.options import (
     LimitsOption,
     PickleOption,
     PromptsOption,
+    Running,
     Session,
-    ThinkingOption,
-    TrustOption,
+    runs_models,
     standard,
 )
 from vlsurgery.probes.policies import Policy, Toward
@@ -24,7 +25,7 @@ from vlsurgery.surgery.errors import SurgeryError
 if TYPE_CHECKING:
     from vlsurgery.surgery.merge.recipe import Recipe
 
-Dtype = Literal["as like", "float32", "bfloat16", "float16"]
+Dtype = Literal["as like", "auto", "float32", "bfloat16", "float16"]
 
 
 def merge_command() -> Any:
@@ -40,6 +41,7 @@ def merge_outline() -> None:
     """Stands for `merge` in the list of commands: its options need METHODS, which is slow to import."""
 
 
+@runs_models
 def merge(
     session: Session,
     models: Annotated[
@@ -92,7 +94,13 @@ def merge(
         ),
     ] = None,
     parameters: Any = None,
-    dtype: Annotated[Dtype, typer.Option(help="With --method: what floats are stored as.")] = "as like",
+    dtype: Annotated[
+        Dtype | None,
+        typer.Option(
+            help="With --method: what floats are stored as [default: as like]. With --auto: what the running models' "
+            "weights are held in [default: auto, the stored one where the device multiplies it fast, else float32]."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="With --method: what random methods draw by.")] = 0,
     to_mergekit: Annotated[
         Path | None,
@@ -115,8 +123,7 @@ def merge(
             "embedding and head stand for other tokens.",
         ),
     ] = None,
-    thinking: ThinkingOption = None,
-    trust_remote_code: TrustOption = False,
+    running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
 ) -> None:
     """Write a merged checkpoint.
@@ -139,7 +146,9 @@ def merge(
         raise SurgeryError("say how to merge: one of --auto, --recipe FILE -o OUT, or --method NAME MODEL ... -o OUT")
     if method is None:
         own = {"base": base, "like": like, "weight": weight, **dict.fromkeys(parameters, True)}
-        _refuse({**own, "dtype": dtype != "as like", "seed": seed}, "--method")
+        _refuse({**own, "dtype": dtype is not None and not auto, "seed": seed}, "--method")
+    if dtype == ("as like" if auto else "auto"):
+        raise SurgeryError(f"--dtype {dtype}: goes with {'--method' if auto else '--auto'}. Leave it out.")
     if auto:
         from vlsurgery.cli.commands.merge.auto import merge_auto
         from vlsurgery.cli.workflow.engine import StepOptions
@@ -152,15 +161,14 @@ def merge(
             policy=policy,
             toward=toward,
             out=out,
-            thinking=thinking,
-            trust_remote_code=trust_remote_code,
+            running=running,
             ignored=tuple(ignore_mismatch or ()),
         )
         merge_auto(session, options, verify, limits)
         return
     _refuse({"policy": policy != "fit", "toward": toward != "both"}, "--auto")
     _refuse({"prompts": prompts, "images": images, "limits": limits}, "--auto")
-    _refuse({"thinking": thinking, "trust-remote-code": trust_remote_code}, "--auto")
+    _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")
     if out is None and to_mergekit is None:
@@ -171,7 +179,7 @@ def merge(
     else:
         from vlsurgery.cli.workflow.method_recipe import MethodArgs, recipe_of
 
-        args = MethodArgs(method or "", models or [], base, like, weight or [], parameters, dtype, seed)
+        args = MethodArgs(method or "", models or [], base, like, weight or [], parameters, dtype or "as like", seed)
         order, opened = recipe_of(args, allow_pickle)
     if to_mergekit is not None:
         from vlsurgery.cli.commands.merge.export import export_to_mergekit

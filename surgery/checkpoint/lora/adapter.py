@@ -12,13 +12,19 @@ from typing import Any, Final
 from vlsurgery.surgery.checkpoint.headers import Header, read_header
 from vlsurgery.surgery.checkpoint.identity import WeightFile, identity_of
 from vlsurgery.surgery.checkpoint.lazy_tensor import LazyTensor
-from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG as CONFIG, part_names, read_part
+from vlsurgery.surgery.checkpoint.lora.trained_parts import (
+    ADAPTER_CONFIG as CONFIG,
+    part_names,
+    read_part,
+    unread_parts,
+)
 from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.runtime.patterns import check_pattern, fits
 
 WEIGHTS: Final = "adapter_model.safetensors"
 PREFIX: Final = "base_model.model."
+SHOWN_PARTS: Final = 4
 
 # Settings under which an adapter is more than W + s B A, or was trained on weights that are not the base's.
 OTHER_METHODS: Final = (
@@ -105,6 +111,19 @@ class Adapter:
             headers[file], tensors = read_part(path / file, allow_pickle)
             _add_trained(path / file, tensors, replaced)
         return cls(path, config, tuple(modules.values()), replaced, beneath, header, settings, headers)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """A remark on weights beside it that are not used."""
+        unread = unread_parts(self.path)
+        if not unread:
+            return ()
+        more = f" and {len(unread) - SHOWN_PARTS} more" if len(unread) > SHOWN_PARTS else ""
+        return (
+            f"{self.path}: beside the adapter, and not used: {', '.join(unread[:SHOWN_PARTS])}{more}. Used is "
+            "what lies in that directory itself as safetensors, or with --allow-pickle as .bin, and is a part of the "
+            "model, as a value head is not.",
+        )
 
     @property
     def pickled(self) -> bool:

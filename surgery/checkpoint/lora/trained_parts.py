@@ -4,6 +4,7 @@ LLaVA's training, for one, saves its projector as `non_lora_trainables.bin`. PEF
 without it is silently another model.
 """
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,24 @@ NO_PARTS: Final = (
     "adapter_model.", "optimizer", "scheduler", "scaler", "rng_state", "random_states", "training_args", "value_head",
     "v_head",
 )  # fmt: skip
+# Value heads, and weights in formats that are not read: they may be a part of the model, and a user must know.
+_VALUE_HEADS: Final = ("value_head", "v_head")
+_UNREAD_ENDINGS: Final = (
+    ".npz",
+    ".npy",
+    ".pkl",
+    ".pickle",
+    ".h5",
+    ".msgpack",
+    ".distcp",
+    ".incomplete",
+    ".part",
+    ".gguf",
+)
+# Folders in which trainers keep other states of the same training.
+_OTHER_STATES: Final = re.compile(r"\.|checkpoint|global_step|optimizer|runs$|wandb$|tmp|logs?$", re.IGNORECASE)
+MAX_UNREAD: Final = 1000
+
 WHOLE_MODELS: Final = ("model.safetensors", "model-0", "pytorch_model.bin", "pytorch_model-0")
 
 
@@ -46,6 +65,21 @@ def parts_among(names: Iterable[str]) -> list[str]:
     return sorted(
         name for name in names if "/" not in name and name.endswith(ENDINGS) and not name.startswith(NO_PARTS)
     )
+
+
+def unread_parts(folder: Path) -> list[str]:
+    """The files in an adapter's directory, and in its folders, that look like trained weights and are not used, sorted:
+    value heads, formats that are not read, and parts in a folder of their own."""
+    places = [folder, *(each for each in folder.iterdir() if each.is_dir() and not _OTHER_STATES.match(each.name))]
+    found = []
+    for place in places:
+        used = {file.name for file in place.iterdir() if place == folder and file.name.endswith(ENDINGS)}
+        for file in place.iterdir():
+            value_head = file.name.startswith(_VALUE_HEADS) and file.name.endswith(ENDINGS)
+            part = file.name.endswith((*ENDINGS, *_UNREAD_ENDINGS)) and not file.name.startswith(NO_PARTS)
+            if value_head or (part and file.name not in used):
+                found.append(file.relative_to(folder).as_posix())
+    return sorted(found)[:MAX_UNREAD]
 
 
 def is_whole_model(name: str) -> bool:

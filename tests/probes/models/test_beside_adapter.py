@@ -44,8 +44,8 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_a_model_with_an_adapter_speaks_under_the_adapters_tokenizer_and_template(pair: tuple[Path, Path]) -> None:
     base, adapter = pair
-    assert load(Checkpoint.open(base), "cpu").tokenizer.chat_template == "old"
-    chat = load(Checkpoint.open(f"{base}+{adapter}"), "cpu")
+    assert load(Checkpoint.open(base)).tokenizer.chat_template == "old"
+    chat = load(Checkpoint.open(f"{base}+{adapter}"))
     assert chat.tokenizer.chat_template == "new"
     assert "<tool>" in chat.tokenizer.get_vocab()
 
@@ -54,7 +54,7 @@ def test_a_model_that_runs_has_the_weights_that_a_merge_would_have(pair: tuple[P
     base, adapter = pair
     save_file({"base_model.model.model.norm.weight": torch.full((16,), 3.0)}, adapter / "trained.safetensors")
     folded = Checkpoint.open(f"{base}+{adapter}")
-    held = load(folded, "cpu").model.state_dict()
+    held = load(folded).model.state_dict()
     for name, tensor in folded.items():
         assert torch.allclose(held[name], tensor.load(), atol=1e-6), name
     assert torch.equal(held["model.norm.weight"], torch.full((16,), 3.0))

@@ -19,12 +19,12 @@ from vlsurgery.surgery.errors import CheckpointError
 
 @pytest.fixture(scope="module")
 def base(trio):
-    return load(trio.checkpoints["base"], "cpu")
+    return load(trio.checkpoints["base"])
 
 
 @pytest.fixture(scope="module")
 def adapted(trio):
-    return load(trio.checkpoints["adapted"], "cpu")
+    return load(trio.checkpoints["adapted"])
 
 
 def test_a_rendered_prompt_has_one_start_token_and_ends_where_the_answer_begins(adapted, asked):
@@ -150,14 +150,14 @@ def test_missing_weights_are_named(trio, tmp_path):
     tensors.pop("model.layers.1.mlp.up_proj.weight")
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"model\.layers\.1\.mlp\.up_proj"):
-        load(Checkpoint.open(folder), "cpu")
+        load(Checkpoint.open(folder))
 
 
 def test_what_transformers_cannot_load_is_a_checkpoint_error(trio, tmp_path):
     folder = shutil.copytree(trio.base, tmp_path / "unknown")
     (folder / "config.json").write_text('{"model_type": "no_such_model"}')
     with pytest.raises(CheckpointError, match="can't load it"):
-        load(Checkpoint.open(folder), "cpu")
+        load(Checkpoint.open(folder))
 
 
 def test_an_adapter_is_in_the_live_model_as_it_is_in_the_folded_tensors(trio, tmp_path):
@@ -168,8 +168,8 @@ def test_an_adapter_is_in_the_live_model_as_it_is_in_the_folded_tensors(trio, tm
     adapted = get_peft_model(model, LoraConfig(r=2, target_modules=["q_proj", "down_proj"], init_lora_weights=False))
     adapted.save_pretrained(tmp_path / "adapter")
     checkpoint = Checkpoint.open(f"{trio.base}+{tmp_path / 'adapter'}")
-    live = load(checkpoint, "cpu").model.state_dict()
-    plain = load(Checkpoint.open(trio.base), "cpu").model.state_dict()
+    live = load(checkpoint).model.state_dict()
+    plain = load(Checkpoint.open(trio.base)).model.state_dict()
     for name, tensor in checkpoint.items():
         torch.testing.assert_close(tensor.load(), live[name], rtol=0, atol=1e-6)
         moved = "q_proj" in name or "down_proj" in name

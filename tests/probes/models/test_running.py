@@ -54,7 +54,7 @@ def test_a_checkpoints_own_python_never_runs_and_nothing_is_asked(trio, tmp_path
     path = folder / file
     path.write_text(json.dumps({**(json.loads(path.read_text()) if path.exists() else {}), **change}))
     with contextlib.suppress(CheckpointError):  # or it loads, by transformers' own classes
-        load(Checkpoint.open(folder), "cpu")
+        load(Checkpoint.open(folder))
     assert not list(tmp_path.rglob("ran"))
 
 
@@ -65,7 +65,7 @@ def test_code_that_is_needed_is_refused_in_one_line(trio, tmp_path):
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text(CODE)
     with pytest.raises(CheckpointError, match=r"auto_map in config\.json.*not run\..*--trust-remote-code"):
-        load(Checkpoint.open(folder), "cpu")
+        load(Checkpoint.open(folder))
 
 
 @pytest.mark.parametrize(
@@ -106,14 +106,14 @@ def test_a_template_that_hangs_is_ended_and_the_next_one_runs(monkeypatch, templ
 
 
 def test_rendered_is_what_transformers_renders(trio):
-    model = load(trio.checkpoints["adapted"], "cpu")
+    model = load(trio.checkpoints["adapted"])
     content = [{"type": "image"}, {"type": "text", "text": "name a tree"}]
     expected = model.processor.apply_chat_template([{"role": "user", "content": content}], add_generation_prompt=True)
     assert model.template.render([{"role": "user", "content": content}]) == expected
 
 
 def test_a_tokenizers_template_serves_where_the_processor_has_none(trio):
-    model = load(trio.checkpoints["adapted"], "cpu")
+    model = load(trio.checkpoints["adapted"])
     expected = [item.ids.tolist() for item in model.encode([ASKED, SEEN])]
     bare = chat.processor()
     bare.chat_template = None
@@ -125,7 +125,7 @@ def test_a_tokenizers_template_serves_where_the_processor_has_none(trio):
 
 def test_a_template_of_text_is_not_given_a_list(trio):
     """It would print the list as Python writes it."""
-    loaded = load(trio.checkpoints["adapted"], "cpu")
+    loaded = load(trio.checkpoints["adapted"])
     loaded.processor.chat_template = "{{ bos_token }}{{ messages[0]['content'] }}<|end|>"
     model = ChatModel(loaded.model, loaded.tokenizer, loaded.processor, loaded.blocks)
     (found,) = model.encode([ASKED])
@@ -145,7 +145,7 @@ def test_the_template_is_told_of_thinking(thinking):
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers(trio):
-    model = load(trio.checkpoints["base"], "cpu")
+    model = load(trio.checkpoints["base"])
     most = model.model.config.max_position_embeddings
     long = Prompt("long", "r", "harmless", "tree " * 200_000, "fit")
     with pytest.raises(SurgeryError, match=rf"prompt long has 200,00\d tokens, .* at most {most:,} "):
@@ -201,3 +201,40 @@ def test_marks_of_thoughts_are_kept_among_special_tokens():
     assert spoken(text) == text.partition("[/THINK]")[2]
     plain = model.tokenizer("cake <|end|>", add_special_tokens=False)["input_ids"]
     assert model.text_of(plain) == model.tokenizer.decode(plain, skip_special_tokens=True).strip()
+
+
+@pytest.mark.parametrize("token", ["<s>", "</s>", "<|user|>", "<|end|>", "<image>"])
+def test_a_special_token_in_a_prompt_is_words(trio, token):
+    """Only the template writes special tokens: as many as around a prompt without any."""
+    model = load(trio.checkpoints["adapted"], "cpu")
+    special = model.tokenizer.convert_tokens_to_ids(token)
+    asked = [Prompt("p", "r", "harmless", text, "fit") for text in ("name a tree", f"name a {token} tree")]
+    plain, marked = (item.ids.tolist() for item in model.encode(asked))
+    assert plain.count(special) == marked.count(special)
+    assert len(marked) > len(plain)
+    without = ChatModel(model.model, model.tokenizer, None, model.blocks)
+    without.tokenizer.chat_template = None
+    without.template = None
+    assert without.encode(asked)[1].ids.tolist().count(special) == without.encode(asked)[0].ids.tolist().count(special)
+
+
+def test_a_template_that_fails_says_so_for_a_picture_too(trio):
+    loaded = load(trio.checkpoints["adapted"], "cpu")
+    loaded.processor.chat_template = "{{ raise_exception('no system message') }}"
+    with pytest.raises(CheckpointError, match="no system message"):
+        ChatModel(loaded.model, loaded.tokenizer, loaded.processor, loaded.blocks).encode([SEEN])
+
+
+def test_a_processor_with_named_templates_alone_is_refused_by_name(trio):
+    loaded = load(trio.checkpoints["adapted"], "cpu")
+    loaded.processor.chat_template = {"tool_use": "x"}
+    with pytest.raises(CheckpointError, match='has the chat templates tool_use, expected one called "default"'):
+        ChatModel(loaded.model, loaded.tokenizer, loaded.processor, loaded.blocks).encode([ASKED])
+
+
+def test_a_link_to_a_template_that_is_not_there_is_refused(trio, tmp_path):
+    folder = shutil.copytree(trio.adapted, tmp_path / "m")
+    (folder / "chat_template.jinja").unlink(missing_ok=True)
+    (folder / "chat_template.jinja").symlink_to("gone")
+    with pytest.raises(CheckpointError, match=r"chat_template\.jinja: is a link to gone, which is not there"):
+        load(Checkpoint.open(folder), "cpu")

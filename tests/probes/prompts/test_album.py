@@ -24,6 +24,13 @@ def test_the_pictures_of_a_folder_are_those_in_it_by_name(folder):
     assert [path.name for path in album_of(folder).pictures] == ["a.JPG", "b.jpeg", "c.png", "d.webp", "e.png"]
 
 
+@pytest.mark.parametrize("suffix", ["gif", "bmp", "tif", "tiff", "GIF"])
+def test_every_format_of_a_prompts_file_counts_in_a_folder_too(tmp_path, suffix):
+    Image.new("RGB", (8, 8)).save(tmp_path / f"a.{suffix}")
+    Image.new("RGB", (8, 8)).save(tmp_path / "b.png")
+    assert [path.name for path in album_of(tmp_path).pictures] == [f"a.{suffix}", "b.png"]
+
+
 def test_files_are_asked_with_the_users_pictures(write, folder):
     path = write("a.txt", "".join(f"question {number}\n" for number in range(60)))
     prompts = load_prompts(f"{path}:harmful", images=folder)
@@ -65,7 +72,10 @@ def test_a_folder_that_can_not_be_used_is_refused(folder, tmp_path):
         with pytest.raises(SurgeryError, match=message):
             album_of(path)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SurgeryError, match=r"empty: holds no pictures \(\.png, \.jpg, \.jpeg, \.webp\)"):
+    with pytest.raises(
+        SurgeryError,
+        match=r"empty: holds no pictures \(\.png, \.jpg, \.jpeg, \.webp, \.gif, \.bmp, \.tif, \.tiff, \.avif\)",
+    ):
         album_of(tmp_path / "empty")
 
 

@@ -1,6 +1,8 @@
 """Prompts from files: every layout is read whole and asked as the package's own are, and once."""
 
+import gzip
 import json
+import os
 import random
 from collections import Counter
 
@@ -284,8 +286,64 @@ def test_a_file_that_is_not_there(tmp_path):
     folder.mkdir()
     with pytest.raises(SurgeryError, match="can't be read"):
         load_prompts(f"{tmp_path / 'none.txt'}:harmful")
-    with pytest.raises(SurgeryError, match="can't be read"):
+    with pytest.raises(SurgeryError, match="is a folder, expected a regular file"):
         load_prompts(f"{folder}:harmful")
+
+
+def test_neither_a_pipe_nor_a_device_is_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe.txt")
+    (tmp_path / "endless.txt").symlink_to("/dev/zero")
+    for name in ("pipe.txt", "endless.txt"):
+        with pytest.raises(SurgeryError, match=rf"{name}: is a pipe or a device, expected a regular file"):
+            load_prompts(f"{tmp_path / name}:harmful")
+
+
+@pytest.mark.parametrize("text", ["\u200b", "\u00a0 \u2060", "\u202e\u200f", "\ufeff"])
+def test_a_prompt_of_marks_that_nobody_sees_is_empty(write, text):
+    with pytest.raises(SurgeryError, match="line 1: the prompt is empty"):
+        load_prompts(f"{write('a.jsonl', [{'prompt': text}])}:harmless")
+
+
+def test_a_nul_character_is_refused_in_json_as_in_text(write):
+    with pytest.raises(SurgeryError, match="line 1: holds a NUL character"):
+        load_prompts(f"{write('a.jsonl', [{'prompt': 'a' + chr(0)}])}:harmless")
+
+
+@pytest.mark.parametrize("image", ["data:image/png;base64,AAAA", "http://127.0.0.1:9/a.png", "file:///etc/a.png"])
+def test_no_address_of_a_picture_is_fetched(write, image):
+    row = {"prompt": "which colour?", "answer": "red", "image": image}
+    with pytest.raises(
+        SurgeryError, match=r"line 1: the image is given as (data:|http://|file://)\.\.\., expected the"
+    ):
+        load_prompts(f"{write('a.jsonl', [row])}:capability")
+
+
+def test_a_picture_in_the_users_own_folder_is_named_by_a_tilde(write, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "home" / "own.png")
+    row = {"prompt": "which colour?", "answer": "black", "image": "~/own.png"}
+    (found,) = load_prompts(f"{write('a.jsonl', [row])}:capability")
+    assert found.image == tmp_path / "home" / "own.png"
+
+
+def test_a_name_longer_than_any_file_is_cut_in_the_message(write):
+    row = {"prompt": "which colour?", "answer": "black", "image": "x" * 100_000}
+    with pytest.raises(SurgeryError, match="File name too long") as error:
+        load_prompts(f"{write('a.jsonl', [row])}:capability")
+    assert len(str(error.value)) < 1500
+
+
+def test_a_compressed_file_is_told_as_such(tmp_path):
+    (tmp_path / "a.jsonl").write_bytes(gzip.compress(b'{"prompt": "name a tree"}'))
+    with pytest.raises(SurgeryError, match=r"a\.jsonl: is compressed by gzip"):
+        load_prompts(f"{tmp_path / 'a.jsonl'}:harmless")
+
+
+@pytest.mark.parametrize("mark", ["</s>", "<s>", "<|im_start|>", "<｜User｜>", "<end_of_turn>", "[INST]"])
+def test_marks_of_chat_formats_in_a_prompt_are_noted(write, mark):
+    found = load_prompt_files([f"{write('a.txt', f'what does {mark} mean?')}:harmless"])
+    assert found.notes == [f"1 prompt holds marks of chat formats ({mark}): they are asked as words"]
 
 
 def test_a_picture_that_is_cut_off_is_found_before_a_run(write, tmp_path):

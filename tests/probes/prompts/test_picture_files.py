@@ -109,7 +109,7 @@ def test_no_program_is_started_and_no_pipe_is_waited_for(tmp_path):
     with pytest.raises(SurgeryError, match=r"a\.eps: not a picture in a format that is read"):
         rgb(tmp_path / "a.eps")
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(SurgeryError, match=r"pipe\.png .*not a file"):
+    with pytest.raises(SurgeryError, match=r"pipe\.png .*not a regular file"):
         check_picture(tmp_path / "pipe.png", "here")
 
 

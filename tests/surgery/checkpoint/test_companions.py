@@ -34,6 +34,9 @@ LEFTOVERS = (
     "model-00007-of-00009.safetensors", "pytorch_model.bin", "adapter_config.json", "adapter_model.safetensors",
     "quantize_config.json", "__pycache__/x.pyc", "modeling_odd.py", "setup.py", "notes.txt", ".cache/huggingface/x",
     "license.json", "backup/config.json", "backup/tokenizer.json", "vocab.json/inner", "mm_projector.bin",
+    "vocab.py", "vocab.pkl", "vocab.bin", "vocab.npy", "vocab.txt.swp", "tokenizer.model.vault",
+    "tokenizer.model.v3.part", "tokenizer.model.v3.key", "license_key.txt", "LICENSE-secret.txt", "id_rsa", ".env",
+    "credentials.json", "tokenizer.json.bak", "tokenizer.json~", "config.json.orig", "._config.json",
 )  # fmt: skip
 
 
@@ -118,3 +121,17 @@ def test_python_is_taken_where_a_config_declares_it_with_what_it_imports(tmp_pat
     for hostile in ("../../etc.X", "/etc/x.X", "a/../b.X", "", "x", 7, {"a": "modeling_x.X"}):
         put(tmp_path, "config.json", text=json.dumps({"auto_map": {"AutoModel": hostile}}))
         assert list(companions(tmp_path)) == ["config.json"]
+
+
+@pytest.mark.parametrize("index", ["model.safetensors.index.json", "pytorch_model.bin.index.json"])
+def test_an_index_of_weights_is_no_leftover(tmp_path: Path, write: Write, llama: Llama, index: str) -> None:
+    path = write(tmp_path / "c", llama())
+    put(path, index, "notes.txt")
+    assert Checkpoint.open(path).left_behind == ["notes.txt"]
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "tokenizer.model", "chat_template.jinja"])
+def test_a_pointer_in_place_of_a_tokenizer_is_not_copied(tmp_path: Path, name: str) -> None:
+    put(tmp_path, name, text=f"version https://git-lfs.github.com/spec/v1\noid sha256:{'a' * 64}\nsize 1000\n")
+    with pytest.raises(CheckpointError, match=rf"{name}: a Git LFS pointer.*git lfs pull"):
+        companions(tmp_path)

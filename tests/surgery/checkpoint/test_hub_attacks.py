@@ -189,6 +189,19 @@ ATTACKS: Final[dict[str, tuple[Callable[[str], Reply], str]]] = {
     "broken": (everywhere(lambda: Reply(status=500)), "answers 500"),
     "away": (everywhere(lambda: Reply(status=503)), "answers 503"),
     "broken-file": (for_file("config.json", lambda: Reply(status=500)), "answers 500"),
+    "no-access": (everywhere(lambda: Reply(status=401)), "answers 401: no access"),
+    "forbidden": (everywhere(lambda: Reply(status=403)), "answers 403: no access"),
+    "gated": (everywhere(lambda: Reply(status=403, headers={"X-Error-Code": "GatedRepo"})), "access is restricted"),
+    "forbidden-weights": (for_file(".safetensors", lambda: Reply(status=403)), "answers 403: no access"),
+    "nothing": (everywhere(lambda: Reply(status=404)), "answers 404"),
+    "unlawful": (everywhere(lambda: Reply(status=451)), "answers 451"),
+    "escapes": (everywhere(lambda: Reply(b'{"error": "\x1b[31m"}', status=400)), "answers 400"),
+    "no-etag": (for_file("config.json", lambda: Reply(b"{}", {"X-Repo-Commit": COMMIT})), "can't be used"),
+    "no-commit": (for_file("config.json", lambda: Reply(b"{}", {"ETag": '"a"'})), "can't be used"),
+    "circle": (
+        lambda path: Reply(status=302, headers={"Location": f"http://{{host}}{path}"}),
+        "Exceeded maximum allowed redirects",
+    ),
     "too-many-files": (for_file("config.json", lambda: Reply(status=429)), "429, too many requests"),
 }
 ATTACKS["endless-reply"] = (
@@ -287,6 +300,7 @@ def test_a_download_from_a_hostile_server_ends_in_one_line(outcomes: Outcomes, a
     assert ATTACKS[attack][1] in found
     assert found.startswith(f"org/{attack}: ")
     assert len(found.splitlines()) == 1
+    assert found.isprintable()
     assert len(found) < 600
     assert seconds < 15
 

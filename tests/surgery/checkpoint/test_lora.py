@@ -498,6 +498,23 @@ def test_weights_beside_an_adapter_that_fit_nowhere_are_named(plain: Path, tmp_p
     assert Checkpoint.open(f"{base}+{adapter}").adapter is not None
 
 
+UNREAD = ("value_head.safetensors", "v_head.bin", "projector.npz", "projector.pkl", "part/mm_projector.bin", "w.distcp")
+NO_PART = ("optimizer.pt", "rng_state_0.pth", "training_args.bin", "checkpoint-10/model.safetensors", "README.md",
+           "global_step10/mp_rank_00_model_states.pt", "runs/events.out.tfevents.1", "trainer_state.json")  # fmt: skip
+
+
+@pytest.mark.parametrize("file", [*UNREAD, *NO_PART])
+def test_weights_beside_an_adapter_that_are_not_used_are_told(plain: Path, tmp_path: Path, file: str) -> None:
+    base, adapter = plain / "base", copy_of(plain, tmp_path / "a")
+    before = Checkpoint.open(f"{base}+{adapter}")
+    (adapter / file).parent.mkdir(exist_ok=True)
+    (adapter / file).write_bytes(b"")
+    after = Checkpoint.open(f"{base}+{adapter}")
+    assert not before.notes
+    assert [file in note for note in after.notes] == [True] * (file in UNREAD)
+    assert all(torch.equal(after[name].load(), before[name].load()) for name in before)
+
+
 def test_an_adapters_own_tokenizer_and_template_replace_the_bases_as_a_whole(plain: Path, tmp_path: Path) -> None:
     base, adapter = tmp_path / "base", copy_of(plain, tmp_path / "a")
     shutil.copytree(plain / "base", base)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from vlsurgery.surgery.runtime.atomic_file import append_text, replacing, write_text
+from vlsurgery.surgery.runtime.atomic_file import remove_left, replacing, write_text
+from vlsurgery.surgery.runtime.json_lines import append_lines, whole_lines
 
 
 def test_links_planted_under_any_former_name_are_not_written_through(tmp_path: Path) -> None:
@@ -71,13 +72,67 @@ def test_lines_are_added_to_regular_files_of_one_name(tmp_path: Path, kind: str)
         case "fifo":
             os.mkfifo(path)
     with pytest.raises(OSError, match="history") as caught:
-        append_text(path, "line\n")
+        append_lines(path, "line\n")
     assert caught.value.filename == str(path)
     assert victim.read_text() == "precious"
     assert not (tmp_path / "nowhere").exists()
 
 
 def test_lines_are_added(tmp_path: Path) -> None:
-    append_text(tmp_path / "file", "a\n")
-    append_text(tmp_path / "file", "b\n")
-    assert (tmp_path / "file").read_text() == "a\nb\n"
+    append_lines(tmp_path / "file", "1\n")
+    append_lines(tmp_path / "file", "2\n")
+    assert (tmp_path / "file").read_text() == "1\n2\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b'{"a": 1}\n{"b": "\xc3', b'{"a": 1}\n3\n'),
+        (b'{"a": ', b"3\n"),
+        (b'{"a": 1}\n{"b": 2}', b'{"a": 1}\n{"b": 2}\n3\n'),
+        (b'{"a": 1}\n{"b": "' + b"x" * 200_000, b'{"a": 1}\n3\n'),
+    ],
+)
+def test_a_line_that_a_kill_cut_off_is_not_read_and_goes_with_the_next_append(
+    tmp_path: Path, before: bytes, after: bytes
+) -> None:
+    path = tmp_path / "history.jsonl"
+    path.write_bytes(before)
+    assert whole_lines(before) == after.split(b"\n")[:-2]
+    append_lines(path, "3\n")
+    assert path.read_bytes() == after
+
+
+def test_an_append_that_fails_half_way_leaves_the_file_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "history.jsonl"
+    append_lines(path, "1\n")
+    write = os.write
+    room = [2]
+
+    def full(descriptor: int, content: bytes) -> int:
+        if not room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, content[: room.pop()])
+
+    monkeypatch.setattr(os, "write", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        append_lines(path, "23456\n")
+    assert caught.value.filename == str(path)
+    assert path.read_bytes() == b"1\n"
+
+
+def test_new_files_of_killed_processes_go_and_those_being_written_stay(tmp_path: Path) -> None:
+    """So do files of other names, and links, whose targets are somebody else's."""
+    left = tmp_path / ".0123456789abcdef.partial.json"
+    left.write_text("half")
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / ".0123456789abcdee.partial.json").symlink_to(tmp_path / "precious")
+    (tmp_path / ".mine.partial.json").touch()
+    with replacing(tmp_path / "probe.json") as fresh:
+        fresh.write_text("{}")
+        remove_left(tmp_path)
+        assert fresh.exists()
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"precious", ".0123456789abcdee.partial.json", ".mine.partial.json", "probe.json"}

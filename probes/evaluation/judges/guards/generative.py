@@ -154,6 +154,6 @@ class GuardJudge:
 
     @cached_property
     def _model(self) -> Any:
-        from vlsurgery.probes.models.loading import default_device
+        from vlsurgery.probes.models.dtypes import default_device
 
         return self._checkpoint.weights("AutoModelForCausalLM", "auto", default_device())

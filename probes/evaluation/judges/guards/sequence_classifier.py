@@ -96,7 +96,7 @@ class SequenceClassifierJudge:
     def _model(self) -> Any:
         import torch
 
-        from vlsurgery.probes.models.loading import default_device
+        from vlsurgery.probes.models.dtypes import default_device
 
         model = self._checkpoint.weights("AutoModelForSequenceClassification", torch.float32, default_device())
         tokenizer = self._checkpoint.tokenizer

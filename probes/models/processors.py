@@ -1,0 +1,63 @@
+"""Processors of checkpoints that see, with torchvision or without.
+
+transformers' processors of films need torchvision, and so does every processor that has one beside that of pictures
+(Qwen-VL, InternVL, SmolVLM, LLaVA-OneVision). Prompts here have pictures and no films: where torchvision is not
+installed, a processor is made without its part for films, and pictures go through transformers' own processors for
+Pillow.
+"""
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vlsurgery.surgery.errors import CheckpointError
+
+FILMS = "video_processor"
+
+
+def load_processor(directory: Path, **files: Any) -> Any:
+    """The processor of a directory. files: as `from_pretrained` takes them.
+
+    Raises CheckpointError where it needs torchvision and that is not installed; else what transformers raises.
+    """
+    import transformers
+
+    if importlib.util.find_spec("torchvision") is not None:
+        return transformers.AutoProcessor.from_pretrained(directory, **files)
+    try:
+        with _without_films():
+            return transformers.AutoProcessor.from_pretrained(directory, **files)
+    except ImportError as error:
+        raise CheckpointError(
+            f"{directory}: its processor needs torchvision, in the build that belongs to the installed torch. Install "
+            "both: pip install 'vlsurgery[vision]', or use prompts without pictures."
+        ) from error
+
+
+@contextmanager
+def _without_films() -> Iterator[None]:
+    """While open, transformers makes processors whose part for films is a `_NoFilms`."""
+    from transformers import processing_utils
+
+    mixin: Any = processing_utils.ProcessorMixin
+    homes: Any = processing_utils.MODALITY_TO_AUTOPROCESSOR_MAPPING._MAPPING_NAMES
+    check, home = mixin.check_argument_for_proper_class, homes[FILMS]
+
+    def lenient(self: Any, name: str, argument: object) -> Any:
+        return _NoFilms if isinstance(argument, _NoFilms) else check(self, name, argument)
+
+    mixin.check_argument_for_proper_class, homes[FILMS] = lenient, (__name__, _NoFilms.__name__)
+    try:
+        yield
+    finally:
+        mixin.check_argument_for_proper_class, homes[FILMS] = check, home
+
+
+class _NoFilms(dict[str, object]):
+    """Stands for a processor of films that can't be had: without settings, as transformers prints processors."""
+
+    @classmethod
+    def from_pretrained(cls, *_: object, **__: object) -> "_NoFilms":
+        return cls()
