@@ -63,6 +63,15 @@ class InMemoryMerge:
         """The adapted model's coefficients, [blocks, sources]."""
         return torch.zeros(len(self.blocks), len(self.sources))
 
+    def layer_of(self, block: str) -> int | None:
+        """The decoder block that holds all of a block's parameters; None for the embedding, the head and the like."""
+        at = self.blocks.index(block)
+        moved = {id(entry.parameter) for entry in self._entries if entry.block == at}
+        for layer, module in enumerate(self.chat.blocks):
+            if moved <= {id(parameter) for parameter in module.parameters()}:
+                return layer
+        return None
+
     def tensor(self, coefficients: BlockCoefficients) -> Tensor:
         """Coefficients as [blocks, sources], 0 where none is given. Raises ValueError for an unknown block."""
         if unknown := set(coefficients) - set(self.blocks):

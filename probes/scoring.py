@@ -162,29 +162,27 @@ def log_probabilities(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Iter
 
 
 def answer_states(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> list[Tensor]:
-    """Per batch, [K, hidden] what the head reads at each answer token: the reference of `divergences`."""
+    """Per batch, [K, hidden] what the head reads at each answer token: the reference of `divergence`."""
     return [batch.states(chat) for batch in batches]
 
 
-def divergences(
-    chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor], head: Callable[[], HeadWeights]
-) -> Iterator[tuple[ScoredAnswers, Tensor]]:
-    """Per batch, [K] KL(reference || model) at each answer token, in nats; gradients as in `logits`.
+def divergence(chat: ChatModel, batch: ScoredAnswers, states: Tensor, head: HeadWeights) -> Tensor:
+    """[K] KL(reference || model) at each answer token, in nats; gradients as in `logits`.
 
-    reference: the other model's `answer_states`. head: its head's parameters, asked for once a batch.
+    states: the reference's `answer_states` of the batch. head: its head's parameters.
     """
-    for batch, states in zip(batches, reference, strict=True):
-        ours, theirs = logits_beside(chat, batch.inputs, batch.rows, batch.columns, states, head())
-        log_p, log_q = torch.log_softmax(theirs, -1), torch.log_softmax(ours, -1)
-        yield batch, (log_p.exp() * (log_p - log_q)).sum(-1)
+    ours, theirs = logits_beside(chat, batch.inputs, batch.rows, batch.columns, states, head)
+    log_p, log_q = torch.log_softmax(theirs, -1), torch.log_softmax(ours, -1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
 
 
 def mean_divergence(
     chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor], head: Callable[[], HeadWeights]
 ) -> float:
-    """Mean KL(reference || model) over all answer tokens, in nats."""
+    """Mean KL(reference || model) over all answer tokens, in nats. head: gives the reference's, once a batch."""
     with torch.no_grad():
-        parts = [value.double().cpu() for _, value in divergences(chat, batches, reference, head)]
+        pairs = zip(batches, reference, strict=True)
+        parts = [divergence(chat, batch, states, head()).double().cpu() for batch, states in pairs]
     return float(torch.cat(parts).mean())
 
 

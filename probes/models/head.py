@@ -33,7 +33,8 @@ def head_of(chat: ChatModel) -> nn.Module:
 
 def vocabulary_size(chat: ChatModel) -> int:
     """How many tokens the head has a logit for."""
-    return int(head_of(chat).weight.shape[0])  # type: ignore[union-attr,arg-type]
+    head: Any = head_of(chat)
+    return int(head.weight.shape[0])
 
 
 def answers_at_once(chat: ChatModel, answers: Sequence[Tensor], most: int) -> int:
