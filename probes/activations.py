@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlsurgery.probes.models import Batch, ChatModel, Encoded
+from vlsurgery.probes.models.head import headless
 from vlsurgery.surgery.errors import SurgeryError
 
 
@@ -49,7 +50,7 @@ def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Ite
 
     def keep(at: int, module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:  # noqa: ARG001
         hidden = output if isinstance(output, Tensor) else output[0]
-        kept[at] = hidden[rows, columns].detach().float()
+        kept[at] = hidden[rows.to(hidden.device), columns.to(hidden.device)].detach()
 
     handles = [block.register_forward_hook(partial(keep, at)) for at, block in enumerate(blocks)]
     out: list[Tensor] = []
@@ -58,7 +59,7 @@ def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Ite
         missing = [at for at, value in enumerate(kept) if value is None]
         if missing:
             raise RuntimeError(f"decoder blocks {missing} did not run, so their states were not captured")
-        out.extend(value for value in kept if value is not None)
+        out.extend(value.float() for value in kept if value is not None)
     finally:
         for handle in handles:
             handle.remove()
@@ -79,9 +80,9 @@ def _residual_streams(chat: ChatModel, batch: Batch, positions: int) -> Tensor:
     offsets = torch.arange(-positions, 0)
     columns = (batch.lengths[:, None] + offsets).to(chat.device)
     rows = torch.arange(count, device=chat.device)[:, None].expand_as(columns)
-    with torch.no_grad(), recording(chat.blocks, rows, columns) as states:
+    with torch.no_grad(), headless(chat), recording(chat.blocks, rows, columns) as states:
         chat.model(**batch.inputs, use_cache=False)
-    values = torch.stack(states, dim=2).cpu()
+    values = torch.stack([state.cpu() for state in states], dim=2)
     if not values.isfinite().all():
         layer = int((~values.isfinite()).any(-1).any(1).any(0).nonzero()[0])
         raise SurgeryError(
