@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from vlsurgery.probes.models import Batch, ChatModel, Encoded, passes_text_on, residual_stream
+from vlsurgery.probes.models.head import headless
 from vlsurgery.surgery.errors import SurgeryError
 
 
@@ -43,13 +44,14 @@ def position_names(encoded: Sequence[Encoded]) -> list[str]:
 def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Iterator[list[Tensor]]:
     """While open, each forward pass appends [rows, hidden] of the residual stream behind every block, in block order.
 
-    A block that leaves text without pictures as it is and did not run passes on the state before it.
+    A block that leaves text without pictures as it is, and so did not run, passes on the state before it.
     rows, columns: index pairs of the tokens to keep. Raises RuntimeError if any other block did not run.
     """
     kept: list[Tensor | None] = [None] * len(blocks)
 
     def keep(at: int, module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:  # noqa: ARG001
-        kept[at] = residual_stream(module, output)[rows, columns].detach().float()
+        hidden = residual_stream(module, output)
+        kept[at] = hidden[rows.to(hidden.device), columns.to(hidden.device)].detach()
 
     handles = [block.register_forward_hook(partial(keep, at)) for at, block in enumerate(blocks)]
     out: list[Tensor] = []
@@ -61,7 +63,7 @@ def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Ite
         missing = [at for at, value in enumerate(kept) if value is None]
         if missing:
             raise RuntimeError(f"decoder blocks {missing} did not run, so their states were not captured")
-        out.extend(value for value in kept if value is not None)
+        out.extend(value.float() for value in kept if value is not None)
     finally:
         for handle in handles:
             handle.remove()
@@ -82,9 +84,9 @@ def _residual_streams(chat: ChatModel, batch: Batch, positions: int) -> Tensor:
     offsets = torch.arange(-positions, 0)
     columns = (batch.lengths[:, None] + offsets).to(chat.device)
     rows = torch.arange(count, device=chat.device)[:, None].expand_as(columns)
-    with torch.no_grad(), recording(chat.blocks, rows, columns) as states:
+    with torch.no_grad(), headless(chat), recording(chat.blocks, rows, columns) as states:
         chat.model(**batch.inputs, use_cache=False)
-    values = torch.stack(states, dim=2).cpu()
+    values = torch.stack([state.cpu() for state in states], dim=2)
     if not values.isfinite().all():
         layer = int((~values.isfinite()).any(-1).any(1).any(0).nonzero()[0])
         raise SurgeryError(

@@ -6,7 +6,8 @@ integrated gradients (Sundararajan et al., arXiv 1703.01365, eq. 1) in weight sp
 integrand at c = 0 is the first-order effect of a single transplant.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -14,11 +15,13 @@ from scipy.stats import spearmanr
 from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.models.forward import checkpointing, keeping_pictures
+from vlsurgery.probes.models.reuse import BlockInputs
 from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
 from vlsurgery.probes.scoring import (
     RefusalChoices,
+    answer_states,
     greedy_matches,
-    log_probabilities,
     mean_divergence,
     refusal_choices,
     refusal_log_odds,
@@ -62,6 +65,13 @@ def attribute(
     """
     if reason := too_few_lost(working):
         raise SurgeryError(f"{reason}. Give more harmful prompts with --prompts.")
+    with keeping_pictures(live.chat):
+        return _attributed(live, working, progress)
+
+
+def _attributed(
+    live: InMemoryMerge, working: WorkingSet, progress: Progress
+) -> tuple[list[BlockGain], list[Transplant], Completeness, Ceiling]:
     lost = evenly_spaced(working.lost, MAX_LOST)
     batches = lost_choices(live.chat, lost)
     path, points, measured, start = _path_map(live, batches, progress)
@@ -117,7 +127,8 @@ def _gradient(live: InMemoryMerge, batches: Sequence[RefusalChoices], count: int
     with live.differentiable():
         live.move(live.tensor(live.everywhere(**{SOURCE: coefficient})))
         for batch in batches:
-            (batch.log_odds(live.chat).sum() / count).backward()
+            with checkpointing(live.chat, batch.inputs):
+                (batch.log_odds(live.chat).sum() / count).backward()
         return live.gradient()[:, live.sources.index(SOURCE)].numpy()
 
 
@@ -127,14 +138,27 @@ def _transplants(
     """Per base block alone in the adapted model: gain in refusal log-odds, and KL on the answers to keep, in nats."""
     kept = evenly_spaced(working.keep, MAX_KEPT)
     keep = scored_answers(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
-    reference = log_probabilities(live.chat, keep)
+    reference = answer_states(live.chat, keep)
     transplants, costs = [], {}
+    below = BlockInputs(live.chat, [batch.inputs for batch in (*batches, *keep)])
     for block in progress(live.blocks, "transplanting single blocks"):
-        with live.at({block: {SOURCE: 1.0}}):
+        with _transplanted(live, block, below):
             gain = float(refusal_log_odds(live.chat, batches).mean()) - start
-            costs[block] = mean_divergence(live.chat, keep, reference) if keep else None
+            costs[block] = mean_divergence(live.chat, keep, reference, live.adapted_head) if keep else None
         transplants.append(Transplant(block=block, gain=gain))
     return transplants, costs
+
+
+@contextmanager
+def _transplanted(live: InMemoryMerge, block: str, below: BlockInputs) -> Iterator[None]:
+    """The model with one block of the base; the blocks below it, which are the adapted model's, do not run again."""
+    layer = live.layer_of(block)
+    with ExitStack() as stack:
+        if below.works and layer is not None:
+            below.advance(layer)
+            stack.enter_context(below.beginning_there())
+        stack.enter_context(live.at({block: {SOURCE: 1.0}}))
+        yield
 
 
 def _rank_correlation(one: Sequence[float] | np.ndarray, other: Sequence[float]) -> float | None:

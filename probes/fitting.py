@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.scoring import ScoredAnswers, divergences, log_probabilities, scored_answers
+from vlsurgery.probes.models.forward import checkpointing, keeping_pictures
+from vlsurgery.probes.scoring import ScoredAnswers, answer_states, divergence, scored_answers
 from vlsurgery.probes.targets import WorkingSet, evenly_spaced
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -38,7 +39,7 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Part:
-    """The prompts of one step. reference: the adapted model's log-probabilities on `keep`."""
+    """The prompts of one step. reference: the adapted model's `answer_states` on `keep`."""
 
     refuse: Sequence[ScoredAnswers]
     keep: Sequence[ScoredAnswers]
@@ -53,7 +54,7 @@ def fit(live: InMemoryMerge, working: WorkingSet, progress: Progress = no_progre
     logits = torch.full((len(live.blocks), len(live.sources)), float(start), requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=LEARNING_RATE)
     losses = []
-    with live.differentiable():
+    with keeping_pictures(live.chat), live.differentiable():
         for step in progress(range(steps), "fitting coefficients"):
             coefficients = _mix(logits)
             live.move(coefficients.detach())
@@ -81,7 +82,7 @@ def _parts(live: InMemoryMerge, working: WorkingSet) -> list[_Part]:
         ours, theirs = refused[at::count], kept[at::count]
         refuse = scored_answers(live.chat, [prompt for prompt, _ in ours], [answer for _, answer in ours])
         keep = scored_answers(live.chat, [prompt for prompt, _ in theirs], [answer for _, answer in theirs])
-        parts.append(_Part(refuse, keep, log_probabilities(live.chat, keep), len(ours) + len(theirs)))
+        parts.append(_Part(refuse, keep, answer_states(live.chat, keep), len(ours) + len(theirs)))
     return parts
 
 
@@ -97,12 +98,14 @@ def _loss_and_slope(live: InMemoryMerge, part: _Part) -> tuple[float, Tensor]:
     refuse_tokens = sum(len(batch.targets) for batch in part.refuse)
     keep_tokens = sum(len(batch.targets) for batch in part.keep)
     for batch in part.refuse:
-        loss = torch.nn.functional.cross_entropy(batch.logits(live.chat), batch.targets, reduction="sum")
-        loss = loss / refuse_tokens
-        loss.backward()
+        with checkpointing(live.chat, batch.inputs):
+            loss = torch.nn.functional.cross_entropy(batch.logits(live.chat), batch.targets, reduction="sum")
+            loss = loss / refuse_tokens
+            loss.backward()
         total += float(loss.detach())
-    for _, divergence in divergences(live.chat, part.keep, part.reference):
-        loss = KL_WEIGHT * divergence.sum() / keep_tokens
-        loss.backward()
+    for batch, states in zip(part.keep, part.reference, strict=True):
+        with checkpointing(live.chat, batch.inputs):
+            loss = KL_WEIGHT * divergence(live.chat, batch, states, live.adapted_head()).sum() / keep_tokens
+            loss.backward()
         total += float(loss.detach())
     return total, live.gradient()

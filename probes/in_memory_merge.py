@@ -4,81 +4,73 @@ theta = adapted + sum over sources of c (source - adapted), with one coefficient
 is the coefficient 1 on one block; the graft is the coefficient 1 toward base on every block.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from vlsurgery.probes.merge_parameters import MergeParameter, MergeValues, live_parts, place, room_for_values
 from vlsurgery.probes.models import ChatModel
-from vlsurgery.surgery.alignment import Aligned, Alignment
-from vlsurgery.surgery.architecture.layouts import TensorView, locate
-from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.probes.models.head import head_of
+from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.errors import AlignmentError
 
 BlockCoefficients = Mapping[str, Mapping[str, float]]  # block -> source -> coefficient
 
 
-@dataclass(frozen=True)
-class _MergeParameter:
-    """One parameter, and the view of it that the checkpoints share.
-
-    adapted, sources: that view of the adapted checkpoint and of each source, in the stored dtype on the CPU, so that
-        the device holds one of them at a time. A source that lacks the site has None.
-    """
-
-    parameter: nn.Parameter
-    part: TensorView
-    adapted: Tensor
-    sources: tuple[Tensor | None, ...]
-    block: int
-
-    def of(self, whole: Tensor) -> Tensor:
-        """The shared view of a tensor that is laid out as the parameter is."""
-        first, size = self.part.span(whole.shape)
-        return self.part.view(whole.view(-1)[first : first + size], whole.shape)
-
-    def delta(self, source: int) -> Tensor:
-        """source - adapted, float32, on the device; 0 where the source lacks the site."""
-        other = self.sources[source]
-        device = self.parameter.device
-        adapted = self.adapted.to(device, torch.float32)
-        return torch.zeros_like(adapted) if other is None else other.to(device, torch.float32) - adapted
-
-
 class InMemoryMerge:
     """The adapted model in memory, whose blocks can be moved toward the sources.
 
-    blocks: the text stack's blocks in order. sources: the roles to move toward.
-    Holds a copy of the adapted text stack and of each source's, on the CPU. A head that the checkpoint ties to the
-    embedding is tied in the live model too, even where the file holds a copy of it.
+    blocks: the text stack's blocks in order. sources: the roles to move toward. resident_bytes: how much of the
+    checkpoints may stay in memory; the rest is read from their files when it is needed. None: what the device allows.
+    A head that the checkpoint ties to the embedding is tied in the live model too, even where the file holds a copy
+    of it.
 
     Raises AlignmentError where a site of the checkpoints has no parameter in the live model.
     """
 
-    def __init__(self, chat: ChatModel, alignment: Alignment, sources: Sequence[str], like: str = "adapted") -> None:
+    def __init__(
+        self,
+        chat: ChatModel,
+        alignment: Alignment,
+        sources: Sequence[str],
+        like: str = "adapted",
+        resident_bytes: int | None = None,
+    ) -> None:
         self.chat = chat
         self.sources = tuple(sources)
         if like in alignment.stale_heads:
             model: Any = chat.model
             model.get_output_embeddings().weight = model.get_input_embeddings().weight
-        live = _live_parts(chat)
+        live = live_parts(chat)
         pairs = [(pair.site.block, pair) for pair in alignment.pairs if pair.site.tower == "text" and pair.site.block]
-        places = {pair.site: place for _, pair in pairs if (place := _place(pair, alignment, like, live))}
+        places = {pair.site: found for _, pair in pairs if (found := place(pair, alignment, like, live))}
         if lost := [pair.site.key for _, pair in pairs if pair.site not in places]:
             raise AlignmentError(
                 f"{len(lost)} sites are laid out otherwise in the running model, so they can't be moved in it; the "
                 f"first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
             )
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
-        self._entries = []
-        for block, pair in pairs:
-            others = tuple(alignment.load(pair, s) if s in pair.parts else None for s in self.sources)
-            parameter, part = places[pair.site]
-            adapted = alignment.load(pair, like)
-            self._entries.append(_MergeParameter(parameter, part, adapted, others, self.blocks.index(block)))
+        self._entries = [MergeParameter(*places[pair.site], pair, self.blocks.index(block)) for block, pair in pairs]
+        room = room_for_values(chat.device) if resident_bytes is None else resident_bytes
+        self._values = MergeValues(alignment, like, self.sources, room)
+        self._current = self.zeros()
+        self._slopes = torch.zeros(len(self.blocks), len(self.sources), dtype=torch.float64)
+
+    def zeros(self) -> Tensor:
+        """The adapted model's coefficients, [blocks, sources]."""
+        return torch.zeros(len(self.blocks), len(self.sources))
+
+    def layer_of(self, block: str) -> int | None:
+        """The decoder block that holds all of a block's parameters; None for the embedding, the head and the like."""
+        at = self.blocks.index(block)
+        moved = {id(entry.parameter) for entry in self._entries if entry.block == at}
+        for layer, module in enumerate(self.chat.blocks):
+            if moved <= {id(parameter) for parameter in module.parameters()}:
+                return layer
+        return None
 
     def tensor(self, coefficients: BlockCoefficients) -> Tensor:
         """Coefficients as [blocks, sources], 0 where none is given. Raises ValueError for an unknown block."""
@@ -99,15 +91,45 @@ class InMemoryMerge:
         return {block: dict(coefficients) for block in self.blocks}
 
     def move(self, values: Tensor) -> None:
-        """Set the live parameters to the merge with coefficients [blocks, sources]. `at` also restores them."""
+        """Set the live parameters to the merge with coefficients [blocks, sources]. `at` also restores them.
+
+        Blocks whose coefficients stay are left alone. Merged values are float32, rounded once to the live dtype.
+        """
+        values = values.detach().to("cpu", torch.float32)
+        changed = (values != self._current).any(1).tolist()
         table = values.tolist()
-        with torch.no_grad():
-            for entry in self._entries:
-                merged = entry.adapted.to(entry.parameter.device, torch.float32, copy=True)
-                for source, coefficient in enumerate(table[entry.block]):
-                    if coefficient:
-                        merged.add_(entry.delta(source), alpha=coefficient)
-                entry.of(entry.parameter).copy_(merged)
+        for entry in self._entries:
+            if changed[entry.block]:
+                self._set(entry, entry.parameter.data, table[entry.block])
+        self._current = values.clone()
+
+    def _set(self, entry: MergeParameter, whole: Tensor, row: Sequence[float]) -> None:
+        """Fill the entry's part of `whole` with the merge at the coefficients `row`, one a source."""
+        view = entry.of(whole)
+        for rows in entry.chunks():
+            adapted = self._values.adapted(entry, rows)
+            merged = adapted.clone()
+            for source, coefficient in enumerate(row):
+                if coefficient:
+                    delta = self._values.delta(entry, source, rows, adapted)
+                    if delta is not None:
+                        merged.add_(delta, alpha=coefficient)
+            view[rows.start : rows.stop].copy_(merged)
+
+    def adapted_head(self) -> dict[str, Tensor]:
+        """The parameters of the adapted model's head, wherever the live one was moved."""
+        return {name: self._adapted(parameter) for name, parameter in head_of(self.chat).named_parameters()}
+
+    def _adapted(self, parameter: nn.Parameter) -> Tensor:
+        """A parameter's adapted values: itself where it was not moved, else a copy."""
+        moved = self._current.any(1).tolist()
+        entries = [entry for entry in self._entries if entry.parameter is parameter and moved[entry.block]]
+        if not entries:
+            return parameter.data
+        whole = parameter.data.clone()
+        for entry in entries:
+            self._set(entry, whole, [0.0] * len(self.sources))
+        return whole
 
     @contextmanager
     def at(self, coefficients: BlockCoefficients) -> Iterator[ChatModel]:
@@ -116,60 +138,66 @@ class InMemoryMerge:
         try:
             yield self.chat
         finally:
-            self.move(torch.zeros(len(self.blocks), len(self.sources)))
+            self.move(self.zeros())
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:
-        """While open, the merged parameters take gradients; on exit gradients are cleared and weights restored."""
-        parameters = {id(entry.parameter): entry.parameter for entry in self._entries}
+        """While open, backward passes add to `gradient`; on exit it is cleared and the weights are restored.
+
+        Each parameter's gradient is folded into the coefficients' as soon as it is there, and freed: one is alive at
+        a time.
+        """
+        entries: dict[nn.Parameter, list[MergeParameter]] = {}
+        for entry in self._entries:
+            entries.setdefault(entry.parameter, []).append(entry)
+        handles = []
         try:
-            for parameter in parameters.values():
+            for parameter, parts in entries.items():
                 parameter.requires_grad_(True)
+                handles.append(parameter.register_post_accumulate_grad_hook(self._folding(parts)))
             yield
         finally:
-            for parameter in parameters.values():
+            for handle in handles:
+                handle.remove()
+            for parameter in entries:
                 parameter.requires_grad_(False)
                 parameter.grad = None
-            self.move(torch.zeros(len(self.blocks), len(self.sources)))
+            self._slopes.zero_()
+            self.move(self.zeros())
 
-    def gradient(self) -> Tensor:
-        """Gradient of the last backward passes by coefficient: [blocks, sources] float64 on the CPU.
+    def _folding(self, entries: Sequence[MergeParameter]) -> Callable[[Tensor], None]:
+        """A hook that adds <gradient, delta> of a parameter's parts to the slopes and frees the gradient."""
 
-        By the chain rule d/dc = <d/dtheta, delta>: the inner product of each parameter's gradient and its delta.
-        Clears the parameters' gradients.
-        """
-        out = torch.zeros(len(self.blocks), len(self.sources), dtype=torch.float64)
-        for entry in self._entries:
-            if entry.parameter.grad is None:
-                continue
-            slope = entry.of(entry.parameter.grad.contiguous()).float()
+        def fold(parameter: Tensor) -> None:
+            assert parameter.grad is not None  # The hook runs once it is there.
+            gradient = parameter.grad.contiguous()
+            parameter.grad = None
+            for entry in entries:
+                self._slopes[entry.block] += self._products(entry, gradient)
+
+        return fold
+
+    def _products(self, entry: MergeParameter, gradient: Tensor) -> Tensor:
+        """[sources] float64 inner products of a gradient and the deltas; 0 where a source lacks the site."""
+        out = torch.zeros(len(self.sources), dtype=torch.float64)
+        view = entry.of(gradient)
+        for rows in entry.chunks():
+            slope = view[rows.start : rows.stop].float()
+            adapted = self._values.adapted(entry, rows)
             for source in range(len(self.sources)):
-                out[entry.block, source] += (slope * entry.delta(source)).sum(dtype=torch.float64).cpu()
-        for entry in self._entries:
-            entry.parameter.grad = None
+                delta = self._values.delta(entry, source, rows, adapted)
+                if delta is not None:
+                    out[source] += delta.mul_(slope).sum(dtype=torch.float64).cpu()
         return out
 
+    def gradient(self) -> Tensor:
+        """Gradient of the last backward passes by coefficient: [blocks, sources] float64 on the CPU. Clears it.
 
-def _live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
-    """Site -> parameter and view of it, for every site of the live model and for the parts of fused ones."""
-    parameters = dict(chat.model.named_parameters())
-    config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
-    found = locate({name: tuple(parameter.shape) for name, parameter in parameters.items()}, config)
-    return {site: (parameters[part.name], part) for site, part in found.items()}
-
-
-def _place(
-    pair: Aligned, alignment: Alignment, like: str, live: Mapping[Site, tuple[nn.Parameter, TensorView]]
-) -> tuple[nn.Parameter, TensorView] | None:
-    """The parameter at a pair's site and the shared view of it; None where it is laid out otherwise."""
-    if pair.site not in live:
-        return None
-    parameter, part = live[pair.site]
-    if part.shape(tuple(parameter.shape)) == pair.shape:
-        return parameter, part
-    if tuple(parameter.shape) == alignment.tensor(pair, like).shape:  # a vocabulary that grew: its first rows
-        return parameter, pair.parts[like]
-    return None
+        By the chain rule d/dc = <d/dtheta, delta>: the inner product of each parameter's gradient and its delta.
+        """
+        out = self._slopes.clone()
+        self._slopes.zero_()
+        return out
 
 
 def _block_order(block: str) -> tuple[int, int, str]:

@@ -1,12 +1,19 @@
 """Scores of given answers: one forward pass a batch, without generation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.models.head import (
+    HeadWeights,
+    answers_at_once,
+    head_states,
+    logits_beside,
+    picked_logits,
+)
 from vlsurgery.probes.prompts import Prompt
 
 
@@ -26,8 +33,11 @@ class ScoredAnswers:
 
     def logits(self, chat: ChatModel) -> Tensor:
         """[K, vocabulary] float32 logits, with gradients where parameters require them."""
-        out = chat.model(**self.inputs, use_cache=False).logits
-        return out[self.rows, self.columns].float()
+        return picked_logits(chat, self.inputs, self.rows, self.columns)
+
+    def states(self, chat: ChatModel) -> Tensor:
+        """[K, hidden] what the head reads at each answer token."""
+        return head_states(chat, self.inputs, self.rows, self.columns)
 
 
 def scored_answers(
@@ -36,7 +46,7 @@ def scored_answers(
     """Batches in which every token of every answer is scored. answers: token ids, one tensor [A] a prompt, A >= 1."""
     encoded = chat.encode(prompts)
     made = []
-    for batch in chat.batches(encoded, answers, size):
+    for batch in chat.batches(encoded, answers, answers_at_once(chat, answers, size)):
         rows, columns, targets, owner = [], [], [], []
         for row, at in enumerate(batch.index):
             start, answer = int(batch.lengths[row]), answers[at]
@@ -53,21 +63,24 @@ def scored_answers(
 class RefusalChoices:
     """A batch of prompts, each read at the first token in which a refusal and an answer differ.
 
-    refuse: [B, vocabulary] the tokens that continue as a refusal there. Other fields as in `ScoredAnswers`, one row a
-        prompt.
+    refuse: [B] per prompt, the ids of the tokens that continue as a refusal there. Other fields as in
+        `ScoredAnswers`, one row a prompt.
     """
 
     inputs: dict[str, Tensor]
     rows: Tensor
     columns: Tensor
-    refuse: Tensor
+    refuse: tuple[Tensor, ...]
     owner: Tensor
 
     def log_odds(self, chat: ChatModel) -> Tensor:
         """[B] log p - log(1 - p) in nats, with p the probability of the refusing tokens: the refusal log-odds."""
-        logits = chat.model(**self.inputs, use_cache=False).logits[self.rows, self.columns].float()
-        refusing = logits.masked_fill(~self.refuse, float("-inf")).logsumexp(-1)
-        return refusing - logits.masked_fill(self.refuse, float("-inf")).logsumexp(-1)
+        logits = picked_logits(chat, self.inputs, self.rows, self.columns)
+        odds = []
+        for row, refuse in zip(logits, self.refuse, strict=True):
+            others = row.index_fill(0, refuse, float("-inf"))
+            odds.append(row[refuse].logsumexp(-1) - others.logsumexp(-1))
+        return torch.stack(odds)
 
 
 def refusal_choices(
@@ -83,19 +96,18 @@ def refusal_choices(
     forks = [_fork(refusal, answer) for refusal, answer in zip(refusals, answers, strict=True)]
     prefixes = [refusal[:fork] for refusal, fork in zip(refusals, forks, strict=True)]
     refusing, answering = _continuations(refusals), _continuations(answers)
-    vocabulary = chat.model.get_output_embeddings().weight.shape[0]  # type: ignore[operator]
     encoded = chat.encode(prompts)
     made = []
-    for batch in chat.batches(encoded, prefixes, size):
+    for batch in chat.batches(encoded, prefixes, answers_at_once(chat, [torch.zeros(1)], size)):
         index = list(batch.index)
-        refuse = torch.zeros(len(index), vocabulary, dtype=torch.bool)
-        for row, at in enumerate(index):
+        refuse = []
+        for at in index:
             prefix = tuple(prefixes[at].tolist())
-            refuse[row, list(refusing[prefix] - answering.get(prefix, set()))] = True
-            refuse[row, refusals[at][forks[at]]] = True
+            tokens = refusing[prefix] - answering.get(prefix, set()) | {int(refusals[at][forks[at]])}
+            refuse.append(torch.tensor(sorted(tokens), device=chat.device))
         last = batch.lengths + torch.tensor([forks[at] for at in index]) - 1
-        tensors = (torch.arange(len(index)), last, refuse, torch.tensor(index))
-        made.append(RefusalChoices(batch.inputs, *(tensor.to(chat.device) for tensor in tensors)))
+        rows, columns, owner = (t.to(chat.device) for t in (torch.arange(len(index)), last, torch.tensor(index)))
+        made.append(RefusalChoices(batch.inputs, rows, columns, tuple(refuse), owner))
     return made
 
 
@@ -142,25 +154,35 @@ def greedy_matches(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Tensor:
     return _ordered(parts)
 
 
-def log_probabilities(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> list[Tensor]:
-    """Per batch, [K, vocabulary] log-probabilities at each answer token, the reference of `divergences`."""
+def log_probabilities(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Iterator[Tensor]:
+    """Per batch, [K, vocabulary] float32 log-probabilities at each answer token, one batch alive at a time."""
     with torch.no_grad():
-        return [torch.log_softmax(batch.logits(chat), -1) for batch in batches]
+        for batch in batches:
+            yield torch.log_softmax(batch.logits(chat), -1)
 
 
-def divergences(
-    chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor]
-) -> Iterator[tuple[ScoredAnswers, Tensor]]:
-    """Per batch, [K] KL(reference || model) at each answer token, in nats; gradients as in `logits`."""
-    for batch, log_p in zip(batches, reference, strict=True):
-        log_q = torch.log_softmax(batch.logits(chat), -1)
-        yield batch, (log_p.exp() * (log_p - log_q)).sum(-1)
+def answer_states(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> list[Tensor]:
+    """Per batch, [K, hidden] what the head reads at each answer token: the reference of `divergence`."""
+    return [batch.states(chat) for batch in batches]
 
 
-def mean_divergence(chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor]) -> float:
-    """Mean KL(reference || model) over all answer tokens, in nats."""
+def divergence(chat: ChatModel, batch: ScoredAnswers, states: Tensor, head: HeadWeights) -> Tensor:
+    """[K] KL(reference || model) at each answer token, in nats; gradients as in `logits`.
+
+    states: the reference's `answer_states` of the batch. head: its head's parameters.
+    """
+    ours, theirs = logits_beside(chat, batch.inputs, batch.rows, batch.columns, states, head)
+    log_p, log_q = torch.log_softmax(theirs, -1), torch.log_softmax(ours, -1)
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def mean_divergence(
+    chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor], head: Callable[[], HeadWeights]
+) -> float:
+    """Mean KL(reference || model) over all answer tokens, in nats. head: gives the reference's, once a batch."""
     with torch.no_grad():
-        parts = [value.double().cpu() for _, value in divergences(chat, batches, reference)]
+        pairs = zip(batches, reference, strict=True)
+        parts = [divergence(chat, batch, states, head()).double().cpu() for batch, states in pairs]
     return float(torch.cat(parts).mean())
 
 

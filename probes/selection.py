@@ -17,6 +17,7 @@ from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
+from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
@@ -96,7 +97,8 @@ def choose(
     chat = loader.load(alignment.checkpoints["adapted"])
     live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
     scorer = SelectionScorer.of(chat, working_set(chat, prompts, targets, "select"))
-    points = _best_of(_grid_points(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))
+    with keeping_pictures(chat):
+        points = _best_of(_grid_points(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))
     if policy == "fit":
         points.append(_fitted_point(live, scorer, working_set(chat, prompts, targets, "fit"), progress))
     elif policy != "uniform":

@@ -8,9 +8,10 @@ from torch import Tensor
 
 from vlsurgery.probes.evaluation.tabulate import Cell, Divergence
 from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.models.head import HeadWeights, head_weights, vocabulary_size
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import CompletionRecord
-from vlsurgery.probes.scoring import log_probabilities, mean_divergence, scored_answers
+from vlsurgery.probes.scoring import answer_states, mean_divergence, scored_answers
 from vlsurgery.probes.targets import evenly_spaced
 
 MAX_KL_PROMPTS = 64  # per cell
@@ -19,9 +20,13 @@ MAX_KL_TOKENS = 16  # of each answer, from its start
 
 @dataclass(frozen=True)
 class Reference:
-    """The adapted model's own answers per cell, from which KL is measured: prompts, token ids, log-probabilities."""
+    """The adapted model's own answers per cell, from which KL is measured: prompts, token ids, states at the head.
+
+    head: a copy of its head, under which the states give its logits. vocabulary: how many each has.
+    """
 
     cells: Mapping[Cell, tuple[list[Prompt], list[Tensor], list[Tensor]]]
+    head: HeadWeights
     vocabulary: int
 
     @classmethod
@@ -36,9 +41,9 @@ class Reference:
             kept = evenly_spaced([prompt for prompt in members if prompt.id in answers], MAX_KL_PROMPTS)
             if kept:
                 own = [answers[prompt.id] for prompt in kept]
-                scored = log_probabilities(chat, scored_answers(chat, kept, own))
-                made[cell] = (kept, own, [part.cpu() for part in scored])
-        return cls(made, _vocabulary(chat))
+                states = answer_states(chat, scored_answers(chat, kept, own))
+                made[cell] = (kept, own, [part.cpu() for part in states])
+        return cls(made, {name: value.cpu() for name, value in head_weights(chat).items()}, vocabulary_size(chat))
 
 
 def divergences(
@@ -59,11 +64,11 @@ def _divergence(chat: ChatModel, reference: Reference | None, is_reference: bool
         return None, "the adapted model was not evaluated beside it"
     if cell not in reference.cells:
         return None, "measured on prompts that the adapted model should go on answering"
-    if _vocabulary(chat) != reference.vocabulary:
+    if vocabulary_size(chat) != reference.vocabulary:
         return None, "its vocabulary is not the adapted model's"
-    prompts, answers, log_p = reference.cells[cell]
+    prompts, answers, states = reference.cells[cell]
     scored = scored_answers(chat, prompts, answers)
-    return mean_divergence(chat, scored, [part.to(chat.device) for part in log_p]), None
+    return mean_divergence(chat, scored, states, lambda: reference.head), None
 
 
 def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:
@@ -78,7 +83,3 @@ def _ids(chat: ChatModel, text: str) -> Tensor | None:
     """The first tokens of an answer; None where it is empty."""
     ids = chat.tokenizer(text.removeprefix(chat.open_thought), add_special_tokens=False)["input_ids"][:MAX_KL_TOKENS]
     return torch.tensor(ids) if ids else None
-
-
-def _vocabulary(chat: ChatModel) -> int:
-    return int(chat.model.get_output_embeddings().weight.shape[0])  # type: ignore[operator]

@@ -4,6 +4,7 @@ import torch
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
 from vlsurgery.probes.scoring import (
+    answer_states,
     log_probabilities,
     mean_divergence,
     refusal_choices,
@@ -72,9 +73,9 @@ def test_the_graft_answers_text_as_the_base_does(live, trio, asked):
     texts = [prompt for prompt in asked if prompt.modality == "text"]
     base = load(trio.checkpoints["base"])
     answers = [torch.tensor([5, 6, 7])] * len(texts)
-    reference = log_probabilities(base, scored_answers(base, texts, answers))
+    reference = list(log_probabilities(base, scored_answers(base, texts, answers)))
     with live.at(live.everywhere(base=1.0)) as chat:
-        ours = log_probabilities(chat, scored_answers(chat, texts, answers))
+        ours = list(log_probabilities(chat, scored_answers(chat, texts, answers)))
     width = reference[0].shape[1]
     for one, other in zip(ours, reference, strict=True):
         # the added row takes a little probability; among the common words the two are one model
@@ -105,7 +106,7 @@ def test_the_gradient_is_the_slope_of_finite_differences(live, asked, point):
 
 def test_divergence_is_zero_at_home_and_positive_away(live, asked):
     batches = scored_answers(live.chat, asked, [torch.tensor([5, 6])] * len(asked))
-    reference = log_probabilities(live.chat, batches)
-    assert mean_divergence(live.chat, batches, reference) == pytest.approx(0, abs=1e-6)
+    reference = answer_states(live.chat, batches)
+    assert mean_divergence(live.chat, batches, reference, live.adapted_head) == pytest.approx(0, abs=1e-6)
     with live.at(live.everywhere(base=1.0)) as chat:
-        assert mean_divergence(chat, batches, reference) > 0
+        assert mean_divergence(chat, batches, reference, live.adapted_head) > 0

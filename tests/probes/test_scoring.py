@@ -34,10 +34,10 @@ def test_log_odds_are_those_of_transformers_probabilities_of_refusing_in_any_wor
 def test_a_token_that_answers_begin_with_does_not_refuse_unless_it_is_the_prompts_own(adapted, asked):
     refusals = [torch.tensor([5, 1]), torch.tensor([6, 1]), torch.tensor([6, 2, 7])]
     answers = [torch.tensor([9]), torch.tensor([9]), torch.tensor([6, 2, 8])]
-    masks = {}
+    tokens = {}
     for batch in refusal_choices(adapted, asked[:3], refusals, answers):
-        masks.update(zip(batch.owner.tolist(), batch.refuse, strict=True))
-    assert [mask.nonzero().flatten().tolist() for _, mask in sorted(masks.items())] == [[5], [5, 6], [7]]
+        tokens.update(zip(batch.owner.tolist(), batch.refuse, strict=True))
+    assert [tokens[at].tolist() for at in range(3)] == [[5], [5, 6], [7]]
 
 
 def test_completions_that_never_part_are_refused(adapted, asked):

@@ -1,0 +1,127 @@
+"""The parameters of a live merge, each with the checkpoints' values of it, read a chunk at a time.
+
+Values come from the files when they are needed, or stay in memory where there is room; both give the same bytes.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.surgery.alignment import Aligned, Alignment
+from vlsurgery.surgery.architecture.layouts import TensorView, locate
+from vlsurgery.surgery.architecture.site import Site
+
+CHUNK_ENTRIES = 1 << 22  # of a tensor, computed at a time in float32
+RESIDENT_ON_CPU = 256 * 2**20  # there the files' pages are in memory already, and reading them is copying
+RESIDENT_SHARE = 0.5  # of what is free on another device
+
+
+class Rows(NamedTuple):
+    """Rows of a tensor along its first dimension, from `start` to before `stop`."""
+
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class MergeParameter:
+    """One parameter, and the view of it that the checkpoints share.
+
+    pair: the view's tensors in the checkpoints. block: position of its block.
+    """
+
+    parameter: nn.Parameter
+    part: TensorView
+    pair: Aligned
+    block: int
+
+    def of(self, whole: Tensor) -> Tensor:
+        """The shared view of a tensor that is laid out as the parameter is; a scalar as a vector of one."""
+        first, size = self.part.span(whole.shape)
+        view: Tensor = self.part.view(whole.view(-1)[first : first + size], whole.shape)
+        return view if view.dim() else view[None]
+
+    def chunks(self) -> Iterator[Rows]:
+        """Ranges of rows that cover the view, of about CHUNK_ENTRIES each."""
+        count = self.pair.shape[0] if self.pair.shape else 1
+        step = max(1, CHUNK_ENTRIES // max(1, self.pair.numel // count))
+        for start in range(0, count, step):
+            yield Rows(start, min(start + step, count))
+
+
+class MergeValues:
+    """What each checkpoint holds at the merged parameters.
+
+    like: the role of the live model. resident_bytes: how many bytes may stay in memory, on the model's device.
+    """
+
+    def __init__(self, alignment: Alignment, like: str, sources: Sequence[str], resident_bytes: int) -> None:
+        self._alignment = alignment
+        self._like = like
+        self._sources = tuple(sources)
+        self._room = resident_bytes
+        self._resident: dict[tuple[Site, str], Tensor] = {}
+
+    def adapted(self, entry: MergeParameter, rows: Rows) -> Tensor:
+        """Rows of the live model's own checkpoint, float32, on the parameter's device."""
+        return self._read(entry, self._like, rows)
+
+    def delta(self, entry: MergeParameter, source: int, rows: Rows, adapted: Tensor) -> Tensor | None:
+        """Source less `adapted`, float32; None where the source lacks the site."""
+        role = self._sources[source]
+        return self._read(entry, role, rows).sub_(adapted) if role in entry.pair.parts else None
+
+    def _read(self, entry: MergeParameter, role: str, rows: Rows) -> Tensor:
+        pair, device = entry.pair, entry.parameter.device
+        held = self._held(entry, role)
+        if held is not None:
+            return held[rows.start : rows.stop].to(torch.float32, copy=True)
+        width = pair.numel // max(1, pair.shape[0] if pair.shape else 1)
+        flat = self._alignment.read(pair, role, rows.start * width, rows.stop * width)
+        return flat.to(device, torch.float32, copy=True).reshape(rows.stop - rows.start, *pair.shape[1:])
+
+    def _held(self, entry: MergeParameter, role: str) -> Tensor | None:
+        """The whole tensor where it stays in memory; it is taken in where there is room."""
+        key = entry.pair.site, role
+        if key not in self._resident:
+            size = entry.pair.numel * self._alignment.tensor(entry.pair, role).dtype.itemsize
+            if size > self._room:
+                return None
+            self._room -= size
+            value = self._alignment.load(entry.pair, role).to(entry.parameter.device)
+            self._resident[key] = value if value.dim() else value[None]
+        return self._resident[key]
+
+
+def room_for_values(device: torch.device) -> int:
+    """Bytes of checkpoints that may stay in memory beside a model on `device`."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free * RESIDENT_SHARE)
+    return RESIDENT_ON_CPU
+
+
+def live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
+    """Site -> parameter and view of it, for every site of the live model and for the parts of fused ones."""
+    parameters = dict(chat.model.named_parameters())
+    config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
+    found = locate({name: tuple(parameter.shape) for name, parameter in parameters.items()}, config)
+    return {site: (parameters[part.name], part) for site, part in found.items()}
+
+
+def place(
+    pair: Aligned, alignment: Alignment, like: str, live: Mapping[Site, tuple[nn.Parameter, TensorView]]
+) -> tuple[nn.Parameter, TensorView] | None:
+    """The parameter at a pair's site and the shared view of it; None where it is laid out otherwise."""
+    if pair.site not in live:
+        return None
+    parameter, part = live[pair.site]
+    if part.shape(tuple(parameter.shape)) == pair.shape:
+        return parameter, part
+    if tuple(parameter.shape) == alignment.tensor(pair, like).shape:  # a vocabulary that grew: its first rows
+        return parameter, pair.parts[like]
+    return None
