@@ -61,10 +61,6 @@ class Family:
     parent: str | None
     needs: tuple[str, ...]
 
-    @property
-    def sees(self) -> bool:
-        return bool(self.picture)
-
 
 FAMILIES: dict[str, Family] = {}
 
@@ -410,7 +406,7 @@ def cohere2_vision(words: Words) -> Parts:
         image_token_id=words.ids["<|IMG_PATCH|>"], downsample_factor=2, alignment_intermediate_size=24,
         tie_word_embeddings=True,
     )  # fmt: skip
-    sizes = {"size": SQUARE, "crop_to_patches": True, "min_patches": 1, "max_patches": 4, "patch_size": 7,
+    sizes = {"size": SQUARE, "crop_to_patches": True, "min_patches": 1, "max_patches": 4, "patch_size": 2,
              "downsample_factor": 2}  # fmt: skip
     return Parts(config, "Cohere2VisionProcessor", "Cohere2VisionImageProcessor", sizes)
 
