@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import transformers
+
 from families.tokens import CHATML, GEMMA, INSTRUCT, SPOKEN, TAGGED, Style
 
 DEPTH = 4
