@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers
 
-from families.tokens import CHATML, GEMMA, INSTRUCT, SPOKEN, TAGGED, Style
+from families.tokens import BARE, CHATML, GEMMA, INSTRUCT, SPOKEN, TAGGED, Style
 
 DEPTH = 4
 TEXT: dict[str, Any] = {
@@ -129,7 +129,7 @@ def qwen3_vl(words: Words) -> Parts:
 
 @family("Qwen3-VL-MoE", QWEN_PICTURE, QWEN, parent="qwen3_moe")
 def qwen3_vl_moe(words: Words) -> Parts:
-    text = {**QWEN3_TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+    text = {**QWEN3_TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     return _qwen(words, transformers.Qwen3VLMoeConfig, "Qwen3VLProcessor", text, QWEN3_VISION)
 
 
@@ -533,7 +533,13 @@ def emu3(words: Words) -> Parts:
     return Parts(config, "Emu3Processor", "Emu3ImageProcessor", {"min_pixels": 32 * 32, "max_pixels": 64 * 64})
 
 
-@family("Fuyu", "", ("|SPEAKER|", "|NEWLINE|", "<0x00>", "<0x01>", "<0x02>", "<0x03>", "<0x04>"), parent="persimmon")
+@family(
+    "Fuyu",
+    "",
+    style=BARE,
+    added=("|SPEAKER|", "|NEWLINE|", "<0x00>", "<0x01>", "<0x02>", "<0x03>", "<0x04>"),
+    parent="persimmon",
+)
 def fuyu(words: Words) -> Parts:
     config = transformers.FuyuConfig(
         text_config={"model_type": "persimmon", **words.text()}, image_size=28, patch_size=14,
@@ -590,13 +596,13 @@ def _blip(words: Words, config: Any, **qformer: Any) -> Any:
     )  # fmt: skip
 
 
-@family("BLIP-2", "<image>", ("<image>",), SPOKEN, "opt")
+@family("BLIP-2", "", ("<image>",), BARE, "opt")
 def blip_2(words: Words) -> Parts:
     return Parts(_blip(words, transformers.Blip2Config), "Blip2Processor", "BlipImageProcessor", {"size": SQUARE},
                  {"num_query_tokens": 3})  # fmt: skip
 
 
-@family("InstructBLIP", "<image>", ("<image>",), SPOKEN, "opt")
+@family("InstructBLIP", "", ("<image>",), BARE, "opt")
 def instructblip(words: Words) -> Parts:
     return Parts(_blip(words, transformers.InstructBlipConfig), "InstructBlipProcessor", "BlipImageProcessor",
                  {"size": SQUARE}, {"num_query_tokens": 3})  # fmt: skip
@@ -614,11 +620,13 @@ def molmo2(words: Words) -> Parts:
             "frame_start_token_id": "<frame_start>", "frame_end_token_id": "<frame_end>",
             "image_low_res_id": "<im_low>"}  # fmt: skip
     config = transformers.Molmo2Config(
-        text_config=words.text(head_dim=8, additional_vocab_size=0),
+        text_config=words.text(
+            head_dim=8, vocab_size=words.rows - len(MOLMO), additional_vocab_size=len(MOLMO)
+        ),
         vision_config={**_sigclip(image_size=[28, 28], patch_size=7), "head_dim": 8, "num_key_value_heads": 2,
-                       "num_position_embeddings": 16},
+                       "num_position_embeddings": 16, "initializer_range": 0.2},
         adapter_config={"vision_feature_layer": [-1, -2], "hidden_size": 16, "num_attention_heads": 2,
-                        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "text_hidden_size": 32},
+                        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "text_hidden_size": 32, "initializer_range": 0.2},
         **{key: words.ids[token] for key, token in keys.items()},
     )  # fmt: skip
     sizes = {"size": SQUARE, "patch_size": 7, "max_crops": 4, "overlap_margins": [0, 0], "pooling_size": [2, 2]}
