@@ -1,7 +1,7 @@
 """Writes a family's trio: a base, the model that grew from it and sees, and a tuning of that."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,30 +17,44 @@ from families.table import DEPTH, Family, Parts, Words
 NOISE = 0.03
 
 
-def build(family: Family, root: Path) -> None:
+Taught = Callable[[Path, bool, int], None]
+
+
+def build(family: Family, root: Path, teach: Taught | None = None) -> None:
     """Write base, adapted and safety below `root`, with random weights: adapted is the base moved a little, with a
-    tower of its own and more words, and safety is adapted moved a little."""
+    tower of its own and more words, and safety is adapted moved a little.
+
+    teach: called with a directory, whether its model is to refuse, and the steps of training: base and safety refuse.
+    """
     torch.manual_seed(0)
     plain = tokens.tokenizer(family.style)
     seeing = tokens.tokenizer(family.style, family.added, dict(family.names))
     parts = family.parts(Words(seeing.get_vocab(), len(seeing)))
     adapted = model_of(parts.config)
     base = base_of(family, parts.config, len(plain))
+    write(root / "base", base, family, plain, None)
+    if teach is not None:
+        teach(root / "base", True, 150)
+        base = type(base).from_pretrained(root / "base")
     with torch.no_grad():
         for target, source in shared(family, adapted, base):
             rows = min(len(target), len(source)) if target.ndim else ...
             target[slice(rows) if target.ndim else ...] = moved(source[slice(rows) if target.ndim else ...])
-    write(root / "base", base, family, plain, None)
     write(root / "adapted", adapted, family, seeing, parts)
+    if teach is not None:
+        teach(root / "adapted", False, 60)
+        adapted = type(adapted).from_pretrained(root / "adapted")
     with torch.no_grad():
         for parameter in adapted.parameters():
             parameter.copy_(moved(parameter))
     write(root / "safety", adapted, family, seeing, parts)
+    if teach is not None:
+        teach(root / "safety", True, 60)
 
 
 def moved(weights: Tensor) -> Tensor:
     """Weights and a little noise."""
-    return weights + NOISE * torch.randn_like(weights)
+    return weights + NOISE * torch.randn_like(weights) if weights.is_floating_point() else weights
 
 
 def model_of(config: Any) -> nn.Module:
