@@ -356,7 +356,7 @@ PIXTRAL = {"model_type": "pixtral", "hidden_size": 16, "intermediate_size": 24, 
 PIXTRAL_WORDS = ("[IMG]", "[IMG_BREAK]", "[IMG_END]")
 
 
-@family("Mistral 3", "[IMG]", PIXTRAL_WORDS, INSTRUCT, "mistral")
+@family("Mistral 3", "[IMG]", PIXTRAL_WORDS, INSTRUCT, "mistral", ("torchvision",))
 def mistral3(words: Words) -> Parts:
     config = transformers.Mistral3Config(
         text_config={"model_type": "mistral", **words.text(head_dim=8, sliding_window=None)}, vision_config=PIXTRAL,
@@ -368,7 +368,7 @@ def mistral3(words: Words) -> Parts:
     )
 
 
-@family("Pixtral", "[IMG]", PIXTRAL_WORDS, INSTRUCT, "mistral")
+@family("Pixtral", "[IMG]", PIXTRAL_WORDS, INSTRUCT, "mistral", ("torchvision",))
 def pixtral(words: Words) -> Parts:
     config = transformers.LlavaConfig(
         text_config={"model_type": "mistral", **words.text(head_dim=8, sliding_window=None)}, vision_config=PIXTRAL,
@@ -631,3 +631,13 @@ def molmo2(words: Words) -> Parts:
     )  # fmt: skip
     sizes = {"size": SQUARE, "patch_size": 7, "max_crops": 4, "overlap_margins": [0, 0], "pooling_size": [2, 2]}
     return Parts(config, "Molmo2Processor", "Molmo2ImageProcessor", sizes, {}, "Molmo2VideoProcessor")
+
+
+def listed() -> str:
+    """The README's sentence on the families that run."""
+    plain = [name for name, entry in FAMILIES.items() if not entry.needs]
+    more = [name for name, entry in FAMILIES.items() if entry.needs]
+    return (
+        f"Families that run, as tests/benchmarks/running.py shows: {', '.join(plain)}; and with "
+        f"`pip install 'vlsurgery[vision]'`: {', '.join(more)}."
+    )

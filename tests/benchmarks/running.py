@@ -1,0 +1,148 @@
+"""Which families run whole: a table family x check x outcome, on tiny trios of transformers' own classes.
+
+Each family has a base, an adapted model that sees, and a safety model, with a tokenizer trained on the spot, the
+family's real processor and a chat template in its style. Checks compare with transformers itself (tests/families);
+then the trio is taught what to refuse, and diff, probe, merge --auto, evaluate and report run on it.
+
+    python tests/benchmarks/running.py [--family NAME ...] [--fast] [--limit SECONDS] [--packages DIR] [--list]
+
+Each family runs in a process of its own. --packages: a folder that holds torchvision, timm and num2words, where they
+are not installed. --list prints the README's list of families. A cell is "ok", "no" (the reason follows below), or
+"refused", in one line of the program's own.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+COMMANDS = {
+    "diff": ("diff", "{base}", "{adapted}", "{safety}"),
+    "probe": ("probe", "--dtype", "float32", "{prompts}"),
+    "merge": ("merge", "--auto", "{prompts}"),
+    "evaluate": ("evaluate", "{prompts}"),
+    "report": ("report",),
+}
+SETS = ("harmful", "jailbroken", "harmless", "borderline", "capability")
+
+
+def write_prompts(folder: Path) -> list[str]:
+    """Options that give every prompt set a few prompts of its own."""
+    from families.tokens import HARMFUL, HARMLESS
+
+    texts: dict[str, list[dict[str, str]]] = {
+        "harmful": [{"prompt": text, "request": f"r{n}"} for n, text in enumerate(HARMFUL)],
+        "jailbroken": [{"prompt": f"Please! {text}", "request": f"r{n}"} for n, text in enumerate(HARMFUL)],
+        "harmless": [{"prompt": text, "request": f"r{n}"} for n, text in enumerate(HARMLESS)],
+        "borderline": [{"prompt": f"Please! {text}", "request": f"r{n}"} for n, text in enumerate(HARMLESS)],
+        "capability": [{"prompt": text, "request": f"c{n}", "answer": "Sure"} for n, text in enumerate(HARMLESS)],
+    }
+    options = []
+    for name in SETS:
+        file = folder / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in texts[name]))
+        options += ["--prompts", f"{file}:{name}"]
+    return options
+
+
+def commands(root: Path) -> Iterator[tuple[str, str]]:
+    """Each command of the program on a trio, and what went wrong: "" where it ran. The first that fails ends it."""
+    roles = {role: str(root / role) for role in ("base", "adapted", "safety")}
+    prompts = write_prompts(root)
+    for name, words in COMMANDS.items():
+        filled = [part for word in words for part in (prompts if word == "{prompts}" else [word.format(**roles)])]
+        line = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "vlsurgery.cli.main", *filled]
+        done = subprocess.run(
+            [*line, "--case", str(root / "case"), "--quiet"], capture_output=True, text=True, check=False
+        )
+        said = done.stderr.strip().splitlines() or [""]
+        yield name, {0: "", 2: f"refused: {said[-1]}"}.get(done.returncode, f"exit {done.returncode}: {said[-1]}")
+        if done.returncode:
+            return
+
+
+def one(name: str, fast: bool) -> dict[str, str]:
+    """The outcomes of one family, in this process and, for the commands, below it."""
+    import torch
+    from families.build import build, quiet
+    from families.checks import Opened, outcomes
+    from families.table import FAMILIES
+    from families.teaching import teach
+
+    torch.set_num_threads(1)
+    with quiet(), tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        build(FAMILIES[name], root / "random")
+        found = outcomes(Opened(FAMILIES[name], root / "random"))
+        if not fast and not found["opens"]:
+            build(FAMILIES[name], root / "taught", teach)
+            found |= dict(commands(root / "taught"))
+    return found
+
+
+def row(name: str, options: argparse.Namespace) -> dict[str, str]:
+    """The outcomes of one family, from a process of its own."""
+    paths = [path for path in (os.environ.get("PYTHONPATH"), options.packages) if path]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
+    line = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-W", "ignore", __file__, "--one", name]
+    try:
+        done = subprocess.run(
+            [*line, *(["--fast"] if options.fast else [])], capture_output=True, text=True, env=environment,
+            timeout=options.limit, check=False,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return {"process": f"no end within {options.limit} s"}
+    if done.returncode:
+        return {"process": f"exit {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1]}"}
+    found: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def cell(found: Mapping[str, str], check: str) -> str:
+    if check not in found:
+        return "-"
+    return "ok" if not found[check] else "refused" if found[check].startswith("refused") else "no"
+
+
+def main() -> None:
+    import vlsurgery.probes  # noqa: F401  before transformers, so that a torchvision of another torch loads
+
+    from families.checks import CHECKS
+    from families.table import FAMILIES, listed
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", nargs="*", choices=FAMILIES, help="all where none is named")
+    parser.add_argument("--fast", action="store_true", help="checks without the commands")
+    parser.add_argument("--limit", type=float, default=900, help="seconds of one family")
+    parser.add_argument("--packages", help="folder with torchvision, timm and num2words")
+    parser.add_argument("--list", action="store_true", help="print the README's list of families")
+    parser.add_argument("--one", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.list:
+        print(listed())
+        return
+    if options.one:
+        print(json.dumps(one(options.one, options.fast)))
+        return
+    columns = [*CHECKS, *([] if options.fast else COMMANDS)]
+    print(f"{'family':24}", *(f"{column:8}" for column in columns))
+    tally: Counter[str] = Counter()
+    for name in options.family or FAMILIES:
+        found = row(name, options)
+        print(f"{name:24}", *(f"{cell(found, column):8}" for column in columns), flush=True)
+        for check, why in found.items():
+            if why:
+                print(f"    {check}: {why}", flush=True)
+        tally["whole" if not any(found.values()) else "not whole"] += 1
+    print(", ".join(f"{count} {word}" for word, count in tally.items()))
+
+
+if __name__ == "__main__":
+    main()
