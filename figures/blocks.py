@@ -1,4 +1,5 @@
-"""The axis on which blocks stand: layers in order, attention left of MLP; what lies outside layers at the ends."""
+"""The axis on which blocks stand: layers in order, attention left of MLP left of what is neither; what lies outside
+layers at the ends."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from vlsurgery.figures import theme
 BEFORE_LAYERS = ("vision", "projector", "embed")
 AFTER_LAYERS = ("norm", "head")
 _KINDS = {"attn": "attention", "mlp": "MLP"}
-_OFFSETS = {"attention": -0.2, "MLP": 0.2}
-BAR_WIDTH = 0.36
+# Where the parts of a layer stand, and how wide their bars are: of two, and where some layer has a third.
+_TWO = ({"attention": -0.2, "MLP": 0.2}, 0.36)
+_THREE = ({"attention": -0.28, "MLP": 0.0, "other": 0.28}, 0.26)
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,9 @@ class Place:
 
     @property
     def label(self) -> str:
-        return f"layer {self.layer}, {self.kind}" if self.layer is not None else "outside layers"
+        if self.layer is None:
+            return "outside layers"
+        return f"layer {self.layer}, {'neither attention nor MLP' if self.kind == 'other' else self.kind}"
 
 
 def split(block: str) -> tuple[int | None, str]:
@@ -38,10 +42,12 @@ def split(block: str) -> tuple[int | None, str]:
 
 @dataclass(frozen=True)
 class BlockAxis:
-    """Places of a set of blocks, and the tick labels under them. Equal sets of blocks give equal axes."""
+    """Places of a set of blocks, the tick labels under them, and the width of a bar. Equal sets of blocks give equal
+    axes."""
 
     places: dict[str, Place]
     ticks: tuple[tuple[float, str], ...]
+    bar_width: float
 
     def show(self, figure: go.Figure, **where: int) -> None:
         """Label a figure's x axis (of panel `row`, `col`, if given) with layers and outside blocks."""
@@ -70,10 +76,11 @@ def block_axis(blocks: Iterable[str]) -> BlockAxis:
     after += sorted(b for b in outside if b not in BEFORE_LAYERS + AFTER_LAYERS)
     ends = {b: first - 0.2 - step * (len(before) - i) for i, b in enumerate(before)}
     ends |= {b: last + 0.2 + step * (i + 1) for i, b in enumerate(after)}
+    offsets, width = _THREE if any(kind == "other" and layer is not None for layer, kind in parsed.values()) else _TWO
     places = {
-        block: Place(block, layer, kind, ends[block] if layer is None else layer + _OFFSETS.get(kind, 0.0))
+        block: Place(block, layer, kind, ends[block] if layer is None else layer + offsets[kind])
         for block, (layer, kind) in parsed.items()
     }
     every = max(1, round(len(layers) / 16))
     ticks = [(float(layer), str(layer)) for layer in layers if layer % every == 0]
-    return BlockAxis(places, tuple(sorted(ticks + [(x, block) for block, x in ends.items()])))
+    return BlockAxis(places, tuple(sorted(ticks + [(x, block) for block, x in ends.items()])), width)

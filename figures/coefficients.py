@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.blocks import BAR_WIDTH, BlockAxis, Place, block_axis
+from vlsurgery.figures.blocks import BlockAxis, Place, block_axis
 from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
 
@@ -76,7 +76,7 @@ def _add_coefficients(figure: go.Figure, info: CoefficientsInfo) -> None:
                 name=f"toward {target}",
                 x=[block.place.x for block in info.blocks],
                 y=values,
-                width=BAR_WIDTH,
+                width=info.axis.bar_width,
                 marker={
                     "color": colour,
                     "line": {"width": 0},

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import plotly.graph_objects as go
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.blocks import BAR_WIDTH, BlockAxis, Place, block_axis
+from vlsurgery.figures.blocks import BlockAxis, Place, block_axis
 from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import Completeness, ProbeResult
 
@@ -112,7 +112,7 @@ def _bars(info: SafetyMapInfo, kind: str, name: str) -> go.Bar:
         name=name,
         x=[f.place.x for f in rows],
         y=[f.path for f in rows],
-        width=BAR_WIDTH,
+        width=info.axis.bar_width,
         marker={"color": theme.KIND_COLOURS[kind], "line": {"width": 0}},
         hovertext=[_hover(f) for f in rows],
         hoverinfo="text",
@@ -140,7 +140,7 @@ def _marks(info: SafetyMapInfo, measure: str, name: str, symbol: str) -> go.Scat
 def draw(info: SafetyMapInfo) -> go.Figure:
     """Bars for the path map, diamonds for single transplants, and the endpoint map for whoever clicks its name."""
     figure = go.Figure()
-    for kind, name in (("attention", "attention"), ("MLP", "MLP"), ("other", "outside layers")):
+    for kind, name in (("attention", "attention"), ("MLP", "MLP"), ("other", "other, and outside layers")):
         bars = _bars(info, kind, name)
         if bars.x:
             figure.add_trace(bars)

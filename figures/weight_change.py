@@ -96,7 +96,7 @@ def _series(info: WeightChangeInfo, measure: str, kind: str, name: str, colour: 
 def _add_relative(figure: go.Figure, info: WeightChangeInfo) -> None:
     for delta in ("vl", "safety"):
         for kind in ("attention", "MLP", "other"):
-            shown = "outside layers" if kind == "other" else kind
+            shown = "other, and outside layers" if kind == "other" else kind
             name = f"{_NAMES[delta]}: {shown}"
             trace = _series(info, delta, kind, name, theme.role_colour(_ROLES[delta]), legend=True)
             if trace.x:

@@ -82,7 +82,7 @@ def diff_table(result: DiffResult) -> Table:
     """What changed in the text stack, layer by layer, then the blocks outside layers and the other towers."""
     blocks = {summary.key: summary for summary in result.blocks}
     layers = [summary for summary in result.layers if summary.tower == "text" and summary.layer is not None]
-    rest = [summary for summary in result.blocks if summary.layer is None]
+    rest = [summary for summary in result.blocks if summary.layer is None or summary.key.endswith(".other")]
     rest += [summary for summary in result.towers if summary.tower != "text" and summary.key not in blocks]
     scales = (
         largest(_relative(summary.metrics.vl) for summary in result.blocks),

@@ -1,6 +1,7 @@
 """Greedy completions of a model; a batch of N gives the same as N singles."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,39 +46,48 @@ def complete(
     """
     encoded = chat.encode(prompts)
     found: list[Completion | None] = [None] * len(prompts)
-    batches = progress(chat.batches(encoded, size=size, pad="left"), label, -(-len(prompts) // size))
-    for batch, completions in _generated(chat, batches, tokens):
-        for at, completion in zip(batch.index, completions, strict=True):
-            found[at] = completion
-        if written is not None:
-            written([prompts[at] for at in batch.index], completions)
+    with _settings(chat, tokens) as end:
+        each = chat.each_batch(
+            lambda batch: _generated(chat, batch, end), encoded, size=size, pad="left", tokens=tokens
+        )
+        for batch, completions in progress(each, label, -(-len(prompts) // size)):
+            for at, completion in zip(batch.index, completions, strict=True):
+                found[at] = completion
+            if written is not None:
+                written([prompts[at] for at in batch.index], completions)
     return [completion for completion in found if completion is not None]
 
 
-def _generated(chat: ChatModel, batches: Iterable[Batch], tokens: int) -> Iterator[tuple[Batch, list[Completion]]]:
-    """Each batch with its completions; the model's own generation settings are put aside meanwhile."""
+@contextmanager
+def _settings(chat: ChatModel, tokens: int) -> Iterator[list[int]]:
+    """While open, the model decodes greedily, its own generation settings put aside. Yields the end tokens."""
     model: Any = chat.model
     end = _end(chat)
     settings = GenerationConfig(
         do_sample=False,
         num_beams=1,
         max_new_tokens=tokens,
-        eos_token_id=end,
+        eos_token_id=end or None,
         pad_token_id=chat.pad_id,
         suppress_tokens=chat.placeholder_ids or None,
     )
     own, model.generation_config = model.generation_config, settings
     try:
-        with torch.no_grad():
-            for batch in batches:
-                out = model.generate(**batch.inputs)
-                rows = out[:, batch.inputs["input_ids"].shape[1] :].tolist()
-                yield batch, [_completion(chat, row, end) for row in rows]
+        yield end
     finally:
         model.generation_config = own
 
 
-def _completion(chat: ChatModel, row: list[int], end: list[int]) -> Completion:
+def _generated(chat: ChatModel, batch: Batch, end: Sequence[int]) -> list[Completion]:
+    """The completions of a batch."""
+    model: Any = chat.model
+    with torch.no_grad():
+        out = model.generate(**batch.inputs)
+    rows = out[:, batch.inputs["input_ids"].shape[1] :].tolist()
+    return [_completion(chat, row, end) for row in rows]
+
+
+def _completion(chat: ChatModel, row: list[int], end: Sequence[int]) -> Completion:
     """The completion in a generated row, up to its end token; the rest is padding."""
     stop = next((at for at, token in enumerate(row) if token in end), None)
     ids = row if stop is None else row[: stop + 1]
@@ -85,7 +95,9 @@ def _completion(chat: ChatModel, row: list[int], end: list[int]) -> Completion:
 
 
 def _end(chat: ChatModel) -> list[int]:
-    """The end tokens of the checkpoint's generation settings, or else of its tokenizer."""
+    """The end tokens of the checkpoint's generation settings, or else of its tokenizer; none where neither has one."""
     own: Any = getattr(chat.model, "generation_config", None)
     end = own.eos_token_id if own is not None and own.eos_token_id is not None else chat.tokenizer.eos_token_id
+    if end is None:
+        return []
     return list(end) if isinstance(end, list) else [end]

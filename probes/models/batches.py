@@ -4,30 +4,29 @@ Batches are padded on the right, so that a prompt's tokens have the same positio
 generation pads on the left.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from vlsurgery.probes.models.extras import Side, extended, is_per_token, padded, shape_key
 from vlsurgery.probes.prompts import Prompt
 
-Side = Literal["left", "right"]
-MAX_BATCH_TOKENS = 8192  # padding included: pictures make prompts long
+MAX_ROWS = 64  # prompts in a batch, where nothing else is asked for
 
 
 @dataclass(frozen=True)
 class Encoded:
     """One prompt as a model reads it.
 
-    ids: [T] token ids, the picture's placeholders included. pictures: the processor's tensors of the picture.
-    post: how many of the last tokens the template put behind the user's text (the post-instruction tokens).
+    ids: [T] token ids, the picture's placeholders included. extras: what the processor made beside them.
+    post: how many of the last tokens stand behind the user's text (the post-instruction tokens).
     """
 
     prompt: Prompt
     ids: Tensor
-    pictures: Mapping[str, Tensor]
+    extras: Mapping[str, Tensor]
     post: int
 
 
@@ -44,43 +43,69 @@ class Batch:
     index: tuple[int, ...]
 
 
-def batches(
-    encoded: Sequence[Encoded], completions: Sequence[Tensor] | None, size: int, pad: Side, pad_id: int
-) -> Iterator[Batch]:
-    """Batches of prompts that are similar: all with a picture or all without, and of about the same length.
+@dataclass(frozen=True)
+class Rows:
+    """Prompts with the completions behind them, to be divided into batches.
 
-    completions: token ids to append to each prompt. size: prompts in a batch, at most.
+    pad_id: the token that fills. types: as in `extras.text_types`. room: tokens that will be written behind each row.
     """
-    rows = [
-        item.ids if completions is None else torch.cat([item.ids, completions[i]]) for i, item in enumerate(encoded)
-    ]
-    for pictured in (False, True):
-        group = sorted((i for i, e in enumerate(encoded) if bool(e.pictures) == pictured), key=lambda i: len(rows[i]))
-        while group:
-            largest = min(size, len(group))
-            count = next((n for n in range(largest, 1, -1) if n * len(rows[group[n - 1]]) <= MAX_BATCH_TOKENS), 1)
-            yield _collate(encoded, rows, group[:count], pad, pad_id)
-            group = group[count:]
 
+    encoded: Sequence[Encoded]
+    completions: Sequence[Tensor] | None = None
+    pad: Side = "right"
+    pad_id: int = 0
+    types: Mapping[str, int] = field(default_factory=dict)
+    room: int = 0
 
-def _collate(encoded: Sequence[Encoded], rows: Sequence[Tensor], index: Sequence[int], pad: Side, pad_id: int) -> Batch:
-    inputs = {
-        "input_ids": _padded([rows[i] for i in index], pad, pad_id),
-        "attention_mask": _padded([torch.ones_like(rows[i]) for i in index], pad, 0),
-    }
-    width = inputs["input_ids"].shape[1]
-    first = encoded[index[0]]
-    for key, tensor in first.pictures.items():
-        parts = [encoded[i].pictures[key] for i in index]
-        per_token = tensor.shape == first.ids[None].shape  # such as token types
-        inputs[key] = _padded([part[0] for part in parts], pad, 0, width) if per_token else torch.cat(parts)
-    return Batch(inputs, torch.tensor([len(encoded[i].ids) for i in index]), tuple(index))
+    def length(self, at: int) -> int:
+        """The tokens of one row."""
+        return len(self.encoded[at].ids) + self._added(at)
 
+    def tokens(self, index: Sequence[int]) -> int:
+        """The tokens that a batch of these rows takes, padding and what will be written included."""
+        return len(index) * (max(map(self.length, index)) + self.room)
 
-def _padded(rows: Sequence[Tensor], pad: Side, value: int, width: int = 0) -> Tensor:
-    """[rows, width] of the rows, padded with `value`; as wide as the longest row, or `width` where that is more."""
-    width = max(width, *(len(row) for row in rows))
-    out = torch.full((len(rows), width), value)
-    for at, row in enumerate(rows):
-        out[at, slice(len(row)) if pad == "right" else slice(width - len(row), None)] = row
-    return out
+    def divided(self, size: int, most_tokens: int) -> list[list[int]]:
+        """Batches of rows that go together: their extra inputs have the same names and shapes, their lengths are
+        about the same. At most `size` rows and `most_tokens` tokens each, or one row."""
+        groups: dict[object, list[int]] = {}
+        for at in sorted(range(len(self.encoded)), key=self.length):
+            item = self.encoded[at]
+            key = (item.prompt.image is not None, shape_key(item.extras, len(item.ids)))
+            groups.setdefault(key, []).append(at)
+        found = []
+        for group in groups.values():
+            batch: list[int] = []
+            for at in group:
+                if batch and (len(batch) == size or self.tokens([*batch, at]) > most_tokens):
+                    found.append(batch)
+                    batch = []
+                batch.append(at)
+            found.append(batch)
+        return found
+
+    def collated(self, index: Sequence[int]) -> Batch:
+        """One batch. Its extra inputs per token are padded as the ids are, others stand one behind the other."""
+        rows = [self._row(at) for at in index]
+        inputs = {
+            "input_ids": padded(rows, self.pad, self.pad_id),
+            "attention_mask": padded([torch.ones_like(row) for row in rows], self.pad, 0),
+        }
+        first = self.encoded[index[0]]
+        for key, tensor in first.extras.items():
+            parts = [self.encoded[at].extras[key] for at in index]
+            if is_per_token(key, tensor, len(first.ids)):
+                longer = [
+                    extended(key, part, self._added(at), self.types) for part, at in zip(parts, index, strict=True)
+                ]
+                inputs[key] = padded(longer, self.pad, self.types.get(key, 0))
+            else:
+                inputs[key] = torch.cat(parts)
+        return Batch(inputs, torch.tensor([len(self.encoded[at].ids) for at in index]), tuple(index))
+
+    def _added(self, at: int) -> int:
+        return 0 if self.completions is None else len(self.completions[at])
+
+    def _row(self, at: int) -> Tensor:
+        ids = self.encoded[at].ids
+        return ids if self.completions is None else torch.cat([ids, self.completions[at]])

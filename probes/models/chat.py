@@ -1,20 +1,27 @@
 """A model with its chat template: prompts in, token ids out. Every model is measured under its own template."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.models.batches import Batch, Encoded, Side, batches
+from vlsurgery.probes.models.batches import MAX_ROWS, Batch, Encoded, Rows
+from vlsurgery.probes.models.extras import Side, accepted, needs_picture, picture_dtype, text_types
 from vlsurgery.probes.models.faults import is_out_of_memory, one_line
+from vlsurgery.probes.models.kept import KeptPrompts
+from vlsurgery.probes.models.positions import ASKED, Ending, common_ending, tokens_added, tokens_behind
+from vlsurgery.probes.models.room import Room, most_tokens
+from vlsurgery.probes.models.words import as_words, placeholders
 from vlsurgery.probes.prompts import Prompt, rgb
 from vlsurgery.probes.templates import ChatTemplate, chat_template
 from vlsurgery.probes.thoughts import is_thought_mark, opened
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -32,6 +39,12 @@ class ChatModel:
     notes: list[str] = field(default_factory=list)
     thinking: bool | None = None
     memory: int | None = None
+    _kept: KeptPrompts = field(default_factory=KeptPrompts, init=False, repr=False)
+    _endings: dict[bool, Ending] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.tokenizer.eos_token_id is None:
+            self._note(f"{self.name} has no end token: completions end at the number of tokens asked for")
 
     @property
     def sees(self) -> bool:
@@ -43,8 +56,9 @@ class ChatModel:
         return next(self.model.parameters()).device
 
     def answerable(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The prompts that the model can take: those without a picture, and the others where it sees."""
-        return [prompt for prompt in prompts if self.sees or prompt.modality == "text"]
+        """The prompts that the model can take: those with a picture where it sees, and others where it needs none."""
+        blind, textless = not self.sees, needs_picture(self.model)
+        return [prompt for prompt in prompts if not (textless if prompt.modality == "text" else blind)]
 
     def encode(self, prompts: Sequence[Prompt]) -> list[Encoded]:
         """The prompts as token ids, under the model's chat template.
@@ -53,7 +67,7 @@ class ChatModel:
         can't take a picture; SurgeryError for a prompt that is longer than the model reads; ValueError for a picture
         that the model can't see.
         """
-        return [self._encode(prompt) for prompt in prompts]
+        return [self._kept.get(prompt, self._encode) for prompt in prompts]
 
     def text_of(self, ids: Sequence[int]) -> str:
         """A completion as text: without special tokens, but with the marks that set a thought apart from the answer.
@@ -78,44 +92,107 @@ class ChatModel:
         if self.template is None:
             return ""
         asked = "hello"
-        content = asked if self.template.takes_text else [{"type": "text", "text": asked}]
-        rendered = self._rendered(content)
+        rendered = self._rendered(asked)
         return opened(rendered[rendered.rfind(asked) + len(asked) :])
 
     def _encode(self, prompt: Prompt) -> Encoded:
         if prompt.image is not None and self.processor is None:
             raise ValueError(f"prompt {prompt.id} has a picture, but the model does not see")
-        text, end = self._render(prompt)
-        special = self._needs_special_tokens(text, templated=end is not None, pictured=prompt.image is not None)
-        plain = self.tokenizer(text, add_special_tokens=special, return_offsets_mapping=True)
-        post = 0 if end is None else sum(start >= end and stop > start for start, stop in plain["offset_mapping"])
-        if prompt.image is None:
-            found = Encoded(prompt, torch.tensor(plain["input_ids"]), {}, post)
-        else:
-            made = self._processed(prompt, text, special)
-            ids = made.pop("input_ids")[0]
-            made.pop("attention_mask", None)
-            found = Encoded(prompt, ids, made, post)
-        self._check_length(prompt, len(found.ids))
-        return found
+        if prompt.image is None and needs_picture(self.model):
+            raise CheckpointError(
+                f"{self.name} reads no text without a picture ({type(self.model).__name__} needs pixel_values), and "
+                f"prompt {prompt.id} has none. Ask it prompts with pictures alone."
+            )
+        text = as_words(prompt.text, self.tokenizer, self.processor)
+        pictured = prompt.image is not None
+        rendered = self._rendered(text, pictured)
+        end = self._ending(pictured).end_of_text(rendered, text)
+        special = self._needs_special_tokens(rendered, self.template is not None, pictured)
+        plain = self.tokenizer(rendered, add_special_tokens=special, return_offsets_mapping=True)
+        ids, extras = torch.tensor(plain["input_ids"]), dict[str, Tensor]()
+        post = 0 if self.template is None else tokens_behind(plain["offset_mapping"], end)
+        if pictured:
+            made = self._processed(prompt, rendered, special)
+            ids = torch.as_tensor(made.pop("input_ids"))[0]
+            made.pop("attention_mask", None)  # all ones, as a single prompt is not padded
+            extras = accepted(self.model, made)
+            post += self._added(prompt, ids.tolist(), plain["input_ids"], post)
+        self._check_length(prompt, len(ids))
+        return Encoded(prompt, ids, extras, post)
 
-    def _processed(self, prompt: Prompt, text: str, special: bool) -> dict[str, Tensor]:
+    def _ending(self, pictured: bool) -> Ending:
+        """What stands behind the user's text in prompts with a picture, or without."""
+        if pictured not in self._endings:
+            one, other = (self._rendered(asked, pictured) for asked in ASKED)
+            text = common_ending(one, other)
+            if behind := next((token for token in placeholders(self.processor) if token in text), None):
+                raise CheckpointError(
+                    f"the chat template of {self.name} puts the picture ({behind}) behind the user's text, so the "
+                    "tokens behind it differ with the picture. Use a template that puts pictures first."
+                )
+            self._endings[pictured] = Ending(self.name, text)
+        return self._endings[pictured]
+
+    def _added(self, prompt: Prompt, ids: Sequence[int], plain: Sequence[int], post: int) -> int:
+        """How many tokens the processor has put behind a rendered prompt."""
+        added = tokens_added(ids, plain, post)
+        if added is None:
+            raise CheckpointError(
+                f"{self.name}: its processor rewrites prompt {prompt.id}, so the last instruction token can't be "
+                "found. Take the processor files of the published model, or use prompts without pictures."
+            )
+        return added
+
+    def _processed(self, prompt: Prompt, text: str, special: bool) -> dict[str, Any]:
         """What the processor makes of a prompt with its picture."""
         assert self.processor is not None  # `_encode` has looked.
         assert prompt.image is not None
         try:
-            made = self.processor(
-                text=[text], images=[rgb(prompt.image)], add_special_tokens=special, return_tensors="pt"
+            made = dict(
+                self.processor(text=[text], images=[rgb(prompt.image)], add_special_tokens=special, return_tensors="pt")
             )
-        except (ValueError, TypeError, IndexError, RuntimeError, OSError) as error:
+        except (ValueError, TypeError, LookupError, RuntimeError, OSError, AttributeError) as error:
             if is_out_of_memory(error):
                 raise
+            if not self._has_place:
+                raise CheckpointError(self._no_place()) from error
             place = f" ({prompt.image})" if isinstance(prompt.image, Path) else ""
             raise CheckpointError(
                 f"{self.name}: its processor can't take the picture of prompt {prompt.id}{place}: {one_line(error)}. "
                 "Give another picture, or the processor files of the published model."
             ) from error
-        return dict(made)
+        ids = torch.as_tensor(made["input_ids"])
+        if self.placeholder_ids and not torch.isin(ids, torch.tensor(self.placeholder_ids)).any():
+            raise CheckpointError(self._no_place())
+        if not self._has_place:
+            self._note(f"{self.name}: its template has no place for pictures; its processor puts them before the text")
+        return made
+
+    @cached_property
+    def _has_place(self) -> bool:
+        """Whether the template shows a picture: a turn with one is not rendered as the text alone is."""
+        if self.template is None or not self.template.takes_parts:
+            return False
+        text = [{"type": "text", "text": ASKED[0]}]
+        shown = self.template.render([{"role": "user", "content": text}])
+        return self._rendered(ASKED[0], pictured=True) != shown
+
+    def _note(self, line: str) -> None:
+        if line not in self.notes:
+            self.notes.append(line)
+
+    def _no_place(self) -> str:
+        way = "or use prompts without pictures."
+        if self.template is None:
+            return (
+                f"{self.name} has no chat template, so a picture can't be placed in a prompt. "
+                f"Add chat_template.jinja to the checkpoint, {way}"
+            )
+        fault = "has no place for pictures" if self.template.takes_parts else "takes text alone"
+        return (
+            f"the chat template of {self.name} {fault}, so a picture can't be placed in a prompt. "
+            f"Take the chat_template.jinja of the published model, {way}"
+        )
 
     def _check_length(self, prompt: Prompt, length: int) -> None:
         """Refuse a prompt of more tokens than the model has positions for."""
@@ -137,38 +214,16 @@ class ChatModel:
         start = self.tokenizer.bos_token
         return (pictured or self.sees) and start is not None and not text.startswith(start)
 
-    def _render(self, prompt: Prompt) -> tuple[str, int | None]:
-        """The prompt under the chat template, and the offset at which the user's text ends; None without a template."""
+    def _rendered(self, text: str, pictured: bool = False) -> str:
+        """One user's turn under the chat template, up to where the answer begins; the text itself without one."""
         if self.template is None:
-            if prompt.image is not None:
-                raise CheckpointError(
-                    f"{self.name} has no chat template, so a picture can't be placed in a prompt. "
-                    "Add chat_template.jinja to the checkpoint, or use prompts without pictures."
-                )
-            return self._as_words(prompt.text), None
-        text, takes_text = self._as_words(prompt.text), self.template.takes_text
+            return text
+        takes_text = self.template.takes_text  # first, as it tells of a template that fails
         content: str | list[dict[str, str]] = text
-        if prompt.image is not None:
-            if not self.template.takes_parts:
-                raise CheckpointError(
-                    f"the chat template of {self.name} takes text alone, so a picture can't be placed in a prompt. "
-                    "Take the chat_template.jinja of the published model, or use prompts without pictures."
-                )
+        if pictured and self.template.takes_parts:
             content = [{"type": "image"}, {"type": "text", "text": text}]
         elif not takes_text:
             content = [{"type": "text", "text": text}]
-        rendered = self._rendered(content)
-        at = rendered.rfind(text.strip())
-        if at < 0:
-            raise CheckpointError(
-                f"the chat template of {self.name} rewrites the user's text, so the last "
-                "instruction token can't be found. Give the checkpoint a template that keeps the text as it is."
-            )
-        return rendered, at + len(text.strip())
-
-    def _rendered(self, content: object) -> str:
-        """One user's turn under the chat template, up to where the answer begins."""
-        assert self.template is not None  # Those who call it have looked.
         return self.template.render([{"role": "user", "content": content}])
 
     @cached_property
@@ -181,47 +236,65 @@ class ChatModel:
         """The checkpoint's, as its tokenizer remembers it."""
         return str(self.tokenizer.name_or_path)
 
-    def _as_words(self, text: str) -> str:
-        """The user's text with a space in what would else be a picture or a special token ("< image>", "< /s>").
-
-        A user who writes "<s>" means these letters, and not the start of a text.
-        """
-        for token in self._reserved:
-            text = text.replace(token, f"{token[0]} {token[1:]}")
-        return text
-
     @cached_property
-    def _reserved(self) -> list[str]:
-        """The placeholders and the special tokens that no word contains, the longest first."""
-        special = [token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special]
-        marks = {token for token in special if len(token) > 1 and not token[0].isalnum() and not token.isspace()}
-        return sorted(marks.union(self._placeholders), key=lambda token: (-len(token), token))
-
-    @property
-    def _placeholders(self) -> list[str]:
-        """The tokens that stand for a picture, a film or a sound in a prompt."""
-        found = (getattr(self.processor, f"{kind}_token", None) for kind in ("image", "video", "audio"))
-        return [token for token in found if isinstance(token, str) and token]
-
-    @property
     def placeholder_ids(self) -> list[int]:
-        """The ids of these tokens: a completion that had one could not be read back, as there is nothing behind it."""
-        return [self.tokenizer.convert_tokens_to_ids(token) for token in self._placeholders]
+        """The ids of the tokens that stand for pictures: a completion that had one could not be read back, as there is
+        nothing behind it."""
+        return [self.tokenizer.convert_tokens_to_ids(token) for token in placeholders(self.processor)]
 
     @property
     def pad_id(self) -> int:
-        """The tokenizer's padding token, or its end token where it has none."""
-        pad = self.tokenizer.pad_token_id
-        return self.tokenizer.eos_token_id if pad is None else pad
+        """The tokenizer's padding token, else its end token; any id where it has neither: a mask hides it."""
+        ids = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)
+        return next(int(at) for at in ids if at is not None)
 
     def batches(
         self,
         encoded: Sequence[Encoded],
         completions: Sequence[Tensor] | None = None,
-        size: int = 32,
+        size: int | None = None,
         pad: Side = "right",
     ) -> Iterator[Batch]:
-        """As `batches.batches`, on the model's device."""
-        for batch in batches(encoded, completions, size, pad, self.pad_id):
-            inputs = {key: value.to(self.device) for key, value in batch.inputs.items()}
-            yield Batch(inputs, batch.lengths, batch.index)
+        """Batches of prompts that go together, on the model's device, each as large as there is room for.
+
+        completions: token ids to append to each prompt. size: prompts in a batch, at most.
+        """
+        rows = self._rows(encoded, completions, pad)
+        for index in rows.divided(size or MAX_ROWS, self.room.tokens):
+            yield self._placed(rows.collated(index))
+
+    def each_batch(
+        self,
+        work: Callable[[Batch], T],
+        encoded: Sequence[Encoded],
+        completions: Sequence[Tensor] | None = None,
+        size: int | None = None,
+        pad: Side = "right",
+        tokens: int = 0,
+    ) -> Iterator[tuple[Batch, T]]:
+        """Each batch with what `work` makes of it, without gradients; where memory runs out, halves of it.
+
+        As `batches`. tokens: how many the work writes behind each row. Raises SurgeryError where a prompt alone does
+        not fit.
+        """
+        rows = self._rows(encoded, completions, pad, tokens)
+        return self.room.each(rows, size or MAX_ROWS, lambda batch: work(self._placed(batch)))
+
+    @cached_property
+    def room(self) -> Room:
+        """The bound on a batch's tokens."""
+        return Room(most_tokens(self.model, self.memory))
+
+    def _rows(
+        self, encoded: Sequence[Encoded], completions: Sequence[Tensor] | None, pad: Side, tokens: int = 0
+    ) -> Rows:
+        return Rows(encoded, completions, pad, self.pad_id, text_types(self.model), tokens)
+
+    def _placed(self, batch: Batch) -> Batch:
+        """The batch on the model's device, its pictures in the dtype of the weights that read them."""
+        dtype = picture_dtype(self.model)
+        inputs = {
+            key: value.to(self.device, dtype if value.is_floating_point() else None)
+            for key, value in batch.inputs.items()
+        }
+        return Batch(inputs, batch.lengths, batch.index)

@@ -88,7 +88,7 @@ NamedTower = Literal["projector", "audio", "vision"]
 TOWER_WORDS: Final[dict[NamedTower, frozenset[str]]] = {
     "projector": frozenset({"projector", "connector", "merger", "aligner"}),
     "audio": frozenset({"audio", "speech", "sound"}),
-    "vision": frozenset({"vision", "visual", "image", "img", "vit", "siglip", "clip"}),
+    "vision": frozenset({"vision", "visual", "image", "img", "vit", "siglip", "clip", "vqmodel"}),
 }
 
 # Segments that training frameworks put into names: torch.compile, FSDP, DDP, PEFT, activation checkpointing, Lightning.
@@ -103,6 +103,9 @@ LEGACY_PREFIXES: Final = {"language_model.model.": "model.language_model.", "tex
 # Keys of a language model's config within a multimodal one.
 TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
 LAYER_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+INNER_WIDTHS: Final = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff")
+EXPERT_WIDTHS: Final = ("moe_intermediate_size",)
+HEAD_COUNTS: Final = ("num_attention_heads", "n_head", "n_heads")
 WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim")
 
 
@@ -191,8 +194,8 @@ def count_from_one(suffixes: Collection[str]) -> dict[str, str]:
     return {suffix: counted(suffix) for suffix in suffixes}
 
 
-def block_kind(component_name: str) -> str | None:
-    """The block of its layer that a component acts in, "attn" or "mlp"; None where unknown.
+def block_kind(component_name: str) -> str:
+    """The block of its layer that a component acts in: "attn", "mlp", or "other" where it is of neither.
 
     A norm belongs to the block that it feeds, or, when it comes after one, to that.
     """
@@ -203,7 +206,25 @@ def block_kind(component_name: str) -> str | None:
         word = rest.split(".")[0].removesuffix("_post")
     if word in ("attn", "cross_attn", "linear_attn"):
         return "attn"
-    return "mlp" if word in ("mlp", "expert", "experts", "vision_expert", "vision_experts", "vision_router") else None
+    experts = ("expert", "experts", "vision_expert", "vision_experts", "vision_router")
+    return "mlp" if word == "mlp" or word in experts else "other"
+
+
+def block_beside(component_name: str) -> str:
+    """The block of a component of the language model outside of its layers: "embed", "head" or "norm"; "embed" for what
+    is neither of the others, as tables and projections that feed the layers are (positions, per-layer embeddings)."""
+    word = component_name.removeprefix("raw:")
+    if word.split(".")[0] in ("embed", "head", "norm"):
+        return word.split(".")[0]
+    if _ABOVE.search(word):
+        return "head"
+    return "norm" if _NORM.search(word) and not _BELOW.search(word) else "embed"
+
+
+# Words in the names of what stands behind the layers, of norms, and of what stands before them.
+_ABOVE: Final = re.compile(r"(?:^|[._])(?:unembed\w*|\w*head|logits?|final\w*|mtp)(?:[._]|$)")
+_NORM: Final = re.compile(r"norm")
+_BELOW: Final = re.compile(r"embed|per_layer|input")
 
 
 def tower_of(segments: Collection[str]) -> NamedTower | None:

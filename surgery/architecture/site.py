@@ -33,16 +33,17 @@ class Site(NamedTuple):
 
     @property
     def block(self) -> str | None:
-        """Its block: "3.attn", "3.mlp", "embed", "head", "norm", "projector", "vision"; else None."""
+        """Its block: "3.attn", "3.mlp", "3.other", "embed", "head", "norm", "projector", "vision"; else None.
+
+        Every site of the text tower has one, but for those of layers that adaptation inserted.
+        """
         if self.tower in ("vision", "projector"):
             return self.tower
         if self.tower != "text" or self.own_layer is not None:
             return None
         if self.layer is not None:
-            block_kind = naming.block_kind(self.component)
-            return None if block_kind is None else f"{self.layer}.{block_kind}"
-        word = self.component.split(".")[0]
-        return word if word in ("embed", "head", "norm") else None
+            return f"{self.layer}.{naming.block_kind(self.component)}"
+        return naming.block_beside(self.component)
 
     def __lt__(self, other: tuple[object, ...]) -> bool:
         return isinstance(other, Site) and self.order < other.order

@@ -49,7 +49,7 @@ def verdict(pairs: Iterable[Aligned], statistics: Mapping[Site, PairStatistics],
     for pair in pairs:
         change = statistics[pair.site].vl
         if change is not None and pair.site.tower == "text":
-            key = pair.site.block or "other parts"
+            key = pair.site.block or "inserted layers"
             moved[key] = moved.get(key, 0.0) + change.delta_squared
     whole = sum(moved.values())
     if not moved:

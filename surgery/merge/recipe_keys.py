@@ -15,7 +15,7 @@ EVERYWHERE: Final = "everywhere"
 
 # A layer, a block, a component, a site's own key, or one of the two words above.
 _KEY: Final = re.compile(
-    r"default|everywhere|\d+|\d+\.(attn|mlp)|embed|head|norm|projector|vision"
+    r"default|everywhere|\d+|\d+\.(attn|mlp|other)|embed|head|norm|projector|vision"
     r"|(text|vision|audio|projector|other)\..+"
     r"|((attn|cross_attn|linear_attn|mlp|experts?|vision_experts?|vision_router|norm)\..+|pos_embed|raw:.+)"
     r"|(embed|head|pos_embed)\.bias|vision_router|embed\.new"
@@ -38,7 +38,7 @@ def keys_of(site: Site) -> tuple[str, ...]:
     """Every key that fits a site, the most specific first:
 
     1. the site: "text.3.mlp.gate", "text.embed", "vision.0.attn.q"
-    2. the block: "3.mlp", "embed", "head", "norm", "projector", "vision"
+    2. the block: "3.mlp", "3.other", "embed", "head", "norm", "projector", "vision"
     3. the component, in every layer: "mlp.gate"
     4. the layer: "3"
     5. "default"

@@ -206,7 +206,7 @@ def test_marks_of_thoughts_are_kept_among_special_tokens():
 @pytest.mark.parametrize("token", ["<s>", "</s>", "<|user|>", "<|end|>", "<image>"])
 def test_a_special_token_in_a_prompt_is_words(trio, token):
     """Only the template writes special tokens: as many as around a prompt without any."""
-    model = load(trio.checkpoints["adapted"], "cpu")
+    model = load(trio.checkpoints["adapted"])
     special = model.tokenizer.convert_tokens_to_ids(token)
     asked = [Prompt("p", "r", "harmless", text, "fit") for text in ("name a tree", f"name a {token} tree")]
     plain, marked = (item.ids.tolist() for item in model.encode(asked))
@@ -219,14 +219,14 @@ def test_a_special_token_in_a_prompt_is_words(trio, token):
 
 
 def test_a_template_that_fails_says_so_for_a_picture_too(trio):
-    loaded = load(trio.checkpoints["adapted"], "cpu")
+    loaded = load(trio.checkpoints["adapted"])
     loaded.processor.chat_template = "{{ raise_exception('no system message') }}"
     with pytest.raises(CheckpointError, match="no system message"):
         ChatModel(loaded.model, loaded.tokenizer, loaded.processor, loaded.blocks).encode([SEEN])
 
 
 def test_a_processor_with_named_templates_alone_is_refused_by_name(trio):
-    loaded = load(trio.checkpoints["adapted"], "cpu")
+    loaded = load(trio.checkpoints["adapted"])
     loaded.processor.chat_template = {"tool_use": "x"}
     with pytest.raises(CheckpointError, match='has the chat templates tool_use, expected one called "default"'):
         ChatModel(loaded.model, loaded.tokenizer, loaded.processor, loaded.blocks).encode([ASKED])
@@ -237,4 +237,4 @@ def test_a_link_to_a_template_that_is_not_there_is_refused(trio, tmp_path):
     (folder / "chat_template.jinja").unlink(missing_ok=True)
     (folder / "chat_template.jinja").symlink_to("gone")
     with pytest.raises(CheckpointError, match=r"chat_template\.jinja: is a link to gone, which is not there"):
-        load(Checkpoint.open(folder), "cpu")
+        load(Checkpoint.open(folder))

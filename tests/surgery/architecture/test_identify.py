@@ -194,9 +194,30 @@ def test_what_has_no_word_keeps_its_suffix_and_its_block(shapes: Shapes) -> None
         ("text.0.raw:self_attn.rotary_emb.inv_freq", "0.attn"),
         ("text.0.expert.3.gate", "0.mlp"),
         ("text.0.mlp.router", "0.mlp"),
-        ("text.0.raw:altup.weight", None),
+        ("text.0.raw:altup.weight", "0.other"),
         ("text.head.bias", "head"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [
+        ("model.layers.1.per_layer_input_gate.weight", "1.other"),  # Gemma 4
+        ("model.layers.1.operator_norm.weight", "1.other"),  # LFM2
+        ("model.layers.1.mixer.in_proj.weight", "1.other"),  # Mamba
+        ("model.embed_tokens_per_layer.weight", "embed"),
+        ("model.per_layer_model_projection.weight", "embed"),
+        ("model.per_layer_projection_norm.weight", "embed"),
+        ("model.altup_projections.0.weight", "embed"),  # Gemma 3n
+        ("model.altup_unembed_projections.0.weight", "head"),
+        ("model.embed_positions.weight", "embed"),  # OPT
+        ("model.word_embeddings_layernorm.weight", "embed"),  # BLOOM
+        ("model.hc_head.hc_fn", "head"),  # DeepSeek V4
+        ("model.extra.norm.weight", "norm"),
+    ],
+)
+def test_every_parameter_of_the_language_model_has_a_block(shapes: Shapes, name: str, block: str) -> None:
+    assert identify({**shapes, name: (16, 12)}, CONFIG)[name].block == block
 
 
 def test_two_names_for_one_site_are_never_a_choice(shapes: Shapes) -> None:
@@ -212,6 +233,23 @@ def test_two_stacks_that_nothing_tells_apart_are_an_error(shapes: Shapes) -> Non
     twin = {name.replace("model.layers", "model.towers"): shape for name, shape in shapes.items()}
     with pytest.raises(AlignmentError, match=re.escape("'model.layers' and 'model.towers'")):
         identify({**shapes, **twin}, CONFIG)
+    for stack in ("model.layers", "model.towers"):
+        sites = identify({**shapes, **twin}, CONFIG, stack)
+        assert {name for name, site in sites.items() if site.tower == "text" and site.layer is not None} == {
+            name for name in {**shapes, **twin} if name.startswith(f"{stack}.")
+        }
+    assert identify(shapes, CONFIG, "model.towers") == identify(shapes, CONFIG)
+
+
+def test_of_two_stacks_the_one_with_the_sizes_of_the_config_is_the_language_model(shapes: Shapes) -> None:
+    twin = {name.replace("model.layers", "model.towers"): shape for name, shape in shapes.items()}
+    twin = {
+        name: tuple(30 if size == 24 else size for size in shape) if ".towers." in name else shape
+        for name, shape in twin.items()
+    }
+    for inner, stack in ((24, "model.layers"), (30, "model.towers")):
+        sites = identify({**shapes, **twin}, {**CONFIG, "intermediate_size": inner})
+        assert sites[f"{stack}.1.mlp.up_proj.weight"] == Site("text", 1, "mlp.up")
 
 
 @pytest.mark.parametrize(
