@@ -15,7 +15,7 @@ from vlsurgery.probes.models.faults import is_out_of_memory, one_line
 from vlsurgery.probes.models.kept import KeptPrompts
 from vlsurgery.probes.models.positions import ASKED, Ending, common_ending, tokens_added, tokens_behind
 from vlsurgery.probes.models.room import Room, most_tokens
-from vlsurgery.probes.models.words import as_words, placeholders
+from vlsurgery.probes.models.words import PLACEHOLDER_IDS, as_words, placeholders
 from vlsurgery.probes.prompts import Prompt, rgb
 from vlsurgery.probes.templates import ChatTemplate, chat_template
 from vlsurgery.probes.thoughts import is_thought_mark, opened
@@ -240,7 +240,11 @@ class ChatModel:
     def placeholder_ids(self) -> list[int]:
         """The ids of the tokens that stand for pictures: a completion that had one could not be read back, as there is
         nothing behind it."""
-        return [self.tokenizer.convert_tokens_to_ids(token) for token in placeholders(self.processor)]
+        named = [self.tokenizer.convert_tokens_to_ids(token) for token in placeholders(self.processor)]
+        config = None if self.processor is None else getattr(self.model, "config", None)
+        held = [getattr(config, name, None) for name in PLACEHOLDER_IDS]
+        known = {at for at in [*named, *held] if isinstance(at, int) and 0 <= at < len(self.tokenizer)}
+        return sorted(known - {self.tokenizer.unk_token_id})
 
     @property
     def pad_id(self) -> int:
