@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.models import Batch, ChatModel, Encoded
+from vlsurgery.probes.models import Batch, ChatModel, Encoded, passes_text_on, residual_stream
 from vlsurgery.probes.models.head import headless
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -42,20 +42,24 @@ def position_names(encoded: Sequence[Encoded]) -> list[str]:
 
 @contextmanager
 def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Iterator[list[Tensor]]:
-    """While open, each forward pass appends [rows, hidden] of every block's output, in block order.
+    """While open, each forward pass appends [rows, hidden] of the residual stream behind every block, in block order.
 
-    rows, columns: index pairs of the tokens to keep. Raises RuntimeError if a block did not run.
+    A block that leaves text without pictures as it is, and so did not run, passes on the state before it.
+    rows, columns: index pairs of the tokens to keep. Raises RuntimeError if any other block did not run.
     """
     kept: list[Tensor | None] = [None] * len(blocks)
 
     def keep(at: int, module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:  # noqa: ARG001
-        hidden = output if isinstance(output, Tensor) else output[0]
+        hidden = residual_stream(module, output)
         kept[at] = hidden[rows.to(hidden.device), columns.to(hidden.device)].detach()
 
     handles = [block.register_forward_hook(partial(keep, at)) for at, block in enumerate(blocks)]
     out: list[Tensor] = []
     try:
         yield out
+        for at, block in enumerate(blocks[1:], 1):
+            if kept[at] is None and passes_text_on(block):
+                kept[at] = kept[at - 1]
         missing = [at for at, value in enumerate(kept) if value is None]
         if missing:
             raise RuntimeError(f"decoder blocks {missing} did not run, so their states were not captured")

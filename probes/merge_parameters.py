@@ -20,8 +20,8 @@ RESIDENT_ON_CPU = 256 * 2**20  # there the files' pages are in memory already, a
 RESIDENT_SHARE = 0.5  # of what is free on another device
 
 
-class RowRange(NamedTuple):
-    """RowRange of a tensor along its first dimension, from `start` to before `stop`."""
+class RowSpan(NamedTuple):
+    """RowSpan of a tensor along its first dimension, from `start` to before `stop`."""
 
     start: int
     stop: int
@@ -45,12 +45,12 @@ class MergeParameter:
         view: Tensor = self.part.view(whole.view(-1)[first : first + size], whole.shape)
         return view if view.dim() else view[None]
 
-    def chunks(self) -> Iterator[RowRange]:
+    def chunks(self) -> Iterator[RowSpan]:
         """Ranges of rows that cover the view, of about CHUNK_ENTRIES each."""
         count = self.pair.shape[0] if self.pair.shape else 1
         step = max(1, CHUNK_ENTRIES // max(1, self.pair.numel // count))
         for start in range(0, count, step):
-            yield RowRange(start, min(start + step, count))
+            yield RowSpan(start, min(start + step, count))
 
 
 class MergeValues:
@@ -66,16 +66,16 @@ class MergeValues:
         self._room = resident_bytes
         self._resident: dict[tuple[Site, str], Tensor] = {}
 
-    def adapted(self, entry: MergeParameter, rows: RowRange) -> Tensor:
-        """RowRange of the live model's own checkpoint, float32, on the parameter's device."""
+    def adapted(self, entry: MergeParameter, rows: RowSpan) -> Tensor:
+        """RowSpan of the live model's own checkpoint, float32, on the parameter's device."""
         return self._read(entry, self._like, rows)
 
-    def delta(self, entry: MergeParameter, source: int, rows: RowRange, adapted: Tensor) -> Tensor | None:
+    def delta(self, entry: MergeParameter, source: int, rows: RowSpan, adapted: Tensor) -> Tensor | None:
         """Source less `adapted`, float32; None where the source lacks the site."""
         role = self._sources[source]
         return self._read(entry, role, rows).sub_(adapted) if role in entry.pair.parts else None
 
-    def _read(self, entry: MergeParameter, role: str, rows: RowRange) -> Tensor:
+    def _read(self, entry: MergeParameter, role: str, rows: RowSpan) -> Tensor:
         pair, device = entry.pair, entry.parameter.device
         held = self._held(entry, role)
         if held is not None:

@@ -145,7 +145,8 @@ def greedy_matches(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Tensor:
     with torch.no_grad():
         for batch in batches:
             logits = batch.logits(chat)
-            logits[:, chat.placeholder_ids] = -torch.inf
+            never = [at for at in chat.placeholder_ids if at < logits.shape[-1]]  # some lie beyond the head's rows
+            logits[:, never] = -torch.inf
             hit = (logits.argmax(-1) == batch.targets).cpu()
             owner = batch.owner.cpu()
             whole = torch.ones(int(owner.max()) + 1, dtype=torch.long).scatter_reduce(0, owner, hit.long(), "amin")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.models.extras import Side, extended, is_per_token, padded, shape_key
+from vlsurgery.probes.models.extras import Side, extended, is_per_token, joined, padded, shape_key
 from vlsurgery.probes.prompts import Prompt
 
 MAX_ROWS = 64  # prompts in a batch, where nothing else is asked for
@@ -93,14 +93,14 @@ class Rows:
         }
         first = self.encoded[index[0]]
         for key, tensor in first.extras.items():
-            parts = [self.encoded[at].extras[key] for at in index]
             if is_per_token(key, tensor, len(first.ids)):
+                parts = [self.encoded[at].extras[key] for at in index]
                 longer = [
                     extended(key, part, self._added(at), self.types) for part, at in zip(parts, index, strict=True)
                 ]
                 inputs[key] = padded(longer, self.pad, self.types.get(key, 0))
             else:
-                inputs[key] = torch.cat(parts)
+                inputs[key] = joined(key, [self.encoded[at].extras for at in index])
         return Batch(inputs, torch.tensor([len(self.encoded[at].ids) for at in index]), tuple(index))
 
     def _added(self, at: int) -> int:

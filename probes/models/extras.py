@@ -13,6 +13,12 @@ _OF_PICTURES: Final = ("pixel", "image", "aspect_ratio", "qformer")
 # Token types that mean "text": of most classes 0. PaliGemma's 0 is the prefix, whose tokens all see each other; an
 # answer is its suffix, in which each token sees those before it alone.
 _TEXT_TYPES: Final = {"paligemma": {"token_type_ids": 1}}
+# Masks of a picture's patches that prompts of a batch must have in common: in a batch with another one, transformers
+# reads a picture without padding otherwise than alone (Phi-4-multimodal).
+_SHARED_MASKS: Final = ("image_attention_mask",)
+# Inputs that number the patches of a picture, and the input that has these patches: in a batch the numbers go on from
+# picture to picture (Molmo 2).
+_PATCH_NUMBERS: Final = {"image_token_pooling": "pixel_values"}
 
 
 def accepted(model: nn.Module, made: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -51,12 +57,25 @@ def is_per_token(name: str, tensor: Tensor, length: int) -> bool:
     )
 
 
-def shape_key(extras: Mapping[str, Tensor], length: int) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
-    """What two prompts must have in common to be in one batch: the names, dtypes and shapes of their extra inputs."""
-    return tuple(
+def shape_key(extras: Mapping[str, Tensor], length: int) -> tuple[object, ...]:
+    """What two prompts must have in common to be in one batch: the names, dtypes and shapes of their extra inputs, and
+    of some masks the values."""
+    shapes = tuple(
         (name, str(tensor.dtype), tuple(tensor.shape[2:] if is_per_token(name, tensor, length) else tensor.shape))
         for name, tensor in sorted(extras.items())
     )
+    masks = tuple(extras[name].bool().numpy().tobytes() for name in _SHARED_MASKS if name in extras)
+    return shapes, masks
+
+
+def joined(name: str, extras: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    """An input of several prompts that is not per token: one behind the other."""
+    parts = [one[name] for one in extras]
+    if name not in _PATCH_NUMBERS:
+        return torch.cat(parts)
+    patches = [one[_PATCH_NUMBERS[name]].shape[:2].numel() for one in extras]
+    before = [sum(patches[:at]) for at in range(len(patches))]
+    return torch.cat([torch.where(part < 0, part, part + start) for part, start in zip(parts, before, strict=True)])
 
 
 def extended(name: str, tensor: Tensor, count: int, types: Mapping[str, int]) -> Tensor:

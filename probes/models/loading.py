@@ -2,27 +2,25 @@
 
 import importlib.util
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from vlsurgery.probes.models.beside_adapter import own_tokenizer
+from vlsurgery.probes.models.blocks import decoder_blocks
 from vlsurgery.probes.models.chat import ChatModel
 from vlsurgery.probes.models.dtypes import RunDtype, device_of, run_dtype
 from vlsurgery.probes.models.faults import is_out_of_memory, one_line
-from vlsurgery.probes.models.processors import load_processor
+from vlsurgery.probes.models.processors import missing_packages, needs_packages
 from vlsurgery.probes.models.remote_code import remote_code_files
+from vlsurgery.probes.models.routing import blind, picture_processor, route
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.hub import EXTRA_FILES
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError
 from vlsurgery.surgery.runtime.visible import visible
-
-# Names of the module list that holds the decoder blocks, over all families.
-STACK_NAMES = ("layers", "h", "blocks", "block", "layer")
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,8 @@ def _notes(chat: ChatModel, checkpoint: Checkpoint, dtype: torch.dtype, how: Loa
         yield f"{directory} runs in {str(dtype).removeprefix('torch.')}: --dtype float32 is slower and rounds less"
     if how.trust_remote_code and remote_code_files(directory):
         yield f"{directory}: its own Python was run, as --trust-remote-code allows"
+    if not chat.sees:
+        yield from blind(directory, chat.model.config)
     template = chat.template
     if template is None:
         yield f"{directory} has no chat template: prompts are given as bare text"
@@ -95,13 +95,13 @@ def _pretrained(checkpoint: Checkpoint, dtype: torch.dtype, device: str, how: Lo
     weights = {**files, "dtype": dtype, **_placement(device, how.memory)}
     try:
         config = transformers.AutoConfig.from_pretrained(directory, **files)
-        sees = hasattr(config, "vision_config")
-        family = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+        way = route(config)
         if checkpoint.adapter is None:
-            model, info = family.from_pretrained(directory, output_loading_info=True, **weights)
+            own = {} if way.config is config else {"config": way.config}
+            model, info = way.auto.from_pretrained(directory, output_loading_info=True, **own, **weights)
         else:
-            model, info = _from_folded(checkpoint, config, family, weights)
-        processor = load_processor(directory, **files) if sees else None
+            model, info = _from_folded(checkpoint, way.config, way.auto, weights)
+        processor = picture_processor(directory, way, model, files)
         tokenizer = processor.tokenizer if processor else transformers.AutoTokenizer.from_pretrained(directory, **files)
     except SurgeryError:
         raise
@@ -152,6 +152,8 @@ def _cannot_load(directory: Path, error: Exception, trust_remote_code: bool) -> 
             "not run. Use a checkpoint of a kind that transformers knows, or read that code and add "
             "--trust-remote-code."
         )
+    if packages := missing_packages(error):
+        return needs_packages(directory, packages)
     return CheckpointError(f"{directory}: transformers can't load it: {one_line(error)}")
 
 
@@ -180,25 +182,6 @@ def _placement(device: str, memory: int | None) -> dict[str, Any]:
         return {"device_map": "auto"}
     places: list[int | str] = [*range(torch.cuda.device_count())]
     return {"device_map": "auto", "max_memory": dict.fromkeys(places or ["cpu"], memory)}
-
-
-def decoder_blocks(model: nn.Module) -> Sequence[nn.Module]:
-    """The text stack's decoder blocks, in order.
-
-    Raises CheckpointError where no stack has the length that the text config gives.
-    """
-    config = model.config.get_text_config()  # type: ignore[operator,union-attr]
-    count = config.num_hidden_layers
-    decoder = model.get_decoder() if hasattr(model, "get_decoder") else model  # type: ignore[operator]
-    for module in decoder.modules():
-        for name in STACK_NAMES:
-            stack = getattr(module, name, None)
-            if isinstance(stack, nn.ModuleList) and len(stack) == count:
-                return list(stack)
-    raise CheckpointError(
-        f"{type(model).__name__}: found no stack of {count} decoder blocks under any of the names "
-        f"{', '.join(STACK_NAMES)}"
-    )
 
 
 def quiet_transformers() -> None:

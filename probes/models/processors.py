@@ -7,8 +7,9 @@ Pillow.
 """
 
 import importlib.util
+import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +17,41 @@ from vlsurgery.surgery.errors import CheckpointError
 
 FILMS = "video_processor"
 
+# Packages that processors and towers of some families need, all in one extra.
+EXTRA = ("torchvision", "timm", "num2words")
+
 
 def load_processor(directory: Path, **files: Any) -> Any:
     """The processor of a directory. files: as `from_pretrained` takes them.
 
-    Raises CheckpointError where it needs torchvision and that is not installed; else what transformers raises.
+    Raises CheckpointError where it needs a package that is not installed; else what transformers raises.
     """
     import transformers
 
-    if importlib.util.find_spec("torchvision") is not None:
-        return transformers.AutoProcessor.from_pretrained(directory, **files)
+    films = importlib.util.find_spec("torchvision") is not None
     try:
-        with _without_films():
+        with nullcontext() if films else _without_films():
             return transformers.AutoProcessor.from_pretrained(directory, **files)
-    except ImportError as error:
-        raise CheckpointError(
-            f"{directory}: its processor needs torchvision, in the build that belongs to the installed torch. Install "
-            "both: pip install 'vlsurgery[vision]', or use prompts without pictures."
-        ) from error
+    except (ImportError, ValueError) as error:
+        if packages := missing_packages(error):
+            raise needs_packages(directory, packages) from error
+        raise
+
+
+def missing_packages(error: Exception) -> list[str]:
+    """The packages that transformers says it needs and that are not installed, of those in the extra `vision`."""
+    said = str(error)
+    absent = [name for name in EXTRA if importlib.util.find_spec(name) is None]
+    return [name for name in absent if re.search(rf"\b{name}\b", said, re.IGNORECASE)]
+
+
+def needs_packages(directory: Path, packages: list[str]) -> CheckpointError:
+    """What to install for a checkpoint that needs more than transformers."""
+    build = ", torchvision in the build that belongs to the installed torch" if "torchvision" in packages else ""
+    return CheckpointError(
+        f"{directory}: its class or its processor needs {' and '.join(packages)}. Install pip install "
+        f"'vlsurgery[vision]'{build}; diff and merge by method work without."
+    )
 
 
 @contextmanager

@@ -53,7 +53,10 @@ def model_of(config: Any) -> nn.Module:
         except ValueError as error:
             if "Unrecognized configuration class" not in str(error):
                 raise
-    return alive(made)
+    alive(made)
+    if config.model_type == "chameleon":
+        _spread(made.model.vqmodel)
+    return made
 
 
 def alive(model: nn.Module) -> nn.Module:
@@ -65,6 +68,14 @@ def alive(model: nn.Module) -> nn.Module:
             if not parameter.isfinite().all():
                 parameter.copy_(0.2 * torch.randn_like(parameter))
     return model.eval()
+
+
+def _spread(quantiser: Any) -> None:
+    """Make a codebook's entries states of pictures, so that the nearest one depends on the picture."""
+    with torch.no_grad():
+        states = quantiser.quant_conv(quantiser.encoder(torch.randn(1, 3, 32, 32)))[0].flatten(1).T
+        entries = quantiser.quantize.embedding.weight
+        entries.copy_(states[torch.linspace(0, len(states) - 1, len(entries)).long()])
 
 
 def base_of(family: Family, config: Any, rows: int) -> nn.Module:
@@ -126,7 +137,8 @@ def write(folder: Path, model: Any, family: Family, tokenizer: Any, parts: Parts
     settings.eos_token_id, settings.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.generation_config = settings
     model.save_pretrained(folder)
-    tokenizer.chat_template = tokens.template(family.style, family.picture if parts else "")
+    if family.style is not tokens.BARE:
+        tokenizer.chat_template = tokens.template(family.style, family.picture if parts else "")
     tokenizer.save_pretrained(folder)
     if parts is None or parts.processor is None:
         return

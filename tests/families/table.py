@@ -6,7 +6,7 @@ from typing import Any
 
 import transformers
 
-from families.tokens import CHATML, GEMMA, INSTRUCT, SPOKEN, TAGGED, Style
+from families.tokens import BARE, CHATML, GEMMA, INSTRUCT, SPOKEN, TAGGED, Style
 
 DEPTH = 4
 TEXT: dict[str, Any] = {
@@ -61,10 +61,6 @@ class Family:
     names: Mapping[str, str]
     parent: str | None
     needs: tuple[str, ...]
-
-    @property
-    def sees(self) -> bool:
-        return bool(self.picture)
 
 
 FAMILIES: dict[str, Family] = {}
@@ -133,7 +129,7 @@ def qwen3_vl(words: Words) -> Parts:
 
 @family("Qwen3-VL-MoE", QWEN_PICTURE, QWEN, parent="qwen3_moe")
 def qwen3_vl_moe(words: Words) -> Parts:
-    text = {**QWEN3_TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 20}
+    text = {**QWEN3_TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
     return _qwen(words, transformers.Qwen3VLMoeConfig, "Qwen3VLProcessor", text, QWEN3_VISION)
 
 
@@ -400,7 +396,7 @@ def aya_vision(words: Words) -> Parts:
 
 
 @family(
-    "Command A Vision", "<image>", ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>",
+    "Command A Vision", "<|IMG_PATCH|>", ("<image>", "<|START_OF_IMG|>", "<|END_OF_IMG|>", "<|IMG_PATCH|>",
     "<|IMG_LINE_BREAK|>"), parent="cohere2", needs=("torchvision",), image_token="<|IMG_PATCH|>",
     boi_token="<|START_OF_IMG|>", eoi_token="<|END_OF_IMG|>", img_line_break_token="<|IMG_LINE_BREAK|>",
 )  # fmt: skip
@@ -411,7 +407,7 @@ def cohere2_vision(words: Words) -> Parts:
         image_token_id=words.ids["<|IMG_PATCH|>"], downsample_factor=2, alignment_intermediate_size=24,
         tie_word_embeddings=True,
     )  # fmt: skip
-    sizes = {"size": SQUARE, "crop_to_patches": True, "min_patches": 1, "max_patches": 4, "patch_size": 7,
+    sizes = {"size": SQUARE, "crop_to_patches": True, "min_patches": 1, "max_patches": 4, "patch_size": 2,
              "downsample_factor": 2}  # fmt: skip
     return Parts(config, "Cohere2VisionProcessor", "Cohere2VisionImageProcessor", sizes)
 
@@ -462,19 +458,19 @@ def glm4v(words: Words) -> Parts:
 def aria(words: Words) -> Parts:
     config = transformers.AriaConfig(
         text_config=words.text(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1, head_dim=8),
-        vision_config={"model_type": "idefics3_vision", **_sigclip(image_size=70, patch_size=14)},
-        image_token_index=words.ids["<|img|>"], projector_patch_to_query_dict={25: 4, 49: 9},
+        vision_config={"model_type": "idefics3_vision", **_sigclip(image_size=980, patch_size=70)},
+        image_token_index=words.ids["<|img|>"], projector_patch_to_query_dict={196: 4},
     )  # fmt: skip
-    sizes = {"max_image_size": 980, "min_image_size": 14, "split_resolutions": [[980, 980]]}
-    return Parts(config, "AriaProcessor", "AriaImageProcessor", sizes, {"size_conversion": {"490": 4, "980": 9}})
+    sizes = {"max_image_size": 980, "min_image_size": 70, "split_resolutions": [[980, 980]]}
+    return Parts(config, "AriaProcessor", "AriaImageProcessor", sizes, {"size_conversion": {"980": 4}})
 
 
-@family("Llama 3.2 Vision", "<|image|>", ("<|image|>", "<|python_tag|>"), parent="llama")
+@family("Llama 3.2 Vision", "<|image|>", ("<|python_tag|>", "<|image|>"), parent="llama")
 def mllama(words: Words) -> Parts:
     vision = {
         "hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2,
         "intermediate_size": 24, "vision_output_dim": 32, "image_size": 28, "patch_size": 14, "max_num_tiles": 4,
-        "intermediate_layers_indices": [0], "supported_aspect_ratios": [[1, 1], [1, 2], [2, 1], [2, 2]],
+        "intermediate_layers_indices": [0],
     }  # fmt: skip
     rope = {"rope_type": "default", "rope_theta": 1e4}
     text = words.text(cross_attention_layers=[1, 3], rope_parameters=rope, vocab_size=words.rows - 1)
@@ -495,7 +491,7 @@ def paligemma(words: Words) -> Parts:
 @family("Phi-4-multimodal", "<|image|>", ("<|image|>", "<|audio|>"), TAGGED, "phi3", ("torchvision",),
         image_token="<|image|>", audio_token="<|audio|>")  # fmt: skip
 def phi4_multimodal(words: Words) -> Parts:
-    vision = {**_sigclip(image_size=28, patch_size=7), "crop_size": 28, "image_token_id": words.ids["<|image|>"]}
+    vision = {**_sigclip(image_size=448), "crop_size": 448, "image_token_id": words.ids["<|image|>"]}
     sounds = {"hidden_size": 16, "intermediate_size": 16, "num_blocks": 1, "num_attention_heads": 2, "input_size": 8,
               "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16, "nemo_conv_channels": 16,
               "audio_token_id": words.ids["<|audio|>"]}  # fmt: skip
@@ -504,7 +500,7 @@ def phi4_multimodal(words: Words) -> Parts:
         audio_config=sounds,
     )  # fmt: skip
     return Parts(config, "Phi4MultimodalProcessor", "Phi4MultimodalImageProcessor",
-                 {"size": SQUARE, "patch_size": 7, "dynamic_hd": 4}, {},
+                 {"size": {"height": 448, "width": 448}, "patch_size": 14, "dynamic_hd": 2}, {},
                  sounds={"audio_processor_type": "Phi4MultimodalFeatureExtractor",
                          "feature_extractor_type": "Phi4MultimodalFeatureExtractor"})  # fmt: skip
 
@@ -537,7 +533,13 @@ def emu3(words: Words) -> Parts:
     return Parts(config, "Emu3Processor", "Emu3ImageProcessor", {"min_pixels": 32 * 32, "max_pixels": 64 * 64})
 
 
-@family("Fuyu", "", ("|SPEAKER|", "|NEWLINE|", "<0x00>", "<0x01>", "<0x02>", "<0x03>", "<0x04>"), parent="persimmon")
+@family(
+    "Fuyu",
+    "",
+    style=BARE,
+    added=("|SPEAKER|", "|NEWLINE|", "<0x00>", "<0x01>", "<0x02>", "<0x03>", "<0x04>"),
+    parent="persimmon",
+)
 def fuyu(words: Words) -> Parts:
     config = transformers.FuyuConfig(
         text_config={"model_type": "persimmon", **words.text()}, image_size=28, patch_size=14,
@@ -594,13 +596,13 @@ def _blip(words: Words, config: Any, **qformer: Any) -> Any:
     )  # fmt: skip
 
 
-@family("BLIP-2", "<image>", ("<image>",), SPOKEN, "opt", image_token="<image>")
+@family("BLIP-2", "", ("<image>",), BARE, "opt")
 def blip_2(words: Words) -> Parts:
     return Parts(_blip(words, transformers.Blip2Config), "Blip2Processor", "BlipImageProcessor", {"size": SQUARE},
                  {"num_query_tokens": 3})  # fmt: skip
 
 
-@family("InstructBLIP", "<image>", ("<image>",), SPOKEN, "opt", image_token="<image>")
+@family("InstructBLIP", "", ("<image>",), BARE, "opt")
 def instructblip(words: Words) -> Parts:
     return Parts(_blip(words, transformers.InstructBlipConfig), "InstructBlipProcessor", "BlipImageProcessor",
                  {"size": SQUARE}, {"num_query_tokens": 3})  # fmt: skip
@@ -618,11 +620,13 @@ def molmo2(words: Words) -> Parts:
             "frame_start_token_id": "<frame_start>", "frame_end_token_id": "<frame_end>",
             "image_low_res_id": "<im_low>"}  # fmt: skip
     config = transformers.Molmo2Config(
-        text_config=words.text(head_dim=8, additional_vocab_size=0),
+        text_config=words.text(
+            head_dim=8, vocab_size=words.rows - len(MOLMO), additional_vocab_size=len(MOLMO)
+        ),
         vision_config={**_sigclip(image_size=[28, 28], patch_size=7), "head_dim": 8, "num_key_value_heads": 2,
-                       "num_position_embeddings": 16},
+                       "num_position_embeddings": 16, "initializer_range": 0.2},
         adapter_config={"vision_feature_layer": [-1, -2], "hidden_size": 16, "num_attention_heads": 2,
-                        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "text_hidden_size": 32},
+                        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "text_hidden_size": 32, "initializer_range": 0.2},
         **{key: words.ids[token] for key, token in keys.items()},
     )  # fmt: skip
     sizes = {"size": SQUARE, "patch_size": 7, "max_crops": 4, "overlap_margins": [0, 0], "pooling_size": [2, 2]}

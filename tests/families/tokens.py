@@ -52,6 +52,7 @@ CHATML = Style("<|im_start|>user\n{picture}{text}<|im_end|>\n", "<|im_start|>ass
 GEMMA = Style("<start_of_turn>user\n{picture}{text}<end_of_turn>\n", "<start_of_turn>model\n", "<end_of_turn>")
 INSTRUCT = Style("[INST]{picture}{text}[/INST]", "")
 SPOKEN = Style("USER: {picture}\n{text} ", "ASSISTANT:")
+BARE = Style("{picture}{text}", "")  # no chat template at all
 TAGGED = Style("<|user|>{picture}{text}", "<|bot|>")
 
 

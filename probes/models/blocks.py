@@ -1,0 +1,39 @@
+"""The text stack's decoder blocks in a running model, and the residual stream in what they return."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from vlsurgery.surgery.architecture.decoder_stack import find_text_stack
+
+CROSS_ATTENTION = ("cross_attn", "encoder_attn", "crossattention")  # modules of blocks that read the picture
+
+
+def decoder_blocks(model: nn.Module) -> Sequence[nn.Module]:
+    """The text stack's decoder blocks, in order: found as in files, by numbers, widths and the vocabulary beside them.
+
+    Raises AlignmentError where no stack has the length and width that the text config gives.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    config: Any = model.config
+    stack = find_text_stack(shapes, config.to_dict())
+    return [model.get_submodule(f"{stack.prefix}.{number}") for number in sorted(stack.layers)]
+
+
+def passes_text_on(block: nn.Module) -> bool:
+    """Whether a block does nothing to prompts without a picture, and is then left out: cross-attention to pictures
+    (Llama 3.2 Vision)."""
+    return any(hasattr(block, name) for name in CROSS_ATTENTION)
+
+
+def residual_stream(block: nn.Module, output: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """[B, T, hidden]: the residual stream in what a block returned.
+
+    A block with several streams (Gemma 3n's AltUp: [streams, B, T, hidden]) computes on one of them, and that is it.
+    """
+    hidden = output if isinstance(output, Tensor) else output[0]
+    if hidden.ndim != 4:
+        return hidden
+    config: Any = block.config
+    return hidden[config.altup_active_idx]

@@ -1,0 +1,201 @@
+"""What must hold of a family that runs, each against transformers itself or against the model asked otherwise."""
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from families.build import NOISE, decoder, shared
+from families.table import Family
+from families.tokens import HARMLESS
+from PIL import Image
+from torch import Tensor
+
+from vlsurgery.probes.activations import capture
+from vlsurgery.probes.evaluation.generate import complete
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.models import ChatModel, Loader, passes_text_on
+from vlsurgery.probes.prompts import Prompt
+from vlsurgery.probes.scoring import greedy_matches, scored_answers
+from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import SurgeryError
+
+SIZES: Final = ((56, 56), (90, 40), (31, 64))  # of the pictures, in pixels
+ROUNDING: Final = 2e-4  # of float32 sums in another order, relative to the largest entry
+
+
+def asked(pictures: bool) -> list[Prompt]:
+    """Prompts of different lengths, in text and with pictures of mixed sizes."""
+    texts = [Prompt(f"t{n}", f"r{n}", "harmless", text, "report") for n, text in enumerate(HARMLESS[:3])]
+    if not pictures:
+        return texts
+    drawn = [Image.linear_gradient("L").convert("RGB").resize(size) for size in SIZES]
+    seen = [
+        Prompt(f"p{n}", f"r{n}", "harmless", HARMLESS[n], "report", "own", picture) for n, picture in enumerate(drawn)
+    ]
+    return texts + seen
+
+
+class Opened:
+    """A family's trio, opened when a check needs it."""
+
+    def __init__(self, family: Family, root: Path) -> None:
+        self.family, self.root = family, root
+
+    def checkpoint(self, role: str) -> Checkpoint:
+        return Checkpoint.open(self.root / role)
+
+    @cached_property
+    def adapted(self) -> ChatModel:
+        return Loader(dtype="float32").load(self.checkpoint("adapted"))
+
+    @cached_property
+    def base(self) -> ChatModel:
+        return Loader(dtype="float32").load(self.checkpoint("base"))
+
+    @cached_property
+    def prompts(self) -> list[Prompt]:
+        """Those that the family takes: some take no text without a picture."""
+        every = asked(self.adapted.sees)
+        return [prompt for prompt in every if self._takes(prompt)]
+
+    def _takes(self, prompt: Prompt) -> bool:
+        try:
+            self.adapted.encode([prompt])
+        except SurgeryError:
+            if prompt.modality != "text":
+                raise
+            return False
+        return True
+
+
+def opens(trio: Opened) -> None:
+    """Both models load; the adapted one sees, and takes pictures or text."""
+    assert trio.base.sees is False, "the base is said to see"
+    assert trio.adapted.sees, f"does not see: {'; '.join(trio.adapted.notes)}"
+    assert trio.prompts, "takes no prompt"
+
+
+def blocks(trio: Opened) -> None:
+    """The decoder blocks are those of transformers' own decoder."""
+    own = next(
+        module
+        for module in decoder(trio.adapted.model).modules()
+        if isinstance(module, torch.nn.ModuleList) and len(module) == len(trio.adapted.blocks)
+    )
+    assert all(one is other for one, other in zip(own, trio.adapted.blocks, strict=True)), "other modules"
+
+
+def grafted(trio: Opened) -> None:
+    """The graft has the base's text weights, wherever the checkpoints share them, and the adapted ones comes back."""
+    merge = InMemoryMerge(
+        trio.adapted, align({"adapted": trio.checkpoint("adapted"), "base": trio.checkpoint("base")}), ["base"]
+    )
+    before = {name: value.clone() for name, value in trio.adapted.model.state_dict().items()}
+    with merge.at(merge.everywhere(base=1.0)):
+        wrong = [
+            f"{tuple(target.shape)}"
+            for target, source in shared(trio.family, trio.adapted.model, trio.base.model)
+            if not torch.allclose(_shared_rows(target, source), source, rtol=0, atol=NOISE / 1000)
+        ]
+    assert not wrong, f"{len(wrong)} text weights are not the base's, the first of shape {wrong[0]}"
+    after = trio.adapted.model.state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items()), "the adapted weights are not back"
+
+
+def _shared_rows(target: Tensor, source: Tensor) -> Tensor:
+    return target[: len(source)] if target.ndim else target
+
+
+def captured(trio: Opened) -> None:
+    """Captured states are transformers' own hidden states, of text and of pictures."""
+    chat = trio.adapted
+    for prompt in trio.prompts:
+        encoded = chat.encode([prompt])
+        found = next(iter(capture(chat, encoded))).values[0]
+        batch = next(iter(chat.batches(encoded)))
+        with torch.no_grad():
+            out: Any = chat.model(**batch.inputs, output_hidden_states=True, use_cache=False)
+        states = out.hidden_states if out.get("hidden_states") is not None else out.language_model_outputs.hidden_states
+        ran = [at for at, block in enumerate(chat.blocks) if prompt.image is not None or not passes_text_on(block)]
+        assert len(states) == len(ran) + 1, f"{len(states)} states of transformers for {len(ran)} blocks that ran"
+        # transformers' last state is behind the final norm
+        for layer, own in zip(ran[:-1], states[1:], strict=False):
+            own = own[chat.blocks[0].config.altup_active_idx] if own.ndim == 4 else own
+            close(found[:, layer], own[0, -len(found) :].float(), f"layer {layer} of {prompt.id}")
+        for layer in {*range(1, len(chat.blocks))} - {*ran}:
+            assert torch.equal(found[:, layer], found[:, layer - 1]), f"layer {layer} of {prompt.id} was not passed on"
+
+
+def batched(trio: Opened) -> None:
+    """A batch of N gives the same states as N singles, with pictures of mixed sizes."""
+    chat = trio.adapted
+    for pictured in (False, True):  # some processors put a token behind a pictured prompt
+        encoded = [one for one in chat.encode(trio.prompts) if (one.prompt.image is not None) == pictured]
+        whole = {}
+        for part in capture(chat, encoded) if encoded else ():
+            whole |= dict(zip(part.index, part.values, strict=True))
+        for at, one in enumerate(encoded):
+            close(whole[at], next(iter(capture(chat, [one]))).values[0], f"prompt {one.prompt.id}")
+
+
+def scored(trio: Opened) -> None:
+    """What is generated in batches is what singles generate, and what scoring says is generated."""
+    chat, prompts = trio.adapted, trio.prompts
+    batch = complete(chat, prompts, "", tokens=6)
+    for prompt, completion in zip(prompts, batch, strict=True):
+        single = complete(chat, [prompt], "", tokens=6)[0]
+        assert single.ids == completion.ids, f"{prompt.id} alone {single.ids}, in a batch {completion.ids}"
+    answers = [torch.tensor(completion.ids) for completion in batch]
+    hits = greedy_matches(chat, scored_answers(chat, prompts, answers)).tolist()
+    assert all(hits), f"scoring disagrees on {[p.id for p, hit in zip(prompts, hits, strict=True) if not hit]}"
+
+
+def seeing(trio: Opened) -> None:
+    """A picture changes the states, and another picture changes them otherwise."""
+    chat = trio.adapted
+    if not chat.sees:
+        return
+    first, second = (Image.effect_noise((56, 56), spread).convert("RGB") for spread in (20, 200))
+    prompts = [Prompt(f"x{n}", "x", "harmless", HARMLESS[0], "report", "own", p) for n, p in enumerate((first, second))]
+    one, other = (next(iter(capture(chat, chat.encode([prompt])))).values for prompt in prompts)
+    assert not torch.allclose(one, other, atol=1e-5), "two pictures give the same states"
+
+
+def half(trio: Opened) -> None:
+    """In bfloat16 every prompt runs, and the states stay near those in float32."""
+    chat = Loader(dtype="bfloat16").load(trio.checkpoint("adapted"))
+    for prompt in trio.prompts:
+        one, other = (next(iter(capture(c, c.encode([prompt])))).values.flatten() for c in (chat, trio.adapted))
+        cosine = float(torch.cosine_similarity(one.double(), other.double(), dim=0))
+        assert cosine > 0.8, f"cosine {cosine:.2f} on {prompt.id}"
+
+
+CHECKS: Final[dict[str, Callable[[Opened], None]]] = {
+    "opens": opens, "blocks": blocks, "graft": grafted, "capture": captured, "batch": batched, "scoring": scored,
+    "pictures": seeing, "bf16": half,
+}  # fmt: skip
+
+
+def close(one: Tensor, other: Tensor, what: str) -> None:
+    scale = float(other.abs().max()) + 1e-6
+    off = float((one - other).abs().max()) / scale
+    assert off < ROUNDING, f"{what} is off by {off:.1e} of its largest entry"
+
+
+def outcomes(trio: Opened, names: Sequence[str] = tuple(CHECKS)) -> dict[str, str]:
+    """Check -> "" where it holds, else why not; what refuses in one line says "refused: ..." and ends the rest."""
+    found: dict[str, str] = {}
+    for name in names:
+        try:
+            CHECKS[name](trio)
+            found[name] = ""
+        except SurgeryError as error:
+            found[name] = f"refused: {error}"
+            if name == "opens":
+                break
+        except Exception as error:  # noqa: BLE001  what a table of outcomes is for
+            found[name] = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+    return found
