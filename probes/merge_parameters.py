@@ -143,8 +143,10 @@ def _in_joined_table(
 ) -> tuple[nn.Parameter, TensorView] | None:
     """The place of one of two tables that the file keeps apart, of old and of new tokens, in the live one that holds
     both, the new ones behind (Molmo 2); None where that is not so."""
+    if pair.site not in (EMBED, NEW_ROWS) or EMBED not in live:
+        return None
     tables = {each.site: alignment.tensor(each, like) for each in alignment.pairs if each.site in (EMBED, NEW_ROWS)}
-    if pair.site not in tables or EMBED not in live or len(tables) != 2:
+    if len(tables) != 2:
         return None
     parameter, part = live[EMBED]
     old, new = (tables[site].shape for site in (EMBED, NEW_ROWS))
