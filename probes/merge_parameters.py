@@ -5,23 +5,24 @@ Values come from the files when they are needed, or stay in memory where there i
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.surgery.alignment import Aligned, Alignment
-from vlsurgery.surgery.architecture.layouts import TensorView, locate
+from vlsurgery.surgery.architecture.layouts import EMBED, TensorView, locate
 from vlsurgery.surgery.architecture.site import Site
 
+NEW_ROWS = Site("text", None, "embed.new")
 CHUNK_ENTRIES = 1 << 22  # of a tensor, computed at a time in float32
 RESIDENT_ON_CPU = 256 * 2**20  # there the files' pages are in memory already, and reading them is copying
 RESIDENT_SHARE = 0.5  # of what is free on another device
 
 
-class Rows(NamedTuple):
-    """Rows of a tensor along its first dimension, from `start` to before `stop`."""
+class RowSpan(NamedTuple):
+    """RowSpan of a tensor along its first dimension, from `start` to before `stop`."""
 
     start: int
     stop: int
@@ -45,12 +46,12 @@ class MergeParameter:
         view: Tensor = self.part.view(whole.view(-1)[first : first + size], whole.shape)
         return view if view.dim() else view[None]
 
-    def chunks(self) -> Iterator[Rows]:
+    def chunks(self) -> Iterator[RowSpan]:
         """Ranges of rows that cover the view, of about CHUNK_ENTRIES each."""
         count = self.pair.shape[0] if self.pair.shape else 1
         step = max(1, CHUNK_ENTRIES // max(1, self.pair.numel // count))
         for start in range(0, count, step):
-            yield Rows(start, min(start + step, count))
+            yield RowSpan(start, min(start + step, count))
 
 
 class MergeValues:
@@ -66,16 +67,16 @@ class MergeValues:
         self._room = resident_bytes
         self._resident: dict[tuple[Site, str], Tensor] = {}
 
-    def adapted(self, entry: MergeParameter, rows: Rows) -> Tensor:
-        """Rows of the live model's own checkpoint, float32, on the parameter's device."""
+    def adapted(self, entry: MergeParameter, rows: RowSpan) -> Tensor:
+        """RowSpan of the live model's own checkpoint, float32, on the parameter's device."""
         return self._read(entry, self._like, rows)
 
-    def delta(self, entry: MergeParameter, source: int, rows: Rows, adapted: Tensor) -> Tensor | None:
+    def delta(self, entry: MergeParameter, source: int, rows: RowSpan, adapted: Tensor) -> Tensor | None:
         """Source less `adapted`, float32; None where the source lacks the site."""
         role = self._sources[source]
         return self._read(entry, role, rows).sub_(adapted) if role in entry.pair.parts else None
 
-    def _read(self, entry: MergeParameter, role: str, rows: Rows) -> Tensor:
+    def _read(self, entry: MergeParameter, role: str, rows: RowSpan) -> Tensor:
         pair, device = entry.pair, entry.parameter.device
         held = self._held(entry, role)
         if held is not None:
@@ -106,8 +107,13 @@ def room_for_values(device: torch.device) -> int:
 
 
 def live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
-    """Site -> parameter and view of it, for every site of the live model and for the parts of fused ones."""
-    parameters = dict(chat.model.named_parameters())
+    """Site -> parameter and view of it, for every site of the live model and for the parts of fused ones.
+
+    Buffers that checkpoints hold count as parameters: Gemma 4 scales its layers by some.
+    """
+    stored: Any = chat.model.state_dict()
+    buffers = {name: buffer for name, buffer in chat.model.named_buffers() if name in stored}
+    parameters: dict[str, Any] = {**dict(chat.model.named_parameters()), **buffers}
     config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
     names = {id(module): name for name, module in chat.model.named_modules()}
     stack = names[id(chat.blocks[0])].rpartition(".")[0]
@@ -119,6 +125,9 @@ def place(
     pair: Aligned, alignment: Alignment, like: str, live: Mapping[Site, tuple[nn.Parameter, TensorView]]
 ) -> tuple[nn.Parameter, TensorView] | None:
     """The parameter at a pair's site and the shared view of it; None where it is laid out otherwise."""
+    joined = _in_joined_table(pair, alignment, like, live)
+    if joined is not None:
+        return joined
     if pair.site not in live:
         return None
     parameter, part = live[pair.site]
@@ -127,3 +136,22 @@ def place(
     if tuple(parameter.shape) == alignment.tensor(pair, like).shape:  # a vocabulary that grew: its first rows
         return parameter, pair.parts[like]
     return None
+
+
+def _in_joined_table(
+    pair: Aligned, alignment: Alignment, like: str, live: Mapping[Site, tuple[nn.Parameter, TensorView]]
+) -> tuple[nn.Parameter, TensorView] | None:
+    """The place of one of two tables that the file keeps apart, of old and of new tokens, in the live one that holds
+    both, the new ones behind (Molmo 2); None where that is not so."""
+    if pair.site not in (EMBED, NEW_ROWS) or EMBED not in live:
+        return None
+    tables = {each.site: alignment.tensor(each, like) for each in alignment.pairs if each.site in (EMBED, NEW_ROWS)}
+    if len(tables) != 2:
+        return None
+    parameter, part = live[EMBED]
+    old, new = (tables[site].shape for site in (EMBED, NEW_ROWS))
+    if tuple(parameter.shape) != (old[0] + new[0], *old[1:]):
+        return None
+    start = old[0] if pair.site == NEW_ROWS else 0
+    cut = (slice(start, start + pair.shape[0]), *(slice(0, size) for size in pair.shape[1:]))
+    return parameter, TensorView(part.name, cut)

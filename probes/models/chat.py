@@ -15,7 +15,7 @@ from vlsurgery.probes.models.faults import is_out_of_memory, one_line
 from vlsurgery.probes.models.kept import KeptPrompts
 from vlsurgery.probes.models.positions import ASKED, Ending, common_ending, tokens_added, tokens_behind
 from vlsurgery.probes.models.room import Room, most_tokens
-from vlsurgery.probes.models.words import as_words, placeholders
+from vlsurgery.probes.models.words import PLACEHOLDER_IDS, as_words, placeholders
 from vlsurgery.probes.prompts import Prompt, rgb
 from vlsurgery.probes.templates import ChatTemplate, chat_template
 from vlsurgery.probes.thoughts import is_thought_mark, opened
@@ -163,8 +163,8 @@ class ChatModel:
             ) from error
         ids = torch.as_tensor(made["input_ids"])
         read = self.tokenizer(text, add_special_tokens=special)["input_ids"]
-        shown = torch.isin(ids, torch.tensor(self.placeholder_ids)).any() or ids[0].tolist() != read
-        if self.placeholder_ids and not shown:  # some processors write other tokens than the one that they look for
+        shown = torch.isin(ids, torch.tensor(self._picture_ids)).any() or ids[0].tolist() != read
+        if self._picture_ids and not shown:  # some processors write other tokens than the one that they look for
             raise CheckpointError(self._no_place())
         if not self._has_place:
             self._note(f"{self.name}: its template has no place for pictures; its processor puts them before the text")
@@ -238,11 +238,21 @@ class ChatModel:
         """The checkpoint's, as its tokenizer remembers it."""
         return str(self.tokenizer.name_or_path)
 
-    @cached_property
+    @property
     def placeholder_ids(self) -> list[int]:
-        """The ids of the tokens that stand for pictures: a completion that had one could not be read back, as there is
-        nothing behind it."""
-        return [self.tokenizer.convert_tokens_to_ids(token) for token in placeholders(self.processor)]
+        """The ids of pictures' tokens that the head can write: a completion that had one could not be read back, as
+        there is nothing behind it. Mllama's head has no row for its own."""
+        head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
+        return [at for at in self._picture_ids if at < head.weight.shape[0]]
+
+    @cached_property
+    def _picture_ids(self) -> list[int]:
+        """The ids of the tokens that stand for pictures, films and sounds."""
+        named = [self.tokenizer.convert_tokens_to_ids(token) for token in placeholders(self.processor)]
+        config = None if self.processor is None else getattr(self.model, "config", None)
+        held = [getattr(config, name, None) for name in PLACEHOLDER_IDS]
+        known = {at for at in [*named, *held] if isinstance(at, int) and 0 <= at < len(self.tokenizer)}
+        return sorted(known - {self.tokenizer.unk_token_id})
 
     @property
     def pad_id(self) -> int:

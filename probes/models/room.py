@@ -94,7 +94,7 @@ def _tried(work: Callable[[Batch], T], batch: Batch) -> tuple[T] | None:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-    gc.collect()  # the frames of the error held the tensors
+    gc.collect(1)  # the frames of the error held the tensors; what is old is none of it
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None

@@ -3,6 +3,8 @@
 from typing import Any
 
 _KINDS = ("image", "video", "audio")
+# Where configs tell the ids behind which a model puts pictures, films and sounds; Aya's are not its template's token.
+PLACEHOLDER_IDS = tuple(f"{kind}_token_{end}" for kind in _KINDS for end in ("id", "index"))
 # What processors replace in a text, or set around a picture.
 _MARKS = ("boi_token", "eoi_token", "image_break_token", "image_end_token", "fake_image_token", "vision_start_token")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.models import load
+from vlsurgery.probes.models import Loader, load
 from vlsurgery.probes.scoring import (
     answer_states,
     log_probabilities,
@@ -110,3 +110,58 @@ def test_divergence_is_zero_at_home_and_positive_away(live, asked):
     assert mean_divergence(live.chat, batches, reference, live.adapted_head) == pytest.approx(0, abs=1e-6)
     with live.at(live.everywhere(base=1.0)) as chat:
         assert mean_divergence(chat, batches, reference, live.adapted_head) > 0
+
+
+def test_values_from_files_and_from_memory_give_the_same_bytes(trio, asked, monkeypatch):
+    monkeypatch.setattr("vlsurgery.probes.merge_parameters.CHUNK_ENTRIES", 100)
+    found = []
+    for room in (0, 20_000, 10**9):
+        chat = load(trio.checkpoints["adapted"])
+        live = InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"), resident_bytes=room)
+        with live.differentiable():
+            live.move(live.tensor(live.everywhere(base=0.3, safety=0.2)))
+            for batch in scored_answers(chat, asked[:8], [torch.tensor([5, 6])] * 8):
+                batch.logits(chat).logsumexp(-1).sum().backward()
+            found.append((text_parameters(chat), live.gradient()))
+    (values, slopes), *others = found
+    for other, gradient in others:
+        assert all(torch.equal(other[name], value) for name, value in values.items())
+        assert torch.equal(gradient, slopes)
+
+
+def test_blocks_whose_coefficients_stay_are_left_alone(live, monkeypatch):
+    moved = []
+    whole = InMemoryMerge._set
+    monkeypatch.setattr(
+        InMemoryMerge,
+        "_set",
+        lambda self, entry, *rest: (moved.append(self.blocks[entry.block]), whole(self, entry, *rest)),
+    )
+    place = live.everywhere(base=0.2)
+    live.move(live.tensor(place))
+    assert set(moved) == set(live.blocks)
+    moved.clear()
+    live.move(live.tensor({**place, "1.mlp": {"base": 0.4}}))
+    assert set(moved) == {"1.mlp"}
+
+
+def test_no_gradient_is_left_alive_by_a_backward_pass(live, asked):
+    (batch, *_) = scored_answers(live.chat, asked[:4], [torch.tensor([5])] * 4)
+    with live.differentiable():
+        batch.logits(live.chat).sum().backward()
+        assert all(p.grad is None for p in live.chat.model.parameters())
+        assert live.gradient().abs().sum() > 0
+        assert live.gradient().abs().sum() == 0
+
+
+def test_bfloat16_is_merged_in_float32_and_rounded_once(trio):
+    chat = load(trio.checkpoints["adapted"], Loader(dtype="bfloat16"))
+    live = InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"))
+    exact = load(trio.checkpoints["adapted"], Loader(dtype="float32"))
+    before = {name: p.detach().clone() for name, p in chat.model.named_parameters()}
+    other = InMemoryMerge(exact, align(trio.checkpoints), ("base", "safety"))
+    place = live.everywhere(base=0.3, safety=0.4)
+    with live.at(place), other.at(place):
+        expected = text_parameters(exact)
+        assert all(torch.equal(p, expected[n].bfloat16()) for n, p in text_parameters(chat).items())
+    assert all(torch.equal(before[n], p) for n, p in chat.model.named_parameters())
