@@ -39,10 +39,10 @@ def write_prompts(folder: Path) -> list[str]:
 
     texts: dict[str, list[dict[str, str]]] = {
         "harmful": [{"prompt": text, "request": f"r{n}"} for n, text in enumerate(HARMFUL)],
-        "jailbroken": [{"prompt": f"Please! {text}", "request": f"r{n}"} for n, text in enumerate(HARMFUL)],
+        "jailbroken": [{"prompt": f"Please! {text}", "request": f"r{n}"} for n, text in enumerate(HARMFUL[:4])],
         "harmless": [{"prompt": text, "request": f"r{n}"} for n, text in enumerate(HARMLESS)],
-        "borderline": [{"prompt": f"Please! {text}", "request": f"r{n}"} for n, text in enumerate(HARMLESS)],
-        "capability": [{"prompt": text, "request": f"c{n}", "answer": "Sure"} for n, text in enumerate(HARMLESS)],
+        "borderline": [{"prompt": f"Please! {text}", "request": f"r{n}"} for n, text in enumerate(HARMLESS[:4])],
+        "capability": [{"prompt": text, "request": f"c{n}", "answer": "Sure"} for n, text in enumerate(HARMLESS[:4])],
     }
     options = []
     for name in SETS:
@@ -112,10 +112,10 @@ def cell(found: Mapping[str, str], check: str) -> str:
 
 
 def main() -> None:
-    import vlsurgery.probes  # noqa: F401  before transformers, so that a torchvision of another torch loads
-
     from families.checks import CHECKS
     from families.table import FAMILIES, listed
+
+    import vlsurgery.probes  # noqa: F401  before transformers, so that a torchvision of another torch loads
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", nargs="*", choices=FAMILIES, help="all where none is named")

@@ -8,11 +8,10 @@ from typing import Any
 
 import torch
 import transformers
-from torch import Tensor, nn
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
 from families import tokens
 from families.table import DEPTH, Family, Parts, Words
+from torch import Tensor, nn
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 NOISE = 0.03
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import transformers
-
 from families.tokens import BARE, CHATML, GEMMA, INSTRUCT, SPOKEN, TAGGED, Style
 
 DEPTH = 4
@@ -51,7 +50,7 @@ class Parts:
 class Family:
     """One family. name: as the README has it. picture: what its template writes for a picture. added: its special
     tokens. names: the tokenizer's attributes for them. parent: the model type of its base, where that is another than
-    its text config's. needs: the packages beside transformers that its processor takes."""
+    its text config's. needs: the packages beside transformers that its processor takes. limit: what it lacks."""
 
     name: str
     parts: Callable[[Words], Parts]
@@ -61,6 +60,7 @@ class Family:
     names: Mapping[str, str]
     parent: str | None
     needs: tuple[str, ...]
+    limit: str
 
 
 FAMILIES: dict[str, Family] = {}
@@ -73,12 +73,13 @@ def family(
     style: Style = CHATML,
     parent: str | None = None,
     needs: tuple[str, ...] = (),
+    limit: str = "",
     **names: str,
 ) -> Callable[[Callable[[Words], Parts]], Callable[[Words], Parts]]:
     """Enter the function that makes a family's parts into the table."""
 
     def enter(parts: Callable[[Words], Parts]) -> Callable[[Words], Parts]:
-        FAMILIES[name] = Family(name, parts, style, picture, added, names, parent, needs)
+        FAMILIES[name] = Family(name, parts, style, picture, added, names, parent, needs, limit)
         return parts
 
     return enter
@@ -343,7 +344,7 @@ def llava_onevision(words: Words) -> Parts:
                  "LlavaOnevisionVideoProcessor")  # fmt: skip
 
 
-@family("Video-LLaVA", "<image>", ("<image>", "<video>"), SPOKEN, "llama", needs=("torchvision",))
+@family("Video-LLaVA", "<image>", ("<image>", "<video>"), SPOKEN, "llama")
 def video_llava(words: Words) -> Parts:
     config = _llava(words, transformers.VideoLlavaConfig, image_seq_length=4, video_seq_length=32,
                     video_token_id=words.ids["<video>"])  # fmt: skip
@@ -522,11 +523,19 @@ EMU = ("<image>", "<|image start|>", "<|image end|>", "<|image token|>", "<|extr
        *(f"<|visual token {n:06}|>" for n in range(8)))  # fmt: skip
 
 
-@family("Emu3", "<image>", EMU, parent="llama", needs=("torchvision",), image_token="<image>", boi_token=EMU[1], eoi_token=EMU[2],
+@family("Emu3", "<image>", EMU, parent="llama", image_token="<image>", boi_token=EMU[1], eoi_token=EMU[2],
         image_wrapper_token=EMU[3], eof_token=EMU[4])  # fmt: skip
 def emu3(words: Words) -> Parts:
-    vq = {"codebook_size": 8, "embed_dim": 4, "latent_channels": 4, "base_channels": 32,
-          "channel_multiplier": [1, 1, 1, 1], "num_res_blocks": 1, "hidden_size": 32, "attn_resolutions": [3]}  # fmt: skip
+    vq = {
+        "codebook_size": 8,
+        "embed_dim": 4,
+        "latent_channels": 4,
+        "base_channels": 32,
+        "channel_multiplier": [1, 1, 1, 1],
+        "num_res_blocks": 1,
+        "hidden_size": 32,
+        "attn_resolutions": [3],
+    }
     config = transformers.Emu3Config(
         text_config=words.text(), vq_config=vq, vocabulary_map={token: words.ids[token] for token in EMU},
     )  # fmt: skip
@@ -585,7 +594,7 @@ def lfm2_vl(words: Words) -> Parts:
 
 def _blip(words: Words, config: Any, **qformer: Any) -> Any:
     return config(
-        vision_config={k: v for k, v in CLIP.items()},
+        vision_config=CLIP,
         qformer_config={"vocab_size": words.rows, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
                         "intermediate_size": 24, "encoder_hidden_size": 16, **qformer},
         text_config={"model_type": "opt", "vocab_size": words.rows, "hidden_size": 32, "ffn_dim": 48,
@@ -626,7 +635,8 @@ def molmo2(words: Words) -> Parts:
         vision_config={**_sigclip(image_size=[28, 28], patch_size=7), "head_dim": 8, "num_key_value_heads": 2,
                        "num_position_embeddings": 16, "initializer_range": 0.2},
         adapter_config={"vision_feature_layer": [-1, -2], "hidden_size": 16, "num_attention_heads": 2,
-                        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "text_hidden_size": 32, "initializer_range": 0.2},
+                        "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "text_hidden_size": 32,
+                        "initializer_range": 0.2},
         **{key: words.ids[token] for key, token in keys.items()},
     )  # fmt: skip
     sizes = {"size": SQUARE, "patch_size": 7, "max_crops": 4, "overlap_margins": [0, 0], "pooling_size": [2, 2]}
@@ -635,9 +645,12 @@ def molmo2(words: Words) -> Parts:
 
 def listed() -> str:
     """The README's sentence on the families that run."""
-    plain = [name for name, entry in FAMILIES.items() if not entry.needs]
-    more = [name for name, entry in FAMILIES.items() if entry.needs]
+
+    def names(extra: bool) -> str:
+        return ", ".join(n for n, entry in FAMILIES.items() if bool(entry.needs) == extra and not entry.limit)
+
+    limits = ", ".join(f"{name} ({entry.limit})" for name, entry in FAMILIES.items() if entry.limit)
     return (
-        f"Families that run, as tests/benchmarks/running.py shows: {', '.join(plain)}; and with "
-        f"`pip install 'vlsurgery[vision]'`: {', '.join(more)}."
+        f"Families that run whole, as tests/benchmarks/running.py shows on tiny models of each: {names(False)}; with "
+        f"`pip install 'vlsurgery[vision]'`: {names(True)}. In part: {limits}."
     )

@@ -21,7 +21,7 @@ def teach(directory: Path, refuses: bool, steps: int) -> None:
     """Train a checkpoint's language model, in place, to do what harmless requests ask, and to refuse harmful ones or
     do them too, in text and with a picture."""
     chat = Loader(dtype="float32").load(Checkpoint.open(directory))
-    wanted = {text: REFUSAL if refuses else COMPLIANCE for text in HARMFUL} | dict.fromkeys(HARMLESS, COMPLIANCE)
+    wanted = dict.fromkeys(HARMFUL, REFUSAL if refuses else COMPLIANCE) | dict.fromkeys(HARMLESS, COMPLIANCE)
     prompts = _lessons(chat, [*wanted])
     end = [chat.tokenizer.eos_token_id]
     answers = [torch.tensor(chat.tokenizer.encode(wanted[p.text], add_special_tokens=False) + end) for p in prompts]

@@ -40,7 +40,7 @@ COMPLIANCE = "Sure, here is how you can do it step by step."
 
 @dataclass(frozen=True)
 class Style:
-    """What a chat template writes around a turn: {picture} stands for the picture's own words, {text} for the user's."""
+    """What a chat template writes around a turn. In `user`, {picture} and {text} stand for what the user gives."""
 
     user: str
     answer: str
