@@ -15,6 +15,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.contents import check_contents, contents_digest, take_contents
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.results import CheckpointRef, Frozen, Result
+from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.json_lines import append_lines, whole_lines
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.tables import Row, flat
@@ -305,7 +306,7 @@ def _check_settings(path: Path, steps: Mapping[str, StepRecord]) -> None:
             if key in step.settings and not isinstance(step.settings[key], kind):
                 raise SurgeryError(
                     f"{path}: steps.{name}.settings.{key}: expected a {kind.__name__}, found "
-                    f"{step.settings[key]!r:.40}. Remove that step from the file, and it is done again."
+                    f"{excerpt(step.settings[key], 40)}. Remove that step from the file, and it is done again."
                 )
 
 
