@@ -109,7 +109,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = read_json_file(path, MAX_JSON_BYTES)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: can't be read ({error.strerror or error}). Check its name and your rights."
+            f"{path}: can't be read ({error.strerror or error}). Check what it is, and your rights."
         ) from error
     except ValueError as error:
         refuse_pointer(path)

@@ -219,8 +219,8 @@ def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
     ):
         if alpha < 0:
             raise CheckpointError(
-                f"{path / CONFIG}: {visible(where):.80}: 0 or more was expected, found {alpha}. A negative scale takes out "
-                "of the base what the adapter learnt; it is not folded. Give the adapter as it was trained."
+                f"{path / CONFIG}: {visible(where):.80}: 0 or more was expected, found {alpha}. A negative scale takes "
+                "out of the base what the adapter learnt; it is not folded. Give the adapter as it was trained."
             )
     for pattern in patterns:
         try:
