@@ -116,7 +116,8 @@ class Case:
     ) -> Self:
         """Open a case of `checkpoints`, or go on with the one that the folder already holds.
 
-        checkpoints: role -> checkpoint, all of them open. Those of the case may have been moved or copied: the case then goes on with them where they are now.
+        checkpoints: role -> checkpoint, all of them open. Those of the case may have been moved or copied: the case
+            then goes on with them where they are now.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
         write: False for the case as it would be opened: nothing is moved or written.
         claim: keeps other processes out of the folder, once it is there.

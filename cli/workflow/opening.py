@@ -49,7 +49,8 @@ def perform(
 ) -> Flow | None:
     """Bring the case to `goals` and return its flow; under `--plan`, show the plan instead and return None.
 
-    named: what to open the case on; None for the checkpoints that it holds. allow_pickle: of these take pickled weights.
+    named: what to open the case on; None for the checkpoints that it holds. allow_pickle: of these, take
+    pickled weights.
     """
     console, alignment = session.console, None
     if not session.plan:

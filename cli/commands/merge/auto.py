@@ -25,7 +25,9 @@ def merge_auto(
 ) -> None:
     """Bring the case to its merge, evaluation and report; with `verify`, read the checkpoints and the merge again.
 
-    limits: the user's, which are decided at the end. allow_pickle: take pickled weights. Raises LimitNotMet where one is not met.
+    limits: the user's, which are decided at the end. allow_pickle: take pickled weights.
+
+    Raises LimitNotMet where a limit is not met.
     """
     tolerance = None if limits is None else read_limits(limits)
     if verify and not session.plan:
