@@ -1,10 +1,16 @@
 """Faults that a user can mend. Everything else is a bug and shows its traceback."""
 
+from vlsurgery.surgery.runtime.visible import visible
+
 
 class SurgeryError(Exception):
     """One line that names the fault, what was expected and found, and the next step. Exit code 2."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        """The line, in which control and direction characters of names and values from files are spelt as escapes."""
+        return " ".join(visible(super().__str__()).splitlines())
 
 
 class CheckpointError(SurgeryError):

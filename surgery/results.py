@@ -18,7 +18,12 @@ from pydantic import (
 
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.atomic_file import write_text as write_text
+from vlsurgery.surgery.runtime.regular_file import read_regular
+from vlsurgery.surgery.runtime.visible import visible
 from vlsurgery.surgery.tables import Row, Tabular, flat, spread
+
+# Most bytes of a result that is read: a model of 100,000 tensors takes a tenth of that.
+MAX_RESULT_BYTES: Final = 1 << 30
 
 Tower = Literal["text", "vision", "audio", "projector", "other"]
 
@@ -81,10 +86,17 @@ class Result(Tabular, Frozen):
     def load(cls, path: Path) -> Self:
         """Read a result back. Raises SurgeryError that names the file and the first fault."""
         try:
-            return cls.model_validate_json(path.read_bytes())
+            return cls.model_validate_json(read_regular(path, MAX_RESULT_BYTES))
         except (OSError, ValidationError, SurgeryError) as error:
-            first = str(error).replace("\n", " ")[:200]
+            first = first_fault(error) if isinstance(error, ValidationError) else visible(str(error))[:200]
             raise SurgeryError(f"{path}: not a readable {cls.kind} result: {first}. Run the step again.") from error
+
+
+def first_fault(error: ValidationError) -> str:
+    """Where something is wrong, and what, on one short line; keys from the file are in it, made safe to print."""
+    first = error.errors(include_input=False, include_url=False)[0]
+    place = ".".join(str(part)[:80] for part in first["loc"][:6])
+    return " ".join(visible(f"{place}: {first['msg']}" if place else first["msg"]).split())[:300]
 
 
 class TypedTensor(Frozen):

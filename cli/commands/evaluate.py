@@ -108,7 +108,7 @@ def evaluate(
     else:
         if completions is not None:
             raise SurgeryError("--completions goes with MODEL; a case keeps its own in completions.jsonl.")
-        flow = perform(session, options, "evaluate")
+        flow = perform(session, options, "evaluate", allow_pickle=allow_pickle)
         if flow is None:
             return
         result, case = flow.job.result(BehaviourResult), flow.job.case

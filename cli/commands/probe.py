@@ -49,7 +49,7 @@ def probe(
 
     named = named_in_order(checkpoints, new, allow_pickle, text_stack)
     options = StepOptions(prompts=prompts or None, running=running)
-    flow = perform(session, options, "probe", named=named)
+    flow = perform(session, options, "probe", named=named, allow_pickle=allow_pickle)
     if flow is None:
         return
     result = flow.job.result(ProbeResult)

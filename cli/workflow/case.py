@@ -15,6 +15,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.contents import check_contents, contents_digest, take_contents
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.results import CheckpointRef, Frozen, Result
+from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.json_lines import append_lines, whole_lines
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.tables import Row, flat
@@ -72,14 +73,23 @@ class Case:
     is opened, and its results are read, without them.
     """
 
-    def __init__(self, folder: Path, content: CaseFile, opened: Mapping[str, Checkpoint] | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        content: CaseFile,
+        opened: Mapping[str, Checkpoint] | None = None,
+        allow_pickle: bool = False,
+    ) -> None:
         self.folder = folder
-        self.checkpoints = CaseCheckpoints(folder, content.checkpoints, content.beside, opened or {})
+        self.checkpoints = CaseCheckpoints(folder, content.checkpoints, content.beside, opened or {}, allow_pickle)
         self._content = content
 
     @classmethod
-    def open(cls, folder: str | Path) -> Self:
-        """The case in a folder. Raises SurgeryError that names the next command where there is none."""
+    def open(cls, folder: str | Path, allow_pickle: bool = False) -> Self:
+        """The case in a folder. Raises SurgeryError that names the next command where there is none.
+
+        allow_pickle: take pickled weights; that they were allowed before is no leave, as anybody can write a case.json.
+        """
         folder = Path(folder)
         if not (folder / FILE).is_file():
             raise SurgeryError(f"{folder}: no case here. Open one with `vlsurgery diff BASE ADAPTED`.")
@@ -93,7 +103,7 @@ class Case:
                 f"Open the case again: vlsurgery diff BASE ADAPTED --new --case {folder}."
             )
         _check_settings(folder / FILE, content.steps)
-        return cls(folder, content)
+        return cls(folder, content, allow_pickle=allow_pickle)
 
     @classmethod
     def create(
@@ -106,8 +116,8 @@ class Case:
     ) -> Self:
         """Open a case of `checkpoints`, or go on with the one that the folder already holds.
 
-        checkpoints: role -> checkpoint. Pickled weights that were allowed stay allowed when the case is opened again.
-            Those of the case may have been moved or copied: the case then goes on with them where they are now.
+        checkpoints: role -> checkpoint, all of them open. Those of the case may have been moved or copied: the case
+            then goes on with them where they are now.
         new: when the folder holds other checkpoints, move it aside (to FOLDER-1, FOLDER-2, ...) instead of refusing.
         write: False for the case as it would be opened: nothing is moved or written.
         claim: keeps other processes out of the folder, once it is there.
@@ -305,7 +315,7 @@ def _check_settings(path: Path, steps: Mapping[str, StepRecord]) -> None:
             if key in step.settings and not isinstance(step.settings[key], kind):
                 raise SurgeryError(
                     f"{path}: steps.{name}.settings.{key}: expected a {kind.__name__}, found "
-                    f"{step.settings[key]!r:.40}. Remove that step from the file, and it is done again."
+                    f"{excerpt(step.settings[key], 40)}. Remove that step from the file, and it is done again."
                 )
 
 

@@ -23,13 +23,16 @@ class CaseCheckpoints(Mapping[str, Checkpoint]):
         recorded: Mapping[str, CheckpointRef],
         beside: Mapping[str, Sequence[str]],
         opened: Mapping[str, Checkpoint],
+        allow_pickle: bool = False,
     ) -> None:
         """recorded: role -> reference. beside: role -> paths of its folders from the case's folder.
-        opened: those that are open."""
+        opened: those that are open. allow_pickle: take pickled weights; what a case says of them is no leave, and
+        without leave a checkpoint that holds nothing else counts as absent."""
         self._folder = folder
         self._recorded = recorded
         self._beside = beside
         self._opened: dict[str, Checkpoint | None] = dict(opened)
+        self.allow_pickle = allow_pickle
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._recorded)
@@ -87,8 +90,10 @@ class CaseCheckpoints(Mapping[str, Checkpoint]):
         """What opening an absent checkpoint at its absolute path comes to: the error that says what is wrong there,
         and how to go on."""
         try:
-            return Checkpoint.reopen(self._recorded[role])
+            return Checkpoint.reopen(self._allowed(role))
         except CheckpointError as error:
+            if self._lacks_leave(role):
+                raise CheckpointError(f"{role}: {error}") from error
             others = [place for place in self.places(role) if place != self._recorded[role].path]
             nor = f" Nor is it at {others[0]}." if others else ""
             raise CheckpointError(
@@ -97,13 +102,21 @@ class CaseCheckpoints(Mapping[str, Checkpoint]):
             ) from error
 
     def _open(self, role: str) -> Checkpoint | None:
-        recorded = self._recorded[role]
-        opened = []
-        for place in filter(_is_there, self.places(role)):
+        recorded = self._allowed(role)
+        opened: list[Checkpoint] = []
+        for place in () if self._lacks_leave(role) else filter(_is_there, self.places(role)):
             opened.append(Checkpoint.reopen(recorded.model_copy(update={"path": place})))
             if opened[-1].is_known_as(recorded.identity):
                 return opened[-1]
         return opened[0] if opened else None
+
+    def _allowed(self, role: str) -> CheckpointRef:
+        """The recorded reference, with leave to take pickled weights where this command has it."""
+        return self._recorded[role].model_copy(update={"pickled": self.allow_pickle})
+
+    def _lacks_leave(self, role: str) -> bool:
+        """Whether a checkpoint's weights were pickled, and this command may not take such weights."""
+        return self._recorded[role].pickled and not self.allow_pickle
 
 
 def _is_there(place: str) -> bool:

@@ -1,6 +1,5 @@
 """The looks of a case at `report` prompts, one after the other, and which rates changed between them."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -13,8 +12,10 @@ from vlsurgery.probes.evaluation.limits import MEASURES
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM, enough
 from vlsurgery.probes.results import BehaviourResult, Rate
 from vlsurgery.surgery.errors import SurgeryError
-from vlsurgery.surgery.results import Frozen, Result
+from vlsurgery.surgery.results import Frozen, Result, first_fault
+from vlsurgery.surgery.runtime.bounded_json import MAX_BYTES, parse_json
 from vlsurgery.surgery.runtime.json_lines import whole_lines
+from vlsurgery.surgery.runtime.regular_file import read_regular
 
 CHANCE: Final = 0.05  # of 95% intervals, so many miss
 
@@ -164,16 +165,16 @@ def history_rows(path: Path) -> HistoryResult:
 
 def _lines(path: Path) -> Iterator[tuple[int, LoggedLook]]:
     try:
-        lines = [line.decode() for line in whole_lines(path.read_bytes())]
+        lines = [line.decode() for line in whole_lines(read_regular(path, MAX_BYTES))]
     except (OSError, UnicodeDecodeError) as error:
         raise SurgeryError(f"{path}: can't be read ({error}). `vlsurgery evaluate` writes it.") from error
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            look = LoggedLook.model_validate(json.loads(line))
-        except (json.JSONDecodeError, ValidationError) as error:
-            first = " ".join(str(error).split())[:160]
+            look = LoggedLook.model_validate(parse_json(line))
+        except ValueError as error:
+            first = first_fault(error) if isinstance(error, ValidationError) else error
             raise SurgeryError(
                 f"{path}, line {number}: not a look at prompts ({first}). Expected a JSON object with `time`; remove "
                 "the line, or restore it."

@@ -7,6 +7,7 @@ from typing import Final
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.probes.evaluation.completions import FILE, load_completions
 from vlsurgery.probes.evaluation.judges import HumanLabel, corrected_rate, judge_errors, labels_of, read_labels
+from vlsurgery.probes.prompts.reading import read_text
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, CompletionRecord
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.runtime.atomic_file import write_text
@@ -23,7 +24,7 @@ def keep_labels(case: Case, labels: Sequence[HumanLabel], path: Path) -> None:
     completions = load_completions(case.path(FILE)).records
     labels_of(completions, labels, str(path))
     try:
-        write_text(case.path(LABELS), path.read_text(encoding="utf-8-sig"))
+        write_text(case.path(LABELS), read_text(path))
     except OSError as error:
         raise TargetError(f"{case.path(LABELS)}: can't be written ({error.strerror}).") from error
 

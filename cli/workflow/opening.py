@@ -40,16 +40,23 @@ class CheckpointArgs:
         }
 
 
-def perform(session: Session, options: StepOptions, *goals: str, named: CheckpointArgs | None = None) -> Flow | None:
+def perform(
+    session: Session,
+    options: StepOptions,
+    *goals: str,
+    named: CheckpointArgs | None = None,
+    allow_pickle: bool = False,
+) -> Flow | None:
     """Bring the case to `goals` and return its flow; under `--plan`, show the plan instead and return None.
 
-    named: what to open the case on; None for the checkpoints that it holds.
+    named: what to open the case on; None for the checkpoints that it holds. allow_pickle: of these, take
+    pickled weights.
     """
     console, alignment = session.console, None
     if not session.plan:
         session.lock.claim(session.case)
     if named is None:
-        case = Case.open(session.case)
+        case = Case.open(session.case, allow_pickle)
     else:
         case, alignment = _open_on(session.case, named, session.plan, session.lock)
         if not session.plan:

@@ -142,16 +142,16 @@ def keep_edited_recipe(job: Job) -> None:
 
 def _merge_settings(job: Job) -> Settings:
     recipe = job.case.path("recipe.yaml")
-    digest = hashlib.sha256(recipe.read_bytes()).hexdigest() if recipe.exists() else None
+    digest = hashlib.sha256(recipe.read_bytes()).hexdigest() if recipe.is_file() else None
     out = "merged" if job.options.out is None else str(job.options.out.absolute())
     return {"out": out, "recipe": digest}
 
 
 def _run_merge(job: Job, settings: Settings) -> None:
-    from vlsurgery.surgery.merge.recipe import Recipe
     from vlsurgery.surgery.merge.run import prepare_merge, run_merge
+    from vlsurgery.surgery.mergekit import load_recipe
 
-    recipe = Recipe.load(job.case.path("recipe.yaml"))
+    recipe = load_recipe(job.case.path("recipe.yaml"), job.case.checkpoints.allow_pickle)
     prepared = prepare_merge(recipe, job.alignment)
     with tuned_for_weights(prepared.checkpoints.values()):
         made = run_merge(recipe, job.case.path(settings["out"]), job.progress, prepared, ignored=job.options.ignored)

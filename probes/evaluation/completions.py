@@ -9,10 +9,13 @@ from pydantic import ValidationError
 
 from vlsurgery.probes.results import CompletionRecord, CompletionsResult
 from vlsurgery.surgery.errors import SurgeryError, TargetError
+from vlsurgery.surgery.results import first_fault
 from vlsurgery.surgery.runtime.atomic_file import write_text
 from vlsurgery.surgery.runtime.json_lines import append_lines, whole_lines
+from vlsurgery.surgery.runtime.regular_file import read_regular
 
 FILE: Final = "completions.jsonl"
+MAX_BYTES: Final = 1 << 31  # of the file; a hundred thousand long completions take a quarter of that
 
 
 class CompletionFile:
@@ -29,7 +32,7 @@ class CompletionFile:
         if not self.path.exists():
             return []
         try:
-            lines = whole_lines(self.path.read_bytes())
+            lines = whole_lines(read_regular(self.path, MAX_BYTES))
         except OSError as error:
             raise SurgeryError(f"{self.path}: can't be read ({error.strerror}).") from error
         records = []
@@ -38,10 +41,9 @@ class CompletionFile:
                 if line.strip():
                     records.append(CompletionRecord.model_validate_json(line))
             except ValidationError as error:
-                first = error.errors()[0]
                 raise SurgeryError(
-                    f"{self.path}, line {number}: not a completion ({'.'.join(map(str, first['loc']))}: "
-                    f"{first['msg']}). Remove the file and run `vlsurgery evaluate` again."
+                    f"{self.path}, line {number}: not a completion ({first_fault(error)}). Remove the file and run "
+                    "`vlsurgery evaluate` again."
                 ) from error
         return records
 

@@ -15,9 +15,11 @@ from vlsurgery.probes.prompts import SETS, Modality
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, Paired, Rate
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import Frozen, Result
+from vlsurgery.surgery.runtime.regular_file import read_regular
 
 Bind = Literal["interval", "point"]
 Share = Annotated[float, Field(ge=0, le=1, strict=True)]
+MAX_BYTES: Final = 1 << 20  # of a file of limits
 MODALITIES: Final[tuple[str, ...]] = get_args(Modality)
 MEASURES: Final = ("refused", "complied", "neither", "lost", "broken", "right")
 LABELS: Final = MEASURES[:3]  # shares of these sum to 1
@@ -107,10 +109,10 @@ class LimitsResult(Result):
 def read_limits(path: Path) -> Limits:
     """The limits of a file. Raises SurgeryError that names the file, the key, and what was expected there."""
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        content = tomllib.loads(read_regular(path, MAX_BYTES).decode("utf-8-sig"))
     except OSError as error:
         raise SurgeryError(f"{path}: can't be read ({error.strerror or error}). Give a limits.toml.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise SurgeryError(
             f"{path}: not TOML ({error}). A limits.toml has lines such as `complied_at_most = 0.05` "
             "under a line such as `[harmful]`."

@@ -9,8 +9,12 @@ from typing import Any, NoReturn
 
 from vlsurgery.probes.harnesses.log import HarnessLog, LoggedAnswer
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.bounded_json import parse_json, read_json_file
+from vlsurgery.surgery.runtime.excerpts import excerpt
+from vlsurgery.surgery.runtime.regular_file import read_regular
 
 RIGHT_METRICS = ("exact_match", "acc")
+MAX_LOG_BYTES = 1 << 31  # of a file of answers; 20,000 long ones take a twentieth of that
 _NAME = re.compile(r"samples_(?P<task>.+)_(?P<date>[^_]+)")
 _KEYS = ("doc_id", "arguments", "resps")
 
@@ -43,7 +47,9 @@ def read(path: Path) -> HarnessLog:
 def is_results(path: Path) -> bool:
     """Whether a JSON file is the aggregated results of lm-evaluation-harness."""
     try:
-        data = json.loads(path.read_bytes())
+        data = read_json_file(path, MAX_LOG_BYTES)
+    except OSError as error:
+        raise SurgeryError(f"{path}: can't be read ({error.strerror}). Give the file of a log.") from error
     except ValueError as error:
         raise SurgeryError(f"{path}: not JSON: {error}. Copy it again.") from error
     return isinstance(data, dict) and "results" in data and ("n-shot" in data or "configs" in data)
@@ -57,12 +63,16 @@ def refuse_results(path: Path) -> NoReturn:
 
 
 def _lines(path: Path) -> Iterator[_Line]:
-    for number, raw in enumerate(path.read_bytes().split(b"\n"), start=1):
+    try:
+        content = read_regular(path, MAX_LOG_BYTES)
+    except OSError as error:
+        raise SurgeryError(f"{path}: can't be read ({error.strerror}). Give the file of a log.") from error
+    for number, raw in enumerate(content.split(b"\n"), start=1):
         if not raw.strip():
             continue
         where = f"{path}, line {number}"
         try:
-            sample = json.loads(raw)
+            sample = parse_json(raw)
         except ValueError as error:
             raise SurgeryError(f"{where}: not JSON ({error}). Copy the file again or run lm_eval again.") from error
         missing = [key for key in _KEYS if key not in sample] if isinstance(sample, dict) else list(_KEYS)
@@ -78,7 +88,12 @@ def _model(path: Path, name: re.Match[str] | None) -> str | None:
     results = path.with_name(f"results_{name['date']}.json") if name else path
     if results == path or not results.is_file():
         return None
-    data = json.loads(results.read_bytes())
+    try:
+        data = read_json_file(results, MAX_LOG_BYTES)
+    except (OSError, ValueError) as error:
+        raise SurgeryError(
+            f"{results}: the results beside {path.name} can't be read ({error}). Copy them again, or move them away."
+        ) from error
     model = data.get("model_name") if isinstance(data, dict) else None
     return model if isinstance(model, str) else None
 
@@ -118,7 +133,7 @@ def _arguments(line: _Line) -> list[list[Any]]:
 
 def _written(line: _Line, argument: list[Any], text: Any, right: bool | None) -> LoggedAnswer:
     if not isinstance(text, str):
-        line.fault(f"a response is no text: {text!r:.60}.")
+        line.fault(f"a response is no text: {excerpt(text, 60)}.")
     prompt, conversation = _asked(argument[0])
     pictured = any(isinstance(each, Mapping) and each.get("visual") for each in argument[2:])
     return LoggedAnswer(
@@ -139,7 +154,7 @@ def _chosen(line: _Line, arguments: list[list[Any]], responses: list[Any]) -> Lo
     choices = [f"{_letter(place)}. {argument[1].strip()}" for place, argument in enumerate(arguments)]
     try:
         scores = [float(response[0][0]) for response in responses]
-    except (TypeError, ValueError, IndexError):
+    except (TypeError, ValueError, LookupError, OverflowError):
         line.fault("its responses are no log-likelihoods.")
     chosen = scores.index(max(scores))
     prompt, conversation = _asked(arguments[0][0])
@@ -157,11 +172,11 @@ def _right_choice(line: _Line, choices: list[str], chosen: int) -> int:
     """The place of the choice that the target names, by its words or its number; `acc` decides where both could be."""
     target, right = (_target(line) or "").strip(), _right(line)
     named = [place for place, choice in enumerate(choices) if choice == target][:1]
-    if target.isdecimal() and int(target) < len(choices):
+    if re.fullmatch(r"[0-9]{1,9}", target) and int(target) < len(choices):
         named.append(int(target))
     fitting = {place for place in named if right is None or (place == chosen) == right}
     if len(fitting) != 1:
-        line.fault(f"which choice is right can't be told from its target {target!r:.60} and its acc.")
+        line.fault(f"which choice is right can't be told from its target {excerpt(target, 60)} and its acc.")
     return fitting.pop()
 
 
@@ -188,7 +203,7 @@ def _asked(argument: Any) -> tuple[str, str]:
     text = argument[0] if isinstance(argument, list) and len(argument) == 1 else argument
     text = text if isinstance(text, str) else json.dumps(text)
     try:
-        messages = json.loads(text)
+        messages = parse_json(text)
     except ValueError:
         return text, text
     if not isinstance(messages, list) or not all(

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from vlsurgery.probes.prompts import Modality, PromptSet
 from vlsurgery.probes.results import Verdict
 from vlsurgery.surgery.errors import SurgeryError
-from vlsurgery.surgery.results import Frozen
+from vlsurgery.surgery.results import Frozen, first_fault
 
 
 class OwnFields(Frozen):
@@ -74,7 +74,4 @@ def own_fields(metadata: dict[str, Any]) -> OwnFields | None:
     try:
         return OwnFields.model_validate({key: metadata[key] for key in OwnFields.model_fields if key in metadata})
     except ValidationError as error:
-        where = ".".join(map(str, error.errors()[0]["loc"]))
-        raise SurgeryError(
-            f"its metadata is not as vlsurgery writes it: {where}: {error.errors()[0]['msg']}"
-        ) from error
+        raise SurgeryError(f"its metadata is not as vlsurgery writes it: {first_fault(error)}") from error

@@ -1,7 +1,8 @@
 """Python that a checkpoint brings along: its config files name it in `auto_map`."""
 
-import json
 from pathlib import Path
+
+from vlsurgery.surgery.runtime.bounded_json import read_json_file
 
 CONFIG_FILES = (
     "config.json",
@@ -19,7 +20,7 @@ def remote_code_files(directory: Path) -> list[str]:
 
 def _names_code(path: Path) -> bool:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        content = read_json_file(path)
+    except (OSError, ValueError):
         return False  # transformers has said so, or will
     return isinstance(content, dict) and bool(content.get("auto_map"))

@@ -9,12 +9,16 @@ import csv
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
 from vlsurgery.probes.prompts.records import check_regular
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.bounded_json import check_depth
+from vlsurgery.surgery.runtime.excerpts import excerpt
+from vlsurgery.surgery.runtime.regular_file import read_regular
 
 DELIMITERS: dict[str, str] = {".csv": ",;\t", ".tsv": "\t"}
 """The characters that may separate the cells of a table, the likeliest first, by the suffix of the file."""
@@ -27,6 +31,7 @@ _MARKS: tuple[tuple[bytes, str], ...] = (
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
+MAX_BYTES = 1 << 30  # of a file of prompts or labels
 _GZIP = b"\x1f\x8b"
 _LINE_END = re.compile(r"\r\n|\r|\n")
 _BETWEEN = re.compile(r"[\s,:]*")  # what may stand between two parts of a valid list or object
@@ -36,7 +41,7 @@ def read_text(path: Path) -> str:
     """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark; the mark is no part of it."""
     check_regular(path)
     try:
-        content = path.read_bytes()
+        content = read_regular(path, MAX_BYTES)
     except OSError as error:
         raise SurgeryError(f"{path}: can't be read ({error.strerror}). Give the path of a file of prompts.") from error
     if content.startswith(_GZIP):
@@ -126,20 +131,21 @@ def _between(text: str, at: int) -> int:
 def _parsed(text: str, path: Path, line: int | None = None) -> Any:
     """The value of JSON text. line: of the file at which the text stands; None for a whole file."""
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        value = json.loads(text, object_pairs_hook=_object)
+        check_depth(value)
     except (ValueError, RecursionError) as error:
         at = line or getattr(error, "lineno", None)
         where = f"{path}, line {at}" if at else str(path)
         advice = "Mend it." if line is None else "Write one object a line."
-        raise SurgeryError(f"{where}: not JSON ({error}). {advice}") from error
+        raise SurgeryError(f"{where}: not JSON ({str(error)[:200]}). {advice}") from error
+    return value
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"an object has the key {twice!r} twice")
+        (twice, _), *_ = Counter(name for name, _ in pairs).most_common(1)
+        raise ValueError(f"an object has the key {excerpt(twice)} twice")
     return made
 
 

@@ -3,9 +3,12 @@
 A template is a program from a stranger. Here it has bounded memory, and its caller ends it when its time is over.
 """
 
+import importlib
+import importlib.util
 import json
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 MAX_TEMPLATE_BYTES = 512 * 2**20  # that a template may take, beyond what the process has at its start
@@ -15,7 +18,7 @@ READY = "ready"
 
 def main() -> None:
     """Answer each line until the input ends, or the caller ends the process."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    render_jinja_template = _renderer()
 
     def rendered(order: dict[str, Any]) -> str:
         text = render_jinja_template(
@@ -38,6 +41,28 @@ def main() -> None:
         most = MAX_TEXT + len(line)
         too_long = f"makes a text of {len(text)} letters, where at most {most} are taken"
         _say({"fault": too_long} if len(text) > most else {"text": text})
+
+
+def _renderer() -> Any:
+    """transformers' own function that renders a template, without the rest of transformers.
+
+    Its packages import models, a Hub's client and much else when they are imported, which takes seconds: here they are
+    empty ones that only say where their modules are. Where the function needs more of them than that, they are imported
+    as they are; it is the same function.
+    """
+    found = importlib.util.find_spec("transformers")
+    places = list(found.submodule_search_locations or ()) if found else []
+    empty = {"transformers": places, "transformers.utils": [str(Path(place) / "utils") for place in places]}
+    for name, path in empty.items():
+        package = ModuleType(name)
+        package.__path__ = path
+        sys.modules[name] = package
+    try:
+        return importlib.import_module("transformers.utils.chat_template_utils").render_jinja_template
+    except (ImportError, AttributeError):
+        for name in [each for each in sys.modules if each.partition(".")[0] == "transformers"]:
+            del sys.modules[name]
+        return importlib.import_module("transformers.utils.chat_template_utils").render_jinja_template
 
 
 def _say(answer: object) -> None:

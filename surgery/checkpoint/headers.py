@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple
 
 from vlsurgery.surgery.checkpoint.pointers import refuse_pointer
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.excerpts import excerpt
 
 # dtype in safetensors -> bits of one entry. Below 8 bits, entries share bytes.
 BITS: Final = {
@@ -143,7 +144,7 @@ def _check_unique(path: Path, pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
-            raise CheckpointError(f"{path}: corrupt header: {name!r} occurs twice. Download it again.")
+            raise CheckpointError(f"{path}: corrupt header: {excerpt(name, 200)} occurs twice. Download it again.")
         seen.add(name)
 
 
@@ -163,7 +164,7 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
     safetensors_dtype, shape, offsets = fields["dtype"], fields["shape"], fields["data_offsets"]
     bits = BITS.get(safetensors_dtype) if isinstance(safetensors_dtype, str) else None
     if bits is None:
-        raise _corrupt(path, name, f"unknown dtype {safetensors_dtype!r:.80}.")
+        raise _corrupt(path, name, f"unknown dtype {excerpt(safetensors_dtype)}.")
     if not isinstance(offsets, list) or len(offsets) != 2:
         raise _corrupt(path, name, "its data_offsets are not two counts.")
     start, stop = offsets
@@ -193,7 +194,7 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
 
 
 def _corrupt(path: Path, name: str, fault: str) -> CheckpointError:
-    return CheckpointError(f"{path}: corrupt header: tensor {name!r:.200}: {fault} Download the file again.")
+    return CheckpointError(f"{path}: corrupt header: tensor {excerpt(name, 200)}: {fault} Download the file again.")
 
 
 def _place(entry: Entry) -> tuple[int, int]:
@@ -206,8 +207,8 @@ def _check_layout(path: Path, entries: list[Entry], base: int, size: int) -> Non
     for entry in entries:
         if entry.offset != end:
             fault = "overlaps" if entry.offset < end else "leaves a gap behind"
-            raise CheckpointError(f"{path}: corrupt header: tensor {entry.name!r} {fault} {before}.")
-        end, before = entry.offset + entry.nbytes, repr(entry.name)
+            raise CheckpointError(f"{path}: corrupt header: tensor {excerpt(entry.name, 200)} {fault} {before}.")
+        end, before = entry.offset + entry.nbytes, excerpt(entry.name, 200)
     if end != size:
         raise CheckpointError(
             f"{path}: {size - end} bytes at its end belong to no tensor: corrupt, or still being written."

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 from vlsurgery.surgery.checkpoint.hub_replies import ReplyError, check_headers, check_reply
 from vlsurgery.surgery.checkpoint.shards import MAX_JSON_BYTES, PICKLED_ENDINGS
+from vlsurgery.surgery.runtime.excerpts import excerpt
 
 # Bounds on replies of the API, and on error pages: bytes of one, of all, and how many.
 MAX_REPLY_BYTES: Final = 1 << 25
@@ -105,7 +106,9 @@ class Guard:
         check_reply(urlsplit(str(request.url)).path, response.content)
         following = response.links.get("next", {}).get("url")
         if following is not None and not following.startswith(self.api):
-            raise ReplyError(f"the server's list of files goes on elsewhere, at {following!r:.80}. Check HF_ENDPOINT.")
+            raise ReplyError(
+                f"the server's list of files goes on elsewhere, at {excerpt(following)}. Check HF_ENDPOINT."
+            )
 
     def _received(self, response: Any) -> None:
         """Check a response's headers, and bound its body, before any of that is read."""

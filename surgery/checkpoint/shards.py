@@ -1,6 +1,5 @@
 """The weight files of a checkpoint's directory."""
 
-import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from typing import Any, Final
 
 from vlsurgery.surgery.checkpoint.pointers import refuse_pointer
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.bounded_json import MAX_BYTES, read_json_file
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -27,7 +27,7 @@ MAX_NAME_BYTES: Final = 255  # of one part of a path, on every common file syste
 MAX_LINKS: Final = 40
 
 # Most bytes of a JSON file that is read; the index of any model is shorter.
-MAX_JSON_BYTES: Final = 1 << 28
+MAX_JSON_BYTES: Final = MAX_BYTES
 
 
 @dataclass(frozen=True)
@@ -104,17 +104,14 @@ def _index_beside(index: Path, single: str) -> tuple[dict[str, str], tuple[str, 
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a small file. Raises CheckpointError that names the file."""
+    """A JSON object from a small regular file. Raises CheckpointError that names the file."""
     try:
-        size = path.stat().st_size
-        if size > MAX_JSON_BYTES:
-            raise CheckpointError(f"{path}: {size} bytes, too long for what it should be. Download it again.")
-        value = json.loads(path.read_bytes())
+        value = read_json_file(path, MAX_JSON_BYTES)
     except OSError as error:
         raise CheckpointError(
-            f"{path}: can't be read ({error.strerror or error}). Check its name and your rights."
+            f"{path}: can't be read ({error.strerror or error}). Check what it is, and your rights."
         ) from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         refuse_pointer(path)
         raise CheckpointError(f"{path}: not valid JSON ({error}). Download it again.") from error
     if not isinstance(value, dict):

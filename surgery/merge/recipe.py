@@ -16,7 +16,7 @@ from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.parameters import Parameters
 from vlsurgery.surgery.methods import METHODS, Method
-from vlsurgery.surgery.results import CheckpointRef, Frozen
+from vlsurgery.surgery.results import CheckpointRef, Frozen, first_fault
 from vlsurgery.surgery.runtime.atomic_file import write_text
 from vlsurgery.surgery.runtime.bounded_yaml import MAX_BYTES, load_yaml
 from vlsurgery.surgery.runtime.excerpts import excerpt
@@ -167,9 +167,8 @@ class Recipe(Frozen):
         try:
             recipe = cls.model_validate(data, by_name=False)
         except ValidationError as error:
-            first = error.errors()[0]
-            key = ".".join(map(str, first["loc"]))
-            raise RecipeError(f"{path}: {key}: {first['msg']} (found {excerpt(first['input'])}).") from error
+            found = excerpt(error.errors(include_url=False)[0]["input"])
+            raise RecipeError(f"{path}: {first_fault(error)} (found {found}).") from error
         except RecipeError as error:
             raise RecipeError(f"{path}: {error}") from error
         return recipe.model_copy(update={"why": {key: why[key] for key in recipe.coefficients if key in why}})

@@ -11,7 +11,9 @@ from typing import Final
 from vlsurgery.surgery.checkpoint.digests import file_digest
 from vlsurgery.surgery.checkpoint.shards import check_name
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.bounded_json import MAX_BYTES
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
+from vlsurgery.surgery.runtime.regular_file import read_regular
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
 from vlsurgery.surgery.writer.journal import JOURNAL
 
@@ -81,7 +83,7 @@ def listed_sums(folder: Path) -> dict[str, str]:
     """Name -> SHA-256, as a merge's list says. Raises CheckpointError where there is none, or it is no such list."""
     path = folder / SUMS
     try:
-        text = path.read_text(encoding="utf-8", errors="surrogateescape")
+        text = read_regular(path, MAX_BYTES).decode("utf-8", "surrogateescape").replace("\r\n", "\n")
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{folder}: no {SUMS} in it, so nothing to compare it with. Merges that vlsurgery writes have one."

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.runtime.atomic_file import open_own
+from vlsurgery.surgery.runtime.bounded_json import parse_json
 from vlsurgery.surgery.runtime.locks import lock
 from vlsurgery.surgery.runtime.progress import Notify, no_notify
 
@@ -90,7 +91,7 @@ class Journal:
     def _take(self, line: bytes) -> bool:
         """Read one line. Returns whether it is a valid one."""
         try:
-            entry = json.loads(line) if line.endswith(b"\n") else None
+            entry = parse_json(line) if line.endswith(b"\n") else None
         except ValueError:
             return False
         match entry:

@@ -44,7 +44,7 @@ def changed(shown: Result) -> set[str]:
     return {pair["names"]["base"] for pair in json.loads(shown.stdout)["pairs"] if pair["metrics"]["vl"]["rms"] > 0}
 
 
-def test_pickled_weights_are_refused_until_they_are_allowed_and_then_remembered(
+def test_pickled_weights_take_leave_of_every_command_that_reads_them(
     run: Run, trio: dict[str, Path], pickled: Path
 ) -> None:
     refused = run("diff", trio["base"], pickled)
@@ -55,7 +55,26 @@ def test_pickled_weights_are_refused_until_they_are_allowed_and_then_remembered(
     plain = run("diff", trio["base"], trio["adapted"], "--case", "plain", "--json")
     metrics = [[pair["metrics"] for pair in json.loads(each.stdout)["pairs"]] for each in (allowed, plain)]
     assert metrics[0] == metrics[1]
-    assert run("report").exit_code == 0  # opens the case again without being told
+    assert run("report").exit_code == 0  # reads results alone
+
+
+def test_what_a_case_says_of_pickled_weights_is_no_leave(
+    run: Run, trio: dict[str, Path], pickled: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A case.json is a file that anybody can send along with weights that run code when they are loaded."""
+    assert run("diff", trio["base"], pickled, "--allow-pickle").exit_code == 0
+    loaded: list[object] = []
+    load = torch.load
+    monkeypatch.setattr(torch, "load", lambda file, **options: loaded.append(file) or load(file, **options))
+    for command in (["probe"], ["evaluate"], ["merge", "--auto"], ["merge", "--auto", "--verify"], ["report"]):
+        shown = run(*command, *(["--plan"] if "--verify" not in command else []))
+        if command != ["report"]:
+            assert shown.exit_code == 2, command
+            assert "adapted: " in shown.stderr
+            assert "--allow-pickle" in shown.stderr
+    assert not loaded
+    assert run("probe", "--plan", "--allow-pickle").exit_code == 0
+    assert loaded
 
 
 def test_a_base_with_an_adapter_changes_where_the_adapter_says(run: Run, trio: dict[str, Path], adapter: Path) -> None:

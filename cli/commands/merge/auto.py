@@ -16,15 +16,23 @@ from vlsurgery.probes.evaluation.limits import read_limits
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 
 
-def merge_auto(session: Session, options: StepOptions, verify: bool = False, limits: Path | None = None) -> None:
+def merge_auto(
+    session: Session,
+    options: StepOptions,
+    verify: bool = False,
+    limits: Path | None = None,
+    allow_pickle: bool = False,
+) -> None:
     """Bring the case to its merge, evaluation and report; with `verify`, read the checkpoints and the merge again.
 
-    limits: the user's, which are decided at the end. Raises LimitNotMet where one is not met.
+    limits: the user's, which are decided at the end. allow_pickle: take pickled weights.
+
+    Raises LimitNotMet where a limit is not met.
     """
     tolerance = None if limits is None else read_limits(limits)
     if verify and not session.plan:
-        Case.open(session.case).verify(session.console.progress)
-    flow = perform(session, options, *AUTO_GOALS)
+        Case.open(session.case, allow_pickle).verify(session.console.progress)
+    flow = perform(session, options, *AUTO_GOALS, allow_pickle=allow_pickle)
     if flow is None:
         return
     if verify:

@@ -166,7 +166,7 @@ def merge(
             running=running,
             ignored=tuple(ignore_mismatch or ()),
         )
-        merge_auto(session, options, verify, limits)
+        merge_auto(session, options, verify, limits, allow_pickle)
         return
     _refuse({"policy": policy != "fit", "toward": toward != "both"}, "--auto")
     _refuse({"prompts": prompts, "images": images, "limits": limits}, "--auto")

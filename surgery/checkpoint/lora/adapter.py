@@ -20,7 +20,9 @@ from vlsurgery.surgery.checkpoint.lora.trained_parts import (
 )
 from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.patterns import check_pattern, fits
+from vlsurgery.surgery.runtime.visible import visible
 
 WEIGHTS: Final = "adapter_model.safetensors"
 PREFIX: Final = "base_model.model."
@@ -29,7 +31,7 @@ SHOWN_PARTS: Final = 4
 # Settings under which an adapter is more than W + s B A, or was trained on weights that are not the base's.
 OTHER_METHODS: Final = (
     "use_qalora", "use_bdlora", "kasa_config", "arrow_config", "monteclora_config", "velora_config",
-    "alora_invocation_tokens", "layer_replication",
+    "alora_invocation_tokens", "layer_replication", "megatron_config",
 )  # fmt: skip
 OTHER_BASES: Final = ("pissa", "olora", "corda", "loftq", "lora_ga", "mica")
 
@@ -190,13 +192,13 @@ def _check_kind(path: Path, config: Mapping[str, Any]) -> None:
     kind = config.get("peft_type")
     if kind != "LORA":
         raise CheckpointError(
-            f"{path / CONFIG}: peft_type is {kind!r:.80}; only LORA can be folded. Merge it with PEFT "
+            f"{path / CONFIG}: peft_type is {excerpt(kind)}; only LORA can be folded. Merge it with PEFT "
             "(merge_and_unload) and give the saved model."
         )
     other = next((setting for setting in OTHER_METHODS if config.get(setting)), None)
     init = config.get("init_lora_weights")
     if isinstance(init, str) and init.lower().startswith(OTHER_BASES):
-        other = f"init_lora_weights: {init}"
+        other = f"init_lora_weights: {visible(init):.80}"
     if other is not None:
         raise CheckpointError(
             f"{path / CONFIG}: {other} changes more than W + s B A. Merge the adapter with PEFT (merge_and_unload) and "
@@ -217,8 +219,8 @@ def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
     ):
         if alpha < 0:
             raise CheckpointError(
-                f"{path / CONFIG}: {where:.80}: 0 or more was expected, found {alpha}. A negative scale takes out of "
-                "the base what the adapter learnt; it is not folded. Give the adapter as it was trained."
+                f"{path / CONFIG}: {visible(where):.80}: 0 or more was expected, found {alpha}. A negative scale takes "
+                "out of the base what the adapter learnt; it is not folded. Give the adapter as it was trained."
             )
     for pattern in patterns:
         try:
@@ -231,7 +233,7 @@ def _check_settings(path: Path, config: Mapping[str, Any]) -> None:
 
 def _unlike(path: Path, setting: str, expected: str, found: object) -> CheckpointError:
     return CheckpointError(
-        f"{path / CONFIG}: {setting}: {expected} was expected, found {found!r:.80}. Download the adapter again."
+        f"{path / CONFIG}: {setting}: {expected} was expected, found {excerpt(found)}. Download the adapter again."
     )
 
 

@@ -1,11 +1,11 @@
 """Judges' checkpoints, opened without their weights, and their weights, loaded on demand. No remote code is run."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from vlsurgery.surgery.checkpoint.hub import HubName, download
+from vlsurgery.surgery.checkpoint.shards import read_json
 from vlsurgery.surgery.errors import CheckpointError
 
 Family = Literal["AutoModelForSequenceClassification", "AutoModelForCausalLM"]
@@ -71,7 +71,7 @@ def open_judge_checkpoint(ref: str) -> JudgeCheckpoint:
         raise CheckpointError(f"judge hf:{ref}: no config.json in {directory}. Give the directory of a model.")
     try:
         config = transformers.AutoConfig.from_pretrained(directory, trust_remote_code=False, local_files_only=True)
-        origin = json.loads((directory / "config.json").read_text(encoding="utf-8")).get("_name_or_path")
+        origin = read_json(directory / "config.json").get("_name_or_path")
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise CheckpointError(f"judge hf:{ref}: transformers can't read its config: {_line(error)}") from error
     return JudgeCheckpoint(ref, directory, config, _tokenizer(ref, directory, config), _text_or_none(origin))
