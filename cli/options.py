@@ -26,15 +26,6 @@ PickleOption = Annotated[
         help="Take pickled weights (.bin) where there are no safetensors; they are loaded as weights only.",
     ),
 ]
-TextStackOption = Annotated[
-    str | None,
-    typer.Option(
-        "--text-stack",
-        metavar="NAME",
-        help="Where two parts of a checkpoint look like its language model: the one to take, by the name of its list "
-        "of layers (model.layers).",
-    ),
-]
 CHECKPOINT_HELP = "A directory, a model on the Hub (org/name or org/name@revision), or BASE+ADAPTER for a LoRA adapter."
 PromptsOption = Annotated[
     list[str] | None,

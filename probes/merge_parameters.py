@@ -115,9 +115,7 @@ def live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
     buffers = {name: buffer for name, buffer in chat.model.named_buffers() if name in stored}
     parameters: dict[str, Any] = {**dict(chat.model.named_parameters()), **buffers}
     config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
-    names = {id(module): name for name, module in chat.model.named_modules()}
-    stack = names[id(chat.blocks[0])].rpartition(".")[0]
-    found = locate({name: tuple(parameter.shape) for name, parameter in parameters.items()}, config, stack)
+    found = locate({name: tuple(parameter.shape) for name, parameter in parameters.items()}, config)
     return {site: (parameters[part.name], part) for site, part in found.items()}
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlsurgery.cli.commands.verified import VerifyOption, verify_all
-from vlsurgery.cli.options import CHECKPOINT_HELP, PickleOption, Session, TextStackOption, standard
+from vlsurgery.cli.options import CHECKPOINT_HELP, PickleOption, Session, standard
 
 if TYPE_CHECKING:
     from vlsurgery.surgery.checkpoint import Checkpoint
@@ -20,7 +20,6 @@ def anatomy(
     session: Session,
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT ...", help=CHECKPOINT_HELP)],
     allow_pickle: PickleOption = False,
-    text_stack: TextStackOption = None,
     verify: VerifyOption = False,
 ) -> None:
     """List what checkpoints hold, by tower and layer.
@@ -45,7 +44,7 @@ def anatomy(
     verified = {}
     if verify and not session.plan:
         verified = verify_all(checkpoints, session.console, session.case, allow_pickle)
-    opened = [Checkpoint.open(each, True, allow_pickle, text_stack) for each in checkpoints]
+    opened = [Checkpoint.open(each, headers_only=True, allow_pickle=allow_pickle) for each in checkpoints]
     if session.plan:
         shards = [file for each in opened for file in each.shards]
         session.console.emit(json.dumps({"plan": [{"step": "anatomy", "reads": shards, "writes": []}]}))

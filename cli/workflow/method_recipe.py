@@ -42,9 +42,7 @@ class RoleAssignment:
     like: str
 
 
-def recipe_of(
-    asked: MethodArgs, allow_pickle: bool = False, text_stack: str | None = None
-) -> tuple[Recipe, dict[str, Checkpoint]]:
+def recipe_of(asked: MethodArgs, allow_pickle: bool = False) -> tuple[Recipe, dict[str, Checkpoint]]:
     """The recipe, with the same coefficients in the whole language model and every parameter of the method written
     out; and its checkpoints, opened.
 
@@ -60,9 +58,7 @@ def recipe_of(
     roles = _assign_roles(asked, method)
     coefficients = _coefficients(asked, method, roles.models)
     parameters = _parameters(asked, method, roles.models)
-    opened = {
-        role: Checkpoint.open(ref, allow_pickle=allow_pickle, text_stack=text_stack) for role, ref in roles.refs.items()
-    }
+    opened = {role: Checkpoint.open(ref, allow_pickle=allow_pickle) for role, ref in roles.refs.items()}
     recipe = Recipe.of(
         opened,
         {"default": coefficients},

@@ -24,20 +24,12 @@ READING: Final = ("report",)
 class CheckpointArgs:
     """The checkpoints that a command names, to open a case on: role -> reference.
 
-    new: move a case of other checkpoints aside. allow_pickle: take pickled weights. text_stack: as `Checkpoint.open`.
+    new: move a case of other checkpoints aside. allow_pickle: take pickled weights.
     """
 
     roles: Mapping[str, str]
     new: bool = False
     allow_pickle: bool = False
-    text_stack: str | None = None
-
-    def open(self) -> dict[str, Checkpoint]:
-        """The checkpoints, by role."""
-        return {
-            role: Checkpoint.open(ref, allow_pickle=self.allow_pickle, text_stack=self.text_stack)
-            for role, ref in self.roles.items()
-        }
 
 
 def perform(
@@ -77,16 +69,13 @@ def perform(
     return flow
 
 
-def named_in_order(
-    checkpoints: Sequence[str] | None, new: bool, allow_pickle: bool, text_stack: str | None
-) -> CheckpointArgs | None:
+def named_in_order(checkpoints: Sequence[str] | None, new: bool, allow_pickle: bool) -> CheckpointArgs | None:
     """Checkpoints given in order as roles. Raises SurgeryError where there are not two or three."""
     if not checkpoints:
         return None
     if len(checkpoints) not in (2, 3):
         raise SurgeryError(f"expected BASE ADAPTED [SAFETY], found {len(checkpoints)} checkpoint(s)")
-    roles = dict(zip(("base", "adapted", "safety"), checkpoints, strict=False))
-    return CheckpointArgs(roles, new, allow_pickle, text_stack)
+    return CheckpointArgs(dict(zip(("base", "adapted", "safety"), checkpoints, strict=False)), new, allow_pickle)
 
 
 def check_case_folder(folder: Path) -> None:
@@ -104,7 +93,7 @@ def _open_on(folder: Path, named: CheckpointArgs, plan: bool, lock: CaseLock) ->
     """
     if plan:
         check_case_folder(folder)
-    opened = named.open()
+    opened = {role: Checkpoint.open(ref, allow_pickle=named.allow_pickle) for role, ref in named.roles.items()}
     check_roles(named.roles, opened)
     alignment = align(opened)
     return Case.create(folder, opened, named.new, write=not plan, claim=lock.claim), alignment

@@ -31,14 +31,13 @@ def format_shape(shape: Shape) -> str:
 class DecoderConfig:
     """What a config says of its language model; None where it is silent (old ones leave defaults out).
 
-    tied: whether its top level says that the head is the embedding. sizes: that its layers' matrices have.
+    tied: whether its top level says that the head is the embedding.
     """
 
     layers: int | None
     width: int | None
     vocabulary: int | None
     tied: bool
-    sizes: frozenset[int] = frozenset()
 
     @classmethod
     def of(cls, config: Mapping[str, Any] | None) -> "DecoderConfig":
@@ -47,13 +46,7 @@ class DecoderConfig:
             if isinstance(text.get(key), Mapping):
                 text = text[key]
         tied = (config or {}).get("tie_word_embeddings") is True
-        return cls(
-            _first(text, naming.LAYER_COUNTS),
-            _first(text, naming.WIDTHS),
-            _first(text, ("vocab_size",)),
-            tied,
-            _matrix_sizes(text),
-        )
+        return cls(_first(text, naming.LAYER_COUNTS), _first(text, naming.WIDTHS), _first(text, ("vocab_size",)), tied)
 
 
 @dataclass(frozen=True)
@@ -83,38 +76,20 @@ class TextStack:
         return _is_table(name, shape, self.width, self.vocabulary) and is_above(parent(name), self.root)
 
 
-def find_text_stack(
-    shapes: Mapping[str, Shape], config: Mapping[str, Any] | None, chosen: str | None = None
-) -> TextStack:
-    """The one text stack among `shapes`. chosen: its container, where two look like it; another name is of no effect.
-
-    Raises AlignmentError when there is none, or when two are as likely and neither is chosen.
-    """
+def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> TextStack:
+    """The one text stack among `shapes`. Raises AlignmentError when there is none, or when two are as likely."""
     facts = DecoderConfig.of(config)
     stacks = numbered(shapes)
     candidates = _candidates(stacks, facts) or _candidates(numbered(shapes, nested=True), facts)
-    if not candidates:
+    ranked = sorted(((_closeness(stack, shapes), stack) for stack in candidates), key=lambda item: item[0])
+    if not ranked:
         raise AlignmentError(_none_found(stacks, facts))
-    for stack in candidates:
-        if stack.prefix == chosen:
-            return stack
-    ranked = sorted(((_closeness(stack, shapes, facts), stack) for stack in candidates), key=lambda item: item[0])
     if len(ranked) > 1 and ranked[-1][0] == ranked[-2][0]:
         first, second = sorted(stack.prefix for _, stack in ranked[-2:])
         raise AlignmentError(
-            f"two containers look like the text stack, {first!r} and {second!r}, and nothing tells which it is. Choose "
-            f"one: --text-stack {second}"
+            f"two containers look like the text stack, {first!r} and {second!r}, and nothing tells which it is"
         )
     return ranked[-1][1]
-
-
-def _matrix_sizes(text: Mapping[str, Any]) -> frozenset[int]:
-    """The sizes that a config gives to its layers' matrices: of the MLP, of queries, and of keys and values."""
-    inner = (_first(text, keys) for keys in (naming.INNER_WIDTHS, naming.EXPERT_WIDTHS))
-    heads, width = _first(text, naming.HEAD_COUNTS), _first(text, naming.WIDTHS)
-    each = _first(text, ("head_dim",)) or (width // heads if heads and width else None)
-    counts = (heads, _first(text, ("num_key_value_heads",)))
-    return frozenset(filter(None, [*inner, *(count * each for count in counts if count and each)]))
 
 
 def _candidates(stacks: Mapping[str, Layers], facts: DecoderConfig) -> list[TextStack]:
@@ -191,18 +166,14 @@ def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
     return shape[1] == width or (vocabulary > 0 and module in naming.EMBEDS | naming.HEADS)
 
 
-def _closeness(
-    stack: TextStack, shapes: Mapping[str, Shape], facts: DecoderConfig
-) -> tuple[bool, bool, bool, int, int]:
+def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, bool, int]:
     """What candidates are ranked by: a vocabulary's table beside the stack, no word of another tower in its path, no
-    cross-attention, the length of the path that it shares with such a table, and how many of the config's sizes its
-    matrices have."""
+    cross-attention, and the length of the path that it shares with such a table."""
     above = [parent(name) for name, shape in shapes.items() if stack.is_table(name, shape)]
     foreign = naming.tower_of(stack.prefix.split(".")) is not None
     modules = {suffix.split(".")[0] for suffix in stack.layers[0]}
     crosses = "cross_attn" in {naming.CONTAINERS.get(module) for module in modules}
-    met = len(facts.sizes & {size for shape in stack.layers[0].values() if len(shape) > 1 for size in shape})
-    return stack.root in above, not foreign, not crosses, max(map(len, above), default=-1), met
+    return stack.root in above, not foreign, not crosses, max(map(len, above), default=-1)
 
 
 def _none_found(stacks: dict[str, Layers], facts: DecoderConfig) -> str:

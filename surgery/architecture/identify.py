@@ -14,26 +14,23 @@ from vlsurgery.surgery.results import Tower
 WRAPPERS: Final = ("model", "thinker")
 
 
-def identify(
-    shapes: Mapping[str, Shape], config: Mapping[str, Any] | None, text_stack: str | None = None
-) -> dict[str, Site]:
+def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> dict[str, Site]:
     """The site of every tensor of one model.
 
     shapes: raw name -> shape, of a file or of a live model's state dict. config: config.json as a dict, for the
-        language model's layers, width and vocabulary; with None, structure alone decides. text_stack: the container of
-        the language model's layers, where another looks like it.
+        language model's layers, width and vocabulary; with None, structure alone decides.
 
     Raises AlignmentError when there is no text stack, or when two names would get the same site.
     """
     plain = _without_wrappers(shapes)
     if plain:
-        found = identify({plain[name]: shape for name, shape in shapes.items()}, config, text_stack)
+        found = identify({plain[name]: shape for name, shape in shapes.items()}, config)
         return {name: found[plain[name]] for name in shapes}
     native = _one_layout(shapes)
     if native:
-        found = identify({native.get(name, name): shape for name, shape in shapes.items()}, config, text_stack)
+        found = identify({native.get(name, name): shape for name, shape in shapes.items()}, config)
         return {name: found[native.get(name, name)] for name in shapes}
-    stack = find_text_stack(shapes, config, text_stack)
+    stack = find_text_stack(shapes, config)
     sites = _text_sites(shapes, stack)
     towers: dict[Tower, list[str]] = {tower: [] for tower in TOWERS[1:]}
     for name in shapes:

@@ -103,9 +103,6 @@ LEGACY_PREFIXES: Final = {"language_model.model.": "model.language_model.", "tex
 # Keys of a language model's config within a multimodal one.
 TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
 LAYER_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
-INNER_WIDTHS: Final = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size", "d_ff")
-EXPERT_WIDTHS: Final = ("moe_intermediate_size",)
-HEAD_COUNTS: Final = ("num_attention_heads", "n_head", "n_heads")
 WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim")
 
 

@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
-from vlsurgery.surgery.architecture.identify import identify
-from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint.companions import companions, left_behind, with_adapter
 from vlsurgery.surgery.checkpoint.headers import Header, read_header
 from vlsurgery.surgery.checkpoint.hub import HubName, download, is_offline, listing
@@ -30,7 +28,7 @@ from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG
 from vlsurgery.surgery.checkpoint.pickled import read_pickled
 from vlsurgery.surgery.checkpoint.quantised import quantisation
 from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_INDEX, Files, find_shards, read_json
-from vlsurgery.surgery.errors import AlignmentError, CheckpointError
+from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
 
@@ -64,7 +62,6 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.shards = shards
         self.adapter: Adapter | None = None
         self.headers_only = False
-        self.text_stack: str | None = None
         self._pickled = False
         self.contents: dict[str, str] | None = None
         self.notes: tuple[str, ...] = ()
@@ -72,16 +69,13 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self._tensors = tensors
 
     @classmethod
-    def open(
-        cls, ref: str | Path, headers_only: bool = False, allow_pickle: bool = False, text_stack: str | None = None
-    ) -> Self:
+    def open(cls, ref: str | Path, headers_only: bool = False, allow_pickle: bool = False) -> Self:
         """Read config and headers of what `ref` names.
 
         ref: a directory; a model on the Hub, `org/name` or `org/name@revision`, which is downloaded into the shared
             cache; or a base and a LoRA adapter, `BASE+ADAPTER`, each of them either. A directory of that name wins.
         headers_only: of a model on the Hub fetch headers alone, by range requests; its tensors can be listed, not read.
         allow_pickle: take pickled weights where there are no others; they are loaded as weights only, never as code.
-        text_stack: the container of the language model's layers ("model.layers"), where two look like it.
 
         Raises CheckpointError that names the file and the next step: not a checkpoint, no safetensors, pickled
         weights, an index that names what is not there, a truncated or corrupt shard, an adapter that fits nothing, a
@@ -90,7 +84,6 @@ class Checkpoint(Mapping[str, LazyTensor]):
         base, adapter = base_and_adapter(str(ref))
         with gc_paused():
             checkpoint = cls._open_whole(base, headers_only, allow_pickle)
-            checkpoint.text_stack = text_stack
             if adapter is not None:
                 checkpoint._fold(str(ref), adapter, allow_pickle)
         return checkpoint
@@ -163,14 +156,6 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """Name -> shape, as `identify` takes them."""
         return {name: tensor.entry.shape for name, tensor in self._tensors.items()}
 
-    @cached_property
-    def sites(self) -> dict[str, Site]:
-        """Name -> site of every tensor. Raises AlignmentError that names the checkpoint: see `identify`."""
-        try:
-            return identify(self.shapes, self.config, self.text_stack)
-        except AlignmentError as error:
-            raise AlignmentError(f"{self.ref}: {error}.") from error
-
     @property
     def safetensors_dtypes(self) -> dict[str, str]:
         """Name -> dtype, by its name in safetensors."""
@@ -238,13 +223,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     @property
     def ref_model(self) -> CheckpointRef:
         """The reference to this checkpoint that results and recipes keep, with an absolute path."""
-        return CheckpointRef(
-            path=self.location,
-            identity=self.identity,
-            pickled=self.pickled,
-            contents=self.contents,
-            text_stack=self.text_stack,
-        )
+        return CheckpointRef(path=self.location, identity=self.identity, pickled=self.pickled, contents=self.contents)
 
     @classmethod
     def reopen(cls, ref: CheckpointRef) -> Self:
@@ -253,7 +232,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         Where it has the identity that it had then, it is taken to have the contents that it had then: `check_contents`
         reads them again.
         """
-        checkpoint = cls.open(ref.path, allow_pickle=ref.pickled, text_stack=ref.text_stack)
+        checkpoint = cls.open(ref.path, allow_pickle=ref.pickled)
         if checkpoint.is_known_as(ref.identity):
             checkpoint.contents = ref.contents
         return checkpoint

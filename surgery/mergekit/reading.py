@@ -8,6 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.shards import read_json
@@ -134,7 +135,7 @@ class _Reader:
         """Raw name -> its site, its slice, and where it reads gradients, from 0 to 1. Outside of layers it has the
         first slice, or behind them the last one, and the start of gradients; a single layer has their end."""
         like, slices, found = self.checkpoints[self.like], self.document.slices, {}
-        for name, site in like.sites.items():
+        for name, site in identify(like.shapes, like.config).items():
             part, t = slices[-1 if site.block in ("norm", "head") else 0], 0.0
             if match := _LAYER.match(name):
                 layer = int(match[2])

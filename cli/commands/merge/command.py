@@ -16,7 +16,6 @@ from vlsurgery.cli.options import (
     PromptsOption,
     Running,
     Session,
-    TextStackOption,
     runs_models,
     standard,
 )
@@ -126,7 +125,6 @@ def merge(
     ] = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
-    text_stack: TextStackOption = None,
 ) -> None:
     """Write a merged checkpoint.
 
@@ -182,7 +180,7 @@ def merge(
         from vlsurgery.cli.workflow.method_recipe import MethodArgs, recipe_of
 
         args = MethodArgs(method or "", models or [], base, like, weight or [], parameters, dtype or "as like", seed)
-        order, opened = recipe_of(args, allow_pickle, text_stack)
+        order, opened = recipe_of(args, allow_pickle)
     if to_mergekit is not None:
         from vlsurgery.cli.commands.merge.export import export_to_mergekit
 

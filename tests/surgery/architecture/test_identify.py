@@ -233,23 +233,6 @@ def test_two_stacks_that_nothing_tells_apart_are_an_error(shapes: Shapes) -> Non
     twin = {name.replace("model.layers", "model.towers"): shape for name, shape in shapes.items()}
     with pytest.raises(AlignmentError, match=re.escape("'model.layers' and 'model.towers'")):
         identify({**shapes, **twin}, CONFIG)
-    for stack in ("model.layers", "model.towers"):
-        sites = identify({**shapes, **twin}, CONFIG, stack)
-        assert {name for name, site in sites.items() if site.tower == "text" and site.layer is not None} == {
-            name for name in {**shapes, **twin} if name.startswith(f"{stack}.")
-        }
-    assert identify(shapes, CONFIG, "model.towers") == identify(shapes, CONFIG)
-
-
-def test_of_two_stacks_the_one_with_the_sizes_of_the_config_is_the_language_model(shapes: Shapes) -> None:
-    twin = {name.replace("model.layers", "model.towers"): shape for name, shape in shapes.items()}
-    twin = {
-        name: tuple(30 if size == 24 else size for size in shape) if ".towers." in name else shape
-        for name, shape in twin.items()
-    }
-    for inner, stack in ((24, "model.layers"), (30, "model.towers")):
-        sites = identify({**shapes, **twin}, {**CONFIG, "intermediate_size": inner})
-        assert sites[f"{stack}.1.mlp.up_proj.weight"] == Site("text", 1, "mlp.up")
 
 
 @pytest.mark.parametrize(
