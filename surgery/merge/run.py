@@ -64,13 +64,14 @@ def run_merge(
         def produce(tensor: LazyTensor) -> Iterator[Piece]:
             return builder.pieces(tensor, ready.merge_plan.sites.get(tensor.name, ()))
 
+        inputs, flawed = ready.checkpoints.values(), builder.non_finite
         shards = write(
-            ready.shard_plan, out, produce, texts, ready.checkpoints.values(), progress, notes.append, pool=pool
+            ready.shard_plan, out, produce, texts, inputs, progress, notes.append, pool=pool, non_finite=flawed
         )
     notes += [
         f"{recipe.like}: {name}: NaN or infinite values, which were copied as they are. Unless it is a mask, the "
         "checkpoint is broken: get it again."
-        for name in sorted(builder.non_finite)
+        for name in sorted(flawed)
     ]
     return MergeResult(
         path=str(out),
