@@ -118,7 +118,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         path, files, shards = listing(name)
         tensors = _tensors(Path(str(name)), shards, files, ListedTensor)
         checkpoint = cls(str(name), path, read_json(path / "config.json"), shards, tensors)
-        checkpoint.headers_only = True
+        checkpoint.headers_only, checkpoint.notes = True, files.notes
         return checkpoint
 
     def _fold(self, ref: str, adapter: str, allow_pickle: bool) -> None:
