@@ -109,7 +109,9 @@ def live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
     """Site -> parameter and view of it, for every site of the live model and for the parts of fused ones."""
     parameters = dict(chat.model.named_parameters())
     config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
-    found = locate({name: tuple(parameter.shape) for name, parameter in parameters.items()}, config)
+    first = next(name for name, module in chat.model.named_modules() if module is chat.blocks[0])
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    found = locate(shapes, config, first.rpartition(".")[0])
     return {site: (parameters[part.name], part) for site, part in found.items()}
 
 

@@ -130,13 +130,16 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
         raise AlignmentError(f"an alignment needs {like!r} and another role; it was given {', '.join(checkpoints)}.")
     roles: dict[str, SiteViews] = {}
     shapes = {role: checkpoint.shapes for role, checkpoint in checkpoints.items()}
-    facts = {role: (shapes[role], DecoderConfig.of(checkpoint.config)) for role, checkpoint in checkpoints.items()}
+    facts = {
+        role: (shapes[role], DecoderConfig.of(checkpoint.config), checkpoint.text_stack)
+        for role, checkpoint in checkpoints.items()
+    }
     for role, checkpoint in checkpoints.items():
         check_weights(role, checkpoint)
         # Roles with the same names, shapes and decoder have the same sites.
         twin = next((other for other in roles if facts[other] == facts[role]), role)
         try:
-            sites = identify(shapes[role], checkpoint.config) if twin == role else {}
+            sites = identify(shapes[role], checkpoint.config, checkpoint.text_stack) if twin == role else {}
         except AlignmentError as error:
             raise AlignmentError(f"{role} ({checkpoint.ref}): {error}.") from error
         roles[role] = roles[twin] if twin != role else {site: TensorView(name) for name, site in sites.items()}

@@ -104,6 +104,7 @@ LEGACY_PREFIXES: Final = {"language_model.model.": "model.language_model.", "tex
 TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
 LAYER_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim")
+INNER: Final = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 
 
 def unwrapped(name: str) -> str:

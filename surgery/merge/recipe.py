@@ -227,12 +227,15 @@ class Recipe(Frozen):
 
 def _parent_lines(role: str, ref: CheckpointRef) -> list[str]:
     """A checkpoint in the recipe: one line, and with contents a line more per file."""
+    stack = [] if ref.text_stack is None else [f"text_stack: {_plain(ref.text_stack)}"]
     if ref.contents is None:
-        return [f"  {_plain(role)}: {{path: {_plain(ref.path)}, identity: {_plain(ref.identity)}}}"]
+        facts = [f"path: {_plain(ref.path)}", f"identity: {_plain(ref.identity)}", *stack]
+        return [f"  {_plain(role)}: {{{', '.join(facts)}}}"]
     return [
         f"  {_plain(role)}:",
         f"    path: {_plain(ref.path)}",
         f"    identity: {_plain(ref.identity)}",
+        *(f"    {line}" for line in stack),
         "    contents:  # the SHA-256 of every file of weights, which a merge compares before it writes",
         *(f"      {_plain(name)}: {_plain(digest)}" for name, digest in sorted(ref.contents.items())),
     ]

@@ -166,7 +166,8 @@ def _open(recipe: Recipe, known: Mapping[str, Checkpoint]) -> dict[str, Checkpoi
     checkpoints = {}
     for role, ref in recipe.checkpoints.items():
         checkpoint = known.get(role)
-        if checkpoint is None or not checkpoint.is_known_as(ref.identity):
+        stack = None if checkpoint is None else checkpoint.text_stack
+        if checkpoint is None or stack != ref.text_stack or not checkpoint.is_known_as(ref.identity):
             checkpoint = _reopen(role, ref)
         if not checkpoint.is_known_as(ref.identity):
             raise CheckpointError(
