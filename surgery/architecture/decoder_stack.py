@@ -43,6 +43,13 @@ class DecoderConfig:
     words: frozenset[str] = frozenset()
     others: frozenset[str] = frozenset()
 
+    @staticmethod
+    def section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The part of a config that speaks of the language model."""
+        for key in naming.TEXT_CONFIGS:
+            config = config[key] if isinstance(config.get(key), Mapping) else config
+        return config
+
     @classmethod
     def of(cls, config: Mapping[str, Any] | None) -> "DecoderConfig":
         text: Mapping[str, Any] = config or {}

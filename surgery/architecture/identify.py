@@ -162,7 +162,7 @@ def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
     found = {
         naming.split_leaf(name)[0]: _table_component(name, stack)
         for name, shape in outside.items()
-        if stack.is_table(name, shape)
+        if stack.is_table(name, shape) and not naming.BRIDGES & {*naming.module_word(name).split("_")}
     }
     words = naming.EMBEDS | naming.HEADS | naming.POSITIONS
     known = {kind for module, kind in found.items() if module.rpartition(".")[2] in words}
