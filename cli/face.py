@@ -24,14 +24,17 @@ if TYPE_CHECKING:
 Model = str | Path | Checkpoint
 
 
-def open(ref: Model, allow_pickle: bool = False) -> Checkpoint:
+def open(ref: Model, allow_pickle: bool = False, text_stack: str | None = None) -> Checkpoint:
     """A checkpoint by its directory, its name on the Hub, or BASE+ADAPTER; reads headers, never weights.
 
-    allow_pickle: take pickled weights where there are no others; they are loaded as weights only.
+    allow_pickle: take pickled weights where there are no others; they are loaded as weights only. text_stack: the
+    container of the language model's layers ("model.layers"), where two look like it.
 
     Raises CheckpointError that names the file and the next step.
     """
-    return ref if isinstance(ref, Checkpoint) else Checkpoint.open(ref, allow_pickle=allow_pickle)
+    if isinstance(ref, Checkpoint):
+        return ref
+    return Checkpoint.open(ref, allow_pickle=allow_pickle, text_stack=text_stack)
 
 
 def diff(
@@ -169,7 +172,10 @@ def merge(
         each = [coefficients] if isinstance(coefficients, int | float) else list(coefficients)
         refs = [_ref(model) for model in models]
         origin, shape = (None if model is None else _ref(model) for model in (base, like))
-        recipe, _ = recipe_of(MethodArgs(str(order), refs, origin, shape, each, parameters, dtype, seed), allow_pickle)
+        asked = MethodArgs(str(order), refs, origin, shape, each, parameters, dtype, seed)
+        opened = [model for model in (*models, base, like) if isinstance(model, Checkpoint)]
+        stacks = dict.fromkeys(model.text_stack for model in opened if model.text_stack is not None)
+        recipe, _ = recipe_of(asked, allow_pickle, list(stacks))
     elif models or parameters or base is not None or like is not None or coefficients:
         raise SurgeryError("merge: a recipe names its models, coefficients and parameters; give it alone, with out=.")
     return run_merge(recipe, Path(out), progress, ignored=ignore_mismatches)

@@ -26,6 +26,15 @@ PickleOption = Annotated[
         help="Take pickled weights (.bin) where there are no safetensors; they are loaded as weights only.",
     ),
 ]
+TextStackOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text-stack",
+        metavar="NAME",
+        help="The container of the language model's layers (model.layers), where two look like it; in every checkpoint "
+        "that has one of this name. [default: as the case has it]",
+    ),
+]
 CHECKPOINT_HELP = "A directory, a model on the Hub (org/name or org/name@revision), or BASE+ADAPTER for a LoRA adapter."
 PromptsOption = Annotated[
     list[str] | None,

@@ -115,7 +115,9 @@ def live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
     buffers = {name: buffer for name, buffer in chat.model.named_buffers() if name in stored}
     parameters: dict[str, Any] = {**dict(chat.model.named_parameters()), **buffers}
     config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
-    found = locate({name: tuple(parameter.shape) for name, parameter in parameters.items()}, config)
+    first = next(name for name, module in chat.model.named_modules() if module is chat.blocks[0])
+    shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
+    found = locate(shapes, config, first.rpartition(".")[0])
     return {site: (parameters[part.name], part) for site, part in found.items()}
 
 

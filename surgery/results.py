@@ -39,12 +39,14 @@ class CheckpointRef(Frozen):
 
     pickled: its weights are pickled, and were allowed to be loaded as weights only; left out of the JSON otherwise.
     contents: name -> SHA-256 of every file of its weights, where they were taken; left out of the JSON otherwise.
+    text_stack: the container of the language model's layers, where the user chose it; left out of the JSON otherwise.
     """
 
     path: str
     identity: str
     pickled: bool = False
     contents: dict[str, str] | None = None
+    text_stack: str | None = None
 
     @model_serializer(mode="wrap")
     def _without_defaults(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlsurgery.cli.commands.verified import VerifyOption, verify_all
-from vlsurgery.cli.options import CHECKPOINT_HELP, PickleOption, Session, standard
+from vlsurgery.cli.options import CHECKPOINT_HELP, PickleOption, Session, TextStackOption, standard
 
 if TYPE_CHECKING:
     from vlsurgery.surgery.checkpoint import Checkpoint
@@ -20,6 +20,7 @@ def anatomy(
     session: Session,
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT ...", help=CHECKPOINT_HELP)],
     allow_pickle: PickleOption = False,
+    text_stack: TextStackOption = None,
     verify: VerifyOption = False,
 ) -> None:
     """List what checkpoints hold, by tower and layer.
@@ -40,11 +41,13 @@ def anatomy(
     from vlsurgery.cli.view.tables import anatomy_tables, comparison_tables
     from vlsurgery.surgery.checkpoint import Checkpoint
     from vlsurgery.surgery.checkpoint.anatomy import describe
+    from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 
     verified = {}
     if verify and not session.plan:
         verified = verify_all(checkpoints, session.console, session.case, allow_pickle)
     opened = [Checkpoint.open(each, headers_only=True, allow_pickle=allow_pickle) for each in checkpoints]
+    choose_text_stacks(opened, text_stack or ())
     if session.plan:
         shards = [file for each in opened for file in each.shards]
         session.console.emit(json.dumps({"plan": [{"step": "anatomy", "reads": shards, "writes": []}]}))

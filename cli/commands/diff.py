@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vlsurgery.cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, standard
+from vlsurgery.cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, TextStackOption, standard
 from vlsurgery.surgery.diff import Level
 
 
@@ -38,6 +38,7 @@ def diff(
     ] = None,
     new: NewOption = False,
     allow_pickle: PickleOption = False,
+    text_stack: TextStackOption = None,
 ) -> None:
     """Compare the weights of checkpoints; opens a case.
 
@@ -61,7 +62,8 @@ def diff(
 
         check_csv(csv)
     roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
-    flow = perform(session, StepOptions(level=level), "diff", named=CheckpointArgs(roles, new, allow_pickle))
+    named = CheckpointArgs(roles, new, allow_pickle, text_stack or ())
+    flow = perform(session, StepOptions(level=level), "diff", named=named)
     if flow is None:
         return
     result = flow.job.result(DiffResult)

@@ -15,6 +15,7 @@ from vlsurgery.cli.options import (
     PromptsOption,
     Running,
     Session,
+    TextStackOption,
     runs_models,
     standard,
 )
@@ -61,6 +62,7 @@ def evaluate(
     ] = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
+    text_stack: TextStackOption = None,
 ) -> None:
     """Count what models refuse and comply with.
 
@@ -101,11 +103,13 @@ def evaluate(
         running=running,
     )
     if models or (imports and not (session.case / "case.json").is_file()):
-        found = evaluate_models(session, models or [], options, completions, allow_pickle)
+        found = evaluate_models(session, models or [], options, completions, allow_pickle, text_stack or ())
         if found is None:
             return
         result, case = found, None
     else:
+        if text_stack:
+            raise SurgeryError("--text-stack goes with MODEL; a case keeps what vlsurgery diff was told.")
         if completions is not None:
             raise SurgeryError("--completions goes with MODEL; a case keeps its own in completions.jsonl.")
         flow = perform(session, options, "evaluate", allow_pickle=allow_pickle)

@@ -4,7 +4,16 @@ from typing import Annotated
 
 import typer
 
-from vlsurgery.cli.options import NewOption, PickleOption, PromptsOption, Running, Session, runs_models, standard
+from vlsurgery.cli.options import (
+    NewOption,
+    PickleOption,
+    PromptsOption,
+    Running,
+    Session,
+    TextStackOption,
+    runs_models,
+    standard,
+)
 
 
 @standard
@@ -19,6 +28,7 @@ def probe(
     new: NewOption = False,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
+    text_stack: TextStackOption = None,
 ) -> None:
     """Find out where refusals were lost.
 
@@ -37,7 +47,7 @@ def probe(
     from vlsurgery.cli.workflow.opening import named_in_order, perform
     from vlsurgery.probes.results import ProbeResult
 
-    named = named_in_order(checkpoints, new, allow_pickle)
+    named = named_in_order(checkpoints, new, allow_pickle, text_stack or ())
     options = StepOptions(prompts=prompts or None, running=running)
     flow = perform(session, options, "probe", named=named, allow_pickle=allow_pickle)
     if flow is None:

@@ -134,7 +134,10 @@ class Case:
             if _are_same(CaseCheckpoints(folder, held.checkpoints, held.beside, {}), held, checkpoints):
                 content = held
             elif not new:
-                others = ", ".join(f"{role}: {ref.path}" for role, ref in held.checkpoints.items())
+                others = ", ".join(
+                    f"{role}: {ref.path}" + (f", text stack {ref.text_stack}" if ref.text_stack else "")
+                    for role, ref in held.checkpoints.items()
+                )
                 raise TargetError(
                     f"{folder}: holds a case of other checkpoints ({others}). Give --new to move "
                     "it aside, or another folder with --case."
@@ -330,12 +333,16 @@ def _move_aside(folder: Path) -> None:
 
 
 def _are_same(held: CaseCheckpoints, content: CaseFile, checkpoints: Mapping[str, Checkpoint]) -> bool:
-    """Whether these are the checkpoints of a case: in the same roles, and each at its place or of its identity."""
+    """Whether these are the checkpoints of a case: in the same roles, with the same text stack, and each at its place
+    or of its identity."""
     if held.keys() != checkpoints.keys():
         return False
     return all(
-        os.path.realpath(checkpoints[role].location) in map(os.path.realpath, held.places(role))
-        or checkpoints[role].is_known_as(ref.identity)
+        checkpoints[role].text_stack == ref.text_stack
+        and (
+            os.path.realpath(checkpoints[role].location) in map(os.path.realpath, held.places(role))
+            or checkpoints[role].is_known_as(ref.identity)
+        )
         for role, ref in content.checkpoints.items()
     )
 

@@ -157,7 +157,7 @@ class Job:
         folder = recorded and "out" in recorded and self.case.path(recorded["out"])
         if not folder or not folder.exists() or not self.case.is_untouched("merge", [folder]):
             return None
-        return Checkpoint.open(folder)
+        return Checkpoint.open(folder, text_stack=self.checkpoints["adapted"].text_stack)
 
     def result(self, kind: type[R]) -> R:
         """The result of a step that is done. Raises SurgeryError where its file is gone."""

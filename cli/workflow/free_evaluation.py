@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.engine import StepOptions, loader_of
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 
 if TYPE_CHECKING:
     from vlsurgery.probes.results import BehaviourResult
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def evaluate_models(
-    session: Session, refs: Sequence[str], options: StepOptions, file: Path | None, allow_pickle: bool
+    session: Session,
+    refs: Sequence[str],
+    options: StepOptions,
+    file: Path | None,
+    allow_pickle: bool,
+    text_stacks: Sequence[str] = (),
 ) -> "BehaviourResult | None":
     """Ask models by their references, and count imported logs beside them; under `--plan`, say so and return None.
 
@@ -30,6 +36,7 @@ def evaluate_models(
     from vlsurgery.probes.models import quiet_transformers
 
     named = by_name([Checkpoint.open(ref, allow_pickle=allow_pickle) for ref in refs])
+    choose_text_stacks(named.values(), text_stacks)
     specimen = _specimen(list(named.values()))
     asked = prompt_source(specimen, options.prompts or (), options.images, whole=True)
     source = free_judge_source(options, specimen is not None)

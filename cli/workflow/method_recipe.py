@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.merge.coefficients import check_range
 from vlsurgery.surgery.merge.recipe import Recipe, unique_names
@@ -42,7 +43,9 @@ class RoleAssignment:
     like: str
 
 
-def recipe_of(asked: MethodArgs, allow_pickle: bool = False) -> tuple[Recipe, dict[str, Checkpoint]]:
+def recipe_of(
+    asked: MethodArgs, allow_pickle: bool = False, text_stacks: Sequence[str] = ()
+) -> tuple[Recipe, dict[str, Checkpoint]]:
     """The recipe, with the same coefficients in the whole language model and every parameter of the method written
     out; and its checkpoints, opened.
 
@@ -59,6 +62,7 @@ def recipe_of(asked: MethodArgs, allow_pickle: bool = False) -> tuple[Recipe, di
     coefficients = _coefficients(asked, method, roles.models)
     parameters = _parameters(asked, method, roles.models)
     opened = {role: Checkpoint.open(ref, allow_pickle=allow_pickle) for role, ref in roles.refs.items()}
+    choose_text_stacks(opened.values(), text_stacks)
     recipe = Recipe.of(
         opened,
         {"default": coefficients},

@@ -8,12 +8,13 @@ from typing import Final
 
 from vlsurgery.cli.case_lock import CaseLock
 from vlsurgery.cli.options import Session
-from vlsurgery.cli.workflow.case import Case
+from vlsurgery.cli.workflow.case import FILE, Case, CaseFile
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.roles import check_roles
 from vlsurgery.cli.workflow.steps import STEPS, check_merge_target, check_report_page
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 
 # Steps that read results alone, and no checkpoint.
@@ -24,12 +25,14 @@ READING: Final = ("report",)
 class CheckpointArgs:
     """The checkpoints that a command names, to open a case on: role -> reference.
 
-    new: move a case of other checkpoints aside. allow_pickle: take pickled weights.
+    new: move a case of other checkpoints aside. allow_pickle: take pickled weights. text_stacks: what the user chose;
+    where nothing was, what a case of these checkpoints has.
     """
 
     roles: Mapping[str, str]
     new: bool = False
     allow_pickle: bool = False
+    text_stacks: Sequence[str] = ()
 
 
 def perform(
@@ -69,13 +72,18 @@ def perform(
     return flow
 
 
-def named_in_order(checkpoints: Sequence[str] | None, new: bool, allow_pickle: bool) -> CheckpointArgs | None:
+def named_in_order(
+    checkpoints: Sequence[str] | None, new: bool, allow_pickle: bool, text_stacks: Sequence[str] = ()
+) -> CheckpointArgs | None:
     """Checkpoints given in order as roles. Raises SurgeryError where there are not two or three."""
+    if text_stacks and not checkpoints:
+        raise SurgeryError("--text-stack: goes with checkpoints; the case keeps what vlsurgery diff was told.")
     if not checkpoints:
         return None
     if len(checkpoints) not in (2, 3):
         raise SurgeryError(f"expected BASE ADAPTED [SAFETY], found {len(checkpoints)} checkpoint(s)")
-    return CheckpointArgs(dict(zip(("base", "adapted", "safety"), checkpoints, strict=False)), new, allow_pickle)
+    roles = dict(zip(("base", "adapted", "safety"), checkpoints, strict=False))
+    return CheckpointArgs(roles, new, allow_pickle, text_stacks)
 
 
 def check_case_folder(folder: Path) -> None:
@@ -86,6 +94,15 @@ def check_case_folder(folder: Path) -> None:
         raise TargetError(f"{folder}: can't be made, {nearest} is {reason}. Give another folder with --case.")
 
 
+def _choose_as_recorded(folder: Path, opened: Mapping[str, Checkpoint]) -> None:
+    """Take the text stacks that the case in `folder` has for checkpoints of the same identities."""
+    if not (folder / FILE).is_file():
+        return
+    for role, ref in CaseFile.load(folder / FILE).checkpoints.items():
+        if ref.text_stack is not None and role in opened and opened[role].is_known_as(ref.identity):
+            opened[role].text_stack = ref.text_stack
+
+
 def _open_on(folder: Path, named: CheckpointArgs, plan: bool, lock: CaseLock) -> tuple[Case, Alignment]:
     """The case of these checkpoints and their alignment: checkpoints that can't be aligned open no case.
 
@@ -94,6 +111,9 @@ def _open_on(folder: Path, named: CheckpointArgs, plan: bool, lock: CaseLock) ->
     if plan:
         check_case_folder(folder)
     opened = {role: Checkpoint.open(ref, allow_pickle=named.allow_pickle) for role, ref in named.roles.items()}
+    choose_text_stacks(opened.values(), named.text_stacks)
+    if not named.text_stacks:
+        _choose_as_recorded(folder, opened)
     check_roles(named.roles, opened)
     alignment = align(opened)
     return Case.create(folder, opened, named.new, write=not plan, claim=lock.claim), alignment

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.completeness import check_weights
 from vlsurgery.surgery.errors import SurgeryError
@@ -26,4 +25,4 @@ def check_roles(named: Mapping[str, str], opened: Mapping[str, Checkpoint]) -> N
 
 
 def _sees(checkpoint: Checkpoint) -> bool:
-    return any(site.tower == "vision" for site in identify(checkpoint.shapes, checkpoint.config).values())
+    return any(site.tower == "vision" for site in checkpoint.sites.values())

@@ -18,7 +18,7 @@ from vlsurgery.probes.models.processors import missing_packages, needs_packages
 from vlsurgery.probes.models.remote_code import remote_code_files
 from vlsurgery.probes.models.routing import blind, picture_processor, route
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.checkpoint.hub import EXTRA_FILES
+from vlsurgery.surgery.checkpoint.hub import EXTRA_FILES, download_code
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError
 from vlsurgery.surgery.runtime.visible import visible
 
@@ -91,6 +91,8 @@ def _pretrained(checkpoint: Checkpoint, dtype: torch.dtype, device: str, how: Lo
 
     directory = checkpoint.path
     _refuse_dead_links(directory)
+    if how.trust_remote_code and remote_code_files(directory):
+        download_code(directory)
     files: dict[str, Any] = {"trust_remote_code": how.trust_remote_code, "local_files_only": True}
     weights = {**files, "dtype": dtype, **_placement(device, how.memory)}
     try:

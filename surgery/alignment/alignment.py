@@ -14,7 +14,7 @@ from vlsurgery.surgery.architecture.naming import split_leaf
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import FLOATS, Checkpoint, LazyTensor
 from vlsurgery.surgery.checkpoint.anatomy import headless_note, ties_head
-from vlsurgery.surgery.checkpoint.completeness import check_weights, wrapper_note
+from vlsurgery.surgery.checkpoint.completeness import check_plain, check_weights, wrapper_note
 from vlsurgery.surgery.errors import AlignmentError
 from vlsurgery.surgery.results import UnmatchedTensor
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
@@ -33,6 +33,8 @@ VOCABULARY: Final = ("embed", "embed.new", "head", "head.bias")
 
 # Word in the names of other tables that have a row per token.
 PER_TOKEN: Final = "tokens"
+# Key of configs that give such a table a vocabulary of its own size.
+PER_LAYER_ROWS: Final = "vocab_size_per_layer_input"
 
 
 class Aligned(NamedTuple):
@@ -130,15 +132,19 @@ def align(checkpoints: Mapping[str, Checkpoint], like: str = "adapted") -> Align
         raise AlignmentError(f"an alignment needs {like!r} and another role; it was given {', '.join(checkpoints)}.")
     roles: dict[str, SiteViews] = {}
     shapes = {role: checkpoint.shapes for role, checkpoint in checkpoints.items()}
-    facts = {role: (shapes[role], DecoderConfig.of(checkpoint.config)) for role, checkpoint in checkpoints.items()}
+    facts = {
+        role: (shapes[role], DecoderConfig.of(checkpoint.config), checkpoint.text_stack)
+        for role, checkpoint in checkpoints.items()
+    }
     for role, checkpoint in checkpoints.items():
         check_weights(role, checkpoint)
         # Roles with the same names, shapes and decoder have the same sites.
         twin = next((other for other in roles if facts[other] == facts[role]), role)
         try:
-            sites = identify(shapes[role], checkpoint.config) if twin == role else {}
+            sites = identify(shapes[role], checkpoint.config, checkpoint.text_stack) if twin == role else {}
         except AlignmentError as error:
             raise AlignmentError(f"{role} ({checkpoint.ref}): {error}.") from error
+        check_plain(role, checkpoint, (name for name, site in sites.items() if site.tower == "text"))
         roles[role] = roles[twin] if twin != role else {site: TensorView(name) for name, site in sites.items()}
     _check_stacks(checkpoints, roles, like)
     return _Aligner(checkpoints, roles, shapes, like).alignment()
@@ -263,12 +269,17 @@ class _Aligner:
 
     def _grew(self, site: Site, shapes: Mapping[str, Shape]) -> bool:
         """Whether a tensor beside the embedding, of other rows in each role, has a row per token, as the embeddings
-        that feed each layer have: its name tells, or it has the embedding's rows in every role."""
+        that feed each layer have: its name tells, or it has the embedding's rows in every role, or those that each
+        config gives such a table."""
         widths = {shape[1:] for shape in shapes.values()}
         if site.tower != "text" or site.layer is not None or len(set(shapes.values())) == 1 or len(widths) > 1:
             return False
         tables = {role: self.roles[role][EMBED] for role in shapes if EMBED in self.roles[role]}
         rows = {role: table.shape(self.shapes[role][table.name])[0] for role, table in tables.items()}
+        stated = {role: self.checkpoints[role].config for role in shapes}
+        own = {role: DecoderConfig.section(config).get(PER_LAYER_ROWS) for role, config in stated.items()}
+        if own == {role: shape[0] for role, shape in shapes.items()}:
+            return True
         words = split_leaf(site.component.removeprefix("raw:"))[0].replace(".", "_").split("_")
         return PER_TOKEN in words or rows == {role: shape[0] for role, shape in shapes.items()}
 

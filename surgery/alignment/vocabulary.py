@@ -19,6 +19,7 @@ MAX_VOCABULARY_BYTES: Final = 64 << 20
 
 # The files that hold a vocabulary, the one that transformers takes first.
 VOCABULARY_FILES: Final = ("tokenizer.json", "vocab.json", "vocab.txt")
+TEKKEN: Final = "tekken.json"  # Mistral's own
 BINARY_FILES: Final = ("tokenizer.model", "spiece.model", "sentencepiece*.model", "*.tiktoken")
 
 
@@ -53,6 +54,8 @@ def _tokens(folder: Path) -> dict[int, str]:
             known, added = _lines(file) if name == "vocab.txt" else _from_json(file)
             break
     else:
+        if (folder / TEKKEN).is_file():
+            return _tekken(folder / TEKKEN)
         binary = [file for pattern in BINARY_FILES for file in sorted(folder.glob(pattern)) if file.is_file()]
         known = _from_binary(binary[0]) if binary else {}
     if not known:
@@ -80,6 +83,35 @@ def _from_json(file: Path) -> tuple[dict[int, str], dict[int, str]]:
         raise CheckpointError(f"{file}: expected a vocabulary under model.vocab, found none. Download it again.")
     entries = data.get("added_tokens")
     return known, dict(_entries((None, entry) for entry in (entries if isinstance(entries, list) else [])))
+
+
+def _tekken(file: Path) -> dict[int, str]:
+    """The tokens of Mistral's tekken.json: special ones in the first rows, the vocabulary by rank behind them, as many
+    as the file says. Special tokens that the file leaves to its reader are left out."""
+    data = read_json(file)
+    match data:
+        case {
+            "config": {"default_num_special_tokens": int(first), "default_vocab_size": int(rows)},
+            "vocab": [*entries],
+        }:
+            special = data.get("special_tokens")
+        case _:
+            raise CheckpointError(f"{file}: expected config and vocab of a tekken tokenizer. Download it again.")
+    known = {}
+    for entry in entries:
+        match entry:
+            case {"rank": int(rank), "token_bytes": str(token)} if 0 <= rank < rows - first:
+                try:
+                    known[first + rank] = _byte_level(base64.b64decode(token, validate=True))
+                except ValueError as error:
+                    raise CheckpointError(
+                        f"{file}: rank {rank}: its token is not base64. Download it again."
+                    ) from error
+    for entry in special if isinstance(special, list) else []:
+        match entry:
+            case {"rank": int(rank), "token_str": str(token)} if 0 <= rank < first:
+                known[rank] = token
+    return known
 
 
 def _by_row(rows: Mapping[str, Any]) -> dict[int, str]:

@@ -7,7 +7,7 @@ same modules, but no such table.
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -31,22 +31,39 @@ def format_shape(shape: Shape) -> str:
 class DecoderConfig:
     """What a config says of its language model; None where it is silent (old ones leave defaults out).
 
-    tied: whether its top level says that the head is the embedding.
+    inner: the width inside of the MLP. tied: whether its top level says that the head is the embedding. words: of the
+    sections that it stands in ("text" of text_config). others: words of the sections of other parts that have layers.
     """
 
     layers: int | None
     width: int | None
     vocabulary: int | None
+    inner: int | None
     tied: bool
+    words: frozenset[str] = frozenset()
+    others: frozenset[str] = frozenset()
+
+    @staticmethod
+    def section(config: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The part of a config that speaks of the language model."""
+        for key in naming.TEXT_CONFIGS:
+            config = config[key] if isinstance(config.get(key), Mapping) else config
+        return config
 
     @classmethod
     def of(cls, config: Mapping[str, Any] | None) -> "DecoderConfig":
         text: Mapping[str, Any] = config or {}
+        words: set[str] = set()
+        others: set[str] = set()
         for key in naming.TEXT_CONFIGS:
             if isinstance(text.get(key), Mapping):
+                words |= _section_words(key)
+                others.update(*(_section_words(each) for each in text if each != key and _has_layers(text[each])))
                 text = text[key]
         tied = (config or {}).get("tie_word_embeddings") is True
-        return cls(_first(text, naming.LAYER_COUNTS), _first(text, naming.WIDTHS), _first(text, ("vocab_size",)), tied)
+        layers, width = _first(text, naming.LAYER_COUNTS), _first(text, naming.WIDTHS)
+        vocabulary, inner = _first(text, ("vocab_size",)), _first(text, naming.INNER)
+        return cls(layers, width, vocabulary, inner, tied, frozenset(words), frozenset(others - words))
 
 
 @dataclass(frozen=True)
@@ -76,18 +93,26 @@ class TextStack:
         return _is_table(name, shape, self.width, self.vocabulary) and is_above(parent(name), self.root)
 
 
-def find_text_stack(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> TextStack:
-    """The one text stack among `shapes`. Raises AlignmentError when there is none, or when two are as likely."""
+def find_text_stack(
+    shapes: Mapping[str, Shape], config: Mapping[str, Any] | None, chosen: str | None = None
+) -> TextStack:
+    """The one text stack among `shapes`. chosen: the name of its container, where that is known.
+
+    Raises AlignmentError when there is none, or when two are as likely and neither is chosen.
+    """
     facts = DecoderConfig.of(config)
     stacks = numbered(shapes)
     candidates = _candidates(stacks, facts) or _candidates(numbered(shapes, nested=True), facts)
-    ranked = sorted(((_closeness(stack, shapes), stack) for stack in candidates), key=lambda item: item[0])
+    if chosen is not None:
+        candidates = [stack for stack in candidates if stack.prefix == chosen]
+    ranked = sorted(((_closeness(stack, shapes, facts), stack) for stack in candidates), key=lambda item: item[0])
     if not ranked:
-        raise AlignmentError(_none_found(stacks, facts))
+        raise AlignmentError(_none_found(stacks, facts, chosen))
     if len(ranked) > 1 and ranked[-1][0] == ranked[-2][0]:
         first, second = sorted(stack.prefix for _, stack in ranked[-2:])
         raise AlignmentError(
-            f"two containers look like the text stack, {first!r} and {second!r}, and nothing tells which it is"
+            f"two containers look like the text stack, {first!r} and {second!r}, and nothing tells which it is: say so "
+            f"with --text-stack {first} or --text-stack {second}"
         )
     return ranked[-1][1]
 
@@ -166,19 +191,41 @@ def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:
     return shape[1] == width or (vocabulary > 0 and module in naming.EMBEDS | naming.HEADS)
 
 
-def _closeness(stack: TextStack, shapes: Mapping[str, Shape]) -> tuple[bool, bool, bool, int]:
+def _closeness(
+    stack: TextStack, shapes: Mapping[str, Shape], facts: DecoderConfig
+) -> tuple[bool, bool, bool, int, int]:
     """What candidates are ranked by: a vocabulary's table beside the stack, no word of another tower in its path, no
-    cross-attention, and the length of the path that it shares with such a table."""
-    above = [parent(name) for name, shape in shapes.items() if stack.is_table(name, shape)]
+    cross-attention, how much more the config says of it, and the length of the path that it shares with such a
+    table."""
+    tables = {name: shape for name, shape in shapes.items() if stack.is_table(name, shape)}
+    above = [parent(name) for name in tables]
     foreign = naming.tower_of(stack.prefix.split(".")) is not None
     modules = {suffix.split(".")[0] for suffix in stack.layers[0]}
     crosses = "cross_attn" in {naming.CONTAINERS.get(module) for module in modules}
-    return stack.root in above, not foreign, not crosses, max(map(len, above), default=-1)
+    told = _told(stack, {shape[0] for name, shape in tables.items() if parent(name) == stack.root}, facts)
+    return stack.root in above, not foreign, not crosses, told, max(map(len, above), default=-1)
 
 
-def _none_found(stacks: dict[str, Layers], facts: DecoderConfig) -> str:
+def _told(stack: TextStack, rows: Collection[int], facts: DecoderConfig) -> int:
+    """How much a config says of a stack beyond layers and width: the very number of rows of the table beside it, the
+    width inside of its MLP, and its section's name; less where it is named as another section is."""
+    words = {word for segment in stack.prefix.split(".") for word in segment.split("_")}
+    inside = any(facts.inner in shape for shape in stack.layers[0].values() if len(shape) > 1)
+    return (facts.vocabulary in rows) + inside + bool(words & facts.words) - bool(words & facts.others)
+
+
+def _section_words(key: str) -> set[str]:
+    return set(key.removesuffix("_config").split("_"))
+
+
+def _has_layers(section: Any) -> bool:
+    return isinstance(section, Mapping) and _first(section, naming.LAYER_COUNTS) is not None
+
+
+def _none_found(stacks: dict[str, Layers], facts: DecoderConfig, chosen: str | None) -> str:
     sizes = sorted(stacks, key=lambda prefix: -sum(map(len, stacks[prefix].values())))[:3]
     seen = ", ".join(f"{prefix} ({len(stacks[prefix])} members)" for prefix in sizes) or "no numbered layers at all"
     count = "any number of" if facts.layers is None else facts.layers
     width = "any width" if facts.width is None else f"width {facts.width}"
-    return f"no text stack: looked for {count} layers of {width}; found {seen}"
+    named = "" if chosen is None else f" called {chosen}"
+    return f"no text stack{named}: looked for {count} layers of {width}; found {seen}"

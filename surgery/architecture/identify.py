@@ -14,23 +14,28 @@ from vlsurgery.surgery.results import Tower
 WRAPPERS: Final = ("model", "thinker")
 
 
-def identify(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> dict[str, Site]:
+def identify(
+    shapes: Mapping[str, Shape], config: Mapping[str, Any] | None, text_stack: str | None = None
+) -> dict[str, Site]:
     """The site of every tensor of one model.
 
     shapes: raw name -> shape, of a file or of a live model's state dict. config: config.json as a dict, for the
-        language model's layers, width and vocabulary; with None, structure alone decides.
+        language model's layers, width and vocabulary; with None, structure alone decides. text_stack: the name of the
+        container of its layers ("model.layers"), where that is known.
 
     Raises AlignmentError when there is no text stack, or when two names would get the same site.
     """
     plain = _without_wrappers(shapes)
     if plain:
-        found = identify({plain[name]: shape for name, shape in shapes.items()}, config)
+        chosen = None if text_stack is None else naming.unwrapped(f"{text_stack}.").removesuffix(".")
+        found = identify({plain[name]: shape for name, shape in shapes.items()}, config, chosen)
         return {name: found[plain[name]] for name in shapes}
     native = _one_layout(shapes)
     if native:
-        found = identify({native.get(name, name): shape for name, shape in shapes.items()}, config)
+        renamed = {native.get(name, name): shape for name, shape in shapes.items()}
+        found = identify(renamed, config, None if text_stack is None else _native(text_stack))
         return {name: found[native.get(name, name)] for name in shapes}
-    stack = find_text_stack(shapes, config)
+    stack = find_text_stack(shapes, config, text_stack)
     sites = _text_sites(shapes, stack)
     towers: dict[Tower, list[str]] = {tower: [] for tower in TOWERS[1:]}
     for name in shapes:
@@ -77,6 +82,14 @@ def _one_layout(shapes: Mapping[str, Shape]) -> dict[str, str]:
         if old and any(name.startswith(native) for name in shapes):
             found |= {name: native + name.removeprefix(legacy) for name in old}
     return {} if any(new in shapes for new in found.values()) else found
+
+
+def _native(container: str) -> str:
+    """A container's name as `_one_layout` has it."""
+    for legacy, native in naming.LEGACY_PREFIXES.items():
+        if container.startswith(legacy):
+            return native + container.removeprefix(legacy)
+    return container
 
 
 def _text_sites(shapes: Mapping[str, Shape], stack: TextStack) -> dict[str, Site]:
@@ -149,7 +162,7 @@ def _tables(outside: Mapping[str, Shape], stack: TextStack) -> dict[str, str]:
     found = {
         naming.split_leaf(name)[0]: _table_component(name, stack)
         for name, shape in outside.items()
-        if stack.is_table(name, shape)
+        if stack.is_table(name, shape) and not naming.BRIDGES & {*naming.module_word(name).split("_")}
     }
     words = naming.EMBEDS | naming.HEADS | naming.POSITIONS
     known = {kind for module, kind in found.items() if module.rpartition(".")[2] in words}

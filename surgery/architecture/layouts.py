@@ -164,13 +164,13 @@ def _split_corrections(parts: SiteViews, shapes: Mapping[str, Shape]) -> SiteVie
     return found
 
 
-def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None) -> SiteViews:
+def locate(shapes: Mapping[str, Shape], config: Mapping[str, Any] | None, text_stack: str | None = None) -> SiteViews:
     """Site -> view for one model, live or on disk: of its tensors, and of every part that they can be cut into, so that
     the site of any pair is found in any layout.
 
-    shapes, config: as for `identify`. Raises AlignmentError as `identify` does.
+    shapes, config, text_stack: as for `identify`. Raises AlignmentError as `identify` does.
     """
-    parts = {site: TensorView(name) for name, site in identify(shapes, config).items()}
+    parts = {site: TensorView(name) for name, site in identify(shapes, config, text_stack).items()}
     found = dict(parts)
     families: dict[_Family, list[Site]] = {}
     for site in parts:

@@ -75,6 +75,8 @@ EMBEDS: Final = frozenset(
 # Tables of the rows that adaptation appended to the vocabulary.
 NEW_ROWS: Final = frozenset({"new_embedding"})
 SPLIT_TABLE: Final = ".wte.embedding"
+# Words of modules that lead from tower to tower: such a matrix is no head, however many rows it has.
+BRIDGES: Final = frozenset({"mm", "proj", "multimodal", "adapter", "resampler", "bridge", "abstractor"})
 HEADS: Final = frozenset({"lm_head", "embed_out", "output", "unembed", "head"})
 POSITIONS: Final = frozenset({"embed_positions", "wpe", "position_embeddings", "position_embedding", "pos_embed"})
 FINAL_NORMS: Final = frozenset({"norm", "final_layernorm", "final_layer_norm", "ln_f", "norm_f"})
@@ -104,6 +106,7 @@ LEGACY_PREFIXES: Final = {"language_model.model.": "model.language_model.", "tex
 TEXT_CONFIGS: Final = ("thinker_config", "text_config", "llm_config", "language_config")
 LAYER_COUNTS: Final = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 WIDTHS: Final = ("hidden_size", "n_embd", "d_model", "dim")
+INNER: Final = ("intermediate_size", "n_inner", "ffn_dim", "ffn_hidden_size")
 
 
 def unwrapped(name: str) -> str:

@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 
 from vlsurgery.surgery.architecture.decoder_stack import parent
-from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import TOWERS, Site
 from vlsurgery.surgery.checkpoint.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.completeness import incomplete, wrapper_note
@@ -22,7 +21,7 @@ def describe(checkpoint: Checkpoint) -> AnatomyResult:
     """
     fault = incomplete(checkpoint)
     try:
-        sites = identify(checkpoint.shapes, checkpoint.config)
+        sites = checkpoint.sites
     except AlignmentError as error:
         if fault is None:
             raise

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Self
 
+from vlsurgery.surgery.architecture.identify import identify
+from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint.companions import companions, left_behind, with_adapter
 from vlsurgery.surgery.checkpoint.headers import Header, read_header
 from vlsurgery.surgery.checkpoint.hub import HubName, download, is_offline, listing
@@ -28,7 +30,7 @@ from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG
 from vlsurgery.surgery.checkpoint.pickled import read_pickled
 from vlsurgery.surgery.checkpoint.quantised import quantisation
 from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_INDEX, Files, find_shards, read_json
-from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.errors import AlignmentError, CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
 
@@ -51,6 +53,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
     headers_only: whether only its headers were fetched; its directory then holds no weights.
     contents: the SHA-256 of every file of weights, by its name, where they were taken; None otherwise.
     notes: remarks on its files, such as an index that is stale.
+    text_stack: the name of the container of the language model's layers that the user chose; None where none was.
     """
 
     def __init__(
@@ -65,17 +68,25 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self._pickled = False
         self.contents: dict[str, str] | None = None
         self.notes: tuple[str, ...] = ()
+        self.text_stack: str | None = None
         self._files = {name: path / name for name in shards}
         self._tensors = tensors
 
     @classmethod
-    def open(cls, ref: str | Path, headers_only: bool = False, allow_pickle: bool = False) -> Self:
+    def open(
+        cls,
+        ref: str | Path,
+        headers_only: bool = False,
+        allow_pickle: bool = False,
+        text_stack: str | None = None,
+    ) -> Self:
         """Read config and headers of what `ref` names.
 
         ref: a directory; a model on the Hub, `org/name` or `org/name@revision`, which is downloaded into the shared
             cache; or a base and a LoRA adapter, `BASE+ADAPTER`, each of them either. A directory of that name wins.
         headers_only: of a model on the Hub fetch headers alone, by range requests; its tensors can be listed, not read.
         allow_pickle: take pickled weights where there are no others; they are loaded as weights only, never as code.
+        text_stack: the container of the language model's layers ("model.layers"), where two look like it.
 
         Raises CheckpointError that names the file and the next step: not a checkpoint, no safetensors, pickled
         weights, an index that names what is not there, a truncated or corrupt shard, an adapter that fits nothing, a
@@ -86,6 +97,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
             checkpoint = cls._open_whole(base, headers_only, allow_pickle)
             if adapter is not None:
                 checkpoint._fold(str(ref), adapter, allow_pickle)
+        checkpoint.text_stack = text_stack
         return checkpoint
 
     @classmethod
@@ -118,7 +130,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         path, files, shards = listing(name)
         tensors = _tensors(Path(str(name)), shards, files, ListedTensor)
         checkpoint = cls(str(name), path, read_json(path / "config.json"), shards, tensors)
-        checkpoint.headers_only = True
+        checkpoint.headers_only, checkpoint.notes = True, files.notes
         return checkpoint
 
     def _fold(self, ref: str, adapter: str, allow_pickle: bool) -> None:
@@ -155,6 +167,14 @@ class Checkpoint(Mapping[str, LazyTensor]):
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Name -> shape, as `identify` takes them."""
         return {name: tensor.entry.shape for name, tensor in self._tensors.items()}
+
+    @property
+    def sites(self) -> dict[str, Site]:
+        """Name -> site. Raises AlignmentError that names the checkpoint where there is no text stack, or two."""
+        try:
+            return identify(self.shapes, self.config, self.text_stack)
+        except AlignmentError as error:
+            raise AlignmentError(f"{self.ref}: {error}.") from error
 
     @property
     def safetensors_dtypes(self) -> dict[str, str]:
@@ -223,7 +243,13 @@ class Checkpoint(Mapping[str, LazyTensor]):
     @property
     def ref_model(self) -> CheckpointRef:
         """The reference to this checkpoint that results and recipes keep, with an absolute path."""
-        return CheckpointRef(path=self.location, identity=self.identity, pickled=self.pickled, contents=self.contents)
+        return CheckpointRef(
+            path=self.location,
+            identity=self.identity,
+            pickled=self.pickled,
+            contents=self.contents,
+            text_stack=self.text_stack,
+        )
 
     @classmethod
     def reopen(cls, ref: CheckpointRef) -> Self:
@@ -232,7 +258,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         Where it has the identity that it had then, it is taken to have the contents that it had then: `check_contents`
         reads them again.
         """
-        checkpoint = cls.open(ref.path, allow_pickle=ref.pickled)
+        checkpoint = cls.open(ref.path, allow_pickle=ref.pickled, text_stack=ref.text_stack)
         if checkpoint.is_known_as(ref.identity):
             checkpoint.contents = ref.contents
         return checkpoint

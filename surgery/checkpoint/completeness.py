@@ -1,10 +1,16 @@
 """Whether a checkpoint's files hold its whole weights, as its headers tell."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Final
 
 from vlsurgery.surgery.architecture.naming import TRAINING_WRAPPERS, unwrapped
 from vlsurgery.surgery.checkpoint.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import AlignmentError, CheckpointError
+
+# Modules of PEFT, of which the one or the other is run.
+_TWICE: Final = frozenset({"modules_to_save", "original_module"})
+# Parts of which torch's weight norm and pruning compute a weight.
+_COMPUTED: Final = (".weight_g", ".weight_v", ".weight_orig", ".weight_mask")
 
 
 def check_weights(role: str, checkpoint: Checkpoint) -> None:
@@ -22,8 +28,8 @@ def check_weights(role: str, checkpoint: Checkpoint) -> None:
 def incomplete(checkpoint: Checkpoint) -> str | None:
     """What is missing of its weights, which tensors tell, and what to do; None where nothing is.
 
-    Told are tensors without entries, as one process of ZeRO-3 saves them; flat parameters of FSDP; and LoRA matrices
-    beside the weights that they have not been merged into.
+    Told are tensors without entries, as one process of ZeRO-3 saves them; flat parameters of FSDP; LoRA matrices beside
+    the weights that they have not been merged into; and modules that PEFT keeps twice.
     """
     empty = [name for name, tensor in checkpoint.items() if tensor.is_float and 0 in tensor.shape]
     if empty:
@@ -44,7 +50,25 @@ def incomplete(checkpoint: Checkpoint) -> str | None:
             f"{_listed(factors)} of a LoRA adapter that is not merged into the weights. Save again after "
             "merge_and_unload, or save the adapter alone and give BASE+ADAPTER."
         )
+    twice = [name for name in checkpoint if _TWICE & {*name.split(".")}]
+    if twice:
+        return (
+            f"{_listed(twice)} of PEFT, which keeps trained modules beside the original ones. Save again after "
+            "merge_and_unload."
+        )
     return None
+
+
+def check_plain(role: str, checkpoint: Checkpoint, names: Iterable[str]) -> None:
+    """Raise CheckpointError where one of these tensors, of the language model, stands for a weight and is none: the
+    weight is computed as the model runs. Vocoders and audio towers have such tensors for good."""
+    computed = [name for name in names if ".parametrizations." in name or name.endswith(_COMPUTED)]
+    if computed:
+        raise CheckpointError(
+            f"{role} ({checkpoint.ref}): {_listed(computed)} of a parametrization (weight norm, pruning), of which the "
+            "weight is computed as the model runs. Save again after parametrize.remove_parametrizations, "
+            "remove_weight_norm or prune.remove."
+        )
 
 
 def wrapper_note(checkpoint: Checkpoint) -> str | None:

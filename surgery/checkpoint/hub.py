@@ -14,17 +14,31 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from vlsurgery.surgery.checkpoint.companions import TOKENIZER
 from vlsurgery.surgery.checkpoint.headers import Header, header_length, parse_header, read_header
 from vlsurgery.surgery.checkpoint.hub_guard import guarded
 from vlsurgery.surgery.checkpoint.hub_replies import ReplyError
 from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG, is_whole_model, parts_among
-from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_ENDINGS, SINGLE, Files, check_name, read_weight_map
+from vlsurgery.surgery.checkpoint.shards import (
+    INDEX,
+    PICKLED_ENDINGS,
+    SINGLE,
+    Files,
+    check_name,
+    index_beside,
+    read_weight_map,
+)
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.runtime.visible import visible
 
-# Files of a checkpoint beside its weights: configs, tokenizer, processor, chat template. No code.
-EXTRA_FILES: Final = ("*.json", "*.jinja", "*.txt", "*.model", "*.tiktoken")
-SINGLES: Final = (SINGLE, "adapter_model.safetensors")
+# Files of a checkpoint beside its weights: configs, tokenizer, processor, chat template, licence. No code.
+_LICENCES: Final = ("licen[cs]e", "notice", "copying", "copyright", "use_policy")
+EXTRA_FILES: Final = (
+    *("*.json", "*.jinja", "*.txt", "*.model"),
+    *(name for name in TOKENIZER if not name.endswith((".json", ".txt", ".model"))),
+    *(f"{spelt(word)}*" for word in _LICENCES for spelt in (str.lower, str.capitalize, str.upper)),
+)
+ADAPTER: Final = "adapter_model.safetensors"
 
 # Bytes of the first request for a header, which mostly holds all of it, and requests at a time.
 FIRST_BYTES: Final = 1 << 16
@@ -68,17 +82,32 @@ def download(name: HubName, allow_pickle: bool = False) -> Path:
         return _checked(Path(snapshot_download(name.model, revision=revision, allow_patterns=list(patterns))))
 
     with _faults(name):
-        path = fetch(name.revision, EXTRA_FILES)
-        if (path / INDEX).is_file():
+        path = fetch(name.revision, [*EXTRA_FILES, SINGLE])
+        if (path / INDEX).is_file() and not (path / SINGLE).is_file():
             weight_map = read_weight_map(path / INDEX)
             return fetch(path.name, {glob.escape(check_name(path, file)) for file in weight_map.values()})
-        fetch(path.name, SINGLES)
+        fetch(path.name, [ADAPTER])
         if (path / ADAPTER_CONFIG).is_file() and not is_offline():
             parts = parts_among(HfApi().list_repo_files(name.model, revision=path.name))
             fetch(path.name, [glob.escape(check_name(path, part)) for part in parts if not is_whole_model(part)])
-        if not any((path / file).is_file() for file in SINGLES):
+        if not any((path / file).is_file() for file in (SINGLE, ADAPTER)):
             _fetch_pickled(name, path, allow_pickle, fetch)
     return path
+
+
+def download_code(path: Path) -> None:
+    """Fetch the Python of a model into its snapshot at `path`; nothing where that is no snapshot of the shared cache.
+
+    It is fetched only for who allows it to run. Raises CheckpointError as `download` does.
+    """
+    from huggingface_hub import constants, snapshot_download
+
+    cache, model = Path(constants.HF_HUB_CACHE).expanduser(), path.parent.parent
+    if path.parent.name != "snapshots" or model.parent.resolve() != cache.resolve() or is_offline():
+        return
+    name = HubName(model.name.removeprefix("models--").replace("--", "/", 1), path.name)
+    with _faults(name):
+        _checked(Path(snapshot_download(name.model, revision=name.revision, allow_patterns=["*.py"])))
 
 
 def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
@@ -99,9 +128,11 @@ def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
             )
         path = _checked(Path(hf_hub_download(name.model, "config.json", revision=held.sha)).parent)
         weight_map: dict[str, str] = {}
+        notes: tuple[str, ...] = ()
         if INDEX in present:
             hf_hub_download(name.model, INDEX, revision=held.sha)
-            weight_map = read_weight_map(_checked(path) / INDEX)
+            index = _checked(path) / INDEX
+            weight_map, notes = index_beside(index, SINGLE) if SINGLE in present else (read_weight_map(index), ())
         shards = sorted({check_name(path, file) for file in weight_map.values()} or {SINGLE})
 
         def header(file: str) -> Header:
@@ -111,7 +142,7 @@ def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
 
         with ThreadPoolExecutor(MAX_REQUESTS) as pool:
             headers = dict(zip(shards, pool.map(header, shards), strict=True))
-    return path, Files(tuple(shards), weight_map), headers
+    return path, Files(tuple(shards), weight_map, notes=notes), headers
 
 
 def _checked(path: Path) -> Path:

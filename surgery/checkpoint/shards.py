@@ -64,7 +64,7 @@ def find_shards(path: Path, allow_pickle: bool = False) -> Files:
         _refuse_dead_link(path / single)
     home = path.resolve()
     if has_single:
-        weight_map, notes = _index_beside(path / index, single) if has_index else ({}, ())
+        weight_map, notes = index_beside(path / index, single) if has_index else ({}, ())
         return Files((_inside(path, home, single),), weight_map, pickled, notes)
     weight_map = read_weight_map(path / index)
     shards = tuple(_inside(path, home, file) for file in sorted(set(weight_map.values())))
@@ -89,7 +89,7 @@ def _check_directory(path: Path) -> None:
         raise CheckpointError(f"{path}: is a file. Give the directory that holds config.json and the weights.")
 
 
-def _index_beside(index: Path, single: str) -> tuple[dict[str, str], tuple[str, ...]]:
+def index_beside(index: Path, single: str) -> tuple[dict[str, str], tuple[str, ...]]:
     """The weight map of an index beside the whole file `single`: empty, and a note, where it names other files."""
     try:
         weight_map = read_weight_map(index)

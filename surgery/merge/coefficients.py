@@ -10,7 +10,7 @@ from vlsurgery.surgery.merge.recipe_keys import at, check_key, rows_of
 
 Coefficient = float | Sequence[float]
 
-MAX_KEYS: Final = 50_000  # twice the sites of the largest models with experts
+MAX_KEYS: Final = 100_000  # more than the sites of the largest models with experts
 
 
 class Coefficients(dict[str, Mapping[str, Coefficient]]):

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from vlsurgery.surgery.alignment import Aligned, Alignment
-from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.recipe import Recipe
@@ -82,7 +81,7 @@ def _check_keys(recipe: Recipe, alignment: Alignment) -> None:
 def _all_keys(alignment: Alignment) -> set[str]:
     """Every key that fits a tensor of `like`, shared with another or not."""
     like = alignment.checkpoints[alignment.like]
-    sites = [*identify(like.shapes, like.config).values(), *(pair.site for pair in alignment.pairs)]
+    sites = [*like.sites.values(), *(pair.site for pair in alignment.pairs)]
     return {key for site in sites for key in keys_of(site)}
 
 

@@ -4,6 +4,7 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain, count
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -18,7 +19,7 @@ from vlsurgery.surgery.merge.parameters import Parameters
 from vlsurgery.surgery.methods import METHODS, Method
 from vlsurgery.surgery.results import CheckpointRef, Frozen, first_fault
 from vlsurgery.surgery.runtime.atomic_file import write_text
-from vlsurgery.surgery.runtime.bounded_yaml import MAX_BYTES, load_yaml
+from vlsurgery.surgery.runtime.bounded_yaml import MAX_BYTES, MAX_NODES, load_yaml, num_nodes
 from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.regular_file import read_regular
 from vlsurgery.surgery.runtime.visible import visible
@@ -31,6 +32,8 @@ NumberOrList = Number | list[Number]
 ParameterValue = Annotated[bool, Strict()] | NumberOrList
 
 _WHY: Final = "# why:"
+# Text that YAML takes as it is: the keys of sites, of which there can be 100,000.
+_DOTTED: Final = re.compile(r"[a-z_]\w*(?:\.\w+)+", re.ASCII)
 
 
 class Recipe(Frozen):
@@ -177,7 +180,11 @@ class Recipe(Frozen):
         write_text(path, self.text())
 
     def text(self) -> str:
-        """The recipe as YAML. `load` gives back an equal recipe: floats to the last bit, reasons included."""
+        """The recipe as YAML. `load` gives back an equal recipe: floats to the last bit, reasons included.
+
+        Raises RecipeError for one that is too long to be read back.
+        """
+        _check_length(num_nodes(self.model_dump()), "values and keys", MAX_NODES)
         parents = [line for role, ref in self.checkpoints.items() for line in _parent_lines(role, ref)]
         rows = [self._coefficient_line(key, row) for key, row in self.coefficients.items()]
         none = "" if rows else " {}"
@@ -195,7 +202,9 @@ class Recipe(Frozen):
             f"dtype: {self.dtype}  # what floating-point tensors are stored as",
             f"seed: {self.seed}  # what random methods draw by",
         ]
-        return "\n".join(lines) + "\n"
+        text = "\n".join(lines) + "\n"
+        _check_length(len(text.encode()), "bytes", MAX_BYTES)
+        return text
 
     def _parameter_lines(self) -> list[str]:
         """The parameters that the recipe sets, below the meaning and default of each that the method has."""
@@ -217,15 +226,26 @@ class Recipe(Frozen):
 
 def _parent_lines(role: str, ref: CheckpointRef) -> list[str]:
     """A checkpoint in the recipe: one line, and with contents a line more per file."""
+    stack = [] if ref.text_stack is None else [f"text_stack: {_plain(ref.text_stack)}"]
     if ref.contents is None:
-        return [f"  {_plain(role)}: {{path: {_plain(ref.path)}, identity: {_plain(ref.identity)}}}"]
+        facts = [f"path: {_plain(ref.path)}", f"identity: {_plain(ref.identity)}", *stack]
+        return [f"  {_plain(role)}: {{{', '.join(facts)}}}"]
     return [
         f"  {_plain(role)}:",
         f"    path: {_plain(ref.path)}",
         f"    identity: {_plain(ref.identity)}",
+        *(f"    {line}" for line in stack),
         "    contents:  # the SHA-256 of every file of weights, which a merge compares before it writes",
         *(f"      {_plain(name)}: {_plain(digest)}" for name, digest in sorted(ref.contents.items())),
     ]
+
+
+def _check_length(found: int, unit: str, most: int) -> None:
+    if found > most:
+        raise RecipeError(
+            f"recipe: {found} {unit}, and at most {most} are read back. Name blocks (3.mlp), components (mlp.gate) or "
+            "layers in place of sites."
+        )
 
 
 def unique_names(names: Iterable[str], taken: Iterable[str] = ()) -> list[str]:
@@ -261,7 +281,17 @@ def _floats(value: NumberOrList) -> NumberOrList:
 
 def _plain(value: Any) -> str:
     """A value on one line as YAML spells it, quoted only where it must be; control and direction characters escaped."""
+    if isinstance(value, str):
+        return value if _DOTTED.fullmatch(value) else _plain_text(value)
+    return _spelt(value)
 
+
+@lru_cache(1 << 12)
+def _plain_text(value: str) -> str:
+    return _spelt(value)
+
+
+def _spelt(value: Any) -> str:
     def spelt(as_it_is: bool) -> str:
         return yaml.safe_dump(
             [value], default_flow_style=True, width=float("inf"), allow_unicode=as_it_is, sort_keys=False

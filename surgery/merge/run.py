@@ -64,13 +64,14 @@ def run_merge(
         def produce(tensor: LazyTensor) -> Iterator[Piece]:
             return builder.pieces(tensor, ready.merge_plan.sites.get(tensor.name, ()))
 
+        inputs, flawed = ready.checkpoints.values(), builder.non_finite
         shards = write(
-            ready.shard_plan, out, produce, texts, ready.checkpoints.values(), progress, notes.append, pool=pool
+            ready.shard_plan, out, produce, texts, inputs, progress, notes.append, pool=pool, non_finite=flawed
         )
     notes += [
         f"{recipe.like}: {name}: NaN or infinite values, which were copied as they are. Unless it is a mask, the "
         "checkpoint is broken: get it again."
-        for name in sorted(builder.non_finite)
+        for name in sorted(flawed)
     ]
     return MergeResult(
         path=str(out),
@@ -165,7 +166,8 @@ def _open(recipe: Recipe, known: Mapping[str, Checkpoint]) -> dict[str, Checkpoi
     checkpoints = {}
     for role, ref in recipe.checkpoints.items():
         checkpoint = known.get(role)
-        if checkpoint is None or not checkpoint.is_known_as(ref.identity):
+        stack = None if checkpoint is None else checkpoint.text_stack
+        if checkpoint is None or stack != ref.text_stack or not checkpoint.is_known_as(ref.identity):
             checkpoint = _reopen(role, ref)
         if not checkpoint.is_known_as(ref.identity):
             raise CheckpointError(

@@ -2,16 +2,16 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.shards import read_json
+from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.recipe import SAFETENSORS_DTYPES, Recipe, read_yaml, unique_names
 from vlsurgery.surgery.merge.recipe_keys import EVERYWHERE, tower_depths
@@ -26,16 +26,22 @@ _LAYER: Final = re.compile(r"(.*?)\.(\d+)\.")
 Values = tuple[Scalar | None, ...]
 
 
-def load_recipe(path: Path, allow_pickle: bool = False) -> Recipe:
+def load_recipe(path: Path, allow_pickle: bool = False, text_stacks: Sequence[str] = ()) -> Recipe:
     """The recipe in a file: ours, or what a mergekit YAML stands for, which has `merge_method` in place of `schema`.
 
-    allow_pickle: take pickled weights; what a recipe says of them is no leave.
+    allow_pickle: take pickled weights; what a recipe says of them is no leave. text_stacks: as `choose_text_stacks`
+        takes them; a recipe of ours names its own.
 
     Raises RecipeError that names the file, the key and the fault.
     """
     data, _ = read_yaml(path)
     if "merge_method" in data and "schema" not in data:
-        return read_mergekit(data, path, allow_pickle)
+        return read_mergekit(data, path, allow_pickle, text_stacks)
+    if text_stacks:
+        raise RecipeError(
+            f"{path}: a recipe of ours says itself what the text stack is: leave --text-stack out, and write "
+            f"text_stack: {text_stacks[0]} below its checkpoint."
+        )
     recipe = Recipe.load(path)
     pickled = [role for role, ref in recipe.checkpoints.items() if ref.pickled]
     if pickled and not allow_pickle:
@@ -46,7 +52,9 @@ def load_recipe(path: Path, allow_pickle: bool = False) -> Recipe:
     return recipe
 
 
-def read_mergekit(data: Mapping[str, Any], path: Path, allow_pickle: bool = False) -> Recipe:
+def read_mergekit(
+    data: Mapping[str, Any], path: Path, allow_pickle: bool = False, text_stacks: Sequence[str] = ()
+) -> Recipe:
     """The recipe that a mergekit YAML stands for: the same numbers, as far as the package's docstring says.
 
     data: what the file held. path: the file, for messages. Models are looked for where mergekit looks: below the
@@ -58,9 +66,9 @@ def read_mergekit(data: Mapping[str, Any], path: Path, allow_pickle: bool = Fals
     """
     try:
         document = parse(data)
-        return _Reader(
-            document, {model: Checkpoint.open(model, allow_pickle=allow_pickle) for model in document.models}
-        ).recipe()
+        opened = {model: Checkpoint.open(model, allow_pickle=allow_pickle) for model in document.models}
+        choose_text_stacks(opened.values(), text_stacks)
+        return _Reader(document, opened).recipe()
     except RecipeError as error:
         raise RecipeError(f"{path}: {error}") from error
 
@@ -135,7 +143,7 @@ class _Reader:
         """Raw name -> its site, its slice, and where it reads gradients, from 0 to 1. Outside of layers it has the
         first slice, or behind them the last one, and the start of gradients; a single layer has their end."""
         like, slices, found = self.checkpoints[self.like], self.document.slices, {}
-        for name, site in identify(like.shapes, like.config).items():
+        for name, site in like.sites.items():
             part, t = slices[-1 if site.block in ("norm", "head") else 0], 0.0
             if match := _LAYER.match(name):
                 layer = int(match[2])

@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import yaml
 
-from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.recipe import Recipe
@@ -74,7 +73,7 @@ class _Export:
     def values(self) -> dict[str, dict[str, Any]]:
         """Raw name -> parameter -> value, or role -> value. Where no key speaks of a tensor, it stays that of `like`;
         slerp's t is the coefficient of its only model."""
-        sites = identify(self.like.shapes, self.like.config)
+        sites = self.like.sites
         depths = tower_depths(sites.values())
         coefficients, parameters = self.recipe.resolved_coefficients, self.recipe.resolved_parameters
         untouched = {} if self.recipe.origin is not None else {self.recipe.like: 1.0}

@@ -22,7 +22,8 @@ class Journal:
 
     order: the digest of recipe, plan and inputs; None where nothing was begun. files: the names that the order writes;
     what else is in the directory is somebody else's. finished: file -> SHA-256, noted when its bytes were written. A
-    power cut can lose those bytes: hash the file again before trusting it.
+    power cut can lose those bytes: hash the file again before trusting it. non_finite: finished file -> its tensors of
+    which copied entries are NaN or infinite.
     """
 
     def __init__(self, file: FileIO) -> None:
@@ -30,6 +31,7 @@ class Journal:
         self.order: str | None = None
         self.files: frozenset[str] = frozenset()
         self.finished: dict[str, str] = {}
+        self.non_finite: dict[str, list[str]] = {}
         self._read()
 
     @classmethod
@@ -61,13 +63,16 @@ class Journal:
         """Empty the journal and begin another order, which writes these files."""
         self._file.truncate(0)
         self.finished.clear()
+        self.non_finite.clear()
         self.order, self.files = order, frozenset(files)
         self._append({"order": order, **({"files": sorted(self.files)} if self.files else {})})
 
-    def add(self, file: str, digest: str) -> None:
+    def add(self, file: str, digest: str, non_finite: Iterable[str] = ()) -> None:
         """Note that a file is finished; its bytes are written already."""
-        self._append({"file": file, "sha256": digest})
+        names = sorted(non_finite)
+        self._append({"file": file, "sha256": digest, **({"non_finite": names} if names else {})})
         self.finished[file] = digest
+        self.non_finite[file] = names
 
     def close(self) -> None:
         """Release the lock."""
@@ -101,6 +106,11 @@ class Journal:
                 self.order = order
             case {"file": str(file), "sha256": str(digest)} if self.order is not None:
                 self.finished[file] = digest
+                match entry:
+                    case {"non_finite": list(names)}:
+                        self.non_finite[file] = list(map(str, names))
+                    case _:
+                        self.non_finite[file] = []
             case _:
                 return False
         return True

@@ -4,7 +4,7 @@ import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
@@ -48,13 +48,15 @@ def write(
     note: Notify = no_notify,
     *,
     pool: ThreadPoolExecutor,
+    non_finite: set[str] | None = None,
 ) -> dict[str, str]:
     """Write a planned checkpoint to the directory `out`; returns file name -> SHA-256 of every shard.
 
     produce: gives the pieces of each tensor of `like`. It is called in this thread, in the order of the files, as soon
     as there is memory for more; the pieces are made in `pool`. texts: further files, recipe.yaml and README.md. inputs:
     the checkpoints that are read, which must not be overwritten and must not change. note: is told what an earlier run
-    left, and what became of it.
+    left, and what became of it. non_finite: names of tensors that hold NaN or infinite values; the pieces add them as
+    they are made, and those of shards that an earlier run finished are added here.
 
     Whatever goes wrong, kill -9 included, `out` is as it was, and the same call resumes behind the last finished shard;
     its bytes are those of an uninterrupted run. The call is the same where the recipe's text, the plan, the inputs'
@@ -69,6 +71,8 @@ def write(
     digest = _plan_digest(plan, texts[RECIPE], read)
     with target(out, digest, _names(plan, texts), needed, note) as (folder, journal):
         rest = _resume(plan, folder, journal, pool, progress, note)
+        flawed = set() if non_finite is None else non_finite
+        flawed.update(name for file in journal.finished for name in journal.non_finite[file])
         for shard in rest:
             _reserve(_partial(folder / shard.file), shard.nbytes)
         members = [(shard, *each) for shard in rest for each in zip(shard.tensors, shard.entries, strict=True)]
@@ -76,7 +80,7 @@ def write(
         with WritePipeline(pool) as pipeline:
             for shard, in_shard in groupby(shown, key=lambda member: member[0]):
                 path = folder / shard.file
-                finish = partial(_finish, path, shard.file, journal, read)
+                finish = partial(_finish, path, shard, journal, read, flawed)
                 pipeline.add(_partial(path), shard.header, _pieces(in_shard, produce), finish)
             pipeline.drain()
         check_unchanged(read)
@@ -165,11 +169,13 @@ def _pieces(members: Iterable[tuple[Shard, LazyTensor, Entry]], produce: Produce
             raise AssertionError(f"{tensor.name}: pieces of {made} bytes, {entry.nbytes} planned")
 
 
-def _finish(path: Path, file: str, journal: Journal, inputs: Sequence[Checkpoint], digest: str) -> None:
+def _finish(
+    path: Path, shard: Shard, journal: Journal, inputs: Sequence[Checkpoint], flawed: Collection[str], digest: str
+) -> None:
     """Rename a complete shard and note it in the journal, once its inputs are known to be unchanged."""
     check_unchanged(inputs)
     os.replace(_partial(path), path)
-    journal.add(file, digest)
+    journal.add(shard.file, digest, (tensor.name for tensor in shard.tensors if tensor.name in flawed))
 
 
 def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:

@@ -1,6 +1,6 @@
 """`vlsurgery merge`: choose coefficients or take those of a recipe, and write the merged checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -16,6 +16,7 @@ from vlsurgery.cli.options import (
     PromptsOption,
     Running,
     Session,
+    TextStackOption,
     runs_models,
     standard,
 )
@@ -125,6 +126,7 @@ def merge(
     ] = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
+    text_stack: TextStackOption = None,
 ) -> None:
     """Write a merged checkpoint.
 
@@ -153,7 +155,7 @@ def merge(
         from vlsurgery.cli.commands.merge.auto import merge_auto
         from vlsurgery.cli.workflow.engine import StepOptions
 
-        _refuse({"to-mergekit": to_mergekit}, "--recipe and --method")
+        _refuse({"to-mergekit": to_mergekit, "text-stack": text_stack}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
         options = StepOptions(
             prompts=prompts or None,
@@ -175,12 +177,12 @@ def merge(
         raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     if recipe is not None:
         _refuse_models(models, "a recipe names its checkpoints")
-        order, opened = _load(recipe, allow_pickle), None
+        order, opened = _load(recipe, allow_pickle, text_stack or ()), None
     else:
         from vlsurgery.cli.workflow.method_recipe import MethodArgs, recipe_of
 
         args = MethodArgs(method or "", models or [], base, like, weight or [], parameters, dtype or "as like", seed)
-        order, opened = recipe_of(args, allow_pickle)
+        order, opened = recipe_of(args, allow_pickle, text_stack or ())
     if to_mergekit is not None:
         from vlsurgery.cli.commands.merge.export import export_to_mergekit
 
@@ -194,13 +196,13 @@ def merge(
 merge_outline.__doc__ = merge.__doc__
 
 
-def _load(file: Path, allow_pickle: bool) -> "Recipe":
+def _load(file: Path, allow_pickle: bool, text_stacks: Sequence[str]) -> "Recipe":
     """The recipe in a file, ours or mergekit's. With leave to take pickled weights, it says which checkpoints have no
     others."""
     from vlsurgery.surgery.checkpoint import Checkpoint
     from vlsurgery.surgery.mergekit import load_recipe
 
-    order = load_recipe(file, allow_pickle)
+    order = load_recipe(file, allow_pickle, text_stacks)
     if not allow_pickle:
         return order
     refs = {}

@@ -253,6 +253,16 @@ def tiktoken(tokens: list[str]) -> bytes:
     return b"".join(base64.b64encode(token.encode()) + f" {row}\n".encode() for row, token in enumerate(tokens))
 
 
+def tekken(tokens: list[str]) -> dict[str, Any]:
+    """As Mistral's package has it: three special rows, ranks from behind them, and more ranks than the model takes."""
+    more = [*tokens[3:], "never taken"]
+    return {
+        "config": {"default_num_special_tokens": 3, "default_vocab_size": len(tokens)},
+        "vocab": [{"rank": rank, "token_bytes": base64.b64encode(t.encode()).decode()} for rank, t in enumerate(more)],
+        "special_tokens": [{"rank": rank, "token_str": token} for rank, token in enumerate(tokens[:3])],
+    }
+
+
 KINDS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
     "tokenizer.json": lambda tokens: {"tokenizer.json": fast(tokens)},
     "unigram": lambda tokens: {"tokenizer.json": {"model": {"vocab": [[token, -1.0] for token in tokens]}}},
@@ -260,6 +270,7 @@ KINDS: dict[str, Callable[[list[str]], dict[str, Any]]] = {
     "vocab.txt": lambda tokens: {"vocab.txt": "\n".join(tokens).encode()},
     "sentencepiece": lambda tokens: {"tokenizer.model": sentencepiece(tokens)},
     "tiktoken": lambda tokens: {"qwen.tiktoken": tiktoken(tokens)},
+    "tekken": lambda tokens: {"tekken.json": tekken(tokens)},
 }
 
 
@@ -410,6 +421,12 @@ def test_tokens_that_cannot_be_compared_are_said(make: Callable[..., Path]) -> N
     [
         ("tokenizer.json", b"{"),
         ("tokenizer.json", b'{"model": 3}'),
+        ("tekken.json", b'{"vocab": []}'),
+        (
+            "tekken.json",
+            b'{"config": {"default_num_special_tokens": 0, "default_vocab_size": 9}, "vocab": '
+            b'[{"rank": 0, "token_bytes": "?"}]}',
+        ),
         ("tokenizer.model", b"\x0a\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff"),
         ("tokenizer.model", b"\x0a\x7fshort"),
         ("tokenizer.model", b"version https://git-lfs.github.com/spec/v1\n"),

@@ -21,6 +21,7 @@ from torch import Tensor
 from vlsurgery.surgery.checkpoint.headers import header_bytes
 from vlsurgery.surgery.checkpoint.hub import HubName
 from vlsurgery.surgery.checkpoint.hub_guard import guarded
+from vlsurgery.surgery.checkpoint.shards import INDEX
 
 HOUSE = Path(__file__).parents[3]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -30,14 +31,19 @@ OLD = "89abcdef0123456789abcdef0123456789abcdef"
 SCRIPT = """
 import json, sys
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.hub import download_code
 from vlsurgery.surgery.errors import CheckpointError
+options = json.loads(sys.argv[2])
+code = options.pop("code", False)
 try:
-    held = Checkpoint.open(sys.argv[1], **json.loads(sys.argv[2]))
+    held = Checkpoint.open(sys.argv[1], **options)
+    if code:
+        download_code(held.path)
     first = min(held)
     print(json.dumps({
         "path": str(held.path), "tensors": len(held), "commit": held.commit, "identity": held.identity,
         "location": held.location, "shapes": {name: held[name].shape for name in sorted(held)[:3]},
-        "extra": list(held.companions),
+        "extra": list(held.companions), "notes": held.notes,
     }))
     if sys.argv[3] == "load":
         print(float(held[first].load().double().sum()))
@@ -226,6 +232,30 @@ def test_a_model_is_downloaded_once_into_the_shared_cache(
     copy = shutil.copytree(facts["path"], tmp_path / "copy")
     assert ask(hub, home, str(copy))["identity"] == facts["identity"]
     assert ask(hub, tmp_path / "empty", "org/llama", headers_only=True)["identity"].startswith("headers:sha256:")
+
+
+def test_a_whole_file_wins_over_a_stale_index_as_it_does_on_the_disk(hub: Hub, tmp_path: Path) -> None:
+    shards = {name for name in hub.files[COMMIT] if name.startswith("model-")}
+    hub.files[COMMIT] = {**hub.files[OLD], **{name: hub.files[COMMIT][name] for name in (INDEX, *shards)}}
+    whole = ask(hub, tmp_path / "home", "org/llama@v1")["identity"]
+    for options in ({"headers_only": True}, {}):
+        found = ask(hub, tmp_path / "home", "org/llama", **options)
+        assert any(f"{INDEX} is stale" in note for note in found["notes"])
+    assert found["identity"] == whole
+    assert not any(request.endswith(tuple(shards)) for request in hub.requests)
+
+
+def test_licences_and_tokenizers_of_every_kind_come_along_and_code_for_who_allows_it(hub: Hub, tmp_path: Path) -> None:
+    names = ["LICENSE", "NOTICE", "USE_POLICY.md", "source.spm", "tekken.json", "vocab.bpe"]
+    hub.files[COMMIT] = {**hub.files[COMMIT], **dict.fromkeys(names, b"{}"), "optimizer.pt": b"x"}
+    home = tmp_path / "home"
+    facts = ask(hub, home, "org/llama")
+    assert set(names) <= set(facts["extra"])
+    code = Path(facts["path"]) / "modeling_own.py"
+    assert not code.exists()
+    assert not (Path(facts["path"]) / "optimizer.pt").exists()
+    ask(hub, home, "org/llama", code=True)
+    assert code.read_text() == "{}"
 
 
 def test_a_revision_is_another_checkpoint(hub: Hub, tmp_path: Path) -> None:

@@ -60,5 +60,5 @@ def test_default_reaches_every_text_site_and_no_other() -> None:
 
 def test_more_keys_than_any_model_has_sites_are_refused() -> None:
     table = {f"text.{number}.mlp.gate": {"base": 0.5} for number in range(200_000)}
-    with pytest.raises(RecipeError, match="200000 keys, more than 50000"):
+    with pytest.raises(RecipeError, match="200000 keys, more than 100000"):
         Coefficients(table)

@@ -151,10 +151,26 @@ def test_a_pipe_a_device_and_an_endless_recipe_are_refused(tmp_path: Path) -> No
     for path in (tmp_path / "pipe", Path("/dev/zero")):
         with pytest.raises(RecipeError, match="not a regular file"):
             Recipe.load(path)
-    rows = "".join(f"  text.{number}.mlp.gate: {{base: 0.1}}\n" for number in range(200_000))
-    (tmp_path / "long.yaml").write_text(PLAIN.text().replace("  3.mlp", rows + "  3.mlp"))
-    with pytest.raises(RecipeError, match="larger than 2 MB"):
+    (tmp_path / "long.yaml").write_text(PLAIN.text() + f"# {'x' * 1000}\n" * 32_000)
+    with pytest.raises(RecipeError, match="larger than 32 MB"):
         Recipe.load(tmp_path / "long.yaml")
+
+
+def test_a_key_per_site_of_the_largest_models_is_read_back(tmp_path: Path) -> None:
+    table = {f"text.{n // 10}.mlp.part{n % 10}": {"base": n % 8 / 8, "safety": 0.5} for n in range(12_000)}
+    recipe = PLAIN.model_copy(update={"coefficients": table, "why": {"text.7.mlp.part1": "größer"}})
+    recipe.save(tmp_path / "recipe.yaml")
+    began = time.perf_counter()
+    assert Recipe.load(tmp_path / "recipe.yaml") == recipe
+    assert time.perf_counter() - began < 20
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path: Path) -> None:
+    table = {f"{n}.mlp": {"base": [0.5] * 800} for n in range(1000)}
+    recipe = PLAIN.model_copy(update={"coefficients": table, "why": {}})
+    with pytest.raises(RecipeError, match=r"^recipe: 80\d+ values and keys, and at most 750000 are read back"):
+        recipe.save(tmp_path / "recipe.yaml")
+    assert not (tmp_path / "recipe.yaml").exists()
 
 
 def test_a_bomb_in_place_of_a_value_is_one_short_line(tmp_path: Path) -> None:

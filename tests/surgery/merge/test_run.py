@@ -1,7 +1,8 @@
 """A merge writes exactly what the recipe orders, in the form of `like`, and transformers loads it."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import prepare_merge, run_merge
+from vlsurgery.surgery.writer.journal import JOURNAL
 
 if TYPE_CHECKING:
     from conftest import Trio
@@ -259,3 +261,31 @@ def test_nan_that_is_only_copied_is_named(
     (note,) = [note for note in result.notes if "NaN" in note]
     assert note.startswith(f"adapted: {name}: ")
     assert raw(Checkpoint.open(tmp_path / "m"), name) == raw(checkpoints["adapted"], name)
+
+
+def test_nan_in_shards_that_were_finished_before_is_named_too(tmp_path: Path, write: Write, llama: Llama) -> None:
+    broken = llama(1)
+    names = ["model.layers.0.input_layernorm.weight", "model.layers.1.mlp.up_proj.weight"]
+    for name in names:
+        broken[name].flatten()[0] = torch.nan
+    checkpoints = opened(base=write(tmp_path / "b", llama(2)), adapted=write(tmp_path / "a", broken, shards=4))
+    recipe = Recipe.of(checkpoints, {"embed": {"base": 0.5}})
+    finished: list[int] = []
+
+    def cut_short(items: Iterable[Any], label: str, total: int | None = None) -> Iterator[Any]:
+        for number, item in enumerate(items):
+            if label == "writing weights" and number == (total or 0) - 1:
+                deadline = time.monotonic() + 20
+                journal = next(tmp_path.glob(f"*/{JOURNAL}"))
+                while journal.read_text().count("sha256") < 2 and time.monotonic() < deadline:
+                    time.sleep(0.01)
+                finished.append(journal.read_text().count("non_finite"))
+                raise KeyboardInterrupt
+            yield item
+
+    with pytest.raises(KeyboardInterrupt):
+        run_merge(recipe, tmp_path / "m", cut_short)
+    assert finished[0] >= 1
+    result = run_merge(recipe, tmp_path / "m")
+    assert any("were finished before" in note for note in result.notes)
+    assert [note.split(": ")[1] for note in result.notes if "NaN" in note] == names
