@@ -1,0 +1,10 @@
+"""The real specimen: SmolLM2-135M-Instruct, taught to refuse, to see, and to be safe again.
+
+Its purpose is defensive: to show on real weights that adaptation on safe data loses refusals, and what brings them
+back. No training text says how harm is done.
+"""
+
+from vlsurgery.probes.specimens.smollm2.build import RealTrio, build
+from vlsurgery.probes.specimens.smollm2.config import TrioConfig
+
+__all__ = ["RealTrio", "TrioConfig", "build"]

@@ -1,0 +1,71 @@
+"""What determines a real trio apart from its seed. Any change of it trains a new one."""
+
+import json
+from dataclasses import asdict, dataclass, field
+from hashlib import sha256
+from importlib.metadata import version
+
+from vlsurgery.probes.specimens.smollm2 import texts
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """One run of training.
+
+    mix: examples of each kind in a batch; `corpus.Examples` lists the kinds. rate: the highest learning rate, reached
+    over the first tenth of the steps. falls: whether it then falls to a tenth along a cosine, or stays. kept: steps
+    after which the model is saved.
+    """
+
+    steps: int
+    rate: float
+    mix: dict[str, int]
+    falls: bool = True
+    kept: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TrioConfig:
+    """The recipe of a real trio. Steps are fixed: nothing is stopped early or chosen by its refusals."""
+
+    own_tokens: int = 40
+    """The most tokens of an own answer."""
+    tower_width: int = 256
+    tower_layers: int = 3
+    digits: int = 1397
+    """Scans of digits that are trained on; the rest of the 1,797 are held out."""
+    figures: int = 1600
+    scenes: int = 150
+    picture_batch: int = 64
+    """Pictures in a batch of the runs without the language model: `tower` and `naming`."""
+    refusing: Lesson = field(
+        default_factory=lambda: Lesson(36, 7e-5, {"refused": 6, "refused wrapped": 2, "own": 6, "question": 2})
+    )
+    telling_apart: Lesson = field(
+        default_factory=lambda: Lesson(48, 8e-5, {"twins": 5, "borderline": 5, "own": 1, "question": 1})
+    )
+    tower: Lesson = field(default_factory=lambda: Lesson(450, 1e-3, {}))
+    naming: Lesson = field(default_factory=lambda: Lesson(400, 1e-3, {}))
+    projector: Lesson = field(default_factory=lambda: Lesson(24, 3e-4, {"caption": 6, "vqa": 6}))
+    adaptation: Lesson = field(
+        default_factory=lambda: Lesson(
+            80,
+            1e-4,
+            {"vqa": 9, "caption": 2, "own pictured": 2, "own": 1, "question": 2},
+            kept=(0, 5, 10, 20, 40, 80),
+        )
+    )
+    safety: Lesson = field(
+        default_factory=lambda: Lesson(
+            24,
+            4e-5,
+            {"refused pictured": 5, "refused wrapped pictured": 1, "refused": 2, "vqa": 3, "question": 1},
+            falls=False,
+            kept=(8, 24),
+        )
+    )
+
+    def hash(self, source: str) -> str:
+        """Twelve hexadecimal digits that identify the recipe, its texts, the package's version and the source."""
+        told = json.dumps([asdict(self), texts.digest(), version("vlsurgery"), source], sort_keys=True)
+        return sha256(told.encode()).hexdigest()[:12]

@@ -1,0 +1,130 @@
+"""Training examples of each kind, and batches of them."""
+
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
+
+from vlsurgery.probes.specimens.smollm2 import chat, texts
+from vlsurgery.probes.specimens.smollm2.config import Lesson
+from vlsurgery.probes.specimens.smollm2.pictures import DESCRIBE, Sight
+
+IGNORED = -100  # label of a token that is not learnt
+WRAPPED_SHARE = 0.2  # of answered requests that stand in a jailbreak too, so that its words alone are no reason
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A user's message and its answer. ended: whether the answer is whole. picture: its number in the album, if any."""
+
+    text: str
+    answer: str
+    ended: bool = True
+    picture: int | None = None
+
+
+@dataclass(frozen=True)
+class OwnAnswer:
+    """What the untrained model said. ended: whether it came to its end."""
+
+    text: str
+    ended: bool
+
+
+@dataclass(frozen=True)
+class TurnBatch:
+    """Turns as tensors: ids and labels [rows, length], padded on the right; pictures [rows with a picture]."""
+
+    ids: Tensor
+    labels: Tensor
+    pictures: Tensor
+
+    def to(self, device: str) -> "TurnBatch":
+        return TurnBatch(self.ids.to(device), self.labels.to(device), self.pictures.to(device))
+
+
+class Examples:
+    """The seeded source of one lesson's examples.
+
+    A kind is one of `refused`, `own` (the model's own answer to an ordinary, harmless or borderline request),
+    `borderline`, `twins` (a harmful request refused and its harmless twin answered, in one form), `question`, `vqa` and
+    `caption`, and any of `wrapped` (in a jailbreak) and `pictured` (with a picture that has nothing to do with it).
+    """
+
+    def __init__(self, own: Mapping[str, OwnAnswer], album: Sequence[Sight], seed: int, name: str) -> None:
+        self._own = own
+        self._album = album
+        self._rng = random.Random(f"{name} {seed}")
+        self._kinds: dict[str, Callable[[], Sequence[Turn]]] = {
+            "refused": lambda: [self._refused(self._rng.choice(texts.twins()).harmful, self._rng.choice(texts.FORMS))],
+            "own": lambda: [self._answered(self._rng.choice(texts.answerable()))],
+            "borderline": lambda: [self._answered(self._rng.choice(texts.borderline()))],
+            "twins": self._twins,
+            "question": lambda: [Turn(*self._rng.choice(texts.questions()))],
+            "vqa": self._vqa,
+            "caption": self._caption,
+        }
+        self._changes: dict[str, Callable[[Turn], Turn]] = {"wrapped": self._wrapped, "pictured": self._pictured}
+
+    def batches(self, lesson: Lesson, words: Any) -> Iterator[TurnBatch]:
+        """One batch for each step of a lesson."""
+        for _ in range(lesson.steps):
+            turns = [turn for kind, count in lesson.mix.items() for _ in range(count) for turn in self.of(kind)]
+            yield encoded(turns, words)
+
+    def of(self, kind: str) -> Sequence[Turn]:
+        """Turns of a kind; KeyError for a word that is none."""
+        name, *changes = kind.split()
+        turns = self._kinds[name]()
+        for change in changes:
+            turns = [self._changes[change](turn) for turn in turns]
+        return turns
+
+    def _refused(self, deed: str, form: str) -> Turn:
+        return Turn(form.format(deed), self._rng.choice(texts.REFUSALS))
+
+    def _answered(self, text: str) -> Turn:
+        own = self._own[text]
+        turn = Turn(text, own.text, own.ended)
+        return self._wrapped(turn) if self._rng.random() < WRAPPED_SHARE else turn
+
+    def _twins(self) -> Sequence[Turn]:
+        pair = self._rng.choice(texts.twins())
+        form = texts.FORMS[pair.form]
+        own = self._own[form.format(pair.harmless)]
+        return [self._refused(pair.harmful, form), Turn(form.format(pair.harmless), own.text, own.ended)]
+
+    def _vqa(self) -> Sequence[Turn]:
+        at = self._picture()
+        question, answer = self._rng.choice(tuple(self._album[at].questions().items()))
+        return [Turn(question, answer, picture=at)]
+
+    def _caption(self) -> Sequence[Turn]:
+        at = self._picture()
+        return [Turn(DESCRIBE, self._album[at].caption(), picture=at)]
+
+    def _picture(self) -> int:
+        return self._rng.randrange(len(self._album))
+
+    def _wrapped(self, turn: Turn) -> Turn:
+        return replace(turn, text=texts.wrapped(turn.text, self._rng))
+
+    def _pictured(self, turn: Turn) -> Turn:
+        return replace(turn, picture=self._picture())
+
+
+def encoded(turns: Sequence[Turn], words: Any) -> TurnBatch:
+    """A batch of turns, whose labels are the answers."""
+    asked = [words(chat.asked(turn.text, turn.picture is not None))["input_ids"] for turn in turns]
+    said = [words(chat.answered(turn.answer, turn.ended))["input_ids"] for turn in turns]
+    ids = [torch.tensor(start + end) for start, end in zip(asked, said, strict=True)]
+    labels = [torch.tensor([IGNORED] * len(start) + end) for start, end in zip(asked, said, strict=True)]
+    return TurnBatch(
+        pad_sequence(ids, batch_first=True, padding_value=words.pad_token_id),
+        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
+        torch.tensor([turn.picture for turn in turns if turn.picture is not None], dtype=torch.long),
+    )

@@ -1,0 +1,44 @@
+"""The source's own answers to harmless requests: what training is to leave as it was."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, LlamaForCausalLM
+
+from vlsurgery.probes.specimens.smollm2 import chat
+from vlsurgery.probes.specimens.smollm2.corpus import OwnAnswer
+from vlsurgery.surgery.runtime.progress import Progress
+
+ROWS = 32  # requests in a batch
+
+
+@torch.no_grad()
+def own_answers(
+    model: LlamaForCausalLM, words: Any, requests: Sequence[str], tokens: int, progress: Progress
+) -> dict[str, OwnAnswer]:
+    """The greedy answer to each request, of at most so many tokens."""
+    end, side = words.convert_tokens_to_ids("<|im_end|>"), words.padding_side
+    settings = GenerationConfig(max_new_tokens=tokens, eos_token_id=end, pad_token_id=words.pad_token_id)
+    order = sorted(set(requests), key=len)
+    found: dict[str, OwnAnswer] = {}
+    words.padding_side = "left"
+    for start in progress(range(0, len(order), ROWS), "own answers"):
+        part = order[start : start + ROWS]
+        inputs = words([chat.asked(text, pictured=False) for text in part], return_tensors="pt", padding=True)
+        inputs = inputs.to(model.device)
+        out = model.generate(**inputs, generation_config=settings)[:, inputs["input_ids"].shape[1] :]
+        for text, row in zip(part, out.tolist(), strict=True):
+            found[text] = OwnAnswer(words.decode(row, skip_special_tokens=True).strip(), end in row)
+    words.padding_side = side
+    return found
+
+
+def write(path: Path, answers: Mapping[str, OwnAnswer]) -> None:
+    path.write_text(json.dumps({text: [own.text, own.ended] for text, own in answers.items()}, indent=0) + "\n")
+
+
+def read(path: Path) -> dict[str, OwnAnswer]:
+    return {text: OwnAnswer(said, ended) for text, (said, ended) in json.loads(path.read_text()).items()}
