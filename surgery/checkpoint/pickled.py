@@ -1,8 +1,11 @@
 """Pickled weights (pytorch_model.bin), read where the user allows it: loaded as weights only, never as code."""
 
 import hashlib
+import io
 import json
+import os
 import pickle
+import struct
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +15,7 @@ from vlsurgery.surgery.checkpoint.headers import Entry, Header
 from vlsurgery.surgery.checkpoint.lazy_tensor import TORCH_NAMES, ComputedTensor, LazyTensor
 from vlsurgery.surgery.checkpoint.shards import Files
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.visible import visible
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +25,7 @@ SAFETENSORS_NAMES: Final = {name: safetensors_dtype for safetensors_dtype, name 
 # Errors of torch for a file that is damaged or holds more than weights.
 _FAULTS: Final = (
     pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, TypeError, AttributeError,
-    ImportError, ArithmeticError, zipfile.BadZipFile,
+    ImportError, ArithmeticError, AssertionError, MemoryError, struct.error, zipfile.BadZipFile,
 )  # fmt: skip
 
 
@@ -68,13 +72,26 @@ def read_pickled(path: Path, files: Files) -> tuple[dict[str, Header], dict[str,
     return shards, tensors
 
 
+class _WithinItself(io.BufferedReader):
+    """A file that is asked for no more bytes than it has: otherwise a damaged length takes room for all that it
+    claims."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = os.fstat(self.fileno()).st_size - self.tell()
+        return super().read(left if size is None or size < 0 else min(size, max(left, 0)))
+
+
 def _load(path: Path) -> dict[str, "Tensor"]:
     import torch
 
     try:
-        held = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        if zipfile.is_zipfile(path):
+            held = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        else:
+            with _WithinItself(path.open("rb", buffering=0)) as file:
+                held = torch.load(file, map_location="cpu", weights_only=True)
     except _FAULTS as error:
-        reason = str(error).strip().split("\n")[0][:200] or type(error).__name__
+        reason = visible(str(error).strip().split("\n")[0])[:200] or type(error).__name__
         raise CheckpointError(
             f"{path}: can't be loaded as weights only ({reason}). Do not trust it, or download it again."
         ) from error

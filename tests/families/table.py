@@ -651,6 +651,6 @@ def listed() -> str:
 
     limits = ", ".join(f"{name} ({entry.limit})" for name, entry in FAMILIES.items() if entry.limit)
     return (
-        f"Families that run whole, as tests/benchmarks/running.py shows on tiny models of each: {names(False)}; with "
+        f"Families that run, by the checks of tests/benchmarks/running.py on tiny models of each: {names(False)}; with "
         f"`pip install 'vlsurgery[vision]'`: {names(True)}. In part: {limits}."
     )
