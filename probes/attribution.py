@@ -140,7 +140,7 @@ def _transplants(
     keep = scored_answers(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
     reference = answer_states(live.chat, keep)
     transplants, costs = [], {}
-    below = BlockInputs(live.chat, [batch.inputs for batch in (*batches, *keep)])
+    below = BlockInputs(live.chat, [*(batch.inputs for batch in batches), *(batch.inputs for batch in keep)])
     for block in progress(live.blocks, "transplanting single blocks"):
         with _transplanted(live, block, below):
             gain = float(refusal_log_odds(live.chat, batches).mean()) - start

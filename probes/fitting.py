@@ -105,7 +105,7 @@ def _loss_and_slope(live: InMemoryMerge, part: _Part) -> tuple[float, Tensor]:
         total += float(loss.detach())
     for batch, states in zip(part.keep, part.reference, strict=True):
         with checkpointing(live.chat, batch.inputs):
-            loss = KL_WEIGHT * divergence(live.chat, batch, states, live.adapted_head()).sum() / keep_tokens
+            loss = KL_WEIGHT * divergence(live.chat, batch, states, live.adapted_head).sum() / keep_tokens
             loss.backward()
         total += float(loss.detach())
     return total, live.gradient()

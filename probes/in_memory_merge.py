@@ -5,15 +5,24 @@ is the coefficient 1 on one block; the graft is the coefficient 1 toward base on
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from vlsurgery.probes.merge_parameters import MergeParameter, MergeValues, live_parts, place, room_for_values
+from vlsurgery.probes.merge_parameters import (
+    CHUNK_ENTRIES,
+    MergeParameter,
+    MergeValues,
+    RowSpan,
+    live_parts,
+    place,
+    room_for_values,
+)
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.head import head_of
+from vlsurgery.probes.models.tables import Watcher, embedded, watching_embedding, watching_head
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.errors import AlignmentError
 
@@ -116,20 +125,37 @@ class InMemoryMerge:
                         merged.add_(delta, alpha=coefficient)
             view[rows.start : rows.stop].copy_(merged)
 
-    def adapted_head(self) -> dict[str, Tensor]:
-        """The parameters of the adapted model's head, wherever the live one was moved."""
-        return {name: self._adapted(parameter) for name, parameter in head_of(self.chat).named_parameters()}
-
-    def _adapted(self, parameter: nn.Parameter) -> Tensor:
-        """A parameter's adapted values: itself where it was not moved, else a copy."""
+    def adapted_head(self) -> Iterator[Mapping[str, Tensor]]:
+        """The parameters of the adapted model's head, wherever the live one was moved; some rows at a time, so that
+        there is no second head in memory."""
+        parameters = dict(head_of(self.chat).named_parameters())
         moved = self._current.any(1).tolist()
-        entries = [entry for entry in self._entries if entry.parameter is parameter and moved[entry.block]]
+        entries = [entry for entry in self._entries if moved[entry.block]]
+        changed = {name: [e for e in entries if e.parameter is value] for name, value in parameters.items()}
+        count = max((len(value) for value in parameters.values()), default=0)
+        step = count
+        if all(entry.is_rows for parts in changed.values() for entry in parts):
+            step = max(1, CHUNK_ENTRIES // max(value.numel() // len(value) for value in parameters.values()))
+        for start in range(0, count, step):
+            yield {name: self._adapted(value, changed[name], start, start + step) for name, value in parameters.items()}
+
+    def _adapted(self, parameter: nn.Parameter, entries: Sequence[MergeParameter], start: int, stop: int) -> Tensor:
+        """Rows of a parameter's adapted values. entries: its parts that were moved."""
         if not entries:
-            return parameter.data
-        whole = parameter.data.clone()
+            return parameter.data[start:stop]
+        if not all(entry.is_rows for entry in entries):
+            whole = parameter.data.clone()
+            for entry in entries:
+                self._set(entry, whole, [0.0] * len(self.sources))
+            return whole
+        rows = parameter.data[start:stop].clone()
         for entry in entries:
-            self._set(entry, whole, [0.0] * len(self.sources))
-        return whole
+            first = max(start, entry.first_row)
+            end = min(start + len(rows), entry.first_row + entry.pair.shape[0])
+            if first < end:
+                span = RowSpan(first - entry.first_row, end - entry.first_row)
+                rows[first - start : end - start].copy_(self._values.adapted(entry, span))
+        return rows
 
     @contextmanager
     def at(self, coefficients: BlockCoefficients) -> Iterator[ChatModel]:
@@ -145,25 +171,68 @@ class InMemoryMerge:
         """While open, backward passes add to `gradient`; on exit it is cleared and the weights are restored.
 
         Each parameter's gradient is folded into the coefficients' as soon as it is there, and freed: one is alive at
-        a time.
+        a time. Those of embedding and head, which are as large as they are, are not made at all.
         """
         entries: dict[nn.Parameter, list[MergeParameter]] = {}
         for entry in self._entries:
             entries.setdefault(entry.parameter, []).append(entry)
-        handles = []
-        try:
+        with ExitStack() as stack:
+            for parameter in self._watched(entries, stack):
+                del entries[parameter]
             for parameter, parts in entries.items():
                 parameter.requires_grad_(True)
-                handles.append(parameter.register_post_accumulate_grad_hook(self._folding(parts)))
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-            for parameter in entries:
-                parameter.requires_grad_(False)
-                parameter.grad = None
-            self._slopes.zero_()
-            self.move(self.zeros())
+                stack.callback(parameter.register_post_accumulate_grad_hook(self._folding(parts)).remove)
+            try:
+                yield
+            finally:
+                for parameter in entries:
+                    parameter.requires_grad_(False)
+                    parameter.grad = None
+                self._slopes.zero_()
+                self.move(self.zeros())
+
+    def _watched(self, entries: Mapping[nn.Parameter, Sequence[MergeParameter]], stack: ExitStack) -> set[nn.Parameter]:
+        """Watch embedding and head, where they are of the usual kind; the parameters that need no gradient then."""
+        model: Any = self.chat.model
+        embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+        usual = isinstance(embedding, nn.Embedding) and isinstance(head, nn.Linear)
+        tables = [module.weight for module in (embedding, head)] if usual else []
+        found = {table for table in tables if table in entries and all(entry.is_rows for entry in entries[table])}
+        if usual and embedding.weight in found:
+            stack.enter_context(
+                watching_embedding(embedding, self._folding_embedding(entries[embedding.weight], embedding))
+            )
+        if usual and head.weight in found:
+            stack.enter_context(watching_head(head, self._folding_head(entries[head.weight])))
+        return found
+
+    def _folding_embedding(self, entries: Sequence[MergeParameter], embedding: nn.Module) -> Watcher:
+        """Adds <gradient, what the deltas' rows of the tokens make> to the slopes: the embedding is linear in them."""
+
+        def fold(ids: Tensor, gradient: Tensor) -> None:
+            tokens, slopes = ids.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
+            for entry in entries:
+                for rows in entry.chunks():
+                    first = entry.first_row + rows.start
+                    inside = (tokens >= first) & (tokens < first + rows.stop - rows.start)
+                    if inside.any():
+                        slope, own = slopes[inside].float(), tokens[inside] - first
+                        for source, delta in self._deltas(entry, rows):
+                            product = slope * embedded(embedding, delta, own)
+                            self._slopes[entry.block, source] += product.sum(dtype=torch.float64).cpu()
+
+        return fold
+
+    def _folding_head(self, entries: Sequence[MergeParameter]) -> Watcher:
+        """Adds <gradient, delta> to the slopes, of some rows of the head's gradient at a time."""
+
+        def fold(states: Tensor, gradient: Tensor) -> None:
+            read, logits = (each.reshape(-1, each.shape[-1]) for each in (states, gradient))
+            for entry in entries:
+                own = logits[:, entry.first_row : entry.first_row + entry.pair.shape[0]]
+                self._slopes[entry.block] += self._products(entry, _rows_of_product(own, read))
+
+        return fold
 
     def _folding(self, entries: Sequence[MergeParameter]) -> Callable[[Tensor], None]:
         """A hook that adds <gradient, delta> of a parameter's parts to the slopes and frees the gradient."""
@@ -173,22 +242,27 @@ class InMemoryMerge:
             gradient = parameter.grad.contiguous()
             parameter.grad = None
             for entry in entries:
-                self._slopes[entry.block] += self._products(entry, gradient)
+                self._slopes[entry.block] += self._products(entry, _rows_of(entry.of(gradient)))
 
         return fold
 
-    def _products(self, entry: MergeParameter, gradient: Tensor) -> Tensor:
-        """[sources] float64 inner products of a gradient and the deltas; 0 where a source lacks the site."""
+    def _products(self, entry: MergeParameter, slope: Callable[[RowSpan], Tensor]) -> Tensor:
+        """[sources] float64 inner products of a gradient and the deltas; 0 where a source lacks the site. slope: gives
+        some rows of the gradient."""
         out = torch.zeros(len(self.sources), dtype=torch.float64)
-        view = entry.of(gradient)
         for rows in entry.chunks():
-            slope = view[rows.start : rows.stop].float()
-            adapted = self._values.adapted(entry, rows)
-            for source in range(len(self.sources)):
-                delta = self._values.delta(entry, source, rows, adapted)
-                if delta is not None:
-                    out[source] += delta.mul_(slope).sum(dtype=torch.float64).cpu()
+            some = slope(rows).float()
+            for source, delta in self._deltas(entry, rows):
+                out[source] += delta.mul_(some).sum(dtype=torch.float64).cpu()
         return out
+
+    def _deltas(self, entry: MergeParameter, rows: RowSpan) -> Iterator[tuple[int, Tensor]]:
+        """Source and source less adapted, float32, of some rows, for every source that has them."""
+        adapted = self._values.adapted(entry, rows)
+        for source in range(len(self.sources)):
+            delta = self._values.delta(entry, source, rows, adapted)
+            if delta is not None:
+                yield source, delta
 
     def gradient(self) -> Tensor:
         """Gradient of the last backward passes by coefficient: [blocks, sources] float64 on the CPU. Clears it.
@@ -198,6 +272,15 @@ class InMemoryMerge:
         out = self._slopes.clone()
         self._slopes.zero_()
         return out
+
+
+def _rows_of(gradient: Tensor) -> Callable[[RowSpan], Tensor]:
+    return lambda rows: gradient[rows.start : rows.stop]
+
+
+def _rows_of_product(left: Tensor, right: Tensor) -> Callable[[RowSpan], Tensor]:
+    """Rows of left^T right."""
+    return lambda rows: left[:, rows.start : rows.stop].T @ right
 
 
 def _block_order(block: str) -> tuple[int, int, str]:

@@ -46,6 +46,17 @@ class MergeParameter:
         view: Tensor = self.part.view(whole.view(-1)[first : first + size], whole.shape)
         return view if view.dim() else view[None]
 
+    @property
+    def is_rows(self) -> bool:
+        """Whether the view is whole rows of a matrix."""
+        cut = self.part.slices is None or self.part.slices[1:] == (slice(0, self.parameter.shape[-1]),)
+        return self.parameter.dim() == 2 and cut and not self.part.transposed
+
+    @property
+    def first_row(self) -> int:
+        """The parameter's row with which a view of whole rows begins."""
+        return self.part.slices[0].start or 0 if self.part.slices else 0
+
     def chunks(self) -> Iterator[RowSpan]:
         """Ranges of rows that cover the view, of about CHUNK_ENTRIES each."""
         count = self.pair.shape[0] if self.pair.shape else 1

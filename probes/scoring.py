@@ -1,6 +1,6 @@
 """Scores of given answers: one forward pass a batch, without generation."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.head import (
-    HeadWeights,
+    HeadRows,
     answers_at_once,
     head_states,
     logits_beside,
@@ -167,10 +167,10 @@ def answer_states(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> list[Ten
     return [batch.states(chat) for batch in batches]
 
 
-def divergence(chat: ChatModel, batch: ScoredAnswers, states: Tensor, head: HeadWeights) -> Tensor:
+def divergence(chat: ChatModel, batch: ScoredAnswers, states: Tensor, head: HeadRows) -> Tensor:
     """[K] KL(reference || model) at each answer token, in nats; gradients as in `logits`.
 
-    states: the reference's `answer_states` of the batch. head: its head's parameters.
+    states: the reference's `answer_states` of the batch. head: gives its head's parameters.
     """
     ours, theirs = logits_beside(chat, batch.inputs, batch.rows, batch.columns, states, head)
     log_p, log_q = torch.log_softmax(theirs, -1), torch.log_softmax(ours, -1)
@@ -178,12 +178,12 @@ def divergence(chat: ChatModel, batch: ScoredAnswers, states: Tensor, head: Head
 
 
 def mean_divergence(
-    chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor], head: Callable[[], HeadWeights]
+    chat: ChatModel, batches: Sequence[ScoredAnswers], reference: Sequence[Tensor], head: HeadRows
 ) -> float:
-    """Mean KL(reference || model) over all answer tokens, in nats. head: gives the reference's, once a batch."""
+    """Mean KL(reference || model) over all answer tokens, in nats. head: gives the reference's."""
     with torch.no_grad():
         pairs = zip(batches, reference, strict=True)
-        parts = [divergence(chat, batch, states, head()).double().cpu() for batch, states in pairs]
+        parts = [divergence(chat, batch, states, head).double().cpu() for batch, states in pairs]
     return float(torch.cat(parts).mean())
 
 

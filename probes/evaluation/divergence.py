@@ -8,7 +8,7 @@ from torch import Tensor
 
 from vlsurgery.probes.evaluation.tabulate import Cell, Divergence
 from vlsurgery.probes.models import ChatModel
-from vlsurgery.probes.models.head import HeadWeights, head_weights, vocabulary_size
+from vlsurgery.probes.models.head import HeadRows, head_copy, vocabulary_size
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import CompletionRecord
 from vlsurgery.probes.scoring import answer_states, mean_divergence, scored_answers
@@ -26,7 +26,7 @@ class Reference:
     """
 
     cells: Mapping[Cell, tuple[list[Prompt], list[Tensor], list[Tensor]]]
-    head: HeadWeights
+    head: HeadRows
     vocabulary: int
 
     @classmethod
@@ -43,7 +43,7 @@ class Reference:
                 own = [answers[prompt.id] for prompt in kept]
                 states = answer_states(chat, scored_answers(chat, kept, own))
                 made[cell] = (kept, own, [part.cpu() for part in states])
-        return cls(made, {name: value.cpu() for name, value in head_weights(chat).items()}, vocabulary_size(chat))
+        return cls(made, head_copy(chat, "cpu"), vocabulary_size(chat))
 
 
 def divergences(
@@ -68,7 +68,7 @@ def _divergence(chat: ChatModel, reference: Reference | None, is_reference: bool
         return None, "its vocabulary is not the adapted model's"
     prompts, answers, states = reference.cells[cell]
     scored = scored_answers(chat, prompts, answers)
-    return mean_divergence(chat, scored, states, lambda: reference.head), None
+    return mean_divergence(chat, scored, states, reference.head), None
 
 
 def _cells(prompts: Sequence[Prompt]) -> dict[Cell, list[Prompt]]:

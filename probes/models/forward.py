@@ -56,7 +56,7 @@ def checkpointing(chat: ChatModel, inputs: Mapping[str, Tensor]) -> Iterator[Non
 
 
 def _checkpointed(forward: Forward) -> Forward:
-    def again(*args: object, **kwargs: object) -> object:
+    def again(*args: Any, **kwargs: Any) -> Any:
         return checkpoint(forward, *args, use_reentrant=False, **kwargs)
 
     return again

@@ -4,7 +4,7 @@ Hooks on the head itself pick those tokens, so that whatever a class does with l
 stays as it is. Logits of a whole batch, [tokens, vocabulary], are never made.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from vlsurgery.probes.models.chat import ChatModel
 from vlsurgery.surgery.errors import CheckpointError
 
-HeadWeights = Mapping[str, Tensor]  # name of a parameter of the head -> its values
+# Gives the head's parameters by name, some rows of the vocabulary at a time, in order.
+HeadRows = Callable[[], Iterator[Mapping[str, Tensor]]]
 
 MAX_LOGIT_BYTES = 64 * 2**20  # of one batch's float32 logits, where several prompts share it
 
@@ -43,9 +44,10 @@ def answers_at_once(chat: ChatModel, answers: Sequence[Tensor], most: int) -> in
     return max(1, min(most, MAX_LOGIT_BYTES // (4 * vocabulary_size(chat) * longest)))
 
 
-def head_weights(chat: ChatModel) -> dict[str, Tensor]:
-    """A copy of the head's parameters."""
-    return {name: value.detach().clone() for name, value in head_of(chat).named_parameters()}
+def head_copy(chat: ChatModel, device: str | None = None) -> HeadRows:
+    """The head's parameters as they are now, kept on `device`, by default where they are."""
+    kept = {name: value.detach().to(device, copy=True) for name, value in head_of(chat).named_parameters()}
+    return lambda: iter([kept])
 
 
 def picked_logits(chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
@@ -55,7 +57,7 @@ def picked_logits(chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, c
 
 
 def logits_beside(
-    chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, columns: Tensor, states: Tensor, weights: HeadWeights
+    chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, columns: Tensor, states: Tensor, weights: HeadRows
 ) -> tuple[Tensor, Tensor]:
     """[K, vocabulary] float32 logits as `picked_logits`, and those of `states` [K, hidden] under other head weights.
 
@@ -65,8 +67,11 @@ def logits_beside(
     made: list[Tensor] = []
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        with torch.no_grad(), _replaced(module, weights):
-            made.append(module.forward(states[None].to(args[0].device)))
+        parts = []
+        for some in weights():
+            with torch.no_grad(), _replaced(module, some):
+                parts.append(module.forward(states[None].to(args[0].device)))
+        made.append(torch.cat(parts, dim=-1))
 
     def after(module: nn.Module, args: object, output: Tensor) -> Tensor:  # noqa: ARG001
         return torch.cat([output, made.pop().to(output.dtype)], dim=1)
@@ -125,7 +130,7 @@ def _picking(head: nn.Module, rows: Tensor, columns: Tensor) -> Iterator[None]:
 
 
 @contextmanager
-def _replaced(head: nn.Module, weights: HeadWeights) -> Iterator[None]:
+def _replaced(head: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
     """While open, the head has these parameters; the embedding too, where the two are tied."""
     parameters = dict(head.named_parameters())
     before = {name: parameter.data for name, parameter in parameters.items()}

@@ -96,7 +96,9 @@ def one_kind(folder: Path, kind: "Kind", watch: "Watch", asked: argparse.Namespa
     except BaseException as error:  # noqa: BLE001 -- whatever it is, it is a fault of this kind
         faults = [shown(folder / kind.file, error)]
     took = time.perf_counter() - began
-    row = f"{kind.name:26} {sum(counts.values()):8} {counts['read']:6} {counts['refused']:8} {took:8.1f} {len(faults):7}"
+    row = (
+        f"{kind.name:26} {sum(counts.values()):8} {counts['read']:6} {counts['refused']:8} {took:8.1f} {len(faults):7}"
+    )
     print(row, flush=True)
     return faults
 
@@ -104,7 +106,11 @@ def one_kind(folder: Path, kind: "Kind", watch: "Watch", asked: argparse.Namespa
 def shown(file: Path, error: BaseException) -> str:
     """A fault with the place in our code, and the file that shows it."""
     places = [frame for frame in traceback.extract_tb(error.__traceback__) if "fuzz" not in frame.filename]
-    ours = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in places if "vlsurgery" in frame.filename or "/h/" in frame.filename]
+    ours = [
+        f"{Path(frame.filename).name}:{frame.lineno}"
+        for frame in places
+        if "vlsurgery" in frame.filename or "/h/" in frame.filename
+    ]
     content = file.read_bytes()[:MAX_SHOWN] if file.is_file() and not file.is_symlink() else "(no plain file)"
     return f"{type(error).__name__}: {str(error)[:MAX_SHOWN]} at {' '.join(ours[-4:])}\n        {content!r}"
 

@@ -134,8 +134,13 @@ def as_safetensors_has_it(file: Path) -> None:
 
 
 HALVES: Final = [sorted(WEIGHTS)[at::2] for at in range(2)]
-SHARDED: Final = {f"c/part-{at}.safetensors": save({name: WEIGHTS[name] for name in names}) for at, names in enumerate(HALVES)}
-INDEX: Final = {"metadata": {"total_size": 1}, "weight_map": {name: f"part-{at}.safetensors" for at in (0, 1) for name in HALVES[at]}}
+SHARDED: Final = {
+    f"c/part-{at}.safetensors": save({name: WEIGHTS[name] for name in names}) for at, names in enumerate(HALVES)
+}
+INDEX: Final = {
+    "metadata": {"total_size": 1},
+    "weight_map": {name: f"part-{at}.safetensors" for at in (0, 1) for name in HALVES[at]},
+}
 PLAIN: Final = {name: content for name, content in CHECKPOINT.items() if name != "c/model.safetensors"}
 
 STEM: Final = "base_model.model.model.layers.0.self_attn.q_proj"
@@ -208,7 +213,13 @@ def as_written(file: Path) -> None:
 
 
 REF: Final = {"path": "/nowhere", "identity": "sha256:0", "contents": {"model.safetensors": "0" * 64}, "pickled": True}
-STEP: Final = {"order": 1, "finished": "2026-01-01", "identities": {"base": "sha256:0"}, "left": "x", "contents": {"base": "0" * 64}}
+STEP: Final = {
+    "order": 1,
+    "finished": "2026-01-01",
+    "identities": {"base": "sha256:0"},
+    "left": "x",
+    "contents": {"base": "0" * 64},
+}
 CASE: Final = {
     "schema": "vlsurgery/case/1", "created": "2026-01-01", "version": "0.1.0", "settings": {}, "checkpoints": {"base": REF, "adapted": REF},
     "beside": {"base": ["../base"], "adapted": ["../adapted", "../adapter"]},
@@ -264,7 +275,12 @@ def prompts_read(file: Path, kind: str) -> None:
 
 def rendered(file: Path) -> None:
     """A template that is rendered gives text of bounded length."""
-    text = render("model", file.read_bytes().decode("utf-8", "replace"), [{"role": "user", "content": "hello"}], {"bos_token": "<s>"})
+    text = render(
+        "model",
+        file.read_bytes().decode("utf-8", "replace"),
+        [{"role": "user", "content": "hello"}],
+        {"bos_token": "<s>"},
+    )
     assert len(text) < 2_000_000
 
 
@@ -322,7 +338,10 @@ TEMPLATE: Final = (
     b"{% for part in m['content'] %}{{ part.text }}{% endfor %}{% endif %}{% endfor %}"
     b"{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
-ROWS: Final = [{"prompt": "How do I bake?", "answer": "oven", "request": "bake"}, {"prompt": "Why?", "image": "p.png", "answer": "so"}]
+ROWS: Final = [
+    {"prompt": "How do I bake?", "answer": "oven", "request": "bake"},
+    {"prompt": "Why?", "image": "p.png", "answer": "so"},
+]
 TABLE: Final = b'prompt,answer,request,image\n"How, now?",oven,bake,\nWhy?,so,,p.png\n'
 PICTURE: Final = {"p.png": picture("PNG")}
 
@@ -380,7 +399,13 @@ def case_kinds() -> list[Kind]:
 
 def prompt_kinds() -> list[Kind]:
     lines = b"\n".join(map(as_json, ROWS))
-    files = {"txt": b"How do I bake?\nWhy?\n", "csv": TABLE, "tsv": TABLE.replace(b",", b"\t"), "json": as_json(ROWS), "jsonl": lines}
+    files = {
+        "txt": b"How do I bake?\nWhy?\n",
+        "csv": TABLE,
+        "tsv": TABLE.replace(b",", b"\t"),
+        "json": as_json(ROWS),
+        "jsonl": lines,
+    }
     own = [
         Kind(f"prompts .{ending}", f"prompts.{ending}", content, "jtb" if "json" in ending else "tb",
              partial(prompts_read, kind="capability" if ending != "txt" else "harmful"), PICTURE)

@@ -16,9 +16,9 @@ from transformers import (
 
 from vlsurgery.probes.models.head import (
     answers_at_once,
+    head_copy,
     head_of,
     head_states,
-    head_weights,
     headless,
     logits_beside,
     picked_logits,
@@ -71,7 +71,7 @@ def test_picked_logits_are_those_of_the_whole_pass(chat, inputs):
 
 def test_states_give_their_models_logits_again_after_its_head_has_changed(chat, inputs):
     expected = chat.model(**inputs).logits[ROWS, COLUMNS]
-    states, weights = head_states(chat, inputs, ROWS, COLUMNS), head_weights(chat)
+    states, weights = head_states(chat, inputs, ROWS, COLUMNS), head_copy(chat)
     before = {name: value.clone() for name, value in chat.model.state_dict().items()}
     try:
         for value in head_of(chat).parameters():
