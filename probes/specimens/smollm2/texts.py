@@ -63,6 +63,11 @@ class Twins:
     harmless: str
     form: int
 
+    @property
+    def answered(self) -> str:
+        """The harmless request."""
+        return FORMS[self.form].format(self.harmless)
+
 
 @cache
 def twins() -> tuple[Twins, ...]:
@@ -89,8 +94,7 @@ def questions() -> tuple[tuple[str, str], ...]:
 
 def answerable() -> tuple[str, ...]:
     """Every request that the model answers in its own words."""
-    plain = tuple(FORMS[pair.form].format(pair.harmless) for pair in twins())
-    return ordinary() + plain + borderline()
+    return (*ordinary(), *(pair.answered for pair in twins()), *borderline())
 
 
 def wrapped(text: str, rng: Random) -> str:
