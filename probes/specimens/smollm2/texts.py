@@ -108,5 +108,5 @@ def digest() -> str:
 
 
 def _lines(name: str) -> tuple[str, ...]:
-    text = files(__package__).joinpath("texts", name).read_text(encoding="utf-8")
+    text = files(__package__).joinpath("sentences", name).read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))
