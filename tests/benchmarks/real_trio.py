@@ -28,6 +28,7 @@ from vlsurgery.probes.specimens.smollm2 import RealTrio, TrioConfig, build, pict
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 TOKENS = 48
+SCANS = 1797  # of digits, in scikit-learn
 SIZES = {"harmful": 60, "jailbroken": 40, "harmless": 40, "borderline": 43}
 KINDS = {
     "digit": pictures.ASK_DIGIT,
@@ -80,7 +81,7 @@ class Asked:
 def _question(config: TrioConfig, kind: str, question: str, at: int) -> Prompt:
     """A question on a scan that was never trained on, or on a newly drawn figure."""
     rng = random.Random(f"{kind} {at}")
-    sight, image = pictures.digit(config.digits + 6 * at, rng) if kind == "digit" else pictures.figure(rng)
+    sight, image = pictures.digit(rng.randrange(config.digits, SCANS), rng) if kind == "digit" else pictures.figure(rng)
     answer = sight.questions()[question]
     return Prompt(f"{kind}/{at}", f"{kind}/{at}", "capability", question, "report", "own", image, answer)
 
