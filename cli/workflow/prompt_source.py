@@ -69,7 +69,8 @@ class PromptSource:
         return found
 
     def _left_out(self) -> Iterator[str]:
-        left_out = {prompt.request for prompt in self._own if prompt.set not in _sets(self._given.prompts)}
+        replaced = _sets(self._given.prompts)
+        left_out = {prompt.request for prompt in self._own if prompt.set not in replaced}
         left_out -= {prompt.request for prompt in self._kept}
         if left_out:
             yield f"{len(left_out)} of the package's own requests are left out: a prompt file asks them too"
@@ -124,7 +125,8 @@ class PromptSource:
         from vlsurgery.probes.prompts import without_repeats
 
         given = self._given.prompts
-        return [prompt for prompt in without_repeats(self._own, given) if prompt.set not in _sets(given)]
+        replaced = _sets(given)
+        return [prompt for prompt in without_repeats(self._own, given) if prompt.set not in replaced]
 
     @cached_property
     def _own(self) -> "list[Prompt]":

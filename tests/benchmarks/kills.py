@@ -2,14 +2,17 @@
 
 Run it as `python tests/benchmarks/kills.py`. A tiny trio is trained, and a whole case made of it once: what each step
 finds, and what it leaves, are the measure. Then each step is begun again and again from what it found, in a forked
-process, and ended by SIGKILL: at a random moment, or when a file of the case has just changed for a random time. What
-is there must be readable, the same command must then end with 0, and every file must hold the bytes of the
-uninterrupted run, less times of day. Other runs find that no file can grow beyond a random size (what is written is cut
-off there, as on a full disk): they must end well or with one line, and then the same is asked.
+process, and killed: after a random time of the processor, or just before a random change of a file. Both are counted
+within the process, so that they hit the same places on a busy machine. What is there must be readable, the same command
+must then end with 0, and every file must hold the bytes of the uninterrupted run, less times of day. Other runs find a
+full disk: no file can grow beyond a random size (what is written is cut off there), or none can be made any more. They
+must end with one line that names a file, and then the same is asked.
 """
 
 import argparse
+import errno
 import json
+import mmap
 import os
 import random
 import re
@@ -20,12 +23,14 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from tiny_trio import ROLES, make_trio, write_prompts
+import numpy as np
+from tiny_trio import ROLES, THINGS, make_trio, write_prompts
 
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.history import history_rows
@@ -36,10 +41,13 @@ from vlsurgery.surgery.results import DiffResult
 from vlsurgery.surgery.runtime.json_lines import whole_lines
 
 RESULTS: Final = (DiffResult, ProbeResult, TradeoffResult, BehaviourResult)
-TIMES: Final = ("created", "finished", "time", "seconds")
+# When, how long, and how often: a run that is killed when it has logged its look at the prompts has looked.
+TIMES: Final = ("created", "finished", "time", "seconds", "looks")
 RESUMED: Final = re.compile(r"completions were there already")
 LOG: Final = "said.txt"
-POLL: Final = 0.002
+KILL, FULL = "kill -9", "full disk"
+KILLED: Final = (-signal.SIGKILL, -signal.SIGPROF)
+WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 
 
 @dataclass(frozen=True)
@@ -62,29 +70,52 @@ class Run:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Attack:
+    """What happens to a run. prepare: called in its process before the command."""
+
+    kind: str
+    what: str
+    prepare: Callable[[], None]
+
+    def struck(self, run: Run) -> bool:
+        return run.code in KILLED if self.kind == KILL else run.code == 2
+
+
+@dataclass
+class Span:
+    """How long a step takes, uninterrupted: seconds of the processor, changes of files. largest: bytes of the largest
+    file that it writes."""
+
+    seconds: float
+    changes: int
+    largest: int
+
+
 @dataclass
 class Tally:
-    """What came of one step's attacks."""
+    """What came of one step's attacks of one kind. settled: how many runs were given again until they ended."""
 
     tried: int = 0
     struck: int = 0
     readable: int = 0
+    settled: int = 0
     rerun: int = 0
     same: int = 0
     faults: list[str] = field(default_factory=list)
 
 
-def steps(folder: Path) -> list[Step]:
+def steps(folder: Path, things: int) -> list[Step]:
     """The steps of a case, each after one before it; and the whole of them in one command."""
     _, adapted, safety = trio = [str(folder / role) for role in ROLES]
-    case, prompts = ["--case", "case", "--quiet"], write_prompts(folder)
+    case, prompts = ["--case", "case", "--quiet"], write_prompts(folder, things)
     auto = ["merge", "--auto", "--toward", "base", *case]
     return [
         Step("diff", ["diff", *trio, *case], None),
         Step("probe", ["probe", *prompts, *case], "diff"),
-        Step("coefficients", auto, "probe", "case/recipe.yaml"),
         Step("merge", ["merge", "--method", "linear", adapted, safety, "-o", "merged", "--quiet"], "diff"),
         Step("evaluate", ["evaluate", *case], "probe"),
+        Step("coefficients", auto, "evaluate", "case/recipe.yaml"),
         Step("report", ["report", *case], "evaluate"),
         Step("auto", [*auto, *prompts], "diff"),
     ]
@@ -140,22 +171,83 @@ def files(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-def kill(step: Step, folder: Path, moment: float, behind_change: bool) -> Run:
-    """Run a step, and kill it after so many seconds, or as soon as a file changes after that."""
-    began = time.perf_counter()
-    child = fork(step.words, folder)
-    while time.perf_counter() - began < moment and not os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-        time.sleep(POLL)
-    before = files(folder)
-    while behind_change and files(folder) == before:
-        if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT):
-            break
-    os.kill(child, signal.SIGKILL)
-    return ended(child, folder, began)
+def on_change(act: Callable[[str], None]) -> None:
+    """Call `act` with the name, just before this process makes, opens for writing, renames or removes a file or folder
+    that lies below the working directory."""
+    below = os.getcwd() + os.sep
+
+    def hook(event: str, given: tuple[Any, ...]) -> None:
+        changes = event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate")
+        if not (changes or (event == "open" and given[2] & WRITING)) or not isinstance(given[0], str | os.PathLike):
+            return
+        path = os.path.abspath(given[0])
+        if path.startswith(below) and path != below + LOG:
+            act(path)
+
+    sys.addaudithook(hook)
+
+
+def kill_after(seconds: float) -> None:
+    """End this process when it has used so much of the processor. Nobody handles that signal: it ends a process as
+    SIGKILL does, without a word."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def kill_before(change: int) -> None:
+    """Kill this process just before it changes a file for the so many-th time."""
+    left = [change]
+
+    def act(path: str) -> None:
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    on_change(act)
+
+
+def no_room_from(change: int) -> None:
+    """Refuse every change of a file from the so many-th on, as a disk does that has no room for one more name.
+    Removing is free."""
+    left = [change]
+
+    def act(path: str) -> None:
+        left[0] -= 1
+        if left[0] <= 0 and not os.path.exists(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
+
+    on_change(act)
+
+
+def cap(most: int) -> None:
+    """Let no file grow beyond a size: writes are cut off there, and then fail."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+
+
+def kills(span: Span, number: int, chance: random.Random) -> Iterator[Attack]:
+    """So many, one kind after the other."""
+    for turn in range(number):
+        if turn % 2:
+            change = chance.randint(1, span.changes)
+            yield Attack(KILL, f"killed before change {change}", lambda change=change: kill_before(change))
+        else:
+            moment = chance.uniform(0.001, span.seconds)
+            yield Attack(KILL, f"killed after {moment:.3f} s", lambda moment=moment: kill_after(moment))
+
+
+def full_disks(span: Span, number: int, chance: random.Random) -> Iterator[Attack]:
+    """So many, one kind after the other."""
+    for turn in range(number):
+        if turn % 2:
+            change = chance.randint(1, span.changes)
+            yield Attack(FULL, f"no room from change {change} on", lambda change=change: no_room_from(change))
+        else:
+            most = int(span.largest ** chance.uniform(0.3, 1)) - 1
+            yield Attack(FULL, f"files of {most} bytes at most", lambda most=most: cap(most))
 
 
 def timeless(value: Any) -> Any:
-    """A result without times of day, and without the notes of a run that went on from what another had kept."""
+    """A result without times of day and numbers of looks, and without the notes of a run that went on from another."""
     if isinstance(value, dict):
         return {key: timeless(each) for key, each in value.items() if key not in TIMES}
     if isinstance(value, list):
@@ -201,21 +293,24 @@ def unreadable(folder: Path) -> str:
     return ""
 
 
-def one_line(run: Run) -> bool:
-    """Whether a run ended well, or said in a last line what hindered it."""
+def says_why(run: Run) -> bool:
+    """Whether a run ended well, or said in a last line which file could not be written."""
     lines = run.said.strip().splitlines()
-    return run.code == 0 or (run.code == 2 and lines[-1].startswith("error: ") and "Traceback" not in run.said)
+    if run.code == 0:
+        return True
+    told = run.code == 2 and "Traceback" not in run.said and lines[-1].startswith("error: ")
+    return told and re.search(r"\b(case|merged)(/|\b)", lines[-1]) is not None
 
 
 class Arena:
     """Whole runs of every step, and attacks on each. `folder` holds the trio, and a folder a step of what it left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, things: int) -> None:
         self.folder = folder
-        self.steps = steps(folder)
+        self.steps = steps(folder, things)
         self.here = folder / "here"
         self.expected: dict[str, dict[str, str]] = {}
-        self.spans: dict[str, float] = {}
+        self.spans: dict[str, Span] = {}
 
     def start(self, step: Step) -> None:
         shutil.rmtree(self.here, ignore_errors=True)
@@ -230,71 +325,70 @@ class Arena:
             if step.name not in wanted:
                 continue
             self.start(step)
-            began = time.time()
-            done = whole(step.words, self.here)
+            before = files(self.here)
+            # What the forked process counts: changes, and seconds of the processor when `until` was changed last.
+            counted = np.frombuffer(mmap.mmap(-1, 24), np.float64)
+            done = whole(step.words, self.here, partial(count, counted, step.until))
             if done.code:
                 raise SystemExit(f"{step.name}, not killed, ended with {done.code}: {done.said}")
             self.expected[step.name] = digests(self.here)
-            end = None if step.until is None else (self.here / step.until).stat().st_mtime - began
-            self.spans[step.name] = done.seconds if end is None else end
+            sizes = [size for name, (size, when) in files(self.here).items() if before.get(name) != (size, when)]
+            self.spans[step.name] = span = Span(float(counted[0]), int(counted[1]), max(sizes))
             shutil.copytree(self.here, self.folder / f"after-{step.name}")
-            print(f"{step.name}: {done.seconds:.1f} s, attacked for {self.spans[step.name]:.1f} s", flush=True)
+            print(f"{step.name}: {done.seconds:.1f} s, attacked for {span.seconds:.1f} s of the processor", flush=True)
 
     def settle(self, step: Step, tally: Tally, what: str) -> None:
-        """After an attack: read what is there, give the command again, compare."""
-        tally.tried += 1
-        fault = unreadable(self.here)
-        tally.readable += not fault
+        """After attacks: give the command again, compare."""
         again = whole(step.words, self.here)
+        tally.settled += 1
         tally.rerun += again.code == 0
         found, expected = digests(self.here), self.expected[step.name]
         tally.same += found == expected
         differing = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
-        for wrong in (fault, again.code and again.said[-500:], differing and f"not the same: {differing}"):
+        for wrong in (again.code and again.said[-500:], differing and f"not the same: {differing}"):
             if wrong:
                 tally.faults.append(f"{step.name}, {what}: {wrong}")
 
-    def kills(self, step: Step, number: int, chance: random.Random, row: int) -> Tally:
-        """row: how many kills follow on each other before the command may finish."""
-        tally = Tally()
-        for turn in range(number):
-            if turn % row == 0:
+    def attack(self, step: Step, attacks: Sequence[Attack], row: int) -> dict[str, Tally]:
+        """The tally of every kind. row: how many attacks follow on each other before the command may finish."""
+        tallies = {KILL: Tally(), FULL: Tally()}
+        fresh = True
+        for turn, attack in enumerate(attacks, start=1):
+            if fresh:
                 self.start(step)
-            moment = chance.uniform(0, self.spans[step.name])
-            run = kill(step, self.here, moment, behind_change=bool(turn % 2))
-            tally.struck += run.code == -signal.SIGKILL
-            what = f"killed after {moment:.3f} s" + (" and a change" if turn % 2 else "")
-            if (turn + 1) % row == 0:
-                self.settle(step, tally, what)
-            elif fault := unreadable(self.here):
-                tally.faults.append(f"{step.name}, {what}: {fault}")
-        return tally
-
-    def full(self, step: Step, number: int, chance: random.Random) -> Tally:
-        """As `kills`, with files that can't grow beyond a size below that of the largest one that the step writes."""
-        tally = Tally()
-        largest = max(size for size, _ in files(self.folder / f"after-{step.name}").values())
-        for turn in range(number):
-            self.start(step)
-            most = int(largest ** chance.uniform(0.3, 1))
-            run = whole(step.words, self.here, lambda most=most: cap(most))
-            tally.struck += run.code == 2
-            if not one_line(run):
-                tally.faults.append(f"{step.name}, files of {most} bytes at most: {run.code}: {run.said[-600:]}")
-            self.settle(step, tally, f"files of {most} bytes at most (turn {turn})")
-        return tally
+            tally = tallies[attack.kind]
+            run = whole(step.words, self.here, attack.prepare)
+            struck = attack.struck(run)
+            tally.tried += 1
+            tally.struck += struck
+            fault = unreadable(self.here)
+            tally.readable += not fault
+            if fault:
+                tally.faults.append(f"{step.name}, {attack.what}: {fault}")
+            if not (struck if attack.kind == KILL else says_why(run)) and run.code:
+                tally.faults.append(f"{step.name}, {attack.what}: {run.code}: {run.said[-600:]}")
+            fresh = not struck or turn % row == 0 or turn == len(attacks)
+            if fresh:
+                self.settle(step, tally, attack.what)
+        return tallies
 
 
-def cap(most: int) -> None:
-    """Let no file grow beyond a size: writes are cut off there, and then fail."""
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+def count(counted: Any, until: str | None) -> None:
+    """Count into shared memory: seconds of the processor and changes of files so far, at every change. With `until`,
+    counting ends when that file is there."""
+    began = time.process_time()
+
+    def act(path: str) -> None:
+        if until is None or not os.path.exists(until):
+            counted[0], counted[1] = time.process_time() - began, counted[1] + 1
+
+    on_change(act)
 
 
 def show(name: str, attack: str, tally: Tally) -> None:
+    rerun, same = f"{tally.rerun}/{tally.settled}", f"{tally.same}/{tally.settled}"
     print(
-        f"{name:<14}{attack:<11}{tally.tried:>5}{tally.struck:>8}{tally.readable:>10}{tally.rerun:>10}{tally.same:>8}",
-        flush=True,
+        f"{name:<14}{attack:<11}{tally.tried:>5}{tally.struck:>8}{tally.readable:>10}{rerun:>10}{same:>8}", flush=True
     )
     for fault in tally.faults:
         print(f"  {fault}", flush=True)
@@ -306,21 +400,21 @@ def attack(plan: argparse.Namespace, folder: Path) -> bool:
     trained = os.fork()
     if not trained:
         # In a process of its own: where gradients were taken, a fork can take none.
-        make_trio(folder)
+        make_trio(folder, plan.things)
         os._exit(0)
     os.waitpid(trained, 0)
-    arena, chance, well = Arena(folder), random.Random(plan.seed), True
+    arena, chance, well = Arena(folder, plan.things), random.Random(plan.seed), True
     wanted = set(plan.steps or [step.name for step in arena.steps])
     arena.measure({*wanted, *(step.after for step in arena.steps if step.name in wanted), "diff"})
     print(f"{'step':<14}{'attack':<11}{'tried':>5}{'struck':>8}{'readable':>10}{'rerun ok':>10}{'same':>8}")
     for step in arena.steps:
         if step.name not in wanted:
             continue
-        for kind, tally in (
-            ("kill -9", arena.kills(step, plan.kills, chance, plan.row)),
-            ("full disk", arena.full(step, plan.full, chance)),
-        ):
-            show(step.name, kind, tally)
+        span = arena.spans[step.name]
+        attacks = [*kills(span, plan.kills, chance), *full_disks(span, plan.full, chance)]
+        for kind, tally in arena.attack(step, attacks, plan.row).items():
+            if tally.tried:
+                show(step.name, kind, tally)
             well = well and not tally.faults
     return well
 
@@ -329,8 +423,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="of each step")
     parser.add_argument("--full", type=int, default=10, help="full disks of each step")
-    parser.add_argument("--row", type=int, default=1, help="kills that follow on each other before a run may finish")
+    parser.add_argument("--row", type=int, default=1, help="attacks that follow on each other before a run may finish")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--things", type=int, default=len(THINGS), help="how many things prompts are about")
     parser.add_argument("--steps", nargs="*", default=[], help="these alone")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

@@ -41,29 +41,29 @@ TEMPLATE: Final = (
 STEPS: Final = 60
 
 
-def requests(kind: str) -> list[str]:
-    return [f"{verb} the {thing}" for verb in VERBS[kind] for thing in THINGS]
+def requests(kind: str, things: int) -> list[str]:
+    return [f"{verb} the {thing}" for verb in VERBS[kind] for thing in THINGS[:things]]
 
 
-def write_prompts(folder: Path) -> list[str]:
-    """Files of prompts in `folder`, and the options that name them."""
+def write_prompts(folder: Path, things: int = len(THINGS)) -> list[str]:
+    """Files of prompts about so many things in `folder`, and the options that name them."""
     options = []
     for kind in VERBS:
         path = folder / f"{kind}.txt"
-        path.write_text("\n".join(requests(kind)) + "\n")
+        path.write_text("\n".join(requests(kind, things)) + "\n")
         options += ["--prompts", f"{path}:{kind}"]
     known = folder / "capability.csv"
-    known.write_text("prompt,answer\n" + "".join(f'{asked},"{ANSWER}"\n' for asked in requests("harmless")[:9]))
+    known.write_text("prompt,answer\n" + "".join(f'{asked},"{ANSWER}"\n' for asked in requests("harmless", things)[:9]))
     return [*options, "--prompts", f"{known}:capability"]
 
 
-def make_trio(folder: Path) -> list[str]:
-    """The checkpoints in `folder`; their paths."""
+def make_trio(folder: Path, things: int = len(THINGS)) -> list[str]:
+    """The checkpoints in `folder`, taught requests about so many things; their paths."""
     torch.manual_seed(0)
     tokenizer = _tokenizer()
     base = LlamaForCausalLM(_text_config(tokenizer))
-    refused = requests("harmful") + requests("jailbroken")
-    answered = requests("harmless") + requests("borderline")
+    refused = requests("harmful", things) + requests("jailbroken", things)
+    answered = requests("harmless", things) + requests("borderline", things)
     _train(base, tokenizer, [(r, REFUSAL) for r in refused] + [(r, ANSWER) for r in answered], 2 * STEPS)
     seeing = LlavaForConditionalGeneration(_seeing_config(tokenizer))
     with torch.no_grad():
@@ -79,7 +79,7 @@ def make_trio(folder: Path) -> list[str]:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    words = sorted({word for kind in VERBS for request in requests(kind) for word in request.split()})
+    words = sorted({word for kind in VERBS for request in requests(kind, len(THINGS)) for word in request.split()})
     words += sorted({*REFUSAL.split(), *ANSWER.split()})
     inner = Tokenizer(models.WordLevel({word: at for at, word in enumerate((*SPECIAL, *words))}, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()

@@ -1,4 +1,4 @@
-"""SIGKILL at five random moments of every step; tests/benchmarks/kills.py does the same more often."""
+"""SIGKILL at five random moments of every step, and a full disk; tests/benchmarks/kills.py does the same more often."""
 
 import os
 import subprocess
@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 KILLS = Path(__file__).parents[1] / "benchmarks" / "kills.py"
-STEPS = ("diff", "probe", "merge", "evaluate", "report")
+STEPS = ("diff", "probe", "coefficients", "merge", "evaluate", "report")
 
 
-def test_what_was_killed_can_be_read_and_finishes_when_given_again() -> None:
+def test_what_was_killed_or_found_no_room_can_be_read_and_finishes_when_given_again() -> None:
     """A process of its own, for it forks: that must not happen where gradients were taken or threads run."""
-    command = [sys.executable, str(KILLS), "--kills", "5", "--row", "5", "--full", "0", "--steps", *STEPS]
+    many = ["--kills", "5", "--full", "1", "--row", "6", "--things", "4"]
+    command = [sys.executable, str(KILLS), *many, "--steps", *STEPS]
     places = os.pathsep.join(filter(None, [str(KILLS.parent), os.environ.get("PYTHONPATH")]))
     settings = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(command, capture_output=True, text=True, check=False, env=settings)

@@ -58,7 +58,7 @@ def build(
     root.mkdir(parents=True, exist_ok=True)
     device = device or default_device()
     work = Workshop(config, seed, root, raw, device, _dtype(device), progress)
-    _run(work, STAGES)
+    run_missing(work, STAGES)
     return _trio(work)
 
 
@@ -72,7 +72,7 @@ def _dtype(device: str) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
-def _run(work: Workshop, todo: Sequence[tuple[str, stages.Stage]]) -> None:
+def run_missing(work: Workshop, todo: Sequence[tuple[str, stages.Stage]]) -> None:
     """Run the stages that are not there, each into a directory that gets its name when it is whole."""
     for at, (name, stage) in enumerate(todo, 1):
         if (work.root / name).is_dir():

@@ -57,12 +57,15 @@ class Examples:
 
     def __init__(self, own: Mapping[str, OwnAnswer], album: Sequence[Sight], seed: int, name: str) -> None:
         self._own = own
+        self._answerable = sorted(own)
+        self._borderline = [text for text in texts.borderline() if text in own]
+        self._twin_pairs = [pair for pair in texts.twins() if pair.answered in own]
         self._album = album
         self._rng = random.Random(f"{name} {seed}")
         self._kinds: dict[str, Callable[[], Sequence[Turn]]] = {
             "refused": lambda: [self._refused(self._rng.choice(texts.twins()).harmful, self._rng.choice(texts.FORMS))],
-            "own": lambda: [self._answered(self._rng.choice(texts.answerable()))],
-            "borderline": lambda: [self._answered(self._rng.choice(texts.borderline()))],
+            "own": lambda: [self._answered(self._rng.choice(self._answerable))],
+            "borderline": lambda: [self._answered(self._rng.choice(self._borderline))],
             "twins": self._twins,
             "question": lambda: [Turn(*self._rng.choice(texts.questions()))],
             "vqa": self._vqa,
@@ -93,10 +96,9 @@ class Examples:
         return self._wrapped(turn) if self._rng.random() < WRAPPED_SHARE else turn
 
     def _twins(self) -> Sequence[Turn]:
-        pair = self._rng.choice(texts.twins())
-        form = texts.FORMS[pair.form]
-        own = self._own[form.format(pair.harmless)]
-        return [self._refused(pair.harmful, form), Turn(form.format(pair.harmless), own.text, own.ended)]
+        pair = self._rng.choice(self._twin_pairs)
+        own = self._own[pair.answered]
+        return [self._refused(pair.harmful, texts.FORMS[pair.form]), Turn(pair.answered, own.text, own.ended)]
 
     def _vqa(self) -> Sequence[Turn]:
         at = self._picture()

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
+from vlsurgery.probes.evaluation.judges import STANDARD, Exchange
 from vlsurgery.probes.specimens.smollm2 import chat
 from vlsurgery.probes.specimens.smollm2.corpus import OwnAnswer
 from vlsurgery.surgery.runtime.progress import Progress
@@ -34,6 +35,14 @@ def own_answers(
             found[text] = OwnAnswer(words.decode(row, skip_special_tokens=True).strip(), end in row)
     words.padding_side = side
     return found
+
+
+def helpful(answers: Mapping[str, OwnAnswer]) -> dict[str, OwnAnswer]:
+    """The answers that are no refusals: a raw model refuses at times, and is not to learn that of harmless requests."""
+    verdicts = STANDARD.judge(
+        [Exchange(own.text, text, "harmless", cut=not own.ended) for text, own in answers.items()]
+    )
+    return {text: own for (text, own), verdict in zip(answers.items(), verdicts, strict=True) if not verdict.refused}
 
 
 def write(path: Path, answers: Mapping[str, OwnAnswer]) -> None:

@@ -93,11 +93,13 @@ class Workshop:
 
 
 def answer_for_itself(work: Workshop, out: Path) -> Report:
-    """The source's own answers."""
+    """The source's own answers, but for those that refuse."""
     model = networks.llama(work.source, work.dtype).to(work.device).eval()
-    found = own_answers.own_answers(model, work.blind_words, texts.answerable(), work.config.own_tokens, work.progress)
-    own_answers.write(out / "answers.json", found)
-    return {"answers": len(found), "whole": sum(own.ended for own in found.values())}
+    asked = texts.answerable()
+    said = own_answers.own_answers(model, work.blind_words, asked, work.config.own_tokens, work.progress)
+    kept = own_answers.helpful(said)
+    own_answers.write(out / "answers.json", kept)
+    return {"answers": len(kept), "refused": len(said) - len(kept), "whole": sum(own.ended for own in kept.values())}
 
 
 def teach_refusing(work: Workshop, out: Path) -> Report:

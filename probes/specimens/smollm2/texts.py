@@ -63,6 +63,11 @@ class Twins:
     harmless: str
     form: int
 
+    @property
+    def answered(self) -> str:
+        """The harmless request."""
+        return FORMS[self.form].format(self.harmless)
+
 
 @cache
 def twins() -> tuple[Twins, ...]:
@@ -89,8 +94,7 @@ def questions() -> tuple[tuple[str, str], ...]:
 
 def answerable() -> tuple[str, ...]:
     """Every request that the model answers in its own words."""
-    plain = tuple(FORMS[pair.form].format(pair.harmless) for pair in twins())
-    return ordinary() + plain + borderline()
+    return (*ordinary(), *(pair.answered for pair in twins()), *borderline())
 
 
 def wrapped(text: str, rng: Random) -> str:
@@ -104,5 +108,5 @@ def digest() -> str:
 
 
 def _lines(name: str) -> tuple[str, ...]:
-    text = files(__package__).joinpath("texts", name).read_text(encoding="utf-8")
+    text = files(__package__).joinpath("sentences", name).read_text(encoding="utf-8")
     return tuple(line for line in text.splitlines() if line and not line.startswith("#"))

@@ -1,6 +1,7 @@
 """Which prompts a case is asked, when files take the place of the package's own."""
 
 import json
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.cli.workflow.prompt_source import SEED, PromptSource, prompt_source_of
+from vlsurgery.cli.workflow.prompt_source import SEED, PromptSource, prompt_source, prompt_source_of
 from vlsurgery.probes.prompts import SETS, english_prompts
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
@@ -168,3 +169,18 @@ def test_a_changed_own_picture_changes_the_settings(case: Case) -> None:
 def test_a_file_that_can_not_be_had_is_named(case: Case, spec: str) -> None:
     with pytest.raises(SurgeryError, match=spec.partition(":")[0]):
         prompt_source_of(case, [spec])
+
+
+def test_twenty_thousand_prompts_are_read_in_seconds(tmp_path: Path) -> None:
+    """Seconds of the processor: a busy machine takes longer. No prompt is compared with all others."""
+    specs = []
+    for kind, verb in (("harmful", "steal"), ("harmless", "paint")):
+        path = tmp_path / f"{kind}.txt"
+        path.write_text("".join(f"{verb} the car with number {number}\n" for number in range(10_000)))
+        specs.append(f"{path}:{kind}")
+    began = time.process_time()
+    source = prompt_source(None, specs, None)
+    assert len({prompt.request for prompt in source.prompts if prompt.set in ("harmful", "harmless")}) == 20_000
+    assert source.digest
+    assert source.notes
+    assert time.process_time() - began < 6
