@@ -17,7 +17,9 @@ from vlsurgery.surgery.errors import CheckpointError
 # Gives the head's parameters by name, some rows of the vocabulary at a time, in order.
 HeadRows = Callable[[], Iterator[Mapping[str, Tensor]]]
 
-MAX_LOGIT_BYTES = 64 * 2**20  # of one batch's float32 logits, where several prompts share it
+# Of one batch's float32 logits, where several prompts share it: a divergence and its backward pass take ten times as
+# much at once.
+MAX_LOGIT_BYTES = {"cpu": 24 * 2**20, "cuda": 256 * 2**20}
 
 
 def head_of(chat: ChatModel) -> nn.Module:
@@ -41,7 +43,8 @@ def vocabulary_size(chat: ChatModel) -> int:
 def answers_at_once(chat: ChatModel, answers: Sequence[Tensor], most: int) -> int:
     """Prompts that share a batch, `most` at most, so that the logits of their answers keep to MAX_LOGIT_BYTES."""
     longest = max((len(answer) for answer in answers), default=1)
-    return max(1, min(most, MAX_LOGIT_BYTES // (4 * vocabulary_size(chat) * longest)))
+    room = MAX_LOGIT_BYTES["cpu" if chat.device.type == "cpu" else "cuda"]
+    return max(1, min(most, room // (4 * vocabulary_size(chat) * longest)))
 
 
 def head_copy(chat: ChatModel, device: str | None = None) -> HeadRows:
