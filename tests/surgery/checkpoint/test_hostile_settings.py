@@ -97,7 +97,9 @@ def test_hostile_settings_are_refused_in_a_short_line(adapted: Path, setting: st
     assert found.isprintable()
 
 
-@pytest.mark.parametrize("name", ["\ud800", "a/\udfff.safetensors", "\x1b[2J", "x" * 300, "a\nb", "\u202egnp.safetensors"])
+@pytest.mark.parametrize(
+    "name", ["\ud800", "a/\udfff.safetensors", "\x1b[2J", "x" * 300, "a\nb", "\u202egnp.safetensors"]
+)
 def test_a_shard_of_an_impossible_name_is_one_line(tmp_path: Path, write: Write, llama: Llama, name: str) -> None:
     path = write(tmp_path / "c", llama(), shards=2)
     index = path / "model.safetensors.index.json"
