@@ -35,6 +35,7 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/merge_faults.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/pytest --hypothesis-profile large tests/surgery/checkpoint/test_hostile.py
+	$(BIN)/python tests/benchmarks/fuzz.py
 	$(BIN)/python tests/benchmarks/interval_coverage.py
 
 # The program alone, for the demo; and with all that develops and tests it, which takes twice as long to fetch.

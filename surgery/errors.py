@@ -1,6 +1,8 @@
 """Faults that a user can mend. Everything else is a bug and shows its traceback."""
 
-from vlsurgery.surgery.runtime.visible import visible
+from typing import Final
+
+MAX_LINE: Final = 990  # characters of an error
 
 
 class SurgeryError(Exception):
@@ -9,8 +11,14 @@ class SurgeryError(Exception):
     exit_code = 2
 
     def __str__(self) -> str:
-        """The line, in which control and direction characters of names and values from files are spelt as escapes."""
-        return " ".join(visible(super().__str__()).splitlines())
+        """The line, in which control and direction characters of names and values from files are spelt as escapes. Of
+        one that is too long the middle is left out, where such names and values stand."""
+        line = "".join(map(_spelt, " ".join(super().__str__().splitlines())))
+        return line if len(line) <= MAX_LINE else f"{line[: MAX_LINE // 2]} … {line[-MAX_LINE // 2 + 3 :]}"
+
+
+def _spelt(letter: str) -> str:
+    return letter if letter.isprintable() else letter.encode("unicode_escape").decode("ascii")
 
 
 class CheckpointError(SurgeryError):

@@ -1,5 +1,6 @@
 """Logs of inspect (https://inspect.aisi.org.uk), of any task, read by inspect itself."""
 
+import stat
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from vlsurgery.probes.results import KINDS, LABELS, Verdict
 from vlsurgery.surgery.errors import SurgeryError
 
 PICTURE_PLACEHOLDER = "(Image)"
+MAX_UNPACKED_BYTES = 1 << 28  # of any log, and for larger ones the ratio to what is packed: words pack to a tenth
+MAX_RATIO = 100
 _MARKS = {"C": True, "I": False, "P": False, "N": False}
 
 
@@ -60,9 +63,15 @@ def _opened(path: Path) -> Any:
 
 
 def _check_sums(path: Path) -> None:
-    """Check the archive's checksums, which inspect's reader does not. Once inspect is imported, zipfile knows zstd."""
+    """Check the archive's checksums, which inspect's reader does not, and that it does not unpack to far more than any
+    log does. Once inspect is imported, zipfile knows zstd."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a regular file")
     if path.suffix.lower() == ".eval":
         with zipfile.ZipFile(path) as archive:
+            unpacked = sum(part.file_size for part in archive.infolist())
+            if unpacked > max(MAX_UNPACKED_BYTES, MAX_RATIO * path.stat().st_size):
+                raise ValueError(f"{path.stat().st_size} bytes that unpack to {unpacked}")
             damaged = archive.testzip()
         if damaged:
             raise ValueError(f"its part {damaged} is damaged")

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from PIL import Image
 
+from vlsurgery.probes.prompts.picture_files import rgb
+
 
 def data_uri(image: Image.Image | Path) -> str:
-    """A picture as a `data:` URI of its PNG; the same pixels give the same text."""
+    """A picture as a `data:` URI of its PNG, that of a file as models see it (`rgb`); the same pixels give the same
+    text. Raises SurgeryError as `rgb` does."""
     if isinstance(image, Path):
-        with Image.open(image) as opened:
-            return data_uri(opened.convert("RGB"))
+        return data_uri(rgb(image))
     stream = io.BytesIO()
     image.save(stream, format="PNG")
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

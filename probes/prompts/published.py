@@ -14,6 +14,7 @@ from vlsurgery.probes.prompts.prompt import PromptSet
 from vlsurgery.probes.prompts.reading import json_entries, table
 from vlsurgery.probes.prompts.rows import Row
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.excerpts import excerpt
 
 FIGSTEP_TEXT = (
     "The picture shows a list with the numbers 1 to 3 and nothing written beside them. "
@@ -41,7 +42,9 @@ class TableLayout:
             where = f"{path}, line {line}"
             text, value = _cell(path, cells, self.column), _cell(path, cells, label) if label else ""
             if label and value not in sets:
-                raise SurgeryError(f"{where}: {label!r} is {value!r}, expected one of {', '.join(sets)}. Mend it.")
+                raise SurgeryError(
+                    f"{where}: {label!r} is {excerpt(value)}, expected one of {', '.join(sets)}. Mend it."
+                )
             context = cells.get(self.context, "") if self.context else ""
             text = f"{context}\n\n---\n\n{text}" if context else text
             yield Row(where, sets[value] if label else self.set, text)

@@ -9,6 +9,7 @@ from typing import Any
 from vlsurgery.probes.prompts.prompt import PromptSet
 from vlsurgery.probes.prompts.reading import json_entries, json_lines, lines, table
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.excerpts import excerpt
 
 COLUMNS: tuple[str, ...] = ("prompt", "goal", "behavior", "forbidden_prompt", "question", "instruction", "text")
 """Names of the prompt's column in a table, in any case; the first that the file has is taken."""
@@ -48,12 +49,12 @@ def _object_rows(path: Path, prompt_set: PromptSet, entries: Iterable[tuple[int,
     for line, entry in entries:
         where = f"{path}, line {line}"
         if not isinstance(entry, dict) or "prompt" not in entry:
-            raise SurgeryError(f'{where}: expected an object like {{"prompt": "..."}}, found {str(entry)[:60]!r}.')
+            raise SurgeryError(f'{where}: expected an object like {{"prompt": "..."}}, found {excerpt(entry, 60)}.')
         for key, value in entry.items():
             if key not in _KEYS:
-                raise SurgeryError(f"{where}: unknown key {key!r}. Expected {', '.join(_KEYS)}; remove it.")
+                raise SurgeryError(f"{where}: unknown key {excerpt(key)}. Expected {', '.join(_KEYS)}; remove it.")
             if not isinstance(value, str) and (value is not None or key == "prompt"):
-                raise SurgeryError(f"{where}: {key!r} must be a string, found {str(value)[:60]}. Quote it.")
+                raise SurgeryError(f"{where}: {excerpt(key)} must be a string, found {excerpt(value, 60)}. Quote it.")
         yield _row(path, where, prompt_set, {key: value.strip() for key, value in entry.items() if value is not None})
 
 

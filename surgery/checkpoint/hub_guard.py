@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
 from vlsurgery.surgery.checkpoint.hub_replies import ReplyError, check_headers, check_reply
+from vlsurgery.surgery.checkpoint.hub_xet import watched_xet
 from vlsurgery.surgery.checkpoint.shards import MAX_JSON_BYTES, PICKLED_ENDINGS
 from vlsurgery.surgery.runtime.excerpts import excerpt
 
@@ -54,7 +55,8 @@ def guarded() -> Iterator[None]:
         guard = Guard()
         set_client_factory(lambda: guard.around(former()))
         try:
-            yield
+            with watched_xet(lambda file: _most(file.name), lambda: PROGRESS_SECONDS):
+                yield
         finally:
             set_client_factory(former)
 

@@ -11,14 +11,20 @@ from hypothesis import strategies as st
 
 # What a value may become: other kinds, huge, tiny, deep, and text that leads elsewhere.
 VALUES: Final = (
-    None, True, 0, -1, 1 << 70, 10**4000, 1e308, float("inf"), float("nan"), "", " ", "..", "../other", "/etc/passwd", "/dev/zero",
-    "\0", "\ud800", "\u202e", "x" * 400, "x" * 100_000, "\x1b[2J", "\n# a\n", "%s{0}{{x}}", "-1", "1e999", "²", "~nobody/x", [], {},
-    [[[[]]]], [None], {"": None}, {"a": {"a": []}}, {"\x1b": 1}, "F64", "(a+)+$", ["x"] * 300, "data:image/png;base64,AA",
+    None, True, 0, -1, 1 << 70, 10**4000, 1e308, float("inf"), float("nan"), "", " ", "..", "../other",
+    "/etc/passwd", "/dev/zero",
+    "\0", "\ud800", "\u202e", "x" * 400, "x" * 100_000, "\x1b[2J", "\n# a\n", "%s{0}{{x}}", "-1", "1e999", "²",
+    "~nobody/x", [], {},
+    [[[[]]]], [None], {"": None}, {"a": {"a": []}}, {"\x1b": 1}, "F64", "(a+)+$", ["x"] * 300,
+    "data:image/png;base64,AA",
 )  # fmt: skip
 PIECES: Final = (
-    *":-[]{}&*!|>#'\"%@,;\n\r\t ", "  ", "\n  ", "\r\n", "\0", "\x1b", "\x85", "\u2028", "\u202e", "\ufeff", "\ud7ff", "null", "NaN",
-    "-Infinity", "1e400", "9" * 5000, "0x" + "f" * 300, "[" * 3000, "{\"a\":" * 3000, '"\\ud800"', "a" * 5000, "&a ", "*a", "<<: *a",
-    "!!python/name:os.system ", "2001-01-01", "yes", "? ", "--- ", "{{ 1/0 }}", "{% for a in range(9**9) %}", "{{ x.y.z }}", "{% endif %}",
+    *":-[]{}&*!|>#'\"%@,;\n\r\t ", "  ", "\n  ", "\r\n", "\0", "\x1b", "\x85", "\u2028", "\u202e", "\ufeff",
+    "\ud7ff", "null", "NaN",
+    "-Infinity", "1e400", "9" * 5000, "0x" + "f" * 300, "[" * 3000, "{\"a\":" * 3000, '"\\ud800"', "a" * 5000, "&a ",
+    "*a", "<<: *a",
+    "!!python/name:os.system ", "2001-01-01", "yes", "? ", "--- ", "{{ 1/0 }}", "{% for a in range(9**9) %}",
+    "{{ x.y.z }}", "{% endif %}",
     "{{ raise_exception('\x1b[2J') }}", "{{ ''.__class__ }}", "{{ 'a' * 10**9 }}", "../", "=", "\\", "\"\"", "\",\"",
 )  # fmt: skip
 STARTS: Final = (b"", b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff", b"\xff\xfe\x00\x00", b"\x1f\x8b", b"PK\x03\x04", b"\0")

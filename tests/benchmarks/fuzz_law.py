@@ -15,7 +15,8 @@ from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.visible import visible
 
 MAX_LINE: Final = 1000
-MAX_SECONDS: Final = 5.0
+MAX_SECONDS: Final = 5.0  # of the processor, so that a busy machine is no fault
+MAX_WAIT_SECONDS: Final = 60.0
 MAX_MORE_BYTES: Final = 768 * 2**20  # of address space, beyond what the process has when the first example is read
 
 # What Python tells of before it does it, and the place of the path among what it tells.
@@ -74,8 +75,8 @@ def bound_memory() -> None:
 def hold(watch: Watch, read: Callable[[], Any]) -> Any:
     """What `read` returns, or None where it refuses as it should. Raises AssertionError where the law is broken, and
     whatever else `read` raises."""
-    began = time.perf_counter()
-    signal.setitimer(signal.ITIMER_REAL, MAX_SECONDS)
+    began = time.process_time()
+    signal.setitimer(signal.ITIMER_REAL, MAX_WAIT_SECONDS)
     try:
         with watch.armed():
             found = read()
@@ -87,14 +88,14 @@ def hold(watch: Watch, read: Callable[[], Any]) -> Any:
         assert len(line) < MAX_LINE, f"{len(line)} characters: {line!r}"
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-    took = time.perf_counter() - began
+    took = time.process_time() - began
     assert took < MAX_SECONDS, f"{took:.1f} seconds"
     assert not watch.seen, f"touched: {watch.seen}"
     return found
 
 
 def too_late(*_: object) -> None:
-    raise AssertionError(f"more than {MAX_SECONDS:.0f} seconds")
+    raise AssertionError(f"more than {MAX_WAIT_SECONDS:.0f} seconds")
 
 
 signal.signal(signal.SIGALRM, too_late)

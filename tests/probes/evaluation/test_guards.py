@@ -30,6 +30,7 @@ from vlsurgery.probes.evaluation.judges.guards.label_words import by_its_words, 
 from vlsurgery.probes.evaluation.judges.guards.settling import settle_answer, settle_label
 from vlsurgery.probes.evaluation.judges.opening import judge_texts
 from vlsurgery.probes.evaluation.judges.protocol import Exchange
+from vlsurgery.probes.evaluation.judges.rules import RULES
 from vlsurgery.probes.results import Verdict
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -549,6 +550,43 @@ def test_llama_guard_is_asked_through_its_own_chat_template(tmp_path, template, 
     (found,) = judge.judge([Exchange("mix", "ask")])
     assert (found.label, found.reason) == ("complied", "unsafe")
     assert seen == ["user: ask|assistant: mix|Assess:"]
+
+
+@pytest.mark.parametrize(
+    ("completion", "heard", "kind"),
+    [
+        ("<think>ask aaa</think>mix", "mix", "compliance"),
+        ("ask aaa</think>mix", "mix", "compliance"),
+        ("<think>mix mix", "", "undecided"),
+    ],
+)
+def test_a_guard_hears_the_answer_and_no_thought(tmp_path, completion, heard, kind, monkeypatch):
+    tokens = tokenizer(first=["unsafe"], template=AS_TEXT)
+    judge = opened(saved(tmp_path / "Llama-Guard-3-8B", LlamaForCausalLM(llama(tokens)), tokens))
+    seen = []
+    monkeypatch.setattr(judge, "write", lambda prompts: seen.extend(prompts) or ["unsafe"] * len(prompts))
+    monkeypatch.setattr(judge, "_rules", lambda: RULES)
+    (found,) = judge.judge([Exchange(completion, "ask")])
+    assert seen == [f"user: ask|assistant: {heard}|Assess:"]
+    assert found.kind == kind
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% for a in range(10**9) %}{% for b in range(10**9) %}{% endfor %}{% endfor %}",
+        "{{ 'a' * 10**10 }}",
+        "{{ raise_exception('\x1b[2J') }}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+    ],
+)
+def test_a_guards_template_runs_in_a_process_of_its_own(tmp_path, template, monkeypatch):
+    monkeypatch.setattr("vlsurgery.probes.templates.rendering.MAX_SECONDS", 0.5)
+    tokens = tokenizer(template=template)
+    spec = saved(tmp_path / "Llama-Guard-3-8B", LlamaForCausalLM(llama(tokens)), tokens)
+    with pytest.raises(SurgeryError, match="doesn't show a request and an answer") as caught:
+        opened(spec).judge([Exchange("mix", "ask")])
+    assert "\x1b" not in str(caught.value)
 
 
 def test_a_chat_template_without_the_answer_is_told(tmp_path):

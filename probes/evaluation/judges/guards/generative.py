@@ -1,6 +1,6 @@
 """Guard models that write their answer: HarmBench's classifiers, WildGuard, Llama Guard."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Final
 
@@ -8,10 +8,11 @@ from vlsurgery.probes.evaluation.judges.checking import checked, shown
 from vlsurgery.probes.evaluation.judges.guards.batching import batches
 from vlsurgery.probes.evaluation.judges.guards.formats import FORMATS
 from vlsurgery.probes.evaluation.judges.guards.loading import JudgeCheckpoint
-from vlsurgery.probes.evaluation.judges.guards.settling import settle_answer
+from vlsurgery.probes.evaluation.judges.guards.settling import as_said, settle_answer
 from vlsurgery.probes.evaluation.judges.protocol import Exchange, Judge
 from vlsurgery.probes.results import Verdict
-from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.probes.templates import render, template_of
+from vlsurgery.surgery.errors import CheckpointError, SurgeryError
 
 BATCH: Final = 16
 
@@ -61,7 +62,7 @@ class GuardJudge:
         """
         if not exchanges:
             return []
-        prompts = [self._prompt(row, exchange) for row, exchange in enumerate(exchanges, start=1)]
+        prompts = [self._prompt(row, as_said(exchange)) for row, exchange in enumerate(exchanges, start=1)]
         by_rules = checked(self._rules(), exchanges)
         verdicts = []
         for row, text in enumerate(self.write(prompts), start=1):
@@ -112,30 +113,34 @@ class GuardJudge:
     def _chat(self, request: str, completion: str) -> str:
         turns = (("user", request), ("assistant", completion))
         messages = [{"role": role, "content": self._content(text)} for role, text in turns]
-        text: str = self._checkpoint.tokenizer.apply_chat_template(messages, tokenize=False)
-        return text
+        return self._rendered(messages)
+
+    def _rendered(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """Messages under the guard's chat template, which is a stranger's program: it runs in a process of its own."""
+        tokenizer = self._checkpoint.tokenizer
+        template = template_of(self.name, tokenizer) or ""
+        return render(self.name, template, messages, tokenizer.special_tokens_map, answer_next=False)
 
     @cached_property
     def _content(self) -> Callable[[str], Any]:
         """How the chat template takes a turn's content: as a text, or as a list of parts (Llama Guard 3 1B)."""
-        from jinja2 import TemplateError
-
         shapes: tuple[Callable[[str], Any], ...] = (str, lambda text: [{"type": "text", "text": text}])
-        marks = ("the request here", "the answer here")
+        marks, fault = ("the request here", "the answer here"), None
         for shape in shapes:
             messages = [
                 {"role": role, "content": shape(text)} for role, text in zip(("user", "assistant"), marks, strict=True)
             ]
             try:
-                text = self._checkpoint.tokenizer.apply_chat_template(messages, tokenize=False)
-            except (TemplateError, TypeError):
+                text = self._rendered(messages)
+            except CheckpointError as error:
+                fault = error
                 continue
             if all(mark in text and f"'{mark}'" not in text for mark in marks):
                 return shape
         raise SurgeryError(
             f"judge {self.name}: its chat template doesn't show a request and an answer. Use the template of the "
             "published model."
-        )
+        ) from fault
 
     def _check_lengths(self, lengths: Sequence[int]) -> None:
         limit = getattr(self._checkpoint.config, "max_position_embeddings", None)

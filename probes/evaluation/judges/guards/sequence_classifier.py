@@ -8,7 +8,7 @@ from vlsurgery.probes.evaluation.judges.checking import checked
 from vlsurgery.probes.evaluation.judges.guards.batching import batches
 from vlsurgery.probes.evaluation.judges.guards.label_words import verdict_labels
 from vlsurgery.probes.evaluation.judges.guards.loading import JudgeCheckpoint
-from vlsurgery.probes.evaluation.judges.guards.settling import settle_label
+from vlsurgery.probes.evaluation.judges.guards.settling import as_said, settle_label
 from vlsurgery.probes.evaluation.judges.protocol import Exchange, Judge
 from vlsurgery.probes.results import Label, Verdict
 from vlsurgery.surgery.errors import SurgeryError
@@ -56,7 +56,7 @@ class SequenceClassifierJudge:
         """One verdict an exchange, in their order. Raises SurgeryError as `JudgeCheckpoint.weights` does."""
         if not exchanges:
             return []
-        texts = [self._text(row, exchange) for row, exchange in enumerate(exchanges, start=1)]
+        texts = [self._text(row, as_said(exchange)) for row, exchange in enumerate(exchanges, start=1)]
         by_rules = checked(self._rules(), exchanges)
         return [
             settle_label(self._meanings[label], words, exchange, rules)
