@@ -1,6 +1,6 @@
 """What a command would do: which steps, why, and how many bytes and prompts each takes. Writes nothing.
 
-Everything is counted from headers and prompt files. Memory is of weights and gradients; activations come on top.
+Everything is counted from headers and prompt files; memory is the peak of the process.
 """
 
 import json
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 PROGRAM_BYTES: Final = 500_000_000  # what torch and transformers take
 STREAM_BYTES: Final = 1 << 30  # the most memory that a diff or a merge takes
+WORKING_BYTES: Final = 700_000_000  # what batches, gradients and values of checkpoints take beside a running model
+WORKING_SHARE: Final = 2.0  # and of a small one, as a share of its weights
 SPECIMEN_PARAMETERS: Final = 700_000
 
 
@@ -26,7 +28,7 @@ class PlannedStep:
     """A step that would run, why, and what it takes.
 
     writes: paths of files, those in the case relative to it. bytes_read, bytes_written: of weights. memory: peak bytes
-    of weights and gradients. prompts: how many different prompts models are asked.
+    of the process. prompts: how many different prompts models are asked.
     """
 
     step: str
@@ -41,16 +43,12 @@ class PlannedStep:
 @dataclass(frozen=True)
 class ModelSizes:
     """What a step's bytes are computed from. stored: bytes of all checkpoints; adapted: of the adapted one. parameters:
-    of the adapted model; movable: those of its text stack, which have gradients. bytes_each: of a parameter in a
-    running model. sources: how many checkpoints are merged toward. fits: whether coefficients are fitted."""
+    of the adapted model. bytes_each: of a parameter in a running model."""
 
     stored: int
     adapted: int
     parameters: int
-    movable: int
     bytes_each: float
-    sources: int
-    fits: bool
     prompts: "Sequence[Prompt]"
 
     def needs(self, step: str) -> Mapping[str, int]:
@@ -60,22 +58,22 @@ class ModelSizes:
             case "diff":
                 return {"bytes_read": self.stored, "memory": streamed}
             case "probe":
-                return {"bytes_read": self.stored, "memory": self._memory(1, True), "prompts": len(self.prompts)}
+                return {"bytes_read": self.stored, "memory": self._memory(), "prompts": len(self.prompts)}
             case "coefficients":
                 asked = sum(prompt.split in ("fit", "select") for prompt in self.prompts)
-                return {"bytes_read": self.stored, "memory": self._memory(self.sources, self.fits), "prompts": asked}
+                return {"bytes_read": self.stored, "memory": self._memory(), "prompts": asked}
             case "merge":
                 return {"bytes_read": self.stored, "bytes_written": self.adapted, "memory": streamed}
             case "evaluate":
                 asked = sum(prompt.split == "report" for prompt in self.prompts)
-                return {"bytes_read": self.stored + self.adapted, "memory": self._memory(2, False), "prompts": asked}
+                return {"bytes_read": self.stored + self.adapted, "memory": self._memory(), "prompts": asked}
         return {}
 
-    def _memory(self, sources: int, gradients: bool) -> int:
-        """Bytes of a model with coefficients in memory: the model, a copy of its start and its sources in float32, and
-        with `gradients` one of every parameter of its text stack."""
-        weights = 4 * self.parameters * (2 + sources)
-        return int(PROGRAM_BYTES + weights + (self.bytes_each * self.movable if gradients else 0))
+    def _memory(self) -> int:
+        """Peak bytes of a running model: itself, and what a batch and the checkpoints' values take beside it, which is
+        bounded (measured on models of 3 MB, 270 MB and 2.2 GB)."""
+        weights = self.bytes_each * self.parameters
+        return int(PROGRAM_BYTES + weights + min(WORKING_BYTES, WORKING_SHARE * weights))
 
 
 def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
@@ -88,10 +86,7 @@ def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
         stored=sum(nbytes.values()),
         adapted=nbytes["adapted"],
         parameters=sum(tensor.numel for tensor in adapted.values()),
-        movable=sum(pair.numel for pair in job.alignment.pairs if pair.site.tower == "text"),
-        bytes_each=_bytes_of_a_parameter(adapted),
-        sources=len(job.sources),
-        fits=job.options.policy == "fit",
+        bytes_each=_bytes_of_a_parameter(job, adapted),
         prompts=job.prompts,
     )
     return [
@@ -104,7 +99,7 @@ def plan_demo(seed: int, goals: Sequence[str]) -> list[PlannedStep]:
     from vlsurgery.probes.specimens.miniature import prompts
 
     stored = 4 * SPECIMEN_PARAMETERS
-    sizes = ModelSizes(3 * stored, stored, SPECIMEN_PARAMETERS, SPECIMEN_PARAMETERS, 4, 2, True, prompts(seed))
+    sizes = ModelSizes(3 * stored, stored, SPECIMEN_PARAMETERS, 4, prompts(seed))
     train = PlannedStep("train", "unless it is cached", ("the cache directory",), bytes_written=3 * stored)
     return [train, *(PlannedStep(goal, "unless the case has it", (), **sizes.needs(goal)) for goal in goals)]
 
@@ -122,7 +117,7 @@ def show_plan(console: Console, steps: Sequence[PlannedStep]) -> None:
         reads = in_words(step.bytes_read) if step.bytes_read else "–"
         row = (step.step, step.reason, "\n".join(step.writes), reads, in_words(step.memory), str(step.prompts or ""))
         table.add_row(*row)
-    console.show(table, "Memory is that of weights and gradients; activations come on top. Nothing was written.")
+    console.show(table, "Memory is the peak of the process. Nothing was written.")
 
 
 def _writes(job: Job, pending: Pending) -> tuple[str, ...]:
@@ -131,11 +126,9 @@ def _writes(job: Job, pending: Pending) -> tuple[str, ...]:
     return tuple(str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files)
 
 
-def _bytes_of_a_parameter(checkpoint: Checkpoint) -> float:
-    """Bytes of a parameter as `models.load` holds it: float32 on a CPU, else in the checkpoint's dtype."""
-    import torch
+def _bytes_of_a_parameter(job: Job, checkpoint: Checkpoint) -> int:
+    """Bytes of a parameter in the dtype in which the checkpoint would run."""
+    from vlsurgery.probes.models.dtypes import device_of, run_dtype
 
-    if not torch.cuda.is_available():
-        return 4
-    tensors = checkpoint.values()
-    return sum(tensor.nbytes for tensor in tensors) / sum(tensor.numel for tensor in tensors)
+    how = job.loader("probe")
+    return run_dtype(checkpoint, how.dtype, device_of(how.device)).itemsize
