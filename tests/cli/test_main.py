@@ -112,7 +112,7 @@ def test_contradictions_say_what_to_do(arguments: tuple[str, ...], fault: str) -
 def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only what a user can mend becomes one line."""
 
-    def broken(ref: str, **options: bool) -> None:
+    def broken(ref: str, *others: object, **options: bool) -> None:
         raise ZeroDivisionError(ref)
 
     monkeypatch.setattr("vlsurgery.surgery.checkpoint.checkpoint.Checkpoint.open", broken)
@@ -122,7 +122,7 @@ def test_a_bug_shows_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_full_disk_is_no_bug(monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(_: str, **options: bool) -> None:
+    def full(_: str, *others: object, **options: bool) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "case/diff.json")
 
     monkeypatch.setattr("vlsurgery.surgery.checkpoint.checkpoint.Checkpoint.open", full)
