@@ -62,7 +62,8 @@ def _watch(name: Path, file: Path, size: int, seconds: float, fetch: Callable[[]
 
     def work() -> None:
         try:
-            outcome.set_result(fetch())
+            fetch()
+            outcome.set_result(None)
         except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
             outcome.set_exception(error)
 
