@@ -15,11 +15,10 @@ from torch.utils.checkpoint import checkpoint
 
 from vlsurgery.probes.models.chat import ChatModel
 
-MAX_ACTIVATION_BYTES = 256 * 2**20  # of a batch, more are computed again
+MAX_ACTIVATION_BYTES = 128 * 2**20  # of a batch, more are computed again
 MAX_PICTURE_BYTES = 256 * 2**20  # of what vision towers made that is kept
-ACTIVATIONS_PER_TOKEN = (
-    20  # kept for a backward pass per block, in hidden sizes: attention, an MLP 3 to 4 times as wide
-)
+# Kept of a token for a backward pass per block, in hidden sizes: attention, an MLP 3 to 4 times as wide.
+ACTIVATIONS_PER_TOKEN = 32
 
 Forward = Callable[..., Any]
 
