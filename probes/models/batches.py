@@ -20,13 +20,13 @@ MAX_ROWS = 64  # prompts in a batch, where nothing else is asked for
 class Encoded:
     """One prompt as a model reads it.
 
-    ids: [T] token ids, the picture's placeholders included. extras: what the processor made beside them.
+    ids: [T] token ids, the picture's placeholders included. pictures: what the processor made beside them.
     post: how many of the last tokens stand behind the user's text (the post-instruction tokens).
     """
 
     prompt: Prompt
     ids: Tensor
-    extras: Mapping[str, Tensor]
+    pictures: Mapping[str, Tensor]
     post: int
 
 
@@ -71,7 +71,7 @@ class Rows:
         groups: dict[object, list[int]] = {}
         for at in sorted(range(len(self.encoded)), key=self.length):
             item = self.encoded[at]
-            key = (item.prompt.image is not None, shape_key(item.extras, len(item.ids)))
+            key = (item.prompt.image is not None, shape_key(item.pictures, len(item.ids)))
             groups.setdefault(key, []).append(at)
         found = []
         for group in groups.values():
@@ -92,15 +92,15 @@ class Rows:
             "attention_mask": padded([torch.ones_like(row) for row in rows], self.pad, 0),
         }
         first = self.encoded[index[0]]
-        for key, tensor in first.extras.items():
+        for key, tensor in first.pictures.items():
             if is_per_token(key, tensor, len(first.ids)):
-                parts = [self.encoded[at].extras[key] for at in index]
+                parts = [self.encoded[at].pictures[key] for at in index]
                 longer = [
                     extended(key, part, self._added(at), self.types) for part, at in zip(parts, index, strict=True)
                 ]
                 inputs[key] = padded(longer, self.pad, self.types.get(key, 0))
             else:
-                inputs[key] = joined(key, [self.encoded[at].extras for at in index])
+                inputs[key] = joined(key, [self.encoded[at].pictures for at in index])
         return Batch(inputs, torch.tensor([len(self.encoded[at].ids) for at in index]), tuple(index))
 
     def _added(self, at: int) -> int:

@@ -49,4 +49,4 @@ def _picture_key(picture: Image | Path | None) -> object:
 
 
 def _bytes(item: Encoded) -> int:
-    return item.ids.nbytes + sum(tensor.nbytes for tensor in item.extras.values())
+    return item.ids.nbytes + sum(tensor.nbytes for tensor in item.pictures.values())
