@@ -70,11 +70,8 @@ def logits_beside(
     made: list[Tensor] = []
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> None:
-        parts = []
-        for some in weights():
-            with torch.no_grad(), _replaced(module, some):
-                parts.append(module.forward(states[None].to(args[0].device)))
-        made.append(torch.cat(parts, dim=-1))
+        with torch.no_grad():
+            made.append(_whole_logits(module, states[None].to(args[0].device), weights))
 
     def after(module: nn.Module, args: object, output: Tensor) -> Tensor:  # noqa: ARG001
         return torch.cat([output, made.pop().to(output.dtype)], dim=1)
@@ -88,6 +85,25 @@ def logits_beside(
                 handle.remove()
     ours, theirs = both.split([len(rows), len(states)])
     return ours, theirs.detach()
+
+
+def _whole_logits(head: nn.Module, states: Tensor, weights: HeadRows) -> Tensor:
+    """[1, K, vocabulary] what the head makes of hidden states [1, K, hidden] with other weights.
+
+    Logits are written into one tensor: kept apart, those of some rows would hold on to the memory around them.
+    """
+    size = int(head.weight.shape[0])  # type: ignore[index]
+    found: Tensor | None = None
+    start = 0
+    for some in weights():
+        with _replaced(head, some):
+            part: Tensor = head.forward(states)
+        if found is None:
+            found = part.new_empty(*part.shape[:-1], size)
+        found[..., start : start + part.shape[-1]] = part
+        start += part.shape[-1]
+    assert found is not None  # A head has rows.
+    return found
 
 
 def head_states(chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, columns: Tensor) -> Tensor:

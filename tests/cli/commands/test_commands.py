@@ -11,6 +11,7 @@ import pytest
 from typer.testing import Result
 
 from vlsurgery.cli.workflow.case import Case
+from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.merge.recipe import Recipe
 
@@ -189,16 +190,15 @@ def test_a_plan_names_the_steps_and_writes_nothing(
 
 
 @pytest.mark.usefixtures("opened")
-def test_a_plan_counts_the_gradients_of_what_is_moved(run: Run, trio: dict[str, Path]) -> None:
-    """Fitting goes backward through the text stack, which is all that a trio has; a grid of uniform merges does not."""
+def test_a_plan_counts_the_model_in_the_dtype_that_it_runs_in(run: Run, trio: dict[str, Path]) -> None:
+    def beside_the_program(dtype: str) -> float:
+        plan = json.loads(run("probe", "--dtype", dtype, "--plan", "--json").stdout)["plan"]
+        return next(step["memory"] for step in plan if step["step"] == "probe") - PROGRAM_BYTES
 
-    def memory(policy: str) -> float:
-        plan = json.loads(run("merge", "--auto", "--policy", policy, "--plan", "--json").stdout)["plan"]
-        return next(step["memory"] for step in plan if step["step"] == "coefficients")
-
-    parameters = sum(tensor.numel for tensor in Checkpoint.open(trio["adapted"]).values())
-    assert memory("fit") - memory("uniform") == 4 * parameters
-    assert "activations come on top" in " ".join(run("probe", "--plan").stdout.split())
+    weights = 4 * sum(tensor.numel for tensor in Checkpoint.open(trio["adapted"]).values())
+    assert beside_the_program("float32") >= weights
+    assert beside_the_program("float32") == 2 * beside_the_program("bfloat16")
+    assert "Memory is the peak of the process" in " ".join(run("probe", "--plan").stdout.split())
 
 
 def test_the_plan_of_a_case_that_is_not_there_makes_none(run: Run, trio: dict[str, Path]) -> None:

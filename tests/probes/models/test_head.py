@@ -104,8 +104,9 @@ def test_gradients_of_picked_logits_are_those_of_whole_ones(chat, inputs):
 
 
 def test_large_vocabularies_and_long_answers_make_small_batches(monkeypatch):
-    chat = SimpleNamespace(name="", model=SimpleNamespace(get_output_embeddings=lambda: nn.Linear(1, 1000)))
-    monkeypatch.setattr("vlsurgery.probes.models.head.MAX_LOGIT_BYTES", 4 * 1000 * 24)
+    model = SimpleNamespace(get_output_embeddings=lambda: nn.Linear(1, 1000))
+    chat = SimpleNamespace(name="", model=model, device=torch.device("cpu"))
+    monkeypatch.setattr("vlsurgery.probes.models.head.MAX_LOGIT_BYTES", {"cpu": 4 * 1000 * 24})
     assert answers_at_once(chat, [torch.zeros(1)], 32) == 24
     assert answers_at_once(chat, [torch.zeros(8), torch.zeros(2)], 32) == 3
     assert answers_at_once(chat, [torch.zeros(100)], 32) == 1

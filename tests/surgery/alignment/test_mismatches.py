@@ -447,7 +447,7 @@ def test_hostile_text_of_a_tokenizer_or_config_stays_text_and_short(make: Callab
 
 def test_settings_nested_without_end_are_compared_as_far_as_they_mean_something(make: Callable[..., Path]) -> None:
     deep: dict[str, Any] = {}
-    for _ in range(400):
+    for _ in range(80):
         deep = {"full_attention": deep}
     base = make("base", {**CONFIG, "rope_parameters": deep, "rope_scaling": deep, "layer_types": deep})
     assert "layer_types" not in found(base, make("adapted", {**CONFIG, "rope_parameters": deep}))
