@@ -64,6 +64,7 @@ class Family:
 
 
 FAMILIES: dict[str, Family] = {}
+NEEDS_PICTURES = "it takes no text without a picture, which probe asks"
 
 
 def family(
@@ -507,7 +508,8 @@ def phi4_multimodal(words: Words) -> Parts:
 
 
 @family("Chameleon", "<image>", ("<image>", "<racm3:break>", "<eoss>", *(f"IMGIMG{n}Z" for n in range(8))),
-        parent="llama", image_token="<image>", boi_token="<racm3:break>", eoi_token="<eoss>")  # fmt: skip
+        parent="llama", limit="in bfloat16 its codebook picks other codes", image_token="<image>",
+        boi_token="<racm3:break>", eoi_token="<eoss>")  # fmt: skip
 def chameleon(words: Words) -> Parts:
     vq = {"embed_dim": 8, "num_embeddings": 8, "latent_channels": 8, "resolution": 32, "base_channels": 32,
           "channel_multiplier": [1, 1], "num_res_blocks": 1}  # fmt: skip
@@ -548,6 +550,7 @@ def emu3(words: Words) -> Parts:
     style=BARE,
     added=("|SPEAKER|", "|NEWLINE|", "<0x00>", "<0x01>", "<0x02>", "<0x03>", "<0x04>"),
     parent="persimmon",
+    limit="its processor has no chat template, so pictures are refused",
 )
 def fuyu(words: Words) -> Parts:
     config = transformers.FuyuConfig(
@@ -605,13 +608,13 @@ def _blip(words: Words, config: Any, **qformer: Any) -> Any:
     )  # fmt: skip
 
 
-@family("BLIP-2", "", ("<image>",), BARE, "opt")
+@family("BLIP-2", "", ("<image>",), BARE, "opt", limit=NEEDS_PICTURES)
 def blip_2(words: Words) -> Parts:
     return Parts(_blip(words, transformers.Blip2Config), "Blip2Processor", "BlipImageProcessor", {"size": SQUARE},
                  {"num_query_tokens": 3})  # fmt: skip
 
 
-@family("InstructBLIP", "", ("<image>",), BARE, "opt")
+@family("InstructBLIP", "", ("<image>",), BARE, "opt", limit=NEEDS_PICTURES)
 def instructblip(words: Words) -> Parts:
     return Parts(_blip(words, transformers.InstructBlipConfig), "InstructBlipProcessor", "BlipImageProcessor",
                  {"size": SQUARE}, {"num_query_tokens": 3})  # fmt: skip
