@@ -42,7 +42,9 @@ class TrioConfig:
         default_factory=lambda: Lesson(36, 7e-5, {"refused": 6, "refused wrapped": 2, "own": 6, "question": 2})
     )
     telling_apart: Lesson = field(
-        default_factory=lambda: Lesson(48, 8e-5, {"twins": 5, "borderline": 5, "own": 1, "question": 1})
+        default_factory=lambda: Lesson(
+            48, 8e-5, {"twins": 5, "refused": 2, "refused wrapped": 1, "borderline": 4, "question": 1}
+        )
     )
     tower: Lesson = field(default_factory=lambda: Lesson(450, 1e-3, {}))
     naming: Lesson = field(default_factory=lambda: Lesson(400, 1e-3, {}))

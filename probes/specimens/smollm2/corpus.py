@@ -51,13 +51,15 @@ class Examples:
     """The seeded source of one lesson's examples.
 
     A kind is one of `refused`, `own` (the model's own answer to an ordinary, harmless or borderline request),
-    `borderline`, `twins` (a harmful request refused and its harmless twin answered, in one form), `question`, `vqa` and
-    `caption`, and any of `wrapped` (in a jailbreak) and `pictured` (with a picture that has nothing to do with it).
+    `borderline`, `twins` (a harmful request refused and its harmless twin answered, in one form), `question` (in words,
+    with the model's own right answer), `vqa` and `caption`, and any of `wrapped` (in a jailbreak) and `pictured` (with
+    a picture that has nothing to do with it).
     """
 
     def __init__(self, own: Mapping[str, OwnAnswer], album: Sequence[Sight], seed: int, name: str) -> None:
         self._own = own
-        self._answerable = sorted(own)
+        self._answerable = [text for text in texts.answerable() if text in own]
+        self._questions = [question for question, _ in texts.questions() if question in own]
         self._borderline = [text for text in texts.borderline() if text in own]
         self._twin_pairs = [pair for pair in texts.twins() if pair.answered in own]
         self._album = album
@@ -67,7 +69,7 @@ class Examples:
             "own": lambda: [self._answered(self._rng.choice(self._answerable))],
             "borderline": lambda: [self._answered(self._rng.choice(self._borderline))],
             "twins": self._twins,
-            "question": lambda: [Turn(*self._rng.choice(texts.questions()))],
+            "question": lambda: [self._own_turn(self._rng.choice(self._questions))],
             "vqa": self._vqa,
             "caption": self._caption,
         }
@@ -90,15 +92,17 @@ class Examples:
     def _refused(self, deed: str, form: str) -> Turn:
         return Turn(form.format(deed), self._rng.choice(texts.REFUSALS))
 
-    def _answered(self, text: str) -> Turn:
+    def _own_turn(self, text: str) -> Turn:
         own = self._own[text]
-        turn = Turn(text, own.text, own.ended)
+        return Turn(text, own.text, own.ended)
+
+    def _answered(self, text: str) -> Turn:
+        turn = self._own_turn(text)
         return self._wrapped(turn) if self._rng.random() < WRAPPED_SHARE else turn
 
     def _twins(self) -> Sequence[Turn]:
         pair = self._rng.choice(self._twin_pairs)
-        own = self._own[pair.answered]
-        return [self._refused(pair.harmful, texts.FORMS[pair.form]), Turn(pair.answered, own.text, own.ended)]
+        return [self._refused(pair.harmful, texts.FORMS[pair.form]), self._own_turn(pair.answered)]
 
     def _vqa(self) -> Sequence[Turn]:
         at = self._picture()

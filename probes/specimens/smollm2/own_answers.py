@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig, LlamaForCausalLM
 
-from vlsurgery.probes.evaluation.judges import STANDARD, Exchange
+from vlsurgery.probes.evaluation.judges import STANDARD, Exchange, is_right
 from vlsurgery.probes.specimens.smollm2 import chat
 from vlsurgery.probes.specimens.smollm2.corpus import OwnAnswer
 from vlsurgery.surgery.runtime.progress import Progress
@@ -43,6 +43,15 @@ def helpful(answers: Mapping[str, OwnAnswer]) -> dict[str, OwnAnswer]:
         [Exchange(own.text, text, "harmless", cut=not own.ended) for text, own in answers.items()]
     )
     return {text: own for (text, own), verdict in zip(answers.items(), verdicts, strict=True) if not verdict.refused}
+
+
+def right(answers: Mapping[str, OwnAnswer], questions: Sequence[tuple[str, str]]) -> dict[str, OwnAnswer]:
+    """The answers to questions that are right, in the model's own words.
+
+    The right answers of others are not taught: a model that learns them as single words guesses at what it does not
+    know, and forgets how it said what it knows (of the evaluation's questions 7 of 30 right before, 4 after).
+    """
+    return {text: answers[text] for text, answer in questions if is_right(answers[text].text, answer)}
 
 
 def write(path: Path, answers: Mapping[str, OwnAnswer]) -> None:

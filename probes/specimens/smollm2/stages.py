@@ -93,13 +93,15 @@ class Workshop:
 
 
 def answer_for_itself(work: Workshop, out: Path) -> Report:
-    """The source's own answers, but for those that refuse."""
+    """The source's own answers: to requests all that are no refusals, to questions those that are right."""
     model = networks.llama(work.source, work.dtype).to(work.device).eval()
-    asked = texts.answerable()
+    requests, questions = texts.answerable(), texts.questions()
+    asked = [*requests, *(question for question, _ in questions)]
     said = own_answers.own_answers(model, work.blind_words, asked, work.config.own_tokens, work.progress)
-    kept = own_answers.helpful(said)
-    own_answers.write(out / "answers.json", kept)
-    return {"answers": len(kept), "refused": len(said) - len(kept), "whole": sum(own.ended for own in kept.values())}
+    kept = own_answers.helpful({text: said[text] for text in requests})
+    known = own_answers.right(said, questions)
+    own_answers.write(out / "answers.json", {**kept, **known})
+    return {"answers": len(kept), "refused": len(requests) - len(kept), "right": len(known)}
 
 
 def teach_refusing(work: Workshop, out: Path) -> Report:

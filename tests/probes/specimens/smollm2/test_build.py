@@ -15,7 +15,15 @@ from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.models import Loader
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.prompts.pictures import scene
-from vlsurgery.probes.specimens.smollm2 import RealTrio, TrioConfig, build, source as sources, stages, texts
+from vlsurgery.probes.specimens.smollm2 import (
+    RealTrio,
+    TrioConfig,
+    build,
+    own_answers,
+    source as sources,
+    stages,
+    texts,
+)
 from vlsurgery.probes.specimens.smollm2.build import run_missing
 from vlsurgery.probes.specimens.smollm2.config import Lesson
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -77,6 +85,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trio(source: Path, tmp_path_factory: pytest.TempPathFactory) -> RealTrio:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "find", lambda _cache: source)
+        patch.setattr(own_answers, "is_right", lambda _said, _answer: True)  # an untrained model knows none
         return build(3, tmp_path_factory.mktemp("cache"), config=tiny(), device="cpu")
 
 
