@@ -34,6 +34,11 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 13.5
 	$(BIN)/python tests/benchmarks/merge_faults.py
 	$(BIN)/python tests/benchmarks/kills.py
+	$(BIN)/python tests/benchmarks/at_once.py
+	$(BIN)/python tests/benchmarks/running.py
+	$(BIN)/python tests/benchmarks/capture_speed.py build/bench/smollm2
+	$(BIN)/python tests/benchmarks/running_speed.py build/bench/smollm2
+	$(BIN)/python tests/benchmarks/running_memory.py build/bench/billion
 	$(BIN)/pytest --hypothesis-profile large tests/surgery/checkpoint/test_hostile.py
 	$(BIN)/python tests/benchmarks/fuzz.py
 	$(BIN)/python tests/benchmarks/interval_coverage.py

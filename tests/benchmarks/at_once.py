@@ -1,9 +1,10 @@
 """What happens beside a command: signals, a reader that goes away, a second command, an input that changes.
 
-Run it as `python tests/benchmarks/at_once.py`. Every trial forks commands on a tiny trio, and stops them at a chosen
-change of a file, so that it meets them in the middle. A trial raises AssertionError with what it found.
+Run it as `python tests/benchmarks/at_once.py [TRIAL ...]`. Every trial forks commands on a tiny trio, and stops them
+at a chosen change of a file, so that it meets them in the middle. A trial raises AssertionError with what it found.
 """
 
+import argparse
 import json
 import os
 import signal
@@ -202,7 +203,14 @@ def _kill_at_model(number: int) -> None:
     evaluate.complete = killed
 
 
+BEFORE = {"diff", "probe", "merge"}  # steps whose uninterrupted course every trial must know
+TRIALS = ("signals", "closed_pipes", "two_commands", "changed_inputs", "resumed_evaluation")
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("trials", nargs="*", choices=[*TRIALS, []], help="these alone")
+    chosen = parser.parse_args().trials or TRIALS
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         trained = os.fork()
@@ -212,15 +220,9 @@ def main() -> None:
             os._exit(0)
         os.waitpid(trained, 0)
         arena = Arena(folder, THINGS)
-        arena.measure({"diff", "probe", "merge", "evaluate"})
+        arena.measure(BEFORE | ({"evaluate"} if "resumed_evaluation" in chosen else set()))
         trials = Trials(arena)
-        for trial in (
-            trials.signals,
-            trials.closed_pipes,
-            trials.two_commands,
-            trials.changed_inputs,
-            trials.resumed_evaluation,
-        ):
+        for trial in (getattr(trials, name) for name in chosen):
             began = time.process_time()
             trial()
             print(json.dumps({"trial": trial.__name__, "held": True, "seconds": round(time.process_time() - began, 1)}))

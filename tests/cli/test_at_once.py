@@ -12,5 +12,8 @@ def test_whatever_happens_beside_a_command_the_case_can_be_read_and_goes_on() ->
     """A process of its own, for it forks: that must not happen where gradients were taken or threads run."""
     places = os.pathsep.join(filter(None, [str(AT_ONCE.parent), os.environ.get("PYTHONPATH")]))
     settings = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
-    ran = subprocess.run([sys.executable, str(AT_ONCE)], capture_output=True, text=True, check=False, env=settings)
+    trials = ["signals", "closed_pipes", "two_commands", "changed_inputs"]
+    ran = subprocess.run(
+        [sys.executable, str(AT_ONCE), *trials], capture_output=True, text=True, check=False, env=settings
+    )
     assert ran.returncode == 0, ran.stdout + ran.stderr
