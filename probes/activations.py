@@ -87,9 +87,10 @@ def _residual_streams(chat: ChatModel, batch: Batch, positions: int) -> Tensor:
     with torch.no_grad(), headless(chat), recording(chat.blocks, rows, columns) as states:
         chat.model(**batch.inputs, use_cache=False)
     values = torch.stack([state.cpu() for state in states], dim=2)
-    if not values.sum(dtype=torch.float64).isfinite():  # one number, for a fraction of the time of a mask
-        layer = int((~values.isfinite()).any(-1).any(1).any(0).nonzero()[0])
-        raise SurgeryError(
-            f"the residual stream after layer {layer} is not finite: the checkpoint is broken or overflows"
-        )
+    if not values.sum().isfinite():  # for a fraction of the time of a mask; a sum of finite states may overflow
+        broken = (~values.isfinite()).any(-1).any(1).any(0).nonzero()
+        if len(broken):
+            raise SurgeryError(
+                f"the residual stream after layer {int(broken[0])} is not finite: the checkpoint is broken or overflows"
+            )
     return values

@@ -58,6 +58,20 @@ def test_a_broken_model_is_told_by_its_layer(trio, asked):
         collect(chat, asked[:2])
 
 
+def test_finite_states_whose_sum_overflows_are_captured(trio, asked):
+    chat = load(trio.checkpoints["base"])
+
+    def huge(block, args, output):
+        return torch.full_like(output, 3e38)
+
+    handle = chat.blocks[1].register_forward_hook(huge)
+    try:
+        states = collect(chat, asked[:2])
+    finally:
+        handle.remove()
+    assert states[:, :, 1].eq(3e38).all()
+
+
 def test_a_running_mean_is_the_mean():
     values = torch.randn(50, 3, 4) * 1e3
     mean = RunningMean()
