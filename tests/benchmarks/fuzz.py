@@ -114,7 +114,7 @@ def shown(file: Path, error: BaseException) -> str:
     ours = [
         f"{Path(frame.filename).name}:{frame.lineno}"
         for frame in places
-        if str(Path(__file__).parents[2]) in str(Path(frame.filename).resolve())
+        if str(Path(__file__).parents[2]) in str(Path(frame.filename).resolve()) and ".venv" not in frame.filename
     ]
     content = file.read_bytes()[:MAX_SHOWN] if file.is_file() and not file.is_symlink() else "(no plain file)"
     return f"{type(error).__name__}: {str(error)[:MAX_SHOWN]} at {' '.join(ours[-4:])}\n        {content!r}"
