@@ -15,9 +15,8 @@ T = TypeVar("T")
 MAX_BATCH_TOKENS: Final = {"cpu": 8192, "cuda": 65536}  # padding included; more makes nothing faster
 MIN_BATCH_TOKENS: Final = 512
 SHARE: Final = 0.5  # of the free memory that a batch may take by estimate
-LIVE_WIDTHS: Final = (
-    12  # hidden states that a block keeps alive at once: residual, norms, queries, keys, values, scores
-)
+# Hidden states that a block keeps alive at once: residual, norms, queries, keys, values, scores.
+LIVE_WIDTHS: Final = 12
 
 
 def most_tokens(model: nn.Module, memory: int | None) -> int:
