@@ -60,10 +60,19 @@ def merge(
     policy: Annotated[
         Policy,
         typer.Option(
-            help="With --auto, how coefficients are chosen: fit (by gradient, block by block), attribution (where "
-            "refusals were lost), weights (where weights moved) or uniform (the same ones everywhere)."
+            help="With --auto, how coefficients are chosen: best (uniform or linearised, whichever does better on "
+            "prompts kept for the choice), linearised (block by block, from the gradient of every prompt), uniform "
+            "(the same ones everywhere), fit (by many gradient steps), attribution (where refusals were lost) or weights "
+            "(where weights moved)."
         ),
-    ] = "fit",
+    ] = "best",
+    sparse: Annotated[
+        bool,
+        typer.Option(
+            "--sparse",
+            help="With --auto and linearised coefficients: those that could be 0, by their interval, become 0.",
+        ),
+    ] = False,
     toward: Annotated[
         Toward,
         typer.Option(help="With --auto, what is mixed into the adapted model. Without a safety checkpoint: base only."),
@@ -157,10 +166,13 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit, "text-stack": text_stack}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
+        if sparse and policy not in ("best", "linearised"):
+            raise SurgeryError(f"--sparse: goes with --policy linearised or best, not {policy}. Leave it out.")
         options = StepOptions(
             prompts=prompts or None,
             images=images,
             policy=policy,
+            sparse=sparse,
             toward=toward,
             out=out,
             running=running,
@@ -168,7 +180,7 @@ def merge(
         )
         merge_auto(session, options, verify, limits, allow_pickle)
         return
-    _refuse({"policy": policy != "fit", "toward": toward != "both"}, "--auto")
+    _refuse({"policy": policy != "best", "sparse": sparse, "toward": toward != "both"}, "--auto")
     _refuse({"prompts": prompts, "images": images, "limits": limits}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
