@@ -139,8 +139,8 @@ def _cell_lines(point: TradeoffPoint) -> list[str]:
     """What the point does in each cell: "harmful benign: refused 92%"."""
     lines = []
     for cell in point.cells:
-        done = f"kept {percent(cell.kept)}" if cell.refused is None else f"refused {percent(cell.refused)}"
-        lines.append(f"{cell.set} {cell.modality}: {done}")
+        done = [(name, getattr(cell, name)) for name in ("refused", "kept") if getattr(cell, name) is not None]
+        lines.append(f"{cell.set} {cell.modality}: {', '.join(f'{name} {percent(rate)}' for name, rate in done)}")
     return lines
 
 

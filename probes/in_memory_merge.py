@@ -62,7 +62,7 @@ class InMemoryMerge:
                 f"first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
             )
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
-        self._entries = [MergeParameter(*places[pair.site], pair, self.blocks.index(block)) for block, pair in pairs]
+        self.entries = [MergeParameter(*places[pair.site], pair, self.blocks.index(block)) for block, pair in pairs]
         room = room_for_values(chat.device) if resident_bytes is None else resident_bytes
         self._values = MergeValues(alignment, like, self.sources, room)
         self._current = self.zeros()
@@ -75,7 +75,7 @@ class InMemoryMerge:
     def layer_of(self, block: str) -> int | None:
         """The decoder block that holds all of a block's parameters; None for the embedding, the head and the like."""
         at = self.blocks.index(block)
-        moved = {id(entry.parameter) for entry in self._entries if entry.block == at}
+        moved = {id(entry.parameter) for entry in self.entries if entry.block == at}
         for layer, module in enumerate(self.chat.blocks):
             if moved <= {id(parameter) for parameter in module.parameters()}:
                 return layer
@@ -107,7 +107,7 @@ class InMemoryMerge:
         values = values.detach().to("cpu", torch.float32)
         changed = (values != self._current).any(1).tolist()
         table = values.tolist()
-        for entry in self._entries:
+        for entry in self.entries:
             if changed[entry.block]:
                 self._set(entry, entry.parameter.data, table[entry.block])
         self._current = values.clone()
@@ -130,7 +130,7 @@ class InMemoryMerge:
         there is no second head in memory."""
         parameters = dict(head_of(self.chat).named_parameters())
         moved = self._current.any(1).tolist()
-        entries = [entry for entry in self._entries if moved[entry.block]]
+        entries = [entry for entry in self.entries if moved[entry.block]]
         changed = {name: [e for e in entries if e.parameter is value] for name, value in parameters.items()}
         count = max((len(value) for value in parameters.values()), default=0)
         step = count
@@ -174,7 +174,7 @@ class InMemoryMerge:
         a time. Those of embedding and head, which are as large as they are, are not made at all.
         """
         entries: dict[nn.Parameter, list[MergeParameter]] = {}
-        for entry in self._entries:
+        for entry in self.entries:
             entries.setdefault(entry.parameter, []).append(entry)
         with ExitStack() as stack:
             for parameter in self._watched(entries, stack):
@@ -217,7 +217,7 @@ class InMemoryMerge:
                     inside = (tokens >= first) & (tokens < first + rows.stop - rows.start)
                     if inside.any():
                         slope, own = slopes[inside].float(), tokens[inside] - first
-                        for source, delta in self._deltas(entry, rows):
+                        for source, delta in self.deltas(entry, rows):
                             product = slope * embedded(embedding, delta, own)
                             self._slopes[entry.block, source] += product.sum(dtype=torch.float64).cpu()
 
@@ -252,11 +252,11 @@ class InMemoryMerge:
         out = torch.zeros(len(self.sources), dtype=torch.float64)
         for rows in entry.chunks():
             some = slope(rows).float()
-            for source, delta in self._deltas(entry, rows):
+            for source, delta in self.deltas(entry, rows):
                 out[source] += delta.mul_(some).sum(dtype=torch.float64).cpu()
         return out
 
-    def _deltas(self, entry: MergeParameter, rows: RowSpan) -> Iterator[tuple[int, Tensor]]:
+    def deltas(self, entry: MergeParameter, rows: RowSpan) -> Iterator[tuple[int, Tensor]]:
         """Source and source less adapted, float32, of some rows, for every source that has them."""
         adapted = self._values.adapted(entry, rows)
         for source in range(len(self.sources)):

@@ -75,7 +75,7 @@ class RefusalChoices:
 
     @property
     def read(self) -> Tensor:
-        """[B] the row of each token that the head reads."""
+        """The row in the batch of each token that the head reads."""
         return self.rows
 
     def log_odds(self, chat: ChatModel) -> Tensor:

@@ -99,7 +99,7 @@ def choose(
             trials += _linearised(room, _chosen(trials, "uniform"))
     if how.policy == "fit":
         trials.append(_fitted(room))
-    return _result(select.wanted, trials, how.policy)
+    return decided(select.wanted, trials, how.policy)
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ def _relative_scores(blocks: Sequence[str], scores: Mapping[str, float], policy:
     return {block: score / largest for block, score in positive.items()}
 
 
-def _result(wanted: Requirements, trials: Sequence[Trial], policy: Policy) -> TradeoffResult:
+def decided(wanted: Requirements, trials: Sequence[Trial], policy: Policy) -> TradeoffResult:
     """The points, the policy whose point is merged, and how it compares with the others."""
     best = {trial.point.policy: trial for trial in trials if trial.point.chosen}
     merged: str = policy

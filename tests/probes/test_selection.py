@@ -1,17 +1,27 @@
 """The choice of a merge: the grid, the linearised policy, the better of the two, and what is kept."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
-from vlsurgery.probes.gradients import PromptGradients
+from vlsurgery.probes.gradient_store import reused_gradients
+from vlsurgery.probes.gradients import prompt_gradients
 from vlsurgery.probes.grid_search import coarse_grid, neighbours
+from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.models import load
+from vlsurgery.probes.objective import Requirements, requirements
+from vlsurgery.probes.objective_scorer import MAX_FIT, ObjectiveScorer
 from vlsurgery.probes.prompts import HARMFUL_SETS
-from vlsurgery.probes.results import Target, TargetsResult, TradeoffResult
-from vlsurgery.probes.selection import Choosing, choose, recipe_of
-from vlsurgery.probes.targets import working_prompts
+from vlsurgery.probes.results import Target, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.selection import Choosing, choose, decided, recipe_of
+from vlsurgery.probes.targets import working_prompts, working_set
+from vlsurgery.probes.trials import Trial
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
+from vlsurgery.surgery.runtime.progress import no_progress
 
 
 @pytest.fixture(scope="module")
@@ -23,11 +33,11 @@ def every():
 
 @pytest.fixture(scope="module")
 def few(every):
-    """Three `fit` and `select` prompts of every set and modality that is worked with."""
+    """Five `fit` and `select` prompts of every set and modality that is worked with."""
     cells = {}
     for prompt in working_prompts(every):
         cells.setdefault((prompt.split, prompt.set, prompt.modality), []).append(prompt)
-    return [prompt for prompts in cells.values() for prompt in prompts[:3]]
+    return [prompt for prompts in cells.values() for prompt in prompts[:5]]
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +53,9 @@ def targets(every):
 
 
 @pytest.fixture(scope="module")
-def best(trio, few, targets, tmp_path_factory):
-    """The choice by `best`, and the file in which its gradients are kept."""
-    file = tmp_path_factory.mktemp("kept") / "gradients.safetensors"
-    return choose(align(trio.checkpoints), few, targets, Choosing("best", gradients=file)), file
+def result(trio, few, targets):
+    """The choice by `best`."""
+    return choose(align(trio.checkpoints), few, targets)
 
 
 def test_the_coarse_grid_has_15_points_and_their_neighbours_stay_in_the_hull():
@@ -83,8 +92,7 @@ def test_the_best_uniform_merge_is_the_best_of_its_search_and_stands_beside_the_
     assert comparison.low <= comparison.difference <= comparison.high
 
 
-def test_cells_tell_what_every_point_does(best):
-    result, _ = best
+def test_cells_tell_what_every_point_does(result):
     purposes = {"harmful": "refuse", "jailbroken": "refuse", "harmless": "answer", "borderline": "answer"}
     for point in result.points:
         assert len(point.cells) == 10
@@ -99,8 +107,7 @@ def test_cells_tell_what_every_point_does(best):
     assert all(cell.loss == pytest.approx(0, abs=1e-6) for cell in adapted.cells if cell.purpose == "keep")
 
 
-def test_pareto_points_are_not_beaten(best):
-    result, _ = best
+def test_pareto_points_are_not_beaten(result):
     front = [point for point in result.points if point.pareto]
     assert front
     for point in front:
@@ -111,15 +118,10 @@ def test_pareto_points_are_not_beaten(best):
         )  # fmt: skip
 
 
-def test_the_linearised_merge_is_better_than_the_uniform_one_that_it_starts_from(best):
-    result, _ = best
+def test_the_linearised_merge_is_a_mixture_and_better_than_the_uniform_one_that_it_starts_from(result):
     uniform, found = result.chosen("uniform"), result.chosen("linearised")
     assert found.objective > uniform.objective + 0.05
-    assert result.policy == "linearised"
-    (comparison,) = result.comparisons
-    assert (comparison.policy, comparison.against) == ("linearised", "uniform")
-    assert comparison.low > 0
-    assert f"{comparison.difference:+.2f} nats" in result.verdict
+    assert found.forward_equivalents > uniform.forward_equivalents
     for block, row in found.coefficients.items():
         assert set(row) == {"base", "safety"}
         assert min(row.values()) >= 0
@@ -127,33 +129,94 @@ def test_the_linearised_merge_is_better_than_the_uniform_one_that_it_starts_from
         for source in row:
             low, high = found.intervals[block][source]
             assert 0 <= low <= high <= 1
-    assert found.forward_equivalents > uniform.forward_equivalents
 
 
-def test_kept_gradients_are_taken_again_and_give_the_same_merge(trio, few, targets, best, monkeypatch):
-    result, file = best
-    kept = PromptGradients.load(file)
-    asked = []
-    real = __import__("vlsurgery.probes.gradient_store", fromlist=["x"]).prompt_gradients
+def trial(policy: str, z: np.ndarray, wanted: Requirements) -> Trial:
+    """The best merge of a policy, made up."""
+    point = TradeoffPoint(
+        policy=policy, parameters={"base": 0.5}, coefficients={"0.mlp": {"base": 0.5}}, refusal=0.5, capability=0.5,
+        objective=-float(wanted.objective(z)), forward_equivalents=1, seconds=1.0, chosen=True,
+    )  # fmt: skip
+    return Trial(point, z)
+
+
+@pytest.mark.parametrize(
+    ("gain", "policy", "said"),
+    [
+        (1.0, "linearised", "The objective of linearised is better by"),
+        (0.0, "uniform", "Linearised is not clearly better, so the merge with fewer numbers stays."),
+        (-1.0, "uniform", "Linearised is not clearly better"),
+    ],
+)
+def test_the_better_merge_is_written_and_of_equals_the_one_with_fewer_numbers(gain, policy, said):
+    rng = np.random.default_rng(0)
+    rows = [(str(i), str(i), ("harmful", "text"), "refuse") for i in range(60)]
+    wanted = requirements(rows, np.zeros(60))
+    z = rng.normal(0, 2, 60)
+    ours = z + gain + rng.normal(0, 0.5, 60) - (0.1 if gain == 0 else 0)
+    found = decided(wanted, [trial("uniform", z, wanted), trial("linearised", ours, wanted)], "best")
+    assert found.policy == policy
+    assert said in found.verdict
+    (comparison,) = found.comparisons
+    assert comparison.policy == policy
+    assert comparison.requests == 60
+    assert f"{comparison.difference:+.2f} nats ({comparison.low:+.2f} to {comparison.high:+.2f}" in found.verdict
+    # Who names a policy gets it, and is told of a better one.
+    named = decided(wanted, [trial("uniform", z, wanted), trial("linearised", ours, wanted)], "linearised")
+    assert named.policy == "linearised"
+    assert ("--policy uniform writes the better one." in named.verdict) == (gain < 0)
+
+
+def test_kept_gradients_are_taken_again_where_the_model_says_the_same(trio, few, targets, tmp_path, monkeypatch):
+    chat = load(trio.checkpoints["adapted"])
+    live = InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"))
+    scorer = ObjectiveScorer.of(chat, working_set(chat, few, targets, "fit"), "fit", MAX_FIT)
+    file, asked = tmp_path / "gradients.safetensors", []
 
     def counted(live, coefficients, *rest):
         asked.append(coefficients)
-        return real(live, coefficients, *rest)
+        return prompt_gradients(live, coefficients, *rest)
 
     monkeypatch.setattr("vlsurgery.probes.gradient_store.prompt_gradients", counted)
-    again = choose(align(trio.checkpoints), few, targets, Choosing("linearised", gradients=file))
-    assert again.chosen().coefficients == result.chosen("linearised").coefficients
-    start = result.chosen("uniform").coefficients
-    assert start not in asked
-    assert torch.equal(PromptGradients.load(file).jacobian, kept.jacobian)
+    start, later = live.everywhere(base=0.25, safety=0.5), live.everywhere(base=0.5, safety=0.25)
+    take = reused_gradients(live, scorer, file, no_progress)
+    first = take(start)
+    before = file.read_bytes()
+    take(later)
+    assert file.read_bytes() == before  # the first stay, as every run begins with them
+    assert asked == [start, later]
+
+    again = reused_gradients(live, scorer, file, no_progress)(start)
+    assert asked == [start, later]
+    assert torch.equal(again.jacobian, first.jacobian)
+    reused_gradients(live, scorer, file, no_progress)(later)
+    assert asked == [start, later, later]
+    file.write_bytes(before)
     # Of other weights they are computed again, whatever the file says.
-    moved = PromptGradients(kept.prompts, kept.blocks, kept.sources, kept.at, kept.z + 1, 0 * kept.jacobian)
-    moved.save(file)
-    asked.clear()
-    again = choose(align(trio.checkpoints), few, targets, Choosing("linearised", gradients=file))
-    assert again.chosen().coefficients == result.chosen("linearised").coefficients
-    assert start in asked
-    assert torch.equal(PromptGradients.load(file).jacobian, kept.jacobian)
+    replace(first, z=first.z + 1, jacobian=0 * first.jacobian).save(file)
+    again = reused_gradients(live, scorer, file, no_progress)(start)
+    assert asked[3:] == [start]
+    assert torch.equal(again.jacobian, first.jacobian)
+    assert file.read_bytes() == before
+
+
+def test_gradients_are_those_of_single_prompts_by_a_finite_difference(trio, few, targets):
+    """Of openings too, which read several tokens a prompt."""
+    chat = load(trio.checkpoints["adapted"])
+    live = InMemoryMerge(chat, align(trio.checkpoints), ("base", "safety"))
+    scorer = ObjectiveScorer.of(chat, working_set(chat, few, targets, "fit"), "fit", MAX_FIT)
+    found = prompt_gradients(live, live.everywhere(base=0.25), scorer.batches, scorer.wanted.prompts)
+    step = {"1.mlp": {"base": 0.02, "safety": 0.0}}
+
+    def moved(sign):
+        table = live.everywhere(base=0.25)
+        table["1.mlp"] = {"base": 0.25 + sign * 0.02}
+        with live.at(table) as model:
+            return scorer.measure(model).z
+
+    slope = (moved(1) - moved(-1)) / (2 * step["1.mlp"]["base"])
+    ours = found.jacobian[:, live.blocks.index("1.mlp"), 0].double().numpy()
+    np.testing.assert_allclose(ours, slope, atol=0.02 * np.abs(slope).max())
 
 
 def test_where_no_source_differs_the_uniform_merge_stays(trio, few, targets):
@@ -167,15 +230,13 @@ def test_where_no_source_differs_the_uniform_merge_stays(trio, few, targets):
     assert "the merge with fewer numbers stays" in result.verdict
 
 
-def test_the_recipe_has_the_winners_coefficients(trio, best):
-    result, _ = best
+def test_the_recipe_has_the_winners_coefficients(trio, result):
     recipe = recipe_of(result, trio.checkpoints, {"0.mlp": 1.5})
-    table = recipe.coefficients.table if hasattr(recipe.coefficients, "table") else dict(recipe.coefficients)
-    assert table["0.mlp"] == result.chosen("linearised").coefficients["0.mlp"]
+    assert recipe.coefficients["0.mlp"] == result.chosen().coefficients["0.mlp"]
+    assert recipe.why["0.mlp"] == f"by {result.policy}; moved to the base it gives +1.500 nats of refusal"
 
 
-def test_a_file_of_schema_1_is_still_read(tmp_path, best):
-    result, _ = best
+def test_a_file_of_schema_1_is_still_read(tmp_path, result):
     old = result.model_dump(mode="json", by_alias=True)
     for point in old["points"]:
         for name in ("cells", "intervals", "pareto"):
@@ -183,7 +244,7 @@ def test_a_file_of_schema_1_is_still_read(tmp_path, best):
     del old["comparisons"]
     old["schema"] = "vlsurgery/tradeoff/1"
     path = tmp_path / "tradeoff.json"
-    path.write_text(__import__("json").dumps(old))
+    path.write_text(json.dumps(old))
     found = TradeoffResult.load(path)
     assert found.chosen().coefficients == result.chosen().coefficients
     assert found.points[0].cells == []

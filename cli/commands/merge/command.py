@@ -62,8 +62,8 @@ def merge(
         typer.Option(
             help="With --auto, how coefficients are chosen: best (uniform or linearised, whichever does better on "
             "prompts kept for the choice), linearised (block by block, from the gradient of every prompt), uniform "
-            "(the same ones everywhere), fit (by many gradient steps), attribution (where refusals were lost) or weights "
-            "(where weights moved)."
+            "(the same ones everywhere), fit (by many gradient steps), attribution (where refusals were lost) or "
+            "weights (where weights moved)."
         ),
     ] = "best",
     sparse: Annotated[
