@@ -1,7 +1,7 @@
 """The best of merges that differ in one strength a source: a coarse grid, refined around its best.
 
-The grid of two sources has 15 points, all strengths in quarters that sum to at most 1; then the neighbours of the best
-are tried in steps of an eighth and of a sixteenth.
+The grid of two sources has 15 points, all strengths in quarters that sum to at most 1. From its best, neighbours are
+tried in steps of an eighth and then of a sixteenth, until none is better (pattern search: Hooke & Jeeves 1961).
 """
 
 import itertools
@@ -51,7 +51,10 @@ def search(bench: Bench, policy: Policy, scores: Mapping[str, float], progress: 
 
     run(coarse_grid(len(bench.live.sources)), f"comparing {policy} merges")
     for step in FINE:
-        run(list(neighbours(best(), step)), f"around the best {policy} merge")
+        centre = None
+        while centre != best():
+            centre = best()
+            run(list(neighbours(centre, step)), f"around the best {policy} merge")
     cost = sum((trial.cost for trial in tried.values()), Cost(0, 0.0))
     winner = best()
     return [

@@ -26,6 +26,9 @@ PROXIMITY: Final = 0.02  # nats for moving one coefficient all the way, twice; .
 RADIUS: Final = 0.3  # how far one step moves a coefficient
 RESAMPLES: Final = 200  # bootstrap draws of the coefficients
 NOTHING: Final = 0.005  # a coefficient up to here counts as 0
+INDIFFERENCE: Final = 0.005  # nats of the objective that nobody would notice
+SHARE: Final = 0.05  # of a step's gain that smaller coefficients may cost
+PRICES_OF_CHANGE: Final = tuple(0.001 * 2**at for at in range(8))  # nats a whole coefficient, tried in turn
 CENTRING: Final = 10.0  # by how much an interior-point step tightens the barrier
 MAX_STEPS: Final = 60  # of the interior-point method; it takes 15 to 25
 GAP: Final = 1e-7  # nats by which a solution may miss the best
@@ -78,11 +81,13 @@ def solve(
     weights: Floats | None = None,
     proximity: float = PROXIMITY,
     gap: float = GAP,
+    price: float = 0.0,
 ) -> Floats:
     """[d] the coefficients that minimise the predicted objective in the region.
 
     region: by default the trust region around where the model was taken. weights: [n] of the prompts, such as how
-        often a resample drew them. gap: nats by which the solution may miss the best.
+        often a resample drew them. gap: nats by which the solution may miss the best. price: nats that a whole
+        coefficient costs, so that those that bring less are 0.
     """
     region = Region.around(model.at, RADIUS) if region is None else region
     free = region.upper - region.lower > 1e-12
@@ -93,7 +98,7 @@ def solve(
         model.wanted, model.at[free], model.predicted(fixed), model.jacobian[:, free], model.block[free]
     )
     taken = _summed(model.block[~free], region.lower[~free], int(model.block.max()) + 1)
-    problem = _Problem(smaller, weights, proximity, taken)
+    problem = _Problem(smaller, weights, proximity, price, taken)
     found = fixed.copy()
     found[free] = problem.minimised(region.lower[free], region.upper[free], gap)
     return found
@@ -106,6 +111,7 @@ class _Problem:
     model: LinearModel
     weights: Floats | None
     proximity: float
+    price: float
     taken: Floats
 
     @cached_property
@@ -125,7 +131,7 @@ class _Problem:
         wrong = likely(-wanted.sign * z)
         emphasis = wanted.emphasis(self._losses(z))
         cells = (self.shares * (-wanted.sign * wrong)) @ self.model.jacobian
-        gradient = emphasis.sum(0) @ cells + self.proximity * (c - self.model.at)
+        gradient = emphasis.sum(0) @ cells + self.proximity * (c - self.model.at) + self.price
         return gradient, emphasis, cells, wrong
 
     def _losses(self, z: Floats) -> Floats:
@@ -238,21 +244,66 @@ class _Limits:
         return np.asarray(self.lower + share[self.block] * (self.upper - self.lower))
 
 
+def least(model: LinearModel, region: Region | None = None) -> tuple[Floats, float]:
+    """[d] the coefficients that change least of those that are as good as the best, and what they were priced at.
+
+    As good: the predicted objective is at most INDIFFERENCE, and SHARE of the gain, above that of the best in the
+    region. Coefficients that bring nothing go to 0, or to the region's edge. Change is the sum of coefficients, whose
+    price is raised step by step (a path of lasso problems: Tibshirani 1996).
+    """
+    best = solve(model, region)
+    most = model.objective(best) + INDIFFERENCE + SHARE * max(0.0, model.objective(model.at) - model.objective(best))
+    found, paid = best, 0.0
+    for price in PRICES_OF_CHANGE:
+        smaller = solve(model, region, price=price)
+        if model.objective(smaller) > most:
+            break
+        found, paid = smaller, price
+    return found, paid
+
+
+def blocks_that_matter(model: LinearModel, coefficients: Floats, share: float = 0.9) -> list[int]:
+    """The fewest blocks, about, that bring a share of the predicted gain over coefficients of 0, in their order.
+
+    Blocks are set to 0 one after another, each time the one that is missed least (backward elimination), as long as
+    the rest brings the share. Empty where the coefficients bring nothing.
+    """
+    nothing = model.objective(np.zeros_like(coefficients))
+    gain = nothing - model.objective(coefficients)
+    if gain <= INDIFFERENCE:
+        return []
+    left, now = sorted(set(model.block.tolist())), coefficients.copy()
+    while len(left) > 1:
+        without = {block: np.where(model.block == block, 0.0, now) for block in left}
+        objectives = {block: model.objective(smaller) for block, smaller in without.items()}
+        block = min(objectives, key=lambda each: objectives[each])
+        if nothing - objectives[block] < share * gain:
+            break
+        left.remove(block)
+        now = without[block]
+    return left
+
+
 def _summed(block: Integers, values: Floats, blocks: int) -> Floats:
     """[blocks] the sum of the values of each block."""
     return np.asarray(np.bincount(block, values, minlength=blocks), dtype=np.float64)
 
 
 def intervals(
-    model: LinearModel, region: Region | None = None, resamples: int = RESAMPLES, proximity: float = PROXIMITY
+    model: LinearModel, region: Region | None = None, price: float = 0.0, resamples: int = RESAMPLES
 ) -> tuple[Floats, Floats]:
-    """[d] and [d] the 95% percentile interval of every coefficient when requests are drawn again. No model is run."""
-    draws = [solve(model, region, weights, proximity, RESAMPLED_GAP) for weights in model.wanted.resampled(resamples)]
+    """[d] and [d] the 95% percentile interval of every coefficient when requests are drawn again. No model is run.
+
+    price: as in `solve`.
+    """
+    draws = [
+        solve(model, region, weights, PROXIMITY, RESAMPLED_GAP, price) for weights in model.wanted.resampled(resamples)
+    ]
     low, high = np.quantile(draws, (0.025, 0.975), axis=0)
     return low, high
 
 
-def sparse(model: LinearModel, low: Floats, region: Region | None = None, proximity: float = PROXIMITY) -> Floats:
+def sparse(model: LinearModel, low: Floats, region: Region | None = None) -> Floats:
     """[d] the solution in which coefficients whose interval holds 0 are 0. low: [d] the lower ends of the intervals."""
     region = Region.around(model.at, RADIUS) if region is None else region
-    return solve(model, region.pinned(np.zeros_like(model.at), low <= NOTHING), None, proximity)
+    return solve(model, region.pinned(np.zeros_like(model.at), low <= NOTHING))

@@ -22,7 +22,7 @@ from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.targets import working_set
 from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
-from vlsurgery.probes.trust_region import linearised, sparser
+from vlsurgery.probes.trust_region import linearised, main_blocks, sparser
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
@@ -90,16 +90,19 @@ def choose(
     live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
     select = ObjectiveScorer.of(chat, working_set(chat, prompts, targets, "select"), "select", MAX_SELECT)
     room = _Room(Bench(live, select), prompts, targets, how, progress)
+    blocks: list[str] = []
     with keeping_pictures(chat):
         trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
         if how.policy in ("attribution", "weights"):
             scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
             trials += search(room.bench, how.policy, scores, progress)
         elif how.policy in ("best", "linearised"):
-            trials += _linearised(room, _chosen(trials, "uniform"))
+            found = _linearised(room, _chosen(trials, "uniform"))
+            trials += found.trials
+            blocks = found.main_blocks
     if how.policy == "fit":
         trials.append(_fitted(room))
-    return decided(select.wanted, trials, how.policy)
+    return decided(select.wanted, trials, how.policy, blocks)
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
@@ -117,16 +120,23 @@ def _chosen(trials: Sequence[Trial], policy: str) -> Trial:
     return next(trial for trial in trials if trial.point.chosen and trial.point.policy == policy)
 
 
-def _linearised(room: _Room, start: Trial) -> list[Trial]:
-    """The linearised merge, the best one marked `chosen`."""
-    fit_prompts = ObjectiveScorer.of(
-        room.chat, working_set(room.chat, room.prompts, room.targets, "fit"), "fit", MAX_FIT
-    )
+@dataclass(frozen=True)
+class _Found:
+    """Linearised merges, the best one marked `chosen`, and the blocks that bring most of it."""
+
+    trials: list[Trial]
+    main_blocks: list[str]
+
+
+def _linearised(room: _Room, start: Trial) -> _Found:
+    working = working_set(room.chat, room.prompts, room.targets, "fit")
+    fit_prompts = ObjectiveScorer.of(room.chat, working, "fit", MAX_FIT)
     take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress)
     found = linearised(room.bench, fit_prompts, start, take)
+    blocks = main_blocks(room.bench, found)
     if not room.how.sparse or found.last is None:
-        return [found.trial]
-    return [found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)]
+        return _Found([found.trial], blocks)
+    return _Found([found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)], blocks)
 
 
 def _fitted(room: _Room) -> Trial:
@@ -148,7 +158,9 @@ def _relative_scores(blocks: Sequence[str], scores: Mapping[str, float], policy:
     return {block: score / largest for block, score in positive.items()}
 
 
-def decided(wanted: Requirements, trials: Sequence[Trial], policy: Policy) -> TradeoffResult:
+def decided(
+    wanted: Requirements, trials: Sequence[Trial], policy: Policy, blocks: Sequence[str] = ()
+) -> TradeoffResult:
     """The points, the policy whose point is merged, and how it compares with the others."""
     best = {trial.point.policy: trial for trial in trials if trial.point.chosen}
     merged: str = policy
@@ -171,7 +183,12 @@ def decided(wanted: Requirements, trials: Sequence[Trial], policy: Policy) -> Tr
             )
     points = with_pareto([trial.point for trial in trials])
     verdict = _verdict({name: trial.point for name, trial in best.items()}, merged, comparisons, policy == "best")
-    return TradeoffResult(points=points, policy=merged, comparisons=comparisons, verdict=verdict)
+    if merged == "linearised" and blocks:
+        total = len(best[merged].table)
+        verdict += f" Nine tenths of its predicted gain come from {len(blocks)} of {total} blocks: {', '.join(blocks)}."
+    return TradeoffResult(
+        points=points, policy=merged, comparisons=comparisons, main_blocks=list(blocks), verdict=verdict
+    )
 
 
 def _verdict(

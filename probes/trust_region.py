@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from vlsurgery.probes.gradients import PromptGradients
-from vlsurgery.probes.linearised import RADIUS, LinearModel, Region, intervals, solve, sparse
+from vlsurgery.probes.linearised import RADIUS, LinearModel, Region, blocks_that_matter, intervals, least, sparse
 from vlsurgery.probes.objective import Floats, Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import ObjectiveScorer
 from vlsurgery.probes.trials import Bench, Cost, Table, Trial
@@ -28,11 +28,12 @@ Gradients = Callable[[Table], PromptGradients]
 @dataclass(frozen=True)
 class ConvexStep:
     """One step. accepted: the merge, None where none in any region was better. model: in which it was solved.
-    region: the last that was tried. cost: of measuring."""
+    region: the last that was tried. price: of change, at which it was solved. cost: of measuring."""
 
     accepted: Trial | None
     model: LinearModel
     region: Region
+    price: float
     cost: Cost
 
 
@@ -73,9 +74,17 @@ def _finished(bench: Bench, trial: Trial, cost: Cost, last: ConvexStep | None) -
     found = trial.named(policy="linearised", parameters=bench.means(trial.table), chosen=True).costing(cost)
     if last is None:
         return found
-    low, high = (named(bench, np.round(ends, DIGITS)) for ends in intervals(last.model, last.region))
+    low, high = (named(bench, np.round(ends, DIGITS)) for ends in intervals(last.model, last.region, last.price))
     both = {block: {s: (low[block][s], high[block][s]) for s in row} for block, row in low.items()}
     return found.named(intervals=both)
+
+
+def main_blocks(bench: Bench, found: Linearised) -> list[str]:
+    """The blocks that bring nine tenths of what the coefficients are predicted to bring; none without a step."""
+    if found.last is None:
+        return []
+    at = blocks_that_matter(found.last.model, _coefficients(bench, found.trial))
+    return [bench.live.blocks[block] for block in at]
 
 
 def sparser(bench: Bench, trial: Trial, last: ConvexStep) -> Trial:
@@ -94,11 +103,12 @@ def _step(bench: Bench, model: LinearModel, centre: Trial) -> ConvexStep:
     for halvings in range(MAX_HALVINGS + 1):
         region = Region.around(model.at, RADIUS / 2**halvings)
         began = time.perf_counter()
-        trial = tried(bench, solve(model, region))
+        coefficients, price = least(model, region)
+        trial = tried(bench, coefficients)
         cost += Cost(bench.select.prompts, time.perf_counter() - began)
         if trial.objective > centre.objective:
-            return ConvexStep(trial, model, region, cost)
-    return ConvexStep(None, model, region, cost)
+            return ConvexStep(trial, model, region, price, cost)
+    return ConvexStep(None, model, region, price, cost)
 
 
 def tried(bench: Bench, coefficients: Floats) -> Trial:

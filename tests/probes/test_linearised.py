@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize
 
-from vlsurgery.probes.linearised import NOTHING, PROXIMITY, RADIUS, LinearModel, Region, intervals, solve, sparse
+from vlsurgery.probes.linearised import (
+    INDIFFERENCE,
+    NOTHING,
+    PROXIMITY,
+    RADIUS,
+    LinearModel,
+    Region,
+    blocks_that_matter,
+    intervals,
+    least,
+    solve,
+    sparse,
+)
 from vlsurgery.probes.objective import requirements
 
 PURPOSES = {
@@ -120,6 +132,44 @@ def test_one_useful_block_is_the_only_one_that_moves():
     found = solve(replace(model, jacobian=jacobian, at=np.full(8, 0.1)))
     np.testing.assert_allclose(found[model.block != 2], 0.1, atol=1e-4)
     np.testing.assert_allclose(found[model.block == 2], 0.4, atol=1e-3)
+
+
+def test_least_change_costs_little_and_drops_what_brings_nothing():
+    """Blocks 0 and 3 can do nothing: they go to 0, and what the others may lose is bounded."""
+    model = made(8)
+    idle = np.isin(model.block, (0, 3))
+    model = replace(model, at=np.full(8, 0.2), jacobian=np.where(idle, 0.0, model.jacobian))
+    best, (found, price) = solve(model), least(model)
+    np.testing.assert_allclose(best[idle], 0.2, atol=1e-4)
+    np.testing.assert_allclose(found[idle], 0, atol=1e-3)
+    assert price > 0
+    assert found.sum() < best.sum()
+    gain = model.objective(model.at) - model.objective(best)
+    assert model.objective(found) <= model.objective(best) + 0.05 * gain + INDIFFERENCE
+    kept = set(blocks_that_matter(model, found))
+    assert kept
+    assert not kept & {0, 3}
+
+
+def test_where_nothing_helps_everything_goes_to_0_and_no_block_matters():
+    model = made(9)
+    still = replace(model, at=np.full(8, 0.25), jacobian=np.zeros_like(model.jacobian))
+    found, _ = least(still)
+    np.testing.assert_allclose(found, 0, atol=1e-3)
+    assert blocks_that_matter(still, found) == []
+
+
+def test_the_blocks_that_matter_bring_their_share_and_none_could_be_spared():
+    model = made(10)
+    found = solve(model)
+    kept = blocks_that_matter(model, found)
+    nothing = model.objective(np.zeros(8))
+    gain = nothing - model.objective(found)
+    assert gain > 0
+    alone = np.where(np.isin(model.block, kept), found, 0.0)
+    assert nothing - model.objective(alone) >= 0.9 * gain
+    for block in kept:
+        assert nothing - model.objective(np.where(model.block == block, 0.0, alone)) < 0.9 * gain
 
 
 def test_pins_hold_and_the_rest_is_the_best_beside_them():

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import torch
 
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.gradients import prompt_gradients
-from vlsurgery.probes.grid_search import coarse_grid, neighbours
+from vlsurgery.probes.grid_search import coarse_grid, neighbours, search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
 from vlsurgery.probes.objective import Requirements, requirements
@@ -18,7 +19,7 @@ from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import Target, TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.selection import Choosing, choose, decided, recipe_of
 from vlsurgery.probes.targets import working_prompts, working_set
-from vlsurgery.probes.trials import Trial
+from vlsurgery.probes.trials import Cost, Trial
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
 from vlsurgery.surgery.runtime.progress import no_progress
@@ -66,6 +67,39 @@ def test_the_coarse_grid_has_15_points_and_their_neighbours_stay_in_the_hull():
         (0.375, 0.375), (0.375, 0.5), (0.5, 0.375), (0.375, 0.625), (0.625, 0.375),
     }  # fmt: skip
     assert list(neighbours((0.0,), 0.125)) == [(0.125,)]
+
+
+class Bowl:
+    """A bench whose merges are the worse, the further they are from one place."""
+
+    def __init__(self, *place: float) -> None:
+        self.place = np.array(place)
+        self.live = SimpleNamespace(sources=("base", "safety")[: len(place)], blocks=("0.mlp",))
+
+    def tried(self, policy, parameters, coefficients):
+        assert coefficients == {"0.mlp": parameters}
+        distance = float(np.abs(np.array(list(parameters.values())) - self.place).sum())
+        point = TradeoffPoint(
+            policy=policy, parameters=parameters, coefficients=coefficients, refusal=0.5, capability=0.5,
+            objective=-distance, forward_equivalents=1, seconds=1.0, chosen=False,
+        )  # fmt: skip
+        return Trial(point, np.zeros(1))
+
+
+@pytest.mark.parametrize("place", [(0.3125, 0.1875), (0.0, 0.0), (0.4375, 0.5625), (0.9375,), (0.0625, 0.875)])
+def test_the_search_finds_the_best_strengths_from_wherever_the_grid_begins(place):
+    trials = search(Bowl(*place), "uniform", {"0.mlp": 1.0}, no_progress)
+    (found,) = [trial for trial in trials if trial.point.chosen]
+    assert tuple(found.point.parameters.values()) == place
+    assert len(trials) <= 45
+    assert found.cost == Cost(len(trials), float(len(trials)))
+
+
+def test_of_equally_good_merges_the_smallest_is_taken():
+    bowl = Bowl(0.5, 0.5)
+    bowl.tried = lambda policy, parameters, table: Bowl.tried(Bowl(*parameters.values()), policy, parameters, table)
+    (found,) = [trial for trial in search(bowl, "uniform", {"0.mlp": 1.0}, no_progress) if trial.point.chosen]
+    assert found.point.parameters == {"base": 0.0, "safety": 0.0}
 
 
 def test_the_best_uniform_merge_is_the_best_of_its_search_and_stands_beside_the_policys(trio, few, targets):
