@@ -30,8 +30,8 @@ class MaxPrompts:
     keep: int
 
 
-MAX_FIT: Final = MaxPrompts(192, 160, 128)
-MAX_SELECT: Final = MaxPrompts(128, 96, 96)
+MAX_FIT: Final = MaxPrompts(256, 256, 192)
+MAX_SELECT: Final = MaxPrompts(128, 128, 96)
 
 
 @dataclass(frozen=True)

@@ -198,8 +198,9 @@ def _verdict(
     sentences = [f"On select prompts {_told(best[merged])}."]
     for found in comparisons:
         sentences.append(f"Beside it, {_told(best[found.against])}.")
-        interval = f"{found.low:+.2f} to {found.high:+.2f}, {found.requests} requests"
-        sentences.append(f"The objective of {merged} is better by {found.difference:+.2f} nats ({interval}).")
+        interval = f"better by {found.low:+.2f} to {found.high:+.2f}, paired, {found.requests} requests"
+        word = "worse" if found.difference < 0 else "better"
+        sentences.append(f"The objective of {merged} is {word} by {abs(found.difference):.2f} nats ({interval}).")
         if free and merged == "uniform":
             sentences.append(
                 f"{found.against.capitalize()} is not clearly better, so the merge with fewer numbers stays."

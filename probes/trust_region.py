@@ -13,7 +13,16 @@ from typing import Final
 import numpy as np
 
 from vlsurgery.probes.gradients import PromptGradients
-from vlsurgery.probes.linearised import RADIUS, LinearModel, Region, blocks_that_matter, intervals, least, sparse
+from vlsurgery.probes.linearised import (
+    RADIUS,
+    LinearModel,
+    Region,
+    blocks_that_matter,
+    cross_validated,
+    intervals,
+    least,
+    sparse,
+)
 from vlsurgery.probes.objective import Floats, Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import ObjectiveScorer
 from vlsurgery.probes.trials import Bench, Cost, Table, Trial
@@ -28,11 +37,12 @@ Gradients = Callable[[Table], PromptGradients]
 @dataclass(frozen=True)
 class ConvexStep:
     """One step. accepted: the merge, None where none in any region was better. model: in which it was solved.
-    region: the last that was tried. price: of change, at which it was solved. cost: of measuring."""
+    region: the last that was tried. proximity, price: with which it was solved. cost: of measuring."""
 
     accepted: Trial | None
     model: LinearModel
     region: Region
+    proximity: float
     price: float
     cost: Cost
 
@@ -74,7 +84,9 @@ def _finished(bench: Bench, trial: Trial, cost: Cost, last: ConvexStep | None) -
     found = trial.named(policy="linearised", parameters=bench.means(trial.table), chosen=True).costing(cost)
     if last is None:
         return found
-    low, high = (named(bench, np.round(ends, DIGITS)) for ends in intervals(last.model, last.region, last.price))
+    low, high = (
+        named(bench, np.round(ends, DIGITS)) for ends in intervals(last.model, last.region, last.proximity, last.price)
+    )
     both = {block: {s: (low[block][s], high[block][s]) for s in row} for block, row in low.items()}
     return found.named(intervals=both)
 
@@ -92,7 +104,7 @@ def sparser(bench: Bench, trial: Trial, last: ConvexStep) -> Trial:
     began = time.perf_counter()
     assert trial.point.intervals is not None
     low = np.array([row[s][0] for row in trial.point.intervals.values() for s in bench.live.sources])
-    found = tried(bench, sparse(last.model, low, last.region))
+    found = tried(bench, sparse(last.model, low, last.region, last.proximity))
     cost = trial.cost + Cost(bench.select.prompts, time.perf_counter() - began)
     return found.named(chosen=True, intervals=trial.point.intervals).costing(cost)
 
@@ -100,15 +112,16 @@ def sparser(bench: Bench, trial: Trial, last: ConvexStep) -> Trial:
 def _step(bench: Bench, model: LinearModel, centre: Trial) -> ConvexStep:
     """The solution in the trust region, which is halved until the objective on `select` improves."""
     cost = Cost(0, 0.0)
+    proximity = cross_validated(model)
     for halvings in range(MAX_HALVINGS + 1):
         region = Region.around(model.at, RADIUS / 2**halvings)
         began = time.perf_counter()
-        coefficients, price = least(model, region)
+        coefficients, price = least(model, region, proximity)
         trial = tried(bench, coefficients)
         cost += Cost(bench.select.prompts, time.perf_counter() - began)
         if trial.objective > centre.objective:
-            return ConvexStep(trial, model, region, price, cost)
-    return ConvexStep(None, model, region, price, cost)
+            return ConvexStep(trial, model, region, proximity, price, cost)
+    return ConvexStep(None, model, region, proximity, price, cost)
 
 
 def tried(bench: Bench, coefficients: Floats) -> Trial:

@@ -11,11 +11,13 @@ from scipy.optimize import minimize
 from vlsurgery.probes.linearised import (
     INDIFFERENCE,
     NOTHING,
+    PROXIMITIES,
     PROXIMITY,
     RADIUS,
     LinearModel,
     Region,
     blocks_that_matter,
+    cross_validated,
     intervals,
     least,
     solve,
@@ -132,6 +134,17 @@ def test_one_useful_block_is_the_only_one_that_moves():
     found = solve(replace(model, jacobian=jacobian, at=np.full(8, 0.1)))
     np.testing.assert_allclose(found[model.block != 2], 0.1, atol=1e-4)
     np.testing.assert_allclose(found[model.block == 2], 0.4, atol=1e-3)
+
+
+def test_cross_validation_holds_noise_back_and_lets_what_repeats_go():
+    """Where every request says the same, moving pays on unseen ones; where gradients are noise, it does not."""
+    model = made(11, n=100, blocks=20)
+    noise = np.random.default_rng(0).normal(0, 1.5, model.jacobian.shape)
+    useful = np.zeros_like(noise)
+    useful[:, 0] = 4.0 * model.wanted.sign
+    even = replace(model, at=np.full(40, 0.2), z=np.zeros(100))
+    assert cross_validated(replace(even, jacobian=useful)) == PROXIMITIES[0]
+    assert cross_validated(replace(even, jacobian=noise)) == PROXIMITIES[-1]
 
 
 def test_least_change_costs_little_and_drops_what_brings_nothing():

@@ -194,7 +194,9 @@ def test_the_better_merge_is_written_and_of_equals_the_one_with_fewer_numbers(ga
     (comparison,) = found.comparisons
     assert comparison.policy == policy
     assert comparison.requests == 60
-    assert f"{comparison.difference:+.2f} nats ({comparison.low:+.2f} to {comparison.high:+.2f}" in found.verdict
+    assert f"{abs(comparison.difference):.2f} nats (better by {comparison.low:+.2f} to {comparison.high:+.2f}" in (
+        found.verdict
+    )
     # Who names a policy gets it, and is told of a better one.
     named = decided(wanted, [trial("uniform", z, wanted), trial("linearised", ours, wanted)], "linearised")
     assert named.policy == "linearised"
