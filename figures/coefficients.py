@@ -12,15 +12,17 @@ from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
 
 TARGETS = ("base", "safety")
-_POLICY_ROLES = {"linearised": "merged", "uniform": "merged:uniform"}
+_POLICY_ROLES = {"linearised": "merged", "frontier": "merged", "uniform": "merged:uniform"}
 _POLICY_COLOURS = {"fit": "#8a5a00", "attribution": "#4b3f92", "weights": "#33415c"}
 _POLICY_SYMBOLS = {
     "linearised": "circle",
     "uniform": "square",
+    "frontier": "circle",
     "fit": "circle-open",
     "attribution": "diamond",
     "weights": "triangle-up",
 }
+_TRIED = {"frontier": "linearised, from strict to lax"}
 _MAYBE_NOTHING = 0.005  # an interval that begins up to here holds 0
 _PALE = 0.35
 
@@ -164,8 +166,9 @@ def _policy_trace(points: list[TradeoffPoint], policy: str, chosen: bool) -> go.
         "line": {"width": 2 if chosen else 0, "color": theme.INK},
     }
     return go.Scatter(
-        name=theme.safe(f"{policy}, chosen" if chosen else f"{policy}, tried"),
-        mode="markers",
+        name=theme.safe(f"{policy}, chosen" if chosen else _TRIED.get(policy, f"{policy}, tried")),
+        mode="lines+markers" if policy == "frontier" else "markers",
+        line={"color": colour, "width": 1.5},
         x=[point.capability for point in points],
         y=[point.refusal for point in points],
         marker=marker,

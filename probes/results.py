@@ -356,8 +356,8 @@ class TradeoffCell(Frozen):
 class TradeoffPoint(Frozen):
     """One set of coefficients that was tried.
 
-    policy: `linearised`, `uniform`, `fit`, `attribution` or `weights`. parameters: what makes the point, e.g. {"base":
-        .3}, or the means of its coefficients.
+    policy: `linearised`, `uniform`, `fit`, `attribution` or `weights`; `frontier`: linearised at other prices.
+    parameters: what makes the point, e.g. {"base": .3}, the means of its coefficients, or the price of an over-refusal.
     coefficients: block -> {"base": ..., "safety": ...}, for points that were compared with others. intervals: the same
         with [low, high], 95% over requests, where they were drawn again.
     refusal: of the harmful `select` prompts that the base refuses, the share on which refusing is likelier than not

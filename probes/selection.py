@@ -22,7 +22,7 @@ from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.targets import working_set
 from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
-from vlsurgery.probes.trust_region import linearised, main_blocks, sparser
+from vlsurgery.probes.trust_region import frontier, linearised, main_blocks, sparser
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
@@ -45,7 +45,8 @@ class Choosing:
     policy: `best` compares the uniform and the linearised merge and takes the better one. toward: the sources.
     attribution: block -> path gain; weights: block -> relative weight change; needed by the policies of these names.
     gradients: the file in which those of the prompts are kept, and from which they are taken again. sparse: whether
-    linearised coefficients whose interval holds 0 become 0.
+    linearised coefficients whose interval holds 0 become 0. frontier: at how many prices of over-refusal linearised
+    merges are measured beside.
     """
 
     policy: Policy = "best"
@@ -54,6 +55,7 @@ class Choosing:
     weights: Mapping[str, float] = field(default_factory=dict)
     gradients: Path | None = None
     sparse: bool = False
+    frontier: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,10 +135,12 @@ def _linearised(room: _Room, start: Trial) -> _Found:
     fit_prompts = ObjectiveScorer.of(room.chat, working, "fit", MAX_FIT)
     take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress)
     found = linearised(room.bench, fit_prompts, start, take)
-    blocks = main_blocks(room.bench, found)
-    if not room.how.sparse or found.last is None:
-        return _Found([found.trial], blocks)
-    return _Found([found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)], blocks)
+    blocks, trials = main_blocks(room.bench, found), [found.trial]
+    if room.how.sparse and found.last is not None:
+        trials = [found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)]
+    if room.how.frontier:
+        trials += frontier(room.bench, found, room.how.frontier, room.progress)
+    return _Found(trials, blocks)
 
 
 def _fitted(room: _Room) -> Trial:

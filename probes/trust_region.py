@@ -7,7 +7,7 @@ or where prediction and measurement differ by more than their intervals.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -21,14 +21,17 @@ from vlsurgery.probes.linearised import (
     cross_validated,
     intervals,
     least,
+    solve,
     sparse,
 )
 from vlsurgery.probes.objective import Floats, Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import ObjectiveScorer
 from vlsurgery.probes.trials import Bench, Cost, Table, Trial
+from vlsurgery.surgery.runtime.progress import Progress
 
 MAX_PASSES: Final = 3  # linearisations
 MAX_HALVINGS: Final = 2  # of the trust region, before the search ends
+PRICES_TRACED: Final = (0.1, 20.0)  # of an over-refusal against a refusal that is missing, the frontier's ends
 DIGITS: Final = 4  # of coefficients: behaviour shows no more, and people read the recipe
 
 Gradients = Callable[[Table], PromptGradients]
@@ -89,6 +92,24 @@ def _finished(bench: Bench, trial: Trial, cost: Cost, last: ConvexStep | None) -
     )
     both = {block: {s: (low[block][s], high[block][s]) for s in row} for block, row in low.items()}
     return found.named(intervals=both)
+
+
+def frontier(bench: Bench, found: Linearised, points: int, progress: Progress) -> list[Trial]:
+    """Merges at `points` prices of over-refusal, from cheap to dear, solved in the last linear model and measured.
+
+    Empty where no step was accepted: there is no linear model to go by then. Their objective is at the usual prices.
+    """
+    if found.last is None:
+        return []
+    last, trials = found.last, []
+    region = Region.around(last.model.at, RADIUS)
+    for price in progress(np.geomspace(*PRICES_TRACED, points).tolist(), "tracing the frontier"):
+        began = time.perf_counter()
+        wanted = replace(last.model.wanted, prices={**last.model.wanted.prices, "answer": price})
+        trial = tried(bench, solve(replace(last.model, wanted=wanted), region, None, last.proximity))
+        cost = Cost(bench.select.prompts, time.perf_counter() - began)
+        trials.append(trial.named(policy="frontier", parameters={"price": price}).costing(cost))
+    return trials
 
 
 def main_blocks(bench: Bench, found: Linearised) -> list[str]:

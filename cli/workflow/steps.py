@@ -92,7 +92,8 @@ def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:
 
 def _coefficient_settings(job: Job) -> Settings:
     asked = {**_asking_settings(job, "probe"), "policy": job.options.policy, "sources": list(job.sources)}
-    return {**asked, "sparse": True} if job.options.sparse else asked
+    more = {"sparse": job.options.sparse, "frontier": job.options.frontier}
+    return {**asked, **{name: value for name, value in more.items() if value}}
 
 
 def _run_coefficients(job: Job, settings: Settings) -> None:
@@ -111,7 +112,7 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
     }
     options, gradients = job.options, job.case.path("gradients.safetensors")
-    how = Choosing(options.policy, options.toward, gains, changes, gradients, options.sparse)
+    how = Choosing(options.policy, options.toward, gains, changes, gradients, options.sparse, options.frontier)
     targets = job.result(TargetsResult)
     result = choose(job.alignment, job.prompts, targets, how, job.progress, job.loader("probe"))
     recipe = recipe_of(result, job.checkpoints, gains)

@@ -22,6 +22,8 @@ OPTIONS = {
         "--policy",
         "best|linearised|fit|attribution|weights|uniform",
         "--sparse",
+        "--frontier",
+        "--points",
         "--toward",
         "-o, --out",
         "--prompts",

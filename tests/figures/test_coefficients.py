@@ -48,6 +48,26 @@ def test_what_may_be_0_is_pale_and_says_so(make: SimpleNamespace) -> None:
     assert "Pale" not in coefficients.plot(tradeoff).layout.title.subtitle.text
 
 
+def test_the_frontier_is_a_line_in_the_order_of_its_prices(make: SimpleNamespace) -> None:
+    tradeoff = make.tradeoff()
+    traced = [
+        tradeoff.points[0].model_copy(
+            update={
+                "policy": "frontier",
+                "parameters": {"price": price},
+                "refusal": 1 - price / 10,
+                "capability": price / 10,
+            }
+        )
+        for price in (1.0, 2.0, 4.0)
+    ]
+    figure = coefficients.plot(tradeoff.model_copy(update={"points": [*tradeoff.points, *traced]}))
+    (line,) = (t for t in figure.data if t.name == "linearised, from strict to lax")
+    assert line.mode == "lines+markers"
+    assert list(line.x) == [0.1, 0.2, 0.4]
+    assert [t.name for t in figure.data if t.type == "scatter"][-2:] == ["uniform, chosen", "linearised, chosen"]
+
+
 def test_a_target_that_is_missing_is_not_drawn(make: SimpleNamespace) -> None:
     tradeoff = make.tradeoff()
     toward_base = tradeoff.points[-1].model_copy(update={"coefficients": {"0.attn": {"base": 0.3}}})

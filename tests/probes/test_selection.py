@@ -255,6 +255,25 @@ def test_gradients_are_those_of_single_prompts_by_a_finite_difference(trio, few,
     np.testing.assert_allclose(ours, slope, atol=0.02 * np.abs(slope).max())
 
 
+def test_the_frontier_runs_from_strict_to_lax_and_sparse_coefficients_are_0_where_they_may_be(trio, few, targets):
+    result = choose(align(trio.checkpoints), few, targets, Choosing("linearised", sparse=True, frontier=5))
+    traced = [point for point in result.points if point.policy == "frontier"]
+    prices = [point.parameters["price"] for point in traced]
+    assert prices == pytest.approx(np.geomspace(0.1, 20, 5))
+
+    def mean_log_odds(point, purpose):
+        return np.mean([cell.log_odds for cell in point.cells if cell.purpose == purpose])
+
+    for purpose in ("refuse", "answer"):  # the dearer an over-refusal, the less of both
+        assert mean_log_odds(traced[0], purpose) > mean_log_odds(traced[-1], purpose)
+    assert all(point.coefficients and not point.chosen for point in traced)
+    whole, found = (point for point in result.points if point.policy == "linearised")
+    assert (whole.chosen, found.chosen) == (False, True)
+    may_be_0 = [(b, s) for b, row in found.intervals.items() for s, (low, _) in row.items() if low <= 0.005]
+    assert may_be_0
+    assert all(found.coefficients[block][source] == 0 for block, source in may_be_0)
+
+
 def test_where_no_source_differs_the_uniform_merge_stays(trio, few, targets):
     """A base and a safety model that are the adapted one: every merge is the same, so no number is worth its room."""
     same = dict.fromkeys(("base", "adapted", "safety"), trio.checkpoints["adapted"])
