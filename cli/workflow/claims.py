@@ -1,0 +1,109 @@
+"""The claims on cases: each is brought to where it has all results, then all are measured together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from vlsurgery.cli.options import Session
+from vlsurgery.cli.outputs import check_output, is_claims_file
+from vlsurgery.cli.workflow.case import Case
+from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
+from vlsurgery.cli.workflow.estimates import PlannedStep, plan
+from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
+from vlsurgery.cli.workflow.specimens import plan_specimen, train
+from vlsurgery.cli.workflow.steps import STEPS
+from vlsurgery.surgery.errors import SurgeryError
+
+if TYPE_CHECKING:
+    from vlsurgery.probes.claims import CaseFindings
+
+GOALS: Final = ("diff", "probe", "coefficients", "merge", "evaluate", "layers")
+JSON: Final = "claims.json"
+PAGE: Final = "claims.html"
+DEFAULT_SEEDS: Final = "0,1,2"
+
+
+@dataclass(frozen=True)
+class ClaimSource:
+    """A case that the claims are measured on. seed: of the specimen that it is opened on; None for a case that is there
+    already. real: whether that specimen is the real trio."""
+
+    name: str
+    folder: Path
+    seed: int | None = None
+    real: bool = False
+
+
+def sources_of(cases: Sequence[Path], real: bool | None, seeds: str | None, out: Path) -> list[ClaimSource]:
+    """The user's cases, else one for each seed of the specimen, in `out`. Raises SurgeryError for a bad choice."""
+    if not cases:
+        kind = "real" if real else "miniature"
+        found = _seeds(DEFAULT_SEEDS if seeds is None else seeds)
+        return [ClaimSource(f"seed {seed}", out / f"{kind}-{seed}", seed, bool(real)) for seed in found]
+    if real is not None or seeds is not None:
+        raise SurgeryError("CASE: goes without --real, --miniature and --seeds, which name cases of their own.")
+    if len({folder.resolve() for folder in cases}) < len(cases):
+        raise SurgeryError(f"CASE: {', '.join(map(str, cases))} names a case twice. Name each once.")
+    return [ClaimSource(str(folder), folder) for folder in cases]
+
+
+def _seeds(text: str) -> list[int]:
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdecimal() for part in parts) or len(set(map(int, parts))) < len(parts):
+        raise SurgeryError(f"--seeds {text}: expected different numbers with commas between them, such as 0,1,2.")
+    return [int(part) for part in parts]
+
+
+def check_claims_folder(out: Path) -> None:
+    """Refuse a folder that can't be written, before hours are spent. Raises TargetError."""
+    check_case_folder(out)
+    for name in (JSON, PAGE):
+        check_output(out / name, is_claims_file, "one of vlsurgery claims", "-o")
+
+
+def planned(sources: Sequence[ClaimSource]) -> list[PlannedStep]:
+    """What every case would take; of the specimen's, as if nothing was there."""
+    steps = []
+    for source in sources:
+        if source.seed is not None:
+            steps += plan_specimen(source.real, source.seed, GOALS, f"{source.name}: ")
+            continue
+        flow = Flow(Job(Case.open(source.folder), StepOptions()), STEPS)
+        found = plan(flow.job, flow.pending(*GOALS))
+        steps += [replace(step, step=f"{source.name}: {step.step}") for step in found]
+    return steps
+
+
+def measured_cases(session: Session, sources: Sequence[ClaimSource]) -> "tuple[list[CaseFindings], list[str]]":
+    """What every case has found, once the steps that the claims rest on are done; and what to know of the cases."""
+    from vlsurgery.probes.models import quiet_transformers
+
+    quiet_transformers()
+    found, notes = [], []
+    for source in sources:
+        session.console.say(f"{source.name}: in {source.folder}")
+        named = None
+        if source.seed is not None:
+            specimen = train(source.real, source.seed, session.console)
+            named = CheckpointArgs(specimen.roles)
+            notes.append(f"{source.name}: {specimen.told}")
+        flow = perform(replace(session, case=source.folder), StepOptions(), *GOALS, named=named)
+        assert flow is not None  # it is None under --plan alone
+        found.append(_findings(flow.job.case, source.name))
+    return found, notes
+
+
+def _findings(case: Case, name: str) -> "CaseFindings":
+    from vlsurgery.probes.claims import CaseFindings
+    from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
+    from vlsurgery.probes.results import LayersResult, TradeoffResult
+    from vlsurgery.surgery.results import DiffResult
+
+    return CaseFindings(
+        name=name,
+        diff=case.result(DiffResult),
+        completions=load_completions(case.path(COMPLETIONS)),
+        tradeoff=case.result(TradeoffResult),
+        layers=case.result(LayersResult),
+    )

@@ -1,0 +1,66 @@
+"""The built-in specimens, the miniature and the real trio: trained or taken from the cache, and what that takes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from vlsurgery.cli.console import Console
+from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, ModelSizes, PlannedStep
+from vlsurgery.cli.workflow.steps import AUTO_GOALS
+
+MINIATURE_PARAMETERS = 700_000
+REAL_PARAMETERS = 140_000_000
+REAL_CHECKPOINTS = 11  # that a real trio keeps: its base, two on the way, six of adaptation, two of safety
+REAL_TRAINING_BYTES = 5_000_000_000  # peak of the process
+DEMO_GOALS = ("diff", "probe", *AUTO_GOALS)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A specimen on disk. roles: role -> directory. told: what limits everything that is measured on it."""
+
+    roles: dict[str, str]
+    told: str
+
+
+def train(real: bool, seed: int, console: Console) -> Trained:
+    """The specimen of a seed, from the cache or trained now. Raises CheckpointError where it has no source."""
+    return _real(seed, console) if real else _miniature(seed, console)
+
+
+def _miniature(seed: int, console: Console) -> Trained:
+    from vlsurgery.figures.caveats import specimen_words
+    from vlsurgery.probes.specimens.miniature import DEMO_SEED, build
+
+    pinned = "pinned, and chosen because it shows the loss clearly" if seed == DEMO_SEED else "not the pinned one"
+    console.say(f"training the specimen, or taking it from the cache; seed {seed} is {pinned}")
+    found = build(seed, progress=console.progress)
+    roles = {role: str(getattr(found, role)) for role in ("base", "adapted", "safety")}
+    return Trained(roles, specimen_words({"chosen": seed == DEMO_SEED, "story": found.story}))
+
+
+def _real(seed: int, console: Console) -> Trained:
+    from vlsurgery.probes.specimens.smollm2 import build, mark
+
+    console.say(f"training the real trio of seed {seed} (a quarter of an hour), or taking it from the cache")
+    found = build(seed, progress=console.progress)
+    roles = {role: str(getattr(found, role)) for role in ("base", "adapted", "safety")}
+    return Trained(roles, mark(found).told)
+
+
+def plan_specimen(real: bool, seed: int, goals: Sequence[str], before: str = "") -> list[PlannedStep]:
+    """Training, and every goal at the specimen's size, whatever is cached or done already. before: put before names."""
+    from vlsurgery.probes.specimens import miniature, smollm2
+
+    parameters, each = (REAL_PARAMETERS, 2) if real else (MINIATURE_PARAMETERS, 4)
+    stored = parameters * each
+    asked = smollm2.prompts() if real else miniature.prompts(seed)
+    sizes = ModelSizes(3 * stored, stored, parameters, each, asked)
+    training = PlannedStep(
+        f"{before}train",
+        "unless it is cached",
+        ("the cache directory",),
+        bytes_written=(REAL_CHECKPOINTS if real else 3) * stored,
+        memory=REAL_TRAINING_BYTES if real else PROGRAM_BYTES,
+    )
+    steps = [PlannedStep(before + goal, "unless the case has it", (), **sizes.needs(goal)) for goal in goals]
+    return [training, *steps]
