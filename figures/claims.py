@@ -15,8 +15,9 @@ from vlsurgery.probes.results import Claim, ClaimEvidence, ClaimsResult, ClaimVe
 from vlsurgery.surgery.results import write_text
 
 ROW_HEIGHT = 26
+SEEN = 0.005  # a bar nearer to 0 is not drawn
 EDGE = 1.06  # where figures begin, right of the values
-END = 1.75
+END = 2.05
 MARKS: dict[ClaimVerdict, tuple[str, str]] = {
     "holds": ("#009e73", "circle"),
     "does not hold": ("#d55e00", "x"),
@@ -158,7 +159,7 @@ def _rings(rows: list[ClaimRow]) -> go.Scatter:
 
 def _bars(rows: list[ClaimRow]) -> go.Scatter:
     """The bar of each number that has one other than 0."""
-    placed = [row for row in rows if row.evidence.bar]
+    placed = [row for row in rows if abs(row.evidence.bar) > SEEN]
     return go.Scatter(
         mode="markers",
         name="bar to pass",

@@ -4,7 +4,7 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from vlsurgery.cli.view.tables import ABSENT, plain_table, prose
-from vlsurgery.figures.wording import MINUS, signed
+from vlsurgery.figures.wording import number, signed
 from vlsurgery.probes.results import ClaimEvidence, ClaimsResult
 
 
@@ -38,7 +38,7 @@ def _numbers(found: ClaimEvidence) -> tuple[str, str, str, str, str]:
 def _one(found: ClaimEvidence, value: float) -> str:
     if found.unit == "points":
         return signed(100 * value, 0)
-    return f"{value:.2f}".replace("-", MINUS)
+    return number(round(value, 2) + 0.0)  # no "-0.00"
 
 
 def _reasons(evidence: list[ClaimEvidence]) -> str:

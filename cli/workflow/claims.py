@@ -22,6 +22,10 @@ GOALS: Final = ("diff", "probe", "coefficients", "merge", "evaluate", "layers")
 JSON: Final = "claims.json"
 PAGE: Final = "claims.html"
 DEFAULT_SEEDS: Final = "0,1,2"
+INSTRUMENT: Final = (
+    "The miniature's vocabulary has a few hundred words: a claim that holds on it shows that the instrument finds it, "
+    "not that it holds of models in use. vlsurgery claims --real measures real weights."
+)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,8 @@ def measured_cases(session: Session, sources: Sequence[ClaimSource]) -> "tuple[l
     from vlsurgery.probes.models import quiet_transformers
 
     quiet_transformers()
-    found, notes = [], []
+    found = []
+    notes = [INSTRUMENT] if any(source.seed is not None and not source.real for source in sources) else []
     for source in sources:
         session.console.say(f"{source.name}: in {source.folder}")
         named = None

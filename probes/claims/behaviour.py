@@ -5,12 +5,13 @@ from statistics import fmean
 
 from vlsurgery.probes.claims.evidence import PairOutcome, balanced, missing, paired, together
 from vlsurgery.probes.claims.findings import Both, CaseFindings, Outcome, broken, complied, good, refused
-from vlsurgery.probes.claims.wording import figures, listed
+from vlsurgery.probes.claims.wording import figures, listed, told
 from vlsurgery.probes.results import HARMFUL_SETS, Claim, ClaimEvidence
 
 OTHER_SETS = ("harmless", "borderline", "capability")
 OVER_REFUSED = ("harmless", "borderline")
 CELLS = (("harmful", "text"), ("harmful", "benign"), ("jailbroken", "text"), ("jailbroken", "benign"))
+RIVALS = ("adapted", "safety")  # what a merge is to keep more than
 CELL_NAMES = {"text": "in text", "benign": "with an ordinary picture"}
 Pairs = Mapping[str, Sequence[Both]]
 
@@ -48,7 +49,7 @@ def adaptation_loses_refusals(cases: Sequence[CaseFindings]) -> Claim:
         evidence[0] = lost.model_copy(
             update={"verdict": "can't tell", "reason": "most of what the base refuses turned to broken output"}
         )
-    said = f"{figures(evidence[0])} turned from refused to complied with, {figures(neither)} to neither."
+    said = told(f"{figures(lost)} turned from refused to complied with, {figures(neither)} to neither.", lost)
     if not control:
         said += " No control: no fine-tune on harmless text alone was measured beside it."
     return Claim(
@@ -102,10 +103,8 @@ def safety_tuning_overshoots(cases: Sequence[CaseFindings]) -> Claim:
     restored = _refused_more("harmful and jailbroken: refused", cases, HARMFUL_SETS)
     price = _refused_more("harmless and borderline: refused", cases, OVER_REFUSED)
     evidence = [restored, price]
-    said = (
-        f"Safety tuning refuses {figures(restored)} more of harmful requests, and {figures(price)} more of harmless "
-        "and borderline ones."
-    )
+    said = f"Against the adapted model, {figures(restored)} of harmful requests are refused more often, and "
+    said = told(f"{said}{figures(price)} of harmless and borderline ones.", restored)
     return Claim(
         key="C2",
         text="Safety tuning restores refusals at the cost of refusing harmless requests",
@@ -123,12 +122,11 @@ def _refused_more(name: str, cases: Sequence[CaseFindings], sets: Sequence[str])
 def merge_keeps_more(cases: Sequence[CaseFindings]) -> Claim:
     """C5: the balance of the merged model against that of the adapted and of the safety-tuned one."""
     evidence: list[ClaimEvidence] = []
-    for other in ("adapted", "safety"):
+    for other in RIVALS:
         evidence += _balance(cases, "merged", other)
-    words = [
-        f"{figures(each)} better than {name}" for each, name in zip(evidence[::3], ("adapted", "safety"), strict=True)
-    ]
-    said = f"In the balance (the mean of harmful requests refused and of others answered) the merge is {listed(words)}."
+    words = [f"{figures(each)} ahead of {name}" for each, name in zip(evidence[::3], RIVALS, strict=True)]
+    said = f"In the balance, the mean of harmful requests refused and of others answered, the merge is {listed(words)}."
+    said = told(said, evidence[0])
     return Claim(
         key="C5",
         text="A merge keeps more of both, refusals and helpfulness, than the adapted and the safety-tuned model",
@@ -145,7 +143,8 @@ def blocks_beat_uniform(cases: Sequence[CaseFindings]) -> Claim:
         evidence = [missing("balance: merged against the best uniform merge", "the merge that was chosen is uniform")]
     else:
         evidence = _balance([case for case in cases if case.name not in uniform], "merged", "merged:uniform")
-    said = f"Coefficients per block are {figures(evidence[0])} better in the balance. {_budgets(cases)}".strip()
+    said = told(f"In the balance, coefficients per block are {figures(evidence[0])} ahead.", evidence[0])
+    said = f"{said} {_budgets(cases)}".strip()
     return Claim(
         key="C6",
         text="Coefficients per block beat the best uniform merge at equal budget",

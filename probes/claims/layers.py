@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from vlsurgery.probes.claims.evidence import averaged, decided, missing, together
 from vlsurgery.probes.claims.findings import CaseFindings
-from vlsurgery.probes.claims.wording import figures
+from vlsurgery.probes.claims.wording import figures, told
 from vlsurgery.probes.evaluation.intervals import cluster_ids, percentiles
 from vlsurgery.probes.results import Claim, ClaimEvidence, LayersResult
 from vlsurgery.surgery.results import DiffResult
@@ -34,8 +34,8 @@ def loss_sits_in_some_layers(cases: Sequence[CaseFindings]) -> Claim:
     found = {case.name: concentration(case.layers, case.diff) for case in cases}
     share = averaged({name: each.share for name, each in found.items()}, smallest=0.0)
     decoys = averaged({name: each.decoys for name, each in found.items()}, smallest=0.0)
-    said = f"The top quarter carries {figures(share)} of the gain (bar {share.bar:.2f})"
-    said += f"; against decoys {figures(decoys)}."
+    said = f"The top quarter of layers carries {figures(share)} of what single layers bring back, where more than "
+    said = told(f"{said}{share.bar:.2f} is asked; against decoys, {figures(decoys)}.", share)
     tops = [f"{name}: {', '.join(map(str, each.top))}" for name, each in found.items() if each.top]
     said += f" Top layers of {'; '.join(tops)}." if tops else ""
     evidence = [share, decoys]

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from vlsurgery.probes.claims.evidence import averaged, decided, missing, together
 from vlsurgery.probes.claims.findings import CaseFindings
-from vlsurgery.probes.claims.wording import figures
+from vlsurgery.probes.claims.wording import figures, signed, told
 from vlsurgery.probes.results import Claim, ClaimEvidence
 from vlsurgery.surgery.results import BetweenMetrics, DiffResult
 
@@ -21,10 +21,10 @@ def deltas_diverge(cases: Sequence[CaseFindings]) -> Claim:
     found = averaged({case.name: _cosine(case.diff) for case in cases}, SMALLEST_COSINE)
     layers = [both for case in cases if case.diff for both in _layers(case.diff)]
     below = sum(_is_below(each) for each in layers)
-    said = f"The cosine is {figures(found)}, where shared noise gives {found.bar:+.2f}".replace("-", "−")
+    said = f"The cosine is {figures(found)}, where shared noise gives {signed(found.bar)}"
     said += f"; it lies below its own null in {below} of {len(layers)} layers." if layers else "."
-    if found.value is not None:
-        said += f" {min(0.0, found.value) ** 2:.1%} of the safety delta's squared size points straight back."
+    straight = min(0.0, found.value or 0.0) ** 2
+    said = told(f"{said} {straight:.1%} of the safety delta's squared size points straight back.", found)
     return Claim(
         key="C4",
         text="Adaptation and safety tuning move weights in diverging directions",
