@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from vlsurgery.cli.options import Session, standard
-from vlsurgery.cli.workflow.claims import JSON, PAGE
 
 
 @standard
@@ -48,7 +47,7 @@ def claims(
       vlsurgery claims case
     """
     from vlsurgery.cli.view.claims import claim_tables
-    from vlsurgery.cli.workflow.claims import check_claims_folder, measured_cases, planned, sources_of
+    from vlsurgery.cli.workflow.claims import JSON, PAGE, check_claims_folder, measured_cases, planned, sources_of
     from vlsurgery.cli.workflow.estimates import show_plan
     from vlsurgery.figures.claims import write_page
     from vlsurgery.probes.claims import measure

@@ -13,6 +13,7 @@ from vlsurgery.cli.workflow.estimates import PlannedStep, plan
 from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
 from vlsurgery.cli.workflow.specimens import plan_specimen, train
 from vlsurgery.cli.workflow.steps import STEPS
+from vlsurgery.probes.policies import Toward
 from vlsurgery.surgery.errors import SurgeryError
 
 if TYPE_CHECKING:
@@ -73,10 +74,23 @@ def planned(sources: Sequence[ClaimSource]) -> list[PlannedStep]:
         if source.seed is not None:
             steps += plan_specimen(source.real, source.seed, GOALS, f"{source.name}: ")
             continue
-        flow = Flow(Job(Case.open(source.folder), StepOptions()), STEPS)
-        found = plan(flow.job, flow.pending(*GOALS))
+        options, goals = _missing(source.folder)
+        flow = Flow(Job(Case.open(source.folder), options), STEPS)
+        found = plan(flow.job, flow.pending(*goals))
         steps += [replace(step, step=f"{source.name}: {step.step}") for step in found]
     return steps
+
+
+def _missing(folder: Path) -> tuple[StepOptions, list[str]]:
+    """The goals that a case of the user's lacks, and the options to reach them with: as the case was merged before."""
+    case = Case.open(folder)
+    done = case.settings_of("coefficients") or {}
+    options = StepOptions()
+    if "policy" in done and "sources" in done:
+        toward: Toward = "both" if len(done["sources"]) > 1 else done["sources"][0]
+        options = StepOptions(policy=done["policy"], toward=toward)
+    flow = Flow(Job(case, options), STEPS)
+    return options, [goal for goal in GOALS if not flow.is_current(goal)]
 
 
 def measured_cases(session: Session, sources: Sequence[ClaimSource]) -> "tuple[list[CaseFindings], list[str]]":
@@ -88,12 +102,14 @@ def measured_cases(session: Session, sources: Sequence[ClaimSource]) -> "tuple[l
     notes = [INSTRUMENT] if any(source.seed is not None and not source.real for source in sources) else []
     for source in sources:
         session.console.say(f"{source.name}: in {source.folder}")
-        named = None
-        if source.seed is not None:
+        of_case = replace(session, case=source.folder)
+        if source.seed is None:
+            options, goals = _missing(source.folder)
+            flow = perform(of_case, options, *goals)
+        else:
             specimen = train(source.real, source.seed, session.console)
-            named = CheckpointArgs(specimen.roles)
             notes.append(f"{source.name}: {specimen.told}")
-        flow = perform(replace(session, case=source.folder), StepOptions(), *GOALS, named=named)
+            flow = perform(of_case, StepOptions(), *GOALS, named=CheckpointArgs(specimen.roles))
         assert flow is not None  # it is None under --plan alone
         found.append(_findings(flow.job.case, source.name))
     return found, notes

@@ -31,7 +31,9 @@ def measured(evaluate_by_hand: Callable[..., object], monkeypatch: pytest.Monkey
         return case.folder
 
     def brought(session: object, options: object, *goals: str, named: object = None) -> Flow:
-        assert {"diff", "evaluate", "layers"} <= set(goals)
+        assert named is None
+        assert "layers" in goals
+        assert "diff" not in goals
         return Flow(Job(Case.open(session.case), options), STEPS)
 
     monkeypatch.setattr(workflow, "perform", brought)
@@ -112,6 +114,16 @@ def test_a_plan_names_every_seed_and_writes_nothing(run: Run) -> None:
     wanted = ("train", "diff", "probe", "coefficients", "merge", "evaluate", "layers")
     assert steps == [f"seed {seed}: {step}" for seed in (0, 7) for step in wanted]
     assert not any(Path().iterdir())
+
+
+def test_a_case_keeps_how_it_was_merged(measured: Callable[[str], Path]) -> None:
+    """Measuring a merge must not make another one in its place."""
+    case = Case.open(measured("one"))
+    case.record("probe", {})
+    case.record("coefficients", {"policy": "uniform", "sources": ["base"]})
+    options, goals = workflow._missing(case.folder)
+    assert (options.policy, options.toward) == ("uniform", "base")
+    assert "layers" in goals
 
 
 def test_a_plan_for_a_case_of_ones_own_says_what_it_lacks(run: Run, measured: Callable[[str], Path]) -> None:
