@@ -14,12 +14,15 @@ from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, pe
 from vlsurgery.cli.workflow.specimens import plan_specimen, train
 from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.probes.policies import Toward
+from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 
 if TYPE_CHECKING:
     from vlsurgery.probes.claims import CaseFindings
+    from vlsurgery.probes.results import CompletionRecord
 
 GOALS: Final = ("diff", "probe", "coefficients", "merge", "evaluate", "layers")
+CONTROL_FILE: Final = "control.jsonl"
 JSON: Final = "claims.json"
 PAGE: Final = "claims.html"
 DEFAULT_SEEDS: Final = "0,1,2"
@@ -103,28 +106,46 @@ def measured_cases(session: Session, sources: Sequence[ClaimSource]) -> "tuple[l
     for source in sources:
         session.console.say(f"{source.name}: in {source.folder}")
         of_case = replace(session, case=source.folder)
+        specimen = None
         if source.seed is None:
             options, goals = _missing(source.folder)
             flow = perform(of_case, options, *goals)
         else:
-            specimen = train(source.real, source.seed, session.console)
+            specimen = train(source.real, source.seed, session.console, control=True)
             notes.append(f"{source.name}: {specimen.told}")
             flow = perform(of_case, StepOptions(), *GOALS, named=CheckpointArgs(specimen.roles))
         assert flow is not None  # it is None under --plan alone
-        found.append(_findings(flow.job.case, source.name))
+        more = [] if specimen is None or specimen.control is None else _control(flow.job, specimen.control)
+        found.append(_findings(flow.job.case, source.name, more))
     return found, notes
 
 
-def _findings(case: Case, name: str) -> "CaseFindings":
+def _control(job: Job, checkpoint: Path) -> "Sequence[CompletionRecord]":
+    """What the control says to the harmful requests of `report` in text, judged; kept in the case as it is said."""
+    from vlsurgery.probes.claims.behaviour import CONTROL
+    from vlsurgery.probes.evaluation.completions import CompletionFile
+    from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate
+
+    asked = [p for p in job.prompts if (p.set, p.modality, p.split) == ("harmful", "text", "report")]
+    source, file = job.judge_source, CompletionFile(job.case.path(CONTROL_FILE))
+    asking = Asking(source.judges, source.tokens, file, (), job.progress, job.loader("evaluate"))
+    said = evaluate([Subject(CONTROL, Checkpoint.open(checkpoint))], asked, job.case.looks, asking).completions
+    assert said is not None  # an evaluation that was just made has them
+    return said.records
+
+
+def _findings(case: Case, name: str, more: "Sequence[CompletionRecord]" = ()) -> "CaseFindings":
+    """What a case has found. more: completions of models that are no roles of it."""
     from vlsurgery.probes.claims import CaseFindings
     from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
     from vlsurgery.probes.results import LayersResult, TradeoffResult
     from vlsurgery.surgery.results import DiffResult
 
+    said = load_completions(case.path(COMPLETIONS))
     return CaseFindings(
         name=name,
         diff=case.result(DiffResult),
-        completions=load_completions(case.path(COMPLETIONS)),
+        completions=said.model_copy(update={"records": [*said.records, *more]}),
         tradeoff=case.result(TradeoffResult),
         layers=case.result(LayersResult),
     )

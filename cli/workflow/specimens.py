@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from vlsurgery.cli.console import Console
 from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, ModelSizes, PlannedStep
@@ -16,15 +17,23 @@ DEMO_GOALS = ("diff", "probe", *AUTO_GOALS)
 
 @dataclass(frozen=True)
 class Trained:
-    """A specimen on disk. roles: role -> directory. told: what limits everything that is measured on it."""
+    """A specimen on disk.
+
+    roles: role -> directory. told: what limits everything that is measured on it. control: a fine-tune of the base on
+    harmless text alone, where it was asked for and the specimen has one.
+    """
 
     roles: dict[str, str]
     told: str
+    control: Path | None = None
 
 
-def train(real: bool, seed: int, console: Console) -> Trained:
-    """The specimen of a seed, from the cache or trained now. Raises CheckpointError where it has no source."""
-    return _real(seed, console) if real else _miniature(seed, console)
+def train(real: bool, seed: int, console: Console, control: bool = False) -> Trained:
+    """The specimen of a seed, from the cache or trained now. control: the control of claim C1 too.
+
+    Raises CheckpointError where the specimen's source is nowhere to be had.
+    """
+    return _real(seed, console, control) if real else _miniature(seed, console)
 
 
 def _miniature(seed: int, console: Console) -> Trained:
@@ -38,13 +47,14 @@ def _miniature(seed: int, console: Console) -> Trained:
     return Trained(roles, specimen_words({"chosen": seed == DEMO_SEED, "story": found.story}))
 
 
-def _real(seed: int, console: Console) -> Trained:
-    from vlsurgery.probes.specimens.smollm2 import build, mark
+def _real(seed: int, console: Console, control: bool) -> Trained:
+    from vlsurgery.probes.specimens.smollm2 import build, build_control, mark
 
     console.say(f"training the real trio of seed {seed} (a quarter of an hour), or taking it from the cache")
     found = build(seed, progress=console.progress)
     roles = {role: str(getattr(found, role)) for role in ("base", "adapted", "safety")}
-    return Trained(roles, mark(found).told)
+    tuned = build_control(found, console.progress) if control else None
+    return Trained(roles, mark(found).told, tuned)
 
 
 def plan_specimen(real: bool, seed: int, goals: Sequence[str], before: str = "") -> list[PlannedStep]:
