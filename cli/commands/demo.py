@@ -44,10 +44,9 @@ def demo(
       vlsurgery demo --real --case case-real
     """
     from vlsurgery.cli.commands.merge.auto import outcome, show_outcome
-    from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.estimates import show_plan
     from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
-    from vlsurgery.cli.workflow.specimens import DEMO_GOALS, plan_specimen, train
+    from vlsurgery.cli.workflow.specimens import DEMO_GOALS, options_for, plan_specimen, train
     from vlsurgery.probes.models import quiet_transformers
     from vlsurgery.probes.results import BehaviourResult
 
@@ -61,7 +60,7 @@ def demo(
     began = time.perf_counter()
     specimen = train(real, seed, session.console)
     session.console.say(specimen.told)
-    flow = perform(session, StepOptions(), *DEMO_GOALS, named=CheckpointArgs(specimen.roles, new))
+    flow = perform(session, options_for(real), *DEMO_GOALS, named=CheckpointArgs(specimen.roles, new))
     if flow is None:
         return
     seconds = time.perf_counter() - began

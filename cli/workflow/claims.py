@@ -11,7 +11,7 @@ from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.estimates import PlannedStep, plan
 from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
-from vlsurgery.cli.workflow.specimens import plan_specimen, train
+from vlsurgery.cli.workflow.specimens import options_for, plan_specimen, train
 from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.probes.policies import Toward
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -113,7 +113,7 @@ def measured_cases(session: Session, sources: Sequence[ClaimSource]) -> "tuple[l
         else:
             specimen = train(source.real, source.seed, session.console, control=True)
             notes.append(f"{source.name}: {specimen.told}")
-            flow = perform(of_case, StepOptions(), *GOALS, named=CheckpointArgs(specimen.roles))
+            flow = perform(of_case, options_for(source.real), *GOALS, named=CheckpointArgs(specimen.roles))
         assert flow is not None  # it is None under --plan alone
         more = [] if specimen is None or specimen.control is None else _control(flow.job, specimen.control)
         found.append(_findings(flow.job.case, source.name, more))

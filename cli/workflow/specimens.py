@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from vlsurgery.cli.console import Console
+from vlsurgery.cli.workflow.engine import StepOptions
 from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, ModelSizes, PlannedStep
 from vlsurgery.cli.workflow.steps import AUTO_GOALS
 
@@ -12,6 +13,7 @@ MINIATURE_PARAMETERS = 700_000
 REAL_PARAMETERS = 140_000_000
 REAL_CHECKPOINTS = 11  # that a real trio keeps: its base, two on the way, six of adaptation, two of safety
 REAL_TRAINING_BYTES = 5_000_000_000  # peak of the process
+REAL_TOKENS = 64  # of a completion, at most: half of the default, which halves the time of an evaluation
 DEMO_GOALS = ("diff", "probe", *AUTO_GOALS)
 
 
@@ -55,6 +57,11 @@ def _real(seed: int, console: Console, control: bool) -> Trained:
     roles = {role: str(getattr(found, role)) for role in ("base", "adapted", "safety")}
     tuned = build_control(found, console.progress) if control else None
     return Trained(roles, mark(found).told, tuned)
+
+
+def options_for(real: bool) -> StepOptions:
+    """The options that a specimen's case is made with; for the miniature the defaults."""
+    return StepOptions(tokens=REAL_TOKENS) if real else StepOptions()
 
 
 def plan_specimen(real: bool, seed: int, goals: Sequence[str], before: str = "") -> list[PlannedStep]:

@@ -37,10 +37,10 @@ class SampleSizes:
 
 
 SIZES: Final[dict[Split, SampleSizes]] = {
-    "fit": SampleSizes(harmful=24, jailbroken=10, harmless=16, borderline=16, words=10, pictured=12),
-    "select": SampleSizes(harmful=16, jailbroken=8, harmless=12, borderline=12, words=8, pictured=10),
+    "fit": SampleSizes(harmful=20, jailbroken=8, harmless=14, borderline=12, words=8, pictured=8),
+    "select": SampleSizes(harmful=14, jailbroken=6, harmless=10, borderline=10, words=6, pictured=8),
     "report": SampleSizes(
-        harmful=60, jailbroken=40, harmless=40, borderline=40, words=40, pictured=60, controls=30, blank=30
+        harmful=60, jailbroken=32, harmless=36, borderline=36, words=30, pictured=48, controls=30, blank=30
     ),
 }
 
