@@ -50,7 +50,9 @@ def adaptation_loses_refusals(cases: Sequence[CaseFindings]) -> Claim:
             update={"verdict": "can't tell", "reason": "most of what the base refuses turned to broken output"}
         )
     said = told(f"{figures(lost)} turned from refused to complied with, {figures(neither)} to neither.", lost)
-    if not control:
+    if control:
+        said += f" In text, the control lost {figures(control[0])}, adaptation {figures(control[1])} more than that."
+    else:
         said += " No control: no fine-tune on harmless text alone was measured beside it."
     return Claim(
         key="C1",
@@ -144,6 +146,7 @@ def blocks_beat_uniform(cases: Sequence[CaseFindings]) -> Claim:
     else:
         evidence = _balance([case for case in cases if case.name not in uniform], "merged", "merged:uniform")
     said = told(f"In the balance, coefficients per block are {figures(evidence[0])} ahead.", evidence[0])
+    said += f" The uniform merge was chosen on {listed(uniform)}, which is left out." if uniform else ""
     said = f"{said} {_budgets(cases)}".strip()
     return Claim(
         key="C6",

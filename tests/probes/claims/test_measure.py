@@ -133,7 +133,13 @@ def test_the_control_shows_what_text_alone_costs(make: SimpleNamespace) -> None:
     more = named["harmful in text: adapted complies, the control does not, less the reverse"]
     assert more.value == pytest.approx(0.7)
     assert not lost.decides
-    assert "No control" not in found.said
+    assert "the control lost +20 points" in found.said
+
+
+def test_a_case_that_was_merged_uniformly_is_left_out_and_named(make: SimpleNamespace) -> None:
+    found = claim("C6", make.case("seed 0"), make.case("seed 1", tradeoff=make.tradeoff("uniform")))
+    assert list(found.evidence[0].by_case) == ["seed 0"]
+    assert "chosen on seed 1, which is left out" in found.said
 
 
 @pytest.mark.parametrize(
