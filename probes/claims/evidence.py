@@ -57,7 +57,7 @@ def paired(
     pairs: Mapping[str, Sequence[Both]],
     plus: PairOutcome,
     minus: PairOutcome,
-    could: PairOutcome | None = None,
+    could: PairOutcome,
     decides: bool = True,
 ) -> ClaimEvidence:
     """The share of pairs with `plus` less that with `minus`, over the requests of all cases.
@@ -67,7 +67,7 @@ def paired(
     told = {case: members for case, members in pairs.items() if members}
     flat = [pair for members in told.values() for pair in members]
     if not flat:
-        return missing(name, "no such completions", decides)
+        return missing(name, "the two models were not asked the same", decides)
     test = paired_difference(list(map(plus, flat)), list(map(minus, flat)), [ours.request for ours, _ in flat])
     found = ClaimEvidence(
         name=name,
@@ -81,7 +81,7 @@ def paired(
         requests=len({ours.request for ours, _ in flat}),
         prompts=len(flat),
     )
-    return decided(found, room=fmean(map(could, flat)) if could else None)
+    return decided(found, room=fmean(map(could, flat)))
 
 
 def balanced(
