@@ -4,13 +4,15 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import Result
 
 from vlsurgery.cli.workflow import claims as workflow
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.cli.workflow.engine import Flow, Job
+from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
+from vlsurgery.cli.workflow.specimens import REAL_TOKENS, Trained
 from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.probes.evaluation.completions import CompletionFile
 from vlsurgery.probes.results import ClaimsResult, CompletionRecord, LayerGains, LayersResult
@@ -160,3 +162,73 @@ def test_the_plans_of_both_demos(run: Run) -> None:
         ]  # fmt: skip
     assert plans["--real",][1]["bytes_read"] > 50 * plans[()][1]["bytes_read"]
     assert not Path("case").exists()
+
+
+def control_records(folder: Path, label: str) -> list[CompletionRecord]:
+    """What the base said to harmful requests, as the control's, all with one verdict."""
+    said = [r for r in CompletionFile(folder / "completions.jsonl").read() if (r.role, r.set) == ("base", "harmful")]
+    verdict = {"standard": {"label": label, "kind": "compliance", "reason": ""}}
+    return [
+        CompletionRecord.model_validate({**each.model_dump(), "role": "benign", "verdicts": verdict}) for each in said
+    ]
+
+
+def test_each_seed_is_trained_opened_and_compared_with_its_control(
+    run: Run, measured: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained, opened = [], []
+
+    def train(real: bool, seed: int, console: object, control: bool = False) -> Trained:
+        trained.append((real, seed, control))
+        return Trained({"base": f"b{seed}", "adapted": f"a{seed}"}, f"told of {seed}", Path(f"c{seed}"))
+
+    def brought(session: object, options: StepOptions, *goals: str, named: object) -> Flow:
+        assert set(goals) == set(workflow.GOALS)
+        opened.append((session.case, named.roles["base"], options.tokens))
+        return Flow(Job(Case.open(measured(str(session.case))), options), STEPS)
+
+    monkeypatch.setattr(workflow, "train", train)
+    monkeypatch.setattr(workflow, "perform", brought)
+    monkeypatch.setattr(workflow, "_control", lambda job, _path: control_records(job.case.folder, "complied"))
+    shown = run("claims", "--real", "--seeds", "1,4", "-o", "out")
+    assert shown.exit_code == 0, shown.stderr
+    assert trained == [(True, 1, True), (True, 4, True)]
+    assert opened == [(Path("out/real-1"), "b1", REAL_TOKENS), (Path("out/real-4"), "b4", REAL_TOKENS)]
+    result = ClaimsResult.load(Path("out/claims.json"))
+    assert result.cases == ["seed 1", "seed 4"]
+    assert result.notes == ["seed 1: told of 1", "seed 4: told of 4"]
+    (control,) = (each for each in result.records[0].evidence if each.name.startswith("control"))
+    assert control.by_case == {"seed 1": 1.0, "seed 4": 1.0}
+
+
+def test_the_control_is_asked_the_harmful_requests_of_report_alone(
+    measured: Callable[[str], Path], trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from vlsurgery.probes.evaluation import evaluate as module
+
+    folder = measured("one")
+    asked: list[object] = []
+
+    def evaluate(subjects: list[object], prompts: list[object], looks: int, asking: object) -> SimpleNamespace:
+        asked.extend([subjects, prompts, asking])
+        return SimpleNamespace(completions=SimpleNamespace(records=control_records(folder, "refused")))
+
+    monkeypatch.setattr(module, "evaluate", evaluate)
+    said = workflow._control(Job(Case.open(folder), StepOptions()), trio["base"])
+    assert len(said) == 40
+    (subject,), prompts, asking = asked
+    assert (subject.role, subject.checkpoint.path) == ("benign", trio["base"])
+    assert {(p.set, p.modality, p.split) for p in prompts} == {("harmful", "text", "report")}
+    assert asking.file.path == folder / "control.jsonl"
+
+
+def test_the_miniature_says_that_it_is_one(
+    run: Run, measured: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(workflow, "train", lambda *_, **__: Trained({"base": "b", "adapted": "a"}, "told"))
+    monkeypatch.setattr(
+        workflow, "perform", lambda _session, options, *_, **__: Flow(Job(Case.open(measured("m")), options), STEPS)
+    )
+    shown = run("claims", "--seeds", "0")
+    assert "the instrument finds it" in " ".join(shown.stdout.split())
+    assert "No control" in shown.stdout
