@@ -19,7 +19,6 @@ from vlsurgery.probes.specimens.smollm2 import (
     RealTrio,
     TrioConfig,
     build,
-    build_control,
     own_answers,
     source as sources,
     stages,
@@ -27,8 +26,6 @@ from vlsurgery.probes.specimens.smollm2 import (
 )
 from vlsurgery.probes.specimens.smollm2.build import run_missing
 from vlsurgery.probes.specimens.smollm2.config import Lesson
-from vlsurgery.probes.specimens.smollm2.control import text_lesson
-from vlsurgery.probes.specimens.smollm2.corpus import OwnAnswer
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.runtime.progress import no_progress
 
@@ -195,20 +192,3 @@ def test_a_stage_redone_gives_the_same_weights(
     shutil.rmtree(copied / "safety")
     again = build(3, tmp_path, config=tiny(), device="cpu")
     assert moved(again.safety, trio.safety) == set()
-
-
-def test_the_control_is_tuned_on_text_alone_and_moves_what_adaptation_moves(
-    trio: RealTrio, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    said = own_answers.read(trio.root / "answers" / "answers.json")
-    spoken = {text: OwnAnswer("A sentence.", True) for text in said}  # the untrained source says nothing
-    monkeypatch.setattr(own_answers, "read", lambda _path: spoken)
-    control = build_control(trio, config=tiny())
-    assert moved(trio.base, control) == weights(trio.base).keys() - {"model.embed_tokens.weight"}
-    before = (control / "model.safetensors").stat().st_mtime_ns
-    assert build_control(trio, config=tiny()) == control
-    assert (control / "model.safetensors").stat().st_mtime_ns == before
-    lesson = text_lesson(TrioConfig().adaptation)
-    assert (lesson.steps, lesson.rate) == (TrioConfig().adaptation.steps, TrioConfig().adaptation.rate)
-    assert abs(sum(lesson.mix.values()) - sum(TrioConfig().adaptation.mix.values())) <= 1
-    assert not [kind for kind in lesson.mix if "pictured" in kind or kind in ("vqa", "caption")]
