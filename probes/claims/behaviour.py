@@ -162,7 +162,12 @@ def _balance(cases: Sequence[CaseFindings], role: str, against: str) -> list[Cla
     refusals = _side("harmful and jailbroken: refused", cases, role, against, HARMFUL_SETS)
     answers = _side("other requests: answered", cases, role, against, OTHER_SETS)
     room = (refusals[1] + answers[1]) / 2
-    return [balanced(f"balance: {role} against {against}", refusals[0], answers[0], room), refusals[0], answers[0]]
+    whole = balanced(f"balance: {role} against {_name(against)}", refusals[0], answers[0], room)
+    return [whole, refusals[0], answers[0]]
+
+
+def _name(role: str) -> str:
+    return "the best uniform merge" if role == "merged:uniform" else role
 
 
 def _side(
@@ -171,7 +176,9 @@ def _side(
     """One side of the balance, and the share of prompts on which the other role fails: the room to be better."""
     pairs = pairs_of(cases, role, against, *sets)
     members = [pair for each in pairs.values() for pair in each]
-    found = paired(f"{name}, {role} against {against}", pairs, ours(good), theirs(good), could=_fails, decides=False)
+    found = paired(
+        f"{name}, {role} against {_name(against)}", pairs, ours(good), theirs(good), could=_fails, decides=False
+    )
     return found, fmean(map(_fails, members)) if members else 0.0
 
 

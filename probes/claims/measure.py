@@ -15,6 +15,7 @@ from vlsurgery.probes.claims.weights import deltas_diverge
 from vlsurgery.probes.claims.wording import listed
 from vlsurgery.probes.results import ClaimsResult, ClaimVerdict
 
+MAX_NAMED = 3  # cases that the verdict names
 CLAIMS = (
     adaptation_loses_refusals,
     safety_tuning_overshoots,
@@ -30,7 +31,7 @@ def measure(cases: Sequence[CaseFindings], notes: Sequence[str] = ()) -> ClaimsR
     claims = [claim(cases) for claim in CLAIMS]
     named = {verdict: [claim.key for claim in claims if claim.verdict == verdict] for verdict in get_args(ClaimVerdict)}
     parts = [f"{listed(keys)} {_verb(verdict, len(keys))}" for verdict, keys in named.items() if keys]
-    where = cases[0].name if len(cases) == 1 else f"{len(cases)} cases"
+    where = listed([case.name for case in cases]) if len(cases) <= MAX_NAMED else f"{len(cases)} cases"
     return ClaimsResult(
         records=claims,
         cases=[case.name for case in cases],

@@ -34,6 +34,8 @@ def test_all_that_is_planted_holds(make: SimpleNamespace) -> None:
         ("C1", "C2", "C3", "C4", "C5", "C6"), "holds"
     )
     assert found.verdict == "On seed 0: C1, C2, C3, C4, C5 and C6 hold."
+    three = measure([make.case(f"seed {at}") for at in range(3)])
+    assert three.verdict.startswith("On seed 0, seed 1 and seed 2: C1")
 
 
 @pytest.mark.parametrize(
