@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from vlsurgery.cli.options import Session, standard
+from vlsurgery.cli.options import NewOption, Session, standard
 
 
 @standard
@@ -29,6 +29,7 @@ def claims(
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="DIR", help="Where results and the cases of the seeds go.")
     ] = Path("claims"),
+    new: NewOption = False,
 ) -> None:
     """Say of six claims about adaptation whether they hold here.
 
@@ -57,7 +58,7 @@ def claims(
         show_plan(session.console, planned(sources))
         return
     check_claims_folder(out)
-    found, notes = measured_cases(session, sources)
+    found, notes = measured_cases(session, sources, new)
     result = measure(found, notes)
     out.mkdir(parents=True, exist_ok=True)
     result.save(out / JSON)

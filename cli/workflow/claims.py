@@ -75,7 +75,7 @@ def planned(sources: Sequence[ClaimSource]) -> list[PlannedStep]:
     steps = []
     for source in sources:
         if source.seed is not None:
-            steps += plan_specimen(source.real, source.seed, GOALS, f"{source.name}: ")
+            steps += plan_specimen(source.real, source.seed, GOALS, f"{source.name}: ", control=True)
             continue
         options, goals = _missing(source.folder)
         flow = Flow(Job(Case.open(source.folder), options), STEPS)
@@ -96,8 +96,13 @@ def _missing(folder: Path) -> tuple[StepOptions, list[str]]:
     return options, [goal for goal in GOALS if not flow.is_current(goal)]
 
 
-def measured_cases(session: Session, sources: Sequence[ClaimSource]) -> "tuple[list[CaseFindings], list[str]]":
-    """What every case has found, once the steps that the claims rest on are done; and what to know of the cases."""
+def measured_cases(
+    session: Session, sources: Sequence[ClaimSource], new: bool = False
+) -> "tuple[list[CaseFindings], list[str]]":
+    """What every case has found, once the steps that the claims rest on are done; and what to know of the cases.
+
+    new: move cases of other specimens aside.
+    """
     from vlsurgery.probes.models import quiet_transformers
 
     quiet_transformers()
@@ -113,7 +118,7 @@ def measured_cases(session: Session, sources: Sequence[ClaimSource]) -> "tuple[l
         else:
             specimen = train(source.real, source.seed, session.console, control=True)
             notes.append(f"{source.name}: {specimen.told}")
-            flow = perform(of_case, options_for(source.real), *GOALS, named=CheckpointArgs(specimen.roles))
+            flow = perform(of_case, options_for(source.real), *GOALS, named=CheckpointArgs(specimen.roles, new))
         assert flow is not None  # it is None under --plan alone
         more = [] if specimen is None or specimen.control is None else _control(flow.job, specimen.control)
         found.append(_findings(flow.job.case, source.name, more))

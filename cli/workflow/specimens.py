@@ -64,20 +64,24 @@ def options_for(real: bool) -> StepOptions:
     return StepOptions(tokens=REAL_TOKENS) if real else StepOptions()
 
 
-def plan_specimen(real: bool, seed: int, goals: Sequence[str], before: str = "") -> list[PlannedStep]:
-    """Training, and every goal at the specimen's size, whatever is cached or done already. before: put before names."""
+def plan_specimen(
+    real: bool, seed: int, goals: Sequence[str], before: str = "", control: bool = False
+) -> list[PlannedStep]:
+    """Training, and every goal at the specimen's size, whatever is cached or done already.
+
+    before: put before names. control: plan its training too, where the specimen has one.
+    """
     from vlsurgery.probes.specimens import miniature, smollm2
 
     parameters, each = (REAL_PARAMETERS, 2) if real else (MINIATURE_PARAMETERS, 4)
     stored = parameters * each
     asked = smollm2.prompts() if real else miniature.prompts(seed)
     sizes = ModelSizes(3 * stored, stored, parameters, each, asked)
-    training = PlannedStep(
-        f"{before}train",
-        "unless it is cached",
-        ("the cache directory",),
-        bytes_written=(REAL_CHECKPOINTS if real else 3) * stored,
-        memory=REAL_TRAINING_BYTES if real else PROGRAM_BYTES,
-    )
+    made = {"train": REAL_CHECKPOINTS if real else 3} | ({"control": 1} if real and control else {})
+    memory = REAL_TRAINING_BYTES if real else PROGRAM_BYTES
+    training = [
+        PlannedStep(before + name, "unless it is cached", ("the cache directory",), 0, count * stored, memory)
+        for name, count in made.items()
+    ]
     steps = [PlannedStep(before + goal, "unless the case has it", (), **sizes.needs(goal)) for goal in goals]
-    return [training, *steps]
+    return [*training, *steps]

@@ -118,6 +118,13 @@ def test_a_plan_names_every_seed_and_writes_nothing(run: Run) -> None:
     assert not any(Path().iterdir())
 
 
+def test_a_plan_for_real_seeds_has_the_control(run: Run) -> None:
+    shown = run("claims", "--real", "--seeds", "3", "--plan", "--json")
+    assert [each["step"] for each in json.loads(shown.stdout)["plan"]][:3] == [
+        "seed 3: train", "seed 3: control", "seed 3: diff",
+    ]  # fmt: skip
+
+
 def test_a_case_keeps_how_it_was_merged(measured: Callable[[str], Path]) -> None:
     """Measuring a merge must not make another one in its place."""
     case = Case.open(measured("one"))
