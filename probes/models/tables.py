@@ -28,7 +28,7 @@ def folding_linear(module: nn.Module, told: Watcher) -> Iterator[None]:
     """
 
     def folding(forward: Forward) -> Forward:  # noqa: ARG001
-        def folded(input: Tensor) -> Any:  # noqa: A002 (so named in nn.Linear)
+        def folded(input: Tensor) -> Any:
             return _FoldedLinear.apply(input, module.weight, module.bias, told)
 
         return folded
