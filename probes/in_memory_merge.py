@@ -116,6 +116,7 @@ class InMemoryMerge:
         values = values.detach().to("cpu", torch.float32)
         changed = (values != self._current).any(1).tolist()
         table = values.tolist()
+        self._current = torch.full_like(values, torch.nan)  # unknown, until all are set
         for entry in self.entries:
             if changed[entry.block]:
                 self._set(entry, entry.parameter.data, table[entry.block])
@@ -162,8 +163,9 @@ class InMemoryMerge:
     @contextmanager
     def at(self, coefficients: BlockCoefficients) -> Iterator[ChatModel]:
         """The model merged with these coefficients; the adapted weights are restored on exit, or by `staying`."""
-        self.move(self.tensor(coefficients))
+        values = self.tensor(coefficients)
         try:
+            self.move(values)
             yield self.chat
         finally:
             if not self._stays:
