@@ -113,24 +113,49 @@ def prompt_gradients(
 ) -> PromptGradients:
     """Numbers and gradients of all prompts at `coefficients`, in one forward and backward pass a batch.
 
-    prompts: the ids of the prompts that were batched. The live model is restored. The first batch of every kind (with
-    a picture, without) is held against the ordinary gradient of a random combination of its prompts; where a class
-    mixes prompts so that they can't be told apart, its prompts are run one by one, which is exact for every class.
+    prompts: the ids of the prompts that were batched. The live model is restored. See `Gradients` for several points.
     """
-    z = torch.zeros(len(prompts), dtype=torch.float64)
-    jacobian = torch.zeros(len(prompts), len(live.blocks), len(live.sources))
-    readers: dict[tuple[str, ...], PromptSlopes | None] = {}  # None: prompts of this kind run one by one
-    with live.at(coefficients):
-        at = live.tensor(coefficients)
-        for batch in progress(batches, "gradients of the prompts"):
-            kind = tuple(sorted(batch.inputs))
-            if kind not in readers:
-                readers[kind] = _reader(live, at, batch)
-            slopes = readers[kind]
-            found = _together(live, slopes, batch) if slopes else _one_by_one(live, at, batch)
-            owner = batch.owner.cpu()
-            z[owner], jacobian[owner] = found[0], found[1].float()
-    return PromptGradients(tuple(prompts), live.blocks, live.sources, at, z, jacobian, made_for)
+    return Gradients(live).at(coefficients, batches, prompts, progress, made_for)
+
+
+class Gradients:
+    """Takes gradients of a live merge's prompts, at one point after the other.
+
+    The first batch of every kind (with a picture, without) is held against the ordinary gradient of a random
+    combination of its prompts; where a class mixes prompts so that they can't be told apart, its prompts are run one by
+    one, which is exact for every class.
+    """
+
+    def __init__(self, live: InMemoryMerge) -> None:
+        self._live = live
+        self._readers: dict[tuple[str, ...], PromptSlopes | None] = {}  # of a kind of batch; None: one by one
+
+    def at(
+        self,
+        coefficients: BlockCoefficients,
+        batches: Sequence[Readout],
+        prompts: Sequence[str],
+        progress: Progress = no_progress,
+        made_for: str = "",
+    ) -> PromptGradients:
+        """As `prompt_gradients`."""
+        live, point = self._live, self._live.tensor(coefficients)
+        z = torch.zeros(len(prompts), dtype=torch.float64)
+        jacobian = torch.zeros(len(prompts), len(live.blocks), len(live.sources))
+        with live.at(coefficients):
+            for batch in progress(batches, "gradients of the prompts"):
+                owner = batch.owner.cpu()
+                numbers, slopes = self._of(batch, point)
+                z[owner], jacobian[owner] = numbers, slopes.float()
+        return PromptGradients(tuple(prompts), live.blocks, live.sources, point, z, jacobian, made_for)
+
+    def _of(self, batch: Readout, point: Tensor) -> tuple[Tensor, Tensor]:
+        """[B] numbers and their slopes, [B, blocks, sources]."""
+        kind = tuple(sorted(batch.inputs))
+        if kind not in self._readers:
+            self._readers[kind] = _reader(self._live, point, batch)
+        reader = self._readers[kind]
+        return _together(self._live, reader, batch) if reader else _one_by_one(self._live, point, batch)
 
 
 def _reader(live: InMemoryMerge, at: Tensor, batch: Readout) -> PromptSlopes | None:
