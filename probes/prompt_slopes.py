@@ -109,15 +109,12 @@ class PromptSlopes:
         """<gradient, delta's row of the token> of each token."""
         tokens, slope = ids.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
         for entry in entries:
-            for rows in entry.chunks():
-                first = entry.first_row + rows.start
-                inside = ((tokens >= first) & (tokens < first + rows.stop - rows.start)).nonzero()[:, 0]
-                if len(inside):
-                    for source, delta in self._live.deltas(entry, rows):
-                        made = embedded(module, delta, tokens[inside] - first)
-                        values = torch.zeros(len(tokens), device=slope.device)
-                        values[inside] = _products(made, slope[inside])
-                        self._add(module, entry.block, source, values)
+            inside = ((tokens >= entry.first_row) & (tokens < entry.first_row + entry.pair.shape[0])).nonzero()[:, 0]
+            rows, own = (tokens[inside] - entry.first_row).unique(return_inverse=True)
+            for source, delta in self._live.deltas_of_rows(entry, rows):
+                values = torch.zeros(len(tokens), device=slope.device)
+                values[inside] = _products(embedded(module, delta, own), slope[inside])
+                self._add(module, entry.block, source, values)
 
     def _fold_any(
         self, module: nn.Module, named: Named, gradient: Tensor, call: "_Call", given: Sequence[Tensor]
