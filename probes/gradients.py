@@ -153,19 +153,20 @@ class Gradients:
         """[B] numbers and their slopes, [B, blocks, sources]."""
         kind = tuple(sorted(batch.inputs))
         if kind not in self._readers:
-            self._readers[kind] = _reader(self._live, point, batch)
+            return self._first(kind, batch, point)
         reader = self._readers[kind]
         return _together(self._live, reader, batch) if reader else _one_by_one(self._live, point, batch)
 
-
-def _reader(live: InMemoryMerge, at: Tensor, batch: Readout) -> PromptSlopes | None:
-    """What reads the slopes of such batches; None where that is not what the parameters' own gradients give."""
-    slopes = PromptSlopes(live, batch.inputs)
-    try:
-        _, found = _together(live, slopes, batch)
-    except (ValueError, NotImplementedError):
-        return None
-    return slopes if _agrees(live, at, batch, found) else None
+    def _first(self, kind: tuple[str, ...], batch: Readout, point: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_of`, of the first batch of a kind: whether its prompts can be told apart is tried on it."""
+        reader = PromptSlopes(self._live, batch.inputs)
+        try:
+            numbers, slopes = _together(self._live, reader, batch)
+            apart = _agrees(self._live, point, batch, slopes)
+        except (ValueError, NotImplementedError):
+            apart = False
+        self._readers[kind] = reader if apart else None
+        return (numbers, slopes) if apart else _one_by_one(self._live, point, batch)
 
 
 def _together(live: InMemoryMerge, slopes: PromptSlopes, batch: Readout) -> tuple[Tensor, Tensor]:
