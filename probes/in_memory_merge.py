@@ -242,11 +242,9 @@ class InMemoryMerge:
             for entry in entries:
                 inside = (tokens >= entry.first_row) & (tokens < entry.first_row + entry.pair.shape[0])
                 rows, own = (tokens[inside] - entry.first_row).unique(return_inverse=True)
-                for source, role in enumerate(self.sources):
-                    delta = self._values.delta_of_rows(entry, role, rows)
-                    if delta is not None:
-                        product = slopes[inside].float() * embedded(embedding, delta, own)
-                        self._slopes[entry.block, source] += product.sum(dtype=torch.float64).cpu()
+                for source, delta in self.deltas_of_rows(entry, rows):
+                    product = slopes[inside].float() * embedded(embedding, delta, own)
+                    self._slopes[entry.block, source] += product.sum(dtype=torch.float64).cpu()
 
         return fold
 
@@ -286,6 +284,13 @@ class InMemoryMerge:
         """Source and source less adapted, float32, of some rows, for every source that has them."""
         for source, role in enumerate(self.sources):
             delta = self._values.delta(entry, role, rows)
+            if delta is not None:
+                yield source, delta
+
+    def deltas_of_rows(self, entry: MergeParameter, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """As `deltas`, of rows anywhere: [n, width]. rows: [n] positions in the entry's part."""
+        for source, role in enumerate(self.sources):
+            delta = self._values.delta_of_rows(entry, role, rows)
             if delta is not None:
                 yield source, delta
 

@@ -88,6 +88,11 @@ class RefusalChoices:
     refuse: tuple[Tensor, ...]
     owner: Tensor
 
+    @property
+    def read(self) -> Tensor:
+        """The row in the batch of each token that the head reads."""
+        return self.rows
+
     def log_odds(self, chat: ChatModel) -> Tensor:
         """[B] log p - log(1 - p) in nats, with p the probability of the refusing tokens: the refusal log-odds."""
         logits = picked_logits(chat, self.inputs, self.rows, self.columns)
