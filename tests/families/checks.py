@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 from families.build import NOISE, decoder, shared
-from families.table import Family
+from families.entries import Family
 from families.tokens import HARMLESS
 from PIL import Image
 from torch import Tensor
