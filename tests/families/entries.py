@@ -47,7 +47,8 @@ class Family:
     """One family. name: as the README has it. picture: what its template writes for a picture. added: its special
     tokens. names: the tokenizer's attributes for them. parent: the model type of its base, where that is another than
     its text config's. needs: the packages beside transformers that its processor takes. limit: what it lacks. base:
-    settings of its base that differ from its own. spelling: of a base's tensor in the text stack, its name in ours."""
+    settings of its base that differ from its own. spelling: of a base's tensor in the text stack, its name in ours.
+    first_state: where in transformers' hidden states the first block's are."""
 
     name: str
     parts: Callable[[Words], Parts]
@@ -60,6 +61,8 @@ class Family:
     limit: str
     base: Mapping[str, Any] = field(default_factory=dict)
     spelling: Callable[[str], str] = str
+    sees: bool = True
+    first_state: int = 1
 
 
 FAMILIES: dict[str, Family] = {}
@@ -76,12 +79,16 @@ def family(
     limit: str = "",
     base: Mapping[str, Any] = MappingProxyType({}),
     spelling: Callable[[str], str] = str,
+    sees: bool = True,
+    first_state: int = 1,
     **names: str,
 ) -> Callable[[Callable[[Words], Parts]], Callable[[Words], Parts]]:
     """Enter the function that makes a family's parts into the table."""
 
     def enter(parts: Callable[[Words], Parts]) -> Callable[[Words], Parts]:
-        FAMILIES[name] = Family(name, parts, style, picture, added, names, parent, needs, limit, base, spelling)
+        FAMILIES[name] = Family(
+            name, parts, style, picture, added, names, parent, needs, limit, base, spelling, sees, first_state
+        )
         return parts
 
     return enter
