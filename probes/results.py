@@ -91,7 +91,8 @@ class Selected(Frozen):
 class BlockGain(Frozen):
     """What moving one block from adapted to base gives.
 
-    gain: change of the refusal log-odds, in nats, averaged over prompts (positive: the base's block refuses more).
+    gain: change of the refusal log-odds, in nats, averaged over requests (positive: the base's block refuses more).
+    low, high: its 95% interval over requests; None from one request, and in files of older versions.
     share: gain over the whole change. cost: KL to the adapted model on prompts it should go on answering, in nats.
     method: `path` (gradient x delta averaged along the path; sums to the whole) or `endpoint` (at the adapted point;
         predicts single transplants).
@@ -99,16 +100,23 @@ class BlockGain(Frozen):
 
     block: str
     gain: float
+    low: float | None = None
+    high: float | None = None
     share: float | None
     cost: float | None
     method: str
 
 
 class Transplant(Frozen):
-    """One block of the base put into the adapted model: the measured change of the refusal log-odds, in nats."""
+    """One block of the base put into the adapted model: the measured change of the refusal log-odds, in nats.
+
+    low, high: its 95% interval over requests; None from one request, and in files of older versions.
+    """
 
     block: str
     gain: float
+    low: float | None = None
+    high: float | None = None
 
 
 class Completeness(Frozen):

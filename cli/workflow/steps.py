@@ -78,20 +78,16 @@ def _run_probe(job: Job, settings: Settings) -> None:
 
 
 def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:
-    """Write the directions. Their metadata is sorted, so that the same ones give the same bytes.
-
-    Raises TargetError where that can't be done: safetensors has an error of its own for a full disk.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save
+    """Write the directions; the same ones give the same bytes. Raises TargetError where that can't be done."""
+    from vlsurgery.probes.tensor_file import tensor_file
 
     path = job.case.path("directions.safetensors")
-    metadata = {role: job.case.refs[role].identity for role in sorted(job.case.refs)}
+    metadata = {role: reference.identity for role, reference in job.case.refs.items()}
     try:
         with replacing(path) as fresh:
-            fresh.write_bytes(save(dict(directions), metadata))
-    except (OSError, SafetensorError) as error:
-        raise TargetError(f"{path}: can't be written ({getattr(error, 'strerror', None) or error}).") from error
+            fresh.write_bytes(tensor_file(directions, metadata))
+    except OSError as error:
+        raise TargetError(f"{path}: can't be written ({error.strerror or error}).") from error
 
 
 def _coefficient_settings(job: Job) -> Settings:
