@@ -12,10 +12,20 @@ if TYPE_CHECKING:
         outcomes as outcomes,
         report as report,
         safety_map as safety_map,
+        trajectory as trajectory,
         weight_change as weight_change,
     )
 
-__all__ = ["behaviour", "coefficients", "direction_drift", "outcomes", "report", "safety_map", "weight_change"]
+__all__ = [
+    "behaviour",
+    "coefficients",
+    "direction_drift",
+    "outcomes",
+    "report",
+    "safety_map",
+    "trajectory",
+    "weight_change",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

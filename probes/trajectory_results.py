@@ -94,5 +94,5 @@ class TrajectoryResult(Result):
     departures: list[Departure]
     openings: list[str]
     verdict: str
-    notes: list[str] = []
-    warnings: list[str] = []
+    notes: list[str] = Field(default_factory=list)
+    warnings: list[str] = Field(default_factory=list)

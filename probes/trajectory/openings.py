@@ -131,9 +131,7 @@ def _mass(scores: Tensor, tokens: Sequence[int]) -> Tensor:
 
 def _beginnings(completions: Sequence[Sequence[int]]) -> Counter[Opening]:
     """How many completions begin with each opening of up to OPENING_TOKENS tokens."""
-    return Counter(
-        tuple(ids[:length]) for ids in completions for length in range(1, min(len(ids), OPENING_TOKENS) + 1)
-    )
+    return Counter(tuple(ids[:length]) for ids in completions for length in range(1, min(len(ids), OPENING_TOKENS) + 1))
 
 
 def _begins(way: Opening, prefix: Opening) -> bool:

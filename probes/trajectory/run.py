@@ -31,14 +31,12 @@ LABELS: tuple[Label, ...] = ("refused", "complied", "neither")
 class TrajectorySettings:
     """How a run is measured.
 
-    judge: tells the base's refusals from its answers. tokens: of a completion, at most. requests: of a set, at most,
-    evenly spaced; None takes all. generate: also count what every checkpoint's whole completions do. loader: how
-    checkpoints are loaded.
+    judge: tells the base's refusals from its answers. tokens: of a completion, at most. generate: also count what every
+    checkpoint's whole completions do. loader: how checkpoints are loaded.
     """
 
     judge: Judge = STANDARD
     tokens: int = DEFAULT_TOKENS
-    requests: int | None = None
     generate: bool = False
     loader: Loader = AS_FOUND
 
@@ -85,6 +83,7 @@ def trajectory(
     for at, (checkpoint, step, pairs) in enumerate(zip(checkpoints, steps, aligned, strict=True), 1):
         run.ask(checkpoint, at, step)
         blocks += _moved(pairs, at, step, progress)
+    run.note_the_blind()
     records = run.records(len(checkpoints))
     blocks = _with_shares(blocks, len(checkpoints))
     found = departures(records)
@@ -125,7 +124,8 @@ class _Run:
         self.notes: list[str] = []
         self.opening_words: list[str] = []
         self._asked: list[_Asked] = []
-        self._unseen: dict[str, float] = {}  # log-odds of pictured prompts' requests as text, by a base that is blind
+        # Log-odds of pictured prompts, asked without the picture of a base that does not see.
+        self._unseen: dict[str, float] = {}
         self._refusals: list[Completion] = []
         self._answers: list[Completion] = []
 
@@ -157,13 +157,19 @@ class _Run:
         chat = self.settings.loader.load(checkpoint)
         asked = chat.answerable(self.prompts)
         name = checkpoint.ref.rstrip("/").rpartition("/")[2]
-        if left := len(self.prompts) - len(asked):
-            self._note(f"{name} does not see: {left} prompts with pictures were left out")
         labels: dict[str, Label] = {}
         if self.settings.generate:
             labels = {p.id: v.label for p, v in zip(asked, self._said(chat, asked, name)[1], strict=True)}
         point = RunPoint(at=at, step=step, name=name, reads_pictures=chat.sees)
         self._keep(chat, point, asked, self._openings(chat), labels)
+
+    def note_the_blind(self) -> None:
+        """Say which checkpoints were not asked prompts with pictures."""
+        pictured = sum(prompt.modality != "text" for prompt in self.prompts)
+        blind = [each.point.name for each in self._asked[1:] if not each.point.reads_pictures]
+        if pictured and blind:
+            verb = "does" if len(blind) == 1 else "do"
+            self._note(f"{', '.join(blind)} {verb} not see: {pictured} prompts with pictures were left out there")
 
     def records(self, looks: int) -> list[RefusalPoint]:
         """A row for every model, set and kind of picture. looks: how many checkpoints there are."""
@@ -215,8 +221,7 @@ class _Run:
     def _openings(self, chat: ChatModel) -> RefusalOpenings:
         """The base's refusals and answers as openings in the tokens of a model."""
         refusals, answers = (
-            [token_ids(chat, each.text, each.ids).tolist() for each in said]
-            for said in (self._refusals, self._answers)
+            [token_ids(chat, each.text, each.ids).tolist() for each in said] for said in (self._refusals, self._answers)
         )
         return refusal_openings(refusals, answers)
 
