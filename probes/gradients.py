@@ -113,34 +113,60 @@ def prompt_gradients(
 ) -> PromptGradients:
     """Numbers and gradients of all prompts at `coefficients`, in one forward and backward pass a batch.
 
-    prompts: the ids of the prompts that were batched. The live model is restored. The first batch of every kind (with
-    a picture, without) is held against the ordinary gradient of a random combination of its prompts; where a class
-    mixes prompts so that they can't be told apart, its prompts are run one by one, which is exact for every class.
+    prompts: the ids of the prompts that were batched. The live model is restored. See `Gradients` for several points.
     """
-    z = torch.zeros(len(prompts), dtype=torch.float64)
-    jacobian = torch.zeros(len(prompts), len(live.blocks), len(live.sources))
-    readers: dict[tuple[str, ...], PromptSlopes | None] = {}  # None: prompts of this kind run one by one
-    with live.at(coefficients):
-        at = live.tensor(coefficients)
-        for batch in progress(batches, "gradients of the prompts"):
-            kind = tuple(sorted(batch.inputs))
-            if kind not in readers:
-                readers[kind] = _reader(live, at, batch)
-            slopes = readers[kind]
-            found = _together(live, slopes, batch) if slopes else _one_by_one(live, at, batch)
-            owner = batch.owner.cpu()
-            z[owner], jacobian[owner] = found[0], found[1].float()
-    return PromptGradients(tuple(prompts), live.blocks, live.sources, at, z, jacobian, made_for)
+    return Gradients(live).at(coefficients, batches, prompts, progress, made_for)
 
 
-def _reader(live: InMemoryMerge, at: Tensor, batch: Readout) -> PromptSlopes | None:
-    """What reads the slopes of such batches; None where that is not what the parameters' own gradients give."""
-    slopes = PromptSlopes(live, batch.inputs)
-    try:
-        _, found = _together(live, slopes, batch)
-    except (ValueError, NotImplementedError):
-        return None
-    return slopes if _agrees(live, at, batch, found) else None
+class Gradients:
+    """Takes gradients of a live merge's prompts, at one point after the other.
+
+    The first batch of every kind (with a picture, without) is held against the ordinary gradient of a random
+    combination of its prompts; where a class mixes prompts so that they can't be told apart, its prompts are run one by
+    one, which is exact for every class.
+    """
+
+    def __init__(self, live: InMemoryMerge) -> None:
+        self._live = live
+        self._readers: dict[tuple[str, ...], PromptSlopes | None] = {}  # of a kind of batch; None: one by one
+
+    def at(
+        self,
+        coefficients: BlockCoefficients,
+        batches: Sequence[Readout],
+        prompts: Sequence[str],
+        progress: Progress = no_progress,
+        made_for: str = "",
+    ) -> PromptGradients:
+        """As `prompt_gradients`."""
+        live, point = self._live, self._live.tensor(coefficients)
+        z = torch.zeros(len(prompts), dtype=torch.float64)
+        jacobian = torch.zeros(len(prompts), len(live.blocks), len(live.sources))
+        with live.at(coefficients):
+            for batch in progress(batches, "gradients of the prompts"):
+                owner = batch.owner.cpu()
+                numbers, slopes = self._of(batch, point)
+                z[owner], jacobian[owner] = numbers, slopes.float()
+        return PromptGradients(tuple(prompts), live.blocks, live.sources, point, z, jacobian, made_for)
+
+    def _of(self, batch: Readout, point: Tensor) -> tuple[Tensor, Tensor]:
+        """[B] numbers and their slopes, [B, blocks, sources]."""
+        kind = tuple(sorted(batch.inputs))
+        if kind not in self._readers:
+            return self._first(kind, batch, point)
+        reader = self._readers[kind]
+        return _together(self._live, reader, batch) if reader else _one_by_one(self._live, point, batch)
+
+    def _first(self, kind: tuple[str, ...], batch: Readout, point: Tensor) -> tuple[Tensor, Tensor]:
+        """As `_of`, of the first batch of a kind: whether its prompts can be told apart is tried on it."""
+        reader = PromptSlopes(self._live, batch.inputs)
+        try:
+            numbers, slopes = _together(self._live, reader, batch)
+            apart = _agrees(self._live, point, batch, slopes)
+        except (ValueError, NotImplementedError):
+            apart = False
+        self._readers[kind] = reader if apart else None
+        return (numbers, slopes) if apart else _one_by_one(self._live, point, batch)
 
 
 def _together(live: InMemoryMerge, slopes: PromptSlopes, batch: Readout) -> tuple[Tensor, Tensor]:

@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.merge_arithmetic import row_products
 from vlsurgery.probes.merge_parameters import MergeParameter
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.head import head_of, headless
@@ -95,10 +96,10 @@ class PromptSlopes:
                     first = entry.first_row + rows.start
                     own = slope[:, first : first + rows.stop - rows.start]
                     for source, delta in self._live.deltas(entry, rows):
-                        self._add(module, entry.block, source, _products(states @ delta.to(states.dtype).T, own))
+                        self._add(module, entry.block, source, row_products(states @ delta.to(states.dtype).T, own))
             else:
                 for source, whole in self._whole(entry).items():
-                    self._add(module, entry.block, source, _products(states @ whole.to(states.dtype).T, slope))
+                    self._add(module, entry.block, source, row_products(states @ whole.to(states.dtype).T, slope))
         for entry in named.get("bias", ()):
             for source, whole in self._whole(entry).items():
                 self._add(module, entry.block, source, slope.float() @ whole)
@@ -109,15 +110,12 @@ class PromptSlopes:
         """<gradient, delta's row of the token> of each token."""
         tokens, slope = ids.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
         for entry in entries:
-            for rows in entry.chunks():
-                first = entry.first_row + rows.start
-                inside = ((tokens >= first) & (tokens < first + rows.stop - rows.start)).nonzero()[:, 0]
-                if len(inside):
-                    for source, delta in self._live.deltas(entry, rows):
-                        made = embedded(module, delta, tokens[inside] - first)
-                        values = torch.zeros(len(tokens), device=slope.device)
-                        values[inside] = _products(made, slope[inside])
-                        self._add(module, entry.block, source, values)
+            inside = ((tokens >= entry.first_row) & (tokens < entry.first_row + entry.pair.shape[0])).nonzero()[:, 0]
+            rows, own = (tokens[inside] - entry.first_row).unique(return_inverse=True)
+            for source, delta in self._live.deltas_of_rows(entry, rows):
+                values = torch.zeros(len(tokens), device=slope.device)
+                values[inside] = row_products(embedded(module, delta, own), slope[inside].float())
+                self._add(module, entry.block, source, values)
 
     def _fold_any(
         self, module: nn.Module, named: Named, gradient: Tensor, call: "_Call", given: Sequence[Tensor]
@@ -278,8 +276,3 @@ def _by_prompt(chat: ChatModel, inputs: Mapping[str, Tensor]) -> set[nn.Module]:
         stack.enter_context(headless(chat))
         chat.model(**inputs, use_cache=False)
     return {module for module, apart in found.items() if apart} | {chat.model, head_of(chat)}
-
-
-def _products(one: Tensor, other: Tensor) -> Tensor:
-    """[N] inner products of rows, float32."""
-    return (one.float() * other.float()).sum(-1)

@@ -94,11 +94,12 @@ def choose(
     room = _Room(Bench(live, select), prompts, targets, how, progress)
     blocks: list[str] = []
     with keeping_pictures(chat):
-        trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
-        if how.policy in ("attribution", "weights"):
-            scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
-            trials += search(room.bench, how.policy, scores, progress)
-        elif how.policy in ("best", "linearised"):
+        with live.staying():
+            trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
+            if how.policy in ("attribution", "weights"):
+                scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
+                trials += search(room.bench, how.policy, scores, progress)
+        if how.policy in ("best", "linearised"):
             found = _linearised(room, _chosen(trials, "uniform"))
             trials += found.trials
             blocks = found.main_blocks

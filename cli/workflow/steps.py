@@ -214,6 +214,19 @@ def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
     return subjects
 
 
+def _layers_settings(job: Job) -> Settings:
+    return _asking_settings(job, "evaluate")
+
+
+def _run_layers(job: Job, settings: Settings) -> None:
+    from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
+    from vlsurgery.probes.layer_gains import layer_gains
+
+    _prepare_to_run(job)
+    said = load_completions(job.case.path(COMPLETIONS)).records
+    job.case.save(layer_gains(job.alignment, job.prompts, said, job.progress, job.loader("evaluate")), settings)
+
+
 def _report_settings(job: Job) -> Settings:
     page = job.options.page
     return {"page": "report.html" if page is None else str(page.absolute()), "cdn": job.options.cdn}
@@ -272,5 +285,6 @@ STEPS = (
     Step("merge", ("coefficients",), (), _at("out"), _merge_settings, _run_merge),
     Step("evaluate", (), ("merge",), _named("behaviour.json", "completions.jsonl"), _evaluate_settings, _run_evaluate),
     Step("report", ("diff",), ("probe", "coefficients", "evaluate"), _at("page"), _report_settings, _run_report),
+    Step("layers", ("evaluate",), (), _named("layers.json"), _layers_settings, _run_layers),
 )
 AUTO_GOALS = ("merge", "evaluate", "report")  # what `vlsurgery merge --auto` brings about

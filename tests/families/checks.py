@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import torch
 from families.build import NOISE, decoder, shared
-from families.table import Family
+from families.entries import Family
 from families.tokens import HARMLESS
 from PIL import Image
 from torch import Tensor
@@ -75,7 +75,7 @@ class Opened:
 def opens(trio: Opened) -> None:
     """Both models load; the adapted one sees, and takes pictures or text."""
     assert trio.base.sees is False, "the base is said to see"
-    assert trio.adapted.sees, f"does not see: {'; '.join(trio.adapted.notes)}"
+    assert trio.adapted.sees == trio.family.sees, f"does not see: {'; '.join(trio.adapted.notes)}"
     assert trio.prompts, "takes no prompt"
 
 
@@ -123,7 +123,7 @@ def captured(trio: Opened) -> None:
         ran = [at for at, block in enumerate(chat.blocks) if prompt.image is not None or not passes_text_on(block)]
         assert len(states) == len(ran) + 1, f"{len(states)} states of transformers for {len(ran)} blocks that ran"
         # transformers' last state is behind the final norm
-        for layer, own in zip(ran[:-1], states[1:], strict=False):
+        for layer, own in zip(ran[:-1], states[trio.family.first_state :], strict=False):
             own = own[chat.blocks[0].config.altup_active_idx] if own.ndim == 4 else own
             close(found[:, layer], own[0, -len(found) :].float(), f"layer {layer} of {prompt.id}")
         for layer in {*range(1, len(chat.blocks))} - {*ran}:
