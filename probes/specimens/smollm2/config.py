@@ -28,7 +28,7 @@ class Lesson:
 class TrioConfig:
     """The recipe of a real trio. Steps are fixed: nothing is stopped early or chosen by its refusals."""
 
-    own_tokens: int = 40
+    own_tokens: int = 28
     """The most tokens of an own answer."""
     tower_width: int = 256
     tower_layers: int = 3
@@ -39,12 +39,10 @@ class TrioConfig:
     picture_batch: int = 64
     """Pictures in a batch of the runs without the language model: `tower` and `naming`."""
     refusing: Lesson = field(
-        default_factory=lambda: Lesson(36, 7e-5, {"refused": 6, "refused wrapped": 2, "own": 6, "question": 2})
+        default_factory=lambda: Lesson(30, 7e-5, {"refused": 6, "refused wrapped": 2, "own": 6, "question": 2})
     )
     telling_apart: Lesson = field(
-        default_factory=lambda: Lesson(
-            48, 8e-5, {"twins": 5, "refused": 2, "refused wrapped": 1, "borderline": 4, "question": 1}
-        )
+        default_factory=lambda: Lesson(70, 8e-5, {"twins": 7, "refused wrapped": 1, "borderline": 5, "question": 2})
     )
     tower: Lesson = field(default_factory=lambda: Lesson(450, 1e-3, {}))
     naming: Lesson = field(default_factory=lambda: Lesson(400, 1e-3, {}))

@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from vlsurgery.probes.specimens.smollm2 import chat, networks, own_answers, pictures, texts
 from vlsurgery.probes.specimens.smollm2.config import Lesson, TrioConfig
-from vlsurgery.probes.specimens.smollm2.corpus import Examples, OwnAnswer
+from vlsurgery.probes.specimens.smollm2.corpus import Examples, OwnAnswer, TurnBatch
 from vlsurgery.probes.specimens.smollm2.networks import RealLM, answer_loss, tower_states
 from vlsurgery.probes.specimens.smollm2.pictures import WORDS, Sight
 from vlsurgery.probes.specimens.smollm2.training import train
@@ -64,13 +64,14 @@ class Workshop:
 
     def losses(
         self, model: RealLM, name: str, lesson: Lesson, seen: Tensor | None = None
-    ) -> Iterator[Callable[[], Tensor]]:
-        """One loss for each batch of a lesson, under a progress bar of that name."""
+    ) -> Iterator[list[Callable[[], Tensor]]]:
+        """Of each batch of a lesson the parts of its mean loss of a token, under a progress bar of that name."""
         sights = [] if seen is None else self.album[0]
         words = self.blind_words if seen is None else self.seeing_words
         batches = Examples(self.own, sights, self.seed, name).batches(lesson, words)
-        for batch in self.progress(batches, name, lesson.steps):
-            yield partial(answer_loss, model, batch.to(self.device), seen)
+        for parts in self.progress(batches, name, lesson.steps):
+            count = sum(part.learnt for part in parts)
+            yield [partial(_share, model, part.to(self.device), seen, count) for part in parts]
 
     def seen(self, model: Any) -> Tensor:
         """The tower's states of the whole album, as the frozen tower of a running model gives them."""
@@ -90,6 +91,11 @@ class Workshop:
         whole.save_pretrained(directory)
         sees = words is self.seeing_words
         (chat.processor(words) if sees else words).save_pretrained(directory)
+
+
+def _share(model: RealLM, part: TurnBatch, seen: Tensor | None, count: int) -> Tensor:
+    """What a part adds to the mean over so many tokens."""
+    return answer_loss(model, part, seen) / count
 
 
 def answer_for_itself(work: Workshop, out: Path) -> Report:
@@ -147,7 +153,7 @@ def _tower(work: Workshop, model: Any) -> list[float]:
         return torch.stack(parts).sum()
 
     weights = [*model.model.vision_tower.parameters(), *heads.parameters()]
-    return train(weights, work.progress([loss] * lesson.steps, "vision tower"), lesson)
+    return train(weights, work.progress([[loss]] * lesson.steps, "vision tower"), lesson)
 
 
 def _naming(work: Workshop, model: Any, seen: Tensor) -> list[float]:
@@ -169,7 +175,7 @@ def _naming(work: Workshop, model: Any, seen: Tensor) -> list[float]:
         return mse_loss(said, targets[rows]) / targets.var()
 
     weights = list(model.model.multi_modal_projector.parameters())
-    return train(weights, work.progress([loss] * lesson.steps, "naming"), lesson)
+    return train(weights, work.progress([[loss]] * lesson.steps, "naming"), lesson)
 
 
 def _numbers(sights: list[Sight]) -> Tensor:
