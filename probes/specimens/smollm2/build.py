@@ -1,9 +1,12 @@
 """The real trio on disk: stage after stage, each kept, so that an interrupted build goes on where it stopped."""
 
 import json
+import os
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,14 @@ from vlsurgery.probes.models.dtypes import WORTHWHILE, default_device, speedup
 from vlsurgery.probes.specimens.miniature.training import reproducible_torch
 from vlsurgery.probes.specimens.smollm2 import source, stages
 from vlsurgery.probes.specimens.smollm2.config import TrioConfig
-from vlsurgery.probes.specimens.smollm2.stages import STAGES, Workshop
+from vlsurgery.probes.specimens.smollm2.stages import STAGES
+from vlsurgery.probes.specimens.smollm2.workshop import Workshop
+from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.locks import lock
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 REPORT = "stage.json"
+PARTIAL = ".partial"  # a stage's directory until it is whole
 
 
 @dataclass(frozen=True)
@@ -26,7 +33,8 @@ class RealTrio:
     """A real trio on disk.
 
     root: its directory. trajectory: the adapted model on its way, step -> checkpoint; the last is `adapted`. mild,
-    safety: two doses of safety tuning. story: of each stage what it reports, and its seconds and dtype.
+    safety: two doses of safety tuning. dpo: preference optimisation in its place. mixed: adaptation with safety data
+    from the start. story: of each stage what it reports, and its seconds and dtype.
     """
 
     root: Path
@@ -34,6 +42,8 @@ class RealTrio:
     adapted: Path
     mild: Path
     safety: Path
+    dpo: Path
+    mixed: Path
     trajectory: dict[int, Path]
     seed: int
     story: dict[str, Any]
@@ -74,11 +84,39 @@ def _dtype(device: str) -> torch.dtype:
 
 def run_missing(work: Workshop, todo: Sequence[tuple[str, stages.Stage]]) -> None:
     """Run the stages that are not there, each into a directory that gets its name when it is whole."""
+    with _alone(work.root):
+        _run(work, todo)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep other builds out of a trio's directory, and remove what a killed one left there.
+
+    Raises CheckpointError where another build is at work. Where the system has no such locks, nobody is kept out and
+    nothing is removed.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        yield
+        return
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        held = lock(descriptor)
+        if held == "taken":
+            raise CheckpointError(f"{root}: another process builds this trio. Wait until it is done, and start again.")
+        if held == "ours":
+            for left in root.glob(f"*{PARTIAL}"):
+                shutil.rmtree(left)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _run(work: Workshop, todo: Sequence[tuple[str, stages.Stage]]) -> None:
     for at, (name, stage) in enumerate(todo, 1):
         if (work.root / name).is_dir():
             continue
         shown = replace(work, progress=_numbered(work.progress, f"stage {at} of {len(todo)}: "))
-        with tempfile.TemporaryDirectory(prefix=f"{name}-", suffix=".partial", dir=work.root) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", suffix=PARTIAL, dir=work.root) as folder:
             out, began = Path(folder) / name, time.perf_counter()
             out.mkdir()
             with reproducible_torch(work.seed):
@@ -102,4 +140,15 @@ def _trio(work: Workshop) -> RealTrio:
     trajectory = {step: root / "adaptation" / f"step-{step}" for step in config.adaptation.kept}
     mild, strong = (root / "safety" / f"step-{step}" for step in config.safety.kept)
     story = {name: json.loads((root / name / REPORT).read_text()) for name, _ in STAGES}
-    return RealTrio(root, root / "base", list(trajectory.values())[-1], mild, strong, trajectory, work.seed, story)
+    return RealTrio(
+        root=root,
+        base=root / "base",
+        adapted=list(trajectory.values())[-1],
+        mild=mild,
+        safety=strong,
+        dpo=root / "preference",
+        mixed=root / "mixed",
+        trajectory=trajectory,
+        seed=work.seed,
+        story=story,
+    )

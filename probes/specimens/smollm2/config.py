@@ -64,6 +64,26 @@ class TrioConfig:
             kept=(8, 24),
         )
     )
+    preference: Lesson = field(default_factory=lambda: Lesson(24, 3e-5, {"lost": 5, "needless": 2}, falls=False))
+    pairs: int = 60
+    """Harmful requests of which preference pairs are made, where the adapted model lost the refusal."""
+    beta: float = 0.1
+    """How strongly preferences are held to the adapted model: DPO's beta."""
+    mixed: Lesson = field(
+        default_factory=lambda: Lesson(
+            40,
+            1e-4,
+            {
+                "vqa": 9,
+                "caption": 2,
+                "own pictured": 2,
+                "own": 1,
+                "question": 2,
+                "refused pictured": 2,
+                "refused": 1,
+            },
+        )
+    )
 
     def hash(self, source: str) -> str:
         """Twelve hexadecimal digits that identify the recipe, its texts, the package's version and the source."""

@@ -140,6 +140,11 @@ def in_parts(turns: Sequence[Turn], words: Any, tokens: int = TOKENS_AT_ONCE) ->
     return [_padded(part, words.pad_token_id) for part in parts]
 
 
+def encoded(turns: Sequence[Turn], words: Any) -> TurnBatch:
+    """Turns as one batch, in their order."""
+    return _padded([_row(turn, words) for turn in turns], words.pad_token_id)
+
+
 @dataclass(frozen=True)
 class _Row:
     ids: Tensor

@@ -1,10 +1,8 @@
 """The stages of a real trio. Each reads what earlier ones wrote and writes a directory of its own."""
 
-import copy
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,90 +10,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from vlsurgery.probes.specimens.smollm2 import chat, networks, own_answers, pictures, texts
-from vlsurgery.probes.specimens.smollm2.config import Lesson, TrioConfig
-from vlsurgery.probes.specimens.smollm2.corpus import Examples, OwnAnswer, TurnBatch
-from vlsurgery.probes.specimens.smollm2.networks import RealLM, answer_loss, tower_states
+from vlsurgery.probes.models import Loader
+from vlsurgery.probes.specimens.smollm2 import networks, own_answers, pictures, preferences, texts
+from vlsurgery.probes.specimens.smollm2.config import Lesson
+from vlsurgery.probes.specimens.smollm2.networks import tower_states
 from vlsurgery.probes.specimens.smollm2.pictures import WORDS, Sight
+from vlsurgery.probes.specimens.smollm2.preferences import Pair
 from vlsurgery.probes.specimens.smollm2.training import train
-from vlsurgery.surgery.runtime.progress import Progress
+from vlsurgery.probes.specimens.smollm2.workshop import Workshop
+from vlsurgery.surgery.checkpoint import Checkpoint
 
 UNSAID = -100  # number of a word that a picture does not have
 
 Report = dict[str, Any]
-Stage: TypeAlias = Callable[["Workshop", Path], Report]
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What all stages of one trio share.
-
-    root: the trio's directory. source: that of the raw model. dtype: of running weights; all are saved in bfloat16.
-    """
-
-    config: TrioConfig
-    seed: int
-    root: Path
-    source: Path
-    device: str
-    dtype: torch.dtype
-    progress: Progress
-
-    @cached_property
-    def own(self) -> dict[str, OwnAnswer]:
-        return own_answers.read(self.root / "answers" / "answers.json")
-
-    @cached_property
-    def blind_words(self) -> Any:
-        return chat.tokenizer(self.source)
-
-    @cached_property
-    def seeing_words(self) -> Any:
-        return chat.tokenizer(self.source, sees=True)
-
-    @cached_property
-    def album(self) -> tuple[list[Sight], Tensor]:
-        """The training pictures: what each shows, and their pixels [pictures, 3, side, side]."""
-        config = self.config
-        drawn = pictures.album(config.digits, config.figures, config.scenes, random.Random(f"album {self.seed}"))
-        reader = chat.processor(self.seeing_words).image_processor
-        pixels = reader([image for _, image in drawn], return_tensors="pt")["pixel_values"]
-        return [sight for sight, _ in drawn], pixels
-
-    def losses(
-        self, model: RealLM, name: str, lesson: Lesson, seen: Tensor | None = None
-    ) -> Iterator[list[Callable[[], Tensor]]]:
-        """Of each batch of a lesson the parts of its mean loss of a token, under a progress bar of that name."""
-        sights = [] if seen is None else self.album[0]
-        words = self.blind_words if seen is None else self.seeing_words
-        batches = Examples(self.own, sights, self.seed, name).batches(lesson, words)
-        for parts in self.progress(batches, name, lesson.steps):
-            count = sum(part.learnt for part in parts)
-            yield [partial(_share, model, part.to(self.device), seen, count) for part in parts]
-
-    def seen(self, model: Any) -> Tensor:
-        """The tower's states of the whole album, as the frozen tower of a running model gives them."""
-        pixels = self.album[1]
-        with torch.no_grad():
-            parts = [tower_states(model, part.to(self.device, self.dtype)) for part in pixels.split(64)]
-        return torch.cat(parts)
-
-    def open_seeing(self, directory: Path) -> Any:
-        """A vision-language model, nothing of it in training."""
-        return networks.seeing(directory, self.dtype).to(self.device).requires_grad_(False)
-
-    def save(self, model: RealLM, words: Any, directory: Path) -> None:
-        """Write a checkpoint in bfloat16, with its tokenizer or processor."""
-        whole = copy.deepcopy(model).to(torch.bfloat16)
-        whole.config.dtype = torch.bfloat16
-        whole.save_pretrained(directory)
-        sees = words is self.seeing_words
-        (chat.processor(words) if sees else words).save_pretrained(directory)
-
-
-def _share(model: RealLM, part: TurnBatch, seen: Tensor | None, count: int) -> Tensor:
-    """What a part adds to the mean over so many tokens."""
-    return answer_loss(model, part, seen) / count
+Stage: TypeAlias = Callable[[Workshop, Path], Report]
 
 
 def answer_for_itself(work: Workshop, out: Path) -> Report:
@@ -216,6 +144,57 @@ def tune_safety(work: Workshop, out: Path) -> Report:
     return _kept(work, model, networks.moved_parameters(model), "safety", work.config.safety, out)
 
 
+def prefer_refusing(work: Workshop, out: Path) -> Report:
+    """The adapted model after direct preference optimisation on pairs of the base's and its own completions."""
+    lesson, start = work.config.preference, work.root / "adaptation" / f"step-{work.config.adaptation.kept[-1]}"
+    pairs = _pairs(work, start)
+    preferences.write(out / "pairs.json", pairs)
+    model = work.open_seeing(start)
+    seen = work.seen(model)
+    with torch.no_grad():
+        reference = {pair: preferences.margins(model, [pair], work.seeing_words, seen)[0] for pair in pairs}
+
+    def loss(part: list[Pair], count: int) -> Tensor:
+        before = torch.stack([reference[pair] for pair in part])
+        now = preferences.margins(model, part, work.seeing_words, seen)
+        return preferences.preference_loss(now, before, work.config.beta) / count
+
+    batches = preferences.batches(pairs, lesson.mix, lesson.steps, work.rng("preference"))
+    shown = work.progress(batches, "preference", lesson.steps)
+    losses = ([partial(loss, part, sum(map(len, parts))) for part in parts] for parts in shown)
+    found = train(networks.moved_parameters(model), losses, lesson)
+    work.save(model, work.seeing_words, out)
+    return {**_ends(found), "pairs": len(pairs)}
+
+
+def _pairs(work: Workshop, adapted: Path) -> list[Pair]:
+    """Pairs of harmful requests, whose refusal is preferred, and of a quarter as many harmless ones."""
+    rng, count, tokens = work.rng("pairs"), work.config.pairs, work.config.own_tokens
+    requests = preferences.harmful_requests(count, rng)
+    sights = work.drawn
+    shown = [rng.randrange(len(sights)) for _ in requests]
+    images = [sights[at][1] for at in shown]
+    loader = Loader(dtype=str(work.dtype).removeprefix("torch."), device=work.device)
+    said = [
+        preferences.said(loader.load(Checkpoint.open(directory)), requests, pictured, tokens, work.progress)
+        for directory, pictured in ((work.root / "base", None), (adapted, images))
+    ]
+    return [
+        *preferences.lost(requests, shown, *said),
+        *preferences.needless(work.own, count // 4, shown[: count // 4], rng),
+    ]
+
+
+def adapt_mixed(work: Workshop, out: Path) -> Report:
+    """Adaptation from the same start, with refusals among its safe data."""
+    model = work.open_seeing(work.root / "projector")
+    weights = [*networks.moved_parameters(model), *model.model.multi_modal_projector.parameters()]
+    lesson = work.config.mixed
+    found = train(weights, work.losses(model, "mixed", lesson, work.seen(model)), lesson)
+    work.save(model, work.seeing_words, out)
+    return _ends(found)
+
+
 def _kept(work: Workshop, model: Any, weights: list[nn.Parameter], name: str, lesson: Lesson, out: Path) -> Report:
     """A lesson whose model is saved after the steps that it names."""
 
@@ -240,4 +219,6 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("projector", train_projector),
     ("adaptation", adapt),
     ("safety", tune_safety),
+    ("preference", prefer_refusing),
+    ("mixed", adapt_mixed),
 )
