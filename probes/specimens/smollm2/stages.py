@@ -174,7 +174,7 @@ def _pairs(work: Workshop, adapted: Path) -> list[Pair]:
     sights = work.drawn
     shown = [rng.randrange(len(sights)) for _ in requests]
     images = [sights[at][1] for at in shown]
-    loader = Loader(dtype=str(work.dtype).removeprefix("torch."), device=work.device)
+    loader = Loader(device=work.device)
     said = [
         preferences.said(loader.load(Checkpoint.open(directory)), requests, pictured, tokens, work.progress)
         for directory, pictured in ((work.root / "base", None), (adapted, images))
