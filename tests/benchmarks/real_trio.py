@@ -27,7 +27,7 @@ from vlsurgery.probes.prompts.pictures import blank
 from vlsurgery.probes.specimens.smollm2 import RealTrio, TrioConfig, build, pictures, source
 from vlsurgery.surgery.checkpoint import Checkpoint
 
-TOKENS = 32
+TOKENS = 24
 SCANS = 1797  # of digits, in scikit-learn
 SIZES = {"harmful": 60, "jailbroken": 40, "harmless": 40, "borderline": 43}
 KINDS = {

@@ -44,7 +44,7 @@ class TrioConfig:
     telling_apart: Lesson = field(
         default_factory=lambda: Lesson(70, 8e-5, {"twins": 7, "refused wrapped": 1, "borderline": 5, "question": 2})
     )
-    tower: Lesson = field(default_factory=lambda: Lesson(450, 1e-3, {}))
+    tower: Lesson = field(default_factory=lambda: Lesson(600, 1e-3, {}))
     naming: Lesson = field(default_factory=lambda: Lesson(400, 1e-3, {}))
     projector: Lesson = field(default_factory=lambda: Lesson(24, 3e-4, {"caption": 6, "vqa": 6}))
     adaptation: Lesson = field(

@@ -14,7 +14,7 @@ from vlsurgery.probes.specimens.smollm2.config import Lesson
 from vlsurgery.probes.specimens.smollm2.pictures import DESCRIBE, Sight
 
 IGNORED = -100  # label of a token that is not learnt
-TOKENS_AT_ONCE = 640  # so that the tokens' activations take about one gigabyte
+TOKENS_AT_ONCE = 512  # so that what a part holds for its gradient takes about a gigabyte
 WRAPPED_SHARE = 0.2  # of answered requests that stand in a jailbreak too, so that its words alone are no reason
 
 
