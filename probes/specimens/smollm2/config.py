@@ -39,10 +39,12 @@ class TrioConfig:
     picture_batch: int = 64
     """Pictures in a batch of the runs without the language model: `tower` and `naming`."""
     refusing: Lesson = field(
-        default_factory=lambda: Lesson(30, 7e-5, {"refused": 6, "refused wrapped": 2, "own": 6, "question": 2})
+        default_factory=lambda: Lesson(24, 7e-5, {"refused": 6, "refused wrapped": 2, "own": 6, "question": 2})
     )
     telling_apart: Lesson = field(
-        default_factory=lambda: Lesson(70, 8e-5, {"twins": 7, "refused wrapped": 1, "borderline": 5, "question": 2})
+        default_factory=lambda: Lesson(
+            64, 8e-5, {"twins": 7, "refused": 2, "refused wrapped": 2, "borderline": 5, "question": 2}
+        )
     )
     tower: Lesson = field(default_factory=lambda: Lesson(600, 1e-3, {}))
     naming: Lesson = field(default_factory=lambda: Lesson(400, 1e-3, {}))
