@@ -78,6 +78,7 @@ def test_no_request_was_trained_on() -> None:
 
 def test_a_checkpoint_knows_its_trio(tmp_path: Path) -> None:
     places = {"base": "base", "adapted": "adaptation/step-80", "mild": "safety/step-8", "safety": "safety/step-24"}
+    places |= {"dpo": "preference", "mixed": "mixed"}
     for place in (*places.values(), "adaptation/step-5", "tower"):
         (tmp_path / place).mkdir(parents=True)
     trio = RealTrio(root=tmp_path, trajectory={}, seed=3, story={}, **{r: tmp_path / p for r, p in places.items()})
