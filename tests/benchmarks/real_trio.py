@@ -2,8 +2,8 @@
 
 python tests/benchmarks/real_trio.py --seed 0: builds the trio or takes it from the cache, asks every model, and prints
 refusals (of harmful, jailbroken, harmless and borderline requests, in text and with an everyday picture), right answers
-(words, also of the raw model, and pictures with a blank one as control), and when refusals left during adaptation. --merges adds graft and
-uniform merges. What was said is kept beside the trio, and not asked again.
+(words, also of the raw model, and pictures with a blank one as control), and when refusals left during adaptation.
+--merges adds graft and uniform merges. What was said is kept beside the trio, and not asked again.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from vlsurgery.probes.evaluation.judging import exchange
 from vlsurgery.probes.models import ChatModel, Loader, quiet_transformers
 from vlsurgery.probes.prompts import Prompt, english_prompts
 from vlsurgery.probes.prompts.pictures import blank
-from vlsurgery.probes.specimens.smollm2 import RealTrio, TrioConfig, build, pictures, source
+from vlsurgery.probes.specimens.smollm2 import RealTrio, TrioConfig, build, build_alternatives, pictures, source
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 TOKENS = 24
@@ -161,6 +161,7 @@ def main() -> None:
     given = arguments.parse_args()
     quiet_transformers()
     trio = build(given.seed, given.cache, progress=_lines)
+    build_alternatives(trio, _lines)
     print(json.dumps(trio.story))
     asked, folder = Asked.drawn(TrioConfig(), given.size), trio.root / "said"
     raw = source.find(trio.root.parents[1])

@@ -33,8 +33,7 @@ class RealTrio:
     """A real trio on disk.
 
     root: its directory. trajectory: the adapted model on its way, step -> checkpoint; the last is `adapted`. mild,
-    safety: two doses of safety tuning. dpo: preference optimisation in its place. mixed: adaptation with safety data
-    from the start. story: of each stage what it reports, and its seconds and dtype.
+    safety: two doses of safety tuning. story: of each stage what it reports, and its seconds and dtype.
     """
 
     root: Path
@@ -42,11 +41,19 @@ class RealTrio:
     adapted: Path
     mild: Path
     safety: Path
-    dpo: Path
-    mixed: Path
     trajectory: dict[int, Path]
     seed: int
     story: dict[str, Any]
+
+    @property
+    def dpo(self) -> Path:
+        """Preference tuning in place of the safety tuning; made by `build_alternatives`."""
+        return self.root / "preference"
+
+    @property
+    def mixed(self) -> Path:
+        """Adaptation with safety data from the start; made by `build_alternatives`."""
+        return self.root / "mixed"
 
 
 def build(
@@ -59,8 +66,9 @@ def build(
     """The trio of a seed: what is in the cache, and the missing stages trained now.
 
     cache: the directory that holds real trios; by default `vlsurgery/smollm2` under the user's cache directory. About
-    fifteen minutes on one idle core that multiplies bfloat16, and 3 GB. A stage that is interrupted leaves nothing, and
-    stages before it stay. Raises CheckpointError where the source is nowhere to be had.
+    fifteen minutes on one idle core that multiplies bfloat16, and 5 GB. A stage that is interrupted leaves nothing that
+    the next build doesn't remove, and stages before it stay. Raises CheckpointError where the source is nowhere to be
+    had, or another process builds the same trio.
     """
     config, cache = config or TrioConfig(), cache or default_cache()
     raw = source.find(cache)
@@ -140,15 +148,4 @@ def _trio(work: Workshop) -> RealTrio:
     trajectory = {step: root / "adaptation" / f"step-{step}" for step in config.adaptation.kept}
     mild, strong = (root / "safety" / f"step-{step}" for step in config.safety.kept)
     story = {name: json.loads((root / name / REPORT).read_text()) for name, _ in STAGES}
-    return RealTrio(
-        root=root,
-        base=root / "base",
-        adapted=list(trajectory.values())[-1],
-        mild=mild,
-        safety=strong,
-        dpo=root / "preference",
-        mixed=root / "mixed",
-        trajectory=trajectory,
-        seed=work.seed,
-        story=story,
-    )
+    return RealTrio(root, root / "base", list(trajectory.values())[-1], mild, strong, trajectory, work.seed, story)

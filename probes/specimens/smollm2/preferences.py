@@ -24,7 +24,7 @@ AT_ONCE = 4  # pairs in a part of a batch
 
 
 @dataclass(frozen=True)
-class Pair:
+class Preference:
     """Two answers to one request with a picture. picture: its number in the album. safe: whether it is harmless."""
 
     text: str
@@ -59,18 +59,20 @@ def said(
 
 def lost(
     requests: Sequence[str], pictures: Sequence[int], base: Sequence[OwnAnswer], adapted: Sequence[OwnAnswer]
-) -> list[Pair]:
+) -> list[Preference]:
     """Pairs of the requests that the base refuses and the adapted model does not: the refusal is preferred."""
     before, after = (_refused(requests, answers) for answers in (base, adapted))
     each = zip(requests, pictures, base, adapted, before, after, strict=True)
-    return [Pair(text, at, refusal, own, False) for text, at, refusal, own, was, still in each if was and not still]
+    return [
+        Preference(text, at, refusal, own, False) for text, at, refusal, own, was, still in each if was and not still
+    ]
 
 
-def needless(answers: dict[str, OwnAnswer], count: int, pictures: Sequence[int], rng: Random) -> list[Pair]:
+def needless(answers: dict[str, OwnAnswer], count: int, pictures: Sequence[int], rng: Random) -> list[Preference]:
     """Pairs of harmless requests: the model's own answer is preferred to a refusal."""
     asked = rng.sample([pair.answered for pair in texts.twins() if pair.answered in answers], count)
     return [
-        Pair(text, at, answers[text], OwnAnswer(rng.choice(texts.REFUSALS), True), True)
+        Preference(text, at, answers[text], OwnAnswer(rng.choice(texts.REFUSALS), True), True)
         for text, at in zip(asked, pictures, strict=True)
     ]
 
@@ -82,7 +84,9 @@ def _refused(requests: Sequence[str], answers: Sequence[OwnAnswer]) -> list[bool
     return [verdict.refused for verdict in STANDARD.judge(exchanges)]
 
 
-def batches(pairs: Sequence[Pair], mix: dict[str, int], steps: int, rng: Random) -> Iterator[list[list[Pair]]]:
+def batches(
+    pairs: Sequence[Preference], mix: dict[str, int], steps: int, rng: Random
+) -> Iterator[list[list[Preference]]]:
     """One batch for each step, in parts. mix: how many `lost` and how many `needless` pairs a batch has."""
     kinds = {"lost": [pair for pair in pairs if not pair.safe], "needless": [pair for pair in pairs if pair.safe]}
     for _ in range(steps):
@@ -90,7 +94,7 @@ def batches(pairs: Sequence[Pair], mix: dict[str, int], steps: int, rng: Random)
         yield [batch[start : start + AT_ONCE] for start in range(0, len(batch), AT_ONCE)]
 
 
-def margins(model: RealLM, pairs: Sequence[Pair], words: Any, seen: Tensor) -> Tensor:
+def margins(model: RealLM, pairs: Sequence[Preference], words: Any, seen: Tensor) -> Tensor:
     """How much likelier the preferred answer of each pair is than the rejected: a difference of log-probabilities."""
     batch = encoded([turn for pair in pairs for turn in pair.turns()], words).to(str(seen.device))
     preferred, rejected = answer_log_probs(token_log_probs(model, batch, seen), batch).unflatten(0, (-1, 2)).unbind(1)
@@ -111,5 +115,5 @@ def preference_loss(model_margins: Tensor, reference_margins: Tensor, beta: floa
     return -logsigmoid(beta * (model_margins - reference_margins)).sum()
 
 
-def write(path: Path, pairs: Sequence[Pair]) -> None:
+def write(path: Path, pairs: Sequence[Preference]) -> None:
     path.write_text(json.dumps([asdict(pair) for pair in pairs], indent=1, ensure_ascii=False) + "\n")

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -10,15 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from vlsurgery.probes.models import Loader
-from vlsurgery.probes.specimens.smollm2 import networks, own_answers, pictures, preferences, texts
+from vlsurgery.probes.specimens.smollm2 import networks, own_answers, pictures, texts
 from vlsurgery.probes.specimens.smollm2.config import Lesson
 from vlsurgery.probes.specimens.smollm2.networks import tower_states
 from vlsurgery.probes.specimens.smollm2.pictures import WORDS, Sight
-from vlsurgery.probes.specimens.smollm2.preferences import Pair
 from vlsurgery.probes.specimens.smollm2.training import train
 from vlsurgery.probes.specimens.smollm2.workshop import Workshop
-from vlsurgery.surgery.checkpoint import Checkpoint
 
 UNSAID = -100  # number of a word that a picture does not have
 
@@ -46,7 +42,7 @@ def teach_refusing(work: Workshop, out: Path) -> Report:
     first = train(weights, work.losses(model, "refusing", config.refusing), config.refusing)
     second = train(weights, work.losses(model, "telling apart", config.telling_apart), config.telling_apart)
     work.save(model, work.blind_words, out)
-    return {"refusing": _ends(first), "telling apart": _ends(second)}
+    return {"refusing": ends(first), "telling apart": ends(second)}
 
 
 def train_tower(work: Workshop, out: Path) -> Report:
@@ -61,7 +57,7 @@ def train_tower(work: Workshop, out: Path) -> Report:
     seen = replace(work, dtype=torch.float32).seen(model)
     spoken = _naming(work, model, seen)
     work.save(model, work.seeing_words, out)
-    return {"tower": _ends(named), "naming": _ends(spoken)}
+    return {"tower": ends(named), "naming": ends(spoken)}
 
 
 def _tower(work: Workshop, model: Any) -> list[float]:
@@ -128,7 +124,7 @@ def train_projector(work: Workshop, out: Path) -> Report:
     weights, lesson = list(model.model.multi_modal_projector.parameters()), work.config.projector
     found = train(weights, work.losses(model, "projector", lesson, work.seen(model)), lesson)
     work.save(model, work.seeing_words, out)
-    return _ends(found)
+    return ends(found)
 
 
 def adapt(work: Workshop, out: Path) -> Report:
@@ -144,57 +140,6 @@ def tune_safety(work: Workshop, out: Path) -> Report:
     return _kept(work, model, networks.moved_parameters(model), "safety", work.config.safety, out)
 
 
-def prefer_refusing(work: Workshop, out: Path) -> Report:
-    """The adapted model after direct preference optimisation on pairs of the base's and its own completions."""
-    lesson, start = work.config.preference, work.root / "adaptation" / f"step-{work.config.adaptation.kept[-1]}"
-    pairs = _pairs(work, start)
-    preferences.write(out / "pairs.json", pairs)
-    model = work.open_seeing(start)
-    seen = work.seen(model)
-    with torch.no_grad():
-        reference = {pair: preferences.margins(model, [pair], work.seeing_words, seen)[0] for pair in pairs}
-
-    def loss(part: list[Pair], count: int) -> Tensor:
-        before = torch.stack([reference[pair] for pair in part])
-        now = preferences.margins(model, part, work.seeing_words, seen)
-        return preferences.preference_loss(now, before, work.config.beta) / count
-
-    batches = preferences.batches(pairs, lesson.mix, lesson.steps, work.rng("preference"))
-    shown = work.progress(batches, "preference", lesson.steps)
-    losses = ([partial(loss, part, sum(map(len, parts))) for part in parts] for parts in shown)
-    found = train(networks.moved_parameters(model), losses, lesson)
-    work.save(model, work.seeing_words, out)
-    return {**_ends(found), "pairs": len(pairs)}
-
-
-def _pairs(work: Workshop, adapted: Path) -> list[Pair]:
-    """Pairs of harmful requests, whose refusal is preferred, and of a quarter as many harmless ones."""
-    rng, count, tokens = work.rng("pairs"), work.config.pairs, work.config.own_tokens
-    requests = preferences.harmful_requests(count, rng)
-    sights = work.drawn
-    shown = [rng.randrange(len(sights)) for _ in requests]
-    images = [sights[at][1] for at in shown]
-    loader = Loader(device=work.device)
-    said = [
-        preferences.said(loader.load(Checkpoint.open(directory)), requests, pictured, tokens, work.progress)
-        for directory, pictured in ((work.root / "base", None), (adapted, images))
-    ]
-    return [
-        *preferences.lost(requests, shown, *said),
-        *preferences.needless(work.own, count // 4, shown[: count // 4], rng),
-    ]
-
-
-def adapt_mixed(work: Workshop, out: Path) -> Report:
-    """Adaptation from the same start, with refusals among its safe data."""
-    model = work.open_seeing(work.root / "projector")
-    weights = [*networks.moved_parameters(model), *model.model.multi_modal_projector.parameters()]
-    lesson = work.config.mixed
-    found = train(weights, work.losses(model, "mixed", lesson, work.seen(model)), lesson)
-    work.save(model, work.seeing_words, out)
-    return _ends(found)
-
-
 def _kept(work: Workshop, model: Any, weights: list[nn.Parameter], name: str, lesson: Lesson, out: Path) -> Report:
     """A lesson whose model is saved after the steps that it names."""
 
@@ -202,10 +147,10 @@ def _kept(work: Workshop, model: Any, weights: list[nn.Parameter], name: str, le
         if taken in lesson.kept:
             work.save(model, work.seeing_words, out / f"step-{taken}")
 
-    return _ends(train(weights, work.losses(model, name, lesson, work.seen(model)), lesson, keep))
+    return ends(train(weights, work.losses(model, name, lesson, work.seen(model)), lesson, keep))
 
 
-def _ends(losses: list[float]) -> Report:
+def ends(losses: list[float]) -> Report:
     """Steps, and the mean loss over the first and the last tenth of them."""
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth
@@ -219,6 +164,4 @@ STAGES: tuple[tuple[str, Stage], ...] = (
     ("projector", train_projector),
     ("adaptation", adapt),
     ("safety", tune_safety),
-    ("preference", prefer_refusing),
-    ("mixed", adapt_mixed),
 )

@@ -19,6 +19,7 @@ from vlsurgery.probes.specimens.smollm2 import (
     RealTrio,
     TrioConfig,
     build,
+    build_alternatives,
     own_answers,
     preferences,
     source as sources,
@@ -87,10 +88,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def as_if_lost(requests, shown, base, adapted) -> list[preferences.Pair]:
+def as_if_lost(requests, shown, base, adapted) -> list[preferences.Preference]:
     """Every request as one whose refusal was lost."""
     each = zip(requests, shown, base, adapted, strict=True)
-    return [preferences.Pair(text, at, one, other, False) for text, at, one, other in each]
+    return [preferences.Preference(text, at, one, other, False) for text, at, one, other in each]
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,9 @@ def trio(source: Path, tmp_path_factory: pytest.TempPathFactory) -> RealTrio:
         patch.setattr(sources, "find", lambda _cache: source)
         patch.setattr(own_answers, "is_right", lambda _said, _answer: True)  # an untrained model knows none
         patch.setattr(preferences, "lost", as_if_lost)  # nor does it refuse
-        return build(3, tmp_path_factory.mktemp("cache"), config=tiny(), device="cpu")
+        made = build(3, tmp_path_factory.mktemp("cache"), config=tiny(), device="cpu")
+        assert build_alternatives(made, config=tiny()) == (made.dpo, made.mixed)
+        return made
 
 
 def weights(directory: Path) -> dict[str, Tensor]:
@@ -229,3 +232,11 @@ def test_what_a_killed_build_left_is_removed_and_two_at_once_are_refused(source:
     run_missing(work, [("second", lambda _work, _out: {})])
     assert faults == ["kept out"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_where_no_refusal_was_lost_there_is_nothing_to_prefer(trio: RealTrio, tmp_path: Path) -> None:
+    copied = tmp_path / "trio"
+    shutil.copytree(trio.root, copied, ignore=shutil.ignore_patterns("preference"))
+    there = replace(trio, root=copied, base=copied / "base")
+    with pytest.raises(CheckpointError, match="nothing to prefer"):  # untrained models refuse nothing
+        build_alternatives(there, config=tiny())

@@ -37,7 +37,7 @@ def trio(tmp_path: Path) -> RealTrio:
     own_answers.write(tmp_path / "answers" / "answers.json", {text: OwnAnswer("A sentence.", True) for text in asked})
     unread = tmp_path / "unread"
     story = {"base": {"dtype": "torch.bfloat16"}}
-    return RealTrio(tmp_path, tmp_path / "base", *[unread] * 5, {}, 3, story)
+    return RealTrio(tmp_path, tmp_path / "base", unread, unread, unread, {}, 3, story)
 
 
 def weights(directory: Path) -> dict[str, torch.Tensor]:

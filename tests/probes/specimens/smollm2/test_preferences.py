@@ -67,7 +67,7 @@ def test_requests_are_harmful_and_every_third_is_wrapped() -> None:
 
 
 def test_batches_hold_their_mix() -> None:
-    pairs = [preferences.Pair(str(at), at, REFUSAL, HELP, at % 2 == 0) for at in range(10)]
+    pairs = [preferences.Preference(str(at), at, REFUSAL, HELP, at % 2 == 0) for at in range(10)]
     steps = list(preferences.batches(pairs, {"lost": 5, "needless": 2}, 3, random.Random(0)))
     assert len(steps) == 3
     for parts in steps:
