@@ -102,7 +102,7 @@ def trajectory(
 
 
 def _role(point: RunPoint) -> str:
-    return f"checkpoint:{point.at}:{point.step}"
+    return f"checkpoint:{point.at}"
 
 
 @dataclass(frozen=True)
