@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from vlsurgery.cli.commands.anatomy import anatomy
+from vlsurgery.cli.commands.claims import claims
 from vlsurgery.cli.commands.compare import compare
 from vlsurgery.cli.commands.completions import completions
 from vlsurgery.cli.commands.convert import convert
@@ -172,6 +173,7 @@ for name, command in {
     "anatomy": anatomy,
     "convert": convert,
     "demo": demo,
+    "claims": claims,
 }.items():
     app.command(name)(command)
 

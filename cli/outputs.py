@@ -51,6 +51,14 @@ def is_report(path: Path) -> bool:
     return head.lstrip().startswith("<!DOCTYPE html>") and "<title>vlsurgery: " in head
 
 
+def is_claims_file(path: Path) -> bool:
+    """Whether a file is a page or a result that `vlsurgery claims` wrote."""
+    head = _head(path).lstrip()
+    if head.startswith("<!DOCTYPE html>"):
+        return "<title>vlsurgery: claims</title>" in head
+    return re.match(r'\{\s*"schema":\s*"vlsurgery/claims/', head) is not None
+
+
 def is_diff_table(path: Path) -> bool:
     """Whether a file is a table of `vlsurgery diff --csv`: its columns are those of a diff."""
     from vlsurgery.surgery.results import DiffResult

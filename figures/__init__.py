@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vlsurgery.figures import (
         behaviour as behaviour,
+        claims as claims,
         coefficients as coefficients,
         direction_drift as direction_drift,
         outcomes as outcomes,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "behaviour",
+    "claims",
     "coefficients",
     "direction_drift",
     "outcomes",

@@ -91,7 +91,8 @@ class Selected(Frozen):
 class BlockGain(Frozen):
     """What moving one block from adapted to base gives.
 
-    gain: change of the refusal log-odds, in nats, averaged over prompts (positive: the base's block refuses more).
+    gain: change of the refusal log-odds, in nats, averaged over requests (positive: the base's block refuses more).
+    low, high: its 95% interval over requests; None from one request, and in files of older versions.
     share: gain over the whole change. cost: KL to the adapted model on prompts it should go on answering, in nats.
     method: `path` (gradient x delta averaged along the path; sums to the whole) or `endpoint` (at the adapted point;
         predicts single transplants).
@@ -99,16 +100,23 @@ class BlockGain(Frozen):
 
     block: str
     gain: float
+    low: float | None = None
+    high: float | None = None
     share: float | None
     cost: float | None
     method: str
 
 
 class Transplant(Frozen):
-    """One block of the base put into the adapted model: the measured change of the refusal log-odds, in nats."""
+    """One block of the base put into the adapted model: the measured change of the refusal log-odds, in nats.
+
+    low, high: its 95% interval over requests; None from one request, and in files of older versions.
+    """
 
     block: str
     gain: float
+    low: float | None = None
+    high: float | None = None
 
 
 class Completeness(Frozen):
@@ -390,3 +398,93 @@ class TargetsResult(Result):
     row_field: ClassVar[str] = "records"
 
     records: list[Target] = Field(alias="rows")
+
+
+class LayerGains(Frozen):
+    """One whole layer of the base put into the adapted model: what each prompt's refusal log-odds gain, in nats."""
+
+    layer: int
+    gains: list[float]
+
+
+class LayersResult(Result):
+    """What single layers of the base bring back, prompt by prompt: [layers, prompts] as rows.
+
+    prompts, requests: the id and the request of each prompt, in the order of every row's gains. They are prompts of
+    `report` that the base refuses and the adapted model answers. reason: why there are no rows.
+    """
+
+    kind: ClassVar[str] = "layers"
+    row_field: ClassVar[str] = "records"
+
+    records: list[LayerGains] = Field(alias="rows")
+    prompts: list[str]
+    requests: list[str]
+    reason: str | None = None
+
+
+ClaimVerdict = Literal["holds", "does not hold", "can't tell"]
+
+
+class ClaimEvidence(Frozen):
+    """One number that a claim rests on, or that stands beside it.
+
+    value, low, high: with its 95% interval, in [-1, 1]. unit: `points` for a difference of shares, `share`, `cosine`,
+    or `contrast`, which is (a - b) / (a + b). bar: what the value would be, or at most be, if the claim were not true.
+    above: whether the claim puts the value above the bar, or below. decides: whether the claim's verdict rests on it.
+    verdict: of this number alone. reason: why nothing can be told. by_case: case -> value.
+    requests: independent ones; prompts: of which they are, counted once for each case. Both are 0 for weights.
+    """
+
+    name: str
+    unit: Literal["points", "share", "cosine", "contrast"]
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    bar: float = 0.0
+    above: bool = True
+    decides: bool = True
+    verdict: ClaimVerdict
+    reason: str | None = None
+    by_case: dict[str, float] = Field(default_factory=dict)
+    requests: int = 0
+    prompts: int = 0
+
+
+class Claim(Frozen):
+    """A claim about vision-language adaptation, what was measured of it, and whether it holds here.
+
+    said: the verdict in words, with its figures and limits.
+    """
+
+    key: str
+    text: str
+    verdict: ClaimVerdict
+    said: str
+    evidence: list[ClaimEvidence]
+
+
+class ClaimsResult(Result):
+    """The claims C1 to C6, measured on the cases that `cases` names: one a seed, or anyone's own."""
+
+    kind: ClassVar[str] = "claims"
+    row_field: ClassVar[str] = "records"
+    shown: ClassVar[tuple[str, ...]] = ("claim", "verdict", "evidence.name", "evidence.value", "evidence.verdict")
+
+    records: list[Claim] = Field(alias="claims")
+    cases: list[str]
+    notes: list[str]
+    verdict: str
+
+    def rows(self) -> list[Row]:
+        """One row a number, with the claim that it belongs to."""
+        return [_evidence_row(claim, found) for claim in self.records for found in claim.evidence]
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        return list(_evidence_row(None, None))
+
+
+def _evidence_row(claim: Claim | None, found: ClaimEvidence | None) -> Row:
+    key, verdict = (claim.key, claim.verdict) if claim else (None, None)
+    return {"claim": key, "verdict": verdict, **flat(found, ClaimEvidence, "evidence.")}

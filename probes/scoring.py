@@ -1,7 +1,7 @@
 """Scores of given answers: one forward pass a batch, without generation."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from vlsurgery.probes.models.head import (
     logits_beside,
     picked_logits,
 )
+from vlsurgery.probes.models.row_losses import divergences
 from vlsurgery.probes.prompts import Prompt
 
 
@@ -34,6 +35,20 @@ class ScoredAnswers:
     def logits(self, chat: ChatModel) -> Tensor:
         """[K, vocabulary] float32 logits, with gradients where parameters require them."""
         return picked_logits(chat, self.inputs, self.rows, self.columns)
+
+    def logits_beside(self, chat: ChatModel, states: Tensor, head: HeadRows) -> tuple[Tensor, Tensor]:
+        """[K, vocabulary] logits in the model's dtype, and those of other `states` [N, hidden] under another head."""
+        return logits_beside(chat, self.inputs, self.rows, self.columns, states, head)
+
+    def ordered(self, order: Tensor) -> "ScoredAnswers":
+        """The same tokens in another order [K]."""
+        return replace(
+            self,
+            rows=self.rows[order],
+            columns=self.columns[order],
+            targets=self.targets[order],
+            owner=self.owner[order],
+        )
 
     def states(self, chat: ChatModel) -> Tensor:
         """[K, hidden] what the head reads at each answer token."""
@@ -72,6 +87,11 @@ class RefusalChoices:
     columns: Tensor
     refuse: tuple[Tensor, ...]
     owner: Tensor
+
+    @property
+    def read(self) -> Tensor:
+        """The row in the batch of each token that the head reads."""
+        return self.rows
 
     def log_odds(self, chat: ChatModel) -> Tensor:
         """[B] log p - log(1 - p) in nats, with p the probability of the refusing tokens: the refusal log-odds."""
@@ -172,9 +192,7 @@ def divergence(chat: ChatModel, batch: ScoredAnswers, states: Tensor, head: Head
 
     states: the reference's `answer_states` of the batch. head: gives its head's parameters.
     """
-    ours, theirs = logits_beside(chat, batch.inputs, batch.rows, batch.columns, states, head)
-    log_p, log_q = torch.log_softmax(theirs, -1), torch.log_softmax(ours, -1)
-    return (log_p.exp() * (log_p - log_q)).sum(-1)
+    return divergences(*batch.logits_beside(chat, states, head))
 
 
 def mean_divergence(

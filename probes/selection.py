@@ -97,7 +97,7 @@ def choose(
     chat = loader.load(alignment.checkpoints["adapted"])
     live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
     scorer = SelectionScorer.of(chat, working_set(chat, prompts, targets, "select"))
-    with keeping_pictures(chat):
+    with keeping_pictures(chat), live.staying():
         points = _best_of(_grid_points(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))
     if policy == "fit":
         points.append(_fitted_point(live, scorer, working_set(chat, prompts, targets, "fit"), progress))

@@ -16,7 +16,15 @@ from vlsurgery.cli.workflow.comparison import CaseComparison
 from vlsurgery.cli.workflow.history import HistoryResult
 from vlsurgery.probes.evaluation.judges import AgreementResult
 from vlsurgery.probes.evaluation.limits import LimitsResult
-from vlsurgery.probes.results import BehaviourResult, CompletionsResult, ProbeResult, TargetsResult, TradeoffResult
+from vlsurgery.probes.results import (
+    BehaviourResult,
+    ClaimsResult,
+    CompletionsResult,
+    LayersResult,
+    ProbeResult,
+    TargetsResult,
+    TradeoffResult,
+)
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import AnatomyResult, ComparisonResult, DiffResult, MergeResult, Result
 from vlsurgery.surgery.tables import Tabular
@@ -41,10 +49,12 @@ RESULTS = [
     BehaviourResult,
     CaseComparison,
     CaseFile,
+    ClaimsResult,
     ComparisonResult,
     CompletionsResult,
     DiffResult,
     HistoryResult,
+    LayersResult,
     LimitsResult,
     MergeResult,
     ProbeResult,
