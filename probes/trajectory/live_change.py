@@ -31,7 +31,7 @@ class StartWeights:
         if need > free:
             raise SurgeryError(
                 f"TrainerCallback: the start weights take {need / 1e9:.1f} GB in {tempfile.gettempdir()}, where "
-                f"{free / 1e9:.1f} GB are free. Set TMPDIR, or give the checkpoint that training starts from (base=PATH)."
+                f"{free / 1e9:.1f} GB are free. Set TMPDIR, or give base=PATH, the checkpoint it starts from."
             )
         self._folder = Path(tempfile.mkdtemp(prefix="vlsurgery-start-"))
         self._end = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)

@@ -1,7 +1,5 @@
 """Refusing openings: what parts refusals from answers, and its probability by brute force over whole vocabularies."""
 
-from itertools import product
-
 import pytest
 import torch
 
@@ -37,20 +35,18 @@ def test_nothing_to_find_is_said() -> None:
 
 
 def test_the_odds_are_those_of_all_ways_to_go_on(taught_run) -> None:
-    """An oracle that writes every continuation of two tokens out, and sums up those that begin with an opening."""
+    """An oracle: one pass for the first token and one for the second, each a plain softmax over the vocabulary."""
     chat = load(Checkpoint.open(taught_run.base))
     prompts = taught_run.prompts[:2] + taught_run.prompts[-2:]
     openings = refusal_openings([[5, 6], [5, 6], [9, 1], [9, 2]], [[5, 7]])
     assert set(openings.openings) == {(5, 6), (9,)}
     found = opening_log_odds(chat, prompts, openings)
     for prompt, odds in zip(chat.encode(prompts), found, strict=True):
-        share = 0.0
         with torch.no_grad():
             first = chat.model(prompt.ids[None]).logits[0, -1].double().softmax(-1)
-            for one, two in product((5, 9), range(len(first))):
-                if (one, two) == (5, 6) or one == 9:
-                    behind = torch.tensor([*prompt.ids.tolist(), one])[None]
-                    share += float(first[one] * chat.model(behind).logits[0, -1].double().softmax(-1)[two])
+            behind = torch.tensor([*prompt.ids.tolist(), 5])[None]
+            second = chat.model(behind).logits[0, -1].double().softmax(-1)
+        share = float(first[9] + first[5] * second[6])
         assert odds.item() == pytest.approx(torch.logit(torch.tensor(share, dtype=torch.float64)).item(), abs=1e-4)
 
 

@@ -1,13 +1,14 @@
 """Planted runs: refusals that are removed at a known step are found there, and a run that changes nothing lost none."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from vlsurgery.probes.specimens.miniature import FormJudge
-from vlsurgery.probes.trajectory.run import TrajectorySettings, trajectory
+from vlsurgery.probes.specimens.miniature import FormJudge, pictures, prompts
+from vlsurgery.probes.trajectory.run import TrajectorySettings, asked_prompts, trajectory
 from vlsurgery.probes.trajectory_results import TrajectoryResult
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
@@ -90,3 +91,36 @@ def test_a_base_that_refuses_nothing_is_said_in_one_line(taught_run) -> None:
         trajectory(complying, [complying], harmless, HOW)
     with pytest.raises(SurgeryError, match="give the checkpoints"):
         trajectory(complying, [], taught_run.prompts, HOW)
+
+
+def test_a_checkpoint_that_sees_is_asked_with_pictures_and_one_that_does_not_is_said(taught_run) -> None:
+    """The base is blind: what it would refuse without the picture is what the drop is from."""
+    pictured = [
+        replace(prompt, id=f"{prompt.id}/seen", modality="benign", image=pictures.blank())
+        for prompt in taught_run.prompts
+        if prompt.set == "harmful"
+    ]
+    run = [Checkpoint.open(path) for path in (taught_run.complying, taught_run.seeing)]
+    found = trajectory(Checkpoint.open(taught_run.base), run, [*taught_run.prompts, *pictured], HOW)
+    rows = {(row.at, row.set, row.modality): row for row in found.records}
+    assert {key for key in rows if key[2] == "benign"} == {(2, "harmful", "benign")}
+    assert rows[1, "harmful", "text"].drop.value == pytest.approx(rows[2, "harmful", "text"].drop.value, abs=1e-3)
+    seen = rows[2, "harmful", "benign"]
+    assert seen.drop.value == pytest.approx(rows[0, "harmful", "text"].log_odds.value - seen.log_odds.value)
+    assert [(each.modality, each.half) for each in found.departures] == [("text", 0), ("benign", 1)]
+    assert "the base does not see: drops with a picture are from its log-odds without the picture" in found.notes
+    assert "complying does not see: 34 prompts with pictures were left out there" in found.notes
+    assert all(not each.block.startswith(("vision", "projector")) for each in found.blocks)
+
+
+def test_of_many_prompts_requests_are_chosen_whole_and_evenly() -> None:
+    own = prompts(0)
+    chosen = asked_prompts(own, 5)
+    for set_ in ("harmful", "jailbroken", "harmless", "borderline"):
+        members = [prompt for prompt in chosen if prompt.set == set_]
+        kept = {prompt.request for prompt in members}
+        assert len(kept) == 5
+        every = [p for p in own if p.set == set_ and p.request in kept and p.split == "report"]
+        assert members == [prompt for prompt in every if prompt.modality in ("text", "benign", "own")]
+    assert {prompt.split for prompt in chosen} == {"report"}
+    assert len(asked_prompts(own, None)) > len(chosen)
