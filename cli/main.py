@@ -26,6 +26,7 @@ from vlsurgery.cli.commands.merge.command import merge_command, merge_outline
 from vlsurgery.cli.commands.probe import probe
 from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.report import report
+from vlsurgery.cli.commands.trajectory import trajectory
 from vlsurgery.cli.options import HELP_SETTINGS
 from vlsurgery.cli.streams import check_output_open, check_words, fill_closed_streams
 from vlsurgery.surgery.errors import SurgeryError
@@ -167,6 +168,7 @@ for name, command in {
     "judge-agreement": judge_agreement,
     "history": history,
     "compare": compare,
+    "trajectory": trajectory,
     "report": report,
     "anatomy": anatomy,
     "convert": convert,

@@ -67,6 +67,20 @@ def is_diff_table(path: Path) -> bool:
     return {"tower", "component"} <= set(columns) <= set(DiffResult.columns())
 
 
+def is_trajectory_table(path: Path) -> bool:
+    """Whether a file is a table of `vlsurgery trajectory --csv`: its columns are those of a trajectory."""
+    from vlsurgery.probes.trajectory_results import TrajectoryResult
+
+    columns = next(csv.reader(io.StringIO(_head(path))), [])
+    return {"step", "set", "log_odds.value"} <= set(columns) <= set(TrajectoryResult.columns())
+
+
+def is_trajectory_page(path: Path) -> bool:
+    """Whether a file is a page that `vlsurgery trajectory -o` wrote."""
+    head = _head(path)
+    return head.lstrip().startswith("<!DOCTYPE html>") and "<title>vlsurgery trajectory" in head
+
+
 def is_completions_table(path: Path) -> bool:
     """Whether a file is a table of `vlsurgery completions --csv` into which nobody has written a label yet."""
     from vlsurgery.probes.results import CompletionsResult

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         outcomes as outcomes,
         report as report,
         safety_map as safety_map,
+        trajectory as trajectory,
         weight_change as weight_change,
     )
 
@@ -24,6 +25,7 @@ __all__ = [
     "outcomes",
     "report",
     "safety_map",
+    "trajectory",
     "weight_change",
 ]
 
