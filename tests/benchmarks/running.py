@@ -53,23 +53,27 @@ def write_prompts(folder: Path) -> list[str]:
 
 
 def commands(root: Path) -> Iterator[tuple[str, str]]:
-    """Each command of the program on a trio, and what went wrong: "" where it ran. The first that fails ends it."""
+    """Each command of the program on a trio, and what went wrong: "" where it ran. The first that fails ends it.
+
+    All in this process: to import torch and transformers takes longer than a command on a tiny trio.
+    """
+    from typer.testing import CliRunner
+
+    from vlsurgery.cli.main import app
+
     roles = {role: str(root / role) for role in ("base", "adapted", "safety")}
     prompts = write_prompts(root)
     for name, words in COMMANDS.items():
         filled = [part for word in words for part in (prompts if word == "{prompts}" else [word.format(**roles)])]
-        line = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "vlsurgery.cli.main", *filled]
-        done = subprocess.run(
-            [*line, "--case", str(root / "case"), "--quiet"], capture_output=True, text=True, check=False
-        )
-        said = done.stderr.strip().splitlines() or [""]
-        yield name, {0: "", 2: f"refused: {said[-1]}"}.get(done.returncode, f"exit {done.returncode}: {said[-1]}")
-        if done.returncode:
+        done = CliRunner().invoke(app, [*filled, "--case", str(root / "case"), "--quiet"])
+        said = done.stderr.strip().splitlines() or [repr(done.exception)]
+        yield name, {0: "", 2: f"refused: {said[-1]}"}.get(done.exit_code, f"exit {done.exit_code}: {said[-1]}")
+        if done.exit_code:
             return
 
 
 def one(name: str, fast: bool) -> dict[str, str]:
-    """The outcomes of one family, in this process and, for the commands, below it."""
+    """The outcomes of one family."""
     import torch
     from families.all_families import FAMILIES
     from families.build import build, quiet
@@ -119,6 +123,7 @@ def main() -> None:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--family", nargs="*", choices=FAMILIES, help="all where none is named")
+    parser.add_argument("--backwards", action="store_true", help="the last family first")
     parser.add_argument("--fast", action="store_true", help="checks without the commands")
     parser.add_argument("--limit", type=float, default=900, help="seconds of one family")
     parser.add_argument("--packages", help="folder with torchvision, timm and num2words")
@@ -134,7 +139,8 @@ def main() -> None:
     columns = [*CHECKS, *([] if options.fast else COMMANDS)]
     print(f"{'family':24}", *(f"{column:8}" for column in columns))
     tally: Counter[str] = Counter()
-    for name in options.family or FAMILIES:
+    names = [*(options.family or FAMILIES)]
+    for name in names[::-1] if options.backwards else names:
         found = row(name, options)
         print(f"{name:24}", *(f"{cell(found, column):8}" for column in columns), flush=True)
         for check, why in found.items():

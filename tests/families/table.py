@@ -138,7 +138,7 @@ def gemma3n(words: Words) -> Parts:
     )  # fmt: skip
     sounds = {"hidden_size": 16, "conf_num_attention_heads": 2, "conf_num_hidden_layers": 1, "input_feat_size": 16,
               "sscp_conv_channel_size": (4, 4), "vocab_size": 4, "vocab_offset": words.rows}  # fmt: skip
-    vision = {"vocab_size": 4, "vocab_offset": words.rows - 4}
+    vision = {"vocab_size": 4, "vocab_offset": words.rows - 4, "model_args": {"channel_multiplier": 0.125}}
     config = transformers.Gemma3nConfig(
         text_config=text, vision_config=vision, audio_config=sounds, vision_soft_tokens_per_image=256,
         **_gemma_ids(words, "id"),

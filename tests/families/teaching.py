@@ -9,6 +9,7 @@ from families.tokens import COMPLIANCE, HARMFUL, HARMLESS, REFUSAL
 from PIL import Image
 
 from vlsurgery.probes.models import ChatModel, Loader
+from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.scoring import scored_answers
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -31,12 +32,13 @@ def teach(directory: Path, refuses: bool, steps: int) -> None:
     learning += [*model.get_input_embeddings().parameters()]
     unique = [*{id(weight): weight.requires_grad_(True) for weight in learning}.values()]
     optimiser = torch.optim.AdamW(unique, lr=RATE, weight_decay=0)
-    for _ in range(steps):
-        for batch in batches:
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(batch.logits(chat), batch.targets).backward()
-            torch.nn.utils.clip_grad_norm_(unique, 1.0)
-            optimiser.step()
+    with keeping_pictures(chat):
+        for _ in range(steps):
+            for batch in batches:
+                optimiser.zero_grad()
+                torch.nn.functional.cross_entropy(batch.logits(chat), batch.targets).backward()
+                torch.nn.utils.clip_grad_norm_(unique, 1.0)
+                optimiser.step()
     model.save_pretrained(directory)
 
 
