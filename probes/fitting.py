@@ -13,8 +13,10 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.models.forward import checkpointing, keeping_pictures
-from vlsurgery.probes.scoring import ScoredAnswers, answer_states, divergence, scored_answers
+from vlsurgery.probes.models.forward import checkpointing, keeping_pictures, short_attention
+from vlsurgery.probes.models.row_losses import divergences, surprisals
+from vlsurgery.probes.prompts import Prompt
+from vlsurgery.probes.scoring import ScoredAnswers, answer_states, scored_answers
 from vlsurgery.probes.targets import WorkingSet, evenly_spaced
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -26,6 +28,8 @@ COEFFICIENT_PENALTY = 0.02
 START_COEFFICIENT = 0.1  # of each source, before the first step
 MAX_REFUSED = 256  # prompts with a refusal to bring back
 MAX_KEPT = 384  # prompts with an answer to keep
+
+Answered = tuple[Prompt, Tensor]  # a prompt with the token ids of its answer
 
 
 @dataclass(frozen=True)
@@ -39,11 +43,17 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Part:
-    """The prompts of one step. reference: the adapted model's `answer_states` on `keep`."""
+    """The prompts of one step, those to refuse and those to keep in the same batches.
 
-    refuse: Sequence[ScoredAnswers]
-    keep: Sequence[ScoredAnswers]
+    refused: of each batch, how many of its tokens are a refusal's; they come first. reference: what the adapted model's
+    head reads at the others. refuse_tokens, keep_tokens: in all batches.
+    """
+
+    batches: Sequence[ScoredAnswers]
+    refused: Sequence[int]
     reference: Sequence[Tensor]
+    refuse_tokens: int
+    keep_tokens: int
     prompts: int
 
 
@@ -80,10 +90,26 @@ def _parts(live: InMemoryMerge, working: WorkingSet) -> list[_Part]:
     parts = []
     for at in range(count):
         ours, theirs = refused[at::count], kept[at::count]
-        refuse = scored_answers(live.chat, [prompt for prompt, _ in ours], [answer for _, answer in ours])
-        keep = scored_answers(live.chat, [prompt for prompt, _ in theirs], [answer for _, answer in theirs])
-        parts.append(_Part(refuse, keep, answer_states(live.chat, keep), len(ours) + len(theirs)))
+        parts.append(_part(live, ours, theirs))
     return parts
+
+
+def _part(live: InMemoryMerge, refuse: Sequence[Answered], keep: Sequence[Answered]) -> _Part:
+    prompts, answers = zip(*refuse, *keep, strict=True)
+    batches, refused = [], []
+    for batch in scored_answers(live.chat, prompts, answers):
+        kept = batch.owner >= len(refuse)
+        batches.append(batch.ordered(kept.int().argsort(stable=True)))
+        refused.append(int((~kept).sum()))
+    states = answer_states(live.chat, batches)
+    return _Part(
+        batches,
+        refused,
+        [each[count:].clone() for each, count in zip(states, refused, strict=True)],
+        sum(refused),
+        sum(len(batch.targets) for batch in batches) - sum(refused),
+        len(prompts),
+    )
 
 
 def _mix(logits: Tensor) -> Tensor:
@@ -95,17 +121,12 @@ def _mix(logits: Tensor) -> Tensor:
 def _loss_and_slope(live: InMemoryMerge, part: _Part) -> tuple[float, Tensor]:
     """Loss at the live model's coefficients, and its gradient by coefficient. Means are over answer tokens."""
     total = 0.0
-    refuse_tokens = sum(len(batch.targets) for batch in part.refuse)
-    keep_tokens = sum(len(batch.targets) for batch in part.keep)
-    for batch in part.refuse:
-        with checkpointing(live.chat, batch.inputs):
-            loss = torch.nn.functional.cross_entropy(batch.logits(live.chat), batch.targets, reduction="sum")
-            loss = loss / refuse_tokens
-            loss.backward()
-        total += float(loss.detach())
-    for batch, states in zip(part.keep, part.reference, strict=True):
-        with checkpointing(live.chat, batch.inputs):
-            loss = KL_WEIGHT * divergence(live.chat, batch, states, live.adapted_head).sum() / keep_tokens
+    for batch, refused, states in zip(part.batches, part.refused, part.reference, strict=True):
+        with checkpointing(live.chat, batch.inputs), short_attention(live.chat, batch.inputs):
+            ours, theirs = batch.logits_beside(live.chat, states, live.adapted_head)
+            again, kept = ours.split([refused, len(states)])
+            loss = surprisals(again, batch.targets[:refused]).sum() / part.refuse_tokens
+            loss = loss + KL_WEIGHT * divergences(kept, theirs).sum() / part.keep_tokens
             loss.backward()
         total += float(loss.detach())
     return total, live.gradient()

@@ -21,7 +21,14 @@ from vlsurgery.probes.merge_parameters import (
 )
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.head import head_of
-from vlsurgery.probes.models.tables import Watcher, embedded, watching_embedding, watching_head
+from vlsurgery.probes.models.tables import (
+    Watcher,
+    embedded,
+    folding_linear,
+    is_plain_linear,
+    watching_embedding,
+    watching_head,
+)
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.errors import AlignmentError
 
@@ -60,10 +67,12 @@ class InMemoryMerge:
                 f"first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
             )
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
-        self._entries = [MergeParameter(*found[pair.site], pair, self.blocks.index(block)) for block, pair in pairs]
-        room = room_for_values(chat.device) if resident_bytes is None else resident_bytes
+        self.entries = [MergeParameter(*found[pair.site], pair, self.blocks.index(block)) for block, pair in pairs]
+        needed = sum(alignment.tensor(pair, role).nbytes for _, pair in pairs for role in pair.parts)
+        room = room_for_values(chat, needed) if resident_bytes is None else resident_bytes
         self._values = MergeValues(alignment, like, self.sources, room)
         self._current = self.zeros()
+        self._stays = False
         self._slopes = torch.zeros(len(self.blocks), len(self.sources), dtype=torch.float64)
 
     def zeros(self) -> Tensor:
@@ -73,7 +82,7 @@ class InMemoryMerge:
     def layer_of(self, block: str) -> int | None:
         """The decoder block that holds all of a block's parameters; None for the embedding, the head and the like."""
         at = self.blocks.index(block)
-        moved = {id(entry.parameter) for entry in self._entries if entry.block == at}
+        moved = {id(entry.parameter) for entry in self.entries if entry.block == at}
         for layer, module in enumerate(self.chat.blocks):
             if moved <= {id(parameter) for parameter in module.parameters()}:
                 return layer
@@ -105,7 +114,8 @@ class InMemoryMerge:
         values = values.detach().to("cpu", torch.float32)
         changed = (values != self._current).any(1).tolist()
         table = values.tolist()
-        for entry in self._entries:
+        self._current = torch.full_like(values, torch.nan)  # unknown, until all are set
+        for entry in self.entries:
             if changed[entry.block]:
                 self._set(entry, entry.parameter.data, table[entry.block])
         self._current = values.clone()
@@ -114,21 +124,14 @@ class InMemoryMerge:
         """Fill the entry's part of `whole` with the merge at the coefficients `row`, one a source."""
         view = entry.of(whole)
         for rows in entry.chunks():
-            adapted = self._values.adapted(entry, rows)
-            merged = adapted.clone()
-            for source, coefficient in enumerate(row):
-                if coefficient:
-                    delta = self._values.delta(entry, source, rows, adapted)
-                    if delta is not None:
-                        merged.add_(delta, alpha=coefficient)
-            view[rows.start : rows.stop].copy_(merged)
+            self._values.merge_into(view[rows.start : rows.stop], entry, rows, row)
 
     def adapted_head(self) -> Iterator[Mapping[str, Tensor]]:
         """The parameters of the adapted model's head, wherever the live one was moved; some rows at a time, so that
         there is no second head in memory."""
         parameters = dict(head_of(self.chat).named_parameters())
         moved = self._current.any(1).tolist()
-        entries = [entry for entry in self._entries if moved[entry.block]]
+        entries = [entry for entry in self.entries if moved[entry.block]]
         changed = {name: [e for e in entries if e.parameter is value] for name, value in parameters.items()}
         count = max((len(value) for value in parameters.values()), default=0)
         step = count
@@ -157,11 +160,26 @@ class InMemoryMerge:
 
     @contextmanager
     def at(self, coefficients: BlockCoefficients) -> Iterator[ChatModel]:
-        """The model merged with these coefficients; the adapted weights are restored on exit."""
-        self.move(self.tensor(coefficients))
+        """The model merged with these coefficients; the adapted weights are restored on exit, or by `staying`."""
+        values = self.tensor(coefficients)
         try:
+            self.move(values)
             yield self.chat
         finally:
+            if not self._stays:
+                self.move(self.zeros())
+
+    @contextmanager
+    def staying(self) -> Iterator[None]:
+        """While open, `at` leaves the weights where they are, as one point follows another; they are restored on exit.
+
+        Only for passes that read no weights but at a point.
+        """
+        self._stays = True
+        try:
+            yield
+        finally:
+            self._stays = False
             self.move(self.zeros())
 
     @contextmanager
@@ -172,9 +190,10 @@ class InMemoryMerge:
         a time. Those of embedding and head, which are as large as they are, are not made at all.
         """
         entries: dict[nn.Parameter, list[MergeParameter]] = {}
-        for entry in self._entries:
+        for entry in self.entries:
             entries.setdefault(entry.parameter, []).append(entry)
         with ExitStack() as stack:
+            self._fold_linears(entries, stack)
             for parameter in self._watched(entries, stack):
                 del entries[parameter]
             for parameter, parts in entries.items():
@@ -189,6 +208,15 @@ class InMemoryMerge:
                 self._slopes.zero_()
                 self.move(self.zeros())
 
+    def _fold_linears(self, entries: Mapping[nn.Parameter, Sequence[MergeParameter]], stack: ExitStack) -> None:
+        """Have linear layers fold what makes their weights' gradients, some rows at a time; the head is watched."""
+        for module in self.chat.model.modules():
+            if is_plain_linear(module) and module is not head_of(self.chat):
+                weight: Any = module.weight
+                parts = entries.get(weight, ())
+                if parts and all(entry.is_rows for entry in parts):
+                    stack.enter_context(folding_linear(module, self._folding_rows(parts)))
+
     def _watched(self, entries: Mapping[nn.Parameter, Sequence[MergeParameter]], stack: ExitStack) -> set[nn.Parameter]:
         """Watch embedding and head, where they are of the usual kind; the parameters that need no gradient then."""
         model: Any = self.chat.model
@@ -201,7 +229,7 @@ class InMemoryMerge:
                 watching_embedding(embedding, self._folding_embedding(entries[embedding.weight], embedding))
             )
         if usual and head.weight in found:
-            stack.enter_context(watching_head(head, self._folding_head(entries[head.weight])))
+            stack.enter_context(watching_head(head, self._folding_rows(entries[head.weight])))
         return found
 
     def _folding_embedding(self, entries: Sequence[MergeParameter], embedding: nn.Module) -> Watcher:
@@ -210,24 +238,21 @@ class InMemoryMerge:
         def fold(ids: Tensor, gradient: Tensor) -> None:
             tokens, slopes = ids.reshape(-1), gradient.reshape(-1, gradient.shape[-1])
             for entry in entries:
-                for rows in entry.chunks():
-                    first = entry.first_row + rows.start
-                    inside = (tokens >= first) & (tokens < first + rows.stop - rows.start)
-                    if inside.any():
-                        slope, own = slopes[inside].float(), tokens[inside] - first
-                        for source, delta in self._deltas(entry, rows):
-                            product = slope * embedded(embedding, delta, own)
-                            self._slopes[entry.block, source] += product.sum(dtype=torch.float64).cpu()
+                inside = (tokens >= entry.first_row) & (tokens < entry.first_row + entry.pair.shape[0])
+                rows, own = (tokens[inside] - entry.first_row).unique(return_inverse=True)
+                for source, delta in self.deltas_of_rows(entry, rows):
+                    product = slopes[inside].float() * embedded(embedding, delta, own)
+                    self._slopes[entry.block, source] += product.sum(dtype=torch.float64).cpu()
 
         return fold
 
-    def _folding_head(self, entries: Sequence[MergeParameter]) -> Watcher:
-        """Adds <gradient, delta> to the slopes, of some rows of the head's gradient at a time."""
+    def _folding_rows(self, entries: Sequence[MergeParameter]) -> Watcher:
+        """Adds <gradient, delta> to the slopes, of some rows of a linear layer's gradient at a time."""
 
         def fold(states: Tensor, gradient: Tensor) -> None:
-            read, logits = (each.reshape(-1, each.shape[-1]) for each in (states, gradient))
+            read, made = (each.reshape(-1, each.shape[-1]) for each in (states, gradient))
             for entry in entries:
-                own = logits[:, entry.first_row : entry.first_row + entry.pair.shape[0]]
+                own = made[:, entry.first_row : entry.first_row + entry.pair.shape[0]]
                 self._slopes[entry.block] += self._products(entry, _rows_of_product(own, read))
 
         return fold
@@ -236,7 +261,8 @@ class InMemoryMerge:
         """A hook that adds <gradient, delta> of a parameter's parts to the slopes and frees the gradient."""
 
         def fold(parameter: Tensor) -> None:
-            assert parameter.grad is not None  # The hook runs once it is there.
+            if parameter.grad is None:  # A layer that folds its own gives none.
+                return
             gradient = parameter.grad.contiguous()
             parameter.grad = None
             for entry in entries:
@@ -249,16 +275,20 @@ class InMemoryMerge:
         some rows of the gradient."""
         out = torch.zeros(len(self.sources), dtype=torch.float64)
         for rows in entry.chunks():
-            some = slope(rows).float()
-            for source, delta in self._deltas(entry, rows):
-                out[source] += delta.mul_(some).sum(dtype=torch.float64).cpu()
+            out += self._values.products(slope(rows), entry, rows)
         return out
 
-    def _deltas(self, entry: MergeParameter, rows: RowSpan) -> Iterator[tuple[int, Tensor]]:
+    def deltas(self, entry: MergeParameter, rows: RowSpan) -> Iterator[tuple[int, Tensor]]:
         """Source and source less adapted, float32, of some rows, for every source that has them."""
-        adapted = self._values.adapted(entry, rows)
-        for source in range(len(self.sources)):
-            delta = self._values.delta(entry, source, rows, adapted)
+        for source, role in enumerate(self.sources):
+            delta = self._values.delta(entry, role, rows)
+            if delta is not None:
+                yield source, delta
+
+    def deltas_of_rows(self, entry: MergeParameter, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """As `deltas`, of rows anywhere: [n, width]. rows: [n] positions in the entry's part."""
+        for source, role in enumerate(self.sources):
+            delta = self._values.delta_of_rows(entry, role, rows)
             if delta is not None:
                 yield source, delta
 

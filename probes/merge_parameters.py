@@ -10,20 +10,23 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from vlsurgery.probes.merge_arithmetic import delta_products, merge_into
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.saved_names import saved_views
 from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.architecture.layouts import EMBED, TensorView, locate
 from vlsurgery.surgery.architecture.site import Site
+from vlsurgery.surgery.errors import CheckpointError
 
 NEW_ROWS = Site("text", None, "embed.new")
-CHUNK_ENTRIES = 1 << 22  # of a tensor, computed at a time in float32
-RESIDENT_ON_CPU = 256 * 2**20  # there the files' pages are in memory already, and reading them is copying
-RESIDENT_SHARE = 0.5  # of what is free on another device
+CHUNK_ENTRIES = 1 << 20  # of a tensor, computed at a time in float32
+ALL_ON_CPU = 2**30  # checkpoints that take no more stay in memory whole
+SOME_ON_CPU = 256 * 2**20  # of larger ones: the files' pages are in memory already, and reading them is copying
+RESIDENT_SHARE = 0.5  # of what is free on another device, or of what --memory leaves
 
 
 class RowSpan(NamedTuple):
-    """RowSpan of a tensor along its first dimension, from `start` to before `stop`."""
+    """Rows of a tensor along its first dimension, from `start` to before `stop`."""
 
     start: int
     stop: int
@@ -79,23 +82,60 @@ class MergeValues:
         self._room = resident_bytes
         self._resident: dict[tuple[Site, str], Tensor] = {}
 
+    def merge_into(self, out: Tensor, entry: MergeParameter, rows: RowSpan, coefficients: Sequence[float]) -> None:
+        """Fill `out` with rows of the merge at the coefficients, one a source; those of absent sites count nothing.
+
+        Raises CheckpointError for NaN and infinite values.
+        """
+        used = [(s, c) for s, c in zip(self._sources, coefficients, strict=True) if c and s in entry.pair.parts]
+        sources = [self._read(entry, role, rows) for role, _ in used]
+        if not merge_into(out, self._read(entry, self._like, rows), sources, [value for _, value in used]):
+            label = self._alignment.label(entry.pair, used[0][0])
+            raise CheckpointError(
+                f"{label}: merging it into {self._like} gives NaN or infinite values. One of the two checkpoints is "
+                "broken; get it again."
+            )
+
+    def products(self, gradient: Tensor, entry: MergeParameter, rows: RowSpan) -> Tensor:
+        """[sources] float64: <gradient, source less adapted> over rows; 0 where a source lacks the site."""
+        there = [at for at, role in enumerate(self._sources) if role in entry.pair.parts]
+        sources = [self._read(entry, self._sources[at], rows) for at in there]
+        out = torch.zeros(len(self._sources), dtype=torch.float64)
+        out[there] = delta_products(gradient, self._read(entry, self._like, rows), sources)
+        return out
+
     def adapted(self, entry: MergeParameter, rows: RowSpan) -> Tensor:
-        """RowSpan of the live model's own checkpoint, float32, on the parameter's device."""
+        """Rows of the live model's own checkpoint as they are stored, on the parameter's device. Not to be changed."""
         return self._read(entry, self._like, rows)
 
-    def delta(self, entry: MergeParameter, source: int, rows: RowSpan, adapted: Tensor) -> Tensor | None:
-        """Source less `adapted`, float32; None where the source lacks the site."""
-        role = self._sources[source]
-        return self._read(entry, role, rows).sub_(adapted) if role in entry.pair.parts else None
+    def delta(self, entry: MergeParameter, role: str, rows: RowSpan) -> Tensor | None:
+        """Rows of a source less adapted, float32; None where the source lacks the site."""
+        if role not in entry.pair.parts:
+            return None
+        return self._read(entry, role, rows).float() - self._read(entry, self._like, rows).float()
 
-    def _read(self, entry: MergeParameter, role: str, rows: RowSpan) -> Tensor:
-        pair, device = entry.pair, entry.parameter.device
+    def delta_of_rows(self, entry: MergeParameter, role: str, rows: Tensor) -> Tensor | None:
+        """As `delta`, of rows anywhere: [n, width]. rows: [n] positions in the view."""
+        if role not in entry.pair.parts:
+            return None
+        return self._picked(entry, role, rows).float() - self._picked(entry, self._like, rows).float()
+
+    def _picked(self, entry: MergeParameter, role: str, rows: Tensor) -> Tensor:
         held = self._held(entry, role)
         if held is not None:
-            return held[rows.start : rows.stop].to(torch.float32, copy=True)
+            return held[rows]
+        parts = [self._read(entry, role, RowSpan(row, row + 1)) for row in rows.tolist()]
+        return torch.cat(parts) if parts else self._read(entry, role, RowSpan(0, 0))
+
+    def _read(self, entry: MergeParameter, role: str, rows: RowSpan) -> Tensor:
+        """Rows as they are stored: what stays in memory itself, or fresh memory."""
+        held = self._held(entry, role)
+        if held is not None:
+            return held[rows.start : rows.stop]
+        pair = entry.pair
         width = pair.numel // max(1, pair.shape[0] if pair.shape else 1)
         flat = self._alignment.read(pair, role, rows.start * width, rows.stop * width)
-        return flat.to(device, torch.float32, copy=True).reshape(rows.stop - rows.start, *pair.shape[1:])
+        return flat.to(entry.parameter.device).reshape(rows.stop - rows.start, *pair.shape[1:])
 
     def _held(self, entry: MergeParameter, role: str) -> Tensor | None:
         """The whole tensor where it stays in memory; it is taken in where there is room."""
@@ -110,12 +150,15 @@ class MergeValues:
         return self._resident[key]
 
 
-def room_for_values(device: torch.device) -> int:
-    """Bytes of checkpoints that may stay in memory beside a model on `device`."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
+def room_for_values(chat: ChatModel, needed: int) -> int:
+    """Bytes of checkpoints that may stay in memory beside a model. needed: bytes of all that is merged."""
+    if chat.memory is not None:
+        weights = sum(weight.nbytes for weight in chat.model.parameters())
+        return int(max(0, chat.memory - weights) * RESIDENT_SHARE)
+    if chat.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(chat.device)
         return int(free * RESIDENT_SHARE)
-    return RESIDENT_ON_CPU
+    return needed if needed <= ALL_ON_CPU else SOME_ON_CPU
 
 
 def live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:

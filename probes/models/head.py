@@ -17,9 +17,9 @@ from vlsurgery.surgery.errors import CheckpointError
 # Gives the head's parameters by name, some rows of the vocabulary at a time, in order.
 HeadRows = Callable[[], Iterator[Mapping[str, Tensor]]]
 
-# Of one batch's float32 logits, where several prompts share it: a divergence and its backward pass take ten times as
-# much at once.
-MAX_LOGIT_BYTES = {"cpu": 24 * 2**20, "cuda": 256 * 2**20}
+# Of one batch's float32 logits, where several prompts share it: a divergence and its backward pass take up to seven
+# times as much at once.
+MAX_LOGIT_BYTES = {"cpu": 48 * 2**20, "cuda": 512 * 2**20}
 
 
 def head_of(chat: ChatModel) -> nn.Module:
@@ -55,6 +55,11 @@ def head_copy(chat: ChatModel, device: str | None = None) -> HeadRows:
 
 def picked_logits(chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
     """[K, vocabulary] float32 logits at the tokens (rows, columns) of a batch."""
+    return stored_logits(chat, inputs, rows, columns).float()
+
+
+def stored_logits(chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, columns: Tensor) -> Tensor:
+    """[K, vocabulary] logits as `picked_logits`, in the dtype that the model makes them in."""
     with _picking(head_of(chat), rows, columns):
         return _logits(chat, inputs)
 
@@ -62,7 +67,7 @@ def picked_logits(chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, c
 def logits_beside(
     chat: ChatModel, inputs: Mapping[str, Tensor], rows: Tensor, columns: Tensor, states: Tensor, weights: HeadRows
 ) -> tuple[Tensor, Tensor]:
-    """[K, vocabulary] float32 logits as `picked_logits`, and those of `states` [K, hidden] under other head weights.
+    """[K, vocabulary] logits as `stored_logits`, and those of `states` [N, hidden] under other head weights.
 
     Both go through what the class does behind the head, in one forward pass. The second take no gradients.
     """
@@ -164,4 +169,4 @@ def _replaced(head: nn.Module, weights: Mapping[str, Tensor]) -> Iterator[None]:
 
 def _logits(chat: ChatModel, inputs: Mapping[str, Tensor]) -> Tensor:
     logits: Tensor = chat.model(**inputs, use_cache=False).logits
-    return logits[0].float()
+    return logits[0]

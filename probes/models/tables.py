@@ -1,5 +1,5 @@
-"""What embedding and head read and make in a pass with gradients, so that their own gradients need not be made: each
-is as large as the weight itself.
+"""What linear layers, embedding and head read and make in a pass with gradients, so that their weights' own gradients
+need not be made: each is as large as the weight itself.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,7 +9,51 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from vlsurgery.probes.models.forward import Forward, calling
+
 Watcher = Callable[[Tensor, Tensor], None]
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether a module computes what nn.Linear does, and nothing besides."""
+    plain = type(module).forward is nn.Linear.forward and "forward" not in vars(module)
+    return isinstance(module, nn.Linear) and plain and isinstance(module.weight, nn.Parameter)
+
+
+@contextmanager
+def folding_linear(module: nn.Module, told: Watcher) -> Iterator[None]:
+    """While open, `told` gets what a layer reads and the gradient of what it makes, in place of its weight's gradient.
+
+    Where another module reads the weight past the layer, the gradient of that is made as ever.
+    """
+
+    def folding(forward: Forward) -> Forward:  # noqa: ARG001
+        def folded(input: Tensor) -> Any:
+            return _FoldedLinear.apply(input, module.weight, module.bias, told)
+
+        return folded
+
+    with calling(module, "forward", folding):
+        yield
+
+
+class _FoldedLinear(torch.autograd.Function):
+    """A linear layer that tells what makes its weight's gradient, and makes none."""
+
+    @staticmethod
+    def forward(ctx: Any, read: Tensor, weight: Tensor, bias: Tensor | None, told: Watcher) -> Tensor:
+        ctx.save_for_backward(read, weight)
+        ctx.told = told
+        return nn.functional.linear(read, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        (gradient,), (read, weight) = gradients, ctx.saved_tensors
+        if ctx.needs_input_grad[1]:
+            ctx.told(read, gradient)
+        below = gradient @ weight if ctx.needs_input_grad[0] else None
+        bias = gradient.reshape(-1, gradient.shape[-1]).sum(0) if ctx.needs_input_grad[2] else None
+        return below, None, bias, None
 
 
 @contextmanager

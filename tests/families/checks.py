@@ -15,10 +15,11 @@ from torch import Tensor
 
 from vlsurgery.probes.activations import capture
 from vlsurgery.probes.evaluation.generate import complete
+from vlsurgery.probes.gradients import prompt_gradients
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, Loader, passes_text_on
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.scoring import greedy_matches, scored_answers
+from vlsurgery.probes.scoring import greedy_matches, refusal_choices, refusal_log_odds, scored_answers
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
@@ -198,9 +199,57 @@ def half(trio: Opened) -> None:
         assert cosine > 0.7, f"cosine {cosine:.2f} on {prompt.id}"
 
 
+def slopes(trio: Opened) -> None:
+    """Each prompt's gradient by coefficient, from one pass of all, is what autograd gives for it alone."""
+    chat = trio.adapted
+    roles = {role: trio.checkpoint(role) for role in ("adapted", "base", "safety")}
+    live = InMemoryMerge(chat, align(roles), ("base", "safety"))
+    prompts, point = trio.prompts, live.everywhere(base=0.3, safety=0.1)
+    batches = refusal_choices(chat, prompts, [torch.tensor([5])] * len(prompts), [torch.tensor([9])] * len(prompts))
+    found = prompt_gradients(live, point, batches, [prompt.id for prompt in prompts])
+    with live.at(point):
+        torch.testing.assert_close(found.z, refusal_log_odds(chat, batches), rtol=1e-4, atol=1e-4)
+    deltas = _deltas(live)
+    parameters = dict(chat.model.named_parameters())
+    with live.at(point), torch.enable_grad():
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        for batch in batches:
+            numbers = batch.log_odds(chat)
+            for at, number in zip(batch.owner.tolist(), numbers, strict=True):
+                gradients = torch.autograd.grad(number, [*parameters.values()], retain_graph=True, allow_unused=True)
+                own = dict(zip(parameters, gradients, strict=True))
+                expected = torch.tensor(
+                    [[_inner(own, change) for change in row] for row in deltas], dtype=torch.float64
+                )
+                off = torch.linalg.vector_norm(found.jacobian[at].double() - expected)
+                off /= torch.linalg.vector_norm(expected)
+                assert off < ROUNDING / 2, f"prompt {prompts[at].id} is off by {float(off):.1e}"
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+
+
+def _deltas(live: InMemoryMerge) -> list[list[dict[str, Tensor]]]:
+    """[blocks][sources] what one unit of a coefficient adds to each parameter that it moves."""
+    parameters = dict(live.chat.model.named_parameters())
+    start = {name: value.detach().clone() for name, value in parameters.items()}
+
+    def moved(block: str, source: str) -> dict[str, Tensor]:
+        with live.at({block: {source: 1.0}}):
+            changes = {name: parameters[name].detach() - value for name, value in start.items()}
+        return {name: change for name, change in changes.items() if change.any()}
+
+    return [[moved(block, source) for source in live.sources] for block in live.blocks]
+
+
+def _inner(gradients: dict[str, Tensor | None], change: dict[str, Tensor]) -> float:
+    pairs = [(gradients[name], value) for name, value in change.items()]
+    return sum(float((slope.double() * value.double()).sum()) for slope, value in pairs if slope is not None)
+
+
 CHECKS: Final[dict[str, Callable[[Opened], None]]] = {
     "opens": opens, "ids": encoded, "blocks": blocks, "graft": grafted, "capture": captured, "batch": batched,
-    "scoring": scored, "pictures": seeing, "bf16": half,
+    "scoring": scored, "pictures": seeing, "slopes": slopes, "bf16": half,
 }  # fmt: skip
 
 

@@ -1,15 +1,14 @@
 import pytest
 import torch
 
-from vlsurgery.probes.fitting import fit
+from vlsurgery.probes.fitting import KL_WEIGHT, _loss_and_slope, _parts, fit
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
 from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import Target, TargetsResult
-from vlsurgery.probes.selection import choose
+from vlsurgery.probes.scoring import scored_answers
 from vlsurgery.probes.targets import WorkingSet, working_prompts, working_set
 from vlsurgery.surgery.alignment import align
-from vlsurgery.surgery.errors import RecipeError, SurgeryError
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +47,40 @@ def test_fitted_coefficients_are_a_mixture_lower_the_loss_and_are_repeatable(tri
     assert all(torch.equal(before[n], p) for n, p in chat.model.named_parameters())
 
 
+def test_a_step_follows_the_loss_as_it_is_written(trio, every, targets, monkeypatch):
+    """Loss and slope of a step beside torch's own losses on the same answers, one prompt at a time."""
+    monkeypatch.setattr("vlsurgery.probes.fitting.NUM_PARTS", 1)
+    live = InMemoryMerge(load(trio.checkpoints["adapted"]), align(trio.checkpoints), ("base", "safety"))
+    found = working_set(live.chat, every, targets, "fit")
+    some = WorkingSet(found.refuse[::20], (), found.keep[::20])
+    place, eps = live.everywhere(base=0.2, safety=0.1), 0.01
+
+    def loss(coefficients):
+        total = {"refuse": [], "keep": []}
+        with torch.no_grad():
+            for kind, pairs in (("refuse", some.refuse), ("keep", some.keep)):
+                for prompt, answer in pairs:
+                    (batch,) = scored_answers(live.chat, [prompt], [answer])
+                    reference = torch.log_softmax(batch.logits(live.chat), -1)
+                    with live.at(coefficients):
+                        log_q = torch.log_softmax(batch.logits(live.chat), -1)
+                    if kind == "refuse":
+                        total[kind].append(-log_q.gather(1, batch.targets[:, None])[:, 0])
+                    else:
+                        total[kind].append((reference.exp() * (reference - log_q)).sum(-1))
+        refuse, keep = (float(torch.cat(each).double().mean()) for each in total.values())
+        return refuse + KL_WEIGHT * keep
+
+    (part,) = _parts(live, some)
+    with live.differentiable():
+        live.move(live.tensor(place))
+        value, slope = _loss_and_slope(live, part)
+    assert value == pytest.approx(loss(place), rel=1e-5)
+    ends = [loss({**place, "1.mlp": {"base": 0.2 + step, "safety": 0.1}}) for step in (-eps, eps)]
+    expected = (ends[1] - ends[0]) / (2 * eps)
+    assert float(slope[live.blocks.index("1.mlp"), 0]) == pytest.approx(expected, rel=0.02, abs=1e-4)
+
+
 def test_a_source_that_is_the_adapted_model_itself_is_not_asked_for(trio, every, targets):
     """It can change nothing, so only the price of a coefficient is felt."""
     chat = load(trio.checkpoints["adapted"])
@@ -56,33 +89,3 @@ def test_a_source_that_is_the_adapted_model_itself_is_not_asked_for(trio, every,
     some = working_set(chat, every, targets, "fit")
     fitted = fit(live, WorkingSet(some.refuse[:4], some.lost[:4], some.keep[:4]), steps=3)
     assert all(row["base"] < 0.1 for row in fitted.coefficients.values())
-
-
-def test_the_best_uniform_merge_is_the_best_of_its_grid_and_stands_beside_the_policys(trio, every, targets):
-    few = [p for p in every if p.split == "select"][::12]
-    result = choose(align(trio.checkpoints), few, targets, policy="weights", weights={"0.mlp": 2.0, "1.attn": 1.0})
-    uniform = [point for point in result.points if point.policy == "uniform"]
-    assert len(uniform) == 66
-    assert all(sum(point.parameters.values()) <= 1 + 1e-9 for point in result.points)
-    for policy in ("uniform", "weights"):
-        points = [point for point in result.points if point.policy == policy]
-        (best,) = [point for point in points if point.chosen]
-        assert best.objective == max(point.objective for point in points)
-        assert best.coefficients
-        assert best.forward_equivalents == sum(p.forward_equivalents for p in points) * len(points) / (
-            2 * len(points) - 1
-        )
-    scale = best.parameters
-    assert best.coefficients["0.mlp"] == scale
-    assert best.coefficients["1.attn"] == {source: value / 2 for source, value in scale.items()}
-    assert best.coefficients["2.mlp"] == {"base": 0.0, "safety": 0.0}
-    # a merge is as good as its worst cells, so never better than its average
-    assert all(point.objective <= (point.refusal + point.capability) / 2 + 1e-9 for point in result.points)
-
-
-def test_what_a_policy_lacks_is_named(trio, every, targets):
-    checkpoints = {role: trio.checkpoints[role] for role in ("base", "adapted")}
-    with pytest.raises(RecipeError, match="no safety checkpoint"):
-        choose(align(checkpoints), every, targets, policy="uniform", toward="safety")
-    with pytest.raises(SurgeryError, match="nothing to choose coefficients by"):
-        choose(align(checkpoints), every, TargetsResult(rows=[]), policy="uniform")

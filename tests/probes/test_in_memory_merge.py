@@ -1,7 +1,11 @@
+import shutil
+
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.merge_parameters import ALL_ON_CPU, SOME_ON_CPU, room_for_values
 from vlsurgery.probes.models import Loader, load
 from vlsurgery.probes.scoring import (
     answer_states,
@@ -12,6 +16,11 @@ from vlsurgery.probes.scoring import (
     scored_answers,
 )
 from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.merge.coefficients import Coefficients
+from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.merge.run import run_merge
 
 
 @pytest.fixture
@@ -102,6 +111,64 @@ def test_the_gradient_is_the_slope_of_finite_differences(live, asked, point):
             expected = (ends[1] - ends[0]) / 0.02
             found = float(slope[live.blocks.index(block), live.sources.index(source)])
             assert found == pytest.approx(expected, rel=0.05, abs=2e-4)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_point_in_memory_is_the_checkpoint_that_is_written_for_it(trio, tmp_path, dtype):
+    """The grid's numbers are those of the merge that a user gets."""
+    live = InMemoryMerge(
+        load(trio.checkpoints["adapted"], Loader(dtype=dtype)), align(trio.checkpoints), ("base", "safety")
+    )
+    place = live.everywhere(base=0.3, safety=0.4) | {"1.mlp": {"base": 0.0, "safety": 1.0}}
+    run_merge(Recipe.of(trio.checkpoints, Coefficients(place)), tmp_path / "merged")
+    written = text_parameters(load(Checkpoint.open(tmp_path / "merged"), Loader(dtype=dtype)))
+    with live.at(place):
+        found = text_parameters(live.chat)
+    assert all(torch.equal(value, written[name]) for name, value in found.items())
+
+
+def test_points_that_follow_each_other_are_the_points_alone_and_the_last_is_left(live):
+    before, places = text_parameters(live.chat), ({"1.mlp": {"base": 1.0}}, {"0.attn": {"safety": 0.5}})
+    alone = []
+    for place in places:
+        with live.at(place):
+            alone.append(text_parameters(live.chat))
+    with live.staying():
+        for place, expected in zip(places, alone, strict=True):
+            with live.at(place):
+                pass
+            assert all(torch.equal(value, expected[name]) for name, value in text_parameters(live.chat).items())
+    assert all(torch.equal(value, before[name]) for name, value in text_parameters(live.chat).items())
+    with live.at(places[0]):
+        pass
+    assert all(torch.equal(value, before[name]) for name, value in text_parameters(live.chat).items())
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_source_that_is_broken_is_named_and_the_weights_are_restored(trio, tmp_path, bad):
+    shutil.copytree(trio.base, tmp_path / "base")
+    file = tmp_path / "base" / "model.safetensors"
+    tensors = load_file(file)
+    tensors["model.layers.1.mlp.up_proj.weight"][2, 3] = bad
+    save_file(tensors, file, {"format": "pt"})
+    checkpoints = {"base": Checkpoint.open(tmp_path / "base"), "adapted": trio.checkpoints["adapted"]}
+    live = InMemoryMerge(load(checkpoints["adapted"]), align(checkpoints), ("base",))
+    before = text_parameters(live.chat)
+    fault = r"base .*layers\.1\.mlp\.up_proj\.weight.*NaN or infinite"
+    with pytest.raises(CheckpointError, match=fault), live.at(live.everywhere(base=0.5)):
+        pass
+    assert all(torch.equal(value, before[name]) for name, value in text_parameters(live.chat).items())
+
+
+def test_no_more_stays_in_memory_than_there_is_room_for(trio):
+    chat = load(trio.checkpoints["adapted"])
+    weights = sum(weight.nbytes for weight in chat.model.parameters())
+    assert room_for_values(chat, ALL_ON_CPU) == ALL_ON_CPU
+    assert room_for_values(chat, ALL_ON_CPU + 1) == SOME_ON_CPU
+    chat.memory = weights + 1000
+    assert room_for_values(chat, ALL_ON_CPU) == 500
+    chat.memory = 1
+    assert room_for_values(chat, ALL_ON_CPU) == 0
 
 
 def test_divergence_is_zero_at_home_and_positive_away(live, asked):
