@@ -32,6 +32,7 @@ def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "Tra
     from vlsurgery.cli.workflow.judge_source import free_judge_source
     from vlsurgery.cli.workflow.prompt_source import prompt_source
     from vlsurgery.probes.models import quiet_transformers
+    from vlsurgery.probes.prompts import prompts_digest
     from vlsurgery.probes.trajectory.run import TrajectorySettings, asked_prompts, trajectory
 
     opened = [Checkpoint.open(ref, allow_pickle=asked.allow_pickle) for ref in (asked.base, *asked.checkpoints)]
@@ -53,5 +54,11 @@ def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "Tra
     quiet_transformers()
     how = TrajectorySettings(judges.default, judges.tokens, asked.generate, loader_of(options.running))
     result = trajectory(opened[0], opened[1:], prompts, how, session.console.progress)
-    settings = {"requests": asked.requests, "generate": asked.generate, "tokens": judges.tokens, **source.settings}
+    asking = {"files": source.files, "images": str(source.images) if source.images else None}
+    settings = {
+        "requests": asked.requests,
+        "generate": asked.generate,
+        "tokens": judges.tokens,
+        "prompts": {**asking, "digest": prompts_digest(prompts)},
+    }
     return result.model_copy(update={"settings": settings, "notes": [*source.notes, *result.notes]})
