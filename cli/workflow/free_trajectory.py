@@ -34,15 +34,17 @@ def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "Tra
     from vlsurgery.probes.models import quiet_transformers
     from vlsurgery.probes.prompts import prompts_digest
     from vlsurgery.probes.trajectory.run import TrajectorySettings, asked_prompts, trajectory
+    from vlsurgery.probes.trajectory.steps import in_order
 
-    opened = [Checkpoint.open(ref, allow_pickle=asked.allow_pickle) for ref in (asked.base, *asked.checkpoints)]
+    refs = in_order(asked.checkpoints)
+    opened = [Checkpoint.open(ref, allow_pickle=asked.allow_pickle) for ref in (asked.base, *refs)]
     choose_text_stacks(opened, asked.text_stacks)
     specimen = specimen_of_all(opened)
     source = prompt_source(specimen, options.prompts or (), options.images, whole=True)
     judges = free_judge_source(options, specimen is not None)
     prompts = asked_prompts(source.prompts, asked.requests)
     if session.plan:
-        plan = {"checkpoints": list(asked.checkpoints), "prompts": len(prompts), "tokens": judges.tokens}
+        plan = {"checkpoints": refs, "prompts": len(prompts), "tokens": judges.tokens}
         session.console.emit(json.dumps(plan))
         what = "scored and answered" if asked.generate else "scored"
         session.console.show(
