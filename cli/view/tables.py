@@ -267,11 +267,11 @@ def coefficients_table(result: TradeoffResult) -> Table:
 
 def tradeoff_table(result: TradeoffResult) -> Table:
     """The best point of every policy, on `select` prompts."""
-    names = ("policy", "refused", "capability kept", "forward passes", "seconds")
+    names = ("policy", "refused", "capability kept", "objective", "forward passes", "seconds")
     table = plain_table("Chosen on select prompts", *names)
     for point in result.points:
         if point.chosen:
-            figures = (number(point.refusal, 2), number(point.capability, 2))
+            figures = (number(point.refusal, 2), number(point.capability, 2), number(point.objective, 2))
             table.add_row(point.policy, *figures, f"{point.forward_equivalents:,}", f"{point.seconds:.1f}")
     return table
 

@@ -91,12 +91,14 @@ def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:
 
 
 def _coefficient_settings(job: Job) -> Settings:
-    return {**_asking_settings(job, "probe"), "policy": job.options.policy, "sources": list(job.sources)}
+    asked = {**_asking_settings(job, "probe"), "policy": job.options.policy, "sources": list(job.sources)}
+    more = {"sparse": job.options.sparse, "frontier": job.options.frontier}
+    return {**asked, **{name: value for name, value in more.items() if value}}
 
 
 def _run_coefficients(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.results import ProbeResult, TargetsResult
-    from vlsurgery.probes.selection import choose, recipe_of
+    from vlsurgery.probes.selection import Choosing, choose, recipe_of
     from vlsurgery.surgery.results import DiffResult
 
     _prepare_to_run(job)
@@ -109,18 +111,10 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         for block in job.result(DiffResult).blocks
         if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
     }
-    options, targets = job.options, job.result(TargetsResult)
-    result = choose(
-        job.alignment,
-        job.prompts,
-        targets,
-        options.policy,
-        options.toward,
-        gains,
-        changes,
-        job.progress,
-        job.loader("probe"),
-    )
+    options, gradients = job.options, job.case.path("gradients.safetensors")
+    how = Choosing(options.policy, options.toward, gains, changes, gradients, options.sparse, options.frontier)
+    targets = job.result(TargetsResult)
+    result = choose(job.alignment, job.prompts, targets, how, job.progress, job.loader("probe"))
     recipe = recipe_of(result, job.checkpoints, gains)
     keep_edited_recipe(job)
     recipe.save(job.case.path("recipe.yaml"))
