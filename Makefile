@@ -23,6 +23,7 @@ lint: .venv/installed .lint/vlsurgery
 bench: .venv/installed
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
+	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
 	$(BIN)/python tests/benchmarks/architectures.py
 	$(BIN)/python tests/benchmarks/adapters.py
 	$(BIN)/python tests/benchmarks/architectures.py --renamed

@@ -13,6 +13,7 @@ import typer
 from typer.core import TyperGroup
 
 from vlsurgery.cli.commands.anatomy import anatomy
+from vlsurgery.cli.commands.claims import claims
 from vlsurgery.cli.commands.compare import compare
 from vlsurgery.cli.commands.completions import completions
 from vlsurgery.cli.commands.convert import convert
@@ -25,6 +26,7 @@ from vlsurgery.cli.commands.merge.command import merge_command, merge_outline
 from vlsurgery.cli.commands.probe import probe
 from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.report import report
+from vlsurgery.cli.commands.trajectory import trajectory
 from vlsurgery.cli.options import HELP_SETTINGS
 from vlsurgery.cli.streams import check_output_open, check_words, fill_closed_streams
 from vlsurgery.surgery.errors import SurgeryError
@@ -166,10 +168,12 @@ for name, command in {
     "judge-agreement": judge_agreement,
     "history": history,
     "compare": compare,
+    "trajectory": trajectory,
     "report": report,
     "anatomy": anatomy,
     "convert": convert,
     "demo": demo,
+    "claims": claims,
 }.items():
     app.command(name)(command)
 

@@ -51,12 +51,34 @@ def is_report(path: Path) -> bool:
     return head.lstrip().startswith("<!DOCTYPE html>") and "<title>vlsurgery: " in head
 
 
+def is_claims_file(path: Path) -> bool:
+    """Whether a file is a page or a result that `vlsurgery claims` wrote."""
+    head = _head(path).lstrip()
+    if head.startswith("<!DOCTYPE html>"):
+        return "<title>vlsurgery: claims</title>" in head
+    return re.match(r'\{\s*"schema":\s*"vlsurgery/claims/', head) is not None
+
+
 def is_diff_table(path: Path) -> bool:
     """Whether a file is a table of `vlsurgery diff --csv`: its columns are those of a diff."""
     from vlsurgery.surgery.results import DiffResult
 
     columns = next(csv.reader(io.StringIO(_head(path))), [])
     return {"tower", "component"} <= set(columns) <= set(DiffResult.columns())
+
+
+def is_trajectory_table(path: Path) -> bool:
+    """Whether a file is a table of `vlsurgery trajectory --csv`: its columns are those of a trajectory."""
+    from vlsurgery.probes.trajectory_results import TrajectoryResult
+
+    columns = next(csv.reader(io.StringIO(_head(path))), [])
+    return {"step", "set", "log_odds.value"} <= set(columns) <= set(TrajectoryResult.columns())
+
+
+def is_trajectory_page(path: Path) -> bool:
+    """Whether a file is a page that `vlsurgery trajectory -o` wrote."""
+    head = _head(path)
+    return head.lstrip().startswith("<!DOCTYPE html>") and "<title>vlsurgery trajectory" in head
 
 
 def is_completions_table(path: Path) -> bool:

@@ -7,15 +7,27 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vlsurgery.figures import (
         behaviour as behaviour,
+        claims as claims,
         coefficients as coefficients,
         direction_drift as direction_drift,
         outcomes as outcomes,
         report as report,
         safety_map as safety_map,
+        trajectory as trajectory,
         weight_change as weight_change,
     )
 
-__all__ = ["behaviour", "coefficients", "direction_drift", "outcomes", "report", "safety_map", "weight_change"]
+__all__ = [
+    "behaviour",
+    "claims",
+    "coefficients",
+    "direction_drift",
+    "outcomes",
+    "report",
+    "safety_map",
+    "trajectory",
+    "weight_change",
+]
 
 
 def __getattr__(name: str) -> ModuleType:

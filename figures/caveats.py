@@ -18,7 +18,7 @@ STOPPED = (
 def caveats(diff: DiffResult | None, probe: ProbeResult | None, behaviour: BehaviourResult | None) -> tuple[str, ...]:
     """Sentences that hold for all others; none where nothing was measured."""
     specimen = next((found for result in (behaviour, probe, diff) if (found := specimen_of(result))), None)
-    told = [specimen_words(specimen)] if specimen else []
+    told = [specimen_words(specimen)] if specimen else _trio_words(behaviour, probe)
     if behaviour is not None:
         told += [*_requests(behaviour, specimen is not None), *_too_small(behaviour), *_judges(behaviour)]
         if behaviour.looks > 1:
@@ -30,6 +30,12 @@ def specimen_of(result: Result | None) -> dict[str, Any] | None:
     """What a result notes of the specimen that it was measured on; None for anyone's own checkpoints."""
     specimen = result.settings.get("specimen") if result else None
     return specimen if isinstance(specimen, dict) else None
+
+
+def _trio_words(*results: Result | None) -> list[str]:
+    """What the real trio is, where a result was measured on it."""
+    told = [each.settings["trio"]["told"] for each in results if each is not None and "trio" in each.settings]
+    return told[:1]
 
 
 def specimen_words(specimen: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """What the merge puts into each block, and what every point that was tried keeps of refusals and of capability."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
@@ -11,17 +12,36 @@ from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
 
 TARGETS = ("base", "safety")
-_POLICY_ROLES = {"fit": "merged", "uniform": "merged:uniform"}
-_POLICY_SYMBOLS = {"fit": "circle", "uniform": "square", "attribution": "diamond", "weights": "triangle-up"}
+_POLICY_ROLES = {"linearised": "merged", "frontier": "merged", "uniform": "merged:uniform"}
+_POLICY_COLOURS = {"fit": "#8a5a00", "attribution": "#4b3f92", "weights": "#33415c"}
+_POLICY_SYMBOLS = {
+    "linearised": "circle",
+    "uniform": "square",
+    "frontier": "circle",
+    "fit": "circle-open",
+    "attribution": "diamond",
+    "weights": "triangle-up",
+}
+_TRIED = {"frontier": "linearised, from strict to lax"}
+_MAYBE_NOTHING = 0.005  # an interval that begins up to here holds 0
+_PALE = 0.35
 
 
 @dataclass(frozen=True)
 class BlockCoefficient:
-    """How much of the base and of the safety-tuned model goes into one block; None where a target has no say."""
+    """How much of the base and of the safety-tuned model goes into one block; None where a target has no say.
+
+    intervals: target -> 95% interval over requests, of the targets that have one.
+    """
 
     place: Place
     base: float | None
     safety: float | None
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    def may_be_nothing(self, target: str) -> bool:
+        """Whether a target's interval holds 0."""
+        return target in self.intervals and self.intervals[target][0] <= _MAYBE_NOTHING
 
 
 @dataclass(frozen=True)
@@ -44,8 +64,11 @@ def compute(tradeoff: TradeoffResult) -> CoefficientsInfo:
     merged = tradeoff.chosen()
     coefficients = (merged.coefficients if merged else None) or {}
     axis = block_axis(block for block in coefficients if block != "default")
+    intervals = (merged.intervals if merged else None) or {}
     blocks = [
-        BlockCoefficient(place, coefficients[block].get("base"), coefficients[block].get("safety"))
+        BlockCoefficient(
+            place, coefficients[block].get("base"), coefficients[block].get("safety"), intervals.get(block, {})
+        )
         for block, place in axis.places.items()
     ]
     blocks.sort(key=lambda block: block.place.x)
@@ -53,18 +76,29 @@ def compute(tradeoff: TradeoffResult) -> CoefficientsInfo:
 
 
 def policy_colour(policy: str) -> str:
-    return theme.role_colour(_POLICY_ROLES.get(policy, policy))
+    return _POLICY_COLOURS.get(policy) or theme.role_colour(_POLICY_ROLES.get(policy, policy))
+
+
+def _interval_words(block: BlockCoefficient, target: str) -> str:
+    if target not in block.intervals:
+        return ""
+    low, high = block.intervals[target]
+    return f" ({number(low)} to {number(high)}{', may be 0' if block.may_be_nothing(target) else ''})"
 
 
 def _coefficient_hover(block: BlockCoefficient) -> str:
     parts = [(target, getattr(block, target)) for target in TARGETS]
-    lines = [f"{number(value)} toward {target}" for target, value in parts if value is not None]
+    lines = [
+        f"{number(value)} toward {target}{_interval_words(block, target)}"
+        for target, value in parts
+        if value is not None
+    ]
     kept = 1 - sum(value for _, value in parts if value is not None)
     return theme.hover(f"{block.place.block} ({block.place.label})", [*lines, f"{number(kept)} stays adapted"])
 
 
 def _add_coefficients(figure: go.Figure, info: CoefficientsInfo) -> None:
-    """Stacked bars a block: toward base below, toward safety above; MLP bars are hatched."""
+    """Stacked bars a block: toward base below, toward safety above; MLP bars are hatched, what may be 0 is pale."""
     shapes = ["/" if block.place.kind == "MLP" else "" for block in info.blocks]
     for target in TARGETS:
         values = [getattr(block, target) for block in info.blocks]
@@ -78,7 +112,7 @@ def _add_coefficients(figure: go.Figure, info: CoefficientsInfo) -> None:
                 y=values,
                 width=info.axis.bar_width,
                 marker={
-                    "color": colour,
+                    "color": [theme.tint(colour, _PALE) if b.may_be_nothing(target) else colour for b in info.blocks],
                     "line": {"width": 0},
                     "pattern": {
                         "shape": shapes,
@@ -103,11 +137,21 @@ def parameters_words(point: TradeoffPoint) -> str:
     return ", ".join(f"{name} {value:.3g}" for name, value in point.parameters.items()) or "no parameters"
 
 
+def _cell_lines(point: TradeoffPoint) -> list[str]:
+    """What the point does in each cell: "harmful benign: refused 92%"."""
+    lines = []
+    for cell in point.cells:
+        done = [(name, getattr(cell, name)) for name in ("refused", "kept") if getattr(cell, name) is not None]
+        lines.append(f"{cell.set} {cell.modality}: {', '.join(f'{name} {percent(rate)}' for name, rate in done)}")
+    return lines
+
+
 def _point_hover(point: TradeoffPoint) -> str:
     lines = [
         parameters_words(point),
         f"refusal kept {percent(point.refusal)}, capability kept {percent(point.capability)}",
-        f"objective {signed(point.objective, 3)}",
+        f"objective {signed(point.objective, 3)}{' nats' if point.cells else ''}",
+        *_cell_lines(point),
         f"{point.forward_equivalents:,} forward passes, {point.seconds:.1f} s",
     ]
     return theme.hover(f"{point.policy}{' (chosen)' if point.chosen else ''}", lines)
@@ -122,8 +166,9 @@ def _policy_trace(points: list[TradeoffPoint], policy: str, chosen: bool) -> go.
         "line": {"width": 2 if chosen else 0, "color": theme.INK},
     }
     return go.Scatter(
-        name=theme.safe(f"{policy}, chosen" if chosen else f"{policy}, tried"),
-        mode="markers",
+        name=theme.safe(f"{policy}, chosen" if chosen else _TRIED.get(policy, f"{policy}, tried")),
+        mode="lines+markers" if policy == "frontier" else "markers",
+        line={"color": colour, "width": 1.5},
         x=[point.capability for point in points],
         y=[point.refusal for point in points],
         marker=marker,
@@ -159,9 +204,11 @@ def draw(info: CoefficientsInfo) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.11)
     _add_coefficients(figure, info)
     _add_points(figure, info)
+    pale = any(block.may_be_nothing(target) for block in info.blocks for target in TARGETS)
     subtitle = (
         "Left bar of a pair: attention; hatched right bar: MLP; what is missing to 1 stays adapted. On the right, each"
         f" point is a merge that was tried, measured on select prompts; up and right is better. Merged: {info.policy}."
+        f"{' Pale: may be 0 by its interval.' if pale else ''}"
     )
     theme.frame(figure, _title(info), subtitle, plot_height=340, legend_rows=2, panels=True)
     figure.update_layout(barmode="stack")

@@ -6,10 +6,10 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined, Template
 from markupsafe import Markup
 
 
-def template() -> Template:
-    """The page's template, which escapes everything and fails on a name that it doesn't know."""
+def template(name: str = "page.html.jinja") -> Template:
+    """A page's template, which escapes everything and fails on a name that it doesn't know."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, loader=FunctionLoader(_read))
-    return environment.get_template("page.html.jinja")
+    return environment.get_template(name)
 
 
 def asset(name: str) -> Markup:

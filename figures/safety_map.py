@@ -12,10 +12,15 @@ from vlsurgery.probes.results import Completeness, ProbeResult
 
 @dataclass(frozen=True)
 class BlockFinding:
-    """All that a probe says of one block; what it doesn't say is None. Gains are in nats of refusal log-odds."""
+    """All that a probe says of one block; what it doesn't say is None. Gains are in nats of refusal log-odds.
+
+    low, high: the 95% interval of `path` over requests.
+    """
 
     place: Place
     path: float | None
+    low: float | None
+    high: float | None
     share: float | None
     cost: float | None
     endpoint: float | None
@@ -27,7 +32,8 @@ class SafetyMapInfo:
     """Every attributed block once, by its place on the axis, and the checks of the map.
 
     top: up to three blocks with the largest positive gains along the path, largest first. top_share: their part of
-    the map's sum; None where the sum isn't positive, so that there is no loss to share.
+    the map's sum; None where the sum isn't positive, so that there is no loss to share. clear: as many of `top` as have
+    intervals that stand clear of the largest gain that is not among them; all of them where no interval is known.
     """
 
     blocks: tuple[BlockFinding, ...]
@@ -35,6 +41,7 @@ class SafetyMapInfo:
     completeness: Completeness | None
     top: tuple[BlockFinding, ...]
     top_share: float | None
+    clear: tuple[BlockFinding, ...]
 
 
 def compute(probe: ProbeResult) -> SafetyMapInfo:
@@ -47,6 +54,8 @@ def compute(probe: ProbeResult) -> SafetyMapInfo:
         BlockFinding(
             place=place,
             path=path[block].gain if block in path else None,
+            low=path[block].low if block in path else None,
+            high=path[block].high if block in path else None,
             share=path[block].share if block in path else None,
             cost=path[block].cost if block in path else None,
             endpoint=endpoint.get(block),
@@ -63,7 +72,17 @@ def compute(probe: ProbeResult) -> SafetyMapInfo:
         completeness=probe.completeness,
         top=top,
         top_share=sum(f.path or 0 for f in top) / total if total > 0 else None,
+        clear=_clear(gains),
     )
+
+
+def _clear(gains: list[BlockFinding]) -> tuple[BlockFinding, ...]:
+    """As many of the three largest gains as all have intervals above the largest of the others."""
+    for count in range(min(3, len(gains)), 0, -1):
+        rest = (gains[count].path or 0.0) if count < len(gains) else 0.0
+        if all(gain.low is None or gain.low > rest for gain in gains[:count]):
+            return tuple(gains[:count])
+    return ()
 
 
 def title(info: SafetyMapInfo) -> str:
@@ -71,10 +90,12 @@ def title(info: SafetyMapInfo) -> str:
         return "No block was attributed"
     if info.top_share is None:
         return "Moving blocks back to the base brings back no refusal"
-    names = listed([f.place.block for f in info.top])
-    if info.top_share >= 0.5:
+    if not info.clear:
+        return "The lost refusal is spread out; no block's gain stands clear of the others'"
+    names, share = listed([f.place.block for f in info.clear]), sum(f.share or 0 for f in info.clear)
+    if share >= 0.5:
         return f"Most of the lost refusal sits in {names}"
-    return f"The lost refusal is spread out; {names} hold most, {percent(info.top_share)} together"
+    return f"The lost refusal is spread out; {names} hold{'s' if len(info.clear) == 1 else ''} most, {percent(share)}"
 
 
 def checks(completeness: Completeness | None) -> str:
@@ -94,7 +115,12 @@ def checks(completeness: Completeness | None) -> str:
 def _hover(finding: BlockFinding) -> str:
     lines = []
     if finding.path is not None:
-        lines.append(f"{signed(finding.path)} nats of refusal log-odds when moved to the base, along the path")
+        interval = (
+            "" if finding.low is None or finding.high is None else f" [{signed(finding.low)} to {signed(finding.high)}]"
+        )
+        lines.append(
+            f"{signed(finding.path)}{interval} nats of refusal log-odds when moved to the base, along the path"
+        )
     if finding.share is not None:
         lines.append(f"{percent(finding.share)} of the whole change" if finding.share >= 0 else "works against it")
     if finding.transplant is not None:
@@ -114,9 +140,20 @@ def _bars(info: SafetyMapInfo, kind: str, name: str) -> go.Bar:
         y=[f.path for f in rows],
         width=info.axis.bar_width,
         marker={"color": theme.KIND_COLOURS[kind], "line": {"width": 0}},
+        error_y=_whiskers(rows),
         hovertext=[_hover(f) for f in rows],
         hoverinfo="text",
     )
+
+
+def _whiskers(rows: list[BlockFinding]) -> dict[str, object]:
+    """The intervals of bars, where they are known."""
+    if any(row.low is None for row in rows):
+        return {"visible": False}
+    above = [(row.high or 0.0) - (row.path or 0.0) for row in rows]
+    below = [(row.path or 0.0) - (row.low or 0.0) for row in rows]
+    look = {"color": theme.INK, "thickness": 1, "width": 2}
+    return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
 
 
 def _marks(info: SafetyMapInfo, measure: str, name: str, symbol: str) -> go.Scatter:

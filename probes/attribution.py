@@ -3,19 +3,24 @@
 With theta(c) = adapted + c (base - adapted) on every block and s the mean refusal log-odds, the fundamental theorem
 of calculus gives s(1) - s(0) as the integral of <grad s(theta(c)), delta> over c: a sum over blocks. This is
 integrated gradients (Sundararajan et al., arXiv 1703.01365, eq. 1) in weight space; like theirs it is complete. Its
-integrand at c = 0 is the first-order effect of a single transplant.
+integrand at c = 0 is the first-order effect of a single transplant. Gradients are each prompt's own, so that gains have
+intervals over requests.
 """
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
+from torch import Tensor
 
 from vlsurgery.probes.evaluation.intervals import rate
+from vlsurgery.probes.evaluation.mean_intervals import mean_estimate, request_means
+from vlsurgery.probes.gradients import Gradients
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel
-from vlsurgery.probes.models.forward import checkpointing, keeping_pictures
+from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.models.reuse import BlockInputs
 from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
 from vlsurgery.probes.scoring import (
@@ -31,7 +36,7 @@ from vlsurgery.probes.targets import OPENING_TOKENS, LostRefusal, WorkingSet, ev
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-MIN_LOST = 8  # lost refusals, fewer are not attributed
+MIN_LOST = 4  # lost refusals, fewer are not attributed
 MAX_LOST = 96  # prompts with a refusal that are scored
 MAX_KEPT = 48  # prompts with an answer to keep that are scored
 MAX_COMPLETENESS_ERROR = 0.05  # of the path map's sum, as a share of the measured change
@@ -73,80 +78,100 @@ def _attributed(
     live: InMemoryMerge, working: WorkingSet, progress: Progress
 ) -> tuple[list[BlockGain], list[Transplant], Completeness, Ceiling]:
     lost = evenly_spaced(working.lost, MAX_LOST)
+    requests = [item.prompt.request for item in lost]
     batches = lost_choices(live.chat, lost)
-    path, points, measured, start = _path_map(live, batches, progress)
-    endpoint = _gradient(live, batches, len(lost), 0.0)
-    transplants, costs = _transplants(live, batches, working, start, progress)
-    total = float(path.sum())
+    start = refusal_log_odds(live.chat, batches)
+    with live.at(live.everywhere(**{SOURCE: 1.0})):
+        change = refusal_log_odds(live.chat, batches) - start
+    measured = request_means(change.numpy(), requests).mean()
+    path, endpoint, points = _maps(live, batches, lost, measured, progress)
+    moved, costs = _transplants(live, batches, working, start, progress)
+    total = float(request_means(path, requests).mean(0).sum())
+    maps = {"path": path, "endpoint": endpoint}
     gains = [
         BlockGain(
             block=block,
-            gain=float(value),
-            share=float(value) / total if total else None,
+            gain=gain,
+            low=low,
+            high=high,
+            share=gain / total if total else None,
             cost=costs[block],
-            method=m,
+            method=method,
         )
-        for m, values in (("path", path), ("endpoint", endpoint))
-        for block, value in zip(live.blocks, values, strict=True)
+        for method, values in maps.items()
+        for block, (gain, low, high) in zip(live.blocks, _estimates(values, requests), strict=True)
+    ]
+    transplants = [
+        Transplant(block=block, gain=gain, low=low, high=high)
+        for block, (gain, low, high) in zip(live.blocks, _estimates(moved, requests), strict=True)
     ]
     completeness = Completeness(
         total=total,
         measured=measured,
         error=abs(total - measured) / abs(measured) if measured else None,
         points=points,
-        rank_correlation=_rank_correlation(endpoint, [item.gain for item in transplants]),
+        rank_correlation=_rank_correlation(
+            [gain.gain for gain in gains if gain.method == "endpoint"], [item.gain for item in transplants]
+        ),
     )
-    return gains, transplants, completeness, _ceiling(live, working, start, start + measured)
+    adapted = float(request_means(start.numpy(), requests).mean())
+    return gains, transplants, completeness, _ceiling(live, working, adapted, adapted + measured)
 
 
-def _path_map(
-    live: InMemoryMerge, batches: Sequence[RefusalChoices], progress: Progress
-) -> tuple[np.ndarray, int, float, float]:
-    """Path-averaged gain per block, the number of points, the measured change, and the log-odds of the adapted model.
+def _estimates(values: np.ndarray, requests: Sequence[str]) -> list[tuple[float, float | None, float | None]]:
+    """Per column of values [prompts, blocks] the mean over requests, and its interval."""
+    found = [mean_estimate(column.tolist(), requests) for column in values.T]
+    return [(0.0 if each.value is None else each.value, each.low, each.high) for each in found]
+
+
+def _maps(
+    live: InMemoryMerge,
+    batches: Sequence[RefusalChoices],
+    lost: Sequence[LostRefusal],
+    measured: float,
+    progress: Progress,
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """[prompts, blocks] path-averaged gains and those at the adapted point, and the number of points of the path.
 
     Gauss-Legendre points along the path, doubled until the map sums to the measured change within
     MAX_COMPLETENESS_ERROR: few points miss a steep rise.
     """
-    start = float(refusal_log_odds(live.chat, batches).mean())
-    with live.at(live.everywhere(**{SOURCE: 1.0})):
-        measured = float(refusal_log_odds(live.chat, batches).mean()) - start
-    count = sum(len(batch.owner) for batch in batches)
-    gains = np.zeros(len(live.blocks))
+    gradients, source = Gradients(live), live.sources.index(SOURCE)
+    ids, requests = [item.prompt.id for item in lost], [item.prompt.request for item in lost]
+
+    def slopes(coefficient: float) -> np.ndarray:
+        found = gradients.at(live.everywhere(**{SOURCE: coefficient}), batches, ids)
+        return found.jacobian[..., source].double().numpy()
+
+    endpoint = slopes(0.0)
+    gains = np.zeros_like(endpoint)
     for points in PATH_POINTS:
         nodes, weights = np.polynomial.legendre.leggauss(points)
         grid = list(zip((nodes + 1) / 2, weights / 2, strict=True))
-        steps = progress(grid, f"attributing, {points} points from adapted to base")
-        gains = sum((weight * _gradient(live, batches, count, node) for node, weight in steps), np.zeros_like(gains))
-        if abs(gains.sum() - measured) <= MAX_COMPLETENESS_ERROR * abs(measured):
+        with live.staying():
+            steps = progress(grid, f"attributing, {points} points from adapted to base")
+            gains = sum((weight * slopes(node) for node, weight in steps), np.zeros_like(endpoint))
+        total = request_means(gains, requests).mean(0).sum()
+        if abs(total - measured) <= MAX_COMPLETENESS_ERROR * abs(measured):
             break
-    return gains, points, measured, start
-
-
-def _gradient(live: InMemoryMerge, batches: Sequence[RefusalChoices], count: int, coefficient: float) -> np.ndarray:
-    """[blocks] derivative of the mean refusal log-odds by the base's coefficient, with all blocks at `coefficient`."""
-    with live.differentiable():
-        live.move(live.tensor(live.everywhere(**{SOURCE: coefficient})))
-        for batch in batches:
-            with checkpointing(live.chat, batch.inputs):
-                (batch.log_odds(live.chat).sum() / count).backward()
-        return live.gradient()[:, live.sources.index(SOURCE)].numpy()
+    return gains, endpoint, points
 
 
 def _transplants(
-    live: InMemoryMerge, batches: Sequence[RefusalChoices], working: WorkingSet, start: float, progress: Progress
-) -> tuple[list[Transplant], dict[str, float | None]]:
-    """Per base block alone in the adapted model: gain in refusal log-odds, and KL on the answers to keep, in nats."""
+    live: InMemoryMerge, batches: Sequence[RefusalChoices], working: WorkingSet, start: Tensor, progress: Progress
+) -> tuple[np.ndarray, dict[str, float | None]]:
+    """Each base block alone in the adapted model: [prompts, blocks] gains in refusal log-odds, and per block the KL on
+    the answers to keep, in nats. start: [prompts] the adapted model's log-odds."""
     kept = evenly_spaced(working.keep, MAX_KEPT)
     keep = scored_answers(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
     reference = answer_states(live.chat, keep)
-    transplants, costs = [], {}
+    gains, costs = [], {}
     below = BlockInputs(live.chat, [*(batch.inputs for batch in batches), *(batch.inputs for batch in keep)])
     for block in progress(live.blocks, "transplanting single blocks"):
         with _transplanted(live, block, below):
-            gain = float(refusal_log_odds(live.chat, batches).mean()) - start
+            gains.append(refusal_log_odds(live.chat, batches) - start)
             costs[block] = mean_divergence(live.chat, keep, reference, live.adapted_head) if keep else None
-        transplants.append(Transplant(block=block, gain=gain))
-    return transplants, costs
+    return torch.stack(gains, dim=1).numpy(), costs
 
 
 @contextmanager
@@ -161,7 +186,7 @@ def _transplanted(live: InMemoryMerge, block: str, below: BlockInputs) -> Iterat
         yield
 
 
-def _rank_correlation(one: Sequence[float] | np.ndarray, other: Sequence[float]) -> float | None:
+def _rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
     if len(set(one)) < 2 or len(set(other)) < 2:
         return None
     return float(spearmanr(one, other).statistic)

@@ -16,8 +16,7 @@ from vlsurgery.probes.merge_parameters import (
     MergeParameter,
     MergeValues,
     RowSpan,
-    live_parts,
-    place,
+    places,
     room_for_values,
 )
 from vlsurgery.probes.models import ChatModel
@@ -60,16 +59,15 @@ class InMemoryMerge:
         if like in alignment.stale_heads:
             model: Any = chat.model
             model.get_output_embeddings().weight = model.get_input_embeddings().weight
-        live = live_parts(chat)
         pairs = [(pair.site.block, pair) for pair in alignment.pairs if pair.site.tower == "text" and pair.site.block]
-        places = {pair.site: found for _, pair in pairs if (found := place(pair, alignment, like, live))}
-        if lost := [pair.site.key for _, pair in pairs if pair.site not in places]:
+        found = places([pair for _, pair in pairs], alignment, like, chat)
+        if lost := [pair.site.key for _, pair in pairs if pair.site not in found]:
             raise AlignmentError(
                 f"{len(lost)} sites are laid out otherwise in the running model, so they can't be moved in it; the "
                 f"first is {lost[0]}. Save the checkpoint from transformers with save_original_format=False."
             )
         self.blocks = tuple(sorted({block for block, _ in pairs}, key=_block_order))
-        self.entries = [MergeParameter(*places[pair.site], pair, self.blocks.index(block)) for block, pair in pairs]
+        self.entries = [MergeParameter(*found[pair.site], pair, self.blocks.index(block)) for block, pair in pairs]
         needed = sum(alignment.tensor(pair, role).nbytes for _, pair in pairs for role in pair.parts)
         room = room_for_values(chat, needed) if resident_bytes is None else resident_bytes
         self._values = MergeValues(alignment, like, self.sources, room)
@@ -242,11 +240,9 @@ class InMemoryMerge:
             for entry in entries:
                 inside = (tokens >= entry.first_row) & (tokens < entry.first_row + entry.pair.shape[0])
                 rows, own = (tokens[inside] - entry.first_row).unique(return_inverse=True)
-                for source, role in enumerate(self.sources):
-                    delta = self._values.delta_of_rows(entry, role, rows)
-                    if delta is not None:
-                        product = slopes[inside].float() * embedded(embedding, delta, own)
-                        self._slopes[entry.block, source] += product.sum(dtype=torch.float64).cpu()
+                for source, delta in self.deltas_of_rows(entry, rows):
+                    product = slopes[inside].float() * embedded(embedding, delta, own)
+                    self._slopes[entry.block, source] += product.sum(dtype=torch.float64).cpu()
 
         return fold
 
@@ -286,6 +282,13 @@ class InMemoryMerge:
         """Source and source less adapted, float32, of some rows, for every source that has them."""
         for source, role in enumerate(self.sources):
             delta = self._values.delta(entry, role, rows)
+            if delta is not None:
+                yield source, delta
+
+    def deltas_of_rows(self, entry: MergeParameter, rows: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """As `deltas`, of rows anywhere: [n, width]. rows: [n] positions in the entry's part."""
+        for source, role in enumerate(self.sources):
+            delta = self._values.delta_of_rows(entry, role, rows)
             if delta is not None:
                 yield source, delta
 

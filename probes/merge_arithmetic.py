@@ -68,6 +68,29 @@ def _add_products(gradient, base, models, out):  # type: ignore[no-untyped-def]
 _add_products = compiled(_add_products, fastmath={"reassoc", "nsz"})
 
 
+def row_products(one: Tensor, other: Tensor) -> Tensor:
+    """[n] float32 inner products of the rows of two [n, width] tensors of one dtype."""
+    if one.device.type != "cpu":
+        return (one.float() * other.float()).sum(-1)
+    left, right = _alike((one, other))
+    out = np.empty(len(one), np.float32)
+    _row_products(left, right, out)
+    return torch.from_numpy(out)
+
+
+def _row_products(one, other, out):  # type: ignore[no-untyped-def]
+    """out[k] = <row k of one, row k of other>, of matrices as vectors."""
+    width = len(one) // max(1, len(out))
+    for k in range(len(out)):
+        left, right, total = one[k * width : (k + 1) * width], other[k * width : (k + 1) * width], np.float32(0)
+        for i in range(width):
+            total += np.float32(to_float(left[i])) * np.float32(to_float(right[i]))
+        out[k] = total
+
+
+_row_products = compiled(_row_products, fastmath={"reassoc", "nsz"})
+
+
 def _deltas(adapted: Tensor, sources: Sequence[Tensor]) -> list[Tensor]:
     origin = adapted.float()
     return [source.float() - origin for source in sources]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from vlsurgery.probes.merge_arithmetic import delta_products, merge_into
 from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.models.saved_names import saved_views
 from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.architecture.layouts import EMBED, TensorView, locate
 from vlsurgery.surgery.architecture.site import Site
@@ -161,13 +162,8 @@ def room_for_values(chat: ChatModel, needed: int) -> int:
 
 
 def live_parts(chat: ChatModel) -> dict[Site, tuple[nn.Parameter, TensorView]]:
-    """Site -> parameter and view of it, for every site of the live model and for the parts of fused ones.
-
-    Buffers that checkpoints hold count as parameters: Gemma 4 scales its layers by some.
-    """
-    stored: Any = chat.model.state_dict()
-    buffers = {name: buffer for name, buffer in chat.model.named_buffers() if name in stored}
-    parameters: dict[str, Any] = {**dict(chat.model.named_parameters()), **buffers}
+    """Site -> parameter and view of it, for every site of the live model and for the parts of fused ones."""
+    parameters = _stored(chat.model)
     config = chat.model.config.to_dict()  # type: ignore[operator,union-attr]
     first = next(name for name, module in chat.model.named_modules() if module is chat.blocks[0])
     shapes = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
@@ -190,6 +186,34 @@ def place(
     if tuple(parameter.shape) == alignment.tensor(pair, like).shape:  # a vocabulary that grew: its first rows
         return parameter, pair.parts[like]
     return None
+
+
+def places(
+    pairs: Sequence[Aligned], alignment: Alignment, like: str, chat: ChatModel
+) -> dict[Site, tuple[nn.Parameter, TensorView]]:
+    """Site -> parameter and the shared view of it, for the pairs that have a place in the live model: by their sites,
+    else by what transformers says became of the file's tensor."""
+    live = live_parts(chat)
+    found = {pair.site: held for pair in pairs if (held := place(pair, alignment, like, live))}
+    others = [pair for pair in pairs if pair.site not in found and pair.parts[like].slices is None]
+    if not others:
+        return found
+    views, stored = saved_views(chat.model), _stored(chat.model)
+    for pair in others:
+        part = pair.parts[like]
+        view = views.get(part.name)
+        if view is not None:
+            view = view._replace(transposed=view.transposed != part.transposed)
+            if view.shape(tuple(stored[view.name].shape)) == pair.shape:
+                found[pair.site] = stored[view.name], view
+    return found
+
+
+def _stored(model: nn.Module) -> dict[str, Any]:
+    """Parameters by name, and the buffers that checkpoints hold: Gemma 4 scales its layers by some."""
+    held = model.state_dict()
+    buffers = {name: buffer for name, buffer in model.named_buffers() if name in held}
+    return {**dict(model.named_parameters()), **buffers}
 
 
 def _in_joined_table(

@@ -2,5 +2,5 @@
 
 from typing import Literal
 
-Policy = Literal["fit", "attribution", "weights", "uniform"]
+Policy = Literal["best", "linearised", "fit", "attribution", "weights", "uniform"]
 Toward = Literal["base", "safety", "both"]

@@ -33,7 +33,8 @@ from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-PICTURED = "benign"  # the modality with a picture that harmful and harmless requests share
+# Modalities with pictures of which directions are made: one that harmful and harmless requests share, and their own.
+PICTURED = ("benign", "own")
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,11 @@ class ProbeState:
     ceiling: Ceiling | None = None
 
     def measure_directions(self, role: str, chat: ChatModel) -> None:
-        """Directions and separation of one model, with and without a picture."""
-        for modality in ("text", PICTURED) if chat.sees else ("text",):
+        """Directions and separation of one model, with and without a picture; their own where there are any."""
+        for modality in ("text", *PICTURED) if chat.sees else ("text",):
             made_on, shown_on = (contrast(self.prompts, split, modality) for split in ("fit", "report"))
+            if modality == "own" and not (made_on or shown_on):
+                continue
             if not (_has_both(made_on) and _has_both(shown_on)):
                 self.notes.append(f"{role}: {modality} prompts lack a harmful or a harmless side, so no direction")
                 continue

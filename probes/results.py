@@ -91,7 +91,8 @@ class Selected(Frozen):
 class BlockGain(Frozen):
     """What moving one block from adapted to base gives.
 
-    gain: change of the refusal log-odds, in nats, averaged over prompts (positive: the base's block refuses more).
+    gain: change of the refusal log-odds, in nats, averaged over requests (positive: the base's block refuses more).
+    low, high: its 95% interval over requests; None from one request, and in files of older versions.
     share: gain over the whole change. cost: KL to the adapted model on prompts it should go on answering, in nats.
     method: `path` (gradient x delta averaged along the path; sums to the whole) or `endpoint` (at the adapted point;
         predicts single transplants).
@@ -99,16 +100,23 @@ class BlockGain(Frozen):
 
     block: str
     gain: float
+    low: float | None = None
+    high: float | None = None
     share: float | None
     cost: float | None
     method: str
 
 
 class Transplant(Frozen):
-    """One block of the base put into the adapted model: the measured change of the refusal log-odds, in nats."""
+    """One block of the base put into the adapted model: the measured change of the refusal log-odds, in nats.
+
+    low, high: its 95% interval over requests; None from one request, and in files of older versions.
+    """
 
     block: str
     gain: float
+    low: float | None = None
+    high: float | None = None
 
 
 class Completeness(Frozen):
@@ -329,45 +337,104 @@ class BehaviourResult(Result):
         return {**rest, "judges": [data["judge"]], "schema": f"vlsurgery/behaviour/{cls.schema_number}"}
 
 
+class TradeoffCell(Frozen):
+    """What a merge does on the `select` prompts of one set with one kind of picture.
+
+    purpose: `refuse` (harmful, the base refuses them), `answer` (harmless, the adapted model answers them) or `keep`
+        (answers that can be right or wrong).
+    n, requests: prompts, and of how many requests. log_odds: mean, in nats; of refusing, or of the adapted model's own
+        opening where the purpose is `keep`. refused: share on which refusing is likelier than not. kept: share on which
+        greedy decoding begins as the adapted model's answer does; None for the other purposes, as `refused` is here.
+    loss: mean -log of the probability of what is wanted, in nats; of `keep`, how far it is above the adapted model's.
+    kl: mean KL(adapted || merge), where it was measured.
+    """
+
+    set: str
+    modality: str
+    purpose: Literal["refuse", "answer", "keep"]
+    n: int
+    requests: int
+    log_odds: float
+    loss: float
+    refused: float | None = None
+    kept: float | None = None
+    kl: float | None = None
+
+
 class TradeoffPoint(Frozen):
     """One set of coefficients that was tried.
 
-    policy: `fit`, `uniform`, `attribution`, `weights`. parameters: what makes the point, e.g. {"base": .3}.
-    coefficients: block -> {"base": ..., "safety": ...}, for points that were compared with others.
-    refusal: of the `select` prompts whose refusal was lost, the share on which refusing is likelier than not where
-        refusal and answer part. capability: share of the other prompts on which greedy decoding begins as the adapted
-        model's own answer does.
-    refusal and capability are means over (set, modality); objective, which the choice maximises, is the mean of the
-        worst harmful and the worst other (set, modality).
+    policy: `linearised`, `uniform`, `fit`, `attribution` or `weights`; `frontier`: linearised at other prices.
+    parameters: what makes the point, e.g. {"base": .3}, the means of its coefficients, or the price of an over-refusal.
+    coefficients: block -> {"base": ..., "safety": ...}, for points that were compared with others. intervals: the same
+        with [low, high], 95% over requests, where they were drawn again.
+    refusal: of the harmful `select` prompts that the base refuses, the share on which refusing is likelier than not
+        where refusal and answer part. capability: share of the other prompts on which it is not, or on which greedy
+        decoding begins as the adapted model's own answer does. Both are means over (set, modality).
+    objective: what the choice maximises: minus `probes.objective` of the cells, in nats. In files of schema 1, the mean
+        of the worst harmful and the worst other share.
     forward_equivalents, seconds: what it took to find the point, in forward
         passes of one prompt (a backward counts two); a grid's best bears the cost of its grid.
+    chosen: the best of its policy. pareto: no other point has both more refusal and more capability.
     """
 
     policy: str
     parameters: dict[str, float]
     coefficients: dict[str, dict[str, float]] | None = None
+    intervals: dict[str, dict[str, tuple[float, float]]] | None = None
+    cells: list[TradeoffCell] = Field(default_factory=list)
     refusal: float
     capability: float
     objective: float
     forward_equivalents: int
     seconds: float
     chosen: bool
+    pareto: bool = False
+
+
+class PolicyDifference(Frozen):
+    """By how much the objective of one policy's best point is better than another's, in nats, on the same prompts.
+
+    low, high: a paired 95% bootstrap interval over requests.
+    """
+
+    policy: str
+    against: str
+    difference: float
+    low: float
+    high: float
+    requests: int
 
 
 class TradeoffResult(Result):
-    """Every point tried on the way to a merge; `chosen` marks the best of each policy, `policy` the one merged."""
+    """Every point tried on the way to a merge; `chosen` marks the best of each policy, `policy` the one merged.
+
+    comparisons: of the policy merged with every other one whose best point was measured.
+    main_blocks: the fewest, about, that bring nine tenths of what the linearised coefficients are predicted to bring.
+    """
 
     kind: ClassVar[str] = "tradeoff"
     row_field: ClassVar[str] = "points"
+    schema_number: ClassVar[int] = 2
 
     points: list[TradeoffPoint]
     policy: str
+    comparisons: list[PolicyDifference] = Field(default_factory=list)
+    main_blocks: list[str] = Field(default_factory=list)
     verdict: str
 
     def chosen(self, policy: str | None = None) -> TradeoffPoint | None:
         """The best point of a policy (the one that was merged where none is named), which has its coefficients."""
         wanted = policy or self.policy
         return next((point for point in self.points if point.chosen and point.policy == wanted), None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_schema_1(cls, data: Any) -> Any:
+        """Files of schema 1 had no cells, and their objective was one of shares."""
+        if not isinstance(data, dict) or data.get("schema") != "vlsurgery/tradeoff/1":
+            return data
+        return {**data, "schema": f"vlsurgery/tradeoff/{cls.schema_number}"}
 
 
 class Target(Frozen):
@@ -390,3 +457,93 @@ class TargetsResult(Result):
     row_field: ClassVar[str] = "records"
 
     records: list[Target] = Field(alias="rows")
+
+
+class LayerGains(Frozen):
+    """One whole layer of the base put into the adapted model: what each prompt's refusal log-odds gain, in nats."""
+
+    layer: int
+    gains: list[float]
+
+
+class LayersResult(Result):
+    """What single layers of the base bring back, prompt by prompt: [layers, prompts] as rows.
+
+    prompts, requests: the id and the request of each prompt, in the order of every row's gains. They are prompts of
+    `report` that the base refuses and the adapted model answers. reason: why there are no rows.
+    """
+
+    kind: ClassVar[str] = "layers"
+    row_field: ClassVar[str] = "records"
+
+    records: list[LayerGains] = Field(alias="rows")
+    prompts: list[str]
+    requests: list[str]
+    reason: str | None = None
+
+
+ClaimVerdict = Literal["holds", "does not hold", "can't tell"]
+
+
+class ClaimEvidence(Frozen):
+    """One number that a claim rests on, or that stands beside it.
+
+    value, low, high: with its 95% interval, in [-1, 1]. unit: `points` for a difference of shares, `share`, `cosine`,
+    or `contrast`, which is (a - b) / (a + b). bar: what the value would be, or at most be, if the claim were not true.
+    above: whether the claim puts the value above the bar, or below. decides: whether the claim's verdict rests on it.
+    verdict: of this number alone. reason: why nothing can be told. by_case: case -> value.
+    requests: independent ones; prompts: of which they are, counted once for each case. Both are 0 for weights.
+    """
+
+    name: str
+    unit: Literal["points", "share", "cosine", "contrast"]
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    bar: float = 0.0
+    above: bool = True
+    decides: bool = True
+    verdict: ClaimVerdict
+    reason: str | None = None
+    by_case: dict[str, float] = Field(default_factory=dict)
+    requests: int = 0
+    prompts: int = 0
+
+
+class Claim(Frozen):
+    """A claim about vision-language adaptation, what was measured of it, and whether it holds here.
+
+    said: the verdict in words, with its figures and limits.
+    """
+
+    key: str
+    text: str
+    verdict: ClaimVerdict
+    said: str
+    evidence: list[ClaimEvidence]
+
+
+class ClaimsResult(Result):
+    """The claims C1 to C6, measured on the cases that `cases` names: one a seed, or anyone's own."""
+
+    kind: ClassVar[str] = "claims"
+    row_field: ClassVar[str] = "records"
+    shown: ClassVar[tuple[str, ...]] = ("claim", "verdict", "evidence.name", "evidence.value", "evidence.verdict")
+
+    records: list[Claim] = Field(alias="claims")
+    cases: list[str]
+    notes: list[str]
+    verdict: str
+
+    def rows(self) -> list[Row]:
+        """One row a number, with the claim that it belongs to."""
+        return [_evidence_row(claim, found) for claim in self.records for found in claim.evidence]
+
+    @classmethod
+    def columns(cls) -> list[str]:
+        return list(_evidence_row(None, None))
+
+
+def _evidence_row(claim: Claim | None, found: ClaimEvidence | None) -> Row:
+    key, verdict = (claim.key, claim.verdict) if claim else (None, None)
+    return {"claim": key, "verdict": verdict, **flat(found, ClaimEvidence, "evidence.")}

@@ -88,6 +88,11 @@ class RefusalChoices:
     refuse: tuple[Tensor, ...]
     owner: Tensor
 
+    @property
+    def read(self) -> Tensor:
+        """The row in the batch of each token that the head reads."""
+        return self.rows
+
     def log_odds(self, chat: ChatModel) -> Tensor:
         """[B] log p - log(1 - p) in nats, with p the probability of the refusing tokens: the refusal log-odds."""
         logits = picked_logits(chat, self.inputs, self.rows, self.columns)
@@ -95,6 +100,55 @@ class RefusalChoices:
         for row, refuse in zip(logits, self.refuse, strict=True):
             others = row.index_fill(0, refuse, float("-inf"))
             odds.append(row[refuse].logsumexp(-1) - others.logsumexp(-1))
+        return torch.stack(odds)
+
+
+@dataclass(frozen=True)
+class OpeningOdds:
+    """A batch of prompts, each with the tokens that its answer begins with.
+
+    read, columns, targets: [K] the row, the place and the token of each; all tokens of a prompt stand together. count:
+        [B] how many a prompt has. rows: [B] each prompt's row in the batch. owner: as in `RefusalChoices`.
+    """
+
+    inputs: dict[str, Tensor]
+    read: Tensor
+    columns: Tensor
+    targets: Tensor
+    count: tuple[int, ...]
+    rows: Tensor
+    owner: Tensor
+
+    @classmethod
+    def of(cls, answers: ScoredAnswers, first_owner: int = 0) -> "OpeningOdds":
+        """The odds of whole answers. first_owner: what is added to every position in the sequence that was batched."""
+        rows, counts = answers.rows.unique_consecutive(return_counts=True)
+        ends = counts.cumsum(0) - 1
+        owner = answers.owner[ends] + first_owner
+        count = tuple(counts.tolist())
+        return cls(answers.inputs, answers.rows, answers.columns, answers.targets, count, rows, owner)
+
+    def log_odds(self, chat: ChatModel) -> Tensor:
+        """[B] log P - log(1 - P) in nats, with P the probability of the whole opening."""
+        return self._odds(picked_logits(chat, self.inputs, self.read, self.columns))
+
+    def log_odds_and_matches(self, chat: ChatModel) -> tuple[Tensor, Tensor]:
+        """`log_odds`, and [B] whether greedy decoding as `complete` does it begins so."""
+        logits = picked_logits(chat, self.inputs, self.read, self.columns)
+        odds = self._odds(logits)
+        hits = _without_placeholders(chat, logits).argmax(-1) == self.targets
+        return odds, torch.stack([part.all() for part in hits.split(self.count)])
+
+    def _odds(self, logits: Tensor) -> Tensor:
+        """1 - P is the sum over tokens of the probability that the answer holds until there and parts there, so that
+        neither P nor 1 - P is ever rounded to 0."""
+        whole = logits.logsumexp(-1)
+        ours = logits.gather(-1, self.targets[:, None])[:, 0] - whole
+        others = logits.scatter(-1, self.targets[:, None], -torch.inf).logsumexp(-1) - whole
+        odds = []
+        for held, parted in zip(ours.split(self.count), others.split(self.count), strict=True):
+            before = held.cumsum(0) - held
+            odds.append(held.sum() - (before + parted).logsumexp(0))
         return torch.stack(odds)
 
 
@@ -159,15 +213,19 @@ def greedy_matches(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Tensor:
     parts = []
     with torch.no_grad():
         for batch in batches:
-            logits = batch.logits(chat)
-            never = [at for at in chat.placeholder_ids if at < logits.shape[-1]]  # some lie beyond the head's rows
-            logits[:, never] = -torch.inf
+            logits = _without_placeholders(chat, batch.logits(chat))
             hit = (logits.argmax(-1) == batch.targets).cpu()
             owner = batch.owner.cpu()
             whole = torch.ones(int(owner.max()) + 1, dtype=torch.long).scatter_reduce(0, owner, hit.long(), "amin")
             ids = owner.unique()
             parts.append((ids, whole[ids].bool()))
     return _ordered(parts)
+
+
+def _without_placeholders(chat: ChatModel, logits: Tensor) -> Tensor:
+    """[K, vocabulary] logits in which tokens that stand for pictures are never the likeliest."""
+    never = [at for at in chat.placeholder_ids if at < logits.shape[-1]]  # some lie beyond the head's rows
+    return logits.index_fill(-1, torch.tensor(never, dtype=torch.long, device=logits.device), -torch.inf)
 
 
 def log_probabilities(chat: ChatModel, batches: Sequence[ScoredAnswers]) -> Iterator[Tensor]:

@@ -1,110 +1,111 @@
-"""Choose coefficients: a policy's, beside the best uniform merge, all compared on `select` prompts.
+"""Choose coefficients: a policy's, beside the best uniform merge, all compared on `select` prompts by one objective.
 
-Points are compared without generation. A lost refusal counts as back when its refusal log-odds are positive; an answer
-counts as kept when greedy decoding gives the adapted model's first OPENING_TOKENS tokens (long answers rarely match to
-the end). Behaviour on `report` is measured later, by generation.
+Points are compared without generation, by the log-odds of refusing and of the adapted model's own answers
+(`probes.objective`). Behaviour on `report` is measured later, by generation.
 """
 
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 
-import torch
-from torch import Tensor
-
-from vlsurgery.probes.attribution import lost_choices
 from vlsurgery.probes.fitting import fit
+from vlsurgery.probes.gradient_store import reused_gradients
+from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
+from vlsurgery.probes.objective import Requirements, paired_objectives
+from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScorer
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
-from vlsurgery.probes.scoring import RefusalChoices, ScoredAnswers, greedy_matches, refusal_log_odds, scored_answers
-from vlsurgery.probes.targets import OPENING_TOKENS, WorkingSet, evenly_spaced, working_set
+from vlsurgery.probes.results import PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.targets import working_set
+from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
+from vlsurgery.probes.trust_region import frontier, linearised, main_blocks, sparser
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.errors import RecipeError, SurgeryError
+from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-GRID = tuple(step / 10 for step in range(11))  # coefficients of each source that are tried
-MAX_LOST = 128  # prompts whose refusal was lost that are scored
-MAX_KEPT = 192  # prompts with an answer to keep that are scored
+_KINDS = {
+    "linearised": "linearised coefficients",
+    "fit": "fitted coefficients",
+    "attribution": "coefficients by attribution",
+    "weights": "coefficients by weight change",
+}
 
 
 @dataclass(frozen=True)
-class SelectionScorer:
-    """The encoded `select` prompts that score a live model. Cells are (set, modality).
+class Choosing:
+    """How coefficients are chosen.
 
-    The objective takes the worst cells: a mean would hide that a merge no longer sees.
+    policy: `best` compares the uniform and the linearised merge and takes the better one. toward: the sources.
+    attribution: block -> path gain; weights: block -> relative weight change; needed by the policies of these names.
+    gradients: the file in which those of the prompts are kept, and from which they are taken again. sparse: whether
+    linearised coefficients whose interval holds 0 become 0. frontier: at how many prices of over-refusal linearised
+    merges are measured beside.
     """
 
-    lost: Sequence[RefusalChoices]
-    lost_cells: Sequence[tuple[str, str]]
-    keep: Sequence[ScoredAnswers]
-    keep_cells: Sequence[tuple[str, str]]
+    policy: Policy = "best"
+    toward: Toward = "both"
+    attribution: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    gradients: Path | None = None
+    sparse: bool = False
+    frontier: int = 0
 
-    @classmethod
-    def of(cls, chat: ChatModel, select: WorkingSet) -> "SelectionScorer":
-        """Raises SurgeryError where no refusal was lost or no answer can be kept on `select`."""
-        lost, keep = evenly_spaced(select.lost, MAX_LOST), evenly_spaced(select.keep, MAX_KEPT)
-        if not lost or not keep:
-            raise SurgeryError(
-                f"there is nothing to choose coefficients by: of the harmful select prompts the base refuses "
-                f"{len(select.refuse)} and the adapted model answers {len(lost)} of those; of the others it answers "
-                f"{len(keep)}. Give other prompts with --prompts, or other checkpoints."
-            )
-        return cls(
-            lost_choices(chat, lost),
-            [_cell(item.prompt) for item in lost],
-            scored_answers(chat, [prompt for prompt, _ in keep], [answer[:OPENING_TOKENS] for _, answer in keep]),
-            [_cell(prompt) for prompt, _ in keep],
-        )
 
-    def score(self, chat: ChatModel) -> tuple[list[float], list[float]]:
-        """Two lists with a rate per cell: refusals that are back, and answers that are kept."""
-        back = refusal_log_odds(chat, self.lost) > 0
-        kept = greedy_matches(chat, self.keep)
-        return _by_cell(back, self.lost_cells), _by_cell(kept, self.keep_cells)
+@dataclass(frozen=True)
+class _Room:
+    """What every policy needs: the live merge with its `select` prompts, all prompts, and their targets."""
+
+    bench: Bench
+    prompts: Sequence[Prompt]
+    targets: TargetsResult
+    how: Choosing
+    progress: Progress
 
     @property
-    def prompts(self) -> int:
-        return len(self.lost_cells) + len(self.keep_cells)
+    def chat(self) -> ChatModel:
+        return self.bench.live.chat
 
 
 def choose(
     alignment: Alignment,
     prompts: Sequence[Prompt],
     targets: TargetsResult,
-    policy: Policy = "fit",
-    toward: Toward = "both",
-    attribution: Mapping[str, float] | None = None,
-    weights: Mapping[str, float] | None = None,
+    how: Choosing = Choosing(),
     progress: Progress = no_progress,
     loader: Loader = AS_FOUND,
 ) -> TradeoffResult:
-    """The points of `policy` and of uniform merges on a grid over the same sources.
+    """The merges of a policy and uniform ones toward the same sources, all measured, and which of them is to be made.
 
-    alignment: of all roles. attribution: block -> path gain; weights: block -> relative weight change; needed by the
-        policies of these names. loader: how the checkpoint is loaded.
+    alignment: of all roles. loader: how the checkpoint is loaded.
     The best point of each policy is marked `chosen` and keeps its coefficients. Raises RecipeError where a source or
     a finding that the policy needs is missing, SurgeryError where there is nothing to choose by.
     """
-    sources = sources_of(alignment.checkpoints, toward)
+    sources = sources_of(alignment.checkpoints, how.toward)
     chat = loader.load(alignment.checkpoints["adapted"])
     live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
-    scorer = SelectionScorer.of(chat, working_set(chat, prompts, targets, "select"))
-    with keeping_pictures(chat), live.staying():
-        points = _best_of(_grid_points(live, scorer, "uniform", dict.fromkeys(live.blocks, 1.0), progress))
-    if policy == "fit":
-        points.append(_fitted_point(live, scorer, working_set(chat, prompts, targets, "fit"), progress))
-    elif policy != "uniform":
-        scores = _relative_scores(live.blocks, attribution if policy == "attribution" else weights, policy)
-        points += _best_of(_grid_points(live, scorer, policy, scores, progress))
-    return TradeoffResult(points=points, policy=policy, verdict=_verdict(points, policy))
+    select = ObjectiveScorer.of(chat, working_set(chat, prompts, targets, "select"), "select", MAX_SELECT)
+    room = _Room(Bench(live, select), prompts, targets, how, progress)
+    blocks: list[str] = []
+    with keeping_pictures(chat):
+        with live.staying():
+            trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
+            if how.policy in ("attribution", "weights"):
+                scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
+                trials += search(room.bench, how.policy, scores, progress)
+        if how.policy in ("best", "linearised"):
+            found = _linearised(room, _chosen(trials, "uniform"))
+            trials += found.trials
+            blocks = found.main_blocks
+    if how.policy == "fit":
+        trials.append(_fitted(room))
+    return decided(select.wanted, trials, how.policy, blocks)
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
@@ -118,116 +119,112 @@ def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
     return sources
 
 
-def _cell(prompt: Prompt) -> tuple[str, str]:
-    return prompt.set, prompt.modality
+def _chosen(trials: Sequence[Trial], policy: str) -> Trial:
+    return next(trial for trial in trials if trial.point.chosen and trial.point.policy == policy)
 
 
-def _by_cell(hits: Tensor, cells: Sequence[tuple[str, str]]) -> list[float]:
-    rates = []
-    for cell in sorted(set(cells)):
-        member = torch.tensor([other == cell for other in cells])
-        rates.append(float(hits[member].double().mean()))
-    return rates
+@dataclass(frozen=True)
+class _Found:
+    """Linearised merges, the best one marked `chosen`, and the blocks that bring most of it."""
+
+    trials: list[Trial]
+    main_blocks: list[str]
 
 
-def _grid(sources: Sequence[str]) -> list[dict[str, float]]:
-    """All coefficients of the sources on the grid that sum to at most 1, so that the merge stays in their hull."""
-    if len(sources) == 1:
-        return [{sources[0]: coefficient} for coefficient in GRID]
-    return [{"base": b, "safety": s} for b in GRID for s in GRID if b + s <= 1 + 1e-9]
+def _linearised(room: _Room, start: Trial) -> _Found:
+    working = working_set(room.chat, room.prompts, room.targets, "fit")
+    fit_prompts = ObjectiveScorer.of(room.chat, working, "fit", MAX_FIT)
+    take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress)
+    found = linearised(room.bench, fit_prompts, start, take)
+    blocks, trials = main_blocks(room.bench, found), [found.trial]
+    if room.how.sparse and found.last is not None:
+        trials = [found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)]
+    if room.how.frontier:
+        trials += frontier(room.bench, found, room.how.frontier, room.progress)
+    return _Found(trials, blocks)
 
 
-def _grid_points(
-    live: InMemoryMerge, scorer: SelectionScorer, policy: Policy, scores: Mapping[str, float], progress: Progress
-) -> Iterable[TradeoffPoint]:
-    """One point per grid point: its coefficients, times each block's score in [0, 1]."""
-    for scale in progress(_grid(live.sources), f"comparing {policy} merges"):
-        coefficients = {
-            block: {source: value * scores[block] for source, value in scale.items()} for block in live.blocks
-        }
-        yield _point(live, scorer, policy, scale, coefficients)
-
-
-def _point(
-    live: InMemoryMerge,
-    scorer: SelectionScorer,
-    policy: Policy,
-    parameters: Mapping[str, float],
-    coefficients: dict[str, dict[str, float]],
-    equivalents: int = 0,
-    began: float | None = None,
-) -> TradeoffPoint:
-    began = time.perf_counter() if began is None else began
-    with live.at(coefficients) as chat:
-        back, kept = scorer.score(chat)
-    return TradeoffPoint(
-        policy=policy,
-        parameters=dict(parameters),
-        coefficients=coefficients,
-        refusal=fmean(back),
-        capability=fmean(kept),
-        objective=(min(back) + min(kept)) / 2,
-        forward_equivalents=equivalents + scorer.prompts,
-        seconds=time.perf_counter() - began,
-        chosen=False,
-    )
-
-
-def _best_of(points: Iterable[TradeoffPoint]) -> list[TradeoffPoint]:
-    """All points, the best marked `chosen`; of equally good ones that with the smallest coefficients.
-
-    Only the best keeps its coefficients, and its cost is that of the whole grid.
-    """
-    made = list(points)
-    best = max(made, key=lambda point: (point.objective, -sum(point.parameters.values())))
-    cost = {
-        "forward_equivalents": sum(point.forward_equivalents for point in made),
-        "seconds": sum(point.seconds for point in made),
-    }
-    return [
-        point.model_copy(update={"chosen": True, **cost} if point is best else {"coefficients": None}) for point in made
-    ]
-
-
-def _fitted_point(
-    live: InMemoryMerge, scorer: SelectionScorer, fit_prompts: WorkingSet, progress: Progress
-) -> TradeoffPoint:
+def _fitted(room: _Room) -> Trial:
     began = time.perf_counter()
-    fitted = fit(live, fit_prompts, progress)
-    equivalents = 3 * fitted.passes  # a backward pass counts two
-    mean = {
-        source: sum(row[source] for row in fitted.coefficients.values()) / len(fitted.coefficients)
-        for source in live.sources
-    }
-    point = _point(live, scorer, "fit", mean, fitted.coefficients, equivalents, began)
-    return point.model_copy(update={"chosen": True})
+    fitted = fit(room.bench.live, working_set(room.chat, room.prompts, room.targets, "fit"), room.progress)
+    trial = room.bench.tried("fit", room.bench.means(fitted.coefficients), fitted.coefficients)
+    passes = 3 * fitted.passes + room.bench.select.prompts  # a backward pass counts two
+    return trial.named(chosen=True).costing(Cost(passes, time.perf_counter() - began))
 
 
-def _relative_scores(blocks: Sequence[str], scores: Mapping[str, float] | None, policy: Policy) -> dict[str, float]:
+def _relative_scores(blocks: Sequence[str], scores: Mapping[str, float], policy: Policy) -> dict[str, float]:
     """Scores divided by the largest, in [0, 1]; negative scores count 0."""
-    positive = {block: max(0.0, (scores or {}).get(block, 0.0)) for block in blocks}
+    positive = {block: max(0.0, scores.get(block, 0.0)) for block in blocks}
     largest = max(positive.values(), default=0.0)
     if largest <= 0:
         raise RecipeError(
-            f"policy {policy!r} needs a finding that favours at least one block, and there is none. Use --policy fit."
+            f"policy {policy!r} needs a finding that favours at least one block, and there is none. Use --policy best."
         )
     return {block: score / largest for block, score in positive.items()}
 
 
-def _verdict(points: Sequence[TradeoffPoint], policy: Policy) -> str:
-    def told(point: TradeoffPoint) -> str:
-        return f"{point.refusal:.0%} of the lost refusals come back and {point.capability:.0%} of the answers stay"
+def decided(
+    wanted: Requirements, trials: Sequence[Trial], policy: Policy, blocks: Sequence[str] = ()
+) -> TradeoffResult:
+    """The points, the policy whose point is merged, and how it compares with the others."""
+    best = {trial.point.policy: trial for trial in trials if trial.point.chosen}
+    merged: str = policy
+    if policy == "best":
+        gain = paired_objectives(wanted, best["linearised"].z, best["uniform"].z)
+        merged = "linearised" if gain.low > 0 else "uniform"  # of equals, the one with fewer numbers
+    comparisons = []
+    for other, trial in best.items():
+        if other != merged:
+            gain = paired_objectives(wanted, best[merged].z, trial.z)
+            comparisons.append(
+                PolicyDifference(
+                    policy=merged,
+                    against=other,
+                    difference=gain.value,
+                    low=gain.low,
+                    high=gain.high,
+                    requests=gain.requests,
+                )
+            )
+    points = with_pareto([trial.point for trial in trials])
+    verdict = _verdict({name: trial.point for name, trial in best.items()}, merged, comparisons, policy == "best")
+    if merged == "linearised" and blocks:
+        total = len(best[merged].table)
+        verdict += f" Nine tenths of its predicted gain come from {len(blocks)} of {total} blocks: {', '.join(blocks)}."
+    return TradeoffResult(
+        points=points, policy=merged, comparisons=comparisons, main_blocks=list(blocks), verdict=verdict
+    )
 
-    chosen = {point.policy: point for point in points if point.chosen}
-    uniform = chosen["uniform"]
-    mixture = ", ".join(f"{value:.1f} toward {source}" for source, value in uniform.parameters.items())
-    text = f"On select prompts, with the best uniform merge ({mixture}) {told(uniform)}"
-    if policy == "uniform":
-        return f"{text}."
-    text = f"{text}; with the coefficients by {policy} {told(chosen[policy])}."
-    if uniform.objective >= chosen[policy].objective:
-        text += f" Here the uniform merge is as good or better; --policy uniform writes that one instead of {policy}."
-    return text
+
+def _verdict(
+    best: Mapping[str, TradeoffPoint], merged: str, comparisons: Sequence[PolicyDifference], free: bool
+) -> str:
+    """What is merged, what it is compared with, and by how much it is better. free: whether the policy was open."""
+    sentences = [f"On select prompts {_told(best[merged])}."]
+    for found in comparisons:
+        sentences.append(f"Beside it, {_told(best[found.against])}.")
+        interval = f"better by {found.low:+.2f} to {found.high:+.2f}, paired, {found.requests} requests"
+        word = "worse" if found.difference < 0 else "better"
+        sentences.append(f"The objective of {merged} is {word} by {abs(found.difference):.2f} nats ({interval}).")
+        if free and merged == "uniform":
+            sentences.append(
+                f"{found.against.capitalize()} is not clearly better, so the merge with fewer numbers stays."
+            )
+        elif found.high < 0:
+            sentences.append(f"--policy {found.against} writes the better one.")
+        elif found.low <= 0:
+            sentences.append(f"The difference may be 0; --policy {found.against} writes the other one.")
+    return " ".join(sentences)
+
+
+def _told(point: TradeoffPoint) -> str:
+    mixture = ", ".join(f"{value:.2f} toward {source}" for source, value in point.parameters.items())
+    kind = "the best uniform merge" if point.policy == "uniform" else f"the merge with {_KINDS[point.policy]}"
+    mean = "" if point.policy == "uniform" else "on average "
+    return (
+        f"{kind} ({mean}{mixture}) refuses {point.refusal:.0%} of what the base refuses and leaves "
+        f"{point.capability:.0%} of the other answers as they are"
+    )
 
 
 def recipe_of(result: TradeoffResult, checkpoints: Mapping[str, Checkpoint], gains: Mapping[str, float]) -> Recipe:

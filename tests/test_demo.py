@@ -108,7 +108,7 @@ def test_the_attribution_is_complete_and_predicts_transplants(demo):
 
 def test_the_best_uniform_merge_stands_beside(demo):
     points = TradeoffResult.load(demo.case / "tradeoff.json").points
-    assert {point.policy for point in points if point.chosen} == {"fit", "uniform"}
+    assert {point.policy for point in points if point.chosen} == {"linearised", "uniform"}
     assert set(demo.rows("merged:uniform")) == set(demo.rows("merged"))
 
 

@@ -16,7 +16,16 @@ from vlsurgery.cli.workflow.comparison import CaseComparison
 from vlsurgery.cli.workflow.history import HistoryResult
 from vlsurgery.probes.evaluation.judges import AgreementResult
 from vlsurgery.probes.evaluation.limits import LimitsResult
-from vlsurgery.probes.results import BehaviourResult, CompletionsResult, ProbeResult, TargetsResult, TradeoffResult
+from vlsurgery.probes.results import (
+    BehaviourResult,
+    ClaimsResult,
+    CompletionsResult,
+    LayersResult,
+    ProbeResult,
+    TargetsResult,
+    TradeoffResult,
+)
+from vlsurgery.probes.trajectory_results import TrajectoryResult
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import AnatomyResult, ComparisonResult, DiffResult, MergeResult, Result
 from vlsurgery.surgery.tables import Tabular
@@ -34,6 +43,7 @@ OFFERED = {
     "Recipe",
     "METHODS",
     "figures",
+    "TrainerCallback",
 }
 RESULTS = [
     AgreementResult,
@@ -41,15 +51,18 @@ RESULTS = [
     BehaviourResult,
     CaseComparison,
     CaseFile,
+    ClaimsResult,
     ComparisonResult,
     CompletionsResult,
     DiffResult,
     HistoryResult,
+    LayersResult,
     LimitsResult,
     MergeResult,
     ProbeResult,
     TargetsResult,
     TradeoffResult,
+    TrajectoryResult,
 ]
 
 

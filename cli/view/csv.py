@@ -1,4 +1,4 @@
-"""The CSV of a diff: `DiffResult.rows()`, one line a tensor, one column a number."""
+"""The CSV of a result: its `rows()`, one column a number; of a diff, one line a tensor."""
 
 import csv
 import io
@@ -6,12 +6,12 @@ from pathlib import Path
 
 from vlsurgery.cli.outputs import check_output, is_diff_table
 from vlsurgery.surgery.errors import TargetError
-from vlsurgery.surgery.results import DiffResult
+from vlsurgery.surgery.results import DiffResult, Result
 from vlsurgery.surgery.runtime.atomic_file import write_text
 
 
-def long_table(result: DiffResult) -> str:
-    """A row for every pair. Absent numbers are empty cells; columns without any number are left out."""
+def long_table(result: Result) -> str:
+    """A line for every row. Absent numbers are empty cells; columns without any number are left out."""
     rows = result.rows()
     columns = [column for column in result.columns() if any(row[column] is not None for row in rows)]
     text = io.StringIO()
@@ -27,8 +27,13 @@ def check_csv(path: Path) -> None:
 
 
 def write_csv(path: Path, result: DiffResult) -> None:
-    """Write the table atomically. Raises TargetError where that can't be done, or something else is there."""
+    """Write a diff's table. Raises TargetError where that can't be done, or something else is there."""
     check_csv(path)
+    write_table(path, result)
+
+
+def write_table(path: Path, result: Result) -> None:
+    """Write the rows of a result atomically. Raises TargetError where that can't be done."""
     try:
         write_text(path, long_table(result))
     except OSError as error:

@@ -20,7 +20,6 @@ PROGRAM_BYTES: Final = 500_000_000  # what torch and transformers take
 STREAM_BYTES: Final = 1 << 30  # the most memory that a diff or a merge takes
 WORKING_BYTES: Final = 700_000_000  # what batches, gradients and values of checkpoints take beside a running model
 WORKING_SHARE: Final = 2.0  # and of a small one, as a share of its weights
-SPECIMEN_PARAMETERS: Final = 700_000
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,9 @@ class ModelSizes:
             case "evaluate":
                 asked = sum(prompt.split == "report" for prompt in self.prompts)
                 return {"bytes_read": self.stored + self.adapted, "memory": self._memory(), "prompts": asked}
+            case "layers":
+                asked = sum((prompt.split, prompt.set) == ("report", "harmful") for prompt in self.prompts)
+                return {"bytes_read": self.stored, "memory": self._memory(), "prompts": asked}
         return {}
 
     def _memory(self) -> int:
@@ -92,16 +94,6 @@ def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
     return [
         PlannedStep(each.step.name, each.reason, _writes(job, each), **sizes.needs(each.step.name)) for each in pending
     ]
-
-
-def plan_demo(seed: int, goals: Sequence[str]) -> list[PlannedStep]:
-    """Training, and every step of the demo at the specimen's size, whatever is cached or done already."""
-    from vlsurgery.probes.specimens.miniature import prompts
-
-    stored = 4 * SPECIMEN_PARAMETERS
-    sizes = ModelSizes(3 * stored, stored, SPECIMEN_PARAMETERS, 4, prompts(seed))
-    train = PlannedStep("train", "unless it is cached", ("the cache directory",), bytes_written=3 * stored)
-    return [train, *(PlannedStep(goal, "unless the case has it", (), **sizes.needs(goal)) for goal in goals)]
 
 
 def show_plan(console: Console, steps: Sequence[PlannedStep]) -> None:

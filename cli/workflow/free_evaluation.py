@@ -37,7 +37,7 @@ def evaluate_models(
 
     named = by_name([Checkpoint.open(ref, allow_pickle=allow_pickle) for ref in refs])
     choose_text_stacks(named.values(), text_stacks)
-    specimen = _specimen(list(named.values()))
+    specimen = specimen_of_all(list(named.values()))
     asked = prompt_source(specimen, options.prompts or (), options.images, whole=True)
     source = free_judge_source(options, specimen is not None)
     if session.plan:
@@ -72,7 +72,7 @@ def by_name(checkpoints: Sequence[Checkpoint]) -> dict[str, Checkpoint]:
     return found
 
 
-def _specimen(checkpoints: "Sequence[Checkpoint]") -> "Specimen | None":
+def specimen_of_all(checkpoints: "Sequence[Checkpoint]") -> "Specimen | None":
     """The built-in specimen that all of the models are of, which has its own prompts and judge."""
     from vlsurgery.probes.specimens.miniature import specimen_of
 

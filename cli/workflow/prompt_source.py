@@ -11,6 +11,7 @@ from vlsurgery.cli.workflow.case import Case
 if TYPE_CHECKING:
     from vlsurgery.probes.prompts import Prompt, PromptFiles
     from vlsurgery.probes.specimens.miniature import Specimen
+    from vlsurgery.probes.specimens.smollm2 import MarkedTrio
 
 SEED = 0  # of the split of requests into fit, select and report
 CLAIM_REQUESTS = 30  # requests below which nothing is said in words
@@ -22,6 +23,7 @@ class PromptSource:
     """Prompts by reference, loaded when they are needed.
 
     specimen: where the checkpoints are the built-in specimen, which has its own prompts.
+    trio: where they are the built-in real trio, which is asked a sample of the package's own.
     files: "FILE:KIND" -> SHA-256 of the file. images: a folder of ordinary pictures in place of the package's.
     whole: whether all prompts of the files are measured, because nothing is fitted to any of them.
     """
@@ -30,6 +32,7 @@ class PromptSource:
     files: dict[str, str]
     images: Path | None = None
     whole: bool = False
+    trio: "MarkedTrio | None" = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -37,6 +40,9 @@ class PromptSource:
         images = str(self.images) if self.images else None
         # The digest changes when the package's own prompts do, and with any picture.
         prompts = {"files": self.files, "images": images, "digest": self.digest}
+        if self.trio:
+            trio = {"seed": self.trio.seed, "told": self.trio.told}
+            return {"prompts": {"own": "smollm2", "seed": SEED, **prompts}, "trio": trio}
         if not self.specimen:
             return {"prompts": {"own": "english", "seed": SEED, **prompts}}
         from vlsurgery.probes.specimens.miniature import DEMO_SEED
@@ -131,9 +137,12 @@ class PromptSource:
     @cached_property
     def _own(self) -> "list[Prompt]":
         from vlsurgery.probes.prompts import album_of, english_prompts, with_ordinary_pictures
-        from vlsurgery.probes.specimens.miniature import prompts
+        from vlsurgery.probes.specimens import miniature, smollm2
 
-        own = prompts(self.specimen.seed) if self.specimen else english_prompts(SEED)
+        if self.trio:
+            own = smollm2.prompts()
+        else:
+            own = miniature.prompts(self.specimen.seed) if self.specimen else english_prompts(SEED)
         return with_ordinary_pictures(own, album_of(self.images), SEED) if self.images else own
 
 
@@ -143,18 +152,23 @@ def prompt_source_of(case: Case, specs: Sequence[str] | None, images: Path | Non
 
     Raises SurgeryError where a file can't be read.
     """
-    from vlsurgery.probes.specimens.miniature import specimen_of
+    from vlsurgery.probes.specimens import miniature, smollm2
 
     recorded = (case.settings_of("probe") or {}).get("prompts", {})
     if specs is None:
         specs = list(recorded.get("files", {}))
     if images is None and recorded.get("images"):
         images = Path(recorded["images"])
-    return prompt_source(specimen_of(case.checkpoints["base"].path), specs, images)
+    base = case.checkpoints["base"].path
+    return prompt_source(miniature.specimen_of(base), specs, images, trio=smollm2.trio_of(base))
 
 
 def prompt_source(
-    specimen: "Specimen | None", specs: Sequence[str], images: Path | None, whole: bool = False
+    specimen: "Specimen | None",
+    specs: Sequence[str],
+    images: Path | None,
+    whole: bool = False,
+    trio: "MarkedTrio | None" = None,
 ) -> PromptSource:
     """The prompts of files, beside those of the specimen or of the package; arguments as in PromptSource.
 
@@ -162,7 +176,7 @@ def prompt_source(
     """
     # Sorted, as the case file has them: their order changes nothing.
     files = dict(sorted(_fingerprint(spec) for spec in specs))
-    return PromptSource(specimen, files, images and images.expanduser().absolute(), whole)
+    return PromptSource(specimen, files, images and images.expanduser().absolute(), whole, trio)
 
 
 def _fingerprint(spec: str) -> tuple[str, str]:

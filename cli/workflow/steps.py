@@ -78,29 +78,27 @@ def _run_probe(job: Job, settings: Settings) -> None:
 
 
 def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:
-    """Write the directions. Their metadata is sorted, so that the same ones give the same bytes.
-
-    Raises TargetError where that can't be done: safetensors has an error of its own for a full disk.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import save
+    """Write the directions; the same ones give the same bytes. Raises TargetError where that can't be done."""
+    from vlsurgery.probes.tensor_file import tensor_file
 
     path = job.case.path("directions.safetensors")
-    metadata = {role: job.case.refs[role].identity for role in sorted(job.case.refs)}
+    metadata = {role: reference.identity for role, reference in job.case.refs.items()}
     try:
         with replacing(path) as fresh:
-            fresh.write_bytes(save(dict(directions), metadata))
-    except (OSError, SafetensorError) as error:
-        raise TargetError(f"{path}: can't be written ({getattr(error, 'strerror', None) or error}).") from error
+            fresh.write_bytes(tensor_file(directions, metadata))
+    except OSError as error:
+        raise TargetError(f"{path}: can't be written ({error.strerror or error}).") from error
 
 
 def _coefficient_settings(job: Job) -> Settings:
-    return {**_asking_settings(job, "probe"), "policy": job.options.policy, "sources": list(job.sources)}
+    asked = {**_asking_settings(job, "probe"), "policy": job.options.policy, "sources": list(job.sources)}
+    more = {"sparse": job.options.sparse, "frontier": job.options.frontier}
+    return {**asked, **{name: value for name, value in more.items() if value}}
 
 
 def _run_coefficients(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.results import ProbeResult, TargetsResult
-    from vlsurgery.probes.selection import choose, recipe_of
+    from vlsurgery.probes.selection import Choosing, choose, recipe_of
     from vlsurgery.surgery.results import DiffResult
 
     _prepare_to_run(job)
@@ -113,18 +111,10 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         for block in job.result(DiffResult).blocks
         if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
     }
-    options, targets = job.options, job.result(TargetsResult)
-    result = choose(
-        job.alignment,
-        job.prompts,
-        targets,
-        options.policy,
-        options.toward,
-        gains,
-        changes,
-        job.progress,
-        job.loader("probe"),
-    )
+    options, gradients = job.options, job.case.path("gradients.safetensors")
+    how = Choosing(options.policy, options.toward, gains, changes, gradients, options.sparse, options.frontier)
+    targets = job.result(TargetsResult)
+    result = choose(job.alignment, job.prompts, targets, how, job.progress, job.loader("probe"))
     recipe = recipe_of(result, job.checkpoints, gains)
     keep_edited_recipe(job)
     recipe.save(job.case.path("recipe.yaml"))
@@ -224,6 +214,19 @@ def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
     return subjects
 
 
+def _layers_settings(job: Job) -> Settings:
+    return _asking_settings(job, "evaluate")
+
+
+def _run_layers(job: Job, settings: Settings) -> None:
+    from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
+    from vlsurgery.probes.layer_gains import layer_gains
+
+    _prepare_to_run(job)
+    said = load_completions(job.case.path(COMPLETIONS)).records
+    job.case.save(layer_gains(job.alignment, job.prompts, said, job.progress, job.loader("evaluate")), settings)
+
+
 def _report_settings(job: Job) -> Settings:
     page = job.options.page
     return {"page": "report.html" if page is None else str(page.absolute()), "cdn": job.options.cdn}
@@ -282,5 +285,6 @@ STEPS = (
     Step("merge", ("coefficients",), (), _at("out"), _merge_settings, _run_merge),
     Step("evaluate", (), ("merge",), _named("behaviour.json", "completions.jsonl"), _evaluate_settings, _run_evaluate),
     Step("report", ("diff",), ("probe", "coefficients", "evaluate"), _at("page"), _report_settings, _run_report),
+    Step("layers", ("evaluate",), (), _named("layers.json"), _layers_settings, _run_layers),
 )
 AUTO_GOALS = ("merge", "evaluate", "report")  # what `vlsurgery merge --auto` brings about

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from transformers import GenerationConfig
 
+from vlsurgery.probes.evaluation.padding import reads_padding
 from vlsurgery.probes.models import Batch, ChatModel
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
@@ -47,8 +48,9 @@ def complete(
     encoded = chat.encode(prompts)
     found: list[Completion | None] = [None] * len(prompts)
     with _settings(chat, tokens) as end:
+        even = reads_padding(chat, encoded)
         each = chat.each_batch(
-            lambda batch: _generated(chat, batch, end), encoded, size=size, pad="left", tokens=tokens
+            lambda batch: _generated(chat, batch, end), encoded, size=size, pad="left", tokens=tokens, even=even
         )
         for batch, completions in progress(each, label, -(-len(prompts) // size)):
             for at, completion in zip(batch.index, completions, strict=True):

@@ -48,6 +48,7 @@ class Rows:
     """Prompts with the completions behind them, to be divided into batches.
 
     pad_id: the token that fills. types: as in `extras.text_types`. room: tokens that will be written behind each row.
+    even: whether the rows of a batch are of one length, so that none is padded.
     """
 
     encoded: Sequence[Encoded]
@@ -56,6 +57,7 @@ class Rows:
     pad_id: int = 0
     types: Mapping[str, int] = field(default_factory=dict)
     room: int = 0
+    even: bool = False
 
     def length(self, at: int) -> int:
         """The tokens of one row."""
@@ -71,7 +73,8 @@ class Rows:
         groups: dict[object, list[int]] = {}
         for at in sorted(range(len(self.encoded)), key=self.length):
             item = self.encoded[at]
-            key = (item.prompt.image is not None, shape_key(item.pictures, len(item.ids)))
+            length = self.length(at) if self.even else None
+            key = (item.prompt.image is not None, shape_key(item.pictures, len(item.ids)), length)
             groups.setdefault(key, []).append(at)
         found = []
         for group in groups.values():

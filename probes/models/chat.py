@@ -44,7 +44,7 @@ class ChatModel:
 
     def __post_init__(self) -> None:
         if self.tokenizer.eos_token_id is None:
-            self._note(f"{self.name} has no end token: completions end at the number of tokens asked for")
+            self.note(f"{self.name} has no end token: completions end at the number of tokens asked for")
 
     @property
     def sees(self) -> bool:
@@ -167,7 +167,7 @@ class ChatModel:
         if self._picture_ids and not shown:  # some processors write other tokens than the one that they look for
             raise CheckpointError(self._no_place())
         if not self._has_place:
-            self._note(f"{self.name}: its template has no place for pictures; its processor puts them before the text")
+            self.note(f"{self.name}: its template has no place for pictures; its processor puts them before the text")
         return made
 
     @cached_property
@@ -179,7 +179,8 @@ class ChatModel:
         shown = self.template.render([{"role": "user", "content": text}])
         return self._rendered(ASKED[0], pictured=True) != shown
 
-    def _note(self, line: str) -> None:
+    def note(self, line: str) -> None:
+        """Tell something of results that are measured on the model, once."""
         if line not in self.notes:
             self.notes.append(line)
 
@@ -283,13 +284,14 @@ class ChatModel:
         size: int | None = None,
         pad: Side = "right",
         tokens: int = 0,
+        even: bool = False,
     ) -> Iterator[tuple[Batch, T]]:
         """Each batch with what `work` makes of it, without gradients; where memory runs out, halves of it.
 
-        As `batches`. tokens: how many the work writes behind each row. Raises SurgeryError where a prompt alone does
-        not fit.
+        As `batches`. tokens: how many the work writes behind each row. even: whether the rows of a batch must be of
+        one length. Raises SurgeryError where a prompt alone does not fit.
         """
-        rows = self._rows(encoded, completions, pad, tokens)
+        rows = self._rows(encoded, completions, pad, tokens, even)
         return self.room.each(rows, size or MAX_ROWS, lambda batch: work(self._placed(batch)))
 
     @cached_property
@@ -298,9 +300,14 @@ class ChatModel:
         return Room(most_tokens(self.model, self.memory))
 
     def _rows(
-        self, encoded: Sequence[Encoded], completions: Sequence[Tensor] | None, pad: Side, tokens: int = 0
+        self,
+        encoded: Sequence[Encoded],
+        completions: Sequence[Tensor] | None,
+        pad: Side,
+        tokens: int = 0,
+        even: bool = False,
     ) -> Rows:
-        return Rows(encoded, completions, pad, self.pad_id, text_types(self.model), tokens)
+        return Rows(encoded, completions, pad, self.pad_id, text_types(self.model), tokens, even)
 
     def _placed(self, batch: Batch) -> Batch:
         """The batch on the model's device, its pictures in the dtype of the weights that read them."""

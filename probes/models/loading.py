@@ -17,6 +17,7 @@ from vlsurgery.probes.models.faults import is_out_of_memory, one_line
 from vlsurgery.probes.models.processors import missing_packages, needs_packages
 from vlsurgery.probes.models.remote_code import remote_code_files
 from vlsurgery.probes.models.routing import blind, picture_processor, route
+from vlsurgery.probes.models.trial import try_out
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.hub import EXTRA_FILES, download_code
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError
@@ -62,6 +63,7 @@ def load(checkpoint: Checkpoint, how: Loader = AS_FOUND) -> ChatModel:
     if device != "auto":
         model = model.to(device)
     model = model.eval().requires_grad_(False)
+    try_out(checkpoint.path, model, tokenizer)
     chat = ChatModel(model, tokenizer, processor, decoder_blocks(model), thinking=how.thinking, memory=how.memory)
     chat.notes += _notes(chat, checkpoint, dtype, how)
     return chat

@@ -102,7 +102,8 @@ def find_text_stack(
     """
     facts = DecoderConfig.of(config)
     stacks = numbered(shapes)
-    candidates = _candidates(stacks, facts) or _candidates(numbered(shapes, nested=True), facts)
+    inside = numbered(shapes, nested=True)
+    candidates = _candidates(stacks, facts) or _candidates(inside, facts) or _candidates(stacks, facts, normed=False)
     if chosen is not None:
         candidates = [stack for stack in candidates if stack.prefix == chosen]
     ranked = sorted(((_closeness(stack, shapes, facts), stack) for stack in candidates), key=lambda item: item[0])
@@ -117,8 +118,9 @@ def find_text_stack(
     return ranked[-1][1]
 
 
-def _candidates(stacks: Mapping[str, Layers], facts: DecoderConfig) -> list[TextStack]:
-    widths = {prefix: _decoder_width(layers, facts) for prefix, layers in stacks.items()}
+def _candidates(stacks: Mapping[str, Layers], facts: DecoderConfig, normed: bool = True) -> list[TextStack]:
+    """normed: whether layers have norms with weights; those of OLMo and nanochat have none at all."""
+    widths = {prefix: _decoder_width(layers, facts, normed) for prefix, layers in stacks.items()}
     return [
         TextStack(prefix, stacks[prefix], width, facts.vocabulary or 0, facts.tied)
         for prefix, width in widths.items()
@@ -166,7 +168,7 @@ def _first(config: Mapping[str, Any], keys: Iterable[str]) -> int | None:
     return next((config[key] for key in keys if isinstance(config.get(key), int)), None)
 
 
-def _decoder_width(layers: Layers, facts: DecoderConfig) -> int | None:
+def _decoder_width(layers: Layers, facts: DecoderConfig, normed: bool) -> int | None:
     """The width of a container's layers when their numbers, norms and matrices can be the decoder's; else None."""
     if sorted(layers) != list(range(len(layers))) or facts.layers not in (None, len(layers)):
         return None
@@ -175,7 +177,9 @@ def _decoder_width(layers: Layers, facts: DecoderConfig) -> int | None:
     width = facts.width or (norms.most_common(1)[0][0] if norms else None)
     matrices = sum(len(shape) > 1 and width in shape for shape in members)
     # With several residual streams (hyper-connections), a norm is as wide as all of them together.
-    return width if width and matrices >= 3 and any(size % width == 0 for size in norms) else None
+    if not width or matrices < 3:
+        return None
+    return width if any(size % width == 0 for size in norms) or not (normed or norms) else None
 
 
 def _is_table(name: str, shape: Shape, width: int, vocabulary: int) -> bool:

@@ -71,9 +71,9 @@ def commands(root: Path) -> Iterator[tuple[str, str]]:
 def one(name: str, fast: bool) -> dict[str, str]:
     """The outcomes of one family, in this process and, for the commands, below it."""
     import torch
+    from families.all_families import FAMILIES
     from families.build import build, quiet
     from families.checks import Opened, outcomes
-    from families.table import FAMILIES
     from families.teaching import teach
 
     torch.set_num_threads(1)
@@ -112,8 +112,8 @@ def cell(found: Mapping[str, str], check: str) -> str:
 
 
 def main() -> None:
+    from families.all_families import FAMILIES, listed
     from families.checks import CHECKS
-    from families.table import FAMILIES, listed
 
     import vlsurgery.probes  # noqa: F401  before transformers, so that a torchvision of another torch loads
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 import transformers
 from families import tokens
-from families.table import DEPTH, Family, Parts, Words
+from families.entries import DEPTH, Family, Parts, Words
 from torch import Tensor, nn
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
@@ -95,7 +95,7 @@ def base_of(family: Family, config: Any, rows: int) -> nn.Module:
     """The language model that a family grew from, with the vocabulary of its own tokenizer."""
     text = config.get_text_config()
     settings = {k: v for k, v in text.to_dict().items() if k not in ("model_type", "architectures", "dtype")}
-    settings |= {"vocab_size": rows}
+    settings |= {"vocab_size": rows, **family.base}
     if "vocab_size_per_layer_input" in settings:
         settings["vocab_size_per_layer_input"] = rows
     if "cross_attention_layers" in settings:
@@ -103,7 +103,7 @@ def base_of(family: Family, config: Any, rows: int) -> nn.Module:
     kind = type(text)
     if family.parent is not None:
         kind = CONFIG_MAPPING[family.parent]
-        known = set(kind().to_dict())
+        known = set(kind().to_dict()) | set(kind.attribute_map)
         settings = {k: v for k, v in {"head_dim": 8, **settings}.items() if k in known}
     if isinstance(settings.get("rope_parameters"), dict):
         settings["rope_parameters"] = (
@@ -118,10 +118,7 @@ def shared(family: Family, adapted: Any, base: Any) -> Iterator[tuple[Tensor, Te
     """Pairs of tensors that the adapted model has from its base: (adapted's, base's), found module by module."""
     own = decoder(adapted).state_dict()
     for name, tensor in decoder(base).state_dict().items():
-        if family.name == "Llama 3.2 Vision" and name.startswith("layers."):
-            _, number, rest = name.split(".", 2)
-            name = f"layers.{(0, 2)[int(number)]}.{rest}"
-        yield own[name], tensor
+        yield own[family.spelling(name)], tensor
     heads = head(adapted), base.get_output_embeddings()
     if heads[0].weight.data_ptr() != embedding(adapted).data_ptr():
         yield heads[0].weight.data, heads[1].weight.data
@@ -159,7 +156,7 @@ def write(folder: Path, model: Any, family: Family, tokenizer: Any, parts: Parts
     (folder / "preprocessor_config.json").write_text(json.dumps({**images, **(parts.sounds or {})}))
     (folder / "processor_config.json").write_text(json.dumps({"processor_class": parts.processor, **parts.options}))
     if parts.films:
-        films = {"video_processor_type": parts.films, "processor_class": parts.processor}
+        films = {"video_processor_type": parts.films, "processor_class": parts.processor, **parts.frames}
         (folder / "video_preprocessor_config.json").write_text(json.dumps(films))
 
 

@@ -7,17 +7,18 @@ from typing import Any, Final
 
 import torch
 from families.build import NOISE, decoder, shared
-from families.table import Family
+from families.entries import Family
 from families.tokens import HARMLESS
 from PIL import Image
 from torch import Tensor
 
 from vlsurgery.probes.activations import capture
 from vlsurgery.probes.evaluation.generate import complete
+from vlsurgery.probes.gradients import prompt_gradients
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, Loader, passes_text_on
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.scoring import greedy_matches, scored_answers
+from vlsurgery.probes.scoring import greedy_matches, refusal_choices, refusal_log_odds, scored_answers
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
@@ -74,7 +75,7 @@ class Opened:
 def opens(trio: Opened) -> None:
     """Both models load; the adapted one sees, and takes pictures or text."""
     assert trio.base.sees is False, "the base is said to see"
-    assert trio.adapted.sees, f"does not see: {'; '.join(trio.adapted.notes)}"
+    assert trio.adapted.sees == trio.family.sees, f"does not see: {'; '.join(trio.adapted.notes)}"
     assert trio.prompts, "takes no prompt"
 
 
@@ -122,7 +123,7 @@ def captured(trio: Opened) -> None:
         ran = [at for at, block in enumerate(chat.blocks) if prompt.image is not None or not passes_text_on(block)]
         assert len(states) == len(ran) + 1, f"{len(states)} states of transformers for {len(ran)} blocks that ran"
         # transformers' last state is behind the final norm
-        for layer, own in zip(ran[:-1], states[1:], strict=False):
+        for layer, own in zip(ran[:-1], states[trio.family.first_state :], strict=False):
             own = own[chat.blocks[0].config.altup_active_idx] if own.ndim == 4 else own
             close(found[:, layer], own[0, -len(found) :].float(), f"layer {layer} of {prompt.id}")
         for layer in {*range(1, len(chat.blocks))} - {*ran}:
@@ -174,9 +175,57 @@ def half(trio: Opened) -> None:
         assert cosine > 0.7, f"cosine {cosine:.2f} on {prompt.id}"
 
 
+def slopes(trio: Opened) -> None:
+    """Each prompt's gradient by coefficient, from one pass of all, is what autograd gives for it alone."""
+    chat = trio.adapted
+    roles = {role: trio.checkpoint(role) for role in ("adapted", "base", "safety")}
+    live = InMemoryMerge(chat, align(roles), ("base", "safety"))
+    prompts, point = trio.prompts, live.everywhere(base=0.3, safety=0.1)
+    batches = refusal_choices(chat, prompts, [torch.tensor([5])] * len(prompts), [torch.tensor([9])] * len(prompts))
+    found = prompt_gradients(live, point, batches, [prompt.id for prompt in prompts])
+    with live.at(point):
+        torch.testing.assert_close(found.z, refusal_log_odds(chat, batches), rtol=1e-4, atol=1e-4)
+    deltas = _deltas(live)
+    parameters = dict(chat.model.named_parameters())
+    with live.at(point), torch.enable_grad():
+        for parameter in parameters.values():
+            parameter.requires_grad_(True)
+        for batch in batches:
+            numbers = batch.log_odds(chat)
+            for at, number in zip(batch.owner.tolist(), numbers, strict=True):
+                gradients = torch.autograd.grad(number, [*parameters.values()], retain_graph=True, allow_unused=True)
+                own = dict(zip(parameters, gradients, strict=True))
+                expected = torch.tensor(
+                    [[_inner(own, change) for change in row] for row in deltas], dtype=torch.float64
+                )
+                off = torch.linalg.vector_norm(found.jacobian[at].double() - expected)
+                off /= torch.linalg.vector_norm(expected)
+                assert off < ROUNDING / 2, f"prompt {prompts[at].id} is off by {float(off):.1e}"
+        for parameter in parameters.values():
+            parameter.requires_grad_(False)
+
+
+def _deltas(live: InMemoryMerge) -> list[list[dict[str, Tensor]]]:
+    """[blocks][sources] what one unit of a coefficient adds to each parameter that it moves."""
+    parameters = dict(live.chat.model.named_parameters())
+    start = {name: value.detach().clone() for name, value in parameters.items()}
+
+    def moved(block: str, source: str) -> dict[str, Tensor]:
+        with live.at({block: {source: 1.0}}):
+            changes = {name: parameters[name].detach() - value for name, value in start.items()}
+        return {name: change for name, change in changes.items() if change.any()}
+
+    return [[moved(block, source) for source in live.sources] for block in live.blocks]
+
+
+def _inner(gradients: dict[str, Tensor | None], change: dict[str, Tensor]) -> float:
+    pairs = [(gradients[name], value) for name, value in change.items()]
+    return sum(float((slope.double() * value.double()).sum()) for slope, value in pairs if slope is not None)
+
+
 CHECKS: Final[dict[str, Callable[[Opened], None]]] = {
     "opens": opens, "blocks": blocks, "graft": grafted, "capture": captured, "batch": batched, "scoring": scored,
-    "pictures": seeing, "bf16": half,
+    "pictures": seeing, "slopes": slopes, "bf16": half,
 }  # fmt: skip
 
 

@@ -1,90 +1,18 @@
-"""The families that are run: for each, a config of a few thousand parameters, and its real processor's settings."""
+"""The families that are run most, as they are published."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from typing import Any
 
 import transformers
-from families.tokens import BARE, CHATML, GEMMA, INSTRUCT, SPOKEN, TAGGED, Style
+from families.entries import DEPTH, NEEDS_PICTURES, Parts, Words, family
+from families.tokens import BARE, CHATML, GEMMA, INSTRUCT, SPOKEN, TAGGED
 
-DEPTH = 4
-TEXT: dict[str, Any] = {
-    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": DEPTH, "num_attention_heads": 4,
-    "num_key_value_heads": 2, "max_position_embeddings": 2048, "initializer_range": 0.2,
-    "bos_token_id": 2, "eos_token_id": 3, "pad_token_id": 1,
-}  # fmt: skip
 CLIP: dict[str, Any] = {
     "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "image_size": 28,
     "patch_size": 14, "initializer_range": 0.2,
 }  # fmt: skip
 MROPE = {"rope_type": "default", "rope_theta": 1e4, "mrope_section": [2, 1, 1]}
 SQUARE = {"height": 28, "width": 28}
-
-
-@dataclass(frozen=True)
-class Words:
-    """What a family's config needs of its tokenizer. rows: of the vocabulary."""
-
-    ids: Mapping[str, int]
-    rows: int
-
-    def text(self, **changes: Any) -> dict[str, Any]:
-        return {**TEXT, "vocab_size": self.rows, **changes}
-
-
-@dataclass(frozen=True)
-class Parts:
-    """A config, the name of its processor's class, the processor of pictures by class name and settings, and the
-    processor's own settings. films: the class of the processor of films, where there is one."""
-
-    config: Any
-    processor: str | None = None
-    images: str = ""
-    sizes: Mapping[str, Any] = field(default_factory=dict)
-    options: Mapping[str, Any] = field(default_factory=dict)
-    films: str | None = None
-    sounds: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True)
-class Family:
-    """One family. name: as the README has it. picture: what its template writes for a picture. added: its special
-    tokens. names: the tokenizer's attributes for them. parent: the model type of its base, where that is another than
-    its text config's. needs: the packages beside transformers that its processor takes. limit: what it lacks."""
-
-    name: str
-    parts: Callable[[Words], Parts]
-    style: Style
-    picture: str
-    added: tuple[str, ...]
-    names: Mapping[str, str]
-    parent: str | None
-    needs: tuple[str, ...]
-    limit: str
-
-
-FAMILIES: dict[str, Family] = {}
-NEEDS_PICTURES = "it takes no text without a picture, which probe asks"
-
-
-def family(
-    name: str,
-    picture: str = "",
-    added: tuple[str, ...] = (),
-    style: Style = CHATML,
-    parent: str | None = None,
-    needs: tuple[str, ...] = (),
-    limit: str = "",
-    **names: str,
-) -> Callable[[Callable[[Words], Parts]], Callable[[Words], Parts]]:
-    """Enter the function that makes a family's parts into the table."""
-
-    def enter(parts: Callable[[Words], Parts]) -> Callable[[Words], Parts]:
-        FAMILIES[name] = Family(name, parts, style, picture, added, names, parent, needs, limit)
-        return parts
-
-    return enter
-
 
 QWEN = ("<|vision_start|>", "<|vision_end|>", "<|image_pad|>", "<|video_pad|>")
 QWEN_PICTURE = "<|vision_start|><|image_pad|><|vision_end|>"
@@ -94,7 +22,7 @@ QWEN_VISION = {
 }  # fmt: skip
 
 
-def _qwen(words: Words, config: Any, processor: str, text: Mapping[str, Any], vision: Mapping[str, Any]) -> Parts:
+def qwen_parts(words: Words, config: Any, processor: str, text: Mapping[str, Any], vision: Mapping[str, Any]) -> Parts:
     names = {
         "image_token_id": QWEN[2], "video_token_id": QWEN[3], "vision_start_token_id": QWEN[0],
         "vision_end_token_id": QWEN[1],
@@ -111,13 +39,13 @@ def _qwen(words: Words, config: Any, processor: str, text: Mapping[str, Any], vi
 @family("Qwen2-VL", QWEN_PICTURE, QWEN, parent="qwen2")
 def qwen2_vl(words: Words) -> Parts:
     vision = {"depth": 2, "embed_dim": 32, "hidden_size": 32, "mlp_ratio": 2, "num_heads": 2, "patch_size": 7}
-    return _qwen(words, transformers.Qwen2VLConfig, "Qwen2VLProcessor", {"rope_parameters": MROPE}, vision)
+    return qwen_parts(words, transformers.Qwen2VLConfig, "Qwen2VLProcessor", {"rope_parameters": MROPE}, vision)
 
 
 @family("Qwen2.5-VL", QWEN_PICTURE, QWEN, parent="qwen2")
 def qwen2_5_vl(words: Words) -> Parts:
     vision = {**QWEN_VISION, "window_size": 28, "fullatt_block_indexes": [1]}
-    return _qwen(words, transformers.Qwen2_5_VLConfig, "Qwen2_5_VLProcessor", {"rope_parameters": MROPE}, vision)
+    return qwen_parts(words, transformers.Qwen2_5_VLConfig, "Qwen2_5_VLProcessor", {"rope_parameters": MROPE}, vision)
 
 
 QWEN3_TEXT = {"head_dim": 8, "rope_parameters": MROPE}
@@ -126,13 +54,13 @@ QWEN3_VISION = {**QWEN_VISION, "num_position_embeddings": 64, "deepstack_visual_
 
 @family("Qwen3-VL", QWEN_PICTURE, QWEN, parent="qwen3")
 def qwen3_vl(words: Words) -> Parts:
-    return _qwen(words, transformers.Qwen3VLConfig, "Qwen3VLProcessor", QWEN3_TEXT, QWEN3_VISION)
+    return qwen_parts(words, transformers.Qwen3VLConfig, "Qwen3VLProcessor", QWEN3_TEXT, QWEN3_VISION)
 
 
 @family("Qwen3-VL-MoE", QWEN_PICTURE, QWEN, parent="qwen3_moe")
 def qwen3_vl_moe(words: Words) -> Parts:
     text = {**QWEN3_TEXT, "num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
-    return _qwen(words, transformers.Qwen3VLMoeConfig, "Qwen3VLProcessor", text, QWEN3_VISION)
+    return qwen_parts(words, transformers.Qwen3VLMoeConfig, "Qwen3VLProcessor", text, QWEN3_VISION)
 
 
 @family("Qwen3.5", QWEN_PICTURE, QWEN)
@@ -143,7 +71,7 @@ def qwen3_5(words: Words) -> Parts:
         "rope_parameters": {**MROPE, "partial_rotary_factor": 0.5, "mrope_interleaved": True},
     }  # fmt: skip
     vision = {key: value for key, value in QWEN3_VISION.items() if key != "deepstack_visual_indexes"}
-    return _qwen(words, transformers.Qwen3_5Config, "Qwen3VLProcessor", text, vision)
+    return qwen_parts(words, transformers.Qwen3_5Config, "Qwen3VLProcessor", text, vision)
 
 
 @family(
@@ -172,7 +100,7 @@ def qwen2_5_omni(words: Words) -> Parts:
 GEMMA_TEXT = {"head_dim": 8, "sliding_window": 16, "query_pre_attn_scalar": 8}
 
 
-def _sigclip(**changes: Any) -> dict[str, Any]:
+def siglip(**changes: Any) -> dict[str, Any]:
     return {**{k: v for k, v in CLIP.items() if k != "initializer_range"}, **changes}
 
 
@@ -183,7 +111,7 @@ def _sigclip(**changes: Any) -> dict[str, Any]:
 def gemma3(words: Words) -> Parts:
     config = transformers.Gemma3Config(
         text_config=words.text(**GEMMA_TEXT, layer_types=["sliding_attention", "full_attention"] * 2),
-        vision_config=_sigclip(), mm_tokens_per_image=1, boi_token_index=words.ids["<start_of_image>"],
+        vision_config=siglip(), mm_tokens_per_image=1, boi_token_index=words.ids["<start_of_image>"],
         eoi_token_index=words.ids["<end_of_image>"], image_token_index=words.ids["<image_soft_token>"],
     )  # fmt: skip
     return Parts(config, "Gemma3Processor", "Gemma3ImageProcessor", {"size": SQUARE}, {"image_seq_length": 1})
@@ -246,7 +174,7 @@ IDEFICS = ("<fake_token_around_image>", "<image>", "<end_of_utterance>", "<globa
 
 def _idefics3(words: Words, config: Any, processor: str, images: str, films: str | None) -> Parts:
     made = config(
-        text_config={"model_type": "llama", **words.text()}, vision_config=_sigclip(image_size=56),
+        text_config={"model_type": "llama", **words.text()}, vision_config=siglip(image_size=56),
         image_token_id=words.ids["<image>"], scale_factor=2, tie_word_embeddings=False,
     )  # fmt: skip
     sizes = {"size": {"longest_edge": 112}, "max_image_size": {"longest_edge": 56}}
@@ -294,8 +222,8 @@ def internvl(words: Words) -> Parts:
                  "InternVLVideoProcessor")  # fmt: skip
 
 
-def _llava(words: Words, config: Any, text: str = "llama", vision: str = "clip_vision_model", **more: Any) -> Any:
-    tower = {"model_type": vision, **(CLIP if vision.startswith("clip") else _sigclip())}
+def llava_config(words: Words, config: Any, text: str = "llama", vision: str = "clip_vision_model", **more: Any) -> Any:
+    tower = {"model_type": vision, **(CLIP if vision.startswith("clip") else siglip())}
     made = config(
         text_config={"model_type": text, **words.text()}, vision_config=tower,
         image_token_id=words.ids["<image>"], image_token_index=words.ids["<image>"], tie_word_embeddings=False, **more,
@@ -311,14 +239,14 @@ CROPPED = {"size": {"shortest_edge": 28}, "crop_size": SQUARE}
 @family("LLaVA-1.5", "<image>", ("<image>",), SPOKEN, "llama")
 def llava(words: Words) -> Parts:
     return Parts(
-        _llava(words, transformers.LlavaConfig, image_seq_length=4), "LlavaProcessor", "CLIPImageProcessor", CROPPED,
-        LLAVA,
+        llava_config(words, transformers.LlavaConfig, image_seq_length=4), "LlavaProcessor", "CLIPImageProcessor",
+        CROPPED, LLAVA,
     )  # fmt: skip
 
 
 @family("VipLLaVA", "<image>", ("<image>",), SPOKEN, "llama")
 def vipllava(words: Words) -> Parts:
-    config = _llava(words, transformers.VipLlavaConfig, vision_feature_layers=[-1, -2], image_seq_length=4)
+    config = llava_config(words, transformers.VipLlavaConfig, vision_feature_layers=[-1, -2], image_seq_length=4)
     return Parts(config, "LlavaProcessor", "CLIPImageProcessor", CROPPED, LLAVA)
 
 
@@ -327,14 +255,16 @@ PINPOINTS = [[28, 56], [56, 28], [56, 56]]
 
 @family("LLaVA-Next", "<image>", ("<image>",), INSTRUCT, "mistral")
 def llava_next(words: Words) -> Parts:
-    config = _llava(words, transformers.LlavaNextConfig, "mistral", image_grid_pinpoints=PINPOINTS, image_seq_length=4)
+    config = llava_config(
+        words, transformers.LlavaNextConfig, "mistral", image_grid_pinpoints=PINPOINTS, image_seq_length=4
+    )
     sizes = {**CROPPED, "image_grid_pinpoints": PINPOINTS}
     return Parts(config, "LlavaNextProcessor", "LlavaNextImageProcessor", sizes, LLAVA)
 
 
 @family("LLaVA-OneVision", "<image>", ("<image>", "<video>"), CHATML, "qwen2")
 def llava_onevision(words: Words) -> Parts:
-    config = _llava(
+    config = llava_config(
         words, transformers.LlavaOnevisionConfig, "qwen2", "siglip_vision_model", image_grid_pinpoints=PINPOINTS,
         video_token_id=words.ids["<video>"], vision_aspect_ratio="anyres_max_9",
         vision_feature_select_strategy="full",
@@ -346,8 +276,8 @@ def llava_onevision(words: Words) -> Parts:
 
 
 @family("Video-LLaVA", "<image>", ("<image>", "<video>"), SPOKEN, "llama")
-def video_llava(words: Words) -> Parts:
-    config = _llava(words, transformers.VideoLlavaConfig, image_seq_length=4, video_seq_length=32,
+def videollava_config(words: Words) -> Parts:
+    config = llava_config(words, transformers.VideoLlavaConfig, image_seq_length=4, video_seq_length=32,
                     video_token_id=words.ids["<video>"])  # fmt: skip
     return Parts(config, "VideoLlavaProcessor", "VideoLlavaImageProcessor", CROPPED, LLAVA, "VideoLlavaVideoProcessor")
 
@@ -388,7 +318,7 @@ def pixtral(words: Words) -> Parts:
 def aya_vision(words: Words) -> Parts:
     config = transformers.AyaVisionConfig(
         text_config={"model_type": "cohere2", **words.text(sliding_window=16, head_dim=8)},
-        vision_config={"model_type": "siglip_vision_model", **_sigclip(image_size=28, patch_size=7)},
+        vision_config={"model_type": "siglip_vision_model", **siglip(image_size=28, patch_size=7)},
         image_token_index=words.ids["<|IMG_PATCH|>"], downsample_factor=2, adapter_layer_norm_eps=1e-6,
         tie_word_embeddings=True,
     )  # fmt: skip
@@ -405,7 +335,7 @@ def aya_vision(words: Words) -> Parts:
 def cohere2_vision(words: Words) -> Parts:
     config = transformers.Cohere2VisionConfig(
         text_config={"model_type": "cohere2", **words.text(sliding_window=16, head_dim=8)},
-        vision_config={"model_type": "siglip_vision_model", **_sigclip(image_size=28, patch_size=7)},
+        vision_config={"model_type": "siglip_vision_model", **siglip(image_size=28, patch_size=7)},
         image_token_id=words.ids["<|IMG_PATCH|>"], downsample_factor=2, alignment_intermediate_size=24,
         tie_word_embeddings=True,
     )  # fmt: skip
@@ -417,7 +347,7 @@ def cohere2_vision(words: Words) -> Parts:
 @family("Ovis2", "<image>", ("<image>", "<IMG_ATOM>", "<IMG_START>", "<IMG_GRID>", "<IMG_COL>", "<IMG_ROW>",
                              "<IMG_END>"), parent="qwen2")  # fmt: skip
 def ovis2(words: Words) -> Parts:
-    vision = {**_sigclip(image_size=28, patch_size=7), "vocab_size": 24, "hidden_stride": 2}
+    vision = {**siglip(image_size=28, patch_size=7), "vocab_size": 24, "hidden_stride": 2}
     marks = [words.ids[f"<IMG_{name}>"] for name in ("START", "GRID", "COL", "ROW", "END")]
     config = transformers.Ovis2Config(
         text_config={"model_type": "qwen2", **words.text()}, vision_config=vision,
@@ -433,7 +363,7 @@ def ovis2(words: Words) -> Parts:
 def deepseek_vl(words: Words) -> Parts:
     config = transformers.DeepseekVLConfig(
         text_config={"model_type": "llama", **words.text()},
-        vision_config={"model_type": "siglip_vision_model", **_sigclip()},
+        vision_config={"model_type": "siglip_vision_model", **siglip()},
         image_token_id=words.ids["<image_placeholder>"],
     )  # fmt: skip
     return Parts(config, "DeepseekVLProcessor", "DeepseekVLImageProcessor", {"size": SQUARE, "min_size": 7},
@@ -460,14 +390,20 @@ def glm4v(words: Words) -> Parts:
 def aria(words: Words) -> Parts:
     config = transformers.AriaConfig(
         text_config=words.text(moe_num_experts=4, moe_topk=2, moe_num_shared_experts=1, head_dim=8),
-        vision_config={"model_type": "idefics3_vision", **_sigclip(image_size=980, patch_size=70)},
+        vision_config={"model_type": "idefics3_vision", **siglip(image_size=980, patch_size=70)},
         image_token_index=words.ids["<|img|>"], projector_patch_to_query_dict={196: 4},
     )  # fmt: skip
     sizes = {"max_image_size": 980, "min_image_size": 70, "split_resolutions": [[980, 980]]}
     return Parts(config, "AriaProcessor", "AriaImageProcessor", sizes, {"size_conversion": {"980": 4}})
 
 
-@family("Llama 3.2 Vision", "<|image|>", ("<|python_tag|>", "<|image|>"), parent="llama")
+def _between_cross_attention(name: str) -> str:
+    """A base's layer stands where Llama 3.2 Vision has none of its own, which are 1 and 3."""
+    return name.replace("layers.1.", "layers.2.")
+
+
+@family("Llama 3.2 Vision", "<|image|>", ("<|python_tag|>", "<|image|>"), parent="llama",
+        spelling=_between_cross_attention)  # fmt: skip
 def mllama(words: Words) -> Parts:
     vision = {
         "hidden_size": 16, "num_hidden_layers": 2, "num_global_layers": 1, "attention_heads": 2,
@@ -484,7 +420,7 @@ def mllama(words: Words) -> Parts:
 def paligemma(words: Words) -> Parts:
     config = transformers.PaliGemmaConfig(
         text_config={"model_type": "gemma2", **words.text(**GEMMA_TEXT)},
-        vision_config={"model_type": "siglip_vision_model", **_sigclip(projection_dim=32, vision_use_head=False)},
+        vision_config={"model_type": "siglip_vision_model", **siglip(projection_dim=32, vision_use_head=False)},
         image_token_index=words.ids["<image>"], projection_dim=32, hidden_size=32,
     )  # fmt: skip
     return Parts(config, "PaliGemmaProcessor", "SiglipImageProcessor", {"size": SQUARE, "image_seq_length": 4})
@@ -493,7 +429,7 @@ def paligemma(words: Words) -> Parts:
 @family("Phi-4-multimodal", "<|image|>", ("<|image|>", "<|audio|>"), TAGGED, "phi3", ("torchvision",),
         image_token="<|image|>", audio_token="<|audio|>")  # fmt: skip
 def phi4_multimodal(words: Words) -> Parts:
-    vision = {**_sigclip(image_size=448), "crop_size": 448, "image_token_id": words.ids["<|image|>"]}
+    vision = {**siglip(image_size=448), "crop_size": 448, "image_token_id": words.ids["<|image|>"]}
     sounds = {"hidden_size": 16, "intermediate_size": 16, "num_blocks": 1, "num_attention_heads": 2, "input_size": 8,
               "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16, "nemo_conv_channels": 16,
               "audio_token_id": words.ids["<|audio|>"]}  # fmt: skip
@@ -587,7 +523,7 @@ def lfm2_vl(words: Words) -> Parts:
     config = transformers.Lfm2VlConfig(
         text_config={"model_type": "lfm2", **words.text(layer_types=["conv", "full_attention"] * 2,
                                                        block_ff_dim=48, block_auto_adjust_ff_dim=False)},
-        vision_config={"model_type": "siglip2_vision_model", **_sigclip(patch_size=7, num_patches=64)},
+        vision_config={"model_type": "siglip2_vision_model", **siglip(patch_size=7, num_patches=64)},
         image_token_id=words.ids["<image>"], projector_hidden_size=24,
     )  # fmt: skip
     sizes = {"tile_size": 28, "encoder_patch_size": 7, "downsample_factor": 2, "min_image_tokens": 1,
@@ -635,7 +571,7 @@ def molmo2(words: Words) -> Parts:
         text_config=words.text(
             head_dim=8, vocab_size=words.rows - len(MOLMO), additional_vocab_size=len(MOLMO)
         ),
-        vision_config={**_sigclip(image_size=[28, 28], patch_size=7), "head_dim": 8, "num_key_value_heads": 2,
+        vision_config={**siglip(image_size=[28, 28], patch_size=7), "head_dim": 8, "num_key_value_heads": 2,
                        "num_position_embeddings": 16, "initializer_range": 0.2},
         adapter_config={"vision_feature_layer": [-1, -2], "hidden_size": 16, "num_attention_heads": 2,
                         "num_key_value_heads": 2, "head_dim": 8, "intermediate_size": 24, "text_hidden_size": 32,
@@ -644,16 +580,3 @@ def molmo2(words: Words) -> Parts:
     )  # fmt: skip
     sizes = {"size": SQUARE, "patch_size": 7, "max_crops": 4, "overlap_margins": [0, 0], "pooling_size": [2, 2]}
     return Parts(config, "Molmo2Processor", "Molmo2ImageProcessor", sizes, {}, "Molmo2VideoProcessor")
-
-
-def listed() -> str:
-    """The README's sentence on the families that run."""
-
-    def names(extra: bool) -> str:
-        return ", ".join(n for n, entry in FAMILIES.items() if bool(entry.needs) == extra and not entry.limit)
-
-    limits = ", ".join(f"{name} ({entry.limit})" for name, entry in FAMILIES.items() if entry.limit)
-    return (
-        f"Families that run, by the checks of tests/benchmarks/running.py on tiny models of each: {names(False)}; with "
-        f"`pip install 'vlsurgery[vision]'`: {names(True)}. In part: {limits}."
-    )

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from families.all_families import FAMILIES, listed
 from families.build import build, quiet
 from families.checks import CHECKS, Opened, outcomes
-from families.table import FAMILIES, listed
 
 MOST_USED = (
     "Qwen2.5-VL", "Qwen3-VL", "Gemma 3", "LLaVA-1.5", "LLaVA-Next", "LLaVA-OneVision", "InternVL", "Idefics3",

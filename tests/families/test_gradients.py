@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from families.all_families import FAMILIES
 from families.build import build, quiet
-from families.table import FAMILIES
 from torch import Tensor
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge

@@ -195,10 +195,10 @@ def tradeoff() -> TradeoffResult:
     points = [
         point("uniform", 0.5, 0.9, False),
         point("uniform", 0.8, 0.85, True),
-        point("fit", 0.4, 0.95, False),
-        point("fit", 0.98, 0.97, True),
+        point("linearised", 0.4, 0.95, False),
+        point("linearised", 0.98, 0.97, True),
     ]
-    return TradeoffResult(points=points, policy="fit", verdict="The fit won.")
+    return TradeoffResult(points=points, policy="linearised", verdict="The fit won.")
 
 
 def shrunk(result: BehaviourResult, requests: int) -> BehaviourResult:

@@ -17,3 +17,10 @@ def test_small_cells_are_named(make: SimpleNamespace) -> None:
     assert "Nothing is claimed from fewer than 30 requests, that is, of harmful · own picture (12)." in few
     assert "Rates rest on" not in few
     assert "fewer than" not in " ".join(caveats(None, None, make.behaviour()))
+
+
+def test_the_real_trio_is_told_and_its_requests_are_no_recombinations(make: SimpleNamespace) -> None:
+    result = make.behaviour().model_copy(update={"settings": {"trio": {"seed": 0, "told": "Real weights."}}})
+    first, *others = caveats(None, None, result)
+    assert first == "Real weights."
+    assert not any("known words" in each for each in others)

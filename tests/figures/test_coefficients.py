@@ -18,7 +18,7 @@ def test_bars_and_points_carry_the_infos_values(make: SimpleNamespace) -> None:
     for target in ("base", "safety"):
         (bars,) = (t for t in figure.data if t.name == f"toward {target}")
         assert list(bars.y) == [getattr(b, target) for b in info.blocks]
-        assert bars.marker.color == theme.role_colour(target)
+        assert set(bars.marker.color) == {theme.role_colour(target)}
     drawn = sorted((x, y) for t in figure.data if t.type == "scatter" for x, y in zip(t.x, t.y, strict=True))
     assert drawn == sorted((p.capability, p.refusal) for p in info.points)
 
@@ -28,8 +28,44 @@ def test_chosen_points_are_ringed_and_drawn_last(make: SimpleNamespace) -> None:
     assert [t.name.endswith("chosen") for t in scatter] == [False, False, True, True]
     assert {t.name: t.marker.color for t in scatter[2:]} == {
         "uniform, chosen": theme.role_colour("merged:uniform"),
-        "fit, chosen": theme.role_colour("merged"),
+        "linearised, chosen": theme.role_colour("merged"),
     }
+
+
+def test_what_may_be_0_is_pale_and_says_so(make: SimpleNamespace) -> None:
+    tradeoff = make.tradeoff()
+    point = tradeoff.points[-1]
+    intervals = {block: {"base": (0.05, 0.2), "safety": (0.1, 0.3)} for block in point.coefficients}
+    intervals["1.mlp"]["base"] = (0.0, 0.2)
+    held = point.model_copy(update={"intervals": intervals})
+    figure = coefficients.plot(tradeoff.model_copy(update={"points": [held]}))
+    (bars,) = (t for t in figure.data if t.name == "toward base")
+    pale = [text for text, colour in zip(bars.hovertext, bars.marker.color, strict=True) if colour.startswith("rgba")]
+    assert len(pale) == 1
+    assert "1.mlp" in pale[0]
+    assert "0.00 to 0.20, may be 0" in pale[0]
+    assert "Pale: may be 0" in figure.layout.title.subtitle.text
+    assert "Pale" not in coefficients.plot(tradeoff).layout.title.subtitle.text
+
+
+def test_the_frontier_is_a_line_in_the_order_of_its_prices(make: SimpleNamespace) -> None:
+    tradeoff = make.tradeoff()
+    traced = [
+        tradeoff.points[0].model_copy(
+            update={
+                "policy": "frontier",
+                "parameters": {"price": price},
+                "refusal": 1 - price / 10,
+                "capability": price / 10,
+            }
+        )
+        for price in (1.0, 2.0, 4.0)
+    ]
+    figure = coefficients.plot(tradeoff.model_copy(update={"points": [*tradeoff.points, *traced]}))
+    (line,) = (t for t in figure.data if t.name == "linearised, from strict to lax")
+    assert line.mode == "lines+markers"
+    assert list(line.x) == [0.1, 0.2, 0.4]
+    assert [t.name for t in figure.data if t.type == "scatter"][-2:] == ["uniform, chosen", "linearised, chosen"]
 
 
 def test_a_target_that_is_missing_is_not_drawn(make: SimpleNamespace) -> None:

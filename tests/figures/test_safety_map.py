@@ -51,6 +51,38 @@ def test_top_blocks_are_the_largest_gains(make: SimpleNamespace, gains: dict[str
         assert "no refusal" in safety_map.title(info)
 
 
+def gain(block: str, value: float, low: float | None, high: float | None) -> BlockGain:
+    return BlockGain(block=block, gain=value, low=low, high=high, share=value / 4, cost=None, method="path")
+
+
+def test_a_title_names_blocks_whose_intervals_stand_clear_of_the_rest(make: SimpleNamespace) -> None:
+    def titled(*rows: BlockGain) -> str:
+        return safety_map.title(
+            safety_map.compute(make.probe().model_copy(update={"attribution": list(rows), "transplants": []}))
+        )
+
+    wide = titled(gain("0.mlp", 2.0, 0.5, 3.5), gain("1.mlp", 1.0, 0.2, 1.8), *_rest(0.6))
+    assert "no block's gain stands clear" in wide
+    one = titled(gain("0.mlp", 2.0, 1.2, 2.8), gain("1.mlp", 1.0, 0.2, 1.8), *_rest(0.6))
+    assert "0.mlp" in one
+    assert "1.mlp" not in one
+    both = titled(gain("0.mlp", 2.0, 1.2, 2.8), gain("1.mlp", 1.0, 0.8, 1.2), *_rest(0.2))
+    assert "0.mlp" in both
+    assert "1.mlp" in both
+
+
+def _rest(value: float) -> list[BlockGain]:
+    return [gain(f"{layer}.attn", value, value - 0.1, value + 0.1) for layer in range(3)]
+
+
+def test_bars_have_their_intervals(make: SimpleNamespace) -> None:
+    rows = [gain("0.mlp", 2.0, 1.5, 3.0), gain("1.mlp", -1.0, -2.5, 0.5)]
+    probe = make.probe().model_copy(update={"attribution": rows, "transplants": []})
+    (bars,) = (trace for trace in safety_map.draw(safety_map.compute(probe)).data if trace.type == "bar")
+    assert list(bars.error_y.array) == [1.0, 1.5]
+    assert list(bars.error_y.arrayminus) == [0.5, 1.5]
+
+
 def test_checks_give_both_figures() -> None:
     text = safety_map.checks(Completeness(total=9.0, measured=10.0, error=0.1, points=5, rank_correlation=0.85))
     for figure in ("9.00", "10.00", "10%", "0.85"):

@@ -1,6 +1,8 @@
 import shutil
 
+import numpy as np
 import pytest
+import scipy.stats
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -38,14 +40,48 @@ def test_the_path_map_sums_to_the_measured_change(trio, asked):
     assert sum(gain.share for gain in path) == pytest.approx(1)
     assert completeness.error < 0.05
     batches = refusal_choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
-    before = float(refusal_log_odds(live.chat, batches).mean())
+    before = refusal_log_odds(live.chat, batches)
     with live.at(live.everywhere(base=1.0)) as chat:
-        after = float(refusal_log_odds(chat, batches).mean())
-    assert completeness.measured == pytest.approx(after - before, abs=1e-4)
+        after = by_request(asked, refusal_log_odds(chat, batches) - before)
+    assert completeness.measured == pytest.approx(after.mean(), abs=1e-4)
     assert ceiling.graft - ceiling.adapted == pytest.approx(completeness.measured)
     with live.at({"1.attn": {"base": 1.0}}) as chat:
-        alone = float(refusal_log_odds(chat, batches).mean()) - before
-    assert {item.block: item.gain for item in transplants}["1.attn"] == pytest.approx(alone, abs=1e-4)
+        alone = by_request(asked, refusal_log_odds(chat, batches) - before)
+    found = {item.block: item for item in transplants}["1.attn"]
+    assert found.gain == pytest.approx(alone.mean(), abs=1e-4)
+    assert (found.low, found.high) == pytest.approx(t_interval(alone), abs=1e-3)
+
+
+def by_request(prompts, values):
+    """The mean of each request's values."""
+    groups = {}
+    for prompt, value in zip(prompts, values.tolist(), strict=True):
+        groups.setdefault(prompt.request, []).append(value)
+    return np.array([sum(group) / len(group) for group in groups.values()])
+
+
+def t_interval(means):
+    return scipy.stats.t.interval(0.95, len(means) - 1, means.mean(), scipy.stats.sem(means))
+
+
+def test_a_gain_of_the_path_has_the_interval_of_its_requests(trio, asked):
+    """A block's path gain per prompt, by finite differences along the path."""
+    live = live_toward(trio.adapted, trio.base)
+    gains, *_ = attribute(live, made_up(asked))
+    batches = refusal_choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
+    nodes, weights = np.polynomial.legendre.leggauss(6)
+    total = torch.zeros(len(asked), dtype=torch.float64)
+    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+        ends = []
+        for step in (-0.02, 0.02):
+            place = live.everywhere(base=node)
+            place["1.mlp"]["base"] += step
+            with live.at(place) as chat:
+                ends.append(refusal_log_odds(chat, batches))
+        total += weight * (ends[1] - ends[0]) / 0.04
+    expected = t_interval(by_request(asked, total))
+    found = next(gain for gain in gains if gain.method == "path" and gain.block == "1.mlp")
+    assert (found.low, found.high) == pytest.approx(expected, rel=0.05, abs=2e-3)
 
 
 def test_a_change_in_one_block_is_found_there_and_nowhere_else(trio, asked, tmp_path):

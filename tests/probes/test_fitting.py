@@ -7,10 +7,8 @@ from vlsurgery.probes.models import load
 from vlsurgery.probes.prompts import HARMFUL_SETS
 from vlsurgery.probes.results import Target, TargetsResult
 from vlsurgery.probes.scoring import scored_answers
-from vlsurgery.probes.selection import choose
 from vlsurgery.probes.targets import WorkingSet, working_prompts, working_set
 from vlsurgery.surgery.alignment import align
-from vlsurgery.surgery.errors import RecipeError, SurgeryError
 
 
 @pytest.fixture(scope="module")
@@ -91,33 +89,3 @@ def test_a_source_that_is_the_adapted_model_itself_is_not_asked_for(trio, every,
     some = working_set(chat, every, targets, "fit")
     fitted = fit(live, WorkingSet(some.refuse[:4], some.lost[:4], some.keep[:4]), steps=3)
     assert all(row["base"] < 0.1 for row in fitted.coefficients.values())
-
-
-def test_the_best_uniform_merge_is_the_best_of_its_grid_and_stands_beside_the_policys(trio, every, targets):
-    few = [p for p in every if p.split == "select"][::12]
-    result = choose(align(trio.checkpoints), few, targets, policy="weights", weights={"0.mlp": 2.0, "1.attn": 1.0})
-    uniform = [point for point in result.points if point.policy == "uniform"]
-    assert len(uniform) == 66
-    assert all(sum(point.parameters.values()) <= 1 + 1e-9 for point in result.points)
-    for policy in ("uniform", "weights"):
-        points = [point for point in result.points if point.policy == policy]
-        (best,) = [point for point in points if point.chosen]
-        assert best.objective == max(point.objective for point in points)
-        assert best.coefficients
-        assert best.forward_equivalents == sum(p.forward_equivalents for p in points) * len(points) / (
-            2 * len(points) - 1
-        )
-    scale = best.parameters
-    assert best.coefficients["0.mlp"] == scale
-    assert best.coefficients["1.attn"] == {source: value / 2 for source, value in scale.items()}
-    assert best.coefficients["2.mlp"] == {"base": 0.0, "safety": 0.0}
-    # a merge is as good as its worst cells, so never better than its average
-    assert all(point.objective <= (point.refusal + point.capability) / 2 + 1e-9 for point in result.points)
-
-
-def test_what_a_policy_lacks_is_named(trio, every, targets):
-    checkpoints = {role: trio.checkpoints[role] for role in ("base", "adapted")}
-    with pytest.raises(RecipeError, match="no safety checkpoint"):
-        choose(align(checkpoints), every, targets, policy="uniform", toward="safety")
-    with pytest.raises(SurgeryError, match="nothing to choose coefficients by"):
-        choose(align(checkpoints), every, TargetsResult(rows=[]), policy="uniform")

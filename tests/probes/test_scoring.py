@@ -6,6 +6,7 @@ import torch
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.models import load
 from vlsurgery.probes.scoring import (
+    OpeningOdds,
     greedy_matches,
     log_probabilities,
     refusal_choices,
@@ -59,6 +60,43 @@ def test_a_models_own_greedy_tokens_match_and_others_do_not(adapted, asked):
     assert greedy_matches(adapted, scored_answers(adapted, asked, mixed, size=7)).tolist() == [
         bool(at % 2) for at in range(len(asked))
     ]
+
+
+def test_the_odds_of_an_opening_are_those_of_transformers_probabilities(adapted, asked):
+    answers = [torch.tensor([11, 5 + at % 3, 8][: 1 + at % 3]) for at in range(len(asked))]
+    found = torch.zeros(len(asked), dtype=torch.float64)
+    hits = torch.zeros(len(asked), dtype=torch.bool)
+    batches = [OpeningOdds.of(batch, first_owner=0) for batch in scored_answers(adapted, asked, answers, size=7)]
+    for batch in batches:
+        assert len(batch.read) == len(batch.targets) == sum(batch.count)
+        assert len(batch.rows) == len(batch.owner) == len(batch.count)
+        with torch.no_grad():
+            odds, matches = batch.log_odds_and_matches(adapted)
+            torch.testing.assert_close(batch.log_odds(adapted), odds)
+        found[batch.owner], hits[batch.owner] = odds.double(), matches
+    for at in (0, 1, 8, 29):
+        (batch,) = adapted.batches(adapted.encode([asked[at]]), [answers[at]])
+        length = int(batch.lengths[0])
+        with torch.no_grad():
+            p = torch.softmax(adapted.model(**batch.inputs).logits[0].double(), -1)
+        whole = float(torch.stack([p[length - 1 + k, token] for k, token in enumerate(answers[at])]).prod())
+        assert float(found[at]) == pytest.approx(math.log(whole) - math.log1p(-whole), abs=1e-4)
+    assert torch.equal(hits, greedy_matches(adapted, scored_answers(adapted, asked, answers)))
+
+
+def test_the_odds_of_a_certain_opening_stay_finite_and_keep_their_slope(adapted, asked, monkeypatch):
+    """Its probability is 1 in float32; what is missing to 1 is known all the same."""
+    batches = [OpeningOdds.of(batch) for batch in scored_answers(adapted, asked[:1], [torch.tensor([5, 6])])]
+    logits = torch.zeros(2, 40)
+    logits[0, 5] = logits[1, 6] = 60.0
+    logits.requires_grad_(True)
+    monkeypatch.setattr("vlsurgery.probes.scoring.picked_logits", lambda *_: logits)
+    (odds,) = batches[0].log_odds(adapted)
+    assert float(odds.detach()) == pytest.approx(60 - math.log(39) - math.log(2), abs=1e-3)
+    odds.backward()
+    assert float(logits.grad[0, 5]) == pytest.approx(0.5, abs=1e-4)
+    later = OpeningOdds.of(scored_answers(adapted, asked[:2], [torch.tensor([5])] * 2)[0], first_owner=7)
+    assert sorted(later.owner.tolist()) == [7, 8]
 
 
 def test_log_probabilities_sum_to_one(adapted, asked):

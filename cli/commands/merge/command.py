@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 
@@ -26,6 +26,7 @@ from vlsurgery.surgery.errors import SurgeryError
 if TYPE_CHECKING:
     from vlsurgery.surgery.merge.recipe import Recipe
 
+FRONTIER_POINTS: Final = 20
 Dtype = Literal["as like", "auto", "float32", "bfloat16", "float16"]
 
 
@@ -60,10 +61,29 @@ def merge(
     policy: Annotated[
         Policy,
         typer.Option(
-            help="With --auto, how coefficients are chosen: fit (by gradient, block by block), attribution (where "
-            "refusals were lost), weights (where weights moved) or uniform (the same ones everywhere)."
+            help="With --auto, how coefficients are chosen: best (uniform or linearised, whichever does better on "
+            "prompts kept for the choice), linearised (block by block, from the gradient of every prompt), uniform "
+            "(the same ones everywhere), fit (by many gradient steps), attribution (where refusals were lost) or "
+            "weights (where weights moved)."
         ),
-    ] = "fit",
+    ] = "best",
+    sparse: Annotated[
+        bool,
+        typer.Option(
+            "--sparse",
+            help="With --auto and linearised coefficients: those that could be 0, by their interval, become 0.",
+        ),
+    ] = False,
+    frontier: Annotated[
+        bool,
+        typer.Option(
+            "--frontier",
+            help="With --auto: also measure linearised merges from strict to lax, and draw them beside the others.",
+        ),
+    ] = False,
+    points: Annotated[
+        int | None, typer.Option("--points", metavar="N", min=2, help="With --frontier: how many. [default: 20]")
+    ] = None,
     toward: Annotated[
         Toward,
         typer.Option(help="With --auto, what is mixed into the adapted model. Without a safety checkpoint: base only."),
@@ -157,10 +177,17 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit, "text-stack": text_stack}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
+        for name, given in {"sparse": sparse, "frontier": frontier}.items():
+            if given and policy not in ("best", "linearised"):
+                raise SurgeryError(f"--{name}: goes with --policy linearised or best, not {policy}. Leave it out.")
+        if points is not None and not frontier:
+            raise SurgeryError("--points: goes with --frontier alone; leave it out.")
         options = StepOptions(
             prompts=prompts or None,
             images=images,
             policy=policy,
+            sparse=sparse,
+            frontier=(points or FRONTIER_POINTS) if frontier else 0,
             toward=toward,
             out=out,
             running=running,
@@ -168,8 +195,8 @@ def merge(
         )
         merge_auto(session, options, verify, limits, allow_pickle)
         return
-    _refuse({"policy": policy != "fit", "toward": toward != "both"}, "--auto")
-    _refuse({"prompts": prompts, "images": images, "limits": limits}, "--auto")
+    _refuse({"policy": policy != "best", "sparse": sparse, "frontier": frontier, "toward": toward != "both"}, "--auto")
+    _refuse({"points": points is not None, "prompts": prompts, "images": images, "limits": limits}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")

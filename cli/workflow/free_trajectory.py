@@ -1,0 +1,57 @@
+"""A training run measured by references, without a case."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vlsurgery.cli.options import Session
+from vlsurgery.cli.workflow.engine import StepOptions, loader_of
+from vlsurgery.cli.workflow.free_evaluation import specimen_of_all
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
+
+if TYPE_CHECKING:
+    from vlsurgery.probes.trajectory_results import TrajectoryResult
+
+
+@dataclass(frozen=True)
+class RunAsked:
+    """A training run as the command names it. requests: of a prompt set, at most. generate: also count completions."""
+
+    base: str
+    checkpoints: Sequence[str]
+    requests: int
+    generate: bool = False
+    allow_pickle: bool = False
+    text_stacks: Sequence[str] = ()
+
+
+def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "TrajectoryResult | None":
+    """Measure a training run; under `--plan`, say what would be asked and return None."""
+    from vlsurgery.cli.workflow.judge_source import free_judge_source
+    from vlsurgery.cli.workflow.prompt_source import prompt_source
+    from vlsurgery.probes.models import quiet_transformers
+    from vlsurgery.probes.trajectory.run import TrajectorySettings, asked_prompts, trajectory
+
+    opened = [Checkpoint.open(ref, allow_pickle=asked.allow_pickle) for ref in (asked.base, *asked.checkpoints)]
+    choose_text_stacks(opened, asked.text_stacks)
+    specimen = specimen_of_all(opened)
+    source = prompt_source(specimen, options.prompts or (), options.images, whole=True)
+    judges = free_judge_source(options, specimen is not None)
+    prompts = asked_prompts(source.prompts, asked.requests)
+    if session.plan:
+        plan = {"checkpoints": list(asked.checkpoints), "prompts": len(prompts), "tokens": judges.tokens}
+        session.console.emit(json.dumps(plan))
+        what = "scored and answered" if asked.generate else "scored"
+        session.console.show(
+            f"Would ask the base {len(prompts)} prompts, {judges.tokens} tokens of completion at most, have them "
+            f"{what} by {len(asked.checkpoints)} checkpoints, and compare the weights of each with the base's. Nothing "
+            "was written."
+        )
+        return None
+    quiet_transformers()
+    how = TrajectorySettings(judges.default, judges.tokens, asked.generate, loader_of(options.running))
+    result = trajectory(opened[0], opened[1:], prompts, how, session.console.progress)
+    settings = {"requests": asked.requests, "generate": asked.generate, "tokens": judges.tokens, **source.settings}
+    return result.model_copy(update={"settings": settings, "notes": [*source.notes, *result.notes]})

@@ -1,0 +1,180 @@
+"""Prompts of one split, encoded once, by which a live model is measured against the objective."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.objective import Cell, Floats, Purpose, Requirements, requirements
+from vlsurgery.probes.prompts import Prompt
+from vlsurgery.probes.results import TradeoffCell
+from vlsurgery.probes.scoring import OpeningOdds, RefusalChoices, refusal_choices, scored_answers
+from vlsurgery.probes.targets import OPENING_TOKENS, WorkingSet, evenly_spaced
+from vlsurgery.surgery.errors import SurgeryError
+
+JUDGED_SET: Final = "capability"  # the set whose answers can be right or wrong
+
+
+@dataclass(frozen=True)
+class MaxPrompts:
+    """How many prompts of each purpose are scored, at most."""
+
+    refuse: int
+    answer: int
+    keep: int
+
+
+MAX_FIT: Final = MaxPrompts(256, 256, 192)
+MAX_SELECT: Final = MaxPrompts(128, 128, 96)
+
+
+@dataclass(frozen=True)
+class Readings:
+    """What a model does on n prompts. z: [n] log-odds. good: [n] whether what is wanted of it is the likeliest."""
+
+    z: Floats
+    good: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """A prompt with a refusal and an answer to it, which part somewhere."""
+
+    prompt: Prompt
+    refusal: Tensor
+    answer: Tensor
+    purpose: Purpose
+
+
+@dataclass(frozen=True)
+class ObjectiveScorer:
+    """Batches of prompts with what is wanted of each.
+
+    choices: those whose refusal log-odds are read. openings: those whose own answer is. Owners count through both.
+    """
+
+    wanted: Requirements
+    choices: Sequence[RefusalChoices]
+    openings: Sequence[OpeningOdds]
+
+    @classmethod
+    def of(cls, chat: ChatModel, working: WorkingSet, split: str, most: MaxPrompts) -> "ObjectiveScorer":
+        """Of the working set of one split. chat: the adapted model, whose log-odds become the reference.
+
+        Raises SurgeryError where no refusal was lost or no answer can be kept.
+        """
+        if not working.lost or not working.keep:
+            raise SurgeryError(
+                f"there is nothing to choose coefficients by: of the harmful {split} prompts the base refuses "
+                f"{len(working.refuse)} and the adapted model answers {len(working.lost)} of those; of the others it "
+                f"answers {len(working.keep)}. Give other prompts with --prompts, or other checkpoints."
+            )
+        contrasts = _to_refuse(working, most.refuse) + _to_answer(working, most.answer)
+        kept = evenly_spaced([(p, a[:OPENING_TOKENS]) for p, a in working.keep if p.set == JUDGED_SET], most.keep)
+        choices = refusal_choices(
+            chat, [c.prompt for c in contrasts], [c.refusal for c in contrasts], [c.answer for c in contrasts]
+        )
+        answers = scored_answers(chat, [prompt for prompt, _ in kept], [answer for _, answer in kept]) if kept else []
+        openings = [OpeningOdds.of(batch, len(contrasts)) for batch in answers]
+        rows = [(c.prompt.id, c.prompt.request, _cell(c.prompt), c.purpose) for c in contrasts]
+        rows += [(prompt.id, prompt.request, _cell(prompt), "keep") for prompt, _ in kept]
+        unmeasured = cls(requirements(rows, np.zeros(len(rows))), choices, openings)
+        reference = unmeasured.measure(chat).z
+        return replace(unmeasured, wanted=replace(unmeasured.wanted, reference=reference))
+
+    @property
+    def batches(self) -> list[RefusalChoices | OpeningOdds]:
+        return [*self.choices, *self.openings]
+
+    @property
+    def prompts(self) -> int:
+        return len(self.wanted.prompts)
+
+    def measure(self, chat: ChatModel) -> Readings:
+        """What the live model does now: one forward pass of every prompt."""
+        z = np.zeros(self.prompts)
+        good = np.zeros(self.prompts, dtype=np.bool_)
+        with torch.no_grad():
+            for choice in self.choices:
+                owner = choice.owner.cpu().numpy()
+                z[owner] = choice.log_odds(chat).double().cpu().numpy()
+                good[owner] = self.wanted.sign[owner] * z[owner] > 0
+            for opening in self.openings:
+                owner = opening.owner.cpu().numpy()
+                odds, matches = opening.log_odds_and_matches(chat)
+                z[owner], good[owner] = odds.double().cpu().numpy(), matches.cpu().numpy()
+        return Readings(z, good)
+
+    def cells(self, measured: Readings) -> list[TradeoffCell]:
+        """What was measured, cell by cell."""
+        wanted, rows = self.wanted, []
+        numbers = (wanted.mean(measured.z), wanted.mean(measured.good.astype(np.float64)), wanted.losses(measured.z))
+        for at, (set_, modality) in enumerate(wanted.names):
+            purpose = wanted.cell_purposes[at]
+            log_odds, good, loss = (float(values[at]) for values in numbers)
+            requests = {r for r, cell in zip(wanted.requests, wanted.cells, strict=True) if cell == (set_, modality)}
+            rows.append(
+                TradeoffCell(
+                    set=set_,
+                    modality=modality,
+                    purpose=purpose,
+                    n=wanted.cells.count((set_, modality)),
+                    requests=len(requests),
+                    log_odds=log_odds,
+                    loss=loss,
+                    refused={"refuse": good, "answer": 1 - good, "keep": None}[purpose],
+                    kept=good if purpose == "keep" else None,
+                )
+            )
+        return rows
+
+
+def _cell(prompt: Prompt) -> Cell:
+    return prompt.set, prompt.modality
+
+
+def _to_refuse(working: WorkingSet, most: int) -> list[_Contrast]:
+    """Harmful prompts that the base refuses. Where the adapted model does not answer, the refusal is compared with the
+    opening that most of its other answers have."""
+    lost = {item.prompt.id: item.answer for item in working.lost}
+    usual = _openings([item.answer for item in working.lost])
+    found = []
+    for prompt, refusal in working.refuse:
+        answer = lost[prompt.id] if prompt.id in lost else _parting(refusal, usual)
+        if answer is not None and _part(refusal, answer):
+            found.append(_Contrast(prompt, refusal, answer, "refuse"))
+    return evenly_spaced(found, most)
+
+
+def _to_answer(working: WorkingSet, most: int) -> list[_Contrast]:
+    """Harmless prompts that the adapted model answers, beside the opening that most of the base's refusals have."""
+    usual = _openings([refusal for _, refusal in working.refuse])
+    found = []
+    for prompt, answer in working.keep:
+        refusal = _parting(answer, usual) if prompt.set != JUDGED_SET else None
+        if refusal is not None:
+            found.append(_Contrast(prompt, refusal, answer, "answer"))
+    return evenly_spaced(found, most)
+
+
+def _openings(completions: Sequence[Tensor]) -> list[Tensor]:
+    """First tokens of completions, the most frequent first."""
+    counted = Counter(tuple(ids[:OPENING_TOKENS].tolist()) for ids in completions)
+    return [torch.tensor(opening) for opening, _ in counted.most_common()]
+
+
+def _parting(completion: Tensor, openings: Sequence[Tensor]) -> Tensor | None:
+    """The first of the openings that parts from a completion."""
+    return next((opening for opening in openings if _part(completion, opening)), None)
+
+
+def _part(one: Tensor, other: Tensor) -> bool:
+    """Whether neither completion begins with the other."""
+    shorter = min(len(one), len(other))
+    return not torch.equal(one[:shorter], other[:shorter])

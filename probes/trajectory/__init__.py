@@ -1,0 +1,1 @@
+"""A training run's checkpoints: when refusals left, and how far each block had moved by then."""

@@ -1,0 +1,196 @@
+"""The linearised policy: from the best uniform merge, one convex step at a time, each measured before it is taken.
+
+A step's gradients are taken on `fit` prompts. It is accepted only where the objective on `select` improves; otherwise
+the trust region shrinks. The log-odds are linearised again at the new point only where the region held the step back,
+or where prediction and measurement differ by more than their intervals.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Final
+
+import numpy as np
+
+from vlsurgery.probes.gradients import PromptGradients
+from vlsurgery.probes.linearised import (
+    RADIUS,
+    LinearModel,
+    Region,
+    blocks_that_matter,
+    cross_validated,
+    intervals,
+    least,
+    solve,
+    sparse,
+)
+from vlsurgery.probes.objective import Floats, Requirements, paired_objectives
+from vlsurgery.probes.objective_scorer import ObjectiveScorer
+from vlsurgery.probes.trials import Bench, Cost, Table, Trial
+from vlsurgery.surgery.runtime.progress import Progress
+
+MAX_PASSES: Final = 3  # linearisations
+MAX_HALVINGS: Final = 2  # of the trust region, before the search ends
+PRICES_TRACED: Final = (0.1, 20.0)  # of an over-refusal against a refusal that is missing, the frontier's ends
+DIGITS: Final = 4  # of coefficients: behaviour shows no more, and people read the recipe
+
+Gradients = Callable[[Table], PromptGradients]
+
+
+@dataclass(frozen=True)
+class ConvexStep:
+    """One step. accepted: the merge, None where none in any region was better. model: in which it was solved.
+    region: the last that was tried. proximity, price: with which it was solved. cost: of measuring."""
+
+    accepted: Trial | None
+    model: LinearModel
+    region: Region
+    proximity: float
+    price: float
+    cost: Cost
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """What the policy found.
+
+    trial: the merge, with the cost of finding it, that of its start included. last: the last step that was accepted;
+    None where none was, and the merge is the one that it started from.
+    """
+
+    trial: Trial
+    last: ConvexStep | None
+
+
+def linearised(bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: Gradients) -> Linearised:
+    """The best merge that convex steps reach from `start`, a merge with coefficients.
+
+    gradients: gives those of the `fit` prompts at the coefficients of a merge.
+    """
+    centre, cost, last = start, start.cost, None
+    for _ in range(MAX_PASSES):
+        began = time.perf_counter()
+        model = linear_model(fit.wanted, gradients(centre.table))
+        cost += Cost(3 * fit.prompts, time.perf_counter() - began)  # a backward pass counts two
+        step = _step(bench, model, centre)
+        cost += step.cost
+        if step.accepted is None:
+            break
+        before, centre, last = centre, step.accepted, step
+        if not _is_held_back(bench, step) and _agree(bench, step, before):
+            break
+    return Linearised(_finished(bench, centre, cost, last), last)
+
+
+def _finished(bench: Bench, trial: Trial, cost: Cost, last: ConvexStep | None) -> Trial:
+    """The trial as the best of its policy, with the intervals of its coefficients in its last step."""
+    found = trial.named(policy="linearised", parameters=bench.means(trial.table), chosen=True).costing(cost)
+    if last is None:
+        return found
+    low, high = (
+        named(bench, np.round(ends, DIGITS)) for ends in intervals(last.model, last.region, last.proximity, last.price)
+    )
+    both = {block: {s: (low[block][s], high[block][s]) for s in row} for block, row in low.items()}
+    return found.named(intervals=both)
+
+
+def frontier(bench: Bench, found: Linearised, points: int, progress: Progress) -> list[Trial]:
+    """Merges at `points` prices of over-refusal, from cheap to dear, solved in the last linear model and measured.
+
+    Empty where no step was accepted: there is no linear model to go by then. Their objective is at the usual prices.
+    """
+    if found.last is None:
+        return []
+    last, trials = found.last, []
+    region = Region.around(last.model.at, RADIUS)
+    for price in progress(np.geomspace(*PRICES_TRACED, points).tolist(), "tracing the frontier"):
+        began = time.perf_counter()
+        wanted = replace(last.model.wanted, prices={**last.model.wanted.prices, "answer": price})
+        trial = tried(bench, solve(replace(last.model, wanted=wanted), region, None, last.proximity))
+        cost = Cost(bench.select.prompts, time.perf_counter() - began)
+        trials.append(trial.named(policy="frontier", parameters={"price": price}).costing(cost))
+    return trials
+
+
+def main_blocks(bench: Bench, found: Linearised) -> list[str]:
+    """The blocks that bring nine tenths of what the coefficients are predicted to bring; none without a step."""
+    if found.last is None:
+        return []
+    at = blocks_that_matter(found.last.model, _coefficients(bench, found.trial))
+    return [bench.live.blocks[block] for block in at]
+
+
+def sparser(bench: Bench, trial: Trial, last: ConvexStep) -> Trial:
+    """The merge in which coefficients whose interval holds 0 are 0, and the others are solved again."""
+    began = time.perf_counter()
+    assert trial.point.intervals is not None
+    low = np.array([row[s][0] for row in trial.point.intervals.values() for s in bench.live.sources])
+    found = tried(bench, sparse(last.model, low, last.region, last.proximity))
+    cost = trial.cost + Cost(bench.select.prompts, time.perf_counter() - began)
+    return found.named(chosen=True, intervals=trial.point.intervals).costing(cost)
+
+
+def _step(bench: Bench, model: LinearModel, centre: Trial) -> ConvexStep:
+    """The solution in the trust region, which is halved until the objective on `select` improves."""
+    cost = Cost(0, 0.0)
+    proximity = cross_validated(model)
+    for halvings in range(MAX_HALVINGS + 1):
+        region = Region.around(model.at, RADIUS / 2**halvings)
+        began = time.perf_counter()
+        coefficients, price = least(model, region, proximity)
+        trial = tried(bench, coefficients)
+        cost += Cost(bench.select.prompts, time.perf_counter() - began)
+        if trial.objective > centre.objective:
+            return ConvexStep(trial, model, region, proximity, price, cost)
+    return ConvexStep(None, model, region, proximity, price, cost)
+
+
+def tried(bench: Bench, coefficients: Floats) -> Trial:
+    """Measure the merge with coefficients [blocks x sources], cut to DIGITS."""
+    cut = np.floor(coefficients * 10**DIGITS + 1e-3) / 10**DIGITS
+    table = named(bench, cut)
+    return bench.tried("linearised", bench.means(table), table)
+
+
+def named(bench: Bench, values: Floats) -> Table:
+    """Values [blocks x sources] as block -> source -> value."""
+    rows = values.reshape(len(bench.live.blocks), len(bench.live.sources)).tolist()
+    return {b: dict(zip(bench.live.sources, row, strict=True)) for b, row in zip(bench.live.blocks, rows, strict=True)}
+
+
+def _coefficients(bench: Bench, trial: Trial) -> Floats:
+    """[blocks x sources] a trial's coefficients."""
+    return bench.live.tensor(trial.table).double().numpy().ravel()
+
+
+def _is_held_back(bench: Bench, step: ConvexStep) -> bool:
+    """Whether a coefficient would have gone further: it ends at the region's edge, and that is neither 0 nor 1."""
+    assert step.accepted is not None
+    found, edge = _coefficients(bench, step.accepted), 10**-DIGITS
+    low = (found <= step.region.lower + edge) & (step.region.lower > 0)
+    high = (found >= step.region.upper - 2 * edge) & (step.region.upper < 1)
+    return bool((low | high).any())
+
+
+def _agree(bench: Bench, step: ConvexStep, before: Trial) -> bool:
+    """Whether the gain that was predicted on `fit` prompts and the one measured on `select` have one interval."""
+    assert step.accepted is not None
+    model, ahead = step.model, step.accepted
+    predicted = paired_objectives(model.wanted, model.predicted(_coefficients(bench, ahead)), model.z)
+    measured = paired_objectives(bench.select.wanted, ahead.z, before.z)
+    room = np.hypot((predicted.high - predicted.low) / 2, (measured.high - measured.low) / 2)
+    return bool(abs(predicted.value - measured.value) <= room)
+
+
+def linear_model(wanted: Requirements, taken: PromptGradients) -> LinearModel:
+    """Gradients of prompts as a linear model of what is wanted of them. Raises ValueError for those of others."""
+    if taken.prompts != wanted.prompts:
+        raise ValueError("the gradients are of other prompts than the requirements")
+    blocks, sources = len(taken.blocks), len(taken.sources)
+    return LinearModel(
+        wanted=wanted,
+        at=taken.at.double().numpy().ravel(),
+        z=taken.z.double().numpy(),
+        jacobian=taken.jacobian.double().numpy().reshape(len(taken.prompts), blocks * sources),
+        block=np.repeat(np.arange(blocks), sources),
+    )
