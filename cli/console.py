@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sized
 from typing import TYPE_CHECKING, Self, TypeVar
 
@@ -15,12 +16,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PIPE_WIDTH = 120  # columns, where there is no terminal
+FIRST_LINE = 10.0  # seconds until a log hears of work that takes long
+NEXT_LINES = 60.0  # seconds between two lines of it
 
 
 class Console:
     """Prints for one command; `progress` is its `Progress`. What names and texts hold is shown, never obeyed.
 
-    quiet: no notices and no progress. json: only `emit` prints on standard output. Bars are drawn on a terminal alone.
+    quiet: no notices and no progress. json: only `emit` prints on standard output, and progress is told in lines. Bars
+    are drawn on a terminal alone.
     Rich is imported when the first table or bar is drawn: its import takes longer than a short command.
     """
 
@@ -74,10 +78,26 @@ class Console:
             sys.stdout.write(text if text.endswith("\n") else text + "\n")
 
     def progress(self, items: Iterable[T], label: str, total: int | None = None) -> Iterable[T]:
-        """The items, with a bar on standard error until the last one. Bars may be nested."""
+        """The items, with a bar on standard error until the last one; without a terminal, with a line now and then.
+        Both may be nested."""
         if total is None and isinstance(items, Sized):
             total = len(items)
-        return self._with_bar(items, label, total) if self._bars else items
+        if self.quiet:
+            return items
+        return self._with_bar(items, label, total) if self._bars else self._with_lines(items, label, total)
+
+    def _with_lines(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
+        """What is done and the time that is left, for a log. What ends before FIRST_LINE says nothing."""
+        began, told, done = time.monotonic(), None, 0
+        for item in items:
+            now = time.monotonic()
+            if now - (began if told is None else told) >= (FIRST_LINE if told is None else NEXT_LINES):
+                self.say(f"{label}: {_share(done, total)}{_left(now - began, done, total)}")
+                told = now
+            yield item
+            done += 1
+        if told is not None:
+            self.say(f"{label}: {_share(done, total)}, {_duration(time.monotonic() - began)} in all")
 
     def _with_bar(self, items: Iterable[T], label: str, total: int | None) -> Iterator[T]:
         progress = self._running_progress()
@@ -111,6 +131,22 @@ class Console:
             self._progress = Progress(*columns, console=Rich(stderr=True), transient=True)
             self._progress.start()
         return self._progress
+
+
+def _share(done: int, total: int | None) -> str:
+    return f"{done} of {total}" if total else str(done)
+
+
+def _left(seconds: float, done: int, total: int | None) -> str:
+    return f", {_duration(seconds / done * (total - done))} left" if total and done else ""
+
+
+def _duration(seconds: float) -> str:
+    """As people say it: "40 s", "3 min", "2 h 5 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min"
 
 
 class _Visible:

@@ -14,6 +14,7 @@ from vlsurgery.probes.evaluation.judging import exchange
 from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.kept_layers import kept_as_adapted
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
@@ -33,7 +34,8 @@ from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-PICTURED = "benign"  # the modality with a picture that harmful and harmless requests share
+# Modalities with pictures of which directions are made: one that harmful and harmless requests share, and their own.
+PICTURED = ("benign", "own")
 
 
 @dataclass(frozen=True)
@@ -63,9 +65,11 @@ class ProbeState:
     ceiling: Ceiling | None = None
 
     def measure_directions(self, role: str, chat: ChatModel) -> None:
-        """Directions and separation of one model, with and without a picture."""
-        for modality in ("text", PICTURED) if chat.sees else ("text",):
+        """Directions and separation of one model, with and without a picture; their own where there are any."""
+        for modality in ("text", *PICTURED) if chat.sees else ("text",):
             made_on, shown_on = (contrast(self.prompts, split, modality) for split in ("fit", "report"))
+            if modality == "own" and not (made_on or shown_on):
+                continue
             if not (_has_both(made_on) and _has_both(shown_on)):
                 self.notes.append(f"{role}: {modality} prompts lack a harmful or a harmless side, so no direction")
                 continue
@@ -148,6 +152,7 @@ def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, wor
     _check_roles(state.targets, work)
     state.measure_directions("adapted", chat)
     live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
+    state.notes += kept_as_adapted(live)
     with live.at(live.everywhere(base=1.0)):
         state.measure_directions("graft", chat)
     fitted_on = working_set(chat, state.prompts, TargetsResult(records=state.targets), "fit")

@@ -36,6 +36,7 @@ from vlsurgery.surgery.results import (
 
 ABSENT = "–"
 BAR_WIDTH = 6
+MAX_PLACES = 6  # behind the point; smaller numbers have an exponent
 
 
 def plain_table(title: str, *columns: str, left: int = 1, bars: Sequence[int] = ()) -> Table:
@@ -60,6 +61,14 @@ def prose(text: str) -> Text:
 
 def number(value: float | None, digits: int = 3) -> str:
     return ABSENT if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no "-0.000"
+
+
+def significant(value: float | None, digits: int = 3) -> str:
+    """A number below 1 with so many significant digits, a larger one with so many behind the point."""
+    if value is None or value == 0 or abs(value) >= 1 or not math.isfinite(value):
+        return number(value, digits)
+    places = digits - 1 - math.floor(math.log10(abs(value)))
+    return f"{value:.{places}f}" if places <= MAX_PLACES else f"{value:.{digits - 1}e}"
 
 
 def bar(value: float | None, largest: float, width: int = BAR_WIDTH) -> str:
@@ -103,15 +112,20 @@ def diff_table(result: DiffResult) -> Table:
     return table
 
 
+def _change(metrics: DeltaMetrics | None, scale: float) -> str:
+    value = _relative(metrics)
+    return f"{significant(value):>8} {bar(value, scale)}"
+
+
 def _change_cells(
     blocks: Sequence[Summary | None], whole: Summary, scales: tuple[float, float], has_safety: bool
 ) -> list[str]:
     """Relative changes of one or two blocks, and how the two deltas of `whole` relate."""
     gap = [""] * (2 - len(blocks))
-    cells = [with_bar(_relative(block.metrics.vl if block else None), scales[0]) for block in blocks] + gap
+    cells = [_change(block.metrics.vl if block else None, scales[0]) for block in blocks] + gap
     if not has_safety:
         return cells
-    cells += [with_bar(_relative(block.metrics.safety if block else None), scales[1]) for block in blocks] + gap
+    cells += [_change(block.metrics.safety if block else None, scales[1]) for block in blocks] + gap
     between = whole.metrics.between
     if between is None:
         return [*cells, ABSENT, ABSENT, ABSENT]

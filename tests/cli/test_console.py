@@ -135,3 +135,43 @@ def test_names_in_json_are_escapes_of_json(capsys: pytest.CaptureFixture[str]) -
     assert json.loads(printed) == value
     assert not {"\x1b", "\x9b", "\x07", "\r", "\u202e", "\U000e0041"} & set(printed)
     assert "naïve 日本" in printed
+
+
+def clocked(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """A clock that has gone on by `seconds` each time it is read."""
+    now = iter(seconds * step for step in range(10**6))
+    monkeypatch.setattr("vlsurgery.cli.console.time.monotonic", lambda: next(now))
+
+
+def test_a_log_hears_of_work_that_takes_long(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clocked(monkeypatch, 30.0)
+    with Console() as console:
+        assert list(console.progress(range(6), "counting")) == list(range(6))
+    # read once at the start, and once before each item; 60 s lie between two lines
+    assert capsys.readouterr().err.splitlines() == [
+        "counting: 0 of 6",
+        "counting: 2 of 6, 3 min left",
+        "counting: 4 of 6, 75 s left",
+        "counting: 6 of 6, 4 min in all",
+    ]
+
+
+def test_a_log_hears_nothing_of_short_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    clocked(monkeypatch, 1.0)
+    with Console() as console:
+        assert list(console.progress(range(6), "counting")) == list(range(6))
+    assert not capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("quiet", "json", "told"), [(True, False, False), (False, True, True), (True, True, False)])
+def test_lines_of_progress_leave_standard_output_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], quiet: bool, json: bool, told: bool
+) -> None:
+    clocked(monkeypatch, 100.0)
+    with Console(quiet=quiet, json=json) as console:
+        assert list(console.progress(range(3), "counting")) == [0, 1, 2]
+    captured = capsys.readouterr()
+    assert not captured.out
+    assert bool(captured.err) == told

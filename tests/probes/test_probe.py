@@ -1,5 +1,7 @@
 """The whole probe and evaluation on models that were never trained: nothing can be found, and everything must hold."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -29,6 +31,25 @@ def prompts():
 def findings(trio, prompts):
     torch.manual_seed(0)
     return probe(align(trio.checkpoints), prompts)
+
+
+def test_own_pictures_get_a_direction_and_are_told_apart(trio, prompts):
+    """The prompts with an ordinary picture, as a user's with pictures of their own."""
+    own = [replace(p, id=f"{p.id}/own", modality="own") for p in prompts if p.modality == "benign"]
+    found = probe(align(trio.checkpoints), [*prompts, *own])
+    seen = {row.role for row in found.result.records if row.modality == "own"}
+    assert seen == {"adapted", "graft", "safety"}
+    for role in seen:
+        ours, theirs = (
+            {
+                name.partition("/")[2].partition("/")[2]: value
+                for name, value in found.directions.items()
+                if name.startswith(f"{role}/{modality}/")
+            }
+            for modality in ("own", "benign")
+        )
+        assert ours
+        assert all(torch.equal(value, theirs[position]) for position, value in ours.items())
 
 
 def test_every_role_is_looked_at_in_words_and_where_it_sees_with_a_picture(findings):

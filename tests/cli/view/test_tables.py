@@ -17,10 +17,10 @@ from vlsurgery.cli.view.tables import (
     completeness_line,
     diff_table,
     layer_range,
-    number,
     percent,
     probe_table,
     shape_table,
+    significant,
     tradeoff_table,
     unmatched_line,
 )
@@ -94,12 +94,28 @@ def diff_result(safety: float | None) -> DiffResult:
     )
 
 
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (0.00312, "0.00312"), (0.001, "0.00100"), (-0.0456, "-0.0456"), (0.5, "0.500"), (0.99996, "1.000"),
+        (1.23456, "1.235"), (12.0, "12.000"), (0.0, "0.000"), (1.5e-9, "1.50e-09"), (None, ABSENT),
+    ],
+)  # fmt: skip
+def test_small_changes_keep_three_digits(value: float | None, said: str) -> None:
+    assert significant(value) == said
+
+
+@given(st.floats(1e-12, 0.99, allow_nan=False), st.sampled_from([1, -1]))
+def test_significant_digits_round_and_no_more(value: float, sign: int) -> None:
+    assert float(significant(sign * value)) == pytest.approx(sign * value, rel=0.0051)
+
+
 @pytest.mark.parametrize("safety", [None, 0.023])
 def test_diff_shows_every_block(safety: float | None) -> None:
     result = diff_result(safety)
     text = shown(diff_table(result))
     for block in result.blocks:
-        assert number(block.metrics.vl.relative if block.metrics.vl else None) in text
+        assert significant(block.metrics.vl.relative if block.metrics.vl else None) in text
     assert ("-0.321" in text) == ("0.654" in text) == ("0.023" in text) == (safety is not None)
     assert re.search(rf"embed +{ABSENT}", text)
     assert re.search(rf"vision +{ABSENT}", text)
