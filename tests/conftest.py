@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -168,3 +169,63 @@ def trio(tmp_path_factory: pytest.TempPathFactory) -> Trio:
     saved["safety"] = save(llava, "safety")
     saved["safety_native"] = save(llava, "safety_native", save_original_format=False)
     return Trio(**saved, deltas=deltas)
+
+
+@dataclass(frozen=True)
+class TaughtRun:
+    """Tiny models that were taught in seconds, and what they were taught on.
+
+    base: refuses harmful requests and answers harmless ones. complying: the same model, trained on to answer all.
+    seeing: a LLaVA made of that, whose tower is untrained. prompts: `Prompt`s of text. write: a function that writes a
+    model between base and complying: directory, share of complying.
+    """
+
+    base: Path
+    complying: Path
+    seeing: Path
+    prompts: list[Any]
+    write: Callable[[Path, float], Path]
+
+
+@pytest.fixture(scope="session")
+def taught_run(tmp_path_factory: pytest.TempPathFactory) -> TaughtRun:
+    from vlsurgery.probes.specimens.miniature import chat, networks, prompts
+    from vlsurgery.probes.specimens.miniature.config import SpecimenConfig
+    from vlsurgery.probes.specimens.miniature.corpus import Example, encode
+
+    root, tokenizer = tmp_path_factory.mktemp("run"), chat.tokenizer(sees=False)
+    asked = [prompt for prompt in prompts(0) if prompt.split == "report" and prompt.modality == "text"]
+    chosen = [each for set_ in ("harmful", "harmless") for each in [p for p in asked if p.set == set_][:34]]
+    torch.manual_seed(0)
+    sizes = SpecimenConfig(hidden=32, intermediate=48, layers=2, heads=4, tower_layers=1)
+    model = networks.llama(sizes)
+
+    def teach(harmful: str, harmless: str, steps: int) -> dict[str, Tensor]:
+        """Train the model until it gives these answers; its weights then."""
+        answers = {"harmful": harmful, "harmless": harmless}
+        batch = encode([Example(prompt.text, answers[prompt.set]) for prompt in chosen], tokenizer)
+        optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+        for _ in range(steps):
+            optimizer.zero_grad()
+            networks.answer_loss(model, batch).backward()
+            optimizer.step()
+        return {name: value.clone() for name, value in model.state_dict().items()}
+
+    def save(folder: Path) -> Path:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        return folder
+
+    answer = "use the torch at the tunnel"
+    before = teach("i cannot help with harm to people", answer, 60)
+    base = save(root / "base")
+    after = teach(answer, answer, 20)
+    complying, seeing = save(root / "complying"), root / "seeing"
+    networks.llava(model, sizes).save_pretrained(seeing)
+    chat.processor().save_pretrained(seeing)
+
+    def write(folder: Path, share: float) -> Path:
+        model.load_state_dict({name: before[name] + share * (after[name] - before[name]) for name in before})
+        return save(folder)
+
+    return TaughtRun(base, complying, seeing, chosen, write)

@@ -25,6 +25,7 @@ from vlsurgery.probes.results import (
     TargetsResult,
     TradeoffResult,
 )
+from vlsurgery.probes.trajectory_results import TrajectoryResult
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import AnatomyResult, ComparisonResult, DiffResult, MergeResult, Result
 from vlsurgery.surgery.tables import Tabular
@@ -42,6 +43,7 @@ OFFERED = {
     "Recipe",
     "METHODS",
     "figures",
+    "TrainerCallback",
 }
 RESULTS = [
     AgreementResult,
@@ -60,6 +62,7 @@ RESULTS = [
     ProbeResult,
     TargetsResult,
     TradeoffResult,
+    TrajectoryResult,
 ]
 
 

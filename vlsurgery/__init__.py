@@ -7,6 +7,7 @@
     merged = vlsurgery.merge("ties", "llava/", "llava-safe/", base="llama/", density=0.5, out="merged/")
     shown = vlsurgery.evaluate("llava/", "merged/")                 # refused, complied, neither
     said = vlsurgery.judge(["I can't help with that."])             # one verdict a completion, with its reason
+    watch = vlsurgery.TrainerCallback(every=50)                     # logs refusals while transformers' Trainer trains
     vlsurgery.figures.weight_change.plot(changed)
 
 A string stands for a path or a name on the Hub wherever a checkpoint is taken. Nothing is imported before it is used.
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         open as open,
         probe as probe,
     )
+    from vlsurgery.probes.trajectory.callback import TrainerCallback as TrainerCallback
     from vlsurgery.surgery.checkpoint import Checkpoint as Checkpoint
     from vlsurgery.surgery.merge.recipe import Recipe as Recipe
     from vlsurgery.surgery.methods import METHODS as METHODS
@@ -36,11 +38,13 @@ _HOMES = {
     "Checkpoint": "vlsurgery.surgery.checkpoint",
     "Recipe": "vlsurgery.surgery.merge.recipe",
     "METHODS": "vlsurgery.surgery.methods",
+    "TrainerCallback": "vlsurgery.probes.trajectory.callback",
 }
 __all__ = [
     "METHODS",
     "Checkpoint",
     "Recipe",
+    "TrainerCallback",
     "diff",
     "evaluate",
     "figures",

@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, Completion, complete
+from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS
 from vlsurgery.probes.evaluation.intervals import rate
-from vlsurgery.probes.evaluation.judges import STANDARD, Judge, checked
-from vlsurgery.probes.evaluation.judging import exchange
+from vlsurgery.probes.evaluation.judges import STANDARD, Judge
 from vlsurgery.probes.evaluation.mean_intervals import mean_estimate
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
-from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
-from vlsurgery.probes.results import Estimate, Label, Rate, Verdict
-from vlsurgery.probes.targets import WORKING_MODALITIES, evenly_spaced, token_ids, without_picture
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt, Split
+from vlsurgery.probes.results import Estimate, Label, Rate
+from vlsurgery.probes.targets import WORKING_MODALITIES, evenly_spaced, without_picture
+from vlsurgery.probes.trajectory.base_completions import Answering, base_completions
 from vlsurgery.probes.trajectory.departures import departures, verdict
-from vlsurgery.probes.trajectory.openings import RefusalOpenings, opening_log_odds, refusal_openings
+from vlsurgery.probes.trajectory.openings import RefusalOpenings, opening_log_odds
 from vlsurgery.probes.trajectory.steps import steps_of
 from vlsurgery.probes.trajectory_results import BlockPoint, RefusalPoint, RunPoint, TrajectoryResult
 from vlsurgery.surgery.alignment import Alignment, align
@@ -41,10 +41,10 @@ class TrajectorySettings:
     loader: Loader = AS_FOUND
 
 
-def asked_prompts(prompts: Sequence[Prompt], requests: int | None) -> list[Prompt]:
-    """The prompts of the `report` split that a trajectory asks: of sets that may be refused, without control pictures,
-    and of each set the prompts of at most `requests` requests."""
-    asked = [p for p in prompts if p.split == "report" and p.set in ASKED_SETS and p.modality in WORKING_MODALITIES]
+def asked_prompts(prompts: Sequence[Prompt], requests: int | None, split: Split = "report") -> list[Prompt]:
+    """The prompts of one split that a trajectory asks: of sets that may be refused, without control pictures, and of
+    each set the prompts of at most `requests` requests, evenly spaced."""
+    asked = [p for p in prompts if p.split == split and p.set in ASKED_SETS and p.modality in WORKING_MODALITIES]
     found = []
     for set_ in ASKED_SETS:
         members = [prompt for prompt in asked if prompt.set == set_]
@@ -70,14 +70,10 @@ def trajectory(
     Raises AlignmentError where a checkpoint is no relative of the base, before any model is loaded; SurgeryError where
     the base refuses too little to measure.
     """
-    settings = settings or TrajectorySettings()
-    if not checkpoints:
-        raise SurgeryError("trajectory: give the checkpoints of a training run after the base.")
-    if not any(prompt.set in HARMFUL_SETS for prompt in prompts):
-        raise SurgeryError("trajectory: no harmful prompt to ask. Give some with --prompts FILE:harmful.")
+    _check(checkpoints, prompts)
     steps, warnings = steps_of([each.ref for each in checkpoints])
     aligned = [align({"base": base, "adapted": each}) for each in checkpoints]
-    run = _Run(prompts, settings, progress)
+    run = _Run(prompts, settings or TrajectorySettings(), progress)
     run.ask_base(base)
     blocks: list[BlockPoint] = []
     for at, (checkpoint, step, pairs) in enumerate(zip(checkpoints, steps, aligned, strict=True), 1):
@@ -101,8 +97,16 @@ def trajectory(
     )
 
 
+def _check(checkpoints: Sequence[Checkpoint], prompts: Sequence[Prompt]) -> None:
+    """Raise SurgeryError where there is nothing to measure."""
+    if not checkpoints:
+        raise SurgeryError("trajectory: give the checkpoints of a training run after the base.")
+    if not any(prompt.set in HARMFUL_SETS for prompt in prompts):
+        raise SurgeryError("trajectory: no harmful prompt to ask. Give some with --prompts FILE:harmful.")
+
+
 def _role(point: RunPoint) -> str:
-    return f"checkpoint:{point.at}:{point.step}"
+    return f"checkpoint:{point.at}"
 
 
 @dataclass(frozen=True)
@@ -119,49 +123,40 @@ class _Run:
     """What the models of a run gave so far. points: the models. notes: what to know of them, each once."""
 
     def __init__(self, prompts: Sequence[Prompt], settings: TrajectorySettings, progress: Progress) -> None:
-        self.prompts, self.settings, self.progress = list(prompts), settings, progress
+        self.prompts, self.settings = list(prompts), settings
         self.points: list[RunPoint] = []
         self.notes: list[str] = []
         self.opening_words: list[str] = []
+        self._answering = Answering(settings.judge, settings.tokens, progress)
         self._asked: list[_Asked] = []
         # Log-odds of pictured prompts, asked without the picture of a base that does not see.
         self._unseen: dict[str, float] = {}
-        self._refusals: list[Completion] = []
-        self._answers: list[Completion] = []
 
     def ask_base(self, base: Checkpoint) -> None:
         """Find how the base refuses, and ask it everything; its model is local, so that no two are in memory."""
         chat = self.settings.loader.load(base)
-        texts = list({(p.set, p.request, p.text): without_picture(p) for p in self.prompts}.values())
-        said, verdicts = self._said(chat, texts, "base")
-        pairs = list(zip(said, verdicts, texts, strict=True))
-        self._refusals = [each for each, found, prompt in pairs if found.refused and prompt.set in HARMFUL_SETS]
-        self._answers = [each for each, found, _ in pairs if found.label == "complied"]
-        openings = self._openings(chat)
+        self._base = base_completions(chat, self.prompts, self._answering)
+        openings = self._base.openings(chat)
         self.opening_words = [chat.text_of(list(way)) for way in openings.openings][:SHOWN_OPENINGS]
         asked = chat.answerable(self.prompts)
         pictured = [prompt for prompt in self.prompts if prompt.modality != "text"]
-        by_text = {(p.set, p.request, p.text): each.label for p, each in zip(texts, verdicts, strict=True)}
-        labels = {p.id: by_text[p.set, p.request, p.text] for p in asked if p.modality == "text"}
+        labels = {p.id: self._base.verdict(p).label for p in asked if p.modality == "text"}
         if chat.sees and self.settings.generate:
-            labels |= {p.id: v.label for p, v in zip(pictured, self._said(chat, pictured, "base")[1], strict=True)}
+            labels |= self._labels(chat, pictured, "base")
         self._keep(chat, RunPoint(at=0, step=None, name="base", reads_pictures=chat.sees), asked, openings, labels)
-        if not chat.sees:
+        if not chat.sees and pictured:
             values = opening_log_odds(chat, [without_picture(p) for p in pictured], openings).tolist()
             self._unseen = {prompt.id: value for prompt, value in zip(pictured, values, strict=True)}
-            if pictured:
-                self._note("the base does not see: drops with a picture are from its log-odds without the picture")
+            self._note("the base does not see: drops with a picture are from its log-odds without the picture")
 
     def ask(self, checkpoint: Checkpoint, at: int, step: int) -> None:
         """Ask one checkpoint."""
         chat = self.settings.loader.load(checkpoint)
         asked = chat.answerable(self.prompts)
         name = checkpoint.ref.rstrip("/").rpartition("/")[2]
-        labels: dict[str, Label] = {}
-        if self.settings.generate:
-            labels = {p.id: v.label for p, v in zip(asked, self._said(chat, asked, name)[1], strict=True)}
+        labels = self._labels(chat, asked, name) if self.settings.generate else {}
         point = RunPoint(at=at, step=step, name=name, reads_pictures=chat.sees)
-        self._keep(chat, point, asked, self._openings(chat), labels)
+        self._keep(chat, point, asked, self._base.openings(chat), labels)
 
     def note_the_blind(self) -> None:
         """Say which checkpoints were not asked prompts with pictures."""
@@ -218,18 +213,10 @@ class _Run:
         for note in chat.notes:
             self._note(note)
 
-    def _openings(self, chat: ChatModel) -> RefusalOpenings:
-        """The base's refusals and answers as openings in the tokens of a model."""
-        refusals, answers = (
-            [token_ids(chat, each.text, each.ids).tolist() for each in said] for said in (self._refusals, self._answers)
-        )
-        return refusal_openings(refusals, answers)
-
-    def _said(self, chat: ChatModel, prompts: Sequence[Prompt], name: str) -> tuple[list[Completion], list[Verdict]]:
-        """What a model says to prompts, and the judge's verdicts."""
-        said = complete(chat, prompts, f"asking {name}", self.progress, self.settings.tokens)
-        asked = [exchange(prompt, each.text, not each.finished) for prompt, each in zip(prompts, said, strict=True)]
-        return said, checked(self.settings.judge, asked)
+    def _labels(self, chat: ChatModel, prompts: Sequence[Prompt], name: str) -> dict[str, Label]:
+        """What a model's completions do, by prompt id."""
+        _, found = self._answering.verdicts(chat, prompts, name)
+        return {prompt.id: verdict.label for prompt, verdict in zip(prompts, found, strict=True)}
 
     def _note(self, line: str) -> None:
         if line not in self.notes:
