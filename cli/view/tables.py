@@ -153,7 +153,7 @@ def shape_table(result: DiffResult) -> list[Table]:
         names += [f"{prefix}in 8\ndirections", f"{prefix}stable\nrank", f"{prefix}intruder\nshare"]
     names += ["shared\ndirections"] if len(deltas) == 2 else []
     bars = [1 + 3 * place for place in range(len(deltas))]
-    table = plain_table("ModelShape of the deltas: share of their squared size in 8 directions", *names, bars=bars)
+    table = plain_table("Shape of the deltas: share of their squared size in 8 directions", *names, bars=bars)
     for layer in sorted({pair.layer for pair in pairs if pair.layer is not None}):
         members = [pair for pair in pairs if pair.layer == layer]
         cells = [cell for delta in deltas for cell in _shape_cells(members, delta)]

@@ -104,7 +104,7 @@ def test_norms_are_redone_when_full_is_asked_and_full_serves_norms(run: Run, tri
     norms = run(*command, "--level", "norms")
     assert "takes about" not in norms.stderr
     assert level() == "norms"
-    assert "ModelShape of the deltas" not in norms.stdout
+    assert "Shape of the deltas" not in norms.stdout
     assert "nothing changed" in run(*command, "--level", "norms").stderr
     # Other commands take the diff as it is.
     assert "nothing changed" not in run("report").stderr
@@ -113,7 +113,7 @@ def test_norms_are_redone_when_full_is_asked_and_full_serves_norms(run: Run, tri
     assert "other settings" in full.stderr
     assert "finds the spectrum of every matrix" in full.stderr
     assert level() == "full"
-    assert "ModelShape of the deltas" in full.stdout
+    assert "Shape of the deltas" in full.stdout
     assert "nothing changed" in run(*command, "--level", "norms").stderr
     assert level() == "full"
 
