@@ -175,12 +175,13 @@ class InMemoryMerge:
 
         Only for passes that read no weights but at a point.
         """
-        self._stays = True
+        before, self._stays = self._stays, True
         try:
             yield
         finally:
-            self._stays = False
-            self.move(self.zeros())
+            self._stays = before
+            if not before:
+                self.move(self.zeros())
 
     @contextmanager
     def differentiable(self) -> Iterator[None]:

@@ -134,6 +134,8 @@ def test_points_that_follow_each_other_are_the_points_alone_and_the_last_is_left
         with live.at(place):
             alone.append(text_parameters(live.chat))
     with live.staying():
+        with live.staying():
+            pass
         for place, expected in zip(places, alone, strict=True):
             with live.at(place):
                 pass
