@@ -159,24 +159,20 @@ def _add_lines(figure: go.Figure, each: RunSeries, row: int, rates: bool) -> Non
     )
 
 
+def _moved(each: BlockPoint | None) -> str:
+    """What a cell of the heat map says."""
+    if each is None or each.relative is None:
+        return ""
+    lines = [f"{percent(each.relative)} of its norm from the base"]
+    lines += [] if each.share is None else [f"{each.share:.0%} of its final change"]
+    return theme.hover(f"{each.block}, step {each.step}", lines)
+
+
 def _add_heat(figure: go.Figure, info: TrajectoryInfo, row: int, measure: Measure, place: tuple[float, float]) -> None:
     """Blocks from the bottom up, models from left to right. place: of the colour bar, its middle and length."""
     columns = range(1, len(info.ticks))
     found = {(block, each.at): each for block, points in info.moved.items() for each in points}
     cells = [[found.get((block, at)) for at in columns] for block in info.blocks]
-    texts = [
-        [
-            theme.hover(
-                f"{block}, step {info.ticks[at]}",
-                [f"{percent(each.relative)} of its norm from the base"]
-                + ([] if each.share is None else [f"{each.share:.0%} of its final change"]),
-            )
-            if each is not None and each.relative is not None
-            else ""
-            for at, each in zip(columns, line, strict=True)
-        ]
-        for block, line in zip(info.blocks, cells, strict=True)
-    ]
     figure.add_trace(
         go.Heatmap(
             x=list(columns),
@@ -185,7 +181,7 @@ def _add_heat(figure: go.Figure, info: TrajectoryInfo, row: int, measure: Measur
             zmin=0,
             colorscale=HEAT_SCALE,
             xgap=1,
-            hovertext=texts,
+            hovertext=[[_moved(each) for each in line] for line in cells],
             hoverinfo="text",
             colorbar={
                 "title": {"text": MEASURES[measure], "side": "right", "font": {"size": 12}},

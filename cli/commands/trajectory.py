@@ -30,7 +30,7 @@ def trajectory(
         typer.Argument(
             metavar="CKPT...",
             help="Checkpoints of the run in the order of training. Steps are read from their names (step-20, "
-            "checkpoint-500, org/name@step1000).",
+            "checkpoint-500, org/name@step1000); names that differ in the step alone are put in its order.",
         ),
     ],
     prompts: PromptsOption = None,

@@ -9,8 +9,9 @@ from vlsurgery.cli.options import Session
 from vlsurgery.cli.outputs import check_output, is_claims_file
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
-from vlsurgery.cli.workflow.estimates import PlannedStep, plan
+from vlsurgery.cli.workflow.estimates import PlannedStep
 from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
+from vlsurgery.cli.workflow.planning import plan
 from vlsurgery.cli.workflow.specimens import options_for, plan_specimen, train
 from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.probes.policies import Toward
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from vlsurgery.probes.results import CompletionRecord
 
 GOALS: Final = ("diff", "probe", "coefficients", "merge", "evaluate", "layers")
+PER_BLOCK: Final = "linearised"  # the policy of the seeds' merges: C6 is about coefficients per block, won or lost
 CONTROL_FILE: Final = "control.jsonl"
 JSON: Final = "claims.json"
 PAGE: Final = "claims.html"
@@ -118,7 +120,8 @@ def measured_cases(
         else:
             specimen = train(source.real, source.seed, session.console, control=True)
             notes.append(f"{source.name}: {specimen.told}")
-            flow = perform(of_case, options_for(source.real), *GOALS, named=CheckpointArgs(specimen.roles, new))
+            options = replace(options_for(source.real), policy=PER_BLOCK)
+            flow = perform(of_case, options, *GOALS, named=CheckpointArgs(specimen.roles, new))
         assert flow is not None  # it is None under --plan alone
         more = [] if specimen is None or specimen.control is None else _control(flow.job, specimen.control)
         found.append(_findings(flow.job.case, source.name, more))

@@ -32,16 +32,19 @@ def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "Tra
     from vlsurgery.cli.workflow.judge_source import free_judge_source
     from vlsurgery.cli.workflow.prompt_source import prompt_source
     from vlsurgery.probes.models import quiet_transformers
+    from vlsurgery.probes.prompts import prompts_digest
     from vlsurgery.probes.trajectory.run import TrajectorySettings, asked_prompts, trajectory
+    from vlsurgery.probes.trajectory.steps import in_order
 
-    opened = [Checkpoint.open(ref, allow_pickle=asked.allow_pickle) for ref in (asked.base, *asked.checkpoints)]
+    refs = in_order(asked.checkpoints)
+    opened = [Checkpoint.open(ref, allow_pickle=asked.allow_pickle) for ref in (asked.base, *refs)]
     choose_text_stacks(opened, asked.text_stacks)
     specimen = specimen_of_all(opened)
     source = prompt_source(specimen, options.prompts or (), options.images, whole=True)
     judges = free_judge_source(options, specimen is not None)
     prompts = asked_prompts(source.prompts, asked.requests)
     if session.plan:
-        plan = {"checkpoints": list(asked.checkpoints), "prompts": len(prompts), "tokens": judges.tokens}
+        plan = {"checkpoints": refs, "prompts": len(prompts), "tokens": judges.tokens}
         session.console.emit(json.dumps(plan))
         what = "scored and answered" if asked.generate else "scored"
         session.console.show(
@@ -53,5 +56,11 @@ def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "Tra
     quiet_transformers()
     how = TrajectorySettings(judges.default, judges.tokens, asked.generate, loader_of(options.running))
     result = trajectory(opened[0], opened[1:], prompts, how, session.console.progress)
-    settings = {"requests": asked.requests, "generate": asked.generate, "tokens": judges.tokens, **source.settings}
+    asking = {"files": source.files, "images": str(source.images) if source.images else None}
+    settings = {
+        "requests": asked.requests,
+        "generate": asked.generate,
+        "tokens": judges.tokens,
+        "prompts": {**asking, "digest": prompts_digest(prompts)},
+    }
     return result.model_copy(update={"settings": settings, "notes": [*source.notes, *result.notes]})

@@ -70,14 +70,10 @@ def trajectory(
     Raises AlignmentError where a checkpoint is no relative of the base, before any model is loaded; SurgeryError where
     the base refuses too little to measure.
     """
-    settings = settings or TrajectorySettings()
-    if not checkpoints:
-        raise SurgeryError("trajectory: give the checkpoints of a training run after the base.")
-    if not any(prompt.set in HARMFUL_SETS for prompt in prompts):
-        raise SurgeryError("trajectory: no harmful prompt to ask. Give some with --prompts FILE:harmful.")
+    _check(checkpoints, prompts)
     steps, warnings = steps_of([each.ref for each in checkpoints])
     aligned = [align({"base": base, "adapted": each}) for each in checkpoints]
-    run = _Run(prompts, settings, progress)
+    run = _Run(prompts, settings or TrajectorySettings(), progress)
     run.ask_base(base)
     blocks: list[BlockPoint] = []
     for at, (checkpoint, step, pairs) in enumerate(zip(checkpoints, steps, aligned, strict=True), 1):
@@ -99,6 +95,14 @@ def trajectory(
         notes=run.notes,
         warnings=warnings,
     )
+
+
+def _check(checkpoints: Sequence[Checkpoint], prompts: Sequence[Prompt]) -> None:
+    """Raise SurgeryError where there is nothing to measure."""
+    if not checkpoints:
+        raise SurgeryError("trajectory: give the checkpoints of a training run after the base.")
+    if not any(prompt.set in HARMFUL_SETS for prompt in prompts):
+        raise SurgeryError("trajectory: no harmful prompt to ask. Give some with --prompts FILE:harmful.")
 
 
 def _role(point: RunPoint) -> str:

@@ -17,8 +17,17 @@ def step_in(ref: str) -> int | None:
     return int(found[-1]) if found else None
 
 
+def in_order(refs: Sequence[str]) -> list[str]:
+    """References that differ in the number of their step alone, by that number: a shell lists checkpoint-1000 before
+    checkpoint-200. Any others as they were given."""
+    forms = {STEP.sub(lambda found: found[0].rstrip("0123456789"), ref) for ref in refs}
+    if len(forms) > 1 or any(len(STEP.findall(ref)) != 1 for ref in refs):
+        return list(refs)
+    return sorted(refs, key=lambda ref: step_in(ref) or 0)
+
+
 def steps_of(refs: Sequence[str]) -> tuple[list[int], list[str]]:
-    """A step for every checkpoint in the order given, and what to know of them.
+    """A step for every checkpoint in this order, and what to know of them.
 
     Where not every name has a step, they are numbered 0, 1, 2, ...; steps that do not rise are taken as they are, and
     a note says so.

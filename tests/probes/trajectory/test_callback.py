@@ -59,11 +59,11 @@ def logged(trainer: Trainer, key: str) -> dict[int, float]:
 
 
 def test_training_is_the_same_to_the_bit(parts, watch, taught_run, tmp_path: Path) -> None:
-    alone = train(parts, tmp_path / "alone", [])
+    alone = train(parts, tmp_path / "alone", [], steps=6)
     again = AutoModelForCausalLM.from_pretrained(taught_run.base, attention_dropout=0.2)
-    watched = train(parts, tmp_path / "watched", [watch(every=2)], again)
+    watched = train(parts, tmp_path / "watched", [watch(every=2)], again, steps=6)
     losses = [logged(trainer, "loss") for trainer in (alone, watched)]
-    assert len(losses[0]) == 5
+    assert len(losses[0]) == 3
     assert losses[0] == losses[1]
     assert logged(alone, "grad_norm") == logged(watched, "grad_norm")
     for name, value in alone.model.state_dict().items():
@@ -75,6 +75,7 @@ def test_refusals_that_leave_are_logged(parts, watch, taught_run, tmp_path: Path
     odds, drop = (logged(trainer, f"vlsurgery/refusal_{word}/harmful") for word in ("log_odds", "drop"))
     assert list(odds) == [0, 4, 8, 10]  # as training begins, every fourth step, the last
     assert odds[0] > 0 > odds[10]
+    assert sum("vlsurgery/refusal_drop/harmful" in entry for entry in trainer.state.log_history) == 4
     assert drop[0] == 0.0
     assert drop[10] == pytest.approx(odds[0] - odds[10], abs=1e-9)
     assert set(logged(trainer, "vlsurgery/refusal_log_odds/harmless")) == {0, 4, 8, 10}
@@ -115,6 +116,21 @@ def test_an_adapter_counts_as_it_acts(parts, watch, tmp_path: Path) -> None:
     assert found[10] > 0
     assert logged(trainer, "vlsurgery/relative_change/1.attn") == {0: 0.0, 10: 0.0}
     assert logged(trainer, "vlsurgery/refusal_drop/harmful")[10] != 0.0
+
+
+def test_the_base_given_is_what_refusals_and_weights_are_compared_with(
+    watch, parts, taught_run, tmp_path: Path
+) -> None:
+    """Training that begins at the complying model has lost its refusals before the first step."""
+    begun = AutoModelForCausalLM.from_pretrained(taught_run.complying)
+    trainer = train(parts, tmp_path, [watch(every=9, base=taught_run.base)], begun, steps=1)
+    odds, drop = (logged(trainer, f"vlsurgery/refusal_{word}/harmful") for word in ("log_odds", "drop"))
+    assert odds[0] < 0 < drop[0]
+    base, last = (Checkpoint.open(path) for path in (taught_run.base, taught_run.complying))
+    moved = {name: float((last[name].load() - base[name].load()).norm() / base[name].load().norm()) for name in base}
+    found = trainer.state.log_history[0]
+    for block, name in (("embed", "model.embed_tokens.weight"), ("head", "lm_head.weight")):
+        assert found[f"vlsurgery/relative_change/{block}"] == pytest.approx(moved[name], rel=1e-5)
 
 
 def test_the_start_weights_go_when_training_ends(parts, watch, tmp_path: Path, monkeypatch) -> None:
@@ -158,6 +174,9 @@ def test_what_it_can_t_do_it_says_in_one_line(parts, watch, taught_run, tmp_path
     harmless = [prompt for prompt in taught_run.prompts if prompt.set == "harmless"]
     with pytest.raises(SurgeryError, match="none of the 34 prompts is harmful"):
         watch(prompts=harmless)
+    other = parts[0].config.__class__(**{**parts[0].config.to_dict(), "intermediate_size": 40})
+    with pytest.raises(SurgeryError, match=r"mlp.gate.* is 40x32 in training, and .* has a tensor of 48x32"):
+        train(parts, tmp_path, [watch(base=taught_run.base)], AutoModelForCausalLM.from_config(other))
     with pytest.raises(SurgeryError, match="processing_class"):
         train((parts[0], None, parts[2]), tmp_path, [watch()])
     peft = pytest.importorskip("peft")

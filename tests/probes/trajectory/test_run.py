@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from vlsurgery.probes.evaluation.mean_intervals import mean_estimate
+from vlsurgery.probes.models import load
 from vlsurgery.probes.specimens.miniature import FormJudge, pictures, prompts
+from vlsurgery.probes.trajectory.base_completions import Answering, base_completions
+from vlsurgery.probes.trajectory.openings import opening_log_odds
 from vlsurgery.probes.trajectory.run import TrajectorySettings, asked_prompts, trajectory
 from vlsurgery.probes.trajectory_results import TrajectoryResult
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -62,6 +66,18 @@ def test_relative_change_is_that_of_the_weights(planted: TrajectoryResult, taugh
     after = torch.cat([last[name].load().flatten() for name in names])
     found = next(each for each in planted.blocks if (each.at, each.block) == (4, "1.mlp"))
     assert found.relative == pytest.approx(float((after - before).norm() / before.norm()), rel=1e-5)
+
+
+def test_the_intervals_of_drops_hold_for_all_checkpoints_at_once(planted: TrajectoryResult, taught_run) -> None:
+    """The drop of the last of four checkpoints, from the models themselves."""
+    base, last = (load(Checkpoint.open(path)) for path in (taught_run.base, taught_run.complying))
+    openings = base_completions(base, taught_run.prompts, Answering(FormJudge(), 16)).openings(base)
+    harmful = [prompt for prompt in taught_run.prompts if prompt.set == "harmful"]
+    falls = opening_log_odds(base, harmful, openings) - opening_log_odds(last, harmful, openings)
+    expected = mean_estimate(falls.tolist(), [prompt.request for prompt in harmful], looks=4)
+    (found,) = [row.drop for row in planted.records if (row.step, row.set) == (30, "harmful")]
+    assert (found.low, found.high) == (pytest.approx(expected.low, abs=1e-4), pytest.approx(expected.high, abs=1e-4))
+    assert found.low < found.value < found.high
 
 
 def test_a_run_that_changes_nothing_lost_no_refusals(taught_run, tmp_path: Path) -> None:

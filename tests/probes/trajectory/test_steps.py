@@ -2,7 +2,7 @@
 
 import pytest
 
-from vlsurgery.probes.trajectory.steps import step_in, steps_of
+from vlsurgery.probes.trajectory.steps import in_order, step_in, steps_of
 
 
 @pytest.mark.parametrize(
@@ -25,6 +25,19 @@ from vlsurgery.probes.trajectory.steps import step_in, steps_of
 )
 def test_a_step_is_read_where_a_training_program_writes_it(ref: str, step: int | None) -> None:
     assert step_in(ref) == step
+
+
+def test_what_a_shell_lists_is_put_in_the_order_of_steps() -> None:
+    assert in_order(["run/checkpoint-1000", "run/checkpoint-200", "run/checkpoint-50"]) == [
+        "run/checkpoint-50", "run/checkpoint-200", "run/checkpoint-1000",
+    ]  # fmt: skip
+    for other in (
+        ["one/step-20", "two/step-10"],
+        ["b", "a"],
+        ["x/step-9/epoch-1", "x/step-3/epoch-1"],
+        ["step-5", "a"],
+    ):
+        assert in_order(other) == other
 
 
 def test_names_without_a_step_are_numbered_in_order() -> None:
