@@ -13,7 +13,7 @@ from vlsurgery.cli.console import Console
 from vlsurgery.surgery.runtime.byte_counts import in_words
 
 if TYPE_CHECKING:
-    from vlsurgery.cli.workflow.speed import Shape, Speed
+    from vlsurgery.cli.workflow.speed import ModelShape, Speed
     from vlsurgery.cli.workflow.workload import Workload
 
 PROGRAM_BYTES: Final = 500_000_000  # what torch and transformers take
@@ -54,7 +54,7 @@ class ModelSizes:
 
     stored: int
     adapted: int
-    shape: "Shape"
+    shape: "ModelShape"
     workload: "Workload"
     speed: "Speed"
 
