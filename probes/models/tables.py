@@ -94,11 +94,12 @@ def watching_head(head: nn.Module, told: Watcher) -> Iterator[None]:
 
 def embedded(embedding: Any, rows: Tensor, ids: Tensor) -> Tensor:
     """What the embedding makes of ids with other rows [n, hidden] as its weight: scaled as the class does it."""
-    held = embedding.weight.data
+    held, padding = embedding.weight.data, embedding.padding_idx
     try:
-        embedding.weight.data = rows
+        # Of some rows alone, the padding token may be none; it only matters to the weight's own gradient.
+        embedding.weight.data, embedding.padding_idx = rows, None
         with torch.no_grad():
             made: Tensor = embedding.forward(ids)
     finally:
-        embedding.weight.data = held
+        embedding.weight.data, embedding.padding_idx = held, padding
     return made

@@ -210,7 +210,7 @@ def slopes(trio: Opened) -> None:
     with live.at(point):
         torch.testing.assert_close(found.z, refusal_log_odds(chat, batches), rtol=1e-4, atol=1e-4)
     deltas = _deltas(live)
-    parameters = dict(chat.model.named_parameters())
+    parameters = _weights(live)
     with live.at(point), torch.enable_grad():
         for parameter in parameters.values():
             parameter.requires_grad_(True)
@@ -231,7 +231,7 @@ def slopes(trio: Opened) -> None:
 
 def _deltas(live: InMemoryMerge) -> list[list[dict[str, Tensor]]]:
     """[blocks][sources] what one unit of a coefficient adds to each parameter that it moves."""
-    parameters = dict(live.chat.model.named_parameters())
+    parameters = _weights(live)
     start = {name: value.detach().clone() for name, value in parameters.items()}
 
     def moved(block: str, source: str) -> dict[str, Tensor]:
@@ -240,6 +240,13 @@ def _deltas(live: InMemoryMerge) -> list[list[dict[str, Tensor]]]:
         return {name: change for name, change in changes.items() if change.any()}
 
     return [[moved(block, source) for source in live.sources] for block in live.blocks]
+
+
+def _weights(live: InMemoryMerge) -> dict[str, Tensor]:
+    """Parameters by name, and the buffers that a merge moves: Gemma 4 scales its layers by some."""
+    moved = {id(entry.parameter) for entry in live.entries}
+    buffers = {name: buffer for name, buffer in live.chat.model.named_buffers() if id(buffer) in moved}
+    return {**dict(live.chat.model.named_parameters()), **buffers}
 
 
 def _inner(gradients: dict[str, Tensor | None], change: dict[str, Tensor]) -> float:

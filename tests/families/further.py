@@ -273,10 +273,13 @@ def gemma4_unified(words: Words) -> Parts:
     )  # fmt: skip
     ids = {f"{name}_id": words.ids[token] for name, token in GEMMA_NAMES.items()}
     config = transformers.Gemma4UnifiedConfig(
-        text_config=text, vision_config={}, audio_config=None, video_token_id=words.ids["<|video|>"],
+        text_config=text, audio_config=None,
+        vision_config={"patch_size": 4, "mm_embed_dim": 16, "output_proj_dims": 16, "mm_posemb_size": 64,
+                       "initializer_range": 0.2}, video_token_id=words.ids["<|video|>"],
         eoa_token_index=ids.pop("eoa_token_id"), **ids,
     )  # fmt: skip
-    return Parts(config, "Gemma4UnifiedProcessor", "Gemma4UnifiedImageProcessor", {}, {}, None,
+    return Parts(config, "Gemma4UnifiedProcessor", "Gemma4UnifiedImageProcessor",
+                 {"patch_size": 4, "max_soft_tokens": 70}, {"image_seq_length": 70}, None,
                  {"feature_extractor_type": "Gemma4UnifiedAudioFeatureExtractor"})  # fmt: skip
 
 

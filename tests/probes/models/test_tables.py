@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from vlsurgery.probes.models.tables import folding_linear, is_plain_linear
+from vlsurgery.probes.models.tables import embedded, folding_linear, is_plain_linear
 
 
 def told_of(layer, read, use):
@@ -44,3 +44,12 @@ def test_layers_that_compute_otherwise_are_not_plain():
     normed = nn.utils.parametrizations.weight_norm(nn.Linear(1, 1))
     assert is_plain_linear(nn.Linear(1, 1))
     assert not any(map(is_plain_linear, (Scaled(1, 1), hooked, normed, nn.Embedding(1, 1))))
+
+
+def test_rows_that_end_before_the_padding_token_are_embedded_too():
+    embedding = nn.Embedding(9, 3, padding_idx=7)
+    rows, ids = torch.arange(6.0).reshape(2, 3), torch.tensor([[1, 0, 1]])
+    before = embedding.weight.detach().clone()
+    assert torch.equal(embedded(embedding, rows, ids), rows[ids])
+    assert embedding.padding_idx == 7
+    assert torch.equal(embedding.weight, before)
