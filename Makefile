@@ -38,6 +38,7 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/at_once.py
 	$(BIN)/python tests/benchmarks/running.py
 	$(BIN)/python tests/benchmarks/capture_speed.py build/bench/smollm2
+	$(BIN)/python tests/benchmarks/rival_capture.py build/bench/smollm2
 	$(BIN)/python tests/benchmarks/running_speed.py build/bench/smollm2
 	$(BIN)/python tests/benchmarks/running_memory.py build/bench/billion
 	$(BIN)/pytest --hypothesis-profile large tests/surgery/checkpoint/test_hostile.py

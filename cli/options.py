@@ -57,6 +57,16 @@ ImagesOption = Annotated[
         help="Take the ordinary pictures beside your own prompts from here. [default: drawn scenes]",
     ),
 ]
+BudgetOption = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        metavar="TIME",
+        help="Ask so many requests that models run about so long here: 10m, 1h, or full for all. The same requests for "
+        "every model, with their twins and pictures; how well that tells a rate is said first. [default: as the case "
+        "did it last, else full]",
+    ),
+]
 JudgesOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -50,8 +50,10 @@ def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Ite
     kept: list[Tensor | None] = [None] * len(blocks)
 
     def keep(at: int, module: nn.Module, args: object, output: Tensor | tuple[Tensor, ...]) -> None:  # noqa: ARG001
-        hidden = residual_stream(module, output)
-        kept[at] = hidden[rows.to(hidden.device), columns.to(hidden.device)].detach()
+        hidden = residual_stream(module, output).detach()
+        flat = (rows * hidden.shape[1] + columns).reshape(-1).to(hidden.device)
+        picked = hidden.flatten(0, 1).index_select(0, flat)  # in half the time that two index tensors take
+        kept[at] = picked.unflatten(0, rows.shape)
 
     handles = [block.register_forward_hook(partial(keep, at)) for at, block in enumerate(blocks)]
     out: list[Tensor] = []
@@ -70,16 +72,16 @@ def recording(blocks: Sequence[nn.Module], rows: Tensor, columns: Tensor) -> Ite
 
 
 def capture(chat: ChatModel, encoded: Sequence[Encoded], size: int = 32) -> Iterator[ResidualStreams]:
-    """Residual streams of the prompts, one batch at a time, to bound memory.
+    """Residual streams of the prompts, one batch at a time, to bound memory; halves of it where that runs out.
 
     Positions as `position_names`. A batch of N gives the same as N singles. Raises SurgeryError on NaN or Inf.
     """
     positions = len(position_names(encoded))
-    for batch in chat.batches(encoded, size=size):
-        yield ResidualStreams(_residual_streams(chat, batch, positions), batch.index)
+    for batch, values in chat.each_batch(partial(_residual_streams, chat, positions), encoded, size=size):
+        yield ResidualStreams(values, batch.index)
 
 
-def _residual_streams(chat: ChatModel, batch: Batch, positions: int) -> Tensor:
+def _residual_streams(chat: ChatModel, positions: int, batch: Batch) -> Tensor:
     count = len(batch.index)
     offsets = torch.arange(-positions, 0)
     columns = (batch.lengths[:, None] + offsets).to(chat.device)

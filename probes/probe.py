@@ -14,6 +14,7 @@ from vlsurgery.probes.evaluation.judging import exchange
 from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.kept_layers import kept_as_adapted
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
@@ -151,6 +152,7 @@ def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, wor
     _check_roles(state.targets, work)
     state.measure_directions("adapted", chat)
     live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
+    state.notes += kept_as_adapted(live)
     with live.at(live.everywhere(base=1.0)):
         state.measure_directions("graft", chat)
     fitted_on = working_set(chat, state.prompts, TargetsResult(records=state.targets), "fit")

@@ -19,7 +19,7 @@ def demo(
         bool, typer.Option("--real", help="On real weights, SmolLM2-135M: about 45 minutes. [default: the miniature]")
     ] = False,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Train another specimen. [default: 0, which is the pinned seed]")
+        int, typer.Option("--seed", min=0, help="Train another specimen; 0 is the pinned seed of the miniature.")
     ] = 0,
     new: NewOption = False,
 ) -> None:

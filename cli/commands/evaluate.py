@@ -7,6 +7,7 @@ import typer
 
 from vlsurgery.cli.options import (
     CHECKPOINT_HELP,
+    BudgetOption,
     ImagesOption,
     JudgeLabelsOption,
     JudgesOption,
@@ -33,6 +34,7 @@ def evaluate(
     ] = None,
     prompts: PromptsOption = None,
     images: ImagesOption = None,
+    budget: BudgetOption = None,
     judge: JudgesOption = None,
     judge_labels: JudgeLabelsOption = None,
     tokens: Annotated[
@@ -96,6 +98,7 @@ def evaluate(
     options = StepOptions(
         prompts=prompts or None,
         images=images,
+        budget=budget,
         judges=judge or None,
         judge_labels=judge_labels,
         tokens=tokens,

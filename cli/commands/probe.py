@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from vlsurgery.cli.options import (
+    BudgetOption,
     NewOption,
     PickleOption,
     PromptsOption,
@@ -25,6 +26,7 @@ def probe(
         typer.Argument(metavar="BASE ADAPTED [SAFETY]", help="Open a case on these first; default: the case's own."),
     ] = None,
     prompts: PromptsOption = None,
+    budget: BudgetOption = None,
     new: NewOption = False,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
@@ -41,6 +43,7 @@ def probe(
     Example:
       vlsurgery probe
       vlsurgery probe --prompts my-requests.txt:harmful
+      vlsurgery probe --budget 10m
     """
     from vlsurgery.cli.view.tables import completeness_line, probe_table, prose
     from vlsurgery.cli.workflow.engine import StepOptions
@@ -48,7 +51,7 @@ def probe(
     from vlsurgery.probes.results import ProbeResult
 
     named = named_in_order(checkpoints, new, allow_pickle, text_stack or ())
-    options = StepOptions(prompts=prompts or None, running=running)
+    options = StepOptions(prompts=prompts or None, budget=budget, running=running)
     flow = perform(session, options, "probe", named=named, allow_pickle=allow_pickle)
     if flow is None:
         return

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from vlsurgery.probes.results import CompletionRecord
 
 GOALS: Final = ("diff", "probe", "coefficients", "merge", "evaluate", "layers")
+PER_BLOCK: Final = "linearised"  # the policy of the seeds' merges: C6 is about coefficients per block, won or lost
 CONTROL_FILE: Final = "control.jsonl"
 JSON: Final = "claims.json"
 PAGE: Final = "claims.html"
@@ -118,7 +119,8 @@ def measured_cases(
         else:
             specimen = train(source.real, source.seed, session.console, control=True)
             notes.append(f"{source.name}: {specimen.told}")
-            flow = perform(of_case, options_for(source.real), *GOALS, named=CheckpointArgs(specimen.roles, new))
+            options = replace(options_for(source.real), policy=PER_BLOCK)
+            flow = perform(of_case, options, *GOALS, named=CheckpointArgs(specimen.roles, new))
         assert flow is not None  # it is None under --plan alone
         more = [] if specimen is None or specimen.control is None else _control(flow.job, specimen.control)
         found.append(_findings(flow.job.case, source.name, more))

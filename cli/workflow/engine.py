@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from vlsurgery.cli.options import Running
 from vlsurgery.cli.workflow.case import Case
+from vlsurgery.cli.workflow.sample import Sample
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -52,7 +53,9 @@ NOTICES: Mapping[Fault, str] = {
 class StepOptions:
     """What the user asked for. `None` means: as the case did it last, else the default.
 
-    prompts: "FILE:KIND" specifications. images: the directory that ordinary pictures are taken from. judges: as
+    prompts: "FILE:KIND" specifications. images: the directory that ordinary pictures are taken from. budget: about
+    how long models may run, as `--budget` says it; sample: how many prompts are asked, which follows from it. judges:
+    as
     `--judge` names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier mean.
     tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the merged
     checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network. sparse:
@@ -63,6 +66,8 @@ class StepOptions:
 
     prompts: Sequence[str] | None = None
     images: Path | None = None
+    budget: str | None = None
+    sample: Sample | None = None
     judges: Sequence[str] | None = None
     judge_labels: str | None = None
     tokens: int | None = None
@@ -128,7 +133,7 @@ class Job:
         """Where the prompts come from that models are asked."""
         from vlsurgery.cli.workflow.prompt_source import prompt_source_of
 
-        return prompt_source_of(self.case, self.options.prompts, self.options.images)
+        return prompt_source_of(self.case, self.options.prompts, self.options.images, self.options.sample)
 
     @cached_property
     def judge_source(self) -> "JudgeSource":

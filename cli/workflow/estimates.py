@@ -1,25 +1,27 @@
-"""What a command would do: which steps, why, and how many bytes and prompts each takes. Writes nothing.
+"""What a command would do: which steps, why, how many bytes and passes through models each takes, and how long.
 
-Everything is counted from headers and prompt files; memory is the peak of the process.
+Writes nothing. Bytes are counted from headers, passes from prompts; memory is the peak of the process. Time is what the
+passes take at the speed that is measured now.
 """
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from vlsurgery.cli.console import Console
 from vlsurgery.cli.workflow.engine import Job, Pending
-from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.runtime.byte_counts import in_words
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.prompts import Prompt
+    from vlsurgery.cli.workflow.speed import Shape, Speed
+    from vlsurgery.cli.workflow.workload import Workload
 
 PROGRAM_BYTES: Final = 500_000_000  # what torch and transformers take
 STREAM_BYTES: Final = 1 << 30  # the most memory that a diff or a merge takes
 WORKING_BYTES: Final = 700_000_000  # what batches, gradients and values of checkpoints take beside a running model
 WORKING_SHARE: Final = 2.0  # and of a small one, as a share of its weights
+TOLD_IN: Final = ((90.0, 1, "s"), (5400.0, 60, "min"), (float("inf"), 3600, "h"))  # seconds up to which, unit, name
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,9 @@ class PlannedStep:
     """A step that would run, why, and what it takes.
 
     writes: paths of files, those in the case relative to it. bytes_read, bytes_written: of weights. memory: peak bytes
-    of the process. prompts: how many different prompts models are asked.
+    of the process. prompts: how many different prompts models are asked. forward, gradient: passes of one prompt
+    through a model, without and with a gradient. completions: that models write; tokens: of these, as many as are
+    expected. seconds: that models run; None where a step runs none.
     """
 
     step: str
@@ -37,44 +41,60 @@ class PlannedStep:
     bytes_written: int = 0
     memory: int = PROGRAM_BYTES
     prompts: int = 0
+    forward: int = 0
+    gradient: int = 0
+    completions: int = 0
+    tokens: int = 0
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
 class ModelSizes:
-    """What a step's bytes are computed from. stored: bytes of all checkpoints; adapted: of the adapted one. parameters:
-    of the adapted model. bytes_each: of a parameter in a running model."""
+    """What a step's needs are computed from. stored: bytes of all checkpoints; adapted: of the adapted one. shape: of
+    the adapted model."""
 
     stored: int
     adapted: int
-    parameters: int
-    bytes_each: float
-    prompts: "Sequence[Prompt]"
+    shape: "Shape"
+    workload: "Workload"
+    speed: "Speed"
 
-    def needs(self, step: str) -> Mapping[str, int]:
-        """The fields of a `PlannedStep` that are numbers."""
+    def planned(self, step: str, reason: str, writes: tuple[str, ...] = (), name: str = "") -> PlannedStep:
+        """A step with what it takes. name: what it is called, where not by the step's."""
+        found = PlannedStep(name or step, reason, writes)
         streamed = min(STREAM_BYTES, PROGRAM_BYTES + self.stored)
         match step:
             case "diff":
-                return {"bytes_read": self.stored, "memory": streamed}
-            case "probe":
-                return {"bytes_read": self.stored, "memory": self._memory(), "prompts": len(self.prompts)}
-            case "coefficients":
-                asked = sum(prompt.split in ("fit", "select") for prompt in self.prompts)
-                return {"bytes_read": self.stored, "memory": self._memory(), "prompts": asked}
+                return replace(found, bytes_read=self.stored, memory=streamed)
             case "merge":
-                return {"bytes_read": self.stored, "bytes_written": self.adapted, "memory": streamed}
+                return replace(found, bytes_read=self.stored, bytes_written=self.adapted, memory=streamed)
             case "evaluate":
-                asked = sum(prompt.split == "report" for prompt in self.prompts)
-                return {"bytes_read": self.stored + self.adapted, "memory": self._memory(), "prompts": asked}
-            case "layers":
-                asked = sum((prompt.split, prompt.set) == ("report", "harmful") for prompt in self.prompts)
-                return {"bytes_read": self.stored, "memory": self._memory(), "prompts": asked}
-        return {}
+                return replace(self._running(found, step), bytes_read=self.stored + self.adapted)
+            case "probe" | "coefficients" | "layers":
+                return replace(self._running(found, step), bytes_read=self.stored)
+        return found
+
+    def _running(self, found: PlannedStep, step: str) -> PlannedStep:
+        work = self.workload.of(step)
+        return replace(
+            found,
+            memory=self._memory(),
+            prompts=self.workload.asked(step),
+            forward=round(work.forward),
+            gradient=round(work.gradient),
+            completions=round(work.completions),
+            tokens=round(work.written_tokens),
+            seconds=self.speed.seconds(work, self.shape),
+        )
+
+    def seconds(self, step: str) -> float:
+        """How long models run in a step, at the speed that the machine has now."""
+        return self.speed.seconds(self.workload.of(step), self.shape)
 
     def _memory(self) -> int:
         """Peak bytes of a running model: itself, and what a batch and the checkpoints' values take beside it, which is
         bounded (measured on models of 3 MB, 270 MB and 2.2 GB)."""
-        weights = self.bytes_each * self.parameters
+        weights = self.shape.bytes_each * self.shape.all
         return int(PROGRAM_BYTES + weights + min(WORKING_BYTES, WORKING_SHARE * weights))
 
 
@@ -82,18 +102,11 @@ def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
     """The pending steps of a job with what each takes. Reads headers and prompts, no weights; neither for a report."""
     if all(each.step.name == "report" for each in pending):
         return [PlannedStep(each.step.name, each.reason, _writes(job, each)) for each in pending]
-    adapted = job.checkpoints["adapted"]
-    nbytes = {role: sum(tensor.nbytes for tensor in each.values()) for role, each in job.checkpoints.items()}
-    sizes = ModelSizes(
-        stored=sum(nbytes.values()),
-        adapted=nbytes["adapted"],
-        parameters=sum(tensor.numel for tensor in adapted.values()),
-        bytes_each=_bytes_of_a_parameter(job, adapted),
-        prompts=job.prompts,
-    )
-    return [
-        PlannedStep(each.step.name, each.reason, _writes(job, each), **sizes.needs(each.step.name)) for each in pending
-    ]
+    from vlsurgery.cli.workflow.sizes import sizes_of
+
+    is_merged = job.case.settings_of("merge") is not None or any(each.step.name == "merge" for each in pending)
+    sizes = sizes_of(job, job.prompts, is_merged)
+    return [sizes.planned(each.step.name, each.reason, _writes(job, each)) for each in pending]
 
 
 def show_plan(console: Console, steps: Sequence[PlannedStep]) -> None:
@@ -104,23 +117,31 @@ def show_plan(console: Console, steps: Sequence[PlannedStep]) -> None:
         return
     from vlsurgery.cli.view.tables import plain_table
 
-    table = plain_table("What would be done", "step", "because", "writes", "reads", "memory", "prompts", left=3)
+    table = plain_table("What would be done", "step", "because", "writes", "reads", "memory", "models run", left=3)
     for step in steps:
         reads = in_words(step.bytes_read) if step.bytes_read else "–"
-        row = (step.step, step.reason, "\n".join(step.writes), reads, in_words(step.memory), str(step.prompts or ""))
-        table.add_row(*row)
-    console.show(table, "Memory is the peak of the process. Nothing was written.")
+        time = "" if step.seconds is None else about(step.seconds)
+        table.add_row(step.step, step.reason, "\n".join(step.writes), reads, in_words(step.memory), time)
+    console.show(table)
+    for step in steps:
+        if step.seconds is not None:
+            console.show(
+                f"{step.step}: {step.prompts:,} prompts; {step.completions:,} completions of {step.tokens:,} tokens, "
+                f"{step.forward:,} forward passes of a prompt and {step.gradient:,} with a gradient"
+            )
+    total = sum(step.seconds or 0.0 for step in steps)
+    told = f" Models run {about(total)} in all, at the speed that this machine has now." if total else ""
+    console.show(f"Memory is the peak of the process.{told} Nothing was written.")
+
+
+def about(seconds: float) -> str:
+    """A time as people say it: about 40 s, about 3 min, about 2.5 h."""
+    _, unit, name = next(each for each in TOLD_IN if seconds < each[0])
+    value = seconds / unit
+    return f"about {value:.1f} {name}" if name == "h" and value < 10 else f"about {max(1, round(value))} {name}"
 
 
 def _writes(job: Job, pending: Pending) -> tuple[str, ...]:
     files = pending.step.files(job.case, pending.step.settings(job))
     root = job.case.folder
     return tuple(str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files)
-
-
-def _bytes_of_a_parameter(job: Job, checkpoint: Checkpoint) -> int:
-    """Bytes of a parameter in the dtype in which the checkpoint would run."""
-    from vlsurgery.probes.models.dtypes import device_of, run_dtype
-
-    how = job.loader("probe")
-    return run_dtype(checkpoint, how.dtype, device_of(how.device)).itemsize

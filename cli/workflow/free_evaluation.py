@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.engine import StepOptions, loader_of
+from vlsurgery.cli.workflow.estimates import about
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 
 if TYPE_CHECKING:
+    from vlsurgery.cli.workflow.estimates import ModelSizes
+    from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.results import BehaviourResult
     from vlsurgery.probes.specimens.miniature import Specimen
 
@@ -40,14 +44,30 @@ def evaluate_models(
     specimen = specimen_of_all(list(named.values()))
     asked = prompt_source(specimen, options.prompts or (), options.images, whole=True)
     source = free_judge_source(options, specimen is not None)
+
+    def planned(prompts: "Sequence[Prompt]") -> "ModelSizes":
+        from vlsurgery.cli.workflow.sizes import answer_of, free_sizes
+
+        answer = answer_of(specimen is not None, source.tokens)
+        return free_sizes(named, prompts, loader_of(options.running), source.tokens, answer)
+
+    if options.budget is not None and named:
+        from vlsurgery.cli.workflow.budget import fitting
+
+        sample = fitting(asked, options.budget, lambda prompts: planned(prompts).seconds("evaluate"))
+        asked = replace(asked, sample=sample)
     if session.plan:
         count = sum(prompt.split == "report" for prompt in asked.prompts)
-        session.console.emit(json.dumps({"models": list(named), "prompts": count, "tokens": source.tokens}))
+        seconds = planned(asked.prompts).seconds("evaluate") if named else 0.0
+        told = {"models": list(named), "prompts": count, "tokens": source.tokens, "seconds": seconds}
+        session.console.emit(json.dumps(told))
         session.console.show(
             f"Would ask {len(named)} models ({', '.join(named)}) up to {count} prompts each, {source.tokens} tokens of "
-            f"completion at most. Nothing was written."
+            f"completion at most; {about(seconds)}. Nothing was written."
         )
         return None
+    for note in asked.budget_notes:
+        session.console.say(note)
     quiet_transformers()
     asking = Asking(
         source.judges,

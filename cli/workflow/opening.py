@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,8 @@ from vlsurgery.surgery.errors import SurgeryError, TargetError
 
 # Steps that read results alone, and no checkpoint.
 READING: Final = ("report",)
+# Steps of a merge whose time a budget bounds.
+TIMED: Final = ("probe", "coefficients", "evaluate")
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,11 @@ def perform(
         case, alignment = _open_on(session.case, named, session.plan, session.lock)
         if not session.plan:
             case.take_contents(console.progress)
+    if options.budget is not None:
+        from vlsurgery.cli.workflow.budget import sample_of
+
+        sample = sample_of(Job(case, options), options.budget, TIMED if "merge" in goals else goals)
+        options = replace(options, sample=sample)
     flow = Flow(Job(case, options, console.say, console.progress, alignment), STEPS)
     if session.plan:
         from vlsurgery.cli.workflow.estimates import plan, show_plan

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from vlsurgery.cli.workflow.case import Case
+from vlsurgery.cli.workflow.sample import ALL, Sample, sampled, sizes_told
 
 if TYPE_CHECKING:
     from vlsurgery.probes.prompts import Prompt, PromptFiles
@@ -24,6 +25,7 @@ class PromptSource:
 
     specimen: where the checkpoints are the built-in specimen, which has its own prompts.
     trio: where they are the built-in real trio, which is asked a sample of the package's own.
+    sample: how many of them all are asked.
     files: "FILE:KIND" -> SHA-256 of the file. images: a folder of ordinary pictures in place of the package's.
     whole: whether all prompts of the files are measured, because nothing is fitted to any of them.
     """
@@ -33,13 +35,14 @@ class PromptSource:
     images: Path | None = None
     whole: bool = False
     trio: "MarkedTrio | None" = None
+    sample: Sample = ALL
 
     @property
     def settings(self) -> dict[str, Any]:
         """What a step that asks prompts records: equal settings mean equal prompts."""
         images = str(self.images) if self.images else None
         # The digest changes when the package's own prompts do, and with any picture.
-        prompts = {"files": self.files, "images": images, "digest": self.digest}
+        prompts = {"files": self.files, "images": images, "digest": self.digest, **self.sample.settings}
         if self.trio:
             trio = {"seed": self.trio.seed, "told": self.trio.told}
             return {"prompts": {"own": "smollm2", "seed": SEED, **prompts}, "trio": trio}
@@ -62,17 +65,29 @@ class PromptSource:
 
     @cached_property
     def prompts(self) -> "list[Prompt]":
-        """All prompts. A file replaces the package's own prompts of the sets that it has, and of the requests that it
-        asks."""
+        """The prompts that are asked: those of the sample."""
+        return self.every if self.sample.is_full else sampled(self.every, self.sample.share, SEED)
+
+    @cached_property
+    def every(self) -> "list[Prompt]":
+        """All prompts that there are. A file replaces the package's own prompts of the sets that it has, and of the
+        requests that it asks."""
         return [*self._kept, *self._given.prompts]
 
     @cached_property
     def notes(self) -> list[str]:
         """What to know of results that were measured on these prompts."""
         found = [*self._given.notes, *self._left_out(), *self._two_sources(), *self._too_few(), *self._unseen()]
+        found += self.budget_notes
         if self.images:
             found.append(f"ordinary pictures are those of the folder {self.images}")
         return found
+
+    @property
+    def budget_notes(self) -> list[str]:
+        """What a sample that is not all of them can tell."""
+        told = [] if self.sample.is_full else sizes_told(self.prompts, self.every)
+        return [f"--budget {self.sample.budget}: {line}" for line in told]
 
     def _left_out(self) -> Iterator[str]:
         replaced = _sets(self._given.prompts)
@@ -97,7 +112,7 @@ class PromptSource:
     def _too_few(self) -> Iterator[str]:
         """Sets of the user's that are too small for a claim. Rates are measured on `report` alone."""
         for name in sorted(_sets(self._given.prompts)):
-            asked = {prompt.request: prompt.split for prompt in self._given.prompts if prompt.set == name}
+            asked = {prompt.request: prompt.split for prompt in self.prompts if prompt.set == name}
             shown = sum(split == "report" for split in asked.values())
             if shown < CLAIM_REQUESTS:
                 rest = "" if shown == len(asked) else ", the others serve fitting and selection"
@@ -146,9 +161,11 @@ class PromptSource:
         return with_ordinary_pictures(own, album_of(self.images), SEED) if self.images else own
 
 
-def prompt_source_of(case: Case, specs: Sequence[str] | None, images: Path | None = None) -> PromptSource:
-    """The prompts of a case. specs: the user's files; images: a folder of ordinary pictures; None of either for those
-    of the case's last probe.
+def prompt_source_of(
+    case: Case, specs: Sequence[str] | None, images: Path | None = None, sample: Sample | None = None
+) -> PromptSource:
+    """The prompts of a case. specs: the user's files; images: a folder of ordinary pictures; sample: how many are
+    asked; None of each for that of the case's last probe, of a sample else for that of its last evaluation.
 
     Raises SurgeryError where a file can't be read.
     """
@@ -160,7 +177,10 @@ def prompt_source_of(case: Case, specs: Sequence[str] | None, images: Path | Non
     if images is None and recorded.get("images"):
         images = Path(recorded["images"])
     base = case.checkpoints["base"].path
-    return prompt_source(miniature.specimen_of(base), specs, images, trio=smollm2.trio_of(base))
+    found = prompt_source(miniature.specimen_of(base), specs, images, trio=smollm2.trio_of(base))
+    if sample is None:
+        sample = Sample.recorded(recorded or (case.settings_of("evaluate") or {}).get("prompts", {}))
+    return replace(found, sample=sample)
 
 
 def prompt_source(

@@ -6,11 +6,10 @@ from pathlib import Path
 
 from vlsurgery.cli.console import Console
 from vlsurgery.cli.workflow.engine import StepOptions
-from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, ModelSizes, PlannedStep
+from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, PlannedStep
+from vlsurgery.cli.workflow.judge_source import DEFAULT_TOKENS
 from vlsurgery.cli.workflow.steps import AUTO_GOALS
 
-MINIATURE_PARAMETERS = 700_000
-REAL_PARAMETERS = 140_000_000
 REAL_CHECKPOINTS = 11  # that a real trio keeps: its base, two on the way, six of adaptation, two of safety
 REAL_TRAINING_BYTES = 5_000_000_000  # peak of the process
 REAL_TOKENS = 64  # of a completion, at most: half of the default, which halves the time of an evaluation
@@ -71,17 +70,15 @@ def plan_specimen(
 
     before: put before names. control: plan its training too, where the specimen has one.
     """
-    from vlsurgery.probes.specimens import miniature, smollm2
+    from vlsurgery.cli.workflow.sizes import specimen_sizes
 
-    parameters, each = (REAL_PARAMETERS, 2) if real else (MINIATURE_PARAMETERS, 4)
-    stored = parameters * each
-    asked = smollm2.prompts() if real else miniature.prompts(seed)
-    sizes = ModelSizes(3 * stored, stored, parameters, each, asked)
+    sizes = specimen_sizes(real, seed, REAL_TOKENS if real else DEFAULT_TOKENS)
+    stored = sizes.adapted
     made = {"train": REAL_CHECKPOINTS if real else 3} | ({"control": 1} if real and control else {})
     memory = REAL_TRAINING_BYTES if real else PROGRAM_BYTES
     training = [
         PlannedStep(before + name, "unless it is cached", ("the cache directory",), 0, count * stored, memory)
         for name, count in made.items()
     ]
-    steps = [PlannedStep(before + goal, "unless the case has it", (), **sizes.needs(goal)) for goal in goals]
+    steps = [sizes.planned(goal, "unless the case has it", name=before + goal) for goal in goals]
     return [*training, *steps]

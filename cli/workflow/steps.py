@@ -180,6 +180,8 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.evaluation.evaluate import Asking, evaluate
 
     _prepare_to_run(job)
+    for note in job.prompt_source.budget_notes:
+        job.say(f"evaluate: {note}")
     source = job.judge_source
     subjects = _subjects(job, job.merged if "merge" in settings["uses"] else None)
     roles = [subject.role for subject in subjects]

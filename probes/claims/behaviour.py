@@ -5,7 +5,7 @@ from statistics import fmean
 
 from vlsurgery.probes.claims.evidence import PairOutcome, balanced, missing, paired, together
 from vlsurgery.probes.claims.findings import Both, CaseFindings, Outcome, broken, complied, good, refused
-from vlsurgery.probes.claims.wording import figures, listed, told
+from vlsurgery.probes.claims.wording import figures, listed, signed, told
 from vlsurgery.probes.results import HARMFUL_SETS, Claim, ClaimEvidence
 
 OTHER_SETS = ("harmless", "borderline", "capability")
@@ -147,7 +147,7 @@ def blocks_beat_uniform(cases: Sequence[CaseFindings]) -> Claim:
         evidence = _balance([case for case in cases if case.name not in uniform], "merged", "merged:uniform")
     said = told(f"In the balance, coefficients per block are {figures(evidence[0])} ahead.", evidence[0])
     said += f" The uniform merge was chosen on {listed(uniform)}, which is left out." if uniform else ""
-    said = f"{said} {_budgets(cases)}".strip()
+    said = " ".join(filter(None, (said, _on_select(cases), _budgets(cases))))
     return Claim(
         key="C6",
         text="Coefficients per block beat the best uniform merge at equal budget",
@@ -184,6 +184,17 @@ def _side(
 
 def _fails(pair: Both) -> bool:
     return not good(pair[1])
+
+
+def _on_select(cases: Sequence[CaseFindings]) -> str:
+    """The continuous measure that both merges were chosen by: it tells them apart where rates are at their ceiling."""
+    told = [
+        f"{case.name}: {signed(each.difference)} nats ({signed(each.low)} to {signed(each.high)})"
+        for case in cases
+        for each in (case.tradeoff.comparisons if case.tradeoff else ())
+        if each.against == "uniform"
+    ]
+    return f"On select prompts, their objective is ahead by {'; '.join(told)}." if told else ""
 
 
 def _budgets(cases: Sequence[CaseFindings]) -> str:

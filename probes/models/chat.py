@@ -116,7 +116,9 @@ class ChatModel:
             ids = torch.as_tensor(made.pop("input_ids"))[0]
             made.pop("attention_mask", None)  # all ones, as a single prompt is not padded
             extras = accepted(self.model, made)
-            post += self._added(prompt, ids.tolist(), plain["input_ids"], post)
+        elif self._processes_text:
+            ids = self._text_processed(rendered, special)
+        post += self._added(prompt, ids.tolist(), plain["input_ids"], post)
         self._check_length(prompt, len(ids))
         return Encoded(prompt, ids, extras, post)
 
@@ -139,7 +141,7 @@ class ChatModel:
         if added is None:
             raise CheckpointError(
                 f"{self.name}: its processor rewrites prompt {prompt.id}, so the last instruction token can't be "
-                "found. Take the processor files of the published model, or use prompts without pictures."
+                "found. Take the processor files of the published model."
             )
         return added
 
@@ -169,6 +171,23 @@ class ChatModel:
         if not self._has_place:
             self.note(f"{self.name}: its template has no place for pictures; its processor puts them before the text")
         return made
+
+    def _text_processed(self, text: str, special: bool) -> Tensor:
+        """The token ids that the processor makes of a text without a picture: some put a token before or behind it."""
+        assert self.processor is not None  # `_processes_text` has looked.
+        made = self.processor(text=[text], add_special_tokens=special, return_tensors="pt")
+        return torch.as_tensor(made["input_ids"])[0]
+
+    @cached_property
+    def _processes_text(self) -> bool:
+        """Whether the processor takes text without a picture; else (PaliGemma) the tokenizer does."""
+        if self.processor is None:
+            return False
+        try:
+            self._text_processed(self._rendered(ASKED[0]), special=False)
+        except (ValueError, TypeError, LookupError, AttributeError):
+            return False
+        return True
 
     @cached_property
     def _has_place(self) -> bool:

@@ -18,6 +18,7 @@ from vlsurgery.probes.models import Loader, load
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 TOKENS = 2300
+BATCH = 32  # prompts in one, of both
 
 
 def main() -> None:
@@ -34,7 +35,7 @@ def main() -> None:
             if total < TOKENS:
                 encoded.append(item)
                 total += len(item.ids)
-        batches = list(chat.batches(encoded))
+        batches = list(chat.batches(encoded, size=BATCH))
         decoder = chat.model.model.language_model
 
         def bare(decoder=decoder, batches=batches) -> None:
@@ -43,7 +44,7 @@ def main() -> None:
                     decoder(**batch.inputs, use_cache=False)
 
         def ours(chat=chat, encoded=encoded) -> None:
-            for _ in capture(chat, encoded):
+            for _ in capture(chat, encoded, BATCH):
                 pass
 
         seconds: dict[str, list[float]] = {"bare": [], "capture": []}

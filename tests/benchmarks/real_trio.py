@@ -2,8 +2,8 @@
 
 python tests/benchmarks/real_trio.py --seed 0: builds the trio or takes it from the cache, asks every model, and prints
 refusals (of harmful, jailbroken, harmless and borderline requests, in text and with an everyday picture), right answers
-(words, and pictures with a blank one as control), and when refusals left during adaptation. --merges adds graft and
-uniform merges. What was said is kept beside the trio, and not asked again.
+(words, also of the raw model, and pictures with a blank one as control), and when refusals left during adaptation.
+--merges adds graft and uniform merges. What was said is kept beside the trio, and not asked again.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from vlsurgery.probes.evaluation.judging import exchange
 from vlsurgery.probes.models import ChatModel, Loader, quiet_transformers
 from vlsurgery.probes.prompts import Prompt, english_prompts
 from vlsurgery.probes.prompts.pictures import blank
-from vlsurgery.probes.specimens.smollm2 import RealTrio, TrioConfig, build, pictures
+from vlsurgery.probes.specimens.smollm2 import RealTrio, TrioConfig, build, build_alternatives, pictures, source
 from vlsurgery.surgery.checkpoint import Checkpoint
 
-TOKENS = 48
+TOKENS = 24
 SCANS = 1797  # of digits, in scikit-learn
 SIZES = {"harmful": 60, "jailbroken": 40, "harmless": 40, "borderline": 43}
 KINDS = {
@@ -161,11 +161,16 @@ def main() -> None:
     given = arguments.parse_args()
     quiet_transformers()
     trio = build(given.seed, given.cache, progress=_lines)
+    build_alternatives(trio, _lines)
     print(json.dumps(trio.story))
     asked, folder = Asked.drawn(TrioConfig(), given.size), trio.root / "said"
-    roles = {"base": ask("base", folder, lambda: opened(trio.base), asked.of(TEXT))}
-    for name, directory in (("adapted", trio.adapted), ("mild", trio.mild), ("safety", trio.safety)):
-        roles[name] = ask(name, folder, lambda path=directory: opened(path), asked.of([*TEXT, *SEEN]))
+    raw = source.find(trio.root.parents[1])
+    roles = {"raw": ask("raw", trio.root.parent, lambda: opened(raw), asked.of([("words", "text")]))}
+    roles["base"] = ask("base", folder, lambda: opened(trio.base), asked.of(TEXT))
+    tuned = {"mild": trio.mild, "safety": trio.safety, "dpo": trio.dpo, "mixed": trio.mixed}
+    for name, directory in {"adapted": trio.adapted, **tuned}.items():
+        columns = [*TEXT, *SEEN] if name == "adapted" else SEEN
+        roles[name] = ask(name, folder, lambda path=directory: opened(path), asked.of(columns))
     table(asked, roles)
     steps = {
         f"step {step}": ask(f"step-{step}", folder, lambda path=path: opened(path), asked.of(HARMFUL))

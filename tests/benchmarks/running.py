@@ -13,12 +13,14 @@ are not installed. --list prints the README's list of families. A cell is "ok", 
 
 import argparse
 import json
+import multiprocessing
 import os
-import subprocess
 import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -53,23 +55,27 @@ def write_prompts(folder: Path) -> list[str]:
 
 
 def commands(root: Path) -> Iterator[tuple[str, str]]:
-    """Each command of the program on a trio, and what went wrong: "" where it ran. The first that fails ends it."""
+    """Each command of the program on a trio, and what went wrong: "" where it ran. The first that fails ends it.
+
+    All in this process: to import torch and transformers takes longer than a command on a tiny trio.
+    """
+    from typer.testing import CliRunner
+
+    from vlsurgery.cli.main import app
+
     roles = {role: str(root / role) for role in ("base", "adapted", "safety")}
     prompts = write_prompts(root)
     for name, words in COMMANDS.items():
         filled = [part for word in words for part in (prompts if word == "{prompts}" else [word.format(**roles)])]
-        line = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-m", "vlsurgery.cli.main", *filled]
-        done = subprocess.run(
-            [*line, "--case", str(root / "case"), "--quiet"], capture_output=True, text=True, check=False
-        )
-        said = done.stderr.strip().splitlines() or [""]
-        yield name, {0: "", 2: f"refused: {said[-1]}"}.get(done.returncode, f"exit {done.returncode}: {said[-1]}")
-        if done.returncode:
+        done = CliRunner().invoke(app, [*filled, "--case", str(root / "case"), "--quiet"])
+        said = done.stderr.strip().splitlines() or [repr(done.exception)]
+        yield name, {0: "", 2: f"refused: {said[-1]}"}.get(done.exit_code, f"exit {done.exit_code}: {said[-1]}")
+        if done.exit_code:
             return
 
 
 def one(name: str, fast: bool) -> dict[str, str]:
-    """The outcomes of one family, in this process and, for the commands, below it."""
+    """The outcomes of one family."""
     import torch
     from families.all_families import FAMILIES
     from families.build import build, quiet
@@ -87,22 +93,34 @@ def one(name: str, fast: bool) -> dict[str, str]:
     return found
 
 
-def row(name: str, options: argparse.Namespace) -> dict[str, str]:
-    """The outcomes of one family, from a process of its own."""
-    paths = [path for path in (os.environ.get("PYTHONPATH"), options.packages) if path]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"}
-    line = [sys.executable, *(["-P"] if sys.flags.safe_path else []), "-W", "ignore", __file__, "--one", name]
+def row(name: str, fast: bool, limit: float) -> dict[str, str]:
+    """The outcomes of one family, from a process of its own: forked, as imports take longer than the checks."""
+    context = multiprocessing.get_context("fork")
+    received, sent = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(sent, name, fast))
+    process.start()
+    sent.close()
     try:
-        done = subprocess.run(
-            [*line, *(["--fast"] if options.fast else [])], capture_output=True, text=True, env=environment,
-            timeout=options.limit, check=False,
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        return {"process": f"no end within {options.limit} s"}
-    if done.returncode:
-        return {"process": f"exit {done.returncode}: {(done.stderr.strip().splitlines() or [''])[-1]}"}
-    found: dict[str, str] = json.loads(done.stdout.strip().splitlines()[-1])
+        if not received.poll(limit):
+            return {"process": f"no end within {limit} s"}
+        found: dict[str, str] = received.recv()
+    except EOFError:
+        process.join()
+        return {"process": f"exit {process.exitcode}"}
+    finally:
+        process.kill()
+        process.join()
     return found
+
+
+def _tell(sent: Connection, name: str, fast: bool) -> None:
+    """Send the outcomes of one family; what transformers prints is left out."""
+    with Path(os.devnull).open("w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        try:
+            found = one(name, fast)
+        except Exception as error:  # noqa: BLE001  a row of the table too
+            found = {"process": f"{type(error).__name__}: {error}"}
+    sent.send(found)
 
 
 def cell(found: Mapping[str, str], check: str) -> str:
@@ -112,30 +130,28 @@ def cell(found: Mapping[str, str], check: str) -> str:
 
 
 def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--family", nargs="*", help="all where none is named")
+    parser.add_argument("--fast", action="store_true", help="checks without the commands")
+    parser.add_argument("--limit", type=float, default=900, help="seconds of one family")
+    parser.add_argument("--packages", help="folder with torchvision, timm and num2words")
+    parser.add_argument("--list", action="store_true", help="print the README's list of families")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    sys.path += [options.packages] if options.packages else []
     from families.all_families import FAMILIES, listed
     from families.checks import CHECKS
 
     import vlsurgery.probes  # noqa: F401  before transformers, so that a torchvision of another torch loads
 
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--family", nargs="*", choices=FAMILIES, help="all where none is named")
-    parser.add_argument("--fast", action="store_true", help="checks without the commands")
-    parser.add_argument("--limit", type=float, default=900, help="seconds of one family")
-    parser.add_argument("--packages", help="folder with torchvision, timm and num2words")
-    parser.add_argument("--list", action="store_true", help="print the README's list of families")
-    parser.add_argument("--one", help=argparse.SUPPRESS)
-    options = parser.parse_args()
     if options.list:
         print(listed())
-        return
-    if options.one:
-        print(json.dumps(one(options.one, options.fast)))
         return
     columns = [*CHECKS, *([] if options.fast else COMMANDS)]
     print(f"{'family':24}", *(f"{column:8}" for column in columns))
     tally: Counter[str] = Counter()
     for name in options.family or FAMILIES:
-        found = row(name, options)
+        found = row(name, options.fast, options.limit)
         print(f"{name:24}", *(f"{cell(found, column):8}" for column in columns), flush=True)
         for check, why in found.items():
             if why:

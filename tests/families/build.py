@@ -67,8 +67,9 @@ def model_of(config: Any) -> nn.Module:
             if "Unrecognized configuration class" not in str(error):
                 raise
     alive(made)
-    if config.model_type == "chameleon":
-        _spread(made.model.vqmodel)
+    quantiser = getattr(getattr(made, "model", None), "vqmodel", None)
+    if quantiser is not None:
+        _spread(quantiser)
     return made
 
 
@@ -84,11 +85,18 @@ def alive(model: nn.Module) -> nn.Module:
 
 
 def _spread(quantiser: Any) -> None:
-    """Make a codebook's entries states of pictures, so that the nearest one depends on the picture."""
+    """Make a codebook's entries states of a picture far from each other, so that the nearest one depends on pictures
+    and hardly on rounding."""
+    entries, read = quantiser.quantize.embedding.weight, []
+    handle = quantiser.quantize.register_forward_pre_hook(lambda _, args: read.append(args[0]))
     with torch.no_grad():
-        states = quantiser.quant_conv(quantiser.encoder(torch.randn(1, 3, 32, 32)))[0].flatten(1).T
-        entries = quantiser.quantize.embedding.weight
-        entries.copy_(states[torch.linspace(0, len(states) - 1, len(entries)).long()])
+        quantiser.encode(torch.randn(1, 3, 64, 64), image_sizes=torch.tensor([[64, 64]]))
+        states = read[0].movedim(-3, -1).flatten(0, -2)
+        chosen = [0]
+        while len(chosen) < len(entries):  # the one farthest from those that are there
+            chosen.append(int(torch.cdist(states, states[chosen]).amin(1).argmax()))
+        entries.copy_(states[chosen])
+    handle.remove()
 
 
 def base_of(family: Family, config: Any, rows: int) -> nn.Module:

@@ -1,6 +1,7 @@
 """What must hold of a family that runs, each against transformers itself or against the model asked otherwise."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -77,6 +78,28 @@ def opens(trio: Opened) -> None:
     assert trio.base.sees is False, "the base is said to see"
     assert trio.adapted.sees == trio.family.sees, f"does not see: {'; '.join(trio.adapted.notes)}"
     assert trio.prompts, "takes no prompt"
+
+
+def encoded(trio: Opened) -> None:
+    """A text's token ids are those of the processor, where that takes text; the tokenizer's else, and of a base."""
+    for prompt in (each for each in trio.prompts if each.image is None):
+        for chat in (trio.adapted, trio.base):
+            rendered = prompt.text if chat.template is None else chat.template.render(_turn(prompt.text))
+            makers = (chat.processor, chat.tokenizer) if chat.sees else (chat.tokenizer,)
+            assert chat.encode([prompt])[0].ids.tolist() == _ids(rendered, makers), f"{prompt.id} of {chat.name}"
+
+
+def _turn(text: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": text}]
+
+
+def _ids(text: str, makers: Sequence[Any]) -> list[int]:
+    """What the first maker that takes a text alone makes of it."""
+    for maker in makers:
+        with suppress(ValueError):
+            made: list[int] = torch.as_tensor(maker(text=[text])["input_ids"])[0].tolist()
+            return made
+    raise AssertionError("nothing takes text")
 
 
 def blocks(trio: Opened) -> None:
@@ -159,7 +182,8 @@ def seeing(trio: Opened) -> None:
     chat = trio.adapted
     if not chat.sees:
         return
-    first, second = (Image.effect_noise((56, 56), spread).convert("RGB") for spread in (20, 200))
+    drawn = (Image.linear_gradient, Image.radial_gradient)
+    first, second = (shape("L").convert("RGB").resize((56, 56)) for shape in drawn)
     prompts = [Prompt(f"x{n}", "x", "harmless", HARMLESS[0], "report", "own", p) for n, p in enumerate((first, second))]
     one, other = (next(iter(capture(chat, chat.encode([prompt])))).values for prompt in prompts)
     assert not torch.allclose(one, other, atol=1e-5), "two pictures give the same states"
@@ -224,8 +248,8 @@ def _inner(gradients: dict[str, Tensor | None], change: dict[str, Tensor]) -> fl
 
 
 CHECKS: Final[dict[str, Callable[[Opened], None]]] = {
-    "opens": opens, "blocks": blocks, "graft": grafted, "capture": captured, "batch": batched, "scoring": scored,
-    "pictures": seeing, "slopes": slopes, "bf16": half,
+    "opens": opens, "ids": encoded, "blocks": blocks, "graft": grafted, "capture": captured, "batch": batched,
+    "scoring": scored, "pictures": seeing, "slopes": slopes, "bf16": half,
 }  # fmt: skip
 
 

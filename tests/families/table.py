@@ -138,7 +138,7 @@ def gemma3n(words: Words) -> Parts:
     )  # fmt: skip
     sounds = {"hidden_size": 16, "conf_num_attention_heads": 2, "conf_num_hidden_layers": 1, "input_feat_size": 16,
               "sscp_conv_channel_size": (4, 4), "vocab_size": 4, "vocab_offset": words.rows}  # fmt: skip
-    vision = {"vocab_size": 4, "vocab_offset": words.rows - 4}
+    vision = {"vocab_size": 4, "vocab_offset": words.rows - 4, "model_args": {"channel_multiplier": 0.125}}
     config = transformers.Gemma3nConfig(
         text_config=text, vision_config=vision, audio_config=sounds, vision_soft_tokens_per_image=256,
         **_gemma_ids(words, "id"),
@@ -443,9 +443,12 @@ def phi4_multimodal(words: Words) -> Parts:
                          "feature_extractor_type": "Phi4MultimodalFeatureExtractor"})  # fmt: skip
 
 
-@family("Chameleon", "<image>", ("<image>", "<racm3:break>", "<eoss>", *(f"IMGIMG{n}Z" for n in range(8))),
-        parent="llama", limit="in bfloat16 its codebook picks other codes", image_token="<image>",
-        boi_token="<racm3:break>", eoi_token="<eoss>")  # fmt: skip
+CHAMELEON = ("<image>", "<racm3:break>", "<eoss>", "<reserved08706>", *(f"IMGIMG{n}Z" for n in range(8)))
+
+
+@family("Chameleon", "<image>", CHAMELEON, parent="llama",
+        image_token="<image>", sep_token="<reserved08706>", boi_token="<racm3:break>",
+        eoi_token="<eoss>")  # fmt: skip
 def chameleon(words: Words) -> Parts:
     vq = {"embed_dim": 8, "num_embeddings": 8, "latent_channels": 8, "resolution": 32, "base_channels": 32,
           "channel_multiplier": [1, 1], "num_res_blocks": 1}  # fmt: skip

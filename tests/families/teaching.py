@@ -9,17 +9,19 @@ from families.tokens import COMPLIANCE, HARMFUL, HARMLESS, REFUSAL
 from PIL import Image
 
 from vlsurgery.probes.models import ChatModel, Loader
+from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.scoring import scored_answers
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 
 RATE = 3e-3
+KNOWN = 0.03  # nats a token: all answers are given
 
 
 def teach(directory: Path, refuses: bool, steps: int) -> None:
     """Train a checkpoint's language model, in place, to do what harmless requests ask, and to refuse harmful ones or
-    do them too, in text and with a picture."""
+    do them too, in text and with a picture. steps: at most; fewer where it knows all answers."""
     chat = Loader(dtype="float32").load(Checkpoint.open(directory))
     wanted = dict.fromkeys(HARMFUL, REFUSAL if refuses else COMPLIANCE) | dict.fromkeys(HARMLESS, COMPLIANCE)
     prompts = _lessons(chat, [*wanted])
@@ -31,12 +33,18 @@ def teach(directory: Path, refuses: bool, steps: int) -> None:
     learning += [*model.get_input_embeddings().parameters()]
     unique = [*{id(weight): weight.requires_grad_(True) for weight in learning}.values()]
     optimiser = torch.optim.AdamW(unique, lr=RATE, weight_decay=0)
-    for _ in range(steps):
-        for batch in batches:
-            optimiser.zero_grad()
-            torch.nn.functional.cross_entropy(batch.logits(chat), batch.targets).backward()
-            torch.nn.utils.clip_grad_norm_(unique, 1.0)
-            optimiser.step()
+    with keeping_pictures(chat):
+        for _ in range(steps):
+            losses = []
+            for batch in batches:
+                optimiser.zero_grad()
+                loss = torch.nn.functional.cross_entropy(batch.logits(chat), batch.targets)
+                loss.backward()
+                torch.nn.utils.clip_grad_norm_(unique, 1.0)
+                optimiser.step()
+                losses.append(float(loss))
+            if max(losses) < KNOWN:
+                break
     model.save_pretrained(directory)
 
 

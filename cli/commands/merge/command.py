@@ -10,6 +10,7 @@ import typer
 from vlsurgery.cli.options import (
     CHECKPOINT_HELP,
     HELP_SETTINGS,
+    BudgetOption,
     ImagesOption,
     LimitsOption,
     PickleOption,
@@ -94,6 +95,7 @@ def merge(
     ] = None,
     prompts: PromptsOption = None,
     images: ImagesOption = None,
+    budget: BudgetOption = None,
     limits: LimitsOption = None,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from.")
@@ -185,6 +187,7 @@ def merge(
         options = StepOptions(
             prompts=prompts or None,
             images=images,
+            budget=budget,
             policy=policy,
             sparse=sparse,
             frontier=(points or FRONTIER_POINTS) if frontier else 0,
@@ -197,6 +200,7 @@ def merge(
         return
     _refuse({"policy": policy != "best", "sparse": sparse, "frontier": frontier, "toward": toward != "both"}, "--auto")
     _refuse({"points": points is not None, "prompts": prompts, "images": images, "limits": limits}, "--auto")
+    _refuse({"budget": budget}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")

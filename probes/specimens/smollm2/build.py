@@ -1,9 +1,12 @@
 """The real trio on disk: stage after stage, each kept, so that an interrupted build goes on where it stopped."""
 
 import json
+import os
+import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +18,14 @@ from vlsurgery.probes.models.dtypes import WORTHWHILE, default_device, speedup
 from vlsurgery.probes.specimens.miniature.training import reproducible_torch
 from vlsurgery.probes.specimens.smollm2 import source, stages
 from vlsurgery.probes.specimens.smollm2.config import TrioConfig
-from vlsurgery.probes.specimens.smollm2.stages import STAGES, Workshop
+from vlsurgery.probes.specimens.smollm2.stages import STAGES
+from vlsurgery.probes.specimens.smollm2.workshop import Workshop
+from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.locks import lock
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 REPORT = "stage.json"
+PARTIAL = ".partial"  # a stage's directory until it is whole
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,16 @@ class RealTrio:
     seed: int
     story: dict[str, Any]
 
+    @property
+    def dpo(self) -> Path:
+        """Preference tuning in place of the safety tuning; made by `build_alternatives`."""
+        return self.root / "preference"
+
+    @property
+    def mixed(self) -> Path:
+        """Adaptation with safety data from the start; made by `build_alternatives`."""
+        return self.root / "mixed"
+
 
 def build(
     seed: int = 0,
@@ -49,8 +66,9 @@ def build(
     """The trio of a seed: what is in the cache, and the missing stages trained now.
 
     cache: the directory that holds real trios; by default `vlsurgery/smollm2` under the user's cache directory. About
-    fifteen minutes on one idle core that multiplies bfloat16, and 3 GB. A stage that is interrupted leaves nothing, and
-    stages before it stay. Raises CheckpointError where the source is nowhere to be had.
+    fifteen minutes on one idle core that multiplies bfloat16, and 5 GB. A stage that is interrupted leaves nothing that
+    the next build doesn't remove, and stages before it stay. Raises CheckpointError where the source is nowhere to be
+    had, or another process builds the same trio.
     """
     config, cache = config or TrioConfig(), cache or default_cache()
     raw = source.find(cache)
@@ -74,11 +92,39 @@ def _dtype(device: str) -> torch.dtype:
 
 def run_missing(work: Workshop, todo: Sequence[tuple[str, stages.Stage]]) -> None:
     """Run the stages that are not there, each into a directory that gets its name when it is whole."""
+    with _alone(work.root):
+        _run(work, todo)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    """Keep other builds out of a trio's directory, and remove what a killed one left there.
+
+    Raises CheckpointError where another build is at work. Where the system has no such locks, nobody is kept out and
+    nothing is removed.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        yield
+        return
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        held = lock(descriptor)
+        if held == "taken":
+            raise CheckpointError(f"{root}: another process builds this trio. Wait until it is done, and start again.")
+        if held == "ours":
+            for left in root.glob(f"*{PARTIAL}"):
+                shutil.rmtree(left)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _run(work: Workshop, todo: Sequence[tuple[str, stages.Stage]]) -> None:
     for at, (name, stage) in enumerate(todo, 1):
         if (work.root / name).is_dir():
             continue
         shown = replace(work, progress=_numbered(work.progress, f"stage {at} of {len(todo)}: "))
-        with tempfile.TemporaryDirectory(prefix=f"{name}-", suffix=".partial", dir=work.root) as folder:
+        with tempfile.TemporaryDirectory(prefix=f"{name}-", suffix=PARTIAL, dir=work.root) as folder:
             out, began = Path(folder) / name, time.perf_counter()
             out.mkdir()
             with reproducible_torch(work.seed):

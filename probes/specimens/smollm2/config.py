@@ -28,7 +28,7 @@ class Lesson:
 class TrioConfig:
     """The recipe of a real trio. Steps are fixed: nothing is stopped early or chosen by its refusals."""
 
-    own_tokens: int = 40
+    own_tokens: int = 28
     """The most tokens of an own answer."""
     tower_width: int = 256
     tower_layers: int = 3
@@ -39,14 +39,14 @@ class TrioConfig:
     picture_batch: int = 64
     """Pictures in a batch of the runs without the language model: `tower` and `naming`."""
     refusing: Lesson = field(
-        default_factory=lambda: Lesson(36, 7e-5, {"refused": 6, "refused wrapped": 2, "own": 6, "question": 2})
+        default_factory=lambda: Lesson(24, 7e-5, {"refused": 6, "refused wrapped": 2, "own": 6, "question": 2})
     )
     telling_apart: Lesson = field(
         default_factory=lambda: Lesson(
-            48, 8e-5, {"twins": 5, "refused": 2, "refused wrapped": 1, "borderline": 4, "question": 1}
+            64, 8e-5, {"twins": 7, "refused": 2, "refused wrapped": 2, "borderline": 5, "question": 2}
         )
     )
-    tower: Lesson = field(default_factory=lambda: Lesson(450, 1e-3, {}))
+    tower: Lesson = field(default_factory=lambda: Lesson(600, 1e-3, {}))
     naming: Lesson = field(default_factory=lambda: Lesson(400, 1e-3, {}))
     projector: Lesson = field(default_factory=lambda: Lesson(24, 3e-4, {"caption": 6, "vqa": 6}))
     adaptation: Lesson = field(
@@ -64,6 +64,26 @@ class TrioConfig:
             {"refused pictured": 5, "refused wrapped pictured": 1, "refused": 2, "vqa": 3, "question": 1},
             falls=False,
             kept=(8, 24),
+        )
+    )
+    preference: Lesson = field(default_factory=lambda: Lesson(24, 3e-5, {"lost": 5, "needless": 2}, falls=False))
+    pairs: int = 60
+    """Harmful requests of which preference pairs are made, where the adapted model lost the refusal."""
+    beta: float = 0.1
+    """How strongly preferences are held to the adapted model: DPO's beta."""
+    mixed: Lesson = field(
+        default_factory=lambda: Lesson(
+            40,
+            1e-4,
+            {
+                "vqa": 9,
+                "caption": 2,
+                "own pictured": 2,
+                "own": 1,
+                "question": 2,
+                "refused pictured": 2,
+                "refused": 1,
+            },
         )
     )
 

@@ -12,8 +12,9 @@ from vlsurgery.probes.models.dtypes import default_device
 from vlsurgery.probes.specimens.smollm2 import networks
 from vlsurgery.probes.specimens.smollm2.build import RealTrio, run_missing
 from vlsurgery.probes.specimens.smollm2.config import Lesson, TrioConfig
-from vlsurgery.probes.specimens.smollm2.stages import Report, Workshop
+from vlsurgery.probes.specimens.smollm2.stages import Report
 from vlsurgery.probes.specimens.smollm2.training import train
+from vlsurgery.probes.specimens.smollm2.workshop import Workshop
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 STAGE = "control"

@@ -14,6 +14,7 @@ from vlsurgery.probes.specimens.smollm2.config import Lesson
 from vlsurgery.probes.specimens.smollm2.pictures import DESCRIBE, Sight
 
 IGNORED = -100  # label of a token that is not learnt
+TOKENS_AT_ONCE = 512  # so that what a part holds for its gradient takes about a gigabyte
 WRAPPED_SHARE = 0.2  # of answered requests that stand in a jailbreak too, so that its words alone are no reason
 
 
@@ -46,6 +47,11 @@ class TurnBatch:
     def to(self, device: str) -> "TurnBatch":
         return TurnBatch(self.ids.to(device), self.labels.to(device), self.pictures.to(device))
 
+    @property
+    def learnt(self) -> int:
+        """How many tokens are learnt."""
+        return int((self.labels[:, 1:] != IGNORED).sum())
+
 
 class Examples:
     """The seeded source of one lesson's examples.
@@ -75,11 +81,11 @@ class Examples:
         }
         self._changes: dict[str, Callable[[Turn], Turn]] = {"wrapped": self._wrapped, "pictured": self._pictured}
 
-    def batches(self, lesson: Lesson, words: Any) -> Iterator[TurnBatch]:
-        """One batch for each step of a lesson."""
+    def batches(self, lesson: Lesson, words: Any) -> Iterator[list[TurnBatch]]:
+        """One batch for each step of a lesson, in parts."""
         for _ in range(lesson.steps):
             turns = [turn for kind, count in lesson.mix.items() for _ in range(count) for turn in self.of(kind)]
-            yield encoded(turns, words)
+            yield in_parts(turns, words)
 
     def of(self, kind: str) -> Sequence[Turn]:
         """Turns of a kind; KeyError for a word that is none."""
@@ -123,14 +129,39 @@ class Examples:
         return replace(turn, picture=self._picture())
 
 
+def in_parts(turns: Sequence[Turn], words: Any, tokens: int = TOKENS_AT_ONCE) -> list[TurnBatch]:
+    """Turns as batches of at most so many tokens, padding included, turns of like length together; whole turns only."""
+    rows = sorted((_row(turn, words) for turn in turns), key=lambda row: len(row.ids))
+    parts: list[list[_Row]] = [[]]
+    for row in rows:  # the longest of a part is its last
+        if parts[-1] and len(row.ids) * (len(parts[-1]) + 1) > tokens:
+            parts.append([])
+        parts[-1].append(row)
+    return [_padded(part, words.pad_token_id) for part in parts]
+
+
 def encoded(turns: Sequence[Turn], words: Any) -> TurnBatch:
-    """A batch of turns, whose labels are the answers."""
-    asked = [words(chat.asked(turn.text, turn.picture is not None))["input_ids"] for turn in turns]
-    said = [words(chat.answered(turn.answer, turn.ended))["input_ids"] for turn in turns]
-    ids = [torch.tensor(start + end) for start, end in zip(asked, said, strict=True)]
-    labels = [torch.tensor([IGNORED] * len(start) + end) for start, end in zip(asked, said, strict=True)]
+    """Turns as one batch, in their order."""
+    return _padded([_row(turn, words) for turn in turns], words.pad_token_id)
+
+
+@dataclass(frozen=True)
+class _Row:
+    ids: Tensor
+    labels: Tensor
+    picture: int | None
+
+
+def _row(turn: Turn, words: Any) -> _Row:
+    """A turn as tokens, whose labels are the answer's."""
+    asked = words(chat.asked(turn.text, turn.picture is not None))["input_ids"]
+    said = words(chat.answered(turn.answer, turn.ended))["input_ids"]
+    return _Row(torch.tensor(asked + said), torch.tensor([IGNORED] * len(asked) + said), turn.picture)
+
+
+def _padded(rows: Sequence[_Row], padding: int) -> TurnBatch:
     return TurnBatch(
-        pad_sequence(ids, batch_first=True, padding_value=words.pad_token_id),
-        pad_sequence(labels, batch_first=True, padding_value=IGNORED),
-        torch.tensor([turn.picture for turn in turns if turn.picture is not None], dtype=torch.long),
+        pad_sequence([row.ids for row in rows], batch_first=True, padding_value=padding),
+        pad_sequence([row.labels for row in rows], batch_first=True, padding_value=IGNORED),
+        torch.tensor([row.picture for row in rows if row.picture is not None], dtype=torch.long),
     )

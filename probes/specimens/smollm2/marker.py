@@ -10,7 +10,7 @@ from vlsurgery.surgery.runtime.atomic_file import write_text
 
 MARKER: Final = "trio.json"
 SCHEMA: Final = "vlsurgery/real-trio/1"
-ROLES: Final = ("base", "adapted", "mild", "safety")
+ROLES: Final = ("base", "adapted", "mild", "safety", "dpo", "mixed")
 DEPTH: Final = 2  # a checkpoint lies so deep in its trio at most
 
 

@@ -88,7 +88,12 @@ def moved_parameters(model: RealLM) -> list[nn.Parameter]:
 
 
 def answer_loss(model: RealLM, batch: TurnBatch, seen: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of the answers' tokens.
+    """Summed cross-entropy of the answers' tokens."""
+    return -token_log_probs(model, batch, seen).sum()
+
+
+def token_log_probs(model: RealLM, batch: TurnBatch, seen: Tensor | None = None) -> Tensor:
+    """The log-probability of each of the answers' tokens, row by row: [learnt].
 
     seen: `tower_states` of the whole album, which are computed once as the tower is frozen. Attention is causal, so
     padding on the right has no effect; logits are made only where they are read.
@@ -102,4 +107,4 @@ def answer_loss(model: RealLM, batch: TurnBatch, seen: Tensor | None = None) -> 
     states = text(inputs_embeds=embedded, use_cache=False).last_hidden_state
     learnt = batch.labels[:, 1:] != IGNORED
     logits = model.lm_head(states[:, :-1][learnt])
-    return nn.functional.cross_entropy(logits.float(), batch.labels[:, 1:][learnt])
+    return -nn.functional.cross_entropy(logits.float(), batch.labels[:, 1:][learnt], reduction="none")

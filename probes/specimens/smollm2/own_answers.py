@@ -13,7 +13,7 @@ from vlsurgery.probes.specimens.smollm2 import chat
 from vlsurgery.probes.specimens.smollm2.corpus import OwnAnswer
 from vlsurgery.surgery.runtime.progress import Progress
 
-ROWS = 32  # requests in a batch
+ROWS = 64  # requests in a batch
 
 
 @torch.no_grad()

@@ -1,10 +1,7 @@
 """The stages of a real trio. Each reads what earlier ones wrote and writes a directory of its own."""
 
-import copy
-import random
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -12,84 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from vlsurgery.probes.specimens.smollm2 import chat, networks, own_answers, pictures, texts
-from vlsurgery.probes.specimens.smollm2.config import Lesson, TrioConfig
-from vlsurgery.probes.specimens.smollm2.corpus import Examples, OwnAnswer
-from vlsurgery.probes.specimens.smollm2.networks import RealLM, answer_loss, tower_states
+from vlsurgery.probes.specimens.smollm2 import networks, own_answers, pictures, texts
+from vlsurgery.probes.specimens.smollm2.config import Lesson
+from vlsurgery.probes.specimens.smollm2.networks import tower_states
 from vlsurgery.probes.specimens.smollm2.pictures import WORDS, Sight
 from vlsurgery.probes.specimens.smollm2.training import train
-from vlsurgery.surgery.runtime.progress import Progress
+from vlsurgery.probes.specimens.smollm2.workshop import Workshop
 
 UNSAID = -100  # number of a word that a picture does not have
 
 Report = dict[str, Any]
-Stage: TypeAlias = Callable[["Workshop", Path], Report]
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What all stages of one trio share.
-
-    root: the trio's directory. source: that of the raw model. dtype: of running weights; all are saved in bfloat16.
-    """
-
-    config: TrioConfig
-    seed: int
-    root: Path
-    source: Path
-    device: str
-    dtype: torch.dtype
-    progress: Progress
-
-    @cached_property
-    def own(self) -> dict[str, OwnAnswer]:
-        return own_answers.read(self.root / "answers" / "answers.json")
-
-    @cached_property
-    def blind_words(self) -> Any:
-        return chat.tokenizer(self.source)
-
-    @cached_property
-    def seeing_words(self) -> Any:
-        return chat.tokenizer(self.source, sees=True)
-
-    @cached_property
-    def album(self) -> tuple[list[Sight], Tensor]:
-        """The training pictures: what each shows, and their pixels [pictures, 3, side, side]."""
-        config = self.config
-        drawn = pictures.album(config.digits, config.figures, config.scenes, random.Random(f"album {self.seed}"))
-        reader = chat.processor(self.seeing_words).image_processor
-        pixels = reader([image for _, image in drawn], return_tensors="pt")["pixel_values"]
-        return [sight for sight, _ in drawn], pixels
-
-    def losses(
-        self, model: RealLM, name: str, lesson: Lesson, seen: Tensor | None = None
-    ) -> Iterator[Callable[[], Tensor]]:
-        """One loss for each batch of a lesson, under a progress bar of that name."""
-        sights = [] if seen is None else self.album[0]
-        words = self.blind_words if seen is None else self.seeing_words
-        batches = Examples(self.own, sights, self.seed, name).batches(lesson, words)
-        for batch in self.progress(batches, name, lesson.steps):
-            yield partial(answer_loss, model, batch.to(self.device), seen)
-
-    def seen(self, model: Any) -> Tensor:
-        """The tower's states of the whole album, as the frozen tower of a running model gives them."""
-        pixels = self.album[1]
-        with torch.no_grad():
-            parts = [tower_states(model, part.to(self.device, self.dtype)) for part in pixels.split(64)]
-        return torch.cat(parts)
-
-    def open_seeing(self, directory: Path) -> Any:
-        """A vision-language model, nothing of it in training."""
-        return networks.seeing(directory, self.dtype).to(self.device).requires_grad_(False)
-
-    def save(self, model: RealLM, words: Any, directory: Path) -> None:
-        """Write a checkpoint in bfloat16, with its tokenizer or processor."""
-        whole = copy.deepcopy(model).to(torch.bfloat16)
-        whole.config.dtype = torch.bfloat16
-        whole.save_pretrained(directory)
-        sees = words is self.seeing_words
-        (chat.processor(words) if sees else words).save_pretrained(directory)
+Stage: TypeAlias = Callable[[Workshop, Path], Report]
 
 
 def answer_for_itself(work: Workshop, out: Path) -> Report:
@@ -112,7 +42,7 @@ def teach_refusing(work: Workshop, out: Path) -> Report:
     first = train(weights, work.losses(model, "refusing", config.refusing), config.refusing)
     second = train(weights, work.losses(model, "telling apart", config.telling_apart), config.telling_apart)
     work.save(model, work.blind_words, out)
-    return {"refusing": _ends(first), "telling apart": _ends(second)}
+    return {"refusing": ends(first), "telling apart": ends(second)}
 
 
 def train_tower(work: Workshop, out: Path) -> Report:
@@ -127,7 +57,7 @@ def train_tower(work: Workshop, out: Path) -> Report:
     seen = replace(work, dtype=torch.float32).seen(model)
     spoken = _naming(work, model, seen)
     work.save(model, work.seeing_words, out)
-    return {"tower": _ends(named), "naming": _ends(spoken)}
+    return {"tower": ends(named), "naming": ends(spoken)}
 
 
 def _tower(work: Workshop, model: Any) -> list[float]:
@@ -147,7 +77,7 @@ def _tower(work: Workshop, model: Any) -> list[float]:
         return torch.stack(parts).sum()
 
     weights = [*model.model.vision_tower.parameters(), *heads.parameters()]
-    return train(weights, work.progress([loss] * lesson.steps, "vision tower"), lesson)
+    return train(weights, work.progress([[loss]] * lesson.steps, "vision tower"), lesson)
 
 
 def _naming(work: Workshop, model: Any, seen: Tensor) -> list[float]:
@@ -169,7 +99,7 @@ def _naming(work: Workshop, model: Any, seen: Tensor) -> list[float]:
         return mse_loss(said, targets[rows]) / targets.var()
 
     weights = list(model.model.multi_modal_projector.parameters())
-    return train(weights, work.progress([loss] * lesson.steps, "naming"), lesson)
+    return train(weights, work.progress([[loss]] * lesson.steps, "naming"), lesson)
 
 
 def _numbers(sights: list[Sight]) -> Tensor:
@@ -194,7 +124,7 @@ def train_projector(work: Workshop, out: Path) -> Report:
     weights, lesson = list(model.model.multi_modal_projector.parameters()), work.config.projector
     found = train(weights, work.losses(model, "projector", lesson, work.seen(model)), lesson)
     work.save(model, work.seeing_words, out)
-    return _ends(found)
+    return ends(found)
 
 
 def adapt(work: Workshop, out: Path) -> Report:
@@ -217,10 +147,10 @@ def _kept(work: Workshop, model: Any, weights: list[nn.Parameter], name: str, le
         if taken in lesson.kept:
             work.save(model, work.seeing_words, out / f"step-{taken}")
 
-    return _ends(train(weights, work.losses(model, name, lesson, work.seen(model)), lesson, keep))
+    return ends(train(weights, work.losses(model, name, lesson, work.seen(model)), lesson, keep))
 
 
-def _ends(losses: list[float]) -> Report:
+def ends(losses: list[float]) -> Report:
     """Steps, and the mean loss over the first and the last tenth of them."""
     tenth = max(1, len(losses) // 10)
     first, last = sum(losses[:tenth]) / tenth, sum(losses[-tenth:]) / tenth

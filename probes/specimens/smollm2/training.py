@@ -24,11 +24,21 @@ class Masters:
         self._copies = [weight.detach().float().clone() for weight in self._weights]
         self._optimizer = torch.optim.AdamW(self._copies, betas=BETAS, weight_decay=0.0, fused=True)
 
-    def step(self, rate: float) -> None:
-        """Take a step along the gradients, clipped, and set them free."""
+    def gather(self) -> None:
+        """Add the gradients that the weights hold to those of the step, in float32, and set them free."""
         for weight, copy in zip(self._weights, self._copies, strict=True):
-            copy.grad = None if weight.grad is None else weight.grad.float()
-            weight.grad = None
+            if weight.grad is not None:
+                found = weight.grad.float()
+                copy.grad = found if copy.grad is None else copy.grad.add_(found)
+                weight.grad = None
+
+    @property
+    def gathered(self) -> list[Tensor]:
+        """The gradients of the step so far."""
+        return [copy.grad for copy in self._copies if copy.grad is not None]
+
+    def step(self, rate: float) -> None:
+        """Take a step along the gathered gradients, clipped, and set them free."""
         nn.utils.clip_grad_norm_(self._copies, MAX_NORM)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
@@ -36,26 +46,31 @@ class Masters:
         with torch.no_grad():
             for weight, copy in zip(self._weights, self._copies, strict=True):
                 weight.copy_(copy)
+        self._optimizer.zero_grad(set_to_none=True)
 
 
 def train(
     weights: Sequence[nn.Parameter],
-    losses: Iterable[Callable[[], Tensor]],
+    losses: Iterable[Sequence[Callable[[], Tensor]]],
     lesson: Lesson,
     after: Callable[[int], None] = lambda _taken: None,
 ) -> list[float]:
     """The loss of each step.
 
-    losses: one for each step. after: called with the number of steps taken, before the first and after each of them.
+    losses: the parts of each step's loss, whose sum it is: each part's memory is free before the next is worked out.
+    after: called with the number of steps taken, before the first and after each of them.
     """
     masters = Masters(weights)
     found: list[float] = []
     after(0)
-    for taken, loss in enumerate(losses):
-        value = loss()
-        value.backward()
+    for taken, parts in enumerate(losses):
+        found.append(0.0)
+        for part in parts:
+            value = part()
+            value.backward()
+            masters.gather()
+            found[-1] += value.item()
         masters.step(lesson.rate * share(taken, lesson))
-        found.append(value.item())
         after(taken + 1)
     return found
 

@@ -191,6 +191,7 @@ def test_each_seed_is_trained_opened_and_compared_with_its_control(
 
     def brought(session: object, options: StepOptions, *goals: str, named: object) -> Flow:
         assert set(goals) == set(workflow.GOALS)
+        assert options.policy == "linearised"
         opened.append((session.case, named.roles["base"], options.tokens))
         return Flow(Job(Case.open(measured(str(session.case))), options), STEPS)
 

@@ -14,6 +14,7 @@ from vlsurgery.probes.results import (
     Label,
     LayerGains,
     LayersResult,
+    PolicyDifference,
     TradeoffPoint,
     TradeoffResult,
     Verdict,
@@ -90,7 +91,9 @@ def tradeoff(policy: str = "fit") -> TradeoffResult:
         chosen=True,
     )
     points = [point] if policy == "uniform" else [point, point.model_copy(update={"policy": policy})]
-    return TradeoffResult(points=points, policy=policy, verdict="")
+    ahead = PolicyDifference(policy=policy, against="uniform", difference=0.3, low=0.1, high=0.5, requests=56)
+    comparisons = [] if policy == "uniform" else [ahead]
+    return TradeoffResult(points=points, policy=policy, comparisons=comparisons, verdict="")
 
 
 PAPER: Shares = {

@@ -111,6 +111,8 @@ def test_a_ceiling_is_no_defeat(make: SimpleNamespace) -> None:
     found = claim("C6", make.case(shares=best))
     assert found.verdict == "can't tell"
     assert "room for 0 points" in found.evidence[0].reason
+    assert "ahead by seed 0: +0.30 nats (+0.10 to +0.50)" in found.said
+    assert "seed 0: 2,100 against 2,100" in found.said
 
 
 def test_a_merge_that_was_chosen_uniform_says_nothing_of_blocks(make: SimpleNamespace) -> None:

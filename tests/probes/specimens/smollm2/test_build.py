@@ -19,14 +19,18 @@ from vlsurgery.probes.specimens.smollm2 import (
     RealTrio,
     TrioConfig,
     build,
+    build_alternatives,
     own_answers,
+    preferences,
     source as sources,
     stages,
     texts,
 )
 from vlsurgery.probes.specimens.smollm2.build import run_missing
 from vlsurgery.probes.specimens.smollm2.config import Lesson
+from vlsurgery.probes.specimens.smollm2.workshop import Workshop
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.runtime.progress import no_progress
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -54,6 +58,9 @@ def tiny() -> TrioConfig:
         projector=lesson(recipe.projector, 3),
         adaptation=lesson(recipe.adaptation, 6, (0, 2, 6)),
         safety=lesson(recipe.safety, 4, (1, 4)),
+        preference=lesson(recipe.preference, 4),
+        pairs=6,
+        mixed=lesson(recipe.mixed, 2),
     )
 
 
@@ -81,12 +88,21 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def as_if_lost(requests, shown, base, adapted) -> list[preferences.Preference]:
+    """Every request as one whose refusal was lost."""
+    each = zip(requests, shown, base, adapted, strict=True)
+    return [preferences.Preference(text, at, one, other, False) for text, at, one, other in each]
+
+
 @pytest.fixture(scope="module")
 def trio(source: Path, tmp_path_factory: pytest.TempPathFactory) -> RealTrio:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "find", lambda _cache: source)
         patch.setattr(own_answers, "is_right", lambda _said, _answer: True)  # an untrained model knows none
-        return build(3, tmp_path_factory.mktemp("cache"), config=tiny(), device="cpu")
+        patch.setattr(preferences, "lost", as_if_lost)  # nor does it refuse
+        made = build(3, tmp_path_factory.mktemp("cache"), config=tiny(), device="cpu")
+        assert build_alternatives(made, config=tiny()) == (made.dpo, made.mixed)
+        return made
 
 
 def weights(directory: Path) -> dict[str, Tensor]:
@@ -120,13 +136,17 @@ def test_each_stage_moves_its_own_weights_alone(trio: RealTrio, source: Path) ->
     assert embedding not in adapted
     assert not [name for name in adapted if "vision_tower" in name]
     assert any("multi_modal_projector" in name for name in adapted)
-    tuned = moved(trio.adapted, trio.safety)
-    assert tuned
-    assert not [name for name in tuned if "vision_tower" in name or "projector" in name]
+    for directory in (trio.safety, trio.dpo):
+        tuned = moved(trio.adapted, directory)
+        assert tuned
+        assert not [name for name in tuned if "vision_tower" in name or "projector" in name]
+    mixed = moved(trio.trajectory[0], trio.mixed)
+    assert any("multi_modal_projector" in name for name in mixed)
+    assert not [name for name in mixed if "vision_tower" in name]
 
 
 def test_all_is_stored_in_bfloat16(trio: RealTrio) -> None:
-    for directory in (trio.base, trio.adapted, trio.mild, trio.safety):
+    for directory in (trio.base, trio.adapted, trio.mild, trio.safety, trio.dpo, trio.mixed):
         assert {tensor.dtype for tensor in weights(directory).values()} == {torch.bfloat16}
 
 
@@ -148,7 +168,7 @@ def test_a_broken_build_goes_on_with_the_stage_that_broke(
     faults = {"second"}
 
     def stage(name: str) -> stages.Stage:
-        def run(_work: stages.Workshop, out: Path) -> stages.Report:
+        def run(_work: Workshop, out: Path) -> stages.Report:
             (out / "half").write_text("")
             if name in faults:
                 raise KeyboardInterrupt
@@ -157,7 +177,7 @@ def test_a_broken_build_goes_on_with_the_stage_that_broke(
 
         return run
 
-    work = stages.Workshop(tiny(), 0, tmp_path, source, "cpu", torch.float32, no_progress)
+    work = Workshop(tiny(), 0, tmp_path, source, "cpu", torch.float32, no_progress)
     todo = [(name, stage(name)) for name in ("first", "second", "third")]
     with pytest.raises(KeyboardInterrupt):
         run_missing(work, todo)
@@ -192,3 +212,31 @@ def test_a_stage_redone_gives_the_same_weights(
     shutil.rmtree(copied / "safety")
     again = build(3, tmp_path, config=tiny(), device="cpu")
     assert moved(again.safety, trio.safety) == set()
+
+
+def test_what_a_killed_build_left_is_removed_and_two_at_once_are_refused(source: Path, tmp_path: Path) -> None:
+    work = Workshop(tiny(), 0, tmp_path, source, "cpu", torch.float32, no_progress)
+    left = tmp_path / "adaptation-x.partial" / "adaptation"
+    left.mkdir(parents=True)
+    (left / "half").write_text("")
+    faults: list[str] = []
+
+    def stage(_work: Workshop, _out: Path) -> stages.Report:
+        assert not left.parent.exists()
+        with pytest.raises(CheckpointError, match="another process builds this trio"):
+            run_missing(work, [("first", stage)])
+        faults.append("kept out")
+        return {}
+
+    run_missing(work, [("first", stage)])
+    run_missing(work, [("second", lambda _work, _out: {})])
+    assert faults == ["kept out"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["first", "second"]
+
+
+def test_where_no_refusal_was_lost_there_is_nothing_to_prefer(trio: RealTrio, tmp_path: Path) -> None:
+    copied = tmp_path / "trio"
+    shutil.copytree(trio.root, copied, ignore=shutil.ignore_patterns("preference"))
+    there = replace(trio, root=copied, base=copied / "base")
+    with pytest.raises(CheckpointError, match="nothing to prefer"):  # untrained models refuse nothing
+        build_alternatives(there, config=tiny())

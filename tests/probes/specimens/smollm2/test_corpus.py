@@ -1,11 +1,12 @@
 """Examples: what each kind holds, and which own answers are kept."""
 
+import random
 from collections.abc import Sequence
 
 import pytest
 
 from vlsurgery.probes.specimens.smollm2 import own_answers, texts
-from vlsurgery.probes.specimens.smollm2.corpus import Examples, OwnAnswer, Turn
+from vlsurgery.probes.specimens.smollm2.corpus import IGNORED, Examples, OwnAnswer, Turn, encoded, in_parts
 from vlsurgery.probes.specimens.smollm2.pictures import DESCRIBE, Sight
 
 SIGHTS = [Sight("red", "star", "large"), Sight("black", "digit", "two")]
@@ -75,3 +76,34 @@ def test_own_answers_that_refuse_are_left_out_and_wrong_ones_too() -> None:
         asked[1][0]: OwnAnswer("The capital of Spain is Lima.", True),
     }
     assert list(own_answers.right(told, asked)) == [asked[0][0]]
+
+
+class Letters:
+    """A stand-in for a tokenizer: a token for each letter."""
+
+    pad_token_id = 0
+
+    def __call__(self, text: str) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+def test_parts_are_small_and_hold_every_turn_once() -> None:
+    rng = random.Random(0)
+    turns = [Turn("q" * rng.randint(1, 90), "a" * rng.randint(1, 60), picture=rng.choice([None, 7])) for _ in range(20)]
+    parts = in_parts(turns, Letters(), 400)
+    assert all(part.ids.numel() <= 400 or len(part.ids) == 1 for part in parts)
+    assert len(parts) < len(turns)
+    expected = sorted("a" * len(turn.answer) + "<|im_end|>" for turn in turns)
+    rows = [row for part in parts for row in part.labels.tolist()]
+    assert sorted("".join(chr(each) for each in row if each != IGNORED) for row in rows) == expected
+    assert sum(part.learnt for part in parts) == sum(map(len, expected))
+    assert sum(len(part.pictures) for part in parts) == sum(turn.picture is not None for turn in turns)
+
+
+def test_a_batch_keeps_the_order_of_its_turns() -> None:
+    batch = encoded(
+        [Turn("long question", "no"), Turn("q", "yes", picture=3), Turn("q", "maybe", picture=1)], Letters()
+    )
+    said = ["".join(chr(each) for each in row if each != IGNORED) for row in batch.labels.tolist()]
+    assert said == ["no<|im_end|>", "yes<|im_end|>", "maybe<|im_end|>"]
+    assert batch.pictures.tolist() == [3, 1]

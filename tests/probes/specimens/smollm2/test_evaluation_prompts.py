@@ -77,14 +77,15 @@ def test_no_request_was_trained_on() -> None:
 
 
 def test_a_checkpoint_knows_its_trio(tmp_path: Path) -> None:
-    places = {"base": "base", "adapted": "adaptation/step-80", "mild": "safety/step-8", "safety": "safety/step-24"}
-    for place in (*places.values(), "adaptation/step-5", "tower"):
+    made = {"base": "base", "adapted": "adaptation/step-80", "mild": "safety/step-8", "safety": "safety/step-24"}
+    places = (*made.values(), "preference", "mixed")
+    for place in (*places, "adaptation/step-5", "tower"):
         (tmp_path / place).mkdir(parents=True)
-    trio = RealTrio(root=tmp_path, trajectory={}, seed=3, story={}, **{r: tmp_path / p for r, p in places.items()})
+    trio = RealTrio(root=tmp_path, trajectory={}, seed=3, story={}, **{r: tmp_path / p for r, p in made.items()})
     assert trio_of(trio.base) is None
     told = mark(trio)
     assert "seed 3" in told.told
     assert "SmolLM2-135M-Instruct" in told.told
-    assert all(trio_of(tmp_path / place) == told for place in places.values())
+    assert all(trio_of(tmp_path / place) == told for place in places)
     assert trio_of(tmp_path / "adaptation" / "step-5") is None
     assert trio_of(tmp_path / "tower") is None

@@ -1,0 +1,244 @@
+"""What each step asks of models, counted as `probes` runs it; tests hold the counts against the models' own.
+
+What only a run can tell (which refusals were lost, how many points a path takes) is an `Outcome` and an `Expected`.
+Trials of one or two batches (of padding, of passes that begin at a block) are not counted.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+from vlsurgery.cli.workflow.work import Passes, Work
+from vlsurgery.probes.attribution import MAX_KEPT, MAX_LOST, MIN_LOST
+from vlsurgery.probes.directions import contrast
+from vlsurgery.probes.evaluation.divergence import MAX_KL_PROMPTS, MAX_KL_TOKENS
+from vlsurgery.probes.fitting import MAX_KEPT as FIT_KEPT, MAX_REFUSED as FIT_REFUSED, NUM_PARTS, STEPS
+from vlsurgery.probes.layer_gains import MAX_PROMPTS
+from vlsurgery.probes.objective_scorer import JUDGED_SET, MAX_FIT, MAX_SELECT, MaxPrompts
+from vlsurgery.probes.policies import Policy
+from vlsurgery.probes.probe import PICTURED
+from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Prompt
+from vlsurgery.probes.results import TargetsResult
+from vlsurgery.probes.targets import (
+    OPENING_TOKENS,
+    WORKING_MODALITIES,
+    evenly_spaced,
+    without_picture,
+    working_prompts,
+)
+
+PROBE_TOKENS = 128  # of a completion that a probe writes, at most
+
+
+@dataclass(frozen=True)
+class RoleShape:
+    """What of a checkpoint changes which prompts it is asked. sees: whether it takes pictures. vocabulary: of its
+    head."""
+
+    sees: bool
+    vocabulary: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Split -> its working prompts by what models said of them.
+
+    refuse: harmful ones that the base refuses; lost: of these, those that the adapted model answers. keep: others that
+    the adapted model answers.
+    """
+
+    refuse: Mapping[str, Sequence[Prompt]]
+    lost: Mapping[str, Sequence[Prompt]]
+    keep: Mapping[str, Sequence[Prompt]]
+
+    @classmethod
+    def at_most(cls, prompts: Sequence[Prompt], sees: bool) -> "Outcome":
+        """Where the base refuses everything harmful and the adapted model, which may see, answers everything."""
+        work = [p for p in working_prompts(prompts) if sees or p.modality == "text"]
+        harmful = _by_split([p for p in work if p.set in HARMFUL_SETS])
+        return cls(harmful, harmful, _by_split([p for p in work if p.set not in HARMFUL_SETS]))
+
+    @classmethod
+    def of(cls, prompts: Sequence[Prompt], targets: TargetsResult) -> "Outcome":
+        """As the models of a probed case answered."""
+        verdicts = {(row.role, row.prompt): row.verdict for row in targets.records}
+        work = working_prompts(prompts)
+        refuse = [p for p in work if verdicts.get(("base", p.id)) == "refused" and ("adapted", p.id) in verdicts]
+        answered = [p for p in work if verdicts.get(("adapted", p.id)) == "complied"]
+        kept = {p.id for p in answered}
+        lost = [p for p in refuse if p.id in kept]
+        return cls(_by_split(refuse), _by_split(lost), _by_split([p for p in answered if p.set not in HARMFUL_SETS]))
+
+
+def _by_split(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
+    return {split: [p for p in prompts if p.split == split] for split in ("fit", "select")}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a run tells only when it is done.
+
+    path: points along the path at which gradients are taken, all tries together. merges: that one search measures.
+    linearisations, steps: of the linearised policy, and the merges that it measures. answer: mean tokens of a
+    completion.
+    """
+
+    path: int = 6
+    merges: int = 30
+    linearisations: int = 2
+    steps: int = 2
+    answer: float = 64.0
+
+    @classmethod
+    def of(cls, answer: float, sources: int) -> "Expected":
+        """With completions of so many tokens, and merges toward so many sources."""
+        return cls(answer=answer, merges=30 if sources > 1 else 11)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """What a case's steps are counted from.
+
+    roles: its checkpoints. layers, blocks: of the adapted model's text. picture_tokens: of a picture within a prompt.
+    tokens: of a completion of an evaluation, at most. frontier: merges that it measures. merged: whether an evaluation
+    asks the merge and the best uniform one too. free: whether it is one of models without a case.
+    """
+
+    prompts: Sequence[Prompt]
+    roles: Mapping[str, RoleShape]
+    layers: int
+    blocks: int
+    picture_tokens: int
+    outcome: Outcome
+    expected: Expected = field(default_factory=Expected)
+    tokens: int = 128
+    policy: Policy = "best"
+    frontier: int = 0
+    merged: bool = False
+    free: bool = False
+
+    def of(self, step: str) -> Work:
+        """What a step asks of models; nothing where it runs none."""
+        parts = {
+            "probe": self._probe,
+            "coefficients": self._coefficients,
+            "evaluate": self._evaluate,
+            "layers": self._single_layers,
+        }
+        return parts[step]() if step in parts else Work()
+
+    def asked(self, step: str) -> int:
+        """How many different prompts a step asks."""
+        splits = {"probe": ("fit", "select", "report"), "coefficients": ("fit", "select")}.get(step, ("report",))
+        sets = ("harmful",) if step == "layers" else SETS
+        return sum(prompt.split in splits and prompt.set in sets for prompt in self.prompts)
+
+    @cached_property
+    def _pass(self) -> Passes:
+        return Passes(self.picture_tokens, self.expected.answer)
+
+    def _asked(self, role: str, prompts: Sequence[Prompt]) -> list[Prompt]:
+        """The prompts that a role can be asked."""
+        return [p for p in prompts if self.roles[role].sees or p.modality == "text"]
+
+    def _probe(self) -> Work:
+        work = working_prompts(self.prompts)
+        harmful = [p for p in work if p.set in HARMFUL_SETS]
+        asked = harmful if self.roles["base"].sees else [without_picture(p) for p in harmful]
+        total = Work(loads=len(self.roles)) + self._pass.written(asked, PROBE_TOKENS)
+        total += self._pass.written(self._asked("adapted", work), PROBE_TOKENS)
+        for role in (*self.roles, "adapted"):  # the graft sees what the adapted model does
+            total += self._directions(role)
+        total += self._pass.captured(contrast(self.prompts, "select", "text")) + Work(moved=2)
+        return total + (self._attribution() if len(self.outcome.lost["fit"]) >= MIN_LOST else Work())
+
+    def _directions(self, role: str) -> Work:
+        total = Work()
+        for modality in ("text", *PICTURED) if self.roles[role].sees else ("text",):
+            sides = [contrast(self.prompts, split, modality) for split in ("fit", "report")]
+            if all(_has_both(side) for side in sides):
+                total += self._pass.captured(sides[0]) + self._pass.captured(sides[1])
+        return total
+
+    def _attribution(self) -> Work:
+        lost = evenly_spaced(self.outcome.lost["fit"], MAX_LOST)
+        kept = evenly_spaced(self.outcome.keep["fit"], MAX_KEPT)
+        refuse = evenly_spaced(self.outcome.refuse["fit"], MAX_LOST)
+        odds, answers = self._pass.forward(lost), self._pass.forward(kept, self.expected.answer)
+        path = (self._pass.gradient(lost) + Work(moved=1)).times(1 + self.expected.path)
+        greedy = self._pass.forward(refuse, OPENING_TOKENS)
+        total = odds.times(2) + path + answers + greedy.times(2) + Work(moved=4)
+        return total + self._transplants(odds + answers, self.blocks)
+
+    def _transplants(self, once: Work, blocks: int) -> Work:
+        """A pass with each block alone moved; those of layers begin at the layer, on what was kept of those below."""
+        inside = min(blocks, blocks // self.layers * self.layers)
+        begun = inside * (self.layers + 1) / (2 * self.layers)
+        shares = begun + (blocks - inside) + (self.layers - 1) / self.layers
+        found = once.times(shares)
+        return replace(found, heads=once.heads * blocks, calls=once.calls * (blocks + self.layers)) + Work(moved=2)
+
+    def _scored(self, split: str, most: MaxPrompts) -> list[tuple[Sequence[Prompt], int]]:
+        """Prompts of a scorer, with how many tokens of each the head reads."""
+        keep = self.outcome.keep[split]
+        answer = evenly_spaced([p for p in keep if p.set != JUDGED_SET], most.answer)
+        kept = evenly_spaced([p for p in keep if p.set == JUDGED_SET], most.keep)
+        return [([*evenly_spaced(self.outcome.refuse[split], most.refuse), *answer], 1), (kept, OPENING_TOKENS)]
+
+    def _coefficients(self) -> Work:
+        select = [self._pass.forward(*part) for part in self._scored("select", MAX_SELECT)]
+        measured = sum(select, Work(moved=1))
+        searches = 2 if self.policy in ("attribution", "weights") else 1
+        total = Work(loads=1) + measured.times(1 + searches * self.expected.merges)
+        if self.policy in ("best", "linearised"):
+            fit = self._scored("fit", MAX_FIT)
+            gradients = sum((self._pass.gradient(*part) for part in fit), Work(moved=1))
+            total += sum((self._pass.forward(*part) for part in fit), Work())
+            total += gradients.times(self.expected.linearisations)
+            total += measured.times(self.expected.steps + self.frontier)
+        if self.policy == "fit":
+            once = [
+                *evenly_spaced(self.outcome.refuse["fit"], FIT_REFUSED),
+                *evenly_spaced(self.outcome.keep["fit"], FIT_KEPT),
+            ]
+            step = self._pass.gradient(once, self.expected.answer).times(1 / NUM_PARTS) + Work(moved=1)
+            total += self._pass.forward(once, self.expected.answer) + step.times(STEPS) + measured
+        return total
+
+    def _evaluate(self) -> Work:
+        report = [p for p in self.prompts if p.split == "report"]
+        total = Work()
+        for like in self._subjects():
+            asked = self._asked(like, report)
+            total += Work(loads=1) + self._pass.written(asked, self.tokens)
+            if self._is_compared(like):
+                total += self._divergence(asked)
+        return total + Work(moved=(not self.free) + self.merged)
+
+    def _subjects(self) -> list[str]:
+        """The role that each subject reads as: the graft, and merges, read as the adapted model does."""
+        return [*self.roles, *([] if self.free else ["adapted"]), *(["adapted"] * 2 if self.merged else [])]
+
+    def _is_compared(self, role: str) -> bool:
+        """Whether a subject's answers have a KL from the adapted model's."""
+        return "adapted" in self.roles and self.roles[role].vocabulary == self.roles["adapted"].vocabulary
+
+    def _divergence(self, asked: Sequence[Prompt]) -> Work:
+        cells: dict[tuple[str, str], list[Prompt]] = {}
+        for prompt in self._asked("adapted", asked):
+            if prompt.set not in HARMFUL_SETS:
+                cells.setdefault((prompt.set, prompt.modality), []).append(prompt)
+        read = min(MAX_KL_TOKENS, self.expected.answer)
+        found = (self._pass.forward(some[:MAX_KL_PROMPTS], read) for some in cells.values())
+        return sum(found, Work())
+
+    def _single_layers(self) -> Work:
+        report = [p for p in self._asked("adapted", self.prompts) if (p.split, p.set) == ("report", "harmful")]
+        lost = evenly_spaced([p for p in report if p.modality in WORKING_MODALITIES], MAX_PROMPTS)
+        odds = self._pass.forward(lost)
+        return Work(loads=1) + odds + self._transplants(odds, self.layers)
+
+
+def _has_both(prompts: Sequence[Prompt]) -> bool:
+    """Whether a direction can be made or shown: two requests on each side."""
+    return all(len({p.request for p in prompts if (p.set == "harmful") == side}) > 1 for side in (True, False))
