@@ -55,13 +55,12 @@ class StepOptions:
 
     prompts: "FILE:KIND" specifications. images: the directory that ordinary pictures are taken from. budget: about
     how long models may run, as `--budget` says it; sample: how many prompts are asked, which follows from it. judges:
-    as
-    `--judge` names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier mean.
-    tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the merged
-    checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network. sparse:
-    whether coefficients that may be 0 become 0. frontier: points of the frontier. ignored:
-    names of mismatches that a merge goes on with. running: how models are run; whether a checkpoint's own Python may
-    run is to be said anew every time, and so are device and memory.
+    as `--judge` names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier
+    mean. tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the
+    merged checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network.
+    sparse: whether coefficients that may be 0 become 0. frontier: points of the frontier. ignored: names of mismatches
+    that a merge goes on with. running: how models are run; whether a checkpoint's own Python may run is to be said anew
+    every time, and so are device and memory.
     """
 
     prompts: Sequence[str] | None = None
