@@ -60,10 +60,10 @@ class BlockPoint(Frozen):
 class Departure(Frozen):
     """When refusals of one prompt set with one kind of picture left. Steps are those of checkpoints that were given.
 
-    fell: the first step at which the drop's interval lies above 0; None where there is none. half: the first step at
-        which the drop is at least half of the last checkpoint's. Its `half_after` is the step before, None for the
-        first. Both only where refusals stayed down.
-    lasting: whether the last checkpoint's drop lies above 0 too. fell_at, half_at: places of these in the run.
+    fell: the first step at which the drop's interval lies above .05 nats; None where there is none. half: the first
+        step at which the drop is at least half of the last checkpoint's. half_after: the step before that, None for
+        the first. These two only where refusals stayed down.
+    lasting: whether the last checkpoint's drop lies above that too. fell_at, half_at: places of these in the run.
     """
 
     set: str

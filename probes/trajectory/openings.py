@@ -15,6 +15,7 @@ from vlsurgery.probes.models import ChatModel, Encoded
 from vlsurgery.probes.models.head import answers_at_once, picked_logits
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 OPENING_TOKENS = 8  # in which a refusal must have parted from all answers
 MIN_REFUSALS = 2  # that begin alike before their opening counts: one may begin with its topic
@@ -82,7 +83,13 @@ def refusal_openings(refusals: Sequence[Sequence[int]], answers: Sequence[Sequen
     return RefusalOpenings(forks)
 
 
-def opening_log_odds(chat: ChatModel, prompts: Sequence[Prompt], openings: RefusalOpenings) -> Tensor:
+def opening_log_odds(
+    chat: ChatModel,
+    prompts: Sequence[Prompt],
+    openings: RefusalOpenings,
+    label: str = "scoring",
+    progress: Progress = no_progress,
+) -> Tensor:
     """[n] refusal log-odds in nats, float64 on the CPU: log p - log(1 - p), p the probability that a completion begins
     with one of the openings. Exact: both p and 1 - p are sums over the tree, each in the order of the prompts."""
     if not prompts:
@@ -90,7 +97,7 @@ def opening_log_odds(chat: ChatModel, prompts: Sequence[Prompt], openings: Refus
     encoded = chat.encode(prompts)
     refusing, other = (torch.full((len(prompts),), -torch.inf, dtype=torch.float64) for _ in range(2))
     done: set[Opening] = set()
-    for path in openings.paths:
+    for path in progress(openings.paths, label):
         new = [path[:length] for length in range(len(path) + 1)]
         new = [prefix for prefix in new if prefix in openings.forks and prefix not in done]
         done.update(new)

@@ -207,7 +207,7 @@ class _Run:
         openings: RefusalOpenings,
         labels: dict[str, Label],
     ) -> None:
-        values = opening_log_odds(chat, asked, openings).tolist()
+        values = opening_log_odds(chat, asked, openings, f"scoring {point.name}", self._answering.progress).tolist()
         self.points.append(point)
         self._asked.append(_Asked(point, asked, {p.id: v for p, v in zip(asked, values, strict=True)}, labels))
         for note in chat.notes:

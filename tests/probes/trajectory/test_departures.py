@@ -79,3 +79,16 @@ def test_a_mean_is_over_requests_and_its_interval_student_s() -> None:
     alone = mean_estimate([1.0, 2.0], ["a", "a"])
     assert (alone.value, alone.low, alone.n) == (1.5, None, 1)
     assert mean_estimate([], []).reason
+
+
+def test_a_drop_of_thousandths_is_rounding_and_no_fall() -> None:
+    """A vocabulary that grew takes as much from every request, so that the interval is narrow."""
+    (found,) = departures(run((0.01, 0.01, 5.0, 9.0), low=0.001))
+    assert (found.fell, found.half) == (10, 10)
+
+
+def test_openings_that_became_rarer_everywhere_are_said() -> None:
+    harmful = run((0.0, 0.6, 5.0, 10.0))
+    for harmless, said in (((0.0, 0.5, 4.0, 8.0), True), ((0.0, 0.1, 1.0, 2.0), False)):
+        records = [*harmful, *run(harmless, set_="harmless")]
+        assert ("a change of style" in verdict(departures(records), records, [])) is said
