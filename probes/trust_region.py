@@ -1,8 +1,8 @@
 """The linearised policy: from the best uniform merge, one convex step at a time, each measured before it is taken.
 
-A step's gradients are taken on `fit` prompts. It is accepted only where the objective on `select` improves; otherwise
-the trust region shrinks. The log-odds are linearised again at the new point only where the region held the step back,
-or where prediction and measurement differ by more than their intervals.
+A step's gradients are taken on `fit` prompts. It is accepted only where the objective on `select` improves, or stays
+while less is changed; otherwise the trust region shrinks. The log-odds are linearised again at the new point only where
+the region held the step back, or where prediction and measurement differ by more than their intervals.
 """
 
 import time
@@ -14,6 +14,7 @@ import numpy as np
 
 from vlsurgery.probes.gradients import PromptGradients
 from vlsurgery.probes.linearised import (
+    INDIFFERENCE,
     RADIUS,
     LinearModel,
     Region,
@@ -29,7 +30,7 @@ from vlsurgery.probes.objective_scorer import ObjectiveScorer
 from vlsurgery.probes.trials import Bench, Cost, Table, Trial
 from vlsurgery.surgery.runtime.progress import Progress
 
-MAX_PASSES: Final = 3  # linearisations
+MAX_PASSES: Final = 4  # linearisations: the first, and three more
 MAX_HALVINGS: Final = 2  # of the trust region, before the search ends
 PRICES_TRACED: Final = (0.1, 20.0)  # of an over-refusal against a refusal that is missing, the frontier's ends
 DIGITS: Final = 4  # of coefficients: behaviour shows no more, and people read the recipe
@@ -140,9 +141,16 @@ def _step(bench: Bench, model: LinearModel, centre: Trial) -> ConvexStep:
         coefficients, price = least(model, region, proximity)
         trial = tried(bench, coefficients)
         cost += Cost(bench.select.prompts, time.perf_counter() - began)
-        if trial.objective > centre.objective:
+        if is_better(trial, centre):
             return ConvexStep(trial, model, region, proximity, price, cost)
     return ConvexStep(None, model, region, proximity, price, cost)
+
+
+def is_better(trial: Trial, centre: Trial) -> bool:
+    """Whether the objective is better, or nobody would notice a difference and the change of weights is smaller."""
+    gain = trial.objective - centre.objective
+    changes = [sum(value for row in each.table.values() for value in row.values()) for each in (trial, centre)]
+    return gain > 0 or (gain >= -INDIFFERENCE and changes[0] < changes[1])
 
 
 def tried(bench: Bench, coefficients: Floats) -> Trial:

@@ -9,8 +9,9 @@ from vlsurgery.cli.options import Session
 from vlsurgery.cli.outputs import check_output, is_claims_file
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
-from vlsurgery.cli.workflow.estimates import PlannedStep, plan
+from vlsurgery.cli.workflow.estimates import PlannedStep
 from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
+from vlsurgery.cli.workflow.planning import plan
 from vlsurgery.cli.workflow.specimens import options_for, plan_specimen, train
 from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.probes.policies import Toward

@@ -10,11 +10,10 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from vlsurgery.cli.console import Console
-from vlsurgery.cli.workflow.engine import Job, Pending
 from vlsurgery.surgery.runtime.byte_counts import in_words
 
 if TYPE_CHECKING:
-    from vlsurgery.cli.workflow.speed import Shape, Speed
+    from vlsurgery.cli.workflow.speed import ModelShape, Speed
     from vlsurgery.cli.workflow.workload import Workload
 
 PROGRAM_BYTES: Final = 500_000_000  # what torch and transformers take
@@ -55,7 +54,7 @@ class ModelSizes:
 
     stored: int
     adapted: int
-    shape: "Shape"
+    shape: "ModelShape"
     workload: "Workload"
     speed: "Speed"
 
@@ -98,17 +97,6 @@ class ModelSizes:
         return int(PROGRAM_BYTES + weights + min(WORKING_BYTES, WORKING_SHARE * weights))
 
 
-def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
-    """The pending steps of a job with what each takes. Reads headers and prompts, no weights; neither for a report."""
-    if all(each.step.name == "report" for each in pending):
-        return [PlannedStep(each.step.name, each.reason, _writes(job, each)) for each in pending]
-    from vlsurgery.cli.workflow.sizes import sizes_of
-
-    is_merged = job.case.settings_of("merge") is not None or any(each.step.name == "merge" for each in pending)
-    sizes = sizes_of(job, job.prompts, is_merged)
-    return [sizes.planned(each.step.name, each.reason, _writes(job, each)) for each in pending]
-
-
 def show_plan(console: Console, steps: Sequence[PlannedStep]) -> None:
     """Print a plan, as a table or as JSON."""
     console.emit(json.dumps({"plan": [asdict(step) for step in steps]}, indent=1))
@@ -139,9 +127,3 @@ def about(seconds: float) -> str:
     _, unit, name = next(each for each in TOLD_IN if seconds < each[0])
     value = seconds / unit
     return f"about {value:.1f} {name}" if name == "h" and value < 10 else f"about {max(1, round(value))} {name}"
-
-
-def _writes(job: Job, pending: Pending) -> tuple[str, ...]:
-    files = pending.step.files(job.case, pending.step.settings(job))
-    root = job.case.folder
-    return tuple(str(file.relative_to(root) if file.is_relative_to(root) else file) for file in files)

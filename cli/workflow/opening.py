@@ -65,7 +65,8 @@ def perform(
         options = replace(options, sample=sample)
     flow = Flow(Job(case, options, console.say, console.progress, alignment), STEPS)
     if session.plan:
-        from vlsurgery.cli.workflow.estimates import plan, show_plan
+        from vlsurgery.cli.workflow.estimates import show_plan
+        from vlsurgery.cli.workflow.planning import plan
 
         show_plan(console, plan(flow.job, flow.pending(*goals)))
         return None

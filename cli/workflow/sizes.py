@@ -5,7 +5,7 @@ from typing import Any, Final
 
 from vlsurgery.cli.workflow.engine import Job
 from vlsurgery.cli.workflow.estimates import ModelSizes
-from vlsurgery.cli.workflow.speed import Shape, Speed, measured
+from vlsurgery.cli.workflow.speed import ModelShape, Speed, measured
 from vlsurgery.cli.workflow.workload import Expected, Outcome, RoleShape, Workload
 from vlsurgery.probes.models import Loader
 from vlsurgery.probes.models.dtypes import default_device, device_of, run_dtype
@@ -15,8 +15,8 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 
 SPECIMEN_ANSWER: Final = 7.0  # mean tokens of a completion of the miniature's models
 ANSWER_SHARE: Final = 0.75  # of the tokens that a completion may have, of other models
-MINIATURE: Final = Shape(8, 64, 378_000, 15_168, 159_000, 4, 567_000, 4)
-REAL: Final = Shape(30, 576, 106_200_000, 28_400_000, 2_700_000, 9, 137_400_000, 2)
+MINIATURE: Final = ModelShape(8, 64, 378_000, 15_168, 159_000, 4, 567_000, 4)
+REAL: Final = ModelShape(30, 576, 106_200_000, 28_400_000, 2_700_000, 9, 137_400_000, 2)
 PATCHES: Final = 256  # of a picture, where the config does not say
 
 
@@ -85,7 +85,7 @@ def specimen_sizes(real: bool, seed: int, tokens: int) -> ModelSizes:
     return ModelSizes(3 * stored, stored, shape, workload, speed)
 
 
-def _workload(job: Job, prompts: Sequence[Prompt], shape: Shape, is_merged: bool) -> Workload:
+def _workload(job: Job, prompts: Sequence[Prompt], shape: ModelShape, is_merged: bool) -> Workload:
     adapted = job.checkpoints["adapted"]
     roles = {role: role_shape(each) for role, each in job.checkpoints.items()}
     tokens = job.judge_source.tokens
@@ -123,7 +123,7 @@ def role_shape(checkpoint: Checkpoint) -> RoleShape:
     return RoleShape(any(site.tower == "vision" for site in sites.values()), max(rows, default=0))
 
 
-def shape_of(checkpoint: Checkpoint, loader: Loader) -> Shape:
+def shape_of(checkpoint: Checkpoint, loader: Loader) -> ModelShape:
     """What of a checkpoint its time depends on."""
     sites = checkpoint.sites
     text = {name: site for name, site in sites.items() if site.tower == "text"}
@@ -131,7 +131,7 @@ def shape_of(checkpoint: Checkpoint, loader: Loader) -> Shape:
     rows, hidden = max(tables, default=(0, 1))[:2]
     inside = [name for name, site in text.items() if site.layer is not None or site.own_layer is not None]
     vision = [name for name, site in sites.items() if site.tower in ("vision", "projector")]
-    return Shape(
+    return ModelShape(
         layers=max(1, len({(site.layer, site.own_layer) for name, site in text.items() if name in set(inside)})),
         hidden=hidden,
         parameters=sum(checkpoint[name].numel for name in inside),
@@ -143,7 +143,7 @@ def shape_of(checkpoint: Checkpoint, loader: Loader) -> Shape:
     )
 
 
-def speed_of(checkpoint: Checkpoint, shape: Shape, loader: Loader) -> Speed:
+def speed_of(checkpoint: Checkpoint, shape: ModelShape, loader: Loader) -> Speed:
     """This machine's speed at a checkpoint's width, in the dtype and on the device that it would run."""
     device = device_of(loader.device)
     place = default_device() if device == "auto" else device

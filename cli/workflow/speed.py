@@ -25,7 +25,7 @@ READ_BYTES: Final = 4e8  # in a second
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelShape:
     """What of a model its time depends on.
 
     layers: of the language model. parameters: of these layers; head: of its head; vision: of its tower; all: of all.
@@ -52,7 +52,7 @@ class Speed:
     operation: float
     sweep: float
 
-    def seconds(self, work: Work, shape: Shape) -> float:
+    def seconds(self, work: Work, shape: ModelShape) -> float:
         """How long work takes."""
         each = 2 * shape.parameters
         tokens = work.forward_tokens + work.read_tokens + GRADIENT * work.gradient_tokens

@@ -20,6 +20,7 @@ from vlsurgery.probes.results import Target, TargetsResult, TradeoffPoint, Trade
 from vlsurgery.probes.selection import Choosing, choose, decided, recipe_of
 from vlsurgery.probes.targets import working_prompts, working_set
 from vlsurgery.probes.trials import Cost, Trial
+from vlsurgery.probes.trust_region import is_better
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
 from vlsurgery.surgery.runtime.progress import no_progress
@@ -172,6 +173,24 @@ def trial(policy: str, z: np.ndarray, wanted: Requirements) -> Trial:
         objective=-float(wanted.objective(z)), forward_equivalents=1, seconds=1.0, chosen=True,
     )  # fmt: skip
     return Trial(point, z)
+
+
+@pytest.mark.parametrize(
+    ("gain", "coefficient", "accepted"),
+    [
+        (0.1, 0.9, True),
+        (0.0, 0.4, True),
+        (-0.004, 0.4, True),
+        (0.0, 0.5, False),
+        (-0.004, 0.6, False),
+        (-0.1, 0, False),
+    ],
+)
+def test_a_step_is_accepted_where_it_is_better_or_as_good_at_less_change(gain, coefficient, accepted):
+    wanted = requirements([("a", "a", ("harmful", "text"), "refuse")], np.zeros(1))
+    centre = trial("uniform", np.zeros(1), wanted)
+    ahead = centre.named(objective=centre.objective + gain, coefficients={"0.mlp": {"base": coefficient}})
+    assert is_better(ahead, centre) == accepted
 
 
 @pytest.mark.parametrize(
