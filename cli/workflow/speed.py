@@ -17,6 +17,8 @@ ROWS: Final = 1024  # tokens of a large batch
 EFFICIENCY: Final = 0.45  # of a layer's products as they are run, beside bare ones
 GRADIENT: Final = 4.0  # times as long as a forward pass that a forward and a backward pass take
 OPS_OF_A_LAYER: Final = 60.0  # small operations, each as long as a product of one row
+ENCODING: Final = 150.0  # small operations that turning a prompt into tokens takes
+PICTURE: Final = 1000.0  # and a picture into pixels
 MOVES: Final = 6.0  # sweeps over a weight that moving it takes
 LOAD_SECONDS: Final = 0.5  # of a checkpoint, beside its bytes
 READ_BYTES: Final = 4e8  # in a second
@@ -56,10 +58,11 @@ class Speed:
         tokens = work.forward_tokens + work.read_tokens + GRADIENT * work.gradient_tokens
         reading = tokens * each + 2 * shape.head * work.heads + 2 * shape.vision * shape.patches * work.pictures
         writing = work.written_tokens * (each + 2 * shape.head)
-        calls = (work.calls + work.steps) * shape.layers * OPS_OF_A_LAYER * self.operation
+        operations = (work.calls + work.steps) * shape.layers * OPS_OF_A_LAYER
+        operations += ENCODING * work.encoded + PICTURE * work.pictured
         moving = work.moved * MOVES * shape.all * self.sweep
         loading = work.loads * (LOAD_SECONDS + shape.all * shape.bytes_each / READ_BYTES)
-        return (reading / self.products + writing / self.writing) / EFFICIENCY + calls + moving + loading
+        return (reading / self.products + writing / self.writing) / EFFICIENCY + operations * self.operation + moving + loading
 
 
 @cache
@@ -68,17 +71,13 @@ def measured(hidden: int, dtype: "torch.dtype", device: str) -> Speed:
     import torch
 
     square = torch.full((hidden, 4 * hidden), 0.01, dtype=dtype, device=device)
-    batch, rows, row = (torch.full((n, hidden), 0.5, dtype=dtype, device=device) for n in (ROWS, WRITTEN_ROWS, 1))
-    small, narrow = (
-        torch.full((1, 64), 0.5, dtype=dtype, device=device),
-        torch.full((64, 64), 0.01, dtype=dtype, device=device),
-    )
-    del row
+    batch, rows = (torch.full((n, hidden), 0.5, dtype=dtype, device=device) for n in (ROWS, WRITTEN_ROWS))
+    small = torch.full((8, 8), 0.5, dtype=dtype, device=device)
     flops = 2 * square.numel()
     return Speed(
         products=flops * ROWS / _seconds(lambda: batch @ square, device),
         writing=flops * WRITTEN_ROWS / _seconds(lambda: rows @ square, device),
-        operation=_seconds(lambda: small @ narrow, device),
+        operation=_seconds(lambda: small @ small, device),
         sweep=_seconds(lambda: square.mul_(1.0), device) / square.numel(),
     )
 

@@ -23,6 +23,7 @@ class Work:
     three. written_tokens: of completions, as many as are expected. pictures: that go through the vision tower. heads:
     tokens that the output head reads in passes. calls: of a model, each for one batch. steps: of writing, one token of
     every row of a batch. moved: how often all weights are moved to another merge. loads: of checkpoints.
+    encoded, pictured: prompts that are turned into tokens, and pictures into pixels, once for every loaded model.
     """
 
     forward: float = 0.0
@@ -38,6 +39,8 @@ class Work:
     steps: float = 0.0
     moved: float = 0.0
     loads: float = 0.0
+    encoded: float = 0.0
+    pictured: float = 0.0
 
     def __add__(self, other: "Work") -> "Work":
         return Work(**{name: getattr(self, name) + getattr(other, name) for name in self.__dataclass_fields__})
@@ -64,6 +67,11 @@ class Passes:
         tokens = self.tokens(prompts) + (read - 1) * len(prompts)
         calls = self._batches(prompts, SCORED_ROWS, read)
         return Work(forward=len(prompts), forward_tokens=tokens, heads=read * len(prompts), calls=calls)
+
+    def loaded(self, prompts: "Sequence[Prompt]") -> Work:
+        """A checkpoint that is loaded, and the prompts that it is asked, each once."""
+        once = {prompt.id: prompt for prompt in prompts}.values()
+        return Work(loads=1, encoded=len(once), pictured=_pictured(list(once)))
 
     def captured(self, prompts: "Sequence[Prompt]") -> Work:
         """A pass of every prompt without the head."""

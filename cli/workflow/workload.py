@@ -84,7 +84,7 @@ class Expected:
     """
 
     path: int = 6
-    merges: int = 30
+    merges: int = 36
     linearisations: int = 2
     steps: int = 2
     answer: float = 64.0
@@ -92,7 +92,7 @@ class Expected:
     @classmethod
     def of(cls, answer: float, sources: int) -> "Expected":
         """With completions of so many tokens, and merges toward so many sources."""
-        return cls(answer=answer, merges=30 if sources > 1 else 11)
+        return cls(answer=answer, merges=36 if sources > 1 else 11)
 
 
 @dataclass(frozen=True)
@@ -145,20 +145,32 @@ class Workload:
         work = working_prompts(self.prompts)
         harmful = [p for p in work if p.set in HARMFUL_SETS]
         asked = harmful if self.roles["base"].sees else [without_picture(p) for p in harmful]
-        total = Work(loads=len(self.roles)) + self._pass.written(asked, PROBE_TOKENS)
+        total = self._pass.written(asked, PROBE_TOKENS)
         total += self._pass.written(self._asked("adapted", work), PROBE_TOKENS)
+        seen = {"base": asked, "adapted": self._asked("adapted", work)}
+        for role in self.roles:
+            total += self._pass.loaded([*seen.get(role, ()), *self._contrasts(role)])
         for role in (*self.roles, "adapted"):  # the graft sees what the adapted model does
             total += self._directions(role)
         total += self._pass.captured(contrast(self.prompts, "select", "text")) + Work(moved=2)
         return total + (self._attribution() if len(self.outcome.lost["fit"]) >= MIN_LOST else Work())
 
     def _directions(self, role: str) -> Work:
-        total = Work()
+        """What directions are made of, and shown on."""
+        found = Work()
+        for modality in ("text", *PICTURED):
+            for split in ("fit", "report"):
+                found += self._pass.captured([p for p in self._contrasts(role) if (p.modality, p.split) == (modality, split)])
+        return found
+
+    def _contrasts(self, role: str) -> list[Prompt]:
+        """The prompts of a role's directions."""
+        found = []
         for modality in ("text", *PICTURED) if self.roles[role].sees else ("text",):
             sides = [contrast(self.prompts, split, modality) for split in ("fit", "report")]
             if all(_has_both(side) for side in sides):
-                total += self._pass.captured(sides[0]) + self._pass.captured(sides[1])
-        return total
+                found += [*sides[0], *sides[1]]
+        return found
 
     def _attribution(self) -> Work:
         lost = evenly_spaced(self.outcome.lost["fit"], MAX_LOST)
@@ -189,7 +201,8 @@ class Workload:
         select = [self._pass.forward(*part) for part in self._scored("select", MAX_SELECT)]
         measured = sum(select, Work(moved=1))
         searches = 2 if self.policy in ("attribution", "weights") else 1
-        total = Work(loads=1) + measured.times(1 + searches * self.expected.merges)
+        scored = [prompt for split in ("fit", "select") for part in self._scored(split, MAX_FIT) for prompt in part[0]]
+        total = self._pass.loaded(scored) + measured.times(1 + searches * self.expected.merges)
         if self.policy in ("best", "linearised"):
             fit = self._scored("fit", MAX_FIT)
             gradients = sum((self._pass.gradient(*part) for part in fit), Work(moved=1))
@@ -210,7 +223,7 @@ class Workload:
         total = Work()
         for like in self._subjects():
             asked = self._asked(like, report)
-            total += Work(loads=1) + self._pass.written(asked, self.tokens)
+            total += self._pass.loaded(asked) + self._pass.written(asked, self.tokens)
             if self._is_compared(like):
                 total += self._divergence(asked)
         return total + Work(moved=(not self.free) + self.merged)
@@ -236,7 +249,7 @@ class Workload:
         report = [p for p in self._asked("adapted", self.prompts) if (p.split, p.set) == ("report", "harmful")]
         lost = evenly_spaced([p for p in report if p.modality in WORKING_MODALITIES], MAX_PROMPTS)
         odds = self._pass.forward(lost)
-        return Work(loads=1) + odds + self._transplants(odds, self.layers)
+        return self._pass.loaded(lost) + odds + self._transplants(odds, self.layers)
 
 
 def _has_both(prompts: Sequence[Prompt]) -> bool:
