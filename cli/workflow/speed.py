@@ -14,11 +14,12 @@ if TYPE_CHECKING:
 MEASURED_SECONDS: Final = 0.15  # of each of the three kinds of product
 ROWS: Final = 1024  # tokens of a large batch
 # Calibrated once, on the miniature and on SmolLM2-135M's shape, one thread: what a model takes beside its products.
-EFFICIENCY: Final = 0.45  # of a layer's products as they are run, beside bare ones
+EFFICIENCY: Final = 0.6  # of a layer's products as they are run, beside bare ones
 GRADIENT: Final = 4.0  # times as long as a forward pass that a forward and a backward pass take
-OPS_OF_A_LAYER: Final = 60.0  # small operations, each as long as a product of one row
-ENCODING: Final = 150.0  # small operations that turning a prompt into tokens takes
-PICTURE: Final = 1000.0  # and a picture into pixels
+OPS_OF_A_LAYER: Final = 500.0  # small operations that calling a layer takes
+WIDTHS: Final = 100.0  # sweeps over a token's hidden state that a layer takes beside products
+ENCODING: Final = 250.0  # small operations that turning a prompt into tokens takes
+PICTURE: Final = 1500.0  # and a picture into pixels
 MOVES: Final = 6.0  # sweeps over a weight that moving it takes
 LOAD_SECONDS: Final = 0.5  # of a checkpoint, beside its bytes
 READ_BYTES: Final = 4e8  # in a second
@@ -60,7 +61,8 @@ class Speed:
         writing = work.written_tokens * (each + 2 * shape.head)
         operations = (work.calls + work.steps) * shape.layers * OPS_OF_A_LAYER
         operations += ENCODING * work.encoded + PICTURE * work.pictured
-        moving = work.moved * MOVES * shape.all * self.sweep
+        swept = (tokens + work.written_tokens) * WIDTHS * shape.layers * shape.hidden
+        moving = (work.moved * MOVES * shape.all + swept) * self.sweep
         loading = work.loads * (LOAD_SECONDS + shape.all * shape.bytes_each / READ_BYTES)
         return (reading / self.products + writing / self.writing) / EFFICIENCY + operations * self.operation + moving + loading
 
