@@ -62,7 +62,8 @@ class Speed:
         operations += ENCODING * work.encoded + PICTURE * work.pictured
         moving = work.moved * MOVES * shape.all * self.sweep
         loading = work.loads * (LOAD_SECONDS + shape.all * shape.bytes_each / READ_BYTES)
-        return (reading / self.products + writing / self.writing) / EFFICIENCY + operations * self.operation + moving + loading
+        products = (reading / self.products + writing / self.writing) / EFFICIENCY
+        return products + operations * self.operation + moving + loading
 
 
 @cache
