@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 PROGRAM_BYTES: Final = 500_000_000  # what torch and transformers take
 STREAM_BYTES: Final = 1 << 30  # the most memory that a diff or a merge takes
-WORKING_BYTES: Final = 700_000_000  # what batches, gradients and values of checkpoints take beside a running model
-WORKING_SHARE: Final = 2.0  # and of a small one, as a share of its weights
+WORKING_BYTES: Final = 900_000_000  # what batches, gradients and values of checkpoints take beside a running model
+WORKING_SHARE: Final = 4.0  # and of a small one, as a share of its weights
 TOLD_IN: Final = ((90.0, 1, "s"), (5400.0, 60, "min"), (float("inf"), 3600, "h"))  # seconds up to which, unit, name
 
 

@@ -64,7 +64,8 @@ class Speed:
         swept = (tokens + work.written_tokens) * WIDTHS * shape.layers * shape.hidden
         moving = (work.moved * MOVES * shape.all + swept) * self.sweep
         loading = work.loads * (LOAD_SECONDS + shape.all * shape.bytes_each / READ_BYTES)
-        return (reading / self.products + writing / self.writing) / EFFICIENCY + operations * self.operation + moving + loading
+        products = (reading / self.products + writing / self.writing) / EFFICIENCY
+        return products + operations * self.operation + moving + loading
 
 
 @cache

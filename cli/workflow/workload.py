@@ -160,7 +160,8 @@ class Workload:
         found = Work()
         for modality in ("text", *PICTURED):
             for split in ("fit", "report"):
-                found += self._pass.captured([p for p in self._contrasts(role) if (p.modality, p.split) == (modality, split)])
+                asked = [p for p in self._contrasts(role) if (p.modality, p.split) == (modality, split)]
+                found += self._pass.captured(asked)
         return found
 
     def _contrasts(self, role: str) -> list[Prompt]:
