@@ -212,7 +212,7 @@ def test_the_readmes_commands_answer_in_this_case(demo, command, says):
 
 def test_the_readmes_library_examples_run(demo, capsys, tmp_path):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
-    section = readme.partition("## As a library")[2]
+    section = readme.partition("## As a library")[2].partition("\n## ")[0]
     examples = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
     assert len(examples) == 2
     names: dict[str, object] = {}

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 MEASURED_SECONDS: Final = 0.15  # of each of the three kinds of product
 ROWS: Final = 1024  # tokens of a large batch
-# Calibrated once, on the miniature and on SmolLM2-135M's shape, one thread: what a model takes beside its products.
+# Calibrated once, on the miniature, one thread: what a model takes beside its products. At 135 M times are too low.
 EFFICIENCY: Final = 0.6  # of a layer's products as they are run, beside bare ones
 GRADIENT: Final = 4.0  # times as long as a forward pass that a forward and a backward pass take
 OPS_OF_A_LAYER: Final = 500.0  # small operations that calling a layer takes

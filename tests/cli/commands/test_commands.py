@@ -34,7 +34,7 @@ def test_diff_opens_the_case_and_shows_every_layer(run: Run, trio: dict[str, Pat
     assert shown.exit_code == 0
     result = json.loads(Path("case/diff.json").read_text())
     for block in result["blocks"]:
-        assert f"{block['metrics']['vl']['relative']:.3f}" in shown.stdout
+        assert f"{block['metrics']['vl']['relative']:#.3g}" in shown.stdout
     assert "not where safety went" in " ".join(shown.stdout.split())
     assert set(Case.open("case").checkpoints) == {"base", "adapted", "safety"}
 
