@@ -10,7 +10,7 @@ from vlsurgery.probes.gradients import PromptGradients, prompt_gradients
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.objective_scorer import ObjectiveScorer
 from vlsurgery.probes.trials import Table
-from vlsurgery.probes.trust_region import Gradients
+from vlsurgery.probes.trust_region import TakeGradients
 from vlsurgery.surgery.runtime.progress import Progress
 
 # Nats by which a prompt's log-odds may differ from those that were kept with its gradient: of other weights, prompts or
@@ -18,7 +18,9 @@ from vlsurgery.surgery.runtime.progress import Progress
 SAME: Final = 0.1
 
 
-def reused_gradients(live: InMemoryMerge, scorer: ObjectiveScorer, file: Path | None, progress: Progress) -> Gradients:
+def reused_gradients(
+    live: InMemoryMerge, scorer: ObjectiveScorer, file: Path | None, progress: Progress
+) -> TakeGradients:
     """A function that gives the gradients of the scorer's prompts at a merge: those in the file where they are of it,
     else computed. The first ones that are computed are kept in the file. None: nothing is kept."""
     kept = PromptGradients.load(file) if file is not None and file.exists() else None

@@ -35,7 +35,7 @@ MAX_HALVINGS: Final = 2  # of the trust region, before the search ends
 PRICES_TRACED: Final = (0.1, 20.0)  # of an over-refusal against a refusal that is missing, the frontier's ends
 DIGITS: Final = 4  # of coefficients: behaviour shows no more, and people read the recipe
 
-Gradients = Callable[[Table], PromptGradients]
+TakeGradients = Callable[[Table], PromptGradients]
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Linearised:
     last: ConvexStep | None
 
 
-def linearised(bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: Gradients) -> Linearised:
+def linearised(bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: TakeGradients) -> Linearised:
     """The best merge that convex steps reach from `start`, a merge with coefficients.
 
     gradients: gives those of the `fit` prompts at the coefficients of a merge.

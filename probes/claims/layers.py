@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from vlsurgery.probes.claims.evidence import averaged, decided, missing, together
 from vlsurgery.probes.claims.findings import CaseFindings
 from vlsurgery.probes.claims.wording import figures, told
-from vlsurgery.probes.evaluation.intervals import cluster_ids, percentiles
+from vlsurgery.probes.evaluation.intervals import percentiles
+from vlsurgery.probes.evaluation.mean_intervals import request_means
 from vlsurgery.probes.results import Claim, ClaimEvidence, LayersResult
 from vlsurgery.surgery.results import DiffResult
 
@@ -157,9 +158,7 @@ def _decoys(drawn: Floats, resampled: Floats, of: Mapping[str, int]) -> ClaimEvi
 
 def _by_request(layers: LayersResult) -> Floats:
     """[layers, requests] mean gain over the prompts of each request."""
-    ids = cluster_ids(layers.requests)
-    counts = np.bincount(ids)
-    return np.array([np.bincount(ids, row.gains) / counts for row in layers.records])
+    return request_means(np.array([row.gains for row in layers.records]).T, layers.requests).T
 
 
 def _changes(diff: DiffResult | None, numbers: Sequence[int]) -> Floats | None:
