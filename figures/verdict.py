@@ -22,7 +22,7 @@ from vlsurgery.figures.findings import (
     weakest,
 )
 from vlsurgery.figures.headline import VERBS, headline, pair_words, too_few, worst_of
-from vlsurgery.figures.wording import cell_phrase, listed, number, percent, points, rate_words
+from vlsurgery.figures.wording import cell_phrase, listed, number, percent, points, rate_words, signed
 from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult
 
@@ -112,8 +112,10 @@ def _where(probe: ProbeResult | None) -> str:
     if not found.top or found.top_share is None:
         text = "No block was found whose return to the base brings refusals back."
     else:
-        names = listed([block.place.block for block in found.top])
-        text = f"Traced back to blocks, {percent(found.top_share)} of the lost refusal log-odds sits in {names}"
+        names = listed([block.place.block for block in found.clear])
+        share = percent(sum(block.share or 0.0 for block in found.clear))
+        text = f"Traced back to blocks, {share} of the lost refusal log-odds sits in {names}"
+        text = text if found.clear else "Traced back to blocks, the loss is spread out: none stands clear of the others"
         text += f"{_trust(found)}."
     ceiling = probe.ceiling
     if ceiling is not None and ceiling.graft_refused.rate is not None:
@@ -179,6 +181,8 @@ def _uniform(behaviour: BehaviourResult, tradeoff: TradeoffResult | None) -> str
         return "" if recovery(behaviour) is None else "The best uniform merge was not measured beside it."
     point = tradeoff.chosen("uniform") if tradeoff else None
     strengths = [f"{name} {number(value)}" for name, value in point.parameters.items()] if point else []
+    if tradeoff and tradeoff.policy == "uniform":
+        return f"The merge is the best uniform one ({', '.join(strengths)}){_not_better(tradeoff)}."
     name = f"The best uniform merge ({', '.join(strengths)})" if strengths else "The best uniform merge"
     parts = [_weakest_words(behaviour, "merged:uniform", harm) for harm in (True, False)]
     parts = [part for part in parts if part]
@@ -187,6 +191,15 @@ def _uniform(behaviour: BehaviourResult, tradeoff: TradeoffResult | None) -> str
         f"{name}, where it is weakest, {listed(parts)}; of {len(found)} comparisons the merge is clearly ahead"
         f" in {ahead} and clearly behind in {behind}."
     )
+
+
+def _not_better(tradeoff: TradeoffResult) -> str:
+    """Why the uniform merge was written, where coefficients by block were measured beside it."""
+    found = next((each for each in tradeoff.comparisons if each.against == "linearised"), None)
+    if found is None:
+        return ""
+    gain, low, high = (signed(-value) for value in (found.difference, found.high, found.low))
+    return f": coefficients block by block were not clearly better ({gain} nats of the objective, {low} to {high})"
 
 
 def _tuned(behaviour: BehaviourResult) -> str:

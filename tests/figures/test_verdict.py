@@ -7,7 +7,7 @@ from hypothesis import given, strategies as st
 
 from vlsurgery.figures.findings import Difference, difference, differences, recovery
 from vlsurgery.figures.verdict import Conclusion, verdict
-from vlsurgery.probes.results import BehaviourResult, Paired
+from vlsurgery.probes.results import BehaviourResult, Paired, PolicyDifference
 
 CLAIM = "brought back"
 SHARES = st.floats(0, 1)
@@ -82,6 +82,24 @@ def test_a_full_recovery_in_words(make: SimpleNamespace) -> None:
     assert "the graft" in text
     assert "The best uniform merge (base 0.10, safety 0.30)" in text
     assert 3 <= len(found.sentences) <= 6
+
+
+def test_a_uniform_merge_is_not_held_against_itself(make: SimpleNamespace) -> None:
+    difference = PolicyDifference(
+        policy="uniform", against="linearised", difference=-0.25, low=-0.75, high=0.5, requests=60
+    )
+    tradeoff = make.tradeoff().model_copy(update={"policy": "uniform", "comparisons": [difference]})
+    text = words(verdict(make.diff(), make.probe(), make.behaviour(), tradeoff))
+    assert "clearly ahead in" not in text
+    assert "The merge is the best uniform one (base 0.10, safety 0.30): coefficients block by block were not" in text
+    assert "(+0.25 nats of the objective, −0.50 to +0.75)" in text
+
+
+def test_blocks_whose_intervals_overlap_the_rest_are_not_named(make: SimpleNamespace) -> None:
+    wide = [row.model_copy(update={"low": row.gain - 9, "high": row.gain + 9}) for row in make.probe().attribution]
+    text = words(verdict(make.diff(), make.probe().model_copy(update={"attribution": wide}), make.behaviour(), None))
+    assert "none stands clear of the others" in text
+    assert "1.mlp" not in text
 
 
 def test_a_merge_that_made_it_worse_is_called_so(make: SimpleNamespace) -> None:
