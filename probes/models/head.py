@@ -34,6 +34,17 @@ def head_of(chat: ChatModel) -> nn.Module:
     return head
 
 
+def reading_contiguously(model: Any) -> None:
+    """Have the head copy what it reads where that is a slice of a batch, as when a prompt's last tokens are picked.
+
+    torch copies the head's weight for every row of such a slice where neither takes gradients: 11 GB and two minutes
+    for 24 prompts of a vocabulary of 152,000.
+    """
+    head = model.get_output_embeddings()
+    if isinstance(head, nn.Module):
+        head.register_forward_pre_hook(lambda module, args: tuple(each.contiguous() for each in args))  # noqa: ARG005
+
+
 def vocabulary_size(chat: ChatModel) -> int:
     """How many tokens the head has a logit for."""
     head: Any = head_of(chat)

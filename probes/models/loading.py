@@ -14,6 +14,7 @@ from vlsurgery.probes.models.blocks import decoder_blocks
 from vlsurgery.probes.models.chat import ChatModel
 from vlsurgery.probes.models.dtypes import RunDtype, device_of, run_dtype
 from vlsurgery.probes.models.faults import is_out_of_memory, one_line
+from vlsurgery.probes.models.head import reading_contiguously
 from vlsurgery.probes.models.processors import missing_packages, needs_packages
 from vlsurgery.probes.models.remote_code import remote_code_files
 from vlsurgery.probes.models.routing import blind, picture_processor, route
@@ -63,6 +64,7 @@ def load(checkpoint: Checkpoint, how: Loader = AS_FOUND) -> ChatModel:
     if device != "auto":
         model = model.to(device)
     model = model.eval().requires_grad_(False)
+    reading_contiguously(model)
     try_out(checkpoint.path, model, tokenizer)
     chat = ChatModel(model, tokenizer, processor, decoder_blocks(model), thinking=how.thinking, memory=how.memory)
     chat.notes += _notes(chat, checkpoint, dtype, how)

@@ -14,6 +14,8 @@ from transformers import (
     PhiConfig,
 )
 
+from vlsurgery.probes.evaluation.generate import complete
+from vlsurgery.probes.models import load
 from vlsurgery.probes.models.head import (
     answers_at_once,
     head_copy,
@@ -117,3 +119,13 @@ def test_a_class_without_a_head_is_named():
     chat = SimpleNamespace(name="some/model", model=SimpleNamespace(get_output_embeddings=lambda: None))
     with pytest.raises(CheckpointError, match="some/model: SimpleNamespace names no output head"):
         head_of(chat)
+
+
+def test_a_loaded_models_head_reads_no_slice_of_a_batch(trio, asked):
+    """torch copies the head's weight for every row of a slice that takes no gradients."""
+    chat = load(trio.checkpoints["adapted"])
+    read = []
+    head_of(chat).register_forward_hook(lambda module, args, output: read.append(args[0]))  # noqa: ARG005
+    complete(chat, [prompt for prompt in asked if prompt.image is None][:5], "asking", tokens=3)
+    assert max(len(states) for states in read) > 1  # a batch, of which generation picks the last tokens
+    assert all(states.is_contiguous() for states in read)
