@@ -22,9 +22,10 @@ Mean = Callable[[Array], Array]
 
 @dataclass(order=True)
 class _Stretch:
-    """A part of the path, read at its ends and its middle. error: minus the distance of its sum from its change."""
+    """A part of the path, read at its ends and its middle. order: the worst comes first. error: sum less change."""
 
-    error: float
+    order: float
+    error: float = field(compare=False)
     start: float = field(compare=False)
     end: float = field(compare=False)
     integral: Array = field(compare=False)
@@ -42,14 +43,14 @@ class PathIntegral:
         self._stretches: list[_Stretch] = []
 
     def refine(self, tolerance: float, points: int) -> Iterator[float]:
-        """Read places of the path until the distances of all stretches sum to at most `tolerance` of the change.
+        """Read places until the sum, and that of every stretch, is off by at most `tolerance` of the change.
 
         points: at most so many are read, 5 at least. Yields each place that was read.
         """
         for start, end in ((0.0, 0.5), (0.5, 1.0)):
             yield from self._add(start, end)
         change = abs(self._of_means(1.0) - self._of_means(0.0))
-        while sum(-each.error for each in self._stretches) > tolerance * change and len(self._known) + 2 <= points:
+        while self._off() > tolerance * change and len(self._known) + 2 <= points:
             worst = heapq.heappop(self._stretches)
             middle = (worst.start + worst.end) / 2
             yield from self._add(worst.start, middle)
@@ -79,7 +80,12 @@ class PathIntegral:
         first, middle, last = (self._known[place][1] for place in places)
         integral = (end - start) * (first + 4 * middle + last) / 6
         error = float(self._mean(integral).sum()) - (self._of_means(end) - self._of_means(start))
-        heapq.heappush(self._stretches, _Stretch(-abs(error), start, end, integral))
+        heapq.heappush(self._stretches, _Stretch(-abs(error), error, start, end, integral))
+
+    def _off(self) -> float:
+        """By how much the sum is off, or the worst stretch where that is more. Errors of all stretches are not added
+        up: what rounding does to each would count as often as there are stretches."""
+        return max(abs(sum(each.error for each in self._stretches)), -self._stretches[0].order)
 
     def _of_means(self, place: float) -> float:
         return float(self._mean(self._known[place][0]))
