@@ -278,7 +278,10 @@ def test_the_frontier_runs_from_strict_to_lax_and_sparse_coefficients_are_0_wher
     result = choose(align(trio.checkpoints), few, targets, Choosing("linearised", sparse=True, frontier=5))
     traced = [point for point in result.points if point.policy == "frontier"]
     prices = [point.parameters["price"] for point in traced]
-    assert prices == pytest.approx(np.geomspace(0.1, 20, 5))
+    assert prices == pytest.approx(np.geomspace(0.1, 20, 5), rel=0.01)
+    assert [point.price for point in result.frontier.points] == prices
+    assert [point.coefficients for point in result.frontier.points] == [point.coefficients for point in traced]
+    assert result.frontier.gain.low <= result.frontier.gain.value <= result.frontier.gain.high
 
     over_refusal = [np.mean([cell.loss for cell in point.cells if cell.purpose == "answer"]) for point in traced]
     assert over_refusal[-1] < over_refusal[0]  # the dearer, the less of it
