@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vlsurgery.probes.evaluation.intervals import percentiles, rate
+from vlsurgery.probes.evaluation.intervals import percentiles, rate, zero_count_bound
 from vlsurgery.probes.linearised import PROXIMITY, LinearModel, Region, solve, unseen
 from vlsurgery.probes.objective import Floats, Purpose, Requirements
 from vlsurgery.probes.results import Estimate, MergeRates, PredictedCell, Rate
@@ -92,7 +92,8 @@ def gain_over(wanted: Requirements, ours: Sequence[Floats], theirs: Sequence[Flo
 
     ours, theirs: log-odds [n] of each merge on the same prompts. Their front: the most refusal with no more
     over-refusal, and straight lines between. Merges of ours that over-refuse less than all of theirs are left out:
-    there is nothing to hold them against. The interval draws requests again (95%, percentiles).
+    there is nothing to hold them against. The interval draws requests again (95%, percentiles); where that changes
+    nothing, because all requests agree, it is as wide as for a difference that none of so many requests showed.
     """
     draws = np.concatenate([np.ones((1, len(wanted.prompts))), wanted.resampled()])
     (our_refusal, our_over), (their_refusal, their_over) = (
@@ -104,7 +105,9 @@ def gain_over(wanted: Requirements, ours: Sequence[Floats], theirs: Sequence[Flo
     front = np.array([_front(*each) for each in zip(their_over, their_refusal, our_over[:, within], strict=True)])
     gains = (our_refusal[:, within] - front).mean(-1)
     low, high = percentiles(gains[1:])
-    value = float(gains[0])
+    value, requests = float(gains[0]), len({wanted.requests[i] for i in np.flatnonzero(_are(wanted, "refuse"))})
+    if low == high:
+        low, high = value - zero_count_bound(requests), value + zero_count_bound(requests)
     return Estimate(value=value, low=min(low, value), high=max(high, value), n=len(set(wanted.requests)))
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings, strategies as st
 
+from vlsurgery.probes.evaluation.intervals import zero_count_bound
 from vlsurgery.probes.frontier import at_price, gain_over, merge_rates, predicted_cells, priced, prices
 from vlsurgery.probes.linearised import PROXIMITY, LinearModel, unseen
 from vlsurgery.probes.objective import requirements
@@ -151,7 +152,9 @@ def test_the_gain_is_the_refusal_above_the_straight_lines_of_the_others_front():
     assert gain.value == pytest.approx((6 / 20 + 0) / 2)
     assert gain.low <= gain.value <= gain.high
     assert gain.n == 30
-    assert gain_over(model.wanted, theirs[:1], theirs).value == 0
+    same = gain_over(model.wanted, theirs[:1], theirs)
+    assert same.value == 0
+    assert -same.low == same.high == pytest.approx(zero_count_bound(20))  # no request of 20 says otherwise
     behind = gain_over(model.wanted, front(model, (4, 4)), theirs)
     assert behind.value == pytest.approx(-4 / 20)
     assert behind.high < 0.1
