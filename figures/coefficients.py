@@ -12,12 +12,13 @@ from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
 
 TARGETS = ("base", "safety")
-_POLICY_ROLES = {"linearised": "merged", "frontier": "merged", "uniform": "merged:uniform"}
+_POLICY_ROLES = {"linearised": "merged", "frontier": "merged", "limits": "merged", "uniform": "merged:uniform"}
 _POLICY_COLOURS = {"fit": "#8a5a00", "attribution": "#4b3f92", "weights": "#33415c"}
 _POLICY_SYMBOLS = {
     "linearised": "circle",
     "uniform": "square",
     "frontier": "circle",
+    "limits": "circle",
     "fit": "circle-open",
     "attribution": "diamond",
     "weights": "triangle-up",

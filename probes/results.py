@@ -408,10 +408,23 @@ class Frontier(Frozen):
     gain: Estimate
 
 
+class PredictedLimit(Frozen):
+    """A user's limit that the choice looked to. predicted: the share that it is about, as in `PredictedCell`, on `fit`
+    prompts whose requests had no part in the coefficients. measured: on `select` prompts."""
+
+    set: str
+    modality: str
+    limit: str
+    bound: float
+    predicted: Rate
+    measured: Rate
+
+
 class TradeoffPoint(Frozen):
     """One set of coefficients that was tried.
 
-    policy: `linearised`, `uniform`, `fit`, `attribution` or `weights`; `frontier`: linearised at other prices.
+    policy: `linearised`, `uniform`, `fit`, `attribution` or `weights`; `frontier`: linearised at other prices;
+        `limits`: the least within the user's limits.
     parameters: what makes the point, e.g. {"base": .3}, or the means of its coefficients; of `frontier` also the price.
     coefficients: block -> {"base": ..., "safety": ...}, for points that were compared with others. intervals: the same
         with [low, high], 95% over requests, where they were drawn again.
@@ -460,7 +473,8 @@ class TradeoffResult(Result):
 
     comparisons: of the policy merged with every other one whose best point was measured.
     main_blocks: the fewest, about, that bring nine tenths of what the linearised coefficients are predicted to bring.
-    frontier: merges at other prices; None where the policy took no gradients.
+    frontier: merges at other prices; None where the policy took no gradients. limits: those of the user's that the
+    choice looked to. missed: why no merge keeps them.
     """
 
     kind: ClassVar[str] = "tradeoff"
@@ -472,12 +486,19 @@ class TradeoffResult(Result):
     comparisons: list[PolicyDifference] = Field(default_factory=list)
     main_blocks: list[str] = Field(default_factory=list)
     frontier: Frontier | None = None
+    limits: list[PredictedLimit] = Field(default_factory=list)
+    missed: str | None = None
     verdict: str
 
     def chosen(self, policy: str | None = None) -> TradeoffPoint | None:
         """The best point of a policy (the one that was merged where none is named), which has its coefficients."""
         wanted = policy or self.policy
         return next((point for point in self.points if point.chosen and point.policy == wanted), None)
+
+    def at_price(self, price: float) -> PricedMerge | None:
+        """The merge that was solved at a price of an over-refusal."""
+        points = self.frontier.points if self.frontier else []
+        return next((point for point in points if point.price == price), None)
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlsurgery.probes.evaluation.limits import Limits
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.frontier import POINTS, prices
 from vlsurgery.probes.gradient_store import reused_gradients
@@ -25,6 +26,7 @@ from vlsurgery.probes.targets import working_set
 from vlsurgery.probes.tracing import frontier_of, measured, traced
 from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
 from vlsurgery.probes.trust_region import Linearised, linearised, main_blocks, sparser
+from vlsurgery.probes.within_limits import Within, within_limits
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
@@ -35,6 +37,7 @@ from vlsurgery.surgery.runtime.progress import Progress, no_progress
 _KINDS = {
     "linearised": "linearised coefficients",
     "frontier": "linearised coefficients at another price",
+    "limits": "the least coefficients within the limits",
     "fit": "fitted coefficients",
     "attribution": "coefficients by attribution",
     "weights": "coefficients by weight change",
@@ -50,6 +53,7 @@ class Choosing:
     gradients: the file in which those of the prompts are kept, and from which they are taken again. sparse: whether
     linearised coefficients whose interval holds 0 become 0. frontier: at how many prices of over-refusal linearised
     merges are measured beside. price: the one whose linearised merge is written, whatever does best at the usual one.
+    limits: the user's; the least intervention that keeps those which can be predicted is written.
     """
 
     policy: Policy = "best"
@@ -60,6 +64,7 @@ class Choosing:
     sparse: bool = False
     frontier: int = 0
     price: float | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -91,14 +96,11 @@ def choose(
     The best point of each policy is marked `chosen` and keeps its coefficients. Raises RecipeError where a source or
     a finding that the policy needs is missing, SurgeryError where there is nothing to choose by.
     """
-    sources = sources_of(alignment.checkpoints, how.toward)
-    chat = loader.load(alignment.checkpoints["adapted"])
-    live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
-    select = ObjectiveScorer.of(chat, working_set(chat, prompts, targets, "select"), "select", MAX_SELECT)
-    room = _Room(Bench(live, select), prompts, targets, how, progress)
-    blocks: list[str] = []
-    curve: Frontier | None = None
-    with keeping_pictures(chat):
+    bench = bench_of(alignment, prompts, targets, how.toward, loader)
+    live, select = bench.live, bench.select
+    room = _Room(bench, prompts, targets, how, progress)
+    found: _Found | None = None
+    with keeping_pictures(live.chat):
         with live.staying():
             trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
             if how.policy in ("attribution", "weights"):
@@ -107,11 +109,24 @@ def choose(
         if how.policy in ("best", "linearised"):
             found = _linearised(room, trials)
             trials += found.trials
-            blocks, curve = found.main_blocks, found.frontier
     if how.policy == "fit":
         trials.append(_fitted(room))
-    merged = how.policy if how.price is None else "frontier"
-    return decided(select.wanted, trials, merged, blocks, curve)
+    if found is None:
+        return decided(select.wanted, trials, how.policy)
+    within = found.within
+    merged = "frontier" if how.price is not None else "limits" if within else how.policy
+    result = decided(select.wanted, trials, merged, found.main_blocks, found.frontier)
+    return result.model_copy(update={"limits": within.rows, "missed": within.missed}) if within else result
+
+
+def bench_of(
+    alignment: Alignment, prompts: Sequence[Prompt], targets: TargetsResult, toward: Toward, loader: Loader
+) -> Bench:
+    """The adapted model, loaded, with the sources to merge toward, and its `select` prompts. Raises as `choose`."""
+    sources = sources_of(alignment.checkpoints, toward)
+    chat = loader.load(alignment.checkpoints["adapted"])
+    live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
+    return Bench(live, ObjectiveScorer.of(chat, working_set(chat, prompts, targets, "select"), "select", MAX_SELECT))
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
@@ -131,11 +146,13 @@ def _chosen(trials: Sequence[Trial], policy: str) -> Trial:
 
 @dataclass(frozen=True)
 class _Found:
-    """Linearised merges, the best one marked `chosen`, the blocks that bring most of it, and what other prices buy."""
+    """Linearised merges, the best one marked `chosen`, the blocks that bring most of it, what other prices buy, and
+    what keeps the user's limits."""
 
     trials: list[Trial]
     main_blocks: list[str]
     frontier: Frontier
+    within: Within | None
 
 
 def _linearised(room: _Room, uniform: Sequence[Trial]) -> _Found:
@@ -147,7 +164,9 @@ def _linearised(room: _Room, uniform: Sequence[Trial]) -> _Found:
     if room.how.sparse and found.last is not None:
         trials = [found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)]
     at_prices, frontier = _frontier(room, found, uniform)
-    return _Found(trials + at_prices, blocks, frontier)
+    trials += at_prices
+    within = None if room.how.limits is None else within_limits(room.bench, found.latest, room.how.limits)
+    return _Found([*trials, within.trial] if within else trials, blocks, frontier, within)
 
 
 def _frontier(room: _Room, found: Linearised, uniform: Sequence[Trial]) -> tuple[list[Trial], Frontier]:

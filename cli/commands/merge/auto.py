@@ -1,6 +1,7 @@
 """What `merge --auto` and `demo` share: bring a case to its merge and report, and print the results."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,11 +26,14 @@ def merge_auto(
 ) -> None:
     """Bring the case to its merge, evaluation and report; with `verify`, read the checkpoints and the merge again.
 
-    limits: the user's, which are decided at the end. allow_pickle: take pickled weights.
+    limits: the user's. Policies that take gradients look for the least intervention that keeps them, and they are
+    decided at the end. allow_pickle: take pickled weights.
 
     Raises LimitNotMet where a limit is not met.
     """
     tolerance = None if limits is None else read_limits(limits)
+    if options.policy in ("best", "linearised") and options.price is None:
+        options = replace(options, limits=tolerance)
     if verify and not session.plan:
         Case.open(session.case, allow_pickle).verify(session.console.progress)
     flow = perform(session, options, *AUTO_GOALS, allow_pickle=allow_pickle)

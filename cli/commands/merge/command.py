@@ -107,6 +107,13 @@ def merge(
     images: ImagesOption = None,
     budget: BudgetOption = None,
     limits: LimitsOption = None,
+    write_anyway: Annotated[
+        bool,
+        typer.Option(
+            "--write-anyway",
+            help="With --auto --limits: where no merge is found that keeps the limits, write the nearest one.",
+        ),
+    ] = False,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from.")
     ] = None,
@@ -196,6 +203,8 @@ def merge(
             raise SurgeryError("--points: goes with --frontier alone; leave it out.")
         if price is not None and not PRICE_RANGE[0] <= price <= PRICE_RANGE[1]:
             raise SurgeryError(f"--price {price:g}: expected a number from {PRICE_RANGE[0]:g} to {PRICE_RANGE[1]:g}.")
+        if write_anyway and limits is None:
+            raise SurgeryError("--write-anyway: goes with --limits alone; leave it out.")
         if price is not None and sparse:
             raise SurgeryError("--price and --sparse: each chooses other coefficients; leave one out.")
         options = StepOptions(
@@ -206,6 +215,7 @@ def merge(
             sparse=sparse,
             frontier=(points or FRONTIER_POINTS) if frontier else 0,
             price=price,
+            write_anyway=write_anyway,
             toward=toward,
             out=out,
             running=running,
