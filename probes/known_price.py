@@ -8,6 +8,7 @@ from vlsurgery.probes.policies import Toward
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import TargetsResult, TradeoffResult
 from vlsurgery.probes.selection import bench_of, decided
+from vlsurgery.probes.trials import with_pareto
 from vlsurgery.surgery.alignment import Alignment
 
 
@@ -40,4 +41,4 @@ def at_known_price(
         if point not in rivals and point.parameters.get("price") != price
     ]
     found = decided(bench.select.wanted, [*again, trial], "frontier", before.main_blocks, before.frontier)
-    return found.model_copy(update={"points": [*others, *found.points]})
+    return found.model_copy(update={"points": with_pareto([*others, *found.points])})

@@ -18,11 +18,12 @@ from vlsurgery.probes.linearised import RADIUS, LinearModel, Region, solve, unse
 from vlsurgery.probes.objective import PRICES, Floats, Purpose, Requirements
 from vlsurgery.probes.results import Rate
 
-# What is tried: prices of an over-refusal, of sight where a limit is about it, and of change. Dear change moves nothing.
+# What is tried: prices of an over-refusal, of sight where a limit is about it, and of change.
 OVER_REFUSALS: Final = (0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
 SIGHTS: Final = (1.0, 5.0)
 CHANGES: Final = (0.0, 0.005, 0.02, 0.08, 0.3)
-BISECTIONS: Final = 4  # of the price of change, between one at which the limits hold and one at which they don't
+FACTORS: Final = (4.0, 1.5, 1.1)  # by which change gets dearer while the limits hold, first fast, then carefully
+DEAREST: Final = 1000.0  # price of change at which nothing moves
 SLACK: Final = 1e-9
 
 # Purpose -> limit -> (whether the share must be high, share that it must reach as a function of the bound).
@@ -128,6 +129,12 @@ class LeastWithin:
         return replace(Region.around(self.model.at, RADIUS), lower=np.zeros_like(self.model.at))
 
     @cached_property
+    def unchanged(self) -> Candidate:
+        """The adapted model itself, which the linear model may not be right about: it is measured like any other."""
+        nothing = np.zeros_like(self.model.at)
+        return self.judged(PRICES, np.inf, nothing, self.model.predicted(nothing))
+
+    @cached_property
     def candidates(self) -> list[Candidate]:
         """Solutions at every combination of prices."""
         sights = SIGHTS if any(promise.purpose == "keep" for promise in self.promised) else SIGHTS[:1]
@@ -140,29 +147,33 @@ class LeastWithin:
         """The solution at these prices, with what it is predicted to keep on prompts that it was not solved on."""
         model = replace(self.model, wanted=replace(self.model.wanted, prices=dict(prices)))
         found = solve(model, self.region, None, self.proximity, price=change)
-        told = shares(model.wanted, unseen(model, self.region, self.proximity, change), self.promised)
+        return self.judged(prices, change, found, unseen(model, self.region, self.proximity, change))
+
+    def judged(self, prices: Mapping[Purpose, float], change: float, coefficients: Floats, z: Floats) -> Candidate:
+        """Coefficients with what they keep. z: [n] log-odds that they are predicted to have."""
+        told = shares(self.model.wanted, z, self.promised)
         missing = (
             promise.missing(share, self.by_interval) + margin
             for promise, share, margin in zip(self.promised, told, self.margins, strict=True)
         )
-        return Candidate(prices, change, found, tuple(told), tuple(missing))
+        return Candidate(prices, change, coefficients, tuple(told), tuple(missing))
 
     def found(self) -> Candidate:
         """The least intervention that keeps every promise, about; where none does, the one that is nearest to it."""
+        if self.unchanged.is_kept:
+            return self.unchanged
         kept = [each for each in self.candidates if each.is_kept]
         if not kept:
             return min(self.candidates, key=lambda each: (each.worst, each.intervention))
-        least = min(kept, key=lambda each: each.intervention)
-        dearer = [change for change in CHANGES if change > least.change]
-        if not dearer:
-            return least
-        low, high = least.change, dearer[0]
-        for _ in range(BISECTIONS):
-            middle = self.at(least.prices, (low + high) / 2)
-            if middle.is_kept:
-                low, least = middle.change, min(least, middle, key=lambda each: each.intervention)
-            else:
-                high = middle.change
+        return self.lessened(min(kept, key=lambda each: each.intervention))
+
+    def lessened(self, least: Candidate) -> Candidate:
+        """A candidate that keeps every promise, with the price of change raised as far as it goes on doing so."""
+        change = max(least.change, CHANGES[1])
+        for factor in FACTORS:
+            while change < DEAREST and (dearer := self.at(least.prices, change * factor)).is_kept:
+                change *= factor
+                least = min(least, dearer, key=lambda each: each.intervention)
         return least
 
     def why_not(self, nearest: Candidate) -> str:
@@ -171,8 +182,10 @@ class LeastWithin:
         promise, share = self.promised[at], nearest.shares[at]
         word, end = ("least", share.low) if promise.at_least else ("most", share.high)
         bound = f", at {word} {end:.1%} by its interval" if self.by_interval and end is not None else ""
-        told = f"{promise} binds: it is missed by {nearest.missing[at]:.1%} (predicted {share.rate:.1%}{bound})"
-        alone = [any(each.missing[i] <= SLACK for each in self.candidates) for i in range(len(self.promised))]
+        gap = f"{100 * nearest.missing[at]:.1f} points"
+        told = f"{promise} binds: it is missed by {gap} (predicted {share.rate:.1%}{bound})"
+        tried = [self.unchanged, *self.candidates]
+        alone = [any(each.missing[i] <= SLACK for each in tried) for i in range(len(self.promised))]
         missed = [str(p) for p, miss in zip(self.promised, nearest.missing, strict=True) if miss > SLACK]
         if all(alone):
             return f"the limits contradict each other on these models: each can be kept alone, not all at once; {told}"

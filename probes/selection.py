@@ -42,6 +42,7 @@ _KINDS = {
     "attribution": "coefficients by attribution",
     "weights": "coefficients by weight change",
 }
+_CALLED = {"frontier": "the merge at this price", "limits": "the merge within the limits"}
 
 
 @dataclass(frozen=True)
@@ -254,14 +255,15 @@ def _verdict(
         sentences.append(f"Beside it, {_told(best[found.against])}.")
         interval = f"better by {found.low:+.2f} to {found.high:+.2f}, paired, {found.requests} requests"
         word = "worse" if found.difference < 0 else "better"
-        sentences.append(f"The objective of {merged} is {word} by {abs(found.difference):.2f} nats ({interval}).")
+        name = _CALLED.get(merged, merged)
+        sentences.append(f"The objective of {name} is {word} by {abs(found.difference):.2f} nats ({interval}).")
         if free and merged == "uniform":
             sentences.append(
                 f"{found.against.capitalize()} is not clearly better, so the merge with fewer numbers stays."
             )
-        elif found.high < 0:
+        elif found.high < 0 and merged not in _CALLED:
             sentences.append(f"--policy {found.against} writes the better one.")
-        elif found.low <= 0:
+        elif found.low <= 0 and merged not in _CALLED:
             sentences.append(f"The difference may be 0; --policy {found.against} writes the other one.")
     return " ".join(sentences)
 

@@ -46,7 +46,8 @@ def within_limits(bench: Bench, step: ConvexStep, limits: Limits) -> Within | No
         if missed or max(short) <= SLACK:
             break
         at = short.index(max(short))
-        missed = f"on select prompts {promised[at]} is missed by {short[at]:.1%}, though it was predicted to be kept"
+        gap = f"{100 * short[at]:.1f} points"
+        missed = f"on select prompts {promised[at]} is missed by {gap}, though it was predicted to be kept"
         margins = [margin + max(0.0, each) for margin, each in zip(margins, short, strict=True)]
     named = trial.named(policy="limits", parameters=bench.means(trial.table), chosen=True).costing(cost)
     return Within(named, _rows(promised, found, told), missed)
