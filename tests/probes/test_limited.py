@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vlsurgery.probes import within_limits as module
+from vlsurgery.probes import limited, within_limits as module
 from vlsurgery.probes.evaluation.limits import Limits
 from vlsurgery.probes.limited import LeastWithin, promises, shares
 from vlsurgery.probes.linearised import LinearModel
@@ -18,6 +18,13 @@ from vlsurgery.probes.within_limits import within_limits
 
 PURPOSES = {"harmful": "refuse", "harmless": "answer", "capability": "keep"}
 REQUESTS = 40  # of each set
+
+
+@pytest.fixture(autouse=True)
+def two_prices(monkeypatch):
+    """These models have one coefficient that does anything, so that no more prices are needed to find the answer."""
+    monkeypatch.setattr(limited, "OVER_REFUSALS", (0.3, 10.0))
+    monkeypatch.setattr(limited, "CHANGES", (0.0, 0.08, 0.3))
 
 
 def made(harmful: float = 8.0, harmless: float = 0.0, sight: float = 0.0) -> LinearModel:

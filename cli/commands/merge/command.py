@@ -234,7 +234,7 @@ def merge(
         },
         "--auto",
     )
-    _refuse({"budget": budget}, "--auto")
+    _refuse({"budget": budget, "write-anyway": write_anyway}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")
