@@ -17,7 +17,7 @@ _BAND = 0.13
 
 
 @dataclass(frozen=True)
-class Reference:
+class NamedMerge:
     """A model that is merged, or the merge that was chosen, with its rates on `select`."""
 
     name: str
@@ -33,12 +33,12 @@ class FrontierInfo:
     predicted: tuple[PricedMerge, ...]
     measured: tuple[tuple[float, MergeRates], ...]
     uniform: tuple[tuple[str, MergeRates], ...]
-    references: tuple[Reference, ...]
+    references: tuple[NamedMerge, ...]
     gain: Estimate
     end: float
 
     @property
-    def beyond(self) -> tuple[Reference, ...]:
+    def beyond(self) -> tuple[NamedMerge, ...]:
         """Models that over-refuse more than the axis shows."""
         return tuple(each for each in self.references if _x(each.rates) > self.end)
 
@@ -87,19 +87,19 @@ def _front(uniform: Sequence[tuple[TradeoffPoint, MergeRates]]) -> list[tuple[Tr
     return front
 
 
-def _references(tradeoff: TradeoffResult, uniform: Sequence[tuple[TradeoffPoint, MergeRates]]) -> list[Reference]:
+def _references(tradeoff: TradeoffResult, uniform: Sequence[tuple[TradeoffPoint, MergeRates]]) -> list[NamedMerge]:
     """The corners of the uniform merges: nothing mixed in, or one source alone; and the merge that was chosen."""
     found = []
     for point, rates in uniform:
         whole = [source for source, value in point.parameters.items() if value == 1]
         if not any(point.parameters.values()):
-            found.append(Reference("adapted", "adapted", rates))
+            found.append(NamedMerge("adapted", "adapted", rates))
         elif whole:
             name = "graft (base's language model)" if whole[0] == "base" else f"{whole[0]}'s language model"
-            found.append(Reference(name, "graft" if whole[0] == "base" else whole[0], rates))
+            found.append(NamedMerge(name, "graft" if whole[0] == "base" else whole[0], rates))
     chosen = tradeoff.chosen()
     if chosen is not None and chosen.rates is not None:
-        found.append(Reference(f"merged ({chosen.policy})", "merged", chosen.rates))
+        found.append(NamedMerge(f"merged ({chosen.policy})", "merged", chosen.rates))
     return found
 
 

@@ -38,10 +38,8 @@ class Job:
 
     def loader(self, step: str) -> None: ...
 
-    def result(self, kind: type) -> object:
-        return (
-            SimpleNamespace(attribution=[], blocks=[]) if kind is not ProbeResult else SimpleNamespace(attribution=[])
-        )
+    def result(self, kind: type) -> object:  # noqa: ARG002
+        return SimpleNamespace(attribution=[], blocks=[])
 
     def say(self, line: str) -> None:
         self.said.append(line)
