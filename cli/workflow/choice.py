@@ -2,7 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vlsurgery.cli.workflow.engine import Job, Settings
+from vlsurgery.cli.workflow.engine import Job, Settings, StepOptions
+from vlsurgery.probes.evaluation.limits import Limits
+from vlsurgery.probes.policies import Toward
 from vlsurgery.probes.results import ProbeResult, TargetsResult, TradeoffResult
 from vlsurgery.surgery.errors import LimitNotMet
 from vlsurgery.surgery.results import DiffResult
@@ -11,6 +13,8 @@ if TYPE_CHECKING:
     from vlsurgery.probes.selection import Choosing
 
 OF_A_PRICE = ("price", "frontier", "uses")  # settings that leave what a price is solved to as it is
+
+EXPECTED_TRIALS = 2  # of a merge within limits
 
 
 def choice_settings(job: Job) -> Settings:
@@ -21,6 +25,22 @@ def choice_settings(job: Job) -> Settings:
         more |= {"limits": options.limits.model_dump(mode="json"), "write_anyway": options.write_anyway}
     chosen = {name: value for name, value in more.items() if value}
     return {"policy": options.policy, "sources": list(job.sources), **chosen}
+
+
+def options_of(done: Settings) -> StepOptions:
+    """The options that a choice was made with, from its settings; those of none where there was none."""
+    if "policy" not in done or "sources" not in done:
+        return StepOptions()
+    toward: Toward = "both" if len(done["sources"]) > 1 else done["sources"][0]
+    limits = Limits.model_validate(done["limits"]) if "limits" in done else None
+    given = {name: done[name] for name in ("sparse", "frontier", "price", "write_anyway") if name in done}
+    return StepOptions(policy=done["policy"], toward=toward, limits=limits, **given)
+
+
+def measured_beside(options: StepOptions) -> int:
+    """How many merges a choice measures beside uniform ones and steps: at other prices, and within limits, about."""
+    within = 0 if options.limits is None else EXPECTED_TRIALS
+    return options.frontier + (options.price is not None) + within
 
 
 def chosen_coefficients(job: Job, settings: Settings) -> TradeoffResult:

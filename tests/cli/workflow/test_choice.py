@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from vlsurgery.cli.workflow.choice import choice_settings, chosen_coefficients
+from vlsurgery.cli.workflow.choice import choice_settings, chosen_coefficients, measured_beside, options_of
 from vlsurgery.cli.workflow.engine import StepOptions
 from vlsurgery.probes import known_price, selection
 from vlsurgery.probes.evaluation.limits import Limits
@@ -91,6 +91,25 @@ def test_settings_hold_only_what_was_asked_for():
     assert settings() == {"prompts": {"digest": "d"}, "policy": "best", "sources": ["base"]}
     assert settings(price=2.5)["price"] == 2.5
     assert settings(limits=LIMITS, write_anyway=True)["write_anyway"] is True
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"policy": "linearised", "toward": "base", "sparse": True},
+        {"price": 2.5, "frontier": 7, "toward": "base"},
+        {"limits": LIMITS, "write_anyway": True, "toward": "base"},
+    ],
+)
+def test_a_choice_can_be_made_again_as_its_settings_have_it(asked):
+    options = StepOptions(**{"toward": "base", **asked})
+    assert options_of(choice_settings(Job(options))) == options
+
+
+def test_the_merges_that_are_measured_beside_are_counted():
+    counts = ({}, {"frontier": 7}, {"frontier": 7, "price": 2.0}, {"limits": LIMITS})
+    assert [measured_beside(StepOptions(**asked)) for asked in counts] == [0, 7, 8, 2]
 
 
 @pytest.mark.parametrize(
