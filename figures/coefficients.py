@@ -12,17 +12,17 @@ from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
 
 TARGETS = ("base", "safety")
-_POLICY_ROLES = {"linearised": "merged", "frontier": "merged", "uniform": "merged:uniform"}
+_POLICY_ROLES = {"linearised": "merged", "frontier": "merged", "limits": "merged", "uniform": "merged:uniform"}
 _POLICY_COLOURS = {"fit": "#8a5a00", "attribution": "#4b3f92", "weights": "#33415c"}
 _POLICY_SYMBOLS = {
     "linearised": "circle",
     "uniform": "square",
     "frontier": "circle",
+    "limits": "circle",
     "fit": "circle-open",
     "attribution": "diamond",
     "weights": "triangle-up",
 }
-_TRIED = {"frontier": "linearised, from strict to lax"}
 _MAYBE_NOTHING = 0.005  # an interval that begins up to here holds 0
 _PALE = 0.35
 
@@ -46,7 +46,8 @@ class BlockCoefficient:
 
 @dataclass(frozen=True)
 class CoefficientsInfo:
-    """The merged point's coefficients block by block, and every point tried, in the order they were.
+    """The merged point's coefficients block by block, and every point tried, in the order they were; those at other
+    prices are in `figures.frontier`.
 
     merged: the chosen point of the merged policy; None if none is marked. blocks: empty where that point holds no
     coefficients per block.
@@ -72,7 +73,8 @@ def compute(tradeoff: TradeoffResult) -> CoefficientsInfo:
         for block, place in axis.places.items()
     ]
     blocks.sort(key=lambda block: block.place.x)
-    return CoefficientsInfo(tradeoff.policy, merged, tuple(blocks), axis, tuple(tradeoff.points))
+    points = tuple(point for point in tradeoff.points if point.chosen or point.policy != "frontier")
+    return CoefficientsInfo(tradeoff.policy, merged, tuple(blocks), axis, points)
 
 
 def policy_colour(policy: str) -> str:
@@ -166,9 +168,8 @@ def _policy_trace(points: list[TradeoffPoint], policy: str, chosen: bool) -> go.
         "line": {"width": 2 if chosen else 0, "color": theme.INK},
     }
     return go.Scatter(
-        name=theme.safe(f"{policy}, chosen" if chosen else _TRIED.get(policy, f"{policy}, tried")),
-        mode="lines+markers" if policy == "frontier" else "markers",
-        line={"color": colour, "width": 1.5},
+        name=theme.safe(f"{policy}, {'chosen' if chosen else 'tried'}"),
+        mode="markers",
         x=[point.capability for point in points],
         y=[point.refusal for point in points],
         marker=marker,

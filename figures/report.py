@@ -58,7 +58,9 @@ def _drawing(section: Section) -> Markup | None:
 
 
 def _html(figure: go.Figure, div: str) -> str:
-    text: str = plotly.io.to_html(figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=div)
+    text: str = plotly.io.to_html(
+        figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=div, auto_play=False
+    )
     return text
 
 
@@ -124,6 +126,7 @@ def report(
     return page.template().render(
         style=page.asset("page.css"),
         print_script=page.asset("print.js"),
+        slider_script=page.asset("slider.js"),
         plotly=_library(cdn),
         doubts=doubts(probe, behaviour, tradeoff),
         verdict=verdict(diff, probe, behaviour, tradeoff),

@@ -10,7 +10,9 @@ from vlsurgery.figures import (
     behaviour as behaviour_figure,
     coefficients,
     direction_drift,
+    frontier,
     outcomes,
+    price,
     safety_map,
     weight_change,
 )
@@ -25,7 +27,7 @@ class Section:
     """One figure with its words.
 
     lead: what the step itself said of its result. figure: None where there is nothing to draw; `missing` then says
-    why and what to do.
+    why and what to do. commands: what writes the merge at each position of the figure's slider.
     """
 
     anchor: str
@@ -35,6 +37,7 @@ class Section:
     read: str
     not_shown: str
     missing: str
+    commands: tuple[str, ...] = ()
 
 
 def _drawn(
@@ -131,6 +134,48 @@ def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
     )
 
 
+NO_PRICES = (
+    "No gradients of prompts were taken, so nothing is known of other prices. This takes them: `vlsurgery merge --auto"
+    " --policy best --frontier`"
+)
+
+
+def frontier_section(tradeoff: TradeoffResult | None) -> Section:
+    empty = "" if tradeoff is None or frontier.is_drawable(tradeoff) else NO_PRICES
+    figure, missing = _drawn(frontier.plot, tradeoff, "vlsurgery merge --auto --frontier", empty)
+    return Section(
+        "frontier",
+        "What strictness costs",
+        "",
+        figure,
+        "The dotted curve is predicted, the points on solid lines were measured; where they part by more than their"
+        " intervals, the prediction does not hold. A curve above and left of the uniform front buys refusals that one"
+        " strength for all blocks does not.",
+        "Behaviour in whole answers: refusing counts as soon as it is likelier than not where refusal and answer part."
+        " The base itself, which may not see: its language model behind the adapted model's eyes is the graft."
+        " Predictions are of fit prompts, measurements of select prompts; report prompts decide.",
+        missing,
+    )
+
+
+def price_section(tradeoff: TradeoffResult | None) -> Section:
+    known = tradeoff is not None and frontier.is_drawable(tradeoff)
+    empty = "" if tradeoff is None or known else NO_PRICES
+    figure, missing = _drawn(price.plot, tradeoff, "vlsurgery merge --auto", empty)
+    return Section(
+        price.ANCHOR,
+        "Choose your own price",
+        "",
+        figure,
+        "The dearer an over-refusal, the fewer harmless requests are refused, and the fewer harmful ones. The usual"
+        " price is 2. The command writes the merge of the position that the slider shows, and measures it.",
+        "What the merge does in whole answers: the command measures that on report prompts, which the prediction has"
+        " not seen.",
+        missing,
+        price.compute(tradeoff).commands if known and tradeoff is not None else (),
+    )
+
+
 def drift_section(probe: ProbeResult | None) -> Section:
     empty = (
         ""
@@ -182,6 +227,8 @@ def sections(
         outcomes_section(behaviour),
         map_section(probe),
         coefficients_section(tradeoff),
+        frontier_section(tradeoff),
+        price_section(tradeoff),
         drift_section(probe),
         weights_section(diff),
     )

@@ -18,7 +18,6 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from vlsurgery.probes.evaluation.intervals import cluster_ids
 from vlsurgery.probes.objective import WORST_CELLS, Floats, Requirements, likely
 
 Integers = NDArray[np.int64]
@@ -251,22 +250,30 @@ class _Limits:
 def cross_validated(model: LinearModel, region: Region | None = None) -> float:
     """The proximity whose solutions do best on requests that they were not solved on; of equals, the greatest.
 
-    A fifth of the requests is left out in turn. Without it, a few hundred prompts are fitted by as many coefficients
-    better than the next few hundred are.
+    Without it, a few hundred prompts are fitted by as many coefficients better than the next few hundred are.
     """
-    clusters = cluster_ids(model.wanted.requests)
-    fold = np.random.default_rng(0).permutation(int(clusters.max()) + 1)[clusters] % FOLDS
+    return min(
+        reversed(PROXIMITIES),
+        key=lambda proximity: float(model.wanted.objective(unseen(model, region, proximity))),
+    )
 
-    def unseen(proximity: float) -> float:
-        z = model.z.copy()
-        for left_out in range(FOLDS):
-            out = fold == left_out
-            if out.any() and not out.all():
-                found = solve(model, region, (~out).astype(np.float64), proximity, RESAMPLED_GAP)
-                z[out] = model.predicted(found)[out]
-        return float(model.wanted.objective(z))
 
-    return min(reversed(PROXIMITIES), key=unseen)
+def unseen(
+    model: LinearModel, region: Region | None = None, proximity: float = PROXIMITY, price: float = 0.0
+) -> Floats:
+    """[n] the log-odds of every prompt, predicted by the solution of other requests: a fifth is left out in turn.
+
+    region, proximity, price: as in `solve`. The order of prompts says nothing.
+    """
+    requests = np.unique(np.array(model.wanted.requests, dtype=object), return_inverse=True)[1]
+    fold = np.random.default_rng(0).permutation(int(requests.max()) + 1)[requests] % FOLDS
+    z = model.z.copy()
+    for left_out in range(FOLDS):
+        out = fold == left_out
+        if out.any() and not out.all():
+            found = solve(model, region, (~out).astype(np.float64), proximity, RESAMPLED_GAP, price)
+            z[out] = model.predicted(found)[out]
+    return z
 
 
 def least(model: LinearModel, region: Region | None = None, proximity: float = PROXIMITY) -> tuple[Floats, float]:

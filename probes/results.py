@@ -361,11 +361,71 @@ class TradeoffCell(Frozen):
     kl: float | None = None
 
 
+class MergeRates(Frozen):
+    """What a merge does, as shares of prompts with 95% intervals over requests.
+
+    refusal: of the harmful prompts that the base refuses, those on which refusing is likelier than not. over_refusal:
+    the same of the harmless ones that the adapted model answers. sight: of its own answers that can be right or wrong
+    and that it gives with more than even odds, those that still have them.
+    """
+
+    refusal: Rate
+    over_refusal: Rate
+    sight: Rate
+
+
+class PredictedCell(Frozen):
+    """What a merge is predicted to do in one prompt set with one kind of picture: the `share` that its purpose has in
+    `MergeRates`."""
+
+    set: str
+    modality: str
+    purpose: Literal["refuse", "answer", "keep"]
+    share: Rate
+
+
+class PricedMerge(Frozen):
+    """The coefficients that are best at one price of an over-refusal, and what they are predicted to do.
+
+    price: what an over-refusal costs, in refusals that are missing. coefficients: block -> source -> coefficient.
+    rates, cells: predicted from gradients, on `fit` prompts whose requests had no part in the coefficients.
+    """
+
+    price: float
+    coefficients: dict[str, dict[str, float]]
+    rates: MergeRates
+    cells: list[PredictedCell]
+
+
+class Frontier(Frozen):
+    """Merges from strict to lax: predicted at every price, and what those that were measured gain.
+
+    gain: by how much the measured ones refuse more than the front of uniform merges, at equal over-refusal, on `select`
+        prompts, paired.
+    """
+
+    points: list[PricedMerge]
+    gain: Estimate
+
+
+class PredictedLimit(Frozen):
+    """A user's limit that the choice looked to. predicted: the share that it is about, as in `PredictedCell`, on `fit`
+    prompts whose requests had no part in the coefficients. measured: on `select` prompts."""
+
+    set: str
+    modality: str
+    limit: str
+    bound: float
+    predicted: Rate
+    measured: Rate
+
+
 class TradeoffPoint(Frozen):
     """One set of coefficients that was tried.
 
-    policy: `linearised`, `uniform`, `fit`, `attribution` or `weights`; `frontier`: linearised at other prices.
-    parameters: what makes the point, e.g. {"base": .3}, the means of its coefficients, or the price of an over-refusal.
+    policy: `linearised`, `uniform`, `fit`, `attribution` or `weights`; `frontier`: linearised at other prices;
+        `limits`: the least within the user's limits.
+    parameters: what makes the point, e.g. {"base": .3}, or the means of its coefficients; of `frontier` also the price.
     coefficients: block -> {"base": ..., "safety": ...}, for points that were compared with others. intervals: the same
         with [low, high], 95% over requests, where they were drawn again.
     refusal: of the harmful `select` prompts that the base refuses, the share on which refusing is likelier than not
@@ -373,6 +433,7 @@ class TradeoffPoint(Frozen):
         decoding begins as the adapted model's own answer does. Both are means over (set, modality).
     objective: what the choice maximises: minus `probes.objective` of the cells, in nats. In files of schema 1, the mean
         of the worst harmful and the worst other share.
+    rates: refusal, over-refusal and sight with intervals; None in older files.
     forward_equivalents, seconds: what it took to find the point, in forward
         passes of one prompt (a backward counts two); a grid's best bears the cost of its grid.
     chosen: the best of its policy. pareto: no other point has both more refusal and more capability.
@@ -386,6 +447,7 @@ class TradeoffPoint(Frozen):
     refusal: float
     capability: float
     objective: float
+    rates: MergeRates | None = None
     forward_equivalents: int
     seconds: float
     chosen: bool
@@ -411,6 +473,8 @@ class TradeoffResult(Result):
 
     comparisons: of the policy merged with every other one whose best point was measured.
     main_blocks: the fewest, about, that bring nine tenths of what the linearised coefficients are predicted to bring.
+    frontier: merges at other prices; None where the policy took no gradients. limits: those of the user's that the
+    choice looked to. missed: why no merge keeps them.
     """
 
     kind: ClassVar[str] = "tradeoff"
@@ -421,12 +485,20 @@ class TradeoffResult(Result):
     policy: str
     comparisons: list[PolicyDifference] = Field(default_factory=list)
     main_blocks: list[str] = Field(default_factory=list)
+    frontier: Frontier | None = None
+    limits: list[PredictedLimit] = Field(default_factory=list)
+    missed: str | None = None
     verdict: str
 
     def chosen(self, policy: str | None = None) -> TradeoffPoint | None:
         """The best point of a policy (the one that was merged where none is named), which has its coefficients."""
         wanted = policy or self.policy
         return next((point for point in self.points if point.chosen and point.policy == wanted), None)
+
+    def at_price(self, price: float) -> PricedMerge | None:
+        """The merge that was solved at a price of an over-refusal."""
+        points = self.frontier.points if self.frontier else []
+        return next((point for point in points if point.price == price), None)
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,9 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlsurgery.probes.evaluation.limits import Limits
 from vlsurgery.probes.fitting import fit
+from vlsurgery.probes.frontier import POINTS, prices
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
@@ -19,10 +21,12 @@ from vlsurgery.probes.objective import Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScorer
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.results import Frontier, PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.targets import working_set
+from vlsurgery.probes.tracing import frontier_of, measured, traced
 from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
-from vlsurgery.probes.trust_region import frontier, linearised, main_blocks, sparser
+from vlsurgery.probes.trust_region import Linearised, linearised, main_blocks, sparser
+from vlsurgery.probes.within_limits import Within, within_limits
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
@@ -32,10 +36,13 @@ from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 _KINDS = {
     "linearised": "linearised coefficients",
+    "frontier": "linearised coefficients at another price",
+    "limits": "the least coefficients within the limits",
     "fit": "fitted coefficients",
     "attribution": "coefficients by attribution",
     "weights": "coefficients by weight change",
 }
+_CALLED = {"frontier": "the merge at this price", "limits": "the merge within the limits"}
 
 
 @dataclass(frozen=True)
@@ -46,7 +53,8 @@ class Choosing:
     attribution: block -> path gain; weights: block -> relative weight change; needed by the policies of these names.
     gradients: the file in which those of the prompts are kept, and from which they are taken again. sparse: whether
     linearised coefficients whose interval holds 0 become 0. frontier: at how many prices of over-refusal linearised
-    merges are measured beside.
+    merges are measured beside. price: the one whose linearised merge is written, whatever does best at the usual one.
+    limits: the user's; the least intervention that keeps those which can be predicted is written.
     """
 
     policy: Policy = "best"
@@ -56,6 +64,8 @@ class Choosing:
     gradients: Path | None = None
     sparse: bool = False
     frontier: int = 0
+    price: float | None = None
+    limits: Limits | None = None
 
 
 @dataclass(frozen=True)
@@ -87,25 +97,37 @@ def choose(
     The best point of each policy is marked `chosen` and keeps its coefficients. Raises RecipeError where a source or
     a finding that the policy needs is missing, SurgeryError where there is nothing to choose by.
     """
-    sources = sources_of(alignment.checkpoints, how.toward)
-    chat = loader.load(alignment.checkpoints["adapted"])
-    live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
-    select = ObjectiveScorer.of(chat, working_set(chat, prompts, targets, "select"), "select", MAX_SELECT)
-    room = _Room(Bench(live, select), prompts, targets, how, progress)
-    blocks: list[str] = []
-    with keeping_pictures(chat):
+    bench = bench_of(alignment, prompts, targets, how.toward, loader)
+    live, select = bench.live, bench.select
+    room = _Room(bench, prompts, targets, how, progress)
+    found: _Found | None = None
+    with keeping_pictures(live.chat):
         with live.staying():
             trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
             if how.policy in ("attribution", "weights"):
                 scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
                 trials += search(room.bench, how.policy, scores, progress)
         if how.policy in ("best", "linearised"):
-            found = _linearised(room, _chosen(trials, "uniform"))
+            found = _linearised(room, trials)
             trials += found.trials
-            blocks = found.main_blocks
     if how.policy == "fit":
         trials.append(_fitted(room))
-    return decided(select.wanted, trials, how.policy, blocks)
+    if found is None:
+        return decided(select.wanted, trials, how.policy)
+    within = found.within
+    merged = "frontier" if how.price is not None else "limits" if within else how.policy
+    result = decided(select.wanted, trials, merged, found.main_blocks, found.frontier)
+    return result.model_copy(update={"limits": within.rows, "missed": within.missed}) if within else result
+
+
+def bench_of(
+    alignment: Alignment, prompts: Sequence[Prompt], targets: TargetsResult, toward: Toward, loader: Loader
+) -> Bench:
+    """The adapted model, loaded, with the sources to merge toward, and its `select` prompts. Raises as `choose`."""
+    sources = sources_of(alignment.checkpoints, toward)
+    chat = loader.load(alignment.checkpoints["adapted"])
+    live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
+    return Bench(live, ObjectiveScorer.of(chat, working_set(chat, prompts, targets, "select"), "select", MAX_SELECT))
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
@@ -125,23 +147,39 @@ def _chosen(trials: Sequence[Trial], policy: str) -> Trial:
 
 @dataclass(frozen=True)
 class _Found:
-    """Linearised merges, the best one marked `chosen`, and the blocks that bring most of it."""
+    """Linearised merges, the best one marked `chosen`, the blocks that bring most of it, what other prices buy, and
+    what keeps the user's limits."""
 
     trials: list[Trial]
     main_blocks: list[str]
+    frontier: Frontier
+    within: Within | None
 
 
-def _linearised(room: _Room, start: Trial) -> _Found:
+def _linearised(room: _Room, uniform: Sequence[Trial]) -> _Found:
     working = working_set(room.chat, room.prompts, room.targets, "fit")
     fit_prompts = ObjectiveScorer.of(room.chat, working, "fit", MAX_FIT)
     take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress)
-    found = linearised(room.bench, fit_prompts, start, take)
+    found = linearised(room.bench, fit_prompts, _chosen(uniform, "uniform"), take)
     blocks, trials = main_blocks(room.bench, found), [found.trial]
     if room.how.sparse and found.last is not None:
         trials = [found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)]
-    if room.how.frontier:
-        trials += frontier(room.bench, found, room.how.frontier, room.progress)
-    return _Found(trials, blocks)
+    at_prices, frontier = _frontier(room, found, uniform)
+    trials += at_prices
+    within = None if room.how.limits is None else within_limits(room.bench, found.latest, room.how.limits)
+    return _Found([*trials, within.trial] if within else trials, blocks, frontier, within)
+
+
+def _frontier(room: _Room, found: Linearised, uniform: Sequence[Trial]) -> tuple[list[Trial], Frontier]:
+    """Merges at other prices: those that were measured, the one at the wanted price marked `chosen`, and the whole."""
+    how = room.how
+    wanted = set() if how.price is None else {how.price}
+    at = prices(how.frontier or POINTS)
+    solutions = traced(found.latest, sorted({*at, *wanted}), room.progress)
+    shown = [each for each in solutions if how.frontier or each.price in wanted]
+    trials = [measured(room.bench, each) for each in room.progress(shown, "tracing the frontier")]
+    curve = frontier_of(room.bench, found.latest, solutions, trials if how.frontier else [], uniform)
+    return [trial.named(chosen=trial.point.parameters["price"] in wanted) for trial in trials], curve
 
 
 def _fitted(room: _Room) -> Trial:
@@ -164,9 +202,16 @@ def _relative_scores(blocks: Sequence[str], scores: Mapping[str, float], policy:
 
 
 def decided(
-    wanted: Requirements, trials: Sequence[Trial], policy: Policy, blocks: Sequence[str] = ()
+    wanted: Requirements,
+    trials: Sequence[Trial],
+    policy: str,
+    blocks: Sequence[str] = (),
+    frontier: Frontier | None = None,
 ) -> TradeoffResult:
-    """The points, the policy whose point is merged, and how it compares with the others."""
+    """The points, the policy whose point is merged, and how it compares with the others.
+
+    policy: that of `Choosing`, or `frontier` where a merge of it was asked for.
+    """
     best = {trial.point.policy: trial for trial in trials if trial.point.chosen}
     merged: str = policy
     if policy == "best":
@@ -192,7 +237,12 @@ def decided(
         total = len(best[merged].table)
         verdict += f" Nine tenths of its predicted gain come from {len(blocks)} of {total} blocks: {', '.join(blocks)}."
     return TradeoffResult(
-        points=points, policy=merged, comparisons=comparisons, main_blocks=list(blocks), verdict=verdict
+        points=points,
+        policy=merged,
+        comparisons=comparisons,
+        main_blocks=list(blocks),
+        frontier=frontier,
+        verdict=verdict,
     )
 
 
@@ -205,20 +255,22 @@ def _verdict(
         sentences.append(f"Beside it, {_told(best[found.against])}.")
         interval = f"better by {found.low:+.2f} to {found.high:+.2f}, paired, {found.requests} requests"
         word = "worse" if found.difference < 0 else "better"
-        sentences.append(f"The objective of {merged} is {word} by {abs(found.difference):.2f} nats ({interval}).")
+        name = _CALLED.get(merged, merged)
+        sentences.append(f"The objective of {name} is {word} by {abs(found.difference):.2f} nats ({interval}).")
         if free and merged == "uniform":
             sentences.append(
                 f"{found.against.capitalize()} is not clearly better, so the merge with fewer numbers stays."
             )
-        elif found.high < 0:
+        elif found.high < 0 and merged not in _CALLED:
             sentences.append(f"--policy {found.against} writes the better one.")
-        elif found.low <= 0:
+        elif found.low <= 0 and merged not in _CALLED:
             sentences.append(f"The difference may be 0; --policy {found.against} writes the other one.")
     return " ".join(sentences)
 
 
 def _told(point: TradeoffPoint) -> str:
-    mixture = ", ".join(f"{value:.2f} toward {source}" for source, value in point.parameters.items())
+    values = {source: value for source, value in point.parameters.items() if source != "price"}
+    mixture = ", ".join(f"{value:.2f} toward {source}" for source, value in values.items())
     kind = "the best uniform merge" if point.policy == "uniform" else f"the merge with {_KINDS[point.policy]}"
     mean = "" if point.policy == "uniform" else "on average "
     return (

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from vlsurgery.probes.frontier import merge_rates
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.objective import Floats
 from vlsurgery.probes.objective_scorer import ObjectiveScorer
@@ -80,6 +81,7 @@ class Bench:
             refusal=_mean(refused),
             capability=_mean([_answered(cell) for cell in cells if cell.purpose != "refuse"]),
             objective=-float(self.select.wanted.objective(measured.z)),
+            rates=merge_rates(self.select.wanted, measured.z),
             forward_equivalents=self.select.prompts,
             seconds=time.perf_counter() - began,
             chosen=False,

@@ -7,7 +7,7 @@ the region held the step back, or where prediction and measurement differ by mor
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -22,17 +22,14 @@ from vlsurgery.probes.linearised import (
     cross_validated,
     intervals,
     least,
-    solve,
     sparse,
 )
 from vlsurgery.probes.objective import Floats, Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import ObjectiveScorer
 from vlsurgery.probes.trials import Bench, Cost, Table, Trial
-from vlsurgery.surgery.runtime.progress import Progress
 
 MAX_PASSES: Final = 4  # linearisations: the first, and three more
 MAX_HALVINGS: Final = 2  # of the trust region, before the search ends
-PRICES_TRACED: Final = (0.1, 20.0)  # of an over-refusal against a refusal that is missing, the frontier's ends
 DIGITS: Final = 4  # of coefficients: behaviour shows no more, and people read the recipe
 
 TakeGradients = Callable[[Table], PromptGradients]
@@ -56,11 +53,13 @@ class Linearised:
     """What the policy found.
 
     trial: the merge, with the cost of finding it, that of its start included. last: the last step that was accepted;
-    None where none was, and the merge is the one that it started from.
+    None where none was, and the merge is the one that it started from. latest: the last one that was tried, whose
+    model was linearised at the merge or one step before it.
     """
 
     trial: Trial
     last: ConvexStep | None
+    latest: ConvexStep
 
 
 def linearised(bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: TakeGradients) -> Linearised:
@@ -80,7 +79,7 @@ def linearised(bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: Take
         before, centre, last = centre, step.accepted, step
         if not _is_held_back(bench, step) and _agree(bench, step, before):
             break
-    return Linearised(_finished(bench, centre, cost, last), last)
+    return Linearised(_finished(bench, centre, cost, last), last, step)
 
 
 def _finished(bench: Bench, trial: Trial, cost: Cost, last: ConvexStep | None) -> Trial:
@@ -93,24 +92,6 @@ def _finished(bench: Bench, trial: Trial, cost: Cost, last: ConvexStep | None) -
     )
     both = {block: {s: (low[block][s], high[block][s]) for s in row} for block, row in low.items()}
     return found.named(intervals=both)
-
-
-def frontier(bench: Bench, found: Linearised, points: int, progress: Progress) -> list[Trial]:
-    """Merges at `points` prices of over-refusal, from cheap to dear, solved in the last linear model and measured.
-
-    Empty where no step was accepted: there is no linear model to go by then. Their objective is at the usual prices.
-    """
-    if found.last is None:
-        return []
-    last, trials = found.last, []
-    region = Region.around(last.model.at, RADIUS)
-    for price in progress(np.geomspace(*PRICES_TRACED, points).tolist(), "tracing the frontier"):
-        began = time.perf_counter()
-        wanted = replace(last.model.wanted, prices={**last.model.wanted.prices, "answer": price})
-        trial = tried(bench, solve(replace(last.model, wanted=wanted), region, None, last.proximity))
-        cost = Cost(bench.select.prompts, time.perf_counter() - began)
-        trials.append(trial.named(policy="frontier", parameters={"price": price}).costing(cost))
-    return trials
 
 
 def main_blocks(bench: Bench, found: Linearised) -> list[str]:
@@ -155,9 +136,13 @@ def is_better(trial: Trial, centre: Trial) -> bool:
 
 def tried(bench: Bench, coefficients: Floats) -> Trial:
     """Measure the merge with coefficients [blocks x sources], cut to DIGITS."""
-    cut = np.floor(coefficients * 10**DIGITS + 1e-3) / 10**DIGITS
-    table = named(bench, cut)
+    table = cut(bench, coefficients)
     return bench.tried("linearised", bench.means(table), table)
+
+
+def cut(bench: Bench, coefficients: Floats) -> Table:
+    """Coefficients [blocks x sources] by name, cut to DIGITS."""
+    return named(bench, np.floor(coefficients * 10**DIGITS + 1e-3) / 10**DIGITS)
 
 
 def named(bench: Bench, values: Floats) -> Table:

@@ -3,8 +3,10 @@
 What is asserted is what the demo promises, on prompts that nothing was trained, fitted or chosen on.
 """
 
+import html
 import json
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -251,3 +253,24 @@ def test_what_is_done_is_not_done_again_and_the_merge_repeats_from_its_recipe(de
     vlsurgery("merge", "--recipe", "case/recipe.yaml", "-o", "again", cwd=demo.folder)
     for shard in (demo.case / "merged").glob("*.safetensors"):
         assert (demo.folder / "again" / shard.name).read_bytes() == shard.read_bytes()
+
+
+def test_the_command_under_the_price_slider_writes_the_coefficients_that_it_shows(demo, tmp_path):
+    """What the page says is typed as it stands; only the steps after the choice, which this is not about, are left."""
+    from vlsurgery.cli.workflow.case import Case
+    from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
+    from vlsurgery.cli.workflow.steps import STEPS
+
+    (told,) = re.findall(r'data-commands="([^"]*)"', (demo.case / "report.html").read_text())
+    commands = json.loads(html.unescape(told))
+    points = TradeoffResult.load(demo.case / "tradeoff.json").frontier.points
+    assert commands == [f"vlsurgery merge --auto --price {point.price:g}" for point in points]
+    plan = json.loads(vlsurgery(*commands[12].split()[1:], "--plan", "--json", cwd=demo.folder))
+    assert "coefficients" in {step["step"] for step in plan["plan"]}
+
+    shutil.copytree(demo.case, tmp_path / "case")
+    price = float(commands[12].split()[-1])
+    said = []
+    Flow(Job(Case.open(tmp_path / "case"), StepOptions(price=price), said.append), STEPS).bring("coefficients")
+    assert Recipe.load(tmp_path / "case/recipe.yaml").coefficients.items() >= points[12].coefficients.items()
+    assert any("was solved before" in line for line in said)

@@ -4,8 +4,9 @@ from rich.console import RenderableType
 from rich.text import Text
 
 from vlsurgery.cli.view.tables import ABSENT, number, plain_table, prose
-from vlsurgery.figures.wording import cell_name, interval, percent, points, role_name
+from vlsurgery.figures.wording import cell_name, interval, percent, points, rate_words, role_name
 from vlsurgery.probes.evaluation.limits import LimitRow, LimitsResult
+from vlsurgery.probes.results import TradeoffResult
 
 MET = {True: Text("met", style="green"), False: Text("not met", style="bold red"), None: Text("open", style="yellow")}
 SIGNS = {"most": "≤", "least": "≥"}
@@ -23,6 +24,18 @@ def limits_tables(result: LimitsResult) -> list[RenderableType]:
         table.add_row(place, _measure(measure), *cells, MET[row.met], ABSENT if row.needed is None else str(row.needed))
     reasons = dict.fromkeys(_reason(row) for row in result.records if row.met is None and row.reason)
     return [table, *map(prose, reasons), Text(result.verdict, style="bold")]
+
+
+def predicted_limits_table(result: TradeoffResult) -> list[RenderableType]:
+    """A line a limit that the choice looked to; nothing where it looked to none."""
+    if not result.limits:
+        return []
+    names = ("prompts", "limit", "predicted share (95%)", "measured on select")
+    table = plain_table("Limits that the choice looked to, by what refusing is likelier than not", *names, left=2)
+    for row in result.limits:
+        limit = f"{row.limit} {row.bound:g}"
+        table.add_row(cell_name(row.set, row.modality), limit, rate_words(row.predicted), rate_words(row.measured))
+    return [table]
 
 
 def _measure(name: str) -> str:

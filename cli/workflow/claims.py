@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Final
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.outputs import check_output, is_claims_file
 from vlsurgery.cli.workflow.case import Case
+from vlsurgery.cli.workflow.choice import options_of
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.estimates import PlannedStep
 from vlsurgery.cli.workflow.opening import CheckpointArgs, check_case_folder, perform
 from vlsurgery.cli.workflow.planning import plan
 from vlsurgery.cli.workflow.specimens import options_for, plan_specimen, train
 from vlsurgery.cli.workflow.steps import STEPS
-from vlsurgery.probes.policies import Toward
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -89,11 +89,7 @@ def planned(sources: Sequence[ClaimSource]) -> list[PlannedStep]:
 def _missing(folder: Path) -> tuple[StepOptions, list[str]]:
     """The goals that a case of the user's lacks, and the options to reach them with: as the case was merged before."""
     case = Case.open(folder)
-    done = case.settings_of("coefficients") or {}
-    options = StepOptions()
-    if "policy" in done and "sources" in done:
-        toward: Toward = "both" if len(done["sources"]) > 1 else done["sources"][0]
-        options = StepOptions(policy=done["policy"], toward=toward)
+    options = options_of(case.settings_of("coefficients") or {})
     flow = Flow(Job(case, options), STEPS)
     return options, [goal for goal in GOALS if not flow.is_current(goal)]
 

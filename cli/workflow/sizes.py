@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from vlsurgery.cli.workflow.choice import measured_beside
 from vlsurgery.cli.workflow.engine import Job
 from vlsurgery.cli.workflow.estimates import ModelSizes
 from vlsurgery.cli.workflow.speed import ModelShape, Speed, measured
@@ -106,7 +107,7 @@ def _workload(job: Job, prompts: Sequence[Prompt], shape: ModelShape, is_merged:
         expected=Expected.of(answer, len(job.sources)),
         tokens=tokens,
         policy=job.options.policy,
-        frontier=job.options.frontier,
+        frontier=measured_beside(job.options),
         merged=is_merged,
     )
 

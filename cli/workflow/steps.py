@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from vlsurgery.cli.outputs import check_output, is_report
+from vlsurgery.cli.workflow.choice import choice_settings, chosen_coefficients, path_gains
 from vlsurgery.cli.workflow.engine import Files, Job, Settings, Step
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -91,31 +92,17 @@ def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:
 
 
 def _coefficient_settings(job: Job) -> Settings:
-    asked = {**_asking_settings(job, "probe"), "policy": job.options.policy, "sources": list(job.sources)}
-    more = {"sparse": job.options.sparse, "frontier": job.options.frontier}
-    return {**asked, **{name: value for name, value in more.items() if value}}
+    return {**_asking_settings(job, "probe"), **choice_settings(job)}
 
 
 def _run_coefficients(job: Job, settings: Settings) -> None:
-    from vlsurgery.probes.results import ProbeResult, TargetsResult
-    from vlsurgery.probes.selection import Choosing, choose, recipe_of
-    from vlsurgery.surgery.results import DiffResult
+    from vlsurgery.probes.selection import recipe_of
 
     _prepare_to_run(job)
     if job.options.toward == "both" and "safety" not in job.sources:
         job.say("coefficients: this case has no safety checkpoint, so the merge goes toward base only")
-    found = job.result(ProbeResult)
-    gains = {gain.block: gain.gain for gain in found.attribution if gain.method == "path"}
-    changes = {
-        block.key: block.metrics.vl.relative
-        for block in job.result(DiffResult).blocks
-        if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
-    }
-    options, gradients = job.options, job.case.path("gradients.safetensors")
-    how = Choosing(options.policy, options.toward, gains, changes, gradients, options.sparse, options.frontier)
-    targets = job.result(TargetsResult)
-    result = choose(job.alignment, job.prompts, targets, how, job.progress, job.loader("probe"))
-    recipe = recipe_of(result, job.checkpoints, gains)
+    result = chosen_coefficients(job, settings)
+    recipe = recipe_of(result, job.checkpoints, path_gains(job))
     keep_edited_recipe(job)
     recipe.save(job.case.path("recipe.yaml"))
     job.case.save(result, settings)

@@ -100,8 +100,9 @@ class Workload:
     """What a case's steps are counted from.
 
     roles: its checkpoints. layers, blocks: of the adapted model's text. picture_tokens: of a picture within a prompt.
-    tokens: of a completion of an evaluation, at most. frontier: merges that it measures. merged: whether an evaluation
-    asks the merge and the best uniform one too. free: whether it is one of models without a case.
+    tokens: of a completion of an evaluation, at most. frontier: merges that a choice measures beside, such as those of
+    a frontier. merged: whether an evaluation asks the merge and the best uniform one too. free: whether it is one of
+    models without a case.
     """
 
     prompts: Sequence[Prompt]

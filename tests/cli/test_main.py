@@ -24,6 +24,8 @@ OPTIONS = {
         "--sparse",
         "--frontier",
         "--points",
+        "--price",
+        "--write-anyway",
         "--toward",
         "-o, --out",
         "--prompts",

@@ -14,8 +14,12 @@ from vlsurgery.probes.results import (
     CompletionsResult,
     CosineRow,
     Estimate,
+    Frontier,
     JudgeUsed,
+    MergeRates,
     Paired,
+    PredictedCell,
+    PricedMerge,
     ProbeResult,
     Rate,
     Selected,
@@ -201,6 +205,57 @@ def tradeoff() -> TradeoffResult:
     return TradeoffResult(points=points, policy="linearised", verdict="The fit won.")
 
 
+def rates(refusal: float, over_refusal: float, sight: float = 0.9, half: float = 0.04) -> MergeRates:
+    return MergeRates(refusal=rate(refusal, half), over_refusal=rate(over_refusal, half), sight=rate(sight, half))
+
+
+def priced_tradeoff(gain: tuple[float, float, float] | None = (0.1, 0.05, 0.15)) -> TradeoffResult:
+    """A trade-off with merges at three prices, measured and predicted, and uniform ones with the models at corners."""
+
+    def told(point: TradeoffPoint, **update: object) -> TradeoffPoint:
+        return point.model_copy(update=update)
+
+    plain = tradeoff()
+    uniform = [
+        told(plain.points[0], parameters={"base": base, "safety": safety}, rates=rates(*share))
+        for (base, safety), share in {
+            (0.0, 0.0): (0.1, 0.0, 1.0),
+            (0.25, 0.0): (0.5, 0.05),
+            (0.25, 0.25): (0.4, 0.06),
+            (1.0, 0.0): (0.9, 0.3, 0.4),
+            (0.0, 1.0): (1.0, 0.8),
+        }.items()
+    ]
+    prices = {0.5: (0.9, 0.2), 2.0: (0.8, 0.1), 8.0: (0.6, 0.02)}
+    traced = [
+        told(plain.points[2], policy="frontier", parameters={"price": price}, rates=rates(*share))
+        for price, share in prices.items()
+    ]
+    cells = {("capability", "own"): "keep", ("harmless", "text"): "answer", ("harmful", "benign"): "refuse"}
+    points = [
+        PricedMerge(
+            price=price,
+            coefficients={block: {"base": 0.1, "safety": 0.05 * at} for block in BLOCKS},
+            rates=rates(refusal - 0.02, over + 0.01),
+            cells=[
+                PredictedCell(set=name, modality=modality, purpose=purpose, share=rate(0.2 * at + 0.1))
+                for (name, modality), purpose in cells.items()
+            ],
+        )
+        for at, (price, (refusal, over)) in enumerate(prices.items())
+    ]
+    measured = Estimate(value=None, reason="none of its merges was measured")
+    if gain is not None:
+        measured = Estimate(value=gain[0], low=gain[1], high=gain[2], n=100)
+    chosen = [told(point, rates=rates(0.85, 0.1)) for point in plain.points if point.chosen]
+    return plain.model_copy(
+        update={
+            "points": [*uniform, *chosen, *traced],
+            "frontier": Frontier(points=points, gain=measured),
+        }
+    )
+
+
 def shrunk(result: BehaviourResult, requests: int) -> BehaviourResult:
     """The same rates and intervals, as if each were of so many requests, a prompt each."""
     names = ("refused", "complied", "neither", "lost", "broken", "right")
@@ -266,6 +321,7 @@ def make() -> SimpleNamespace:
         probe=probe,
         diff=diff,
         tradeoff=tradeoff,
+        priced_tradeoff=priced_tradeoff,
         rate=rate,
         record=record,
         shrunk=shrunk,

@@ -48,24 +48,11 @@ def test_what_may_be_0_is_pale_and_says_so(make: SimpleNamespace) -> None:
     assert "Pale" not in coefficients.plot(tradeoff).layout.title.subtitle.text
 
 
-def test_the_frontier_is_a_line_in_the_order_of_its_prices(make: SimpleNamespace) -> None:
+def test_merges_at_other_prices_are_left_to_the_frontier_but_for_a_chosen_one(make: SimpleNamespace) -> None:
     tradeoff = make.tradeoff()
-    traced = [
-        tradeoff.points[0].model_copy(
-            update={
-                "policy": "frontier",
-                "parameters": {"price": price},
-                "refusal": 1 - price / 10,
-                "capability": price / 10,
-            }
-        )
-        for price in (1.0, 2.0, 4.0)
-    ]
-    figure = coefficients.plot(tradeoff.model_copy(update={"points": [*tradeoff.points, *traced]}))
-    (line,) = (t for t in figure.data if t.name == "linearised, from strict to lax")
-    assert line.mode == "lines+markers"
-    assert list(line.x) == [0.1, 0.2, 0.4]
-    assert [t.name for t in figure.data if t.type == "scatter"][-2:] == ["uniform, chosen", "linearised, chosen"]
+    traced = [tradeoff.points[0].model_copy(update={"policy": "frontier", "chosen": c}) for c in (False, True)]
+    info = coefficients.compute(tradeoff.model_copy(update={"points": [*tradeoff.points, *traced]}))
+    assert info.points == (*tradeoff.points, traced[1])
 
 
 def test_a_target_that_is_missing_is_not_drawn(make: SimpleNamespace) -> None:

@@ -1,8 +1,10 @@
 """The report: one whole file, escaped throughout, that says what is missing."""
 
+import json
 import re
 import subprocess
 import sys
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -60,13 +62,30 @@ def test_the_file_needs_nothing_beyond_itself(full: str) -> None:
     assert structure.sources == []
     assert "@import" not in full[: full.index("</style>")]
     assert full.count("plotly.js v") == 1
-    assert structure.scripts == 1 + 6 + 1
+    assert structure.scripts == 1 + 6 + 2
 
 
 def test_it_offers_no_button_that_sends_data_away(full: str) -> None:
     for config in re.findall(r'\{"displaylogo".*?\}', full):
         assert '"modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]' in config
     assert full.count('"modeBarButtons": [[') == 6
+
+
+def test_the_slider_has_a_command_for_every_position_and_keys_to_move_it(make: SimpleNamespace) -> None:
+    html = report(None, None, None, make.priced_tradeoff())
+    (told,) = re.findall(r'data-commands="([^"]*)"', html)
+    assert json.loads(unescape(told)) == [f"vlsurgery merge --auto --price {price}" for price in ("0.5", "2", "8")]
+    assert 'data-figure="figure-price"' in html
+    assert 'id="figure-price"' in html
+    assert "ArrowRight" in html
+    assert html.count('"method":"animate"') == 3
+    assert "Plotly.animate('figure-price'" not in html  # it stands still until somebody moves it
+    assert parsed(html).sources == []
+
+
+def test_without_gradients_the_slider_says_what_takes_them(full: str) -> None:
+    assert "data-commands" not in full
+    assert full.count("nothing is known of other prices") == 2
 
 
 def test_with_cdn_only_the_library_is_linked(make: SimpleNamespace) -> None:
@@ -126,7 +145,7 @@ def hostile_report(make: SimpleNamespace) -> str:
 def test_hostile_names_stay_text(make: SimpleNamespace) -> None:
     html = hostile_report(make)
     structure = parsed(html)
-    assert structure.scripts == 8
+    assert structure.scripts == 9
     assert "<script>alert" not in html
     assert "{{ 7 * 7 }}" in html.replace("&#123;", "{")
     # Inside the figures plotly reads a little markup of its own, so what goes there is escaped once more.

@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from vlsurgery.probes import limited
+from vlsurgery.probes.evaluation.limits import Limits
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.gradients import prompt_gradients
 from vlsurgery.probes.grid_search import coarse_grid, neighbours, search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.known_price import at_known_price
 from vlsurgery.probes.models import load
 from vlsurgery.probes.objective import Requirements, requirements
 from vlsurgery.probes.objective_scorer import MAX_FIT, ObjectiveScorer
@@ -278,7 +281,10 @@ def test_the_frontier_runs_from_strict_to_lax_and_sparse_coefficients_are_0_wher
     result = choose(align(trio.checkpoints), few, targets, Choosing("linearised", sparse=True, frontier=5))
     traced = [point for point in result.points if point.policy == "frontier"]
     prices = [point.parameters["price"] for point in traced]
-    assert prices == pytest.approx(np.geomspace(0.1, 20, 5))
+    assert prices == pytest.approx(np.geomspace(0.1, 20, 5), rel=0.01)
+    assert [point.price for point in result.frontier.points] == prices
+    assert [point.coefficients for point in result.frontier.points] == [point.coefficients for point in traced]
+    assert result.frontier.gain.low <= result.frontier.gain.value <= result.frontier.gain.high
 
     over_refusal = [np.mean([cell.loss for cell in point.cells if cell.purpose == "answer"]) for point in traced]
     assert over_refusal[-1] < over_refusal[0]  # the dearer, the less of it
@@ -288,6 +294,40 @@ def test_the_frontier_runs_from_strict_to_lax_and_sparse_coefficients_are_0_wher
     may_be_0 = [(b, s) for b, row in found.intervals.items() for s, (low, _) in row.items() if low <= 0.005]
     assert may_be_0
     assert all(found.coefficients[block][source] == 0 for block, source in may_be_0)
+
+
+def test_a_price_writes_its_merge_and_one_that_was_solved_is_only_measured(trio, few, targets, result):
+    """The same coefficients, to the last digit, whether they are solved again or taken from the choice before."""
+    solved = result.frontier.points[14]
+    assert not [point for point in result.points if point.policy == "frontier"]  # none was asked to be measured
+    again = choose(align(trio.checkpoints), few, targets, Choosing(price=solved.price))
+    assert again.policy == "frontier"
+    assert again.chosen().coefficients == solved.coefficients
+    known = at_known_price(align(trio.checkpoints), few, targets, result, solved.price)
+    assert known.chosen().coefficients == solved.coefficients
+    assert known.chosen().rates == again.chosen().rates
+    assert known.chosen().parameters["price"] == solved.price
+    assert known.frontier == result.frontier
+    assert known.chosen("uniform").coefficients == result.chosen("uniform").coefficients
+    assert {each.against for each in known.comparisons} == {"uniform", "linearised"}
+    other = at_known_price(align(trio.checkpoints), few, targets, known, result.frontier.points[2].price)
+    assert [p.parameters["price"] for p in other.points if p.policy == "frontier" and p.chosen] == [
+        result.frontier.points[2].price
+    ]
+    assert len(other.points) == len(known.points) + 1
+    with pytest.raises(ValueError, match=r"price of 1\.2345"):
+        at_known_price(align(trio.checkpoints), few, targets, result, 1.2345)
+
+
+def test_limits_that_no_merge_keeps_are_told_with_the_one_that_binds(trio, few, targets, monkeypatch):
+    """Of five prompts a cell nothing can be shown to be refused in nine of ten."""
+    monkeypatch.setattr(limited, "OVER_REFUSALS", (1.0,))
+    asked = Limits.model_validate({"sets": {"harmful": {"refused_at_least": 0.9}}})
+    found = choose(align(trio.checkpoints), few, targets, Choosing(limits=asked))
+    assert (found.policy, found.chosen().policy) == ("limits", "limits")
+    assert "refused_at_least 0.9 binds: it is missed by" in found.missed
+    assert {(row.set, row.bound) for row in found.limits} == {("harmful", 0.9)}
+    assert "the least coefficients within the limits" in found.verdict
 
 
 def test_where_no_source_differs_the_uniform_merge_stays(trio, few, targets):

@@ -1,12 +1,14 @@
 """What `merge --auto` and `demo` share: bring a case to its merge and report, and print the results."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from vlsurgery.cli.commands.merge.by_recipe import check_sums
 from vlsurgery.cli.commands.outcome import check_limits, show_behaviour
 from vlsurgery.cli.options import Session
+from vlsurgery.cli.view.limits import predicted_limits_table
 from vlsurgery.cli.view.tables import coefficients_table, completeness_line, prose, tradeoff_table
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, StepOptions
@@ -25,11 +27,14 @@ def merge_auto(
 ) -> None:
     """Bring the case to its merge, evaluation and report; with `verify`, read the checkpoints and the merge again.
 
-    limits: the user's, which are decided at the end. allow_pickle: take pickled weights.
+    limits: the user's. Policies that take gradients look for the least intervention that keeps them, and they are
+    decided at the end. allow_pickle: take pickled weights.
 
     Raises LimitNotMet where a limit is not met.
     """
     tolerance = None if limits is None else read_limits(limits)
+    if options.policy in ("best", "linearised") and options.price is None:
+        options = replace(options, limits=tolerance)
     if verify and not session.plan:
         Case.open(session.case, allow_pickle).verify(session.console.progress)
     flow = perform(session, options, *AUTO_GOALS, allow_pickle=allow_pickle)
@@ -63,6 +68,7 @@ def show_outcome(session: Session, flow: Flow) -> None:
     """Print coefficients, the behaviour of every model, the checks of the attribution, and where everything is."""
     tradeoff, behaviour = flow.job.result(TradeoffResult), flow.job.result(BehaviourResult)
     session.console.show(coefficients_table(tradeoff), tradeoff_table(tradeoff), prose(tradeoff.verdict))
+    session.console.show(*predicted_limits_table(tradeoff))
     show_behaviour(session, behaviour, flow.job.case)
     session.console.show(prose(completeness_line(flow.job.result(ProbeResult))), "")
     session.console.show(*(f"{name:<7} {path}" for name, path in destinations(flow).items()))

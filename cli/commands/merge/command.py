@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from vlsurgery.surgery.merge.recipe import Recipe
 
 FRONTIER_POINTS: Final = 20
+PRICE_RANGE: Final = (0.01, 100.0)
 Dtype = Literal["as like", "auto", "float32", "bfloat16", "float16"]
 
 
@@ -85,6 +86,15 @@ def merge(
     points: Annotated[
         int | None, typer.Option("--points", metavar="N", min=2, help="With --frontier: how many. [default: 20]")
     ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            "--price",
+            metavar="X",
+            help="With --auto: write the linearised merge for which an over-refusal costs as much as X refusals that "
+            "are missing [0.01 to 100; the usual price is 2]. The report shows what each price buys.",
+        ),
+    ] = None,
     toward: Annotated[
         Toward,
         typer.Option(help="With --auto, what is mixed into the adapted model. Without a safety checkpoint: base only."),
@@ -97,6 +107,13 @@ def merge(
     images: ImagesOption = None,
     budget: BudgetOption = None,
     limits: LimitsOption = None,
+    write_anyway: Annotated[
+        bool,
+        typer.Option(
+            "--write-anyway",
+            help="With --auto --limits: where no merge is found that keeps the limits, write the nearest one.",
+        ),
+    ] = False,
     base: Annotated[
         str | None, typer.Option(metavar="MODEL", help="With --method: what deltas are taken from.")
     ] = None,
@@ -179,11 +196,17 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit, "text-stack": text_stack}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        for name, given in {"sparse": sparse, "frontier": frontier}.items():
+        for name, given in {"sparse": sparse, "frontier": frontier, "price": price is not None}.items():
             if given and policy not in ("best", "linearised"):
                 raise SurgeryError(f"--{name}: goes with --policy linearised or best, not {policy}. Leave it out.")
         if points is not None and not frontier:
             raise SurgeryError("--points: goes with --frontier alone; leave it out.")
+        if price is not None and not PRICE_RANGE[0] <= price <= PRICE_RANGE[1]:
+            raise SurgeryError(f"--price {price:g}: expected a number from {PRICE_RANGE[0]:g} to {PRICE_RANGE[1]:g}.")
+        if write_anyway and limits is None:
+            raise SurgeryError("--write-anyway: goes with --limits alone; leave it out.")
+        if price is not None and sparse:
+            raise SurgeryError("--price and --sparse: each chooses other coefficients; leave one out.")
         options = StepOptions(
             prompts=prompts or None,
             images=images,
@@ -191,6 +214,8 @@ def merge(
             policy=policy,
             sparse=sparse,
             frontier=(points or FRONTIER_POINTS) if frontier else 0,
+            price=price,
+            write_anyway=write_anyway,
             toward=toward,
             out=out,
             running=running,
@@ -199,8 +224,17 @@ def merge(
         merge_auto(session, options, verify, limits, allow_pickle)
         return
     _refuse({"policy": policy != "best", "sparse": sparse, "frontier": frontier, "toward": toward != "both"}, "--auto")
-    _refuse({"points": points is not None, "prompts": prompts, "images": images, "limits": limits}, "--auto")
-    _refuse({"budget": budget}, "--auto")
+    _refuse(
+        {
+            "price": price is not None,
+            "points": points is not None,
+            "prompts": prompts,
+            "images": images,
+            "limits": limits,
+        },
+        "--auto",
+    )
+    _refuse({"budget": budget, "write-anyway": write_anyway}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")

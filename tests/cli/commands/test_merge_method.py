@@ -322,11 +322,27 @@ def test_models_that_share_no_language_model(run: Run, four: dict[str, Path], st
         ("--recipe r.yaml -o out --sparse", "--sparse", "--auto"),
         ("--recipe r.yaml -o out --frontier", "--frontier", "--auto"),
         ("--auto --points 3", "--points", "--frontier"),
+        ("--recipe r.yaml -o out --price 2", "--price", "--auto"),
+        ("--recipe r.yaml -o out --write-anyway", "--write-anyway", "--auto"),
+        ("--auto --write-anyway", "--write-anyway", "--limits"),
         ("--method linear a b -o out --prompts p:harmful", "--prompts", "--auto"),
     ],
 )
 def test_an_option_is_never_passed_over(run: Run, typed: str, option: str, home: str) -> None:
     refused(run("merge", *typed.split()), f"{option}: goes with {home} alone")
+
+
+@pytest.mark.parametrize(
+    ("typed", "fault"),
+    [
+        ("--price 0", "--price 0: expected a number from 0.01 to 100"),
+        ("--price nan", "--price nan: expected a number from 0.01 to 100"),
+        ("--price 2 --policy uniform", "--price: goes with --policy linearised or best, not uniform"),
+        ("--price 2 --sparse", "--price and --sparse: each chooses other coefficients"),
+    ],
+)
+def test_a_price_that_can_mean_nothing(run: Run, typed: str, fault: str) -> None:
+    refused(run("merge", "--auto", *typed.split()), fault)
 
 
 def test_an_unknown_key_in_mergekits_file(run: Run, four: dict[str, Path]) -> None:

@@ -1,0 +1,50 @@
+"""The price slider: a frame a price with its own numbers, and the command that writes it."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from vlsurgery.figures import price
+
+
+def test_every_frame_has_the_shares_and_coefficients_of_its_price(make: SimpleNamespace) -> None:
+    tradeoff = make.priced_tradeoff()
+    figure = price.plot(tradeoff)
+    assert [frame.name for frame in figure.frames] == ["0.5", "2", "8"]
+    for frame, point in zip(figure.frames, tradeoff.frontier.points, strict=True):
+        shares, base, safety = frame.data
+        assert list(shares.x) == [cell.share.rate for cell in point.cells]
+        assert list(shares.error_x.array) == pytest.approx([c.share.high - c.share.rate for c in point.cells])
+        assert (base.name, safety.name) == ("toward base", "toward safety")
+        assert sorted(safety.y) == sorted(row["safety"] for row in point.coefficients.values())
+        assert list(frame.traces) == [0, 1, 2]
+
+
+def test_every_step_shows_its_frame_and_it_starts_at_the_usual_price(make: SimpleNamespace) -> None:
+    (slider,) = price.plot(make.priced_tradeoff()).layout.sliders
+    assert [step.args[0] for step in slider.steps] == [("0.5",), ("2",), ("8",)]
+    assert slider.active == 1
+
+
+def test_it_starts_at_the_price_that_was_merged(make: SimpleNamespace) -> None:
+    tradeoff = make.priced_tradeoff()
+    merged = tradeoff.points[-1].model_copy(update={"chosen": True})
+    chosen = tradeoff.model_copy(update={"points": [*tradeoff.points[:-1], merged], "policy": "frontier"})
+    assert price.compute(chosen).start == 2
+
+
+def test_one_source_is_named_in_the_command(make: SimpleNamespace) -> None:
+    tradeoff = make.priced_tradeoff()
+    assert price.compute(tradeoff).commands[0] == "vlsurgery merge --auto --price 0.5"
+    points = [
+        point.model_copy(update={"coefficients": {block: {"base": 0.2} for block in point.coefficients}})
+        for point in tradeoff.frontier.points
+    ]
+    alone = tradeoff.model_copy(update={"frontier": tradeoff.frontier.model_copy(update={"points": points})})
+    assert price.compute(alone).commands[0] == "vlsurgery merge --auto --price 0.5 --toward base"
+
+
+def test_rows_stand_in_the_order_of_the_sets_and_the_title_has_both_ends(make: SimpleNamespace) -> None:
+    layout = price.plot(make.priced_tradeoff()).layout
+    assert [row.split(" ")[0] for row in layout.yaxis.categoryarray][::-1] == ["harmful", "harmless", "capability"]
+    assert "over-refusal 21% to 3%, refusal 88% to 58%" in layout.title.text
