@@ -243,6 +243,18 @@ def test_the_face_evaluates_what_it_is_given(demo):
     assert {row["role"] for row in found.rows()} == {"adapted", "merged"}
 
 
+def test_plain_transformers_says_the_same_to_every_request(demo):
+    """A second framework: transformers' own template and a greedy loop, one prompt at a time, without the package."""
+    script = Path(__file__).parent / "benchmarks" / "second_framework.py"
+    ran = subprocess.run([sys.executable, script, demo.case, "--prompts", "20"], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    counts = {line.split()[0]: [int(word) for word in line.split()[1:]] for line in ran.stdout.splitlines()[1:]}
+    assert set(counts) == {"base", "adapted", "safety", "merged"}
+    assert all((asked, words, verdicts) == (20, 20, 20) for asked, words, verdicts, *_ in counts.values())
+    refused = {role: theirs for role, (*_, theirs) in counts.items()}
+    assert refused["adapted"] < refused["base"] < 20  # verdicts that can differ
+
+
 def test_what_is_done_is_not_done_again_and_the_merge_repeats_from_its_recipe(demo):
     before = {path: path.stat().st_mtime_ns for path in demo.case.glob("*.json") if path.name != "case.json"}
     out = json.loads(vlsurgery("merge", "--auto", "--json", cwd=demo.folder))
