@@ -93,7 +93,7 @@ def trajectory(
     if out is not None:
         check_output(out, is_trajectory_page, "a page of vlsurgery trajectory", "-o")
     if keep is not None:
-        check_output(keep, is_kept_trajectory, "what vlsurgery trajectory kept", "--keep")
+        check_output(keep, is_kept_trajectory, "a file of vlsurgery trajectory --keep", "--keep")
     options = StepOptions(prompts=prompts or None, images=images, tokens=tokens, running=running)
     asked = RunAsked(base, checkpoints, requests, generate, keep, allow_pickle, text_stack or ())
     result = measure_run(session, asked, options)
