@@ -219,22 +219,19 @@ def is_near(step: str, name: str, planned: float, real: float) -> bool:
 def keeps_its_word(case: Path, said: str) -> bool:
     """Whether the table has as many requests as a budget said, and rates known no worse than by binomial intervals."""
     told = {name: (int(some), float(half)) for some, _, name, half in SAID.findall(" ".join(said.split()))}
-    rows = [row for row in json.loads((case / "behaviour.json").read_text())["rows"] if row["modality"] == "text"]
+    rows = [row for row in json.loads((case / "behaviour.json").read_text())["rows"] if row["role"] == "adapted"]
     well = bool(told)
     for name, (requests, half) in told.items():
-        found = {row["refused"]["requests"] for row in rows if row["set"] == name}
+        rates = {row["modality"]: row["refused"] for row in rows if row["set"] == name}
+        asked = sum(rates[modality]["requests"] for modality in ("text", "own") if modality in rates)
         low, high = wilson(0.9 * requests, requests)
-        widths = []
-        for row in rows:
-            if row["set"] == name:
-                rate = row["refused"]
-                likely = wilson(rate["rate"] * requests, requests)
-                widths.append((rate["high"] - rate["low"]) / (likely[1] - likely[0]))
-        print(
-            f"{name}: said {requests} requests, ±{half:.2f}; asked {found}; widths {min(widths):.2f}-{max(widths):.2f}"
-        )
-        well = well and found == {requests} and abs(half - (high - low) / 2) < 0.006
-        well = well and max(widths) <= 1 + MOST_OFF
+        widest = 0.0
+        for each in rates.values():
+            likely = wilson(each["rate"] * each["requests"], each["requests"])
+            widest = max(widest, (each["high"] - each["low"]) / (likely[1] - likely[0]))
+        told_of = f"{name}: said {requests} requests, ±{half:.2f}; asked {asked}"
+        print(f"{told_of}; intervals at most {widest:.2f} times binomial ones", flush=True)
+        well = well and asked == requests and abs(half - (high - low) / 2) < 0.006 and widest <= 1 + MOST_OFF
     return well
 
 
