@@ -220,10 +220,12 @@ def keeps_its_word(case: Path, said: str) -> bool:
     """Whether the table has as many requests as a budget said, and rates known no worse than by binomial intervals."""
     told = {name: (int(some), float(half)) for some, _, name, half in SAID.findall(" ".join(said.split()))}
     rows = [row for row in json.loads((case / "behaviour.json").read_text())["rows"] if row["role"] == "adapted"]
+    lines = map(json.loads, (case / "completions.jsonl").read_text().splitlines())
+    asked_of = {(line["set"], line["request"]) for line in lines if line["role"] == "adapted"}
     well = bool(told)
     for name, (requests, half) in told.items():
         rates = {row["modality"]: row["refused"] for row in rows if row["set"] == name}
-        asked = sum(rates[modality]["requests"] for modality in ("text", "own") if modality in rates)
+        asked = sum(set_ == name for set_, _ in asked_of)
         low, high = wilson(0.9 * requests, requests)
         widest = 0.0
         for each in rates.values():
