@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from vlsurgery.cli.workflow.work import Passes, Work
-from vlsurgery.probes.attribution import MAX_KEPT, MAX_LOST, MIN_LOST
+from vlsurgery.probes.attribution import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST, MIN_LOST
 from vlsurgery.probes.directions import contrast
 from vlsurgery.probes.evaluation.divergence import MAX_KL_PROMPTS, MAX_KL_TOKENS
 from vlsurgery.probes.fitting import MAX_KEPT as FIT_KEPT, MAX_REFUSED as FIT_REFUSED, NUM_PARTS, STEPS
@@ -85,8 +85,8 @@ class Expected:
 
     path: int = 9
     merges: int = 36
-    linearisations: int = 2
-    steps: int = 2
+    linearisations: int = 3
+    steps: int = 3
     answer: float = 64.0
 
     @classmethod
@@ -188,7 +188,7 @@ class Workload:
         lost = evenly_spaced(self.outcome.lost["fit"], MAX_LOST)
         kept = evenly_spaced(self.outcome.keep["fit"], MAX_KEPT)
         refuse = evenly_spaced(self.outcome.refuse["fit"], MAX_LOST)
-        odds, answers = self._pass.forward(lost), self._pass.forward(kept, self.expected.answer)
+        odds, answers = self._pass.forward(lost), self._pass.forward(kept, min(MAX_KEPT_TOKENS, self.expected.answer))
         path = (self._pass.gradient(lost) + Work(moved=1)).times(self.expected.path)
         greedy = self._pass.forward(refuse, OPENING_TOKENS)
         total = odds.times(2) + path + answers + greedy.times(2) + Work(moved=4)
