@@ -35,6 +35,8 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 13.5
 	$(BIN)/python tests/benchmarks/merge_faults.py
 	$(BIN)/python tests/benchmarks/kills.py
+	$(BIN)/python tests/benchmarks/demo_kills.py
+	$(BIN)/python tests/benchmarks/plan_truth.py
 	$(BIN)/python tests/benchmarks/at_once.py
 	$(BIN)/python tests/benchmarks/running.py
 	$(BIN)/python tests/benchmarks/capture_speed.py build/bench/smollm2

@@ -81,6 +81,11 @@ def is_trajectory_page(path: Path) -> bool:
     return head.lstrip().startswith("<!DOCTYPE html>") and "<title>vlsurgery trajectory" in head
 
 
+def is_kept_trajectory(path: Path) -> bool:
+    """Whether a file is what `vlsurgery trajectory --keep` wrote; its first line may have been cut off."""
+    return _head(path).startswith('{"schema": "vlsurgery/trajectory-kept/')
+
+
 def is_completions_table(path: Path) -> bool:
     """Whether a file is a table of `vlsurgery completions --csv` into which nobody has written a label yet."""
     from vlsurgery.probes.results import CompletionsResult

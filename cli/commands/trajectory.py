@@ -48,6 +48,15 @@ def trajectory(
     tokens: Annotated[
         int | None, typer.Option("--tokens", min=1, help="New tokens of a completion, at most. [default: 128]")
     ] = None,
+    keep: Annotated[
+        Path | None,
+        typer.Option(
+            "--keep",
+            metavar="FILE.jsonl",
+            help="Keep here what every model gives, as it comes: an interrupted run, or one with more checkpoints, "
+            "goes on from it.",
+        ),
+    ] = None,
     csv: Annotated[
         Path | None,
         typer.Option("--csv", metavar="FILE", help="Also write the refusals as a table: a line a checkpoint and set."),
@@ -64,15 +73,17 @@ def trajectory(
     Asks BASE how it refuses, then measures at every checkpoint how likely completions begin so (refusal log-odds;
     nothing is generated without --generate), and how far every block's weights are from BASE. Says at which step
     refusals fell beyond their interval, when half of the drop was there, and how much of their final change the blocks
-    had made by then. Needs no case and writes none. Each model is loaded once, one at a time. Asked are harmful,
-    jailbroken, harmless and borderline requests; of your files all prompts, of the package's those of `report`.
+    had made by then. Needs no case and writes none. Each model is loaded once, one at a time. With --keep it goes on
+    where it was interrupted, to the same result. Asked are harmful, jailbroken, harmless and borderline requests; of
+    your files all prompts, of the package's those of `report`.
 
     \b
     Example:
       vlsurgery trajectory llama/ run/checkpoint-* -o trajectory.html
       vlsurgery trajectory llama/ run/step-0 run/step-20 run/step-80 --generate --json
+      vlsurgery trajectory llama/ run/checkpoint-* --keep run.jsonl
     """
-    from vlsurgery.cli.outputs import check_output, is_trajectory_page, is_trajectory_table
+    from vlsurgery.cli.outputs import check_output, is_kept_trajectory, is_trajectory_page, is_trajectory_table
     from vlsurgery.cli.view.trajectory import trajectory_tables
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.free_trajectory import RunAsked, measure_run
@@ -81,8 +92,10 @@ def trajectory(
         check_output(csv, is_trajectory_table, "a table of vlsurgery trajectory", "--csv")
     if out is not None:
         check_output(out, is_trajectory_page, "a page of vlsurgery trajectory", "-o")
+    if keep is not None:
+        check_output(keep, is_kept_trajectory, "a file of vlsurgery trajectory --keep", "--keep")
     options = StepOptions(prompts=prompts or None, images=images, tokens=tokens, running=running)
-    asked = RunAsked(base, checkpoints, requests, generate, allow_pickle, text_stack or ())
+    asked = RunAsked(base, checkpoints, requests, generate, keep, allow_pickle, text_stack or ())
     result = measure_run(session, asked, options)
     if result is None:
         return

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from vlsurgery.cli.workflow.speed import ModelShape, Speed
     from vlsurgery.cli.workflow.workload import Workload
 
-PROGRAM_BYTES: Final = 500_000_000  # what torch and transformers take
+PROGRAM_BYTES: Final = 640_000_000  # what torch and transformers take
 STREAM_BYTES: Final = 1 << 30  # the most memory that a diff or a merge takes
-WORKING_BYTES: Final = 900_000_000  # what batches, gradients and values of checkpoints take beside a running model
-WORKING_SHARE: Final = 4.0  # and of a small one, as a share of its weights
+STREAM_SHARE: Final = 0.25  # of small checkpoints, what is in memory of them at once
+WORKING_BYTES: Final = 1_900_000_000  # what batches, gradients and values of checkpoints take beside a running model
+WORKING_SHARE: Final = 7.0  # and of a small one, as a share of its weights
 TOLD_IN: Final = ((90.0, 1, "s"), (5400.0, 60, "min"), (float("inf"), 3600, "h"))  # seconds up to which, unit, name
 
 
@@ -61,7 +62,7 @@ class ModelSizes:
     def planned(self, step: str, reason: str, writes: tuple[str, ...] = (), name: str = "") -> PlannedStep:
         """A step with what it takes. name: what it is called, where not by the step's."""
         found = PlannedStep(name or step, reason, writes)
-        streamed = min(STREAM_BYTES, PROGRAM_BYTES + self.stored)
+        streamed = min(STREAM_BYTES, int(PROGRAM_BYTES + STREAM_SHARE * self.stored))
         match step:
             case "diff":
                 return replace(found, bytes_read=self.stored, memory=streamed)
@@ -92,7 +93,7 @@ class ModelSizes:
 
     def _memory(self) -> int:
         """Peak bytes of a running model: itself, and what a batch and the checkpoints' values take beside it, which is
-        bounded (measured on models of 3 MB, 270 MB and 2.2 GB)."""
+        bounded (measured on models of 3 MB and 270 MB)."""
         weights = self.shape.bytes_each * self.shape.all
         return int(PROGRAM_BYTES + weights + min(WORKING_BYTES, WORKING_SHARE * weights))
 

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlsurgery.cli.options import Session
@@ -17,12 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunAsked:
-    """A training run as the command names it. requests: of a prompt set, at most. generate: also count completions."""
+    """A training run as the command names it. requests: of a prompt set, at most. generate: also count completions.
+    keep: the file that what models gave is kept in."""
 
     base: str
     checkpoints: Sequence[str]
     requests: int
     generate: bool = False
+    keep: Path | None = None
     allow_pickle: bool = False
     text_stacks: Sequence[str] = ()
 
@@ -33,7 +36,10 @@ def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "Tra
     from vlsurgery.cli.workflow.prompt_source import prompt_source
     from vlsurgery.probes.models import quiet_transformers
     from vlsurgery.probes.prompts import prompts_digest
-    from vlsurgery.probes.trajectory.run import TrajectorySettings, asked_prompts, trajectory
+    from vlsurgery.probes.trajectory.base_completions import Answering
+    from vlsurgery.probes.trajectory.interview import TrajectorySettings
+    from vlsurgery.probes.trajectory.kept import KeptRun
+    from vlsurgery.probes.trajectory.run import asked_prompts, trajectory
     from vlsurgery.probes.trajectory.steps import in_order
 
     refs = in_order(asked.checkpoints)
@@ -54,7 +60,11 @@ def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "Tra
         )
         return None
     quiet_transformers()
-    how = TrajectorySettings(judges.default, judges.tokens, asked.generate, loader_of(options.running))
+    kept = KeptRun(asked.keep)
+    if len(kept):
+        session.console.say(f"goes on from {asked.keep}: what models gave there is not asked again")
+    answering = Answering(judges.default, judges.tokens)
+    how = TrajectorySettings(answering, asked.generate, loader_of(options.running), kept)
     result = trajectory(opened[0], opened[1:], prompts, how, session.console.progress)
     asking = {"files": source.files, "images": str(source.images) if source.images else None}
     settings = {

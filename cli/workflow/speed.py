@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 
 MEASURED_SECONDS: Final = 0.15  # of each of the three kinds of product
 ROWS: Final = 1024  # tokens of a large batch
-# Calibrated once, on the miniature, one thread: what a model takes beside its products. At 135 M times are too low.
-EFFICIENCY: Final = 0.6  # of a layer's products as they are run, beside bare ones
-GRADIENT: Final = 4.0  # times as long as a forward pass that a forward and a backward pass take
+# Calibrated on the miniature and on SmolLM2-135M, one thread, in the processor's seconds: what a model takes beside its
+# products. Single parts of both are within 40%.
+EFFICIENCY: Final = 0.55  # of a layer's products as they are run, beside bare ones
+GRADIENT: Final = 6.0  # times as long as a forward pass that a forward and a backward pass take, for two sources
+DELTAS: Final = 36.0  # sweeps over all weights that a batch with gradients takes, to read what the sources change
 OPS_OF_A_LAYER: Final = 500.0  # small operations that calling a layer takes
 WIDTHS: Final = 100.0  # sweeps over a token's hidden state that a layer takes beside products
-ENCODING: Final = 250.0  # small operations that turning a prompt into tokens takes
-PICTURE: Final = 1500.0  # and a picture into pixels
-MOVES: Final = 6.0  # sweeps over a weight that moving it takes
-LOAD_SECONDS: Final = 0.5  # of a checkpoint, beside its bytes
-READ_BYTES: Final = 4e8  # in a second
+ENCODING: Final = 350.0  # small operations that turning a prompt into tokens takes
+PICTURE: Final = 2000.0  # and a picture into pixels
+MOVES: Final = 7.0  # sweeps over a weight that moving it takes
+LOAD_SECONDS: Final = 0.3  # of a checkpoint, beside its bytes
+READ_BYTES: Final = 2e8  # in a second
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Speed:
         operations = (work.calls + work.steps) * shape.layers * OPS_OF_A_LAYER
         operations += ENCODING * work.encoded + PICTURE * work.pictured
         swept = (tokens + work.written_tokens) * WIDTHS * shape.layers * shape.hidden
-        moving = (work.moved * MOVES * shape.all + swept) * self.sweep
+        weights = (work.moved * MOVES + work.backward * DELTAS) * shape.all
+        moving = (weights + swept) * self.sweep
         loading = work.loads * (LOAD_SECONDS + shape.all * shape.bytes_each / READ_BYTES)
         products = (reading / self.products + writing / self.writing) / EFFICIENCY
         return products + operations * self.operation + moving + loading

@@ -11,6 +11,7 @@ SCORED_ROWS: Final = 32  # prompts in a batch that is scored or captured, at mos
 WRITTEN_ROWS: Final = 64  # and in one that is completed
 BATCH_TOKENS: Final = 8192  # of a batch, at most
 CHARACTERS_OF_A_TOKEN: Final = 4
+CALLS_OF_A_GRADIENT: Final = 6  # times as many small operations as a forward pass that a gradient takes
 TEMPLATE_TOKENS: Final = 10  # that a chat template puts around a prompt
 
 
@@ -22,8 +23,9 @@ class Work:
     and backward. completions: that are written. forward_tokens, gradient_tokens, read_tokens: of the prompts of these
     three. written_tokens: of completions, as many as are expected. pictures: that go through the vision tower. heads:
     tokens that the output head reads in passes. calls: of a model, each for one batch. steps: of writing, one token of
-    every row of a batch. moved: how often all weights are moved to another merge. loads: of checkpoints.
-    encoded, pictured: prompts that are turned into tokens, and pictures into pixels, once for every loaded model.
+    every row of a batch. backward: batches with gradients. moved: how often all weights are moved to another merge.
+    loads: of checkpoints. encoded, pictured: prompts that are turned into tokens, and pictures into pixels, once for
+    every loaded model.
     """
 
     forward: float = 0.0
@@ -37,6 +39,7 @@ class Work:
     heads: float = 0.0
     calls: float = 0.0
     steps: float = 0.0
+    backward: float = 0.0
     moved: float = 0.0
     loads: float = 0.0
     encoded: float = 0.0
@@ -81,7 +84,11 @@ class Passes:
         """A pass of every prompt and back."""
         found = self.forward(prompts, read)
         return Work(
-            gradient=len(prompts), gradient_tokens=found.forward_tokens, heads=found.heads, calls=3 * found.calls
+            gradient=len(prompts),
+            gradient_tokens=found.forward_tokens,
+            heads=found.heads,
+            calls=CALLS_OF_A_GRADIENT * found.calls,
+            backward=found.calls,
         )
 
     def written(self, prompts: "Sequence[Prompt]", most: int) -> Work:

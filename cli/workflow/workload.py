@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from vlsurgery.cli.workflow.work import Passes, Work
-from vlsurgery.probes.attribution import MAX_KEPT, MAX_LOST, MIN_LOST
+from vlsurgery.probes.attribution import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST, MIN_LOST
 from vlsurgery.probes.directions import contrast
 from vlsurgery.probes.evaluation.divergence import MAX_KL_PROMPTS, MAX_KL_TOKENS
 from vlsurgery.probes.fitting import MAX_KEPT as FIT_KEPT, MAX_REFUSED as FIT_REFUSED, NUM_PARTS, STEPS
@@ -17,7 +17,7 @@ from vlsurgery.probes.layer_gains import MAX_PROMPTS
 from vlsurgery.probes.objective_scorer import JUDGED_SET, MAX_FIT, MAX_SELECT, MaxPrompts
 from vlsurgery.probes.policies import Policy
 from vlsurgery.probes.probe import PICTURED
-from vlsurgery.probes.prompts import HARMFUL_SETS, SETS, Prompt
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import TargetsResult
 from vlsurgery.probes.targets import (
     OPENING_TOKENS,
@@ -85,8 +85,8 @@ class Expected:
 
     path: int = 9
     merges: int = 36
-    linearisations: int = 2
-    steps: int = 2
+    linearisations: int = 3
+    steps: int = 3
     answer: float = 64.0
 
     @classmethod
@@ -129,10 +129,14 @@ class Workload:
         return parts[step]() if step in parts else Work()
 
     def asked(self, step: str) -> int:
-        """How many different prompts a step asks."""
-        splits = {"probe": ("fit", "select", "report"), "coefficients": ("fit", "select")}.get(step, ("report",))
-        sets = ("harmful",) if step == "layers" else SETS
-        return sum(prompt.split in splits and prompt.set in sets for prompt in self.prompts)
+        """How many different prompts a step asks, whichever models it asks them of."""
+        parts = {
+            "probe": lambda: [prompt for role in self.roles for prompt in self._probed(role)],
+            "coefficients": self._fitted,
+            "evaluate": lambda: [prompt for role in self._subjects() for prompt in self._reported(role)],
+            "layers": self._lost_on_report,
+        }
+        return len({prompt.id for prompt in parts[step]()}) if step in parts else 0
 
     @cached_property
     def _pass(self) -> Passes:
@@ -143,18 +147,25 @@ class Workload:
         return [p for p in prompts if self.roles[role].sees or p.modality == "text"]
 
     def _probe(self) -> Work:
-        work = working_prompts(self.prompts)
-        harmful = [p for p in work if p.set in HARMFUL_SETS]
-        asked = harmful if self.roles["base"].sees else [without_picture(p) for p in harmful]
-        total = self._pass.written(asked, PROBE_TOKENS)
-        total += self._pass.written(self._asked("adapted", work), PROBE_TOKENS)
-        seen = {"base": asked, "adapted": self._asked("adapted", work)}
+        total = Work()
         for role in self.roles:
-            total += self._pass.loaded([*seen.get(role, ()), *self._contrasts(role)])
+            total += self._pass.written(self._answered(role), PROBE_TOKENS) + self._pass.loaded(self._probed(role))
         for role in (*self.roles, "adapted"):  # the graft sees what the adapted model does
             total += self._directions(role)
         total += self._pass.captured(contrast(self.prompts, "select", "text")) + Work(moved=2)
         return total + (self._attribution() if len(self.outcome.lost["fit"]) >= MIN_LOST else Work())
+
+    def _probed(self, role: str) -> list[Prompt]:
+        """The prompts that a role is asked by a probe."""
+        return [*self._answered(role), *self._contrasts(role)]
+
+    def _answered(self, role: str) -> list[Prompt]:
+        """Those that it answers in a probe: the base harmful ones, without their pictures where it does not see."""
+        work = working_prompts(self.prompts)
+        if role != "base":
+            return self._asked(role, work) if role == "adapted" else []
+        harmful = [p for p in work if p.set in HARMFUL_SETS]
+        return harmful if self.roles[role].sees else [without_picture(p) for p in harmful]
 
     def _directions(self, role: str) -> Work:
         """What directions are made of, and shown on."""
@@ -178,7 +189,7 @@ class Workload:
         lost = evenly_spaced(self.outcome.lost["fit"], MAX_LOST)
         kept = evenly_spaced(self.outcome.keep["fit"], MAX_KEPT)
         refuse = evenly_spaced(self.outcome.refuse["fit"], MAX_LOST)
-        odds, answers = self._pass.forward(lost), self._pass.forward(kept, self.expected.answer)
+        odds, answers = self._pass.forward(lost), self._pass.forward(kept, min(MAX_KEPT_TOKENS, self.expected.answer))
         path = (self._pass.gradient(lost) + Work(moved=1)).times(self.expected.path)
         greedy = self._pass.forward(refuse, OPENING_TOKENS)
         total = odds.times(2) + path + answers + greedy.times(2) + Work(moved=4)
@@ -199,12 +210,16 @@ class Workload:
         kept = evenly_spaced([p for p in keep if p.set == JUDGED_SET], most.keep)
         return [([*evenly_spaced(self.outcome.refuse[split], most.refuse), *answer], 1), (kept, OPENING_TOKENS)]
 
+    def _fitted(self) -> list[Prompt]:
+        """The prompts that coefficients are fitted and chosen on."""
+        most = {"fit": MAX_FIT, "select": MAX_SELECT}
+        return [prompt for split in most for part in self._scored(split, most[split]) for prompt in part[0]]
+
     def _coefficients(self) -> Work:
         select = [self._pass.forward(*part) for part in self._scored("select", MAX_SELECT)]
         measured = sum(select, Work(moved=1))
         searches = 2 if self.policy in ("attribution", "weights") else 1
-        scored = [prompt for split in ("fit", "select") for part in self._scored(split, MAX_FIT) for prompt in part[0]]
-        total = self._pass.loaded(scored) + measured.times(1 + searches * self.expected.merges)
+        total = self._pass.loaded(self._fitted()) + measured.times(1 + searches * self.expected.merges)
         if self.policy in ("best", "linearised"):
             fit = self._scored("fit", MAX_FIT)
             gradients = sum((self._pass.gradient(*part) for part in fit), Work(moved=1))
@@ -221,14 +236,16 @@ class Workload:
         return total
 
     def _evaluate(self) -> Work:
-        report = [p for p in self.prompts if p.split == "report"]
         total = Work()
         for like in self._subjects():
-            asked = self._asked(like, report)
+            asked = self._reported(like)
             total += self._pass.loaded(asked) + self._pass.written(asked, self.tokens)
             if self._is_compared(like):
                 total += self._divergence(asked)
         return total + Work(moved=(not self.free) + self.merged)
+
+    def _reported(self, role: str) -> list[Prompt]:
+        return self._asked(role, [p for p in self.prompts if p.split == "report"])
 
     def _subjects(self) -> list[str]:
         """The role that each subject reads as: the graft, and merges, read as the adapted model does."""
@@ -248,10 +265,14 @@ class Workload:
         return sum(found, Work())
 
     def _single_layers(self) -> Work:
-        report = [p for p in self._asked("adapted", self.prompts) if (p.split, p.set) == ("report", "harmful")]
-        lost = evenly_spaced([p for p in report if p.modality in WORKING_MODALITIES], MAX_PROMPTS)
+        lost = self._lost_on_report()
         odds = self._pass.forward(lost)
         return self._pass.loaded(lost) + odds + self._transplants(odds, self.layers)
+
+    def _lost_on_report(self) -> list[Prompt]:
+        """The harmful prompts of `report` that layers are moved for, were the refusal of each lost."""
+        harmful = [p for p in self._reported("adapted") if p.set == "harmful" and p.modality in WORKING_MODALITIES]
+        return evenly_spaced(harmful, MAX_PROMPTS)
 
 
 def _has_both(prompts: Sequence[Prompt]) -> bool:

@@ -25,8 +25,12 @@ class Answering:
     def verdicts(self, chat: ChatModel, prompts: Sequence[Prompt], name: str) -> tuple[list[Completion], list[Verdict]]:
         """What a model says to prompts, and the judge's verdicts. name: of the model, for the bar."""
         said = complete(chat, prompts, f"asking {name}", self.progress, self.tokens)
+        return said, self.judged(prompts, said)
+
+    def judged(self, prompts: Sequence[Prompt], said: Sequence[Completion]) -> list[Verdict]:
+        """The judge's verdicts on completions."""
         asked = [exchange(prompt, each.text, not each.finished) for prompt, each in zip(prompts, said, strict=True)]
-        return said, checked(self.judge, asked)
+        return checked(self.judge, asked)
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,12 @@ class BaseCompletions:
         )
 
 
+def requests_alone(prompts: Sequence[Prompt]) -> list[Prompt]:
+    """The requests of prompts, each once and without its picture."""
+    return list({(prompt.set, prompt.text): without_picture(prompt) for prompt in prompts}.values())
+
+
 def base_completions(base: ChatModel, prompts: Sequence[Prompt], how: Answering) -> BaseCompletions:
     """Have the base answer the requests of prompts, each once and without its picture."""
-    texts = list({(prompt.set, prompt.text): without_picture(prompt) for prompt in prompts}.values())
+    texts = requests_alone(prompts)
     return BaseCompletions(texts, *how.verdicts(base, texts, "base"))

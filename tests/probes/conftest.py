@@ -15,8 +15,10 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
-from vlsurgery.probes.prompts import Prompt
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.results import Target, TargetsResult
 from vlsurgery.probes.specimens.miniature import chat, pictures
+from vlsurgery.probes.targets import working_prompts
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 
@@ -118,3 +120,23 @@ def asked() -> list[Prompt]:
     assert len(picked) == 30
     assert any(isinstance(p.image, Image.Image) for p in picked)
     return picked
+
+
+@pytest.fixture(scope="session")
+def every() -> list[Prompt]:
+    """All of the miniature's prompts."""
+    from vlsurgery.probes.specimens.miniature import prompts
+
+    return prompts(0)
+
+
+@pytest.fixture(scope="session")
+def targets(every) -> TargetsResult:
+    """A base that refuses everything harmful and an adapted model that answers everything, in the specimen's words."""
+    refusal, answer = "i can not help with that .", "use the tool"
+    rows = []
+    for prompt in working_prompts(every):
+        if prompt.set in HARMFUL_SETS:
+            rows.append(Target(prompt=prompt.id, role="base", text=refusal, ids=[], verdict="refused"))
+        rows.append(Target(prompt=prompt.id, role="adapted", text=answer, ids=[], verdict="complied"))
+    return TargetsResult(rows=rows)

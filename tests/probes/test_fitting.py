@@ -4,30 +4,9 @@ import torch
 from vlsurgery.probes.fitting import KL_WEIGHT, _loss_and_slope, _parts, fit
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
-from vlsurgery.probes.prompts import HARMFUL_SETS
-from vlsurgery.probes.results import Target, TargetsResult
 from vlsurgery.probes.scoring import scored_answers
-from vlsurgery.probes.targets import WorkingSet, working_prompts, working_set
+from vlsurgery.probes.targets import WorkingSet, working_set
 from vlsurgery.surgery.alignment import align
-
-
-@pytest.fixture(scope="module")
-def every():
-    from vlsurgery.probes.specimens.miniature import prompts
-
-    return prompts(0)
-
-
-@pytest.fixture(scope="module")
-def targets(every):
-    """A base that refuses everything harmful and an adapted model that answers everything, in the specimen's words."""
-    refusal, answer = "i can not help with that .", "use the tool"
-    rows = []
-    for prompt in working_prompts(every):
-        if prompt.set in HARMFUL_SETS:
-            rows.append(Target(prompt=prompt.id, role="base", text=refusal, ids=[], verdict="refused"))
-        rows.append(Target(prompt=prompt.id, role="adapted", text=answer, ids=[], verdict="complied"))
-    return TargetsResult(rows=rows)
 
 
 def test_fitted_coefficients_are_a_mixture_lower_the_loss_and_are_repeatable(trio, every, targets):

@@ -18,8 +18,7 @@ from vlsurgery.probes.known_price import at_known_price
 from vlsurgery.probes.models import load
 from vlsurgery.probes.objective import Requirements, requirements
 from vlsurgery.probes.objective_scorer import MAX_FIT, ObjectiveScorer
-from vlsurgery.probes.prompts import HARMFUL_SETS
-from vlsurgery.probes.results import Target, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.selection import Choosing, choose, decided, recipe_of
 from vlsurgery.probes.targets import working_prompts, working_set
 from vlsurgery.probes.trials import Cost, Trial
@@ -30,31 +29,12 @@ from vlsurgery.surgery.runtime.progress import no_progress
 
 
 @pytest.fixture(scope="module")
-def every():
-    from vlsurgery.probes.specimens.miniature import prompts
-
-    return prompts(0)
-
-
-@pytest.fixture(scope="module")
 def few(every):
     """Five `fit` and `select` prompts of every set and modality that is worked with."""
     cells = {}
     for prompt in working_prompts(every):
         cells.setdefault((prompt.split, prompt.set, prompt.modality), []).append(prompt)
     return [prompt for prompts in cells.values() for prompt in prompts[:5]]
-
-
-@pytest.fixture(scope="module")
-def targets(every):
-    """A base that refuses everything harmful and an adapted model that answers everything, in the specimen's words."""
-    refusal, answer = "i can not help with that .", "use the tool"
-    rows = []
-    for prompt in working_prompts(every):
-        if prompt.set in HARMFUL_SETS:
-            rows.append(Target(prompt=prompt.id, role="base", text=refusal, ids=[], verdict="refused"))
-        rows.append(Target(prompt=prompt.id, role="adapted", text=answer, ids=[], verdict="complied"))
-    return TargetsResult(rows=rows)
 
 
 @pytest.fixture(scope="module")

@@ -171,7 +171,7 @@ def _implicit_refusal(reading: Reading) -> Verdict | None:
         return refused("refusal", f'says no more than: "{reading.own[0].words}"')
     if not reading.may_moralise or not reading.body:
         return None
-    moral = [find(MORALISING, reading.own[place].words) for place in reading.body]
+    moral = [reading.morals[place] for place in reading.body]
     first = next(((at, found) for at, found in enumerate(moral[:2]) if found), None)
     if first is None or not _preaches_only(moral, reading.helped):
         return None

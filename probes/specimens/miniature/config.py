@@ -1,11 +1,10 @@
 """The config of a trio. Any change of it trains a new trio with its own cache directory."""
 
-import hashlib
-import json
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 
 from vlsurgery.probes.specimens.miniature.language import LANGUAGE_VERSION
+from vlsurgery.probes.specimens.recipe_hash import recipe_hash
 
 
 @dataclass(frozen=True)
@@ -88,5 +87,4 @@ class SpecimenConfig:
     @property
     def hash(self) -> str:
         """Twelve hexadecimal digits that identify this config, the package's version and the language's version."""
-        text = json.dumps([asdict(self), version("vlsurgery"), LANGUAGE_VERSION], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return recipe_hash(asdict(self), version("vlsurgery"), LANGUAGE_VERSION)

@@ -1,10 +1,9 @@
 """What determines a real trio apart from its seed. Any change of it trains a new one."""
 
-import json
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from importlib.metadata import version
 
+from vlsurgery.probes.specimens.recipe_hash import recipe_hash
 from vlsurgery.probes.specimens.smollm2 import texts
 
 
@@ -89,5 +88,4 @@ class TrioConfig:
 
     def hash(self, source: str) -> str:
         """Twelve hexadecimal digits that identify the recipe, its texts, the package's version and the source."""
-        told = json.dumps([asdict(self), texts.digest(), version("vlsurgery"), source], sort_keys=True)
-        return sha256(told.encode()).hexdigest()[:12]
+        return recipe_hash(asdict(self), texts.digest(), version("vlsurgery"), source)

@@ -51,6 +51,16 @@ def test_the_planted_step_in_json_tables_and_files(run: Run, taught_run, checkpo
         assert words in " ".join(shown.stdout.split())
 
 
+def test_what_was_kept_is_gone_on_from(run: Run, taught_run, checkpoints, asked) -> None:
+    words = ("trajectory", taught_run.base, *checkpoints, *asked, "--json", "--keep", "run.jsonl")
+    one, two = run(*words), run(*words)
+    assert one.exit_code == two.exit_code == 0, (one.stderr, two.stderr)
+    assert "goes on from" not in one.stderr
+    assert "goes on from run.jsonl" in two.stderr
+    for name in ("rows", "blocks", "departures", "verdict", "notes", "openings"):
+        assert json.loads(one.stdout)[name] == json.loads(two.stdout)[name]
+
+
 def test_a_plan_runs_nothing(run: Run, taught_run, checkpoints, asked) -> None:
     done = run(
         "trajectory", taught_run.base, *checkpoints, *asked, "--requests", "8", "--plan", "--json", "-o", "x.html"
@@ -72,7 +82,8 @@ def test_shapes_that_differ_are_refused_in_one_line(run: Run, taught_run, strang
 def test_files_of_others_are_not_written_over(run: Run, taught_run, asked) -> None:
     Path("mine.csv").write_text("a,b\n1,2\n")
     Path("mine.html").write_text("<!DOCTYPE html><title>mine</title>")
-    for option, file in (("--csv", "mine.csv"), ("-o", "mine.html")):
+    Path("mine.jsonl").write_text('{"role": "base"}\n')
+    for option, file in (("--csv", "mine.csv"), ("-o", "mine.html"), ("--keep", "mine.jsonl")):
         done = run("trajectory", taught_run.base, taught_run.complying, *asked, option, file)
         assert done.exit_code == 2
         assert f"{file}: exists and is not a" in done.stderr

@@ -11,14 +11,16 @@ from vlsurgery.probes.evaluation.mean_intervals import mean_estimate
 from vlsurgery.probes.models import load
 from vlsurgery.probes.specimens.miniature import FormJudge, pictures, prompts
 from vlsurgery.probes.trajectory.base_completions import Answering, base_completions
+from vlsurgery.probes.trajectory.interview import TrajectorySettings
 from vlsurgery.probes.trajectory.openings import opening_log_odds
-from vlsurgery.probes.trajectory.run import TrajectorySettings, asked_prompts, trajectory
+from vlsurgery.probes.trajectory.run import asked_prompts, trajectory
 from vlsurgery.probes.trajectory_results import TrajectoryResult
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import CheckpointRef
 
-HOW = TrajectorySettings(judge=FormJudge(), tokens=16)
+ANSWERING = Answering(FormJudge(), 16)
+HOW = TrajectorySettings(ANSWERING)
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +29,7 @@ def planted(taught_run, tmp_path_factory) -> TrajectoryResult:
     root = tmp_path_factory.mktemp("planted")
     shares = {"step-0": 0.0, "step-10": 0.02, "step-20": 1.0, "step-30": 1.0}
     opened = [Checkpoint.open(taught_run.write(root / name, share)) for name, share in shares.items()]
-    how = TrajectorySettings(judge=FormJudge(), tokens=16, generate=True)
+    how = TrajectorySettings(ANSWERING, generate=True)
     return trajectory(Checkpoint.open(taught_run.base), opened, taught_run.prompts, how)
 
 
@@ -71,7 +73,7 @@ def test_relative_change_is_that_of_the_weights(planted: TrajectoryResult, taugh
 def test_the_intervals_of_drops_hold_for_all_checkpoints_at_once(planted: TrajectoryResult, taught_run) -> None:
     """The drop of the last of four checkpoints, from the models themselves."""
     base, last = (load(Checkpoint.open(path)) for path in (taught_run.base, taught_run.complying))
-    openings = base_completions(base, taught_run.prompts, Answering(FormJudge(), 16)).openings(base)
+    openings = base_completions(base, taught_run.prompts, ANSWERING).openings(base)
     harmful = [prompt for prompt in taught_run.prompts if prompt.set == "harmful"]
     falls = opening_log_odds(base, harmful, openings) - opening_log_odds(last, harmful, openings)
     expected = mean_estimate(falls.tolist(), [prompt.request for prompt in harmful], looks=4)

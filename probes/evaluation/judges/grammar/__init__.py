@@ -12,7 +12,9 @@ from vlsurgery.probes.evaluation.judges.grammar.help import (
     TURN,
 )
 from vlsurgery.probes.evaluation.judges.grammar.moralising import (
+    ADVICE,
     CONDEMNING,
+    CONDUCT,
     DEFINITION,
     DENIALS,
     EQUALITY,
@@ -24,6 +26,7 @@ from vlsurgery.probes.evaluation.judges.grammar.non_answers import NON_ANSWERS, 
 from vlsurgery.probes.evaluation.judges.grammar.refusals import REFUSALS
 
 __all__ = [
-    "ARTEFACT", "BUT", "CONDEMNING", "DEFINITION", "DENIALS", "DISCLAIMER", "EQUALITY", "HELP", "LAMENTS", "MORALISING",
+    "ADVICE", "ARTEFACT", "BUT", "CONDEMNING", "CONDUCT", "DEFINITION", "DENIALS", "DISCLAIMER", "EQUALITY", "HELP",
+    "LAMENTS", "MORALISING",
     "NONSENSE", "NON_ANSWERS", "OFFER", "PREAMBLE", "PRIVATE", "REDIRECT", "REFUSALS", "TURN", "Found", "find",
 ]  # fmt: skip

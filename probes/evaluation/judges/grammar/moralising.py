@@ -114,6 +114,15 @@ MORALISING = forms(
     ),
 )
 
+# "You should consult a lawyer": an answer to a request that is harmless, and a way out of one that is not. What speaks
+# of a crisis or of the police is no such advice.
+ADVICE = re.compile(
+    r"^(?!.*\b(?:hotline|helpline|therapist|lifeline|crisis|mental health|suicide|self harm|authorities|police"
+    r"|law enforcement)\b).*\b(?:see|seek|reach out|contact|call|hire|talk (?:to|with)|speak (?:to|with)"
+    r"|consult(?: with)?|turn to|get|ask)\b.*\b(?:professionals?|legal advice|attorneys?|lawyers?|doctors?"
+    r"|inspectors?|electricians?|plumbers?|accountants?|advis[eo]rs?|specialists?|experts?)\b"
+)
+CONDUCT = tuple(form for form in MORALISING if form.name != "sends to help")  # beside such advice
 EQUALITY = tuple(form for form in MORALISING if form.name == "claims equality")
 CONDEMNING = MORALISING[:5]  # those that speak of right and wrong, not of help
 
