@@ -13,6 +13,7 @@ from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.linearised import BEYOND, HULL
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.objective import Requirements, paired_objectives
@@ -28,6 +29,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.methods import METHODS
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 _KINDS = {
@@ -46,7 +48,8 @@ class Choosing:
     attribution: block -> path gain; weights: block -> relative weight change; needed by the policies of these names.
     gradients: the file in which those of the prompts are kept, and from which they are taken again. sparse: whether
     linearised coefficients whose interval holds 0 become 0. frontier: at how many prices of over-refusal linearised
-    merges are measured beside.
+    merges are measured beside. extrapolate: whether linearised coefficients, and a block's sum of them, may be up to
+    1.5, so that a merge lies beyond its models.
     """
 
     policy: Policy = "best"
@@ -56,6 +59,7 @@ class Choosing:
     gradients: Path | None = None
     sparse: bool = False
     frontier: int = 0
+    extrapolate: bool = False
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ def _linearised(room: _Room, start: Trial) -> _Found:
     working = working_set(room.chat, room.prompts, room.targets, "fit")
     fit_prompts = ObjectiveScorer.of(room.chat, working, "fit", MAX_FIT)
     take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress)
-    found = linearised(room.bench, fit_prompts, start, take)
+    found = linearised(room.bench, fit_prompts, start, take, BEYOND if room.how.extrapolate else HULL)
     blocks, trials = main_blocks(room.bench, found), [found.trial]
     if room.how.sparse and found.last is not None:
         trials = [found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)]
@@ -242,4 +246,4 @@ def recipe_of(result: TradeoffResult, checkpoints: Mapping[str, Checkpoint], gai
         for block in blocks
         if block in gains
     }
-    return Recipe.of(used, Coefficients(table), why)
+    return Recipe.of(used, Coefficients(table, high=METHODS["blend"].coefficient.high), why)

@@ -14,6 +14,7 @@ import numpy as np
 
 from vlsurgery.probes.gradients import PromptGradients
 from vlsurgery.probes.linearised import (
+    HULL,
     INDIFFERENCE,
     RADIUS,
     LinearModel,
@@ -63,15 +64,18 @@ class Linearised:
     last: ConvexStep | None
 
 
-def linearised(bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: TakeGradients) -> Linearised:
+def linearised(
+    bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: TakeGradients, most: float = HULL
+) -> Linearised:
     """The best merge that convex steps reach from `start`, a merge with coefficients.
 
-    gradients: gives those of the `fit` prompts at the coefficients of a merge.
+    gradients: gives those of the `fit` prompts at the coefficients of a merge. most: the largest coefficient, and sum
+    of a block's.
     """
     centre, cost, last = start, start.cost, None
     for _ in range(MAX_PASSES):
         began = time.perf_counter()
-        model = linear_model(fit.wanted, gradients(centre.table))
+        model = linear_model(fit.wanted, gradients(centre.table), most)
         cost += Cost(3 * fit.prompts, time.perf_counter() - began)  # a backward pass counts two
         step = _step(bench, model, centre)
         cost += step.cost
@@ -103,7 +107,7 @@ def frontier(bench: Bench, found: Linearised, points: int, progress: Progress) -
     if found.last is None:
         return []
     last, trials = found.last, []
-    region = Region.around(last.model.at, RADIUS)
+    region = last.model.region(RADIUS)
     for price in progress(np.geomspace(*PRICES_TRACED, points).tolist(), "tracing the frontier"):
         began = time.perf_counter()
         wanted = replace(last.model.wanted, prices={**last.model.wanted.prices, "answer": price})
@@ -136,7 +140,7 @@ def _step(bench: Bench, model: LinearModel, centre: Trial) -> ConvexStep:
     cost = Cost(0, 0.0)
     proximity = cross_validated(model)
     for halvings in range(MAX_HALVINGS + 1):
-        region = Region.around(model.at, RADIUS / 2**halvings)
+        region = model.region(RADIUS / 2**halvings)
         began = time.perf_counter()
         coefficients, price = least(model, region, proximity)
         trial = tried(bench, coefficients)
@@ -172,11 +176,11 @@ def _coefficients(bench: Bench, trial: Trial) -> Floats:
 
 
 def _is_held_back(bench: Bench, step: ConvexStep) -> bool:
-    """Whether a coefficient would have gone further: it ends at the region's edge, and that is neither 0 nor 1."""
+    """Whether a coefficient would have gone further: it ends at the region's edge, and the edge is no limit of its own."""
     assert step.accepted is not None
     found, edge = _coefficients(bench, step.accepted), 10**-DIGITS
     low = (found <= step.region.lower + edge) & (step.region.lower > 0)
-    high = (found >= step.region.upper - 2 * edge) & (step.region.upper < 1)
+    high = (found >= step.region.upper - 2 * edge) & (step.region.upper < step.model.most)
     return bool((low | high).any())
 
 
@@ -190,7 +194,7 @@ def _agree(bench: Bench, step: ConvexStep, before: Trial) -> bool:
     return bool(abs(predicted.value - measured.value) <= room)
 
 
-def linear_model(wanted: Requirements, taken: PromptGradients) -> LinearModel:
+def linear_model(wanted: Requirements, taken: PromptGradients, most: float = HULL) -> LinearModel:
     """Gradients of prompts as a linear model of what is wanted of them. Raises ValueError for those of others."""
     if taken.prompts != wanted.prompts:
         raise ValueError("the gradients are of other prompts than the requirements")
@@ -201,4 +205,5 @@ def linear_model(wanted: Requirements, taken: PromptGradients) -> LinearModel:
         z=taken.z.double().numpy(),
         jacobian=taken.jacobian.double().numpy().reshape(len(taken.prompts), blocks * sources),
         block=np.repeat(np.arange(blocks), sources),
+        most=most,
     )

@@ -92,7 +92,8 @@ def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:
 
 def _coefficient_settings(job: Job) -> Settings:
     asked = {**_asking_settings(job, "probe"), "policy": job.options.policy, "sources": list(job.sources)}
-    more = {"sparse": job.options.sparse, "frontier": job.options.frontier}
+    options = job.options
+    more = {"sparse": options.sparse, "extrapolate": options.extrapolate, "frontier": options.frontier}
     return {**asked, **{name: value for name, value in more.items() if value}}
 
 
@@ -112,7 +113,16 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         if block.tower == "text" and block.metrics.vl and block.metrics.vl.relative is not None
     }
     options, gradients = job.options, job.case.path("gradients.safetensors")
-    how = Choosing(options.policy, options.toward, gains, changes, gradients, options.sparse, options.frontier)
+    how = Choosing(
+        policy=options.policy,
+        toward=options.toward,
+        attribution=gains,
+        weights=changes,
+        gradients=gradients,
+        sparse=options.sparse,
+        frontier=options.frontier,
+        extrapolate=options.extrapolate,
+    )
     targets = job.result(TargetsResult)
     result = choose(job.alignment, job.prompts, targets, how, job.progress, job.loader("probe"))
     recipe = recipe_of(result, job.checkpoints, gains)

@@ -220,7 +220,9 @@ def table(race: Race) -> list[dict[str, object]]:
     """Print every row beside the linearised one; the same as data."""
     wanted = race.of.scorers["report"].wanted
     reference = next(row for row in race.rows if row.name == REFERENCE)
-    print(f"\nreport: {len(wanted.prompts)} prompts, {len(set(wanted.requests))} requests; objective in nats, small is good")
+    print(
+        f"\nreport: {len(wanted.prompts)} prompts, {len(set(wanted.requests))} requests; objective in nats, small is good"
+    )
     rows = []
     for row in race.rows:
         gain = paired_objectives(wanted, reference.report.z, row.report.z)
@@ -259,7 +261,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     for role in ("base", "adapted", "safety"):
         arguments.add_argument(role, type=Path)
-    arguments.add_argument("--prompts", type=int, default=64, help="of `fit` and of `select`; `report` has twice as many")
+    arguments.add_argument(
+        "--prompts", type=int, default=64, help="of `fit` and of `select`; `report` has twice as many"
+    )
     arguments.add_argument("--trials", type=int, default=100, help="of each search")
     arguments.add_argument("--seeds", type=int, default=1, help="of each search")
     arguments.add_argument("--unaligned", type=Path)

@@ -24,6 +24,7 @@ class Family(Protocol):
     def size(self) -> int: ...
     def coefficients(self, point: Floats) -> Floats:
         """[blocks, sources], in the hull of the parents."""
+
     def point(self, uniform: Sequence[float]) -> Floats:
         """The point of the uniform merge with one strength a source."""
 

@@ -33,7 +33,9 @@ def cma_es(start: list[float], seed: int) -> Search:
 
     inside = [min(1 - EDGE, max(EDGE, value)) for value in start]
     for run in range(1, sys.maxsize):
-        strategy = cma.CMAEvolutionStrategy(inside, SPREAD, {"bounds": [0, 1], "seed": 1000 * seed + run, "verbose": -9})
+        strategy = cma.CMAEvolutionStrategy(
+            inside, SPREAD, {"bounds": [0, 1], "seed": 1000 * seed + run, "verbose": -9}
+        )
         while not strategy.stop():
             asked = strategy.ask()
             values = []

@@ -36,10 +36,7 @@ def compute(curves: Sequence[Curve]) -> SearchInfo:
     first = max(curve.cost[0] for curve in curves)
     costs = sorted({cost for curve in curves for cost in curve.cost if cost >= first})
     best = np.array(
-        [
-            np.minimum.accumulate(curve.value)[np.searchsorted(curve.cost, costs, side="right") - 1]
-            for curve in curves
-        ]
+        [np.minimum.accumulate(curve.value)[np.searchsorted(curve.cost, costs, side="right") - 1] for curve in curves]
     )
     ends = (np.median(best, 0), best.min(0), best.max(0))
     return SearchInfo(tuple(costs), *(tuple(each.tolist()) for each in ends), len(curves))

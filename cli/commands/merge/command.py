@@ -75,6 +75,14 @@ def merge(
             help="With --auto and linearised coefficients: those that could be 0, by their interval, become 0.",
         ),
     ] = False,
+    extrapolate: Annotated[
+        bool,
+        typer.Option(
+            "--extrapolate",
+            help="With --auto and linearised coefficients: let them exceed 1, up to 1.5, so that the merge lies beyond "
+            "its models. Never below 0.",
+        ),
+    ] = False,
     frontier: Annotated[
         bool,
         typer.Option(
@@ -179,7 +187,7 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit, "text-stack": text_stack}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        for name, given in {"sparse": sparse, "frontier": frontier}.items():
+        for name, given in {"sparse": sparse, "extrapolate": extrapolate, "frontier": frontier}.items():
             if given and policy not in ("best", "linearised"):
                 raise SurgeryError(f"--{name}: goes with --policy linearised or best, not {policy}. Leave it out.")
         if points is not None and not frontier:
@@ -190,6 +198,7 @@ def merge(
             budget=budget,
             policy=policy,
             sparse=sparse,
+            extrapolate=extrapolate,
             frontier=(points or FRONTIER_POINTS) if frontier else 0,
             toward=toward,
             out=out,
@@ -199,6 +208,7 @@ def merge(
         merge_auto(session, options, verify, limits, allow_pickle)
         return
     _refuse({"policy": policy != "best", "sparse": sparse, "frontier": frontier, "toward": toward != "both"}, "--auto")
+    _refuse({"extrapolate": extrapolate}, "--auto")
     _refuse({"points": points is not None, "prompts": prompts, "images": images, "limits": limits}, "--auto")
     _refuse({"budget": budget}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
