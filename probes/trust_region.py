@@ -176,7 +176,7 @@ def _coefficients(bench: Bench, trial: Trial) -> Floats:
 
 
 def _is_held_back(bench: Bench, step: ConvexStep) -> bool:
-    """Whether a coefficient would have gone further: it ends at the region's edge, and the edge is no limit of its own."""
+    """Whether a coefficient would have gone further: it ends at the region's edge, where nothing else bounds it."""
     assert step.accepted is not None
     found, edge = _coefficients(bench, step.accepted), 10**-DIGITS
     low = (found <= step.region.lower + edge) & (step.region.lower > 0)

@@ -12,7 +12,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-import torch
 from torch import Tensor
 
 from vlsurgery.probes.evaluation.generate import complete

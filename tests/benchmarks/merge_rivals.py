@@ -30,7 +30,7 @@ from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.models import ChatModel, load, quiet_transformers
 from vlsurgery.probes.models.forward import keeping_pictures
-from vlsurgery.probes.objective import Floats, paired_objectives
+from vlsurgery.probes.objective import Floats, ObjectiveDifference, paired_objectives
 from vlsurgery.probes.objective_scorer import ObjectiveScorer
 from vlsurgery.probes.targets import working_set
 from vlsurgery.probes.trials import Bench, Trial
@@ -92,12 +92,15 @@ class Row:
 
 @dataclass
 class Race:
-    """Rows so far, and the curves of those that search. optimisers: the interpreter of the environment that has them."""
+    """Rows so far, and the curves of those that search. optimisers: the interpreter of the environment that has them.
+    folder: where all is kept."""
 
     of: Field
     optimisers: Path
+    folder: Path
     rows: list[Row] = field(default_factory=list)
     curves: dict[str, list[Curve]] = field(default_factory=dict)
+    shown: int = 0
 
     def measure(self, candidate: Candidate, split: str) -> Measured:
         scorers = candidate.scorers or self.of.scorers
@@ -108,8 +111,23 @@ class Race:
         """Measure what was chosen on both splits and print it."""
         found = Row(name, chosen.label, points, cost, seconds, *(self.measure(chosen, s) for s in ("select", "report")))
         self.rows.append(found)
-        print(f"# {told(found)}", flush=True)
+        self.show()
         return found
+
+    def show(self) -> None:
+        """Keep what there is, and print the rows that can be compared and were not yet."""
+        reference = next((row for row in self.rows if row.name == REFERENCE), None)
+        if reference is None:
+            return
+        wanted = self.of.scorers["report"].wanted
+        gains = [paired_objectives(wanted, reference.report.z, row.report.z) for row in self.rows]
+        for row, gain in list(zip(self.rows, gains, strict=True))[self.shown :]:
+            print(told(row, gain), flush=True)
+        self.shown = len(self.rows)
+        rows = [told_plainly(row, gain) for row, gain in zip(self.rows, gains, strict=True)]
+        curves = {name: [asdict(curve) for curve in each] for name, each in self.curves.items()}
+        (self.folder / "rivals.json").write_text(json.dumps({"rows": rows, "curves": curves}, indent=1))
+        search_figure(self.curves, self.of.scorers["select"].prompts).write_html(self.folder / "rivals.html")
 
     def best_of(self, name: str, candidates: Sequence[Candidate]) -> None:
         """The candidate that is best on `select`."""
@@ -207,33 +225,26 @@ def loaded(folder: Path) -> Iterator[ChatModel]:
     yield load(Checkpoint.open(folder))
 
 
-def told(row: Row) -> str:
+def told(row: Row, gain: ObjectiveDifference) -> str:
+    """A line of the table. gain: by how much the linearised merge is better on `report`."""
     found = row.report
     return (
-        f"{row.name:22} {row.points:4} points {row.cost:7,} passes {row.seconds:6.0f} s | select "
+        f"{row.name:18} {row.points:4} points {row.cost:7,} passes {row.seconds:6.0f} s | select "
         f"{row.select.objective:6.3f} | report {found.objective:6.3f}: refused {found.refused:.3f}, over-refused "
-        f"{found.over_refused:.3f}, kept {found.kept:.3f} | {row.chosen[:60]}"
+        f"{found.over_refused:.3f}, kept {found.kept:.3f} | {REFERENCE} better by {gain.value:+.3f} "
+        f"[{gain.low:+.3f}, {gain.high:+.3f}] | {row.chosen[:60]}"
     )
 
 
-def table(race: Race) -> list[dict[str, object]]:
-    """Print every row beside the linearised one; the same as data."""
-    wanted = race.of.scorers["report"].wanted
-    reference = next(row for row in race.rows if row.name == REFERENCE)
-    print(
-        f"\nreport: {len(wanted.prompts)} prompts, {len(set(wanted.requests))} requests; objective in nats, small is good"
-    )
-    rows = []
-    for row in race.rows:
-        gain = paired_objectives(wanted, reference.report.z, row.report.z)
-        print(f"{told(row)} | linearised better by {gain.value:+.3f} [{gain.low:+.3f}, {gain.high:+.3f}]")
-        splits = {s: {k: v for k, v in asdict(getattr(row, s)).items() if k != "z"} for s in ("select", "report")}
-        plain = {k: v for k, v in asdict(row).items() if k not in splits}
-        rows.append({**plain, **splits, "linearised_better_by": [gain.value, gain.low, gain.high]})
-    return rows
+def told_plainly(row: Row, gain: ObjectiveDifference) -> dict[str, object]:
+    """The same as data."""
+    splits = {s: {k: v for k, v in asdict(getattr(row, s)).items() if k != "z"} for s in ("select", "report")}
+    plain = {k: v for k, v in asdict(row).items() if k not in splits}
+    return {**plain, **splits, "linearised_better_by": [gain.value, gain.low, gain.high]}
 
 
 def run(race: Race, given: argparse.Namespace) -> None:
+    """Every way in turn."""
     of, skipped = race.of, set(given.skip)
     rest = Candidate("as it is", lambda: of.live.at({}))
     race.best_of("adapted", [rest])
@@ -277,13 +288,13 @@ def main() -> None:
     torch.set_num_threads(1)
     roles = ("base", "adapted", "safety", *(("unaligned",) if given.unaligned else ()))
     trio = {role: Checkpoint.open(getattr(given, role)) for role in roles}
-    race = Race(Field.of(trio, given.prompts, given.out), optimisers_python(given.rivals))
-    counts = {split: scorer.prompts for split, scorer in race.of.scorers.items()}
-    print(f"# prompts {counts}", flush=True)
+    race = Race(Field.of(trio, given.prompts, given.out), optimisers_python(given.rivals), given.out)
+    scorers = race.of.scorers.items()
+    counts = {
+        split: f"{scorer.prompts} prompts, {len(set(scorer.wanted.requests))} requests" for split, scorer in scorers
+    }
+    print(f"{counts}; the objective is in nats, small is good; passes are forward passes of one prompt", flush=True)
     run(race, given)
-    found = {"rows": table(race), "curves": {name: [asdict(c) for c in each] for name, each in race.curves.items()}}
-    (given.out / "rivals.json").write_text(json.dumps(found, indent=1))
-    search_figure(race.curves, counts["select"]).write_html(given.out / "rivals.html")
 
 
 if __name__ == "__main__":

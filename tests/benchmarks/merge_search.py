@@ -49,7 +49,7 @@ class Blocks:
 
 @dataclass(frozen=True)
 class DepthKnots:
-    """KNOTS numbers a source and part (attention, MLP), interpolated over layers; one a source for what lies in none."""
+    """KNOTS numbers a source and part (attention, MLP), interpolated over layers; one a source for what is in none."""
 
     blocks: tuple[str, ...]
     sources: int
