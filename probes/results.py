@@ -406,11 +406,27 @@ class PolicyDifference(Frozen):
     requests: int
 
 
+class Barrier(Frozen):
+    """How far merges on the straight line from the adapted model to a source are worse than its ends say.
+
+    at: where on the line that is most, .25, .5 or .75. height: in nats of the adapted model's own answers; 0 or less
+        where there is no barrier. low, high: a 95% bootstrap interval over requests.
+    """
+
+    source: str
+    at: float
+    height: float
+    low: float
+    high: float
+    requests: int
+
+
 class TradeoffResult(Result):
     """Every point tried on the way to a merge; `chosen` marks the best of each policy, `policy` the one merged.
 
     comparisons: of the policy merged with every other one whose best point was measured.
     main_blocks: the fewest, about, that bring nine tenths of what the linearised coefficients are predicted to bring.
+    barriers: between the adapted model and each source.
     """
 
     kind: ClassVar[str] = "tradeoff"
@@ -421,6 +437,7 @@ class TradeoffResult(Result):
     policy: str
     comparisons: list[PolicyDifference] = Field(default_factory=list)
     main_blocks: list[str] = Field(default_factory=list)
+    barriers: list[Barrier] = Field(default_factory=list)
     verdict: str
 
     def chosen(self, policy: str | None = None) -> TradeoffPoint | None:

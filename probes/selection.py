@@ -5,10 +5,11 @@ Points are compared without generation, by the log-odds of refusing and of the a
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlsurgery.probes.barrier import barriers, warned
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.grid_search import search
@@ -20,7 +21,7 @@ from vlsurgery.probes.objective import Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScorer
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.results import Barrier, PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.targets import working_set
 from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
 from vlsurgery.probes.trust_region import frontier, linearised, main_blocks, sparser
@@ -84,10 +85,12 @@ def choose(
     how: Choosing = Choosing(),
     progress: Progress = no_progress,
     loader: Loader = AS_FOUND,
+    warn: Callable[[str], None] | None = None,
 ) -> TradeoffResult:
     """The merges of a policy and uniform ones toward the same sources, all measured, and which of them is to be made.
 
-    alignment: of all roles. loader: how the checkpoint is loaded.
+    alignment: of all roles. loader: how the checkpoint is loaded. warn: is told of a barrier on the way to a source,
+    before coefficients are searched block by block.
     The best point of each policy is marked `chosen` and keeps its coefficients. Raises RecipeError where a source or
     a finding that the policy needs is missing, SurgeryError where there is nothing to choose by.
     """
@@ -100,6 +103,9 @@ def choose(
     with keeping_pictures(chat):
         with live.staying():
             trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
+            in_the_way = barriers(select.wanted, trials, sources)
+            if warn is not None and (warning := warned(in_the_way)):
+                warn(warning)
             if how.policy in ("attribution", "weights"):
                 scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
                 trials += search(room.bench, how.policy, scores, progress)
@@ -109,7 +115,7 @@ def choose(
             blocks = found.main_blocks
     if how.policy == "fit":
         trials.append(_fitted(room))
-    return decided(select.wanted, trials, how.policy, blocks)
+    return decided(select.wanted, trials, how.policy, blocks, in_the_way)
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
@@ -168,9 +174,16 @@ def _relative_scores(blocks: Sequence[str], scores: Mapping[str, float], policy:
 
 
 def decided(
-    wanted: Requirements, trials: Sequence[Trial], policy: Policy, blocks: Sequence[str] = ()
+    wanted: Requirements,
+    trials: Sequence[Trial],
+    policy: Policy,
+    blocks: Sequence[str] = (),
+    in_the_way: Sequence[Barrier] = (),
 ) -> TradeoffResult:
-    """The points, the policy whose point is merged, and how it compares with the others."""
+    """The points, the policy whose point is merged, and how it compares with the others.
+
+    blocks: that bring most of linearised coefficients. in_the_way: barriers to the sources.
+    """
     best = {trial.point.policy: trial for trial in trials if trial.point.chosen}
     merged: str = policy
     if policy == "best":
@@ -195,8 +208,15 @@ def decided(
     if merged == "linearised" and blocks:
         total = len(best[merged].table)
         verdict += f" Nine tenths of its predicted gain come from {len(blocks)} of {total} blocks: {', '.join(blocks)}."
+    if warning := warned(in_the_way):
+        verdict += f" {warning}"
     return TradeoffResult(
-        points=points, policy=merged, comparisons=comparisons, main_blocks=list(blocks), verdict=verdict
+        points=points,
+        policy=merged,
+        comparisons=comparisons,
+        main_blocks=list(blocks),
+        barriers=list(in_the_way),
+        verdict=verdict,
     )
 
 

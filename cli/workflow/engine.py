@@ -59,8 +59,8 @@ class StepOptions:
     mean. tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the
     merged checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network.
     sparse: whether coefficients that may be 0 become 0. extrapolate: whether they may exceed 1. frontier: points of
-    the frontier. ignored: names of mismatches that a merge goes on with. running: how models are run; whether a checkpoint's own Python may run is to be said anew
-    every time, and so are device and memory.
+    the frontier. ignored: names of mismatches that a merge goes on with. running: how models are run; whether a
+    checkpoint's own Python may run is to be said anew every time, and so are device and memory.
     """
 
     prompts: Sequence[str] | None = None

@@ -124,11 +124,16 @@ def _run_coefficients(job: Job, settings: Settings) -> None:
         extrapolate=options.extrapolate,
     )
     targets = job.result(TargetsResult)
-    result = choose(job.alignment, job.prompts, targets, how, job.progress, job.loader("probe"))
+    loader = job.loader("probe")
+    result = choose(job.alignment, job.prompts, targets, how, job.progress, loader, lambda told: _warn(job, told))
     recipe = recipe_of(result, job.checkpoints, gains)
     keep_edited_recipe(job)
     recipe.save(job.case.path("recipe.yaml"))
     job.case.save(result, settings)
+
+
+def _warn(job: Job, told: str) -> None:
+    job.say(f"coefficients: {told}")
 
 
 def keep_edited_recipe(job: Job) -> None:
