@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from vlsurgery.probes.barrier import barriers, warned
+from vlsurgery.probes.enough_prompts import check_enough, nothing_lost
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.grid_search import search
@@ -22,7 +23,7 @@ from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScor
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Barrier, PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
-from vlsurgery.probes.targets import working_set
+from vlsurgery.probes.targets import WORKING_SPLITS, WorkingSet, working_set
 from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
 from vlsurgery.probes.trust_region import frontier, linearised, main_blocks, sparser
 from vlsurgery.surgery.alignment import Alignment
@@ -92,12 +93,18 @@ def choose(
     alignment: of all roles. loader: how the checkpoint is loaded. warn: is told of a barrier on the way to a source,
     before coefficients are searched block by block.
     The best point of each policy is marked `chosen` and keeps its coefficients. Raises RecipeError where a source or
-    a finding that the policy needs is missing, SurgeryError where there is nothing to choose by.
+    a finding that the policy needs is missing, SurgeryError where there are too few prompts to choose by. Where no
+    refusal was lost, nothing is measured and every coefficient is 0.
     """
     sources = sources_of(alignment.checkpoints, how.toward)
     chat = loader.load(alignment.checkpoints["adapted"])
     live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
-    select = ObjectiveScorer.of(chat, working_set(chat, prompts, targets, "select"), "select", MAX_SELECT)
+    working = {split: working_set(chat, prompts, targets, split) for split in WORKING_SPLITS}
+    if reason := nothing_lost(list(working.values())):
+        return _unchanged(live, working["select"], targets, reason)
+    for split in WORKING_SPLITS:
+        check_enough(working[split], split)
+    select = ObjectiveScorer.of(chat, working["select"], "select", MAX_SELECT)
     room = _Room(Bench(live, select), prompts, targets, how, progress)
     blocks: list[str] = []
     with keeping_pictures(chat):
@@ -116,6 +123,26 @@ def choose(
     if how.policy == "fit":
         trials.append(_fitted(room))
     return decided(select.wanted, trials, how.policy, blocks, in_the_way)
+
+
+def _unchanged(live: InMemoryMerge, working: WorkingSet, targets: TargetsResult, reason: str) -> TradeoffResult:
+    """The adapted model as it is, as the one merge. working: of `select`."""
+    asked = {prompt.id for prompt, _ in working.refuse}
+    own = [row.verdict == "refused" for row in targets.records if row.role == "adapted" and row.prompt in asked]
+    nothing = dict.fromkeys(live.sources, 0.0)
+    point = TradeoffPoint(
+        policy="uniform",
+        parameters=nothing,
+        coefficients=live.everywhere(**nothing),
+        refusal=sum(own) / len(own),
+        capability=1.0,
+        objective=0.0,
+        forward_equivalents=0,
+        seconds=0.0,
+        chosen=True,
+        pareto=True,
+    )
+    return TradeoffResult(points=[point], policy="uniform", verdict=reason)
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
@@ -225,6 +252,8 @@ def _verdict(
 ) -> str:
     """What is merged, what it is compared with, and by how much it is better. free: whether the policy was open."""
     sentences = [f"On select prompts {_told(best[merged])}."]
+    if not any(best[merged].parameters.values()):
+        sentences.append("Every coefficient is 0: no merge toward these sources is better than the adapted model.")
     for found in comparisons:
         sentences.append(f"Beside it, {_told(best[found.against])}.")
         interval = f"better by {found.low:+.2f} to {found.high:+.2f}, paired, {found.requests} requests"

@@ -1,4 +1,4 @@
-"""The barrier on straight lines between models: its height where it was made, none where losses lie on or below them."""
+"""The barrier on straight lines between models: as high as it was made, and none where losses lie on or below them."""
 
 from types import SimpleNamespace
 
