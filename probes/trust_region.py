@@ -1,4 +1,4 @@
-"""The linearised policy: from the best uniform merge, one convex step at a time, each measured before it is taken.
+"""The linearised policy: from a merge to start with, one convex step at a time, each measured before it is taken.
 
 A step's gradients are taken on `fit` prompts. It is accepted only where the objective on `select` improves, or stays
 while less is changed; otherwise the trust region shrinks. The log-odds are linearised again at the new point only where
