@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
 
 from vlsurgery.probes.barrier import barriers, warned
 from vlsurgery.probes.enough_prompts import check_enough, nothing_lost
@@ -16,7 +15,7 @@ from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.linearised import BEYOND, HULL, INDIFFERENCE
+from vlsurgery.probes.linearised import BEYOND, HULL
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.objective import Requirements, paired_objectives
@@ -24,6 +23,7 @@ from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScor
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Barrier, PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.starting_points import better_start, by_gains
 from vlsurgery.probes.targets import WORKING_SPLITS, WorkingSet, working_set
 from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
 from vlsurgery.probes.trust_region import frontier, linearised, main_blocks, sparser
@@ -34,8 +34,6 @@ from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.methods import METHODS
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
-
-RAY: Final = (0.25, 0.5, 0.75, 1.0)  # strengths of the block that gave most
 
 _KINDS = {
     "linearised": "linearised coefficients",
@@ -120,8 +118,8 @@ def choose(
                 scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
                 trials += search(room.bench, how.policy, scores, progress)
         if how.policy in ("best", "linearised"):
-            tries = _by_gains(room)
-            start = _better_start(_chosen(trials, "uniform"), tries)
+            tries = by_gains(room.bench, how.attribution)
+            start = better_start(_chosen(trials, "uniform"), tries)
             found = _linearised(room, start)
             trials += [*(trial.named(coefficients=None) for trial in tries), *found.trials]
             blocks = found.main_blocks
@@ -163,31 +161,6 @@ def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
 
 def _chosen(trials: Sequence[Trial], policy: str) -> Trial:
     return next(trial for trial in trials if trial.point.chosen and trial.point.policy == policy)
-
-
-def _by_gains(room: _Room) -> list[Trial]:
-    """Merges toward the base in proportion to what each block gave along the path to it, at RAY strengths; none where
-    no block gave anything. Between models that were trained far apart, a linear model at a uniform merge sees no block
-    that has to be moved whole."""
-    gains, live = room.how.attribution, room.bench.live
-    if "base" not in live.sources or not any(gains.get(block, 0.0) > 0 for block in live.blocks):
-        return []
-    scores = _relative_scores(live.blocks, gains, "attribution")
-    found = []
-    with live.staying():
-        for strength in RAY:
-            at = {source: strength * (source == "base") for source in live.sources}
-            table = {b: {s: value * scores[b] for s, value in at.items()} for b in live.blocks}
-            found.append(room.bench.tried("attribution", at, table))
-    return found
-
-
-def _better_start(uniform: Trial, tries: Sequence[Trial]) -> Trial:
-    """The merge to linearise at: the best of the tries where it is better than the best uniform one; it bears the cost
-    of both."""
-    best = max(tries, key=lambda trial: trial.objective, default=uniform)
-    cost = sum((trial.cost for trial in tries), uniform.cost)
-    return (best if best.objective > uniform.objective + INDIFFERENCE else uniform).costing(cost)
 
 
 @dataclass(frozen=True)
