@@ -50,6 +50,11 @@ def _find(groups: list[BarGroup], role: str) -> Bar | None:
     return bars[0] if bars else None
 
 
+def _is_about_pictures(group: BarGroup) -> bool:
+    """Whether the group's prompts are questions whose answers are in the picture."""
+    return group.modality == "own" and any(bar.measure == "right" for bar in group.bars)
+
+
 def _line(groups: list[BarGroup]) -> Line | None:
     chosen = _pick(groups)
     if chosen is None:
@@ -58,8 +63,9 @@ def _line(groups: list[BarGroup]) -> Line | None:
     stops, measures = [], []
     for role in PATH:
         here = _find([chosen], role)
-        # The base sees no pictures, so its number comes from the same requests in text only, and says so.
-        found = here or (_find(in_text, role) if role == "base" else None)
+        # The base sees no pictures, so its number comes from the same requests in text only, and says so. Questions
+        # about a picture can't be asked without it: those in words are others.
+        found = here or (_find(in_text, role) if role == "base" and not _is_about_pictures(chosen) else None)
         if found is not None and found.headline.rate is not None:
             aside = "" if here else " (text)"
             value = percent(found.headline.rate)

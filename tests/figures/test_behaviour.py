@@ -97,6 +97,12 @@ def test_at_a_glance_the_base_speaks_in_text_and_says_so(make: SimpleNamespace) 
     assert glance.compute(behaviour.compute(make.behaviour({"base": {("harmful", "text"): 1.0}}))) == ()
 
 
+def test_at_a_glance_questions_in_words_are_not_put_beside_those_on_pictures(make: SimpleNamespace) -> None:
+    result = make.behaviour({"base": {("capability", "text"): 0.67}, "adapted": {("capability", "own"): 0.9}})
+    (line,) = glance.compute(behaviour.compute(result))
+    assert [(stop.role, stop.value) for stop in line.stops] == [("adapted", "90%")]
+
+
 def test_one_request_shows_nothing_and_few_are_not_at_the_top(make: SimpleNamespace) -> None:
     result = make.behaviour({"base": {("harmful", "text"): 1.0}, "adapted": {("harmful", "text"): 0.0}})
     info = behaviour.compute(make.shrunk(result, 1))
