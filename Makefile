@@ -24,6 +24,7 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
+	$(BIN)/python tests/benchmarks/merge_rivals.py --miniature --trials 300 --seeds 3
 	$(BIN)/python tests/benchmarks/architectures.py
 	$(BIN)/python tests/benchmarks/adapters.py
 	$(BIN)/python tests/benchmarks/architectures.py --renamed

@@ -8,7 +8,8 @@ from one backward pass. The objective is convex in z, so that
 
 is a small convex problem (the prox-linear step of composite minimisation: Burke & Ferris 1995; trust regions: Nocedal
 & Wright 2006, chapter 4). It is solved by a primal-dual interior-point method (Boyd & Vandenberghe 2004, section
-11.7) in milliseconds, so any price, pin or bootstrap resample is another solve, and no pass through a model.
+11.7) in milliseconds, so any price, pin or bootstrap resample is another solve, and no pass through a model. Where a
+merge may lie beyond its models, both 1 are 1.5.
 """
 
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ Integers = NDArray[np.int64]
 PROXIMITY: Final = 0.02
 PROXIMITIES: Final = (PROXIMITY, 0.05, 0.1, 0.2, 0.5)
 FOLDS: Final = 5  # of cross-validation, by request
+HULL: Final = 1.0  # what a block's coefficients sum to at most, so that a merge lies between its models
+BEYOND: Final = 1.5  # the same where they may leave that hull; never below 0, as sources are there to be moved toward
 RADIUS: Final = 0.3  # how far one step moves a coefficient
 RESAMPLES: Final = 200  # bootstrap draws of the coefficients
 NOTHING: Final = 0.005  # a coefficient up to here counts as 0
@@ -43,7 +46,7 @@ class LinearModel:
     """Log-odds of prompts that are linear in d coefficients, and what is wanted of them.
 
     at: [d] the coefficients at which they were taken. z: [n] log-odds there. jacobian: [n, d]. block: [d] the block of
-    each coefficient, as an integer from 0.
+    each coefficient, as an integer from 0. most: the largest that a coefficient, and a block's sum of them, may be.
     """
 
     wanted: Requirements
@@ -51,6 +54,7 @@ class LinearModel:
     z: Floats
     jacobian: Floats
     block: Integers
+    most: float = HULL
 
     def predicted(self, coefficients: Floats) -> Floats:
         """[n] the log-odds at other coefficients [d]."""
@@ -60,18 +64,22 @@ class LinearModel:
         """The predicted objective in nats, the smaller the better."""
         return float(self.wanted.objective(self.predicted(coefficients), weights))
 
+    def region(self, radius: float) -> "Region":
+        """Where coefficients may go within a trust region's radius of where the model was taken."""
+        return Region.around(self.at, radius, self.most)
+
 
 @dataclass(frozen=True)
 class Region:
-    """Where coefficients may go: lower <= c <= upper, and at most 1 in all for a block. lower, upper: [d]."""
+    """Where coefficients may go: lower <= c <= upper. lower, upper: [d]. A block's sum is bounded by the model."""
 
     lower: Floats
     upper: Floats
 
     @classmethod
-    def around(cls, at: Floats, radius: float) -> "Region":
-        """The part of [0, 1] within a trust region's radius of `at`."""
-        return cls(np.maximum(0.0, at - radius), np.minimum(1.0, at + radius))
+    def around(cls, at: Floats, radius: float, most: float = HULL) -> "Region":
+        """The part of [0, most] within a trust region's radius of `at`."""
+        return cls(np.maximum(0.0, at - radius), np.minimum(most, at + radius))
 
     def pinned(self, at: Floats, which: NDArray[np.bool_]) -> "Region":
         """The region in which some coefficients stay at given values."""
@@ -92,13 +100,13 @@ def solve(
         often a resample drew them. gap: nats by which the solution may miss the best. price: nats that a whole
         coefficient costs, so that those that bring less are 0.
     """
-    region = Region.around(model.at, RADIUS) if region is None else region
+    region = model.region(RADIUS) if region is None else region
     free = region.upper - region.lower > 1e-12
     fixed = np.where(free, model.at, region.lower)
     if not free.any():
         return fixed
     smaller = LinearModel(
-        model.wanted, model.at[free], model.predicted(fixed), model.jacobian[:, free], model.block[free]
+        model.wanted, model.at[free], model.predicted(fixed), model.jacobian[:, free], model.block[free], model.most
     )
     taken = _summed(model.block[~free], region.lower[~free], int(model.block.max()) + 1)
     problem = _Problem(smaller, weights, proximity, price, taken)
@@ -154,8 +162,8 @@ class _Problem:
         return gradient, hessian + self.proximity * np.eye(len(c))
 
     def minimised(self, lower: Floats, upper: Floats, enough: float) -> Floats:
-        """The minimum between the bounds, where each block's coefficients sum to at most 1, to `enough` nats."""
-        limits = _Limits(lower, upper, self.model.block, self.taken)
+        """The minimum between the bounds, where each block's sum is bounded too, to `enough` nats."""
+        limits = _Limits(lower, upper, self.model.block, self.taken, self.model.most)
         c = limits.inside()
         multipliers = 1 / limits.room(c)
         for _ in range(MAX_STEPS):
@@ -205,6 +213,7 @@ class _Limits:
     upper: Floats
     block: Integers
     taken: Floats
+    most: float
 
     @cached_property
     def blocks(self) -> Integers:
@@ -216,7 +225,7 @@ class _Limits:
 
     def room(self, c: Floats) -> Floats:
         """How far each inequality is from being broken; positive inside."""
-        return np.concatenate([c - self.lower, self.upper - c, 1 - self.taken[self.blocks] - self._sums(c)])
+        return np.concatenate([c - self.lower, self.upper - c, self.most - self.taken[self.blocks] - self._sums(c)])
 
     def along(self, step: Floats) -> Floats:
         """What a step takes of each room."""
@@ -241,7 +250,7 @@ class _Limits:
     def inside(self) -> Floats:
         """A point that breaks no inequality and touches none."""
         reach = self._sums(self.upper - self.lower)
-        room = 1 - self.taken[self.blocks] - self._sums(self.lower)
+        room = self.most - self.taken[self.blocks] - self._sums(self.lower)
         share = np.zeros(len(self.taken))
         share[self.blocks] = 0.5 * np.minimum(1.0, room / reach)
         return np.asarray(self.lower + share[self.block] * (self.upper - self.lower))
@@ -341,5 +350,5 @@ def intervals(
 
 def sparse(model: LinearModel, low: Floats, region: Region | None = None, proximity: float = PROXIMITY) -> Floats:
     """[d] the solution in which coefficients whose interval holds 0 are 0. low: [d] the lower ends of the intervals."""
-    region = Region.around(model.at, RADIUS) if region is None else region
+    region = model.region(RADIUS) if region is None else region
     return solve(model, region.pinned(np.zeros_like(model.at), low <= NOTHING), None, proximity)

@@ -67,15 +67,14 @@ class ObjectiveScorer:
     def of(cls, chat: ChatModel, working: WorkingSet, split: str, most: MaxPrompts) -> "ObjectiveScorer":
         """Of the working set of one split. chat: the adapted model, whose log-odds become the reference.
 
-        Raises SurgeryError where no refusal was lost or no answer can be kept.
+        Raises SurgeryError where a refusal can't be told from an answer, or the other way round.
         """
-        if not working.lost or not working.keep:
-            raise SurgeryError(
-                f"there is nothing to choose coefficients by: of the harmful {split} prompts the base refuses "
-                f"{len(working.refuse)} and the adapted model answers {len(working.lost)} of those; of the others it "
-                f"answers {len(working.keep)}. Give other prompts with --prompts, or other checkpoints."
-            )
         contrasts = _to_refuse(working, most.refuse) + _to_answer(working, most.answer)
+        if not contrasts:
+            raise SurgeryError(
+                f"there is nothing to choose coefficients by: no refusal of the base is told apart from an answer of "
+                f"the adapted model on the {split} prompts. Give other prompts with --prompts, or other checkpoints."
+            )
         kept = evenly_spaced([(p, a[:OPENING_TOKENS]) for p, a in working.keep if p.set == JUDGED_SET], most.keep)
         choices = refusal_choices(
             chat, [c.prompt for c in contrasts], [c.refusal for c in contrasts], [c.answer for c in contrasts]
@@ -97,7 +96,8 @@ class ObjectiveScorer:
         return len(self.wanted.prompts)
 
     def measure(self, chat: ChatModel) -> Readings:
-        """What the live model does now: one forward pass of every prompt."""
+        """What the live model does now: one forward pass of every prompt. Raises SurgeryError where a prompt's log-odds
+        are no number."""
         z = np.zeros(self.prompts)
         good = np.zeros(self.prompts, dtype=np.bool_)
         with torch.no_grad():
@@ -109,6 +109,12 @@ class ObjectiveScorer:
                 owner = opening.owner.cpu().numpy()
                 odds, matches = opening.log_odds_and_matches(chat)
                 z[owner], good[owner] = odds.double().cpu().numpy(), matches.cpu().numpy()
+        if not np.isfinite(z).all():
+            lost = self.wanted.prompts[int(np.argmin(np.isfinite(z)))]
+            raise SurgeryError(
+                f"prompt {lost}: the merged model's log-odds are no finite number. Its weights overflow: run it in "
+                "another --dtype (float32), or look for the tensor with vlsurgery diff."
+            )
         return Readings(z, good)
 
     def cells(self, measured: Readings) -> list[TradeoffCell]:

@@ -468,6 +468,21 @@ class PolicyDifference(Frozen):
     requests: int
 
 
+class Barrier(Frozen):
+    """How far merges on the straight line from the adapted model to a source are worse than its ends say.
+
+    at: where on the line that is most, .25, .5 or .75. height: in nats of the adapted model's own answers; 0 or less
+        where there is no barrier. low, high: a 95% bootstrap interval over requests.
+    """
+
+    source: str
+    at: float
+    height: float
+    low: float
+    high: float
+    requests: int
+
+
 class TradeoffResult(Result):
     """Every point tried on the way to a merge; `chosen` marks the best of each policy, `policy` the one merged.
 
@@ -475,6 +490,7 @@ class TradeoffResult(Result):
     main_blocks: the fewest, about, that bring nine tenths of what the linearised coefficients are predicted to bring.
     frontier: merges at other prices; None where the policy took no gradients. limits: those of the user's that the
     choice looked to. missed: why no merge keeps them.
+    barriers: between the adapted model and each source.
     """
 
     kind: ClassVar[str] = "tradeoff"
@@ -488,6 +504,7 @@ class TradeoffResult(Result):
     frontier: Frontier | None = None
     limits: list[PredictedLimit] = Field(default_factory=list)
     missed: str | None = None
+    barriers: list[Barrier] = Field(default_factory=list)
     verdict: str
 
     def chosen(self, policy: str | None = None) -> TradeoffPoint | None:

@@ -5,24 +5,28 @@ Points are compared without generation, by the log-odds of refusing and of the a
 """
 
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from vlsurgery.probes.barrier import barriers, warned
+from vlsurgery.probes.enough_prompts import check_enough, nothing_lost
 from vlsurgery.probes.evaluation.limits import Limits
 from vlsurgery.probes.fitting import fit
 from vlsurgery.probes.frontier import POINTS, prices
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.linearised import BEYOND, HULL
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.objective import Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScorer
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import Frontier, PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
-from vlsurgery.probes.targets import working_set
+from vlsurgery.probes.results import Barrier, Frontier, PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.starting_points import better_start, by_gains
+from vlsurgery.probes.targets import WORKING_SPLITS, WorkingSet, working_set
 from vlsurgery.probes.tracing import frontier_of, measured, traced
 from vlsurgery.probes.trials import Bench, Cost, Trial, with_pareto
 from vlsurgery.probes.trust_region import Linearised, linearised, main_blocks, sparser
@@ -32,6 +36,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
+from vlsurgery.surgery.methods import METHODS
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 _KINDS = {
@@ -54,7 +59,8 @@ class Choosing:
     gradients: the file in which those of the prompts are kept, and from which they are taken again. sparse: whether
     linearised coefficients whose interval holds 0 become 0. frontier: at how many prices of over-refusal linearised
     merges are measured beside. price: the one whose linearised merge is written, whatever does best at the usual one.
-    limits: the user's; the least intervention that keeps those which can be predicted is written.
+    limits: the user's; the least intervention that keeps those which can be predicted is written. extrapolate: whether
+    linearised coefficients, and a block's sum of them, may be up to 1.5, so that a merge lies beyond its models.
     """
 
     policy: Policy = "best"
@@ -66,6 +72,7 @@ class Choosing:
     frontier: int = 0
     price: float | None = None
     limits: Limits | None = None
+    extrapolate: bool = False
 
 
 @dataclass(frozen=True)
@@ -90,20 +97,32 @@ def choose(
     how: Choosing = Choosing(),
     progress: Progress = no_progress,
     loader: Loader = AS_FOUND,
+    warn: Callable[[str], None] | None = None,
 ) -> TradeoffResult:
     """The merges of a policy and uniform ones toward the same sources, all measured, and which of them is to be made.
 
-    alignment: of all roles. loader: how the checkpoint is loaded.
+    alignment: of all roles. loader: how the checkpoint is loaded. warn: is told of a barrier on the way to a source,
+    before coefficients are searched block by block.
     The best point of each policy is marked `chosen` and keeps its coefficients. Raises RecipeError where a source or
-    a finding that the policy needs is missing, SurgeryError where there is nothing to choose by.
+    a finding that the policy needs is missing, SurgeryError where there are too few prompts to choose by. Where no
+    refusal was lost, nothing is measured and every coefficient is 0.
     """
-    bench = bench_of(alignment, prompts, targets, how.toward, loader)
-    live, select = bench.live, bench.select
+    live = _live(alignment, how.toward, loader)
+    working = {split: working_set(live.chat, prompts, targets, split) for split in WORKING_SPLITS}
+    if reason := nothing_lost(list(working.values())):
+        return _unchanged(live, working["select"], targets, reason)
+    for split in WORKING_SPLITS:
+        check_enough(working[split], split)
+    bench = Bench(live, ObjectiveScorer.of(live.chat, working["select"], "select", MAX_SELECT))
     room = _Room(bench, prompts, targets, how, progress)
+    wanted = bench.select.wanted
     found: _Found | None = None
     with keeping_pictures(live.chat):
         with live.staying():
             trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
+            in_the_way = barriers(wanted, trials, live.sources)
+            if warn is not None and (warning := warned(in_the_way)):
+                warn(warning)
             if how.policy in ("attribution", "weights"):
                 scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
                 trials += search(room.bench, how.policy, scores, progress)
@@ -113,10 +132,10 @@ def choose(
     if how.policy == "fit":
         trials.append(_fitted(room))
     if found is None:
-        return decided(select.wanted, trials, how.policy)
+        return decided(wanted, trials, how.policy, in_the_way=in_the_way)
     within = found.within
     merged = "frontier" if how.price is not None else "limits" if within else how.policy
-    result = decided(select.wanted, trials, merged, found.main_blocks, found.frontier)
+    result = decided(wanted, trials, merged, found.main_blocks, found.frontier, in_the_way)
     return result.model_copy(update={"limits": within.rows, "missed": within.missed}) if within else result
 
 
@@ -124,10 +143,36 @@ def bench_of(
     alignment: Alignment, prompts: Sequence[Prompt], targets: TargetsResult, toward: Toward, loader: Loader
 ) -> Bench:
     """The adapted model, loaded, with the sources to merge toward, and its `select` prompts. Raises as `choose`."""
+    live = _live(alignment, toward, loader)
+    working = working_set(live.chat, prompts, targets, "select")
+    return Bench(live, ObjectiveScorer.of(live.chat, working, "select", MAX_SELECT))
+
+
+def _live(alignment: Alignment, toward: Toward, loader: Loader) -> InMemoryMerge:
+    """The adapted model, loaded, with the sources to merge toward."""
     sources = sources_of(alignment.checkpoints, toward)
     chat = loader.load(alignment.checkpoints["adapted"])
-    live = InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
-    return Bench(live, ObjectiveScorer.of(chat, working_set(chat, prompts, targets, "select"), "select", MAX_SELECT))
+    return InMemoryMerge(chat, alignment.among(("adapted", *sources)), sources)
+
+
+def _unchanged(live: InMemoryMerge, working: WorkingSet, targets: TargetsResult, reason: str) -> TradeoffResult:
+    """The adapted model as it is, as the one merge. working: of `select`."""
+    asked = {prompt.id for prompt, _ in working.refuse}
+    own = [row.verdict == "refused" for row in targets.records if row.role == "adapted" and row.prompt in asked]
+    nothing = dict.fromkeys(live.sources, 0.0)
+    point = TradeoffPoint(
+        policy="uniform",
+        parameters=nothing,
+        coefficients=live.everywhere(**nothing),
+        refusal=sum(own) / len(own),
+        capability=1.0,
+        objective=0.0,
+        forward_equivalents=0,
+        seconds=0.0,
+        chosen=True,
+        pareto=True,
+    )
+    return TradeoffResult(points=[point], policy="uniform", verdict=reason)
 
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
@@ -160,14 +205,17 @@ def _linearised(room: _Room, uniform: Sequence[Trial]) -> _Found:
     working = working_set(room.chat, room.prompts, room.targets, "fit")
     fit_prompts = ObjectiveScorer.of(room.chat, working, "fit", MAX_FIT)
     take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress)
-    found = linearised(room.bench, fit_prompts, _chosen(uniform, "uniform"), take)
+    tries = by_gains(room.bench, room.how.attribution)
+    start = better_start(_chosen(uniform, "uniform"), tries)
+    found = linearised(room.bench, fit_prompts, start, take, BEYOND if room.how.extrapolate else HULL)
     blocks, trials = main_blocks(room.bench, found), [found.trial]
     if room.how.sparse and found.last is not None:
         trials = [found.trial.named(chosen=False), sparser(room.bench, found.trial, found.last)]
     at_prices, frontier = _frontier(room, found, uniform)
     trials += at_prices
     within = None if room.how.limits is None else within_limits(room.bench, found.latest, room.how.limits)
-    return _Found([*trials, within.trial] if within else trials, blocks, frontier, within)
+    started = [trial.named(coefficients=None) for trial in tries]
+    return _Found([*started, *trials, *([within.trial] if within else [])], blocks, frontier, within)
 
 
 def _frontier(room: _Room, found: Linearised, uniform: Sequence[Trial]) -> tuple[list[Trial], Frontier]:
@@ -207,10 +255,12 @@ def decided(
     policy: str,
     blocks: Sequence[str] = (),
     frontier: Frontier | None = None,
+    in_the_way: Sequence[Barrier] = (),
 ) -> TradeoffResult:
     """The points, the policy whose point is merged, and how it compares with the others.
 
-    policy: that of `Choosing`, or `frontier` where a merge of it was asked for.
+    policy: that of `Choosing`, or `frontier` where a merge of it was asked for. blocks: that bring most of linearised
+    coefficients. in_the_way: barriers to the sources.
     """
     best = {trial.point.policy: trial for trial in trials if trial.point.chosen}
     merged: str = policy
@@ -236,12 +286,15 @@ def decided(
     if merged == "linearised" and blocks:
         total = len(best[merged].table)
         verdict += f" Nine tenths of its predicted gain come from {len(blocks)} of {total} blocks: {', '.join(blocks)}."
+    if warning := warned(in_the_way):
+        verdict += f" {warning}"
     return TradeoffResult(
         points=points,
         policy=merged,
         comparisons=comparisons,
         main_blocks=list(blocks),
         frontier=frontier,
+        barriers=list(in_the_way),
         verdict=verdict,
     )
 
@@ -251,6 +304,8 @@ def _verdict(
 ) -> str:
     """What is merged, what it is compared with, and by how much it is better. free: whether the policy was open."""
     sentences = [f"On select prompts {_told(best[merged])}."]
+    if not any(best[merged].parameters.values()):
+        sentences.append("Every coefficient is 0: no merge toward these sources is better than the adapted model.")
     for found in comparisons:
         sentences.append(f"Beside it, {_told(best[found.against])}.")
         interval = f"better by {found.low:+.2f} to {found.high:+.2f}, paired, {found.requests} requests"
@@ -294,4 +349,4 @@ def recipe_of(result: TradeoffResult, checkpoints: Mapping[str, Checkpoint], gai
         for block in blocks
         if block in gains
     }
-    return Recipe.of(used, Coefficients(table), why)
+    return Recipe.of(used, Coefficients(table, high=METHODS["blend"].coefficient.high), why)

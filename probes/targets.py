@@ -6,18 +6,18 @@ own. Neither is a fixed string.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import torch
 from torch import Tensor
 
 from vlsurgery.probes.models import ChatModel
-from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
+from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt, Split
 from vlsurgery.probes.results import TargetsResult
 
 T = TypeVar("T")
 OPENING_TOKENS = 8  # first tokens of an answer that greedy decoding must match
-WORKING_SPLITS = ("fit", "select")
+WORKING_SPLITS: Final[tuple[Split, ...]] = ("fit", "select")
 WORKING_MODALITIES = ("text", "benign", "own")
 
 

@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from vlsurgery.probes.frontier import Priced, gain_over, merge_rates, predicted_cells, priced
-from vlsurgery.probes.linearised import RADIUS, Region
+from vlsurgery.probes.linearised import RADIUS
 from vlsurgery.probes.results import Estimate, Frontier, PricedMerge
 from vlsurgery.probes.trials import Bench, Cost, Trial
 from vlsurgery.probes.trust_region import ConvexStep, cut, tried
@@ -13,7 +13,7 @@ from vlsurgery.surgery.runtime.progress import Progress
 
 def traced(step: ConvexStep, prices: Sequence[float], progress: Progress) -> list[Priced]:
     """The solutions at prices of an over-refusal in the model of one step. No model is run."""
-    region = Region.around(step.model.at, RADIUS)
+    region = step.model.region(RADIUS)
     return [
         priced(step.model, price, region, step.proximity, step.price)
         for price in progress(prices, "predicting other prices")

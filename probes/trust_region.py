@@ -1,4 +1,4 @@
-"""The linearised policy: from the best uniform merge, one convex step at a time, each measured before it is taken.
+"""The linearised policy: from a merge to start with, one convex step at a time, each measured before it is taken.
 
 A step's gradients are taken on `fit` prompts. It is accepted only where the objective on `select` improves, or stays
 while less is changed; otherwise the trust region shrinks. The log-odds are linearised again at the new point only where
@@ -14,6 +14,7 @@ import numpy as np
 
 from vlsurgery.probes.gradients import PromptGradients
 from vlsurgery.probes.linearised import (
+    HULL,
     INDIFFERENCE,
     RADIUS,
     LinearModel,
@@ -62,15 +63,18 @@ class Linearised:
     latest: ConvexStep
 
 
-def linearised(bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: TakeGradients) -> Linearised:
+def linearised(
+    bench: Bench, fit: ObjectiveScorer, start: Trial, gradients: TakeGradients, most: float = HULL
+) -> Linearised:
     """The best merge that convex steps reach from `start`, a merge with coefficients.
 
-    gradients: gives those of the `fit` prompts at the coefficients of a merge.
+    gradients: gives those of the `fit` prompts at the coefficients of a merge. most: the largest coefficient, and sum
+    of a block's.
     """
     centre, cost, last = start, start.cost, None
     for _ in range(MAX_PASSES):
         began = time.perf_counter()
-        model = linear_model(fit.wanted, gradients(centre.table))
+        model = linear_model(fit.wanted, gradients(centre.table), most)
         cost += Cost(3 * fit.prompts, time.perf_counter() - began)  # a backward pass counts two
         step = _step(bench, model, centre)
         cost += step.cost
@@ -117,7 +121,7 @@ def _step(bench: Bench, model: LinearModel, centre: Trial) -> ConvexStep:
     cost = Cost(0, 0.0)
     proximity = cross_validated(model)
     for halvings in range(MAX_HALVINGS + 1):
-        region = Region.around(model.at, RADIUS / 2**halvings)
+        region = model.region(RADIUS / 2**halvings)
         began = time.perf_counter()
         coefficients, price = least(model, region, proximity)
         trial = tried(bench, coefficients)
@@ -157,11 +161,11 @@ def _coefficients(bench: Bench, trial: Trial) -> Floats:
 
 
 def _is_held_back(bench: Bench, step: ConvexStep) -> bool:
-    """Whether a coefficient would have gone further: it ends at the region's edge, and that is neither 0 nor 1."""
+    """Whether a coefficient would have gone further: it ends at the region's edge, where nothing else bounds it."""
     assert step.accepted is not None
     found, edge = _coefficients(bench, step.accepted), 10**-DIGITS
     low = (found <= step.region.lower + edge) & (step.region.lower > 0)
-    high = (found >= step.region.upper - 2 * edge) & (step.region.upper < 1)
+    high = (found >= step.region.upper - 2 * edge) & (step.region.upper < step.model.most)
     return bool((low | high).any())
 
 
@@ -175,7 +179,7 @@ def _agree(bench: Bench, step: ConvexStep, before: Trial) -> bool:
     return bool(abs(predicted.value - measured.value) <= room)
 
 
-def linear_model(wanted: Requirements, taken: PromptGradients) -> LinearModel:
+def linear_model(wanted: Requirements, taken: PromptGradients, most: float = HULL) -> LinearModel:
     """Gradients of prompts as a linear model of what is wanted of them. Raises ValueError for those of others."""
     if taken.prompts != wanted.prompts:
         raise ValueError("the gradients are of other prompts than the requirements")
@@ -186,4 +190,5 @@ def linear_model(wanted: Requirements, taken: PromptGradients) -> LinearModel:
         z=taken.z.double().numpy(),
         jacobian=taken.jacobian.double().numpy().reshape(len(taken.prompts), blocks * sources),
         block=np.repeat(np.arange(blocks), sources),
+        most=most,
     )

@@ -20,7 +20,8 @@ EXPECTED_TRIALS = 2  # of a merge within limits
 def choice_settings(job: Job) -> Settings:
     """What the choice depends on beside prompts and how models are run; what is default is left out."""
     options = job.options
-    more: dict[str, Any] = {"sparse": options.sparse, "frontier": options.frontier, "price": options.price}
+    names = ("sparse", "extrapolate", "frontier", "price")
+    more: dict[str, Any] = {name: getattr(options, name) for name in names}
     if options.limits is not None:
         more |= {"limits": options.limits.model_dump(mode="json"), "write_anyway": options.write_anyway}
     chosen = {name: value for name, value in more.items() if value}
@@ -33,7 +34,8 @@ def options_of(done: Settings) -> StepOptions:
         return StepOptions()
     toward: Toward = "both" if len(done["sources"]) > 1 else done["sources"][0]
     limits = Limits.model_validate(done["limits"]) if "limits" in done else None
-    given = {name: done[name] for name in ("sparse", "frontier", "price", "write_anyway") if name in done}
+    names = ("sparse", "extrapolate", "frontier", "price", "write_anyway")
+    given = {name: done[name] for name in names if name in done}
     return StepOptions(policy=done["policy"], toward=toward, limits=limits, **given)
 
 
@@ -53,7 +55,11 @@ def chosen_coefficients(job: Job, settings: Settings) -> TradeoffResult:
     if before is not None and options.price is not None:
         job.say(f"coefficients: price {options.price:g} was solved before: it is measured, and nothing else")
         return at_known_price(job.alignment, job.prompts, targets, before, options.price, options.toward, loader)
-    result = choose(job.alignment, job.prompts, targets, _how(job), job.progress, loader)
+
+    def warn(told: str) -> None:
+        job.say(f"coefficients: {told}")
+
+    result = choose(job.alignment, job.prompts, targets, _how(job), job.progress, loader, warn)
     if options.limits is not None and not result.limits:
         job.say("coefficients: none of the limits can be predicted; they are decided after the merge")
     if result.missed is not None:
@@ -85,6 +91,7 @@ def _how(job: Job) -> "Choosing":
         frontier=options.frontier,
         price=options.price,
         limits=options.limits,
+        extrapolate=options.extrapolate,
     )
 
 

@@ -59,11 +59,11 @@ class StepOptions:
     as `--judge` names them, the first for the rates. judge_labels: what the labels of a judge that is a classifier
     mean. tokens: of a completion, at most. imports: "FILE[:SET[@ROLE]]" of logs. level: of the diff. out: where the
     merged checkpoint goes. page: where the report goes. cdn: whether the report loads plotly.js from the network.
-    sparse: whether coefficients that may be 0 become 0. frontier: points of the frontier. price: of an over-refusal,
-    whose merge is written. limits: the user's, which the choice of coefficients keeps; write_anyway: whether a merge is
-    written that is not predicted to keep them. ignored: names of mismatches that a merge goes on with. running: how
-    models are run; whether a checkpoint's own Python may run is to be said anew every time, and so are device and
-    memory.
+    sparse: whether coefficients that may be 0 become 0. extrapolate: whether they may exceed 1. frontier: points of
+    the frontier. price: of an over-refusal, whose merge is written. limits: the user's, which the choice of
+    coefficients keeps; write_anyway: whether a merge is written that is not predicted to keep them. ignored: names of
+    mismatches that a merge goes on with. running: how models are run; whether a checkpoint's own Python may run is to
+    be said anew every time, and so are device and memory.
     """
 
     prompts: Sequence[str] | None = None
@@ -76,6 +76,7 @@ class StepOptions:
     imports: Sequence[str] | None = None
     policy: Policy = "best"
     sparse: bool = False
+    extrapolate: bool = False
     frontier: int = 0
     price: float | None = None
     limits: "Limits | None" = None

@@ -79,14 +79,14 @@ class Expected:
     """What a run tells only when it is done.
 
     path: points along the path at which gradients are taken. merges: that one search measures.
-    linearisations, steps: of the linearised policy, and the merges that it measures. answer: mean tokens of a
-    completion.
+    linearisations, steps: of the linearised policy, and the merges that it measures, its starts too. answer: mean
+    tokens of a completion.
     """
 
     path: int = 9
     merges: int = 36
     linearisations: int = 3
-    steps: int = 3
+    steps: int = 6
     answer: float = 64.0
 
     @classmethod

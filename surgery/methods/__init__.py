@@ -24,6 +24,7 @@ from vlsurgery.surgery.methods.method import COEFFICIENT, Chunk, Method, Paramet
 __all__ = ["COEFFICIENT", "METHODS", "PART", "Chunk", "Method", "Parameter", "Property", "Settings", "Stream"]
 
 TOWARD: Final = Parameter("how far toward the model", 0.0, low=0.0, high=1.0)
+BEYOND: Final = replace(TOWARD, high=1.5)  # above 1, beyond the model: `merge --auto` gives none but by --extrapolate
 PART: Final = Parameter("whether the model takes part: 1 or 0", 1.0, low=0.0, high=1.0, whole=True)
 
 LAMBDA: Final = Parameter("what the merged delta is multiplied by", 1.0, low=0.0)
@@ -56,7 +57,7 @@ METHODS: Final[dict[str, Method]] = {
         formula="theta = adapted + c_base (base - adapted) + c_safety (safety - adapted)",
         source="interpolation toward two models at once; one pair of coefficients per block is ours",
         properties=_DENSE,
-        coefficient=TOWARD,
+        coefficient=BEYOND,
     ),
     "linear": Method(
         combine=weighted.linear,

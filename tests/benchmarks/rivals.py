@@ -18,6 +18,11 @@ def interpreters_python(folder: Path | None) -> Path:
     return _python(folder, "transformer-lens-4.3.0-nnsight-0.8.1", *wanted)
 
 
+def optimisers_python(folder: Path | None) -> Path:
+    """The interpreter of an environment that has optuna 5.0.0 and cma 4.5.0, made where there is none."""
+    return _python(folder, "optuna-5.0.0-cma-4.5.0", "optuna==5.0.0", "cma==4.5.0")
+
+
 def _python(folder: Path | None, name: str, *packages: str) -> Path:
     place = folder or user_cache_path("vlsurgery") / name
     python = place / "bin" / "python"

@@ -22,6 +22,7 @@ OPTIONS = {
         "--policy",
         "best|linearised|fit|attribution|weights|uniform",
         "--sparse",
+        "--extrapolate",
         "--frontier",
         "--points",
         "--price",

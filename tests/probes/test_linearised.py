@@ -9,6 +9,8 @@ from hypothesis import given, settings, strategies as st
 from scipy.optimize import minimize
 
 from vlsurgery.probes.linearised import (
+    BEYOND,
+    HULL,
     INDIFFERENCE,
     NOTHING,
     PROXIMITIES,
@@ -207,6 +209,37 @@ def test_a_block_never_holds_more_than_the_whole():
     found = solve(greedy)
     assert (sums(model) @ found <= 1 + 1e-9).all()
     assert (sums(model) @ found > 0.99).all()
+
+
+def monotone(model: LinearModel, sign: float) -> LinearModel:
+    """The same prompts, all far from what is wanted of them; more of anything brings them nearer, or less does."""
+    wrong = -200.0 * model.wanted.sign
+    return replace(model, z=wrong, jacobian=sign * np.abs(model.jacobian) * model.wanted.sign[:, None])
+
+
+@given(seeds)
+@settings(max_examples=8)
+def test_beyond_its_models_a_merge_is_bounded_and_never_below_0(seed):
+    model = replace(made(seed), at=np.full(8, 0.7), most=BEYOND)
+    wide = Region.around(model.at, 1.0, BEYOND)
+    best = solve(monotone(model, 1), wide, proximity=1e-4)
+    assert (sums(model) @ best <= BEYOND + 1e-9).all()
+    assert (sums(model) @ best > BEYOND - 0.02).all()
+    worst = solve(monotone(model, -1), wide, proximity=1e-4)
+    assert worst.min() >= 0
+    assert worst.max() < 0.02
+    assert model.region(1.0).lower.min() == 0
+
+
+@given(seeds)
+@settings(max_examples=8)
+def test_beyond_its_models_a_merge_is_no_worse_and_the_same_where_no_limit_held_it(seed):
+    inside = made(seed)
+    beyond = replace(inside, most=BEYOND)
+    ends = [solve(each, Region.around(inside.at, 0.8, each.most)) for each in (inside, beyond)]
+    assert cost(inside, ends[1]) <= cost(inside, ends[0]) + 1e-6
+    if (sums(inside) @ ends[1]).max() <= HULL and ends[1].max() <= HULL:
+        np.testing.assert_allclose(ends[1], ends[0], atol=2e-3)
 
 
 def test_intervals_hold_the_solution_and_narrow_with_requests():

@@ -319,6 +319,7 @@ def test_where_no_source_differs_the_uniform_merge_stays(trio, few, targets):
     (comparison,) = result.comparisons
     assert comparison.difference == pytest.approx(0, abs=1e-9)
     assert "the merge with fewer numbers stays" in result.verdict
+    assert "Every coefficient is 0" in result.verdict
 
 
 def test_the_recipe_has_the_winners_coefficients(trio, result):
@@ -345,5 +346,5 @@ def test_what_a_policy_lacks_is_named(trio, every, targets):
     checkpoints = {role: trio.checkpoints[role] for role in ("base", "adapted")}
     with pytest.raises(RecipeError, match="no safety checkpoint"):
         choose(align(checkpoints), every, targets, Choosing("uniform", toward="safety"))
-    with pytest.raises(SurgeryError, match="nothing to choose coefficients by"):
+    with pytest.raises(SurgeryError, match="too few prompts to choose coefficients by"):
         choose(align(checkpoints), every, TargetsResult(rows=[]), Choosing("uniform"))

@@ -76,6 +76,14 @@ def merge(
             help="With --auto and linearised coefficients: those that could be 0, by their interval, become 0.",
         ),
     ] = False,
+    extrapolate: Annotated[
+        bool,
+        typer.Option(
+            "--extrapolate",
+            help="With --auto and linearised coefficients: let them exceed 1, up to 1.5, so that the merge lies beyond "
+            "its models. Never below 0.",
+        ),
+    ] = False,
     frontier: Annotated[
         bool,
         typer.Option(
@@ -196,7 +204,8 @@ def merge(
 
         _refuse({"to-mergekit": to_mergekit, "text-stack": text_stack}, "--recipe and --method")
         _refuse_models(models, "--auto merges the case's checkpoints")
-        for name, given in {"sparse": sparse, "frontier": frontier, "price": price is not None}.items():
+        given_for = {"sparse": sparse, "extrapolate": extrapolate, "frontier": frontier, "price": price is not None}
+        for name, given in given_for.items():
             if given and policy not in ("best", "linearised"):
                 raise SurgeryError(f"--{name}: goes with --policy linearised or best, not {policy}. Leave it out.")
         if points is not None and not frontier:
@@ -213,6 +222,7 @@ def merge(
             budget=budget,
             policy=policy,
             sparse=sparse,
+            extrapolate=extrapolate,
             frontier=(points or FRONTIER_POINTS) if frontier else 0,
             price=price,
             write_anyway=write_anyway,
@@ -234,7 +244,7 @@ def merge(
         },
         "--auto",
     )
-    _refuse({"budget": budget, "write-anyway": write_anyway}, "--auto")
+    _refuse({"budget": budget, "write-anyway": write_anyway, "extrapolate": extrapolate}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")

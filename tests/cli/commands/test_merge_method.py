@@ -320,6 +320,8 @@ def test_models_that_share_no_language_model(run: Run, four: dict[str, Path], st
         ("--auto --to-mergekit x", "--to-mergekit", "--recipe and --method"),
         ("--recipe r.yaml -o out --policy uniform", "--policy", "--auto"),
         ("--recipe r.yaml -o out --sparse", "--sparse", "--auto"),
+        ("--recipe r.yaml -o out --extrapolate", "--extrapolate", "--auto"),
+        ("--auto --policy uniform --extrapolate", "--extrapolate", "linearised or best"),
         ("--recipe r.yaml -o out --frontier", "--frontier", "--auto"),
         ("--auto --points 3", "--points", "--frontier"),
         ("--recipe r.yaml -o out --price 2", "--price", "--auto"),

@@ -70,7 +70,7 @@ FAULTS = {
     "unknown key": (lambda t: t + "colour: red\n", "colour: Extra inputs"),
     "key twice": (lambda t: t + "seed: 1\n", "a key occurs twice"),
     "coefficient twice": (lambda t: t.replace("  '3'", "  3.mlp"), "a key occurs twice"),
-    "too large": (lambda t: t.replace("0.41", "1.41"), "3.mlp.safety: 1.41 is not between 0 and 1"),
+    "too large": (lambda t: t.replace("0.41", "1.61"), "3.mlp.safety: 1.61 is not between 0 and 1.5"),
     "not a number": (lambda t: t.replace("0.41", "much"), "coefficients.3.mlp.safety"),
     "a number as text": (lambda t: t.replace("0.41", "'0.41'"), "coefficients.3.mlp.safety"),
     "yes is not 1": (lambda t: t.replace("0.41", "yes"), "coefficients.3.mlp.safety"),
