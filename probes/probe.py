@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from vlsurgery.probes.attribution import attribute, too_few_lost
-from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select_layer, separate
+from vlsurgery.probes.contrasts import Directions, contrast, difference_of_means, is_harmful, select_layer, separate
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import STANDARD, Judge, checked
 from vlsurgery.probes.evaluation.judging import exchange

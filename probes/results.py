@@ -88,6 +88,43 @@ class Selected(Frozen):
     null: float
 
 
+class DirectionScores(Frozen):
+    """What a candidate direction does to refusals at the place that it comes from.
+
+    position, layer: as whoever scored it counts them. refusal_score: refusal log-odds of harmful prompts with the
+    direction ablated (bypass), in nats. steering_score: of harmless prompts with it added (induction), in nats.
+    kl_div_score: KL of the next token on harmless prompts under ablation, in nats. A score that could not be had is
+    None.
+    """
+
+    position: int | str
+    layer: int
+    refusal_score: float | None
+    steering_score: float | None
+    kl_div_score: float | None
+
+
+class DirectionChoice(Frozen):
+    """The candidate direction that bypasses refusals best, among those that also induce them and harm little else.
+
+    chosen: None where no candidate passes. ties: other candidates that pass with exactly its refusal score.
+    passed: how many pass. discarded: reason -> how many candidates it rules out, each by the first reason that does.
+    """
+
+    chosen: DirectionScores | None
+    ties: list[DirectionScores]
+    passed: int
+    discarded: dict[str, int]
+
+    @property
+    def position(self) -> int | str | None:
+        return self.chosen.position if self.chosen else None
+
+    @property
+    def layer(self) -> int | None:
+        return self.chosen.layer if self.chosen else None
+
+
 class BlockGain(Frozen):
     """What moving one block from adapted to base gives.
 

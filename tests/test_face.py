@@ -43,6 +43,7 @@ OFFERED = {
     "Recipe",
     "METHODS",
     "figures",
+    "directions",
     "TrainerCallback",
 }
 RESULTS = [

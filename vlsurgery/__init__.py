@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         open as open,
         probe as probe,
     )
+    from vlsurgery.probes import directions as directions
     from vlsurgery.probes.trajectory.callback import TrainerCallback as TrainerCallback
     from vlsurgery.surgery.checkpoint import Checkpoint as Checkpoint
     from vlsurgery.surgery.merge.recipe import Recipe as Recipe
@@ -40,12 +41,14 @@ _HOMES = {
     "METHODS": "vlsurgery.surgery.methods",
     "TrainerCallback": "vlsurgery.probes.trajectory.callback",
 }
+_MODULES = {"figures": "vlsurgery.figures", "directions": "vlsurgery.probes.directions"}
 __all__ = [
     "METHODS",
     "Checkpoint",
     "Recipe",
     "TrainerCallback",
     "diff",
+    "directions",
     "evaluate",
     "figures",
     "judge",
@@ -57,8 +60,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name == "figures":
-        return import_module("vlsurgery.figures")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'vlsurgery' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -10,7 +10,7 @@ from functools import cached_property
 
 from vlsurgery.cli.workflow.work import Passes, Work
 from vlsurgery.probes.attribution import MAX_KEPT, MAX_LOST, MIN_LOST
-from vlsurgery.probes.directions import contrast
+from vlsurgery.probes.contrasts import contrast
 from vlsurgery.probes.evaluation.divergence import MAX_KL_PROMPTS, MAX_KL_TOKENS
 from vlsurgery.probes.fitting import MAX_KEPT as FIT_KEPT, MAX_REFUSED as FIT_REFUSED, NUM_PARTS, STEPS
 from vlsurgery.probes.layer_gains import MAX_PROMPTS
