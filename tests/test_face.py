@@ -44,6 +44,11 @@ OFFERED = {
     "METHODS",
     "figures",
     "directions",
+    "ablate",
+    "add",
+    "patch",
+    "record",
+    "transplant",
     "TrainerCallback",
 }
 RESULTS = [

@@ -7,6 +7,8 @@
     merged = vlsurgery.merge("ties", "llava/", "llava-safe/", base="llama/", density=0.5, out="merged/")
     shown = vlsurgery.evaluate("llava/", "merged/")                 # refused, complied, neither
     said = vlsurgery.judge(["I can't help with that."])             # one verdict a completion, with its reason
+    with vlsurgery.ablate(model, direction): ...                    # a direction taken out of a model in memory; also
+                                                                    # add, patch, transplant, and record
     watch = vlsurgery.TrainerCallback(every=50)                     # logs refusals while transformers' Trainer trains
     vlsurgery.figures.weight_change.plot(changed)
 
@@ -28,6 +30,13 @@ if TYPE_CHECKING:
         probe as probe,
     )
     from vlsurgery.probes import directions as directions
+    from vlsurgery.probes.interventions import (
+        ablate as ablate,
+        add as add,
+        patch as patch,
+        record as record,
+        transplant as transplant,
+    )
     from vlsurgery.probes.trajectory.callback import TrainerCallback as TrainerCallback
     from vlsurgery.surgery.checkpoint import Checkpoint as Checkpoint
     from vlsurgery.surgery.merge.recipe import Recipe as Recipe
@@ -36,6 +45,7 @@ if TYPE_CHECKING:
 # Name -> the module that it comes from.
 _HOMES = {
     **dict.fromkeys(("open", "diff", "probe", "evaluate", "judge", "merge", "load_case"), "vlsurgery.cli.face"),
+    **dict.fromkeys(("ablate", "add", "patch", "record", "transplant"), "vlsurgery.probes.interventions"),
     "Checkpoint": "vlsurgery.surgery.checkpoint",
     "Recipe": "vlsurgery.surgery.merge.recipe",
     "METHODS": "vlsurgery.surgery.methods",
@@ -47,6 +57,8 @@ __all__ = [
     "Checkpoint",
     "Recipe",
     "TrainerCallback",
+    "ablate",
+    "add",
     "diff",
     "directions",
     "evaluate",
@@ -55,7 +67,10 @@ __all__ = [
     "load_case",
     "merge",
     "open",
+    "patch",
     "probe",
+    "record",
+    "transplant",
 ]
 
 
