@@ -191,7 +191,7 @@ class _Run:
 
 
 def _named_sites(sites: Sites) -> tuple[Part, ...]:
-    named: tuple[Part, ...] = (sites,) if isinstance(sites, str) else tuple(sites)  # type: ignore[assignment]
+    named: tuple[Part, ...] = (sites,) if isinstance(sites, str) else tuple(sites)
     if wrong := [site for site in named if site not in PARTS]:
         raise SurgeryError(f"sites: choose among {', '.join(PARTS)}, not {wrong[0]!r}.")
     if not named:
@@ -200,7 +200,8 @@ def _named_sites(sites: Sites) -> tuple[Part, ...]:
 
 
 def _head_modules(model: RunningModel, layers: Sequence[int], heads: Sequence[int]) -> dict[Point, nn.Module]:
-    count, found = head_count(model.module), {}
+    count = head_count(model.module)
+    found: dict[Point, nn.Module] = {}
     for layer in layers:
         matrix = head_matrix(model.blocks[layer])
         if matrix is None or count is None or matrix.in_features % count:

@@ -41,15 +41,15 @@ class TokenChoice:
             return None
         ids = inputs.get("input_ids")
         shown = ids if ids is not None else inputs.get("inputs_embeds")
-        if shown is None or (ids is None and self.kind is not None):
+        if not isinstance(shown, Tensor) or (ids is None and self.kind is not None):
             raise SurgeryError("an intervention on some tokens takes input_ids. Call the model with input_ids.")
         real, number, length = _numbered(shown.shape[:2], shown.device, inputs)
         chosen = real
         if self.positions is not None:
             at = [number == (place if place >= 0 else length + place) for place in self.positions]
             chosen = chosen & torch.stack(at).any(0) if at else torch.zeros_like(chosen)
-        if self.kind is not None:
-            pictured = torch.isin(ids, torch.tensor(self.picture_ids, device=ids.device))
+        if self.kind is not None:  # then it is ids that are shown
+            pictured = torch.isin(shown, torch.tensor(self.picture_ids, device=shown.device))
             chosen = chosen & (pictured if self.kind == "image" else ~pictured)
         return chosen
 
