@@ -76,16 +76,18 @@ class CosineRow(Frozen):
 
 
 class Selected(Frozen):
-    """The layer and position where the base tells harmful from harmless best on `select` prompts, and how well.
+    """Where the base tells harmful from harmless best on `select` prompts, at the last instruction token, how well.
 
-    null: the 95th percentile of the best AUROC over all layers and positions when labels are shuffled; a value below
-    it is no finding.
+    null: the 95th percentile of the best AUROC over all that were compared when labels are shuffled; a value below it
+    is no finding. ties: other layers with exactly this AUROC, at the same position. In older files the
+    best of all positions was taken.
     """
 
     layer: int
     position: str
     auroc: float
     null: float
+    ties: list[int] = Field(default_factory=list)
 
 
 class DirectionScores(Frozen):
@@ -123,6 +125,71 @@ class DirectionChoice(Frozen):
     @property
     def layer(self) -> int | None:
         return self.chosen.layer if self.chosen else None
+
+
+class CandidateDirection(DirectionScores):
+    """A candidate direction of the base's, with what led to its scores.
+
+    position, layer: as in `SeparationRow`. auroc: of harmful against harmless along it, on `select` prompts.
+    first_refusal_score: as `refusal_score`, of the few prompts that candidates were pruned by. reason: why it was not
+    scored in full.
+    """
+
+    auroc: float
+    first_refusal_score: float | None = None
+    reason: str | None = None
+
+
+class DirectionEffect(Frozen):
+    """What ablating and adding the chosen direction does on `report` prompts, which no choice has seen.
+
+    A prompt counts as refused where the next token is likelier to begin a refusal than not. refused, ablated: of
+    harmful prompts, as they are and with the direction ablated. accepted, added: of harmless prompts, refused as they
+    are and with the direction added behind its layer. ablated_random, added_random: the same rates with random
+    directions of equal length in its place. log_odds: the mean refusal log-odds, in nats, under the same names, of
+    random directions their mean.
+    """
+
+    refused: Rate
+    ablated: Rate
+    ablated_random: list[float]
+    accepted: Rate
+    added: Rate
+    added_random: list[float]
+    log_odds: dict[str, float]
+
+    @property
+    def causal(self) -> bool:
+        """Whether the direction carries refusals: ablated it halves them at least, added it brings some, and neither
+        does any random direction as much."""
+        known = (self.refused.rate, self.ablated.rate, self.accepted.rate, self.added.rate)
+        if any(value is None for value in known):
+            return False
+        refused, ablated, accepted, added = (value or 0.0 for value in known)
+        halves = refused > 0 and ablated <= refused / 2 and ablated < min(self.ablated_random, default=refused)
+        return halves and added > max([accepted, *self.added_random])
+
+
+REFUSAL_DIRECTION = "refusal direction"
+MEAN_DIFFERENCE = "harmful-harmless mean difference"
+
+
+class DirectionSelection(Frozen):
+    """The base's direction by what it does: every candidate, the one chosen by the published rules, and its effect.
+
+    refusal_tokens: with which the base's refusals begin, as text. harmful, harmless: `select` prompts that candidates
+    were scored on. cost: forward passes of a prompt, as a share of those that scoring every candidate in full takes.
+    reason: why no candidate was scored.
+    """
+
+    candidates: list[CandidateDirection]
+    choice: DirectionChoice
+    effect: DirectionEffect | None = None
+    refusal_tokens: list[str]
+    harmful: int
+    harmless: int
+    cost: float
+    reason: str | None = None
 
 
 class BlockGain(Frozen):
@@ -191,12 +258,28 @@ class ProbeResult(Result):
     records: list[SeparationRow] = Field(alias="rows")
     cosines: list[CosineRow]
     selected: Selected | None
+    selection: DirectionSelection | None = None
     attribution: list[BlockGain]
     transplants: list[Transplant]
     completeness: Completeness | None
     ceiling: Ceiling | None
     notes: list[str]
     verdict: str
+
+    @property
+    def direction_name(self) -> str:
+        """What the base's direction may be called: a refusal direction only where it was shown to carry refusals."""
+        effect = self.selection.effect if self.selection else None
+        return REFUSAL_DIRECTION if effect is not None and effect.causal else MEAN_DIFFERENCE
+
+    @property
+    def shown_at(self) -> tuple[str, int] | None:
+        """The position and layer at which tables and figures show directions: those of the direction that carries
+        refusals, else where the base tells harmful from harmless best."""
+        if self.selection and self.selection.choice.chosen and self.direction_name == REFUSAL_DIRECTION:
+            chosen = self.selection.choice.chosen
+            return str(chosen.position), chosen.layer
+        return (self.selected.position, self.selected.layer) if self.selected else None
 
 
 class Verdict(Frozen):
