@@ -14,7 +14,7 @@ from vlsurgery.figures import (
     safety_map,
     weight_change,
 )
-from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
+from vlsurgery.probes.results import MEAN_DIFFERENCE, BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
 
 AnyResult = TypeVar("AnyResult", bound=Result)
@@ -139,13 +139,14 @@ def drift_section(probe: ProbeResult | None) -> Section:
     figure, missing = _drawn(direction_drift.plot, probe, "vlsurgery probe", empty)
     return Section(
         "direction-drift",
-        "How the refusal direction drifted",
-        "",
+        f"How the {probe.direction_name if probe else MEAN_DIFFERENCE} drifted",
+        probe.direction_words if probe else "",
         figure,
         "Above: a curve near the grey band has kept the base's direction; one far below it has turned away. Below: 1"
-        " means that a threshold along the model's own direction tells harmful from harmless without fault. A model"
-        " whose curve stays high below and which still complies knows harm and no longer acts on it.",
-        "That the direction causes refusals; transplants and behaviour speak to that. The band comes from half of the"
+        " means that a threshold along the model's own direction tells harmful from harmless without fault.",
+        "That a model which separates harmful from harmless acts on it, or knows harm: at the last token a reading may"
+        " be of the words alone. Whether the base's direction carries refusals is measured, and said above; of other"
+        " models' directions it is not. The band comes from half of the"
         " prompts and is therefore a little too low. Of the intervals, each is taken alone; only the dashed line of"
         " shuffled labels accounts for looking at every layer.",
         missing,

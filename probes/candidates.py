@@ -15,11 +15,12 @@ from vlsurgery.probes.contrasts import Directions, Separations, is_harmful
 from vlsurgery.probes.directions import select
 from vlsurgery.probes.directions.choice import LATE_SHARE, MAX_KL, MIN_STEERING
 from vlsurgery.probes.evaluation.intervals import rate
+from vlsurgery.probes.evaluation.thresholds import enough
 from vlsurgery.probes.interventions import ablate, add
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.next_tokens import NextTokens, next_divergence, next_states, next_tokens, opening_log_odds
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import CandidateDirection, DirectionEffect, DirectionSelection
+from vlsurgery.probes.results import CandidateDirection, DirectionEffect, DirectionSelection, Rate
 from vlsurgery.probes.targets import evenly_spaced
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -34,7 +35,7 @@ RANDOM_DIRECTIONS: Final = 5
 
 
 @dataclass(frozen=True)
-class Sides:
+class ScoredSides:
     """Harmful and harmless prompts that one model is scored on.
 
     openings: the tokens that begin a refusal. reference: the model's own states behind the harmless prompts.
@@ -50,7 +51,7 @@ class Sides:
     @classmethod
     def of(
         cls, chat: ChatModel, openings: Sequence[int], harmful: Sequence[Prompt], harmless: Sequence[Prompt]
-    ) -> "Sides":
+    ) -> "ScoredSides":
         ours, theirs = next_tokens(chat, harmful), next_tokens(chat, harmless)
         ids = torch.tensor(list(openings), device=chat.device)
         return cls(chat, ids, ours, theirs, next_states(chat, theirs), (len(harmful), len(harmless)))
@@ -160,7 +161,7 @@ class Sweep:
         left = [place for place, row in self.rows.items() if row.reason is None]
         return sorted(left, key=lambda place: -self.rows[place].auroc)
 
-    def score(self, sides: Sides, few: Callable[[], Sides], cost_share: float, progress: Progress) -> float:
+    def score(self, sides: ScoredSides, few: Callable[[], ScoredSides], cost_share: float, progress: Progress) -> float:
         """Score candidates, after pruning those that can't all be scored. Returns the share of all that it cost."""
         full = len(self.rows) * sides.cost
         budget, spent, places = cost_share * full, 0, self.open()
@@ -178,7 +179,7 @@ class Sweep:
             )
         return (spent + len(places) * sides.cost) / full
 
-    def _promising(self, places: Sequence[Place], sides: Sides, progress: Progress) -> list[Place]:
+    def _promising(self, places: Sequence[Place], sides: ScoredSides, progress: Progress) -> list[Place]:
         """The places by their scores on a few prompts: those that are far from passing last, then by bypass."""
         ranks: dict[Place, tuple[bool, float]] = {}
         for place in progress(places, "trying directions on a few prompts", len(places)):
@@ -187,7 +188,7 @@ class Sweep:
             ranks[place] = (divergence > MAX_KL + SLACK_KL or induction < MIN_STEERING - SLACK_STEERING, bypass)
         return sorted(places, key=ranks.__getitem__)
 
-    def _scores(self, sides: Sides, place: Place) -> tuple[float, float, float]:
+    def _scores(self, sides: ScoredSides, place: Place) -> tuple[float, float, float]:
         return sides.scores(self.directions.values[place], place[1])
 
 
@@ -209,9 +210,11 @@ def choose_direction(
     scored = ScoredPrompts.of(chat, openings, prompts) if openings else ScoredPrompts([], [])
     sweep, cost, reason = Sweep.of(directions, separated), 0.0, scored.too_few(bool(openings))
     if reason is None:
-        sides = Sides.of(chat, openings, scored.harmful, scored.harmless)
+        sides = ScoredSides.of(chat, openings, scored.harmful, scored.harmless)
         few = scored.first()
-        cost = sweep.score(sides, lambda: Sides.of(chat, openings, few.harmful, few.harmless), cost_share, progress)
+        cost = sweep.score(
+            sides, lambda: ScoredSides.of(chat, openings, few.harmful, few.harmless), cost_share, progress
+        )
     sweep.close("not scored", [place for place, row in sweep.rows.items() if row.refusal_score is not None])
     rows = [*sweep.rows.values()]
     return DirectionSelection(
@@ -234,7 +237,7 @@ def direction_effect(
     as it is. Random directions are as long, and always the same.
     """
     ours, theirs = (evenly_spaced([p for p in prompts if is_harmful(p) == side], MAX_PROMPTS) for side in (True, False))
-    sides = Sides.of(chat, openings, ours, theirs)
+    sides = ScoredSides.of(chat, openings, ours, theirs)
     made = torch.Generator().manual_seed(layer)
     drawn = torch.randn(RANDOM_DIRECTIONS, len(vector), generator=made, dtype=torch.float64)
     randoms = torch.nn.functional.normalize(drawn, dim=1) * vector.double().norm().cpu()
@@ -251,8 +254,22 @@ def direction_effect(
     rates = {}
     for name, asked in (("refused", ours), ("ablated", ours), ("accepted", theirs), ("added", theirs)):
         rates[name] = rate((odds[name] > 0).tolist(), [prompt.request for prompt in asked])
+    shares = {name: (found > 0).double().mean(1).tolist() for name, found in controls.items()}
     return DirectionEffect(
         **rates,
-        **{name: (found > 0).double().mean(1).tolist() for name, found in controls.items()},
+        **shares,
         log_odds={name: float(found.mean()) for name, found in {**odds, **controls}.items()},
+        causal=carries_refusals(**rates, **shares),
     )
+
+
+def carries_refusals(
+    refused: Rate, ablated: Rate, accepted: Rate, added: Rate, ablated_random: list[float], added_random: list[float]
+) -> bool:
+    """Whether ablating a direction halves refusals at least and adding it brings some, and neither any random one does
+    as much. Never told of fewer requests than a claim takes."""
+    known = [each.rate for each in (refused, ablated, accepted, added)]
+    before, without, usual, with_it = (value or 0.0 for value in known)
+    told = None not in known and enough(min(refused.requests, accepted.requests))
+    halved = before > 0 and without <= before / 2 and without < min(ablated_random)
+    return told and halved and with_it > max([usual, *added_random])

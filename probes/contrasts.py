@@ -87,7 +87,7 @@ def difference_of_means(chat: ChatModel, prompts: Sequence[Prompt]) -> Direction
     short = [key for key, mean in means.items() if mean.count == 0]
     if short:
         raise SurgeryError(
-            f"a refusal direction needs at least two harmful and two harmless requests; found {len(prompts)} prompts "
+            f"a direction needs at least two harmful and two harmless requests; found {len(prompts)} prompts "
             f"of {len(set(clusters.tolist()))} requests. Give more prompts with --prompts."
         )
     whole = []

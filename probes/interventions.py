@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from vlsurgery.probes.directions import Direction
-from vlsurgery.probes.models.points import Layers, Model, Place, Point, RunningModel, Sites
+from vlsurgery.probes.models.points import Layers, Model, Point, Reach, RunningModel, Sites
 from vlsurgery.probes.models.token_choice import TokenKind
 from vlsurgery.probes.transplanting import transplant
 from vlsurgery.surgery.errors import SurgeryError
@@ -59,7 +59,7 @@ def ablate(
     """
     running = RunningModel.of(model)
     units = _units(direction, running)
-    place = Place.of(
+    place = Reach.of(
         running, layers, sites or EVERYWHERE, heads, positions, tokens, () if sites else ("attention", "mlp")
     )
     with place.edited(lambda _, hidden: _without(hidden, units)):
@@ -85,9 +85,9 @@ def add(
     """
     running = RunningModel.of(model)
     vector = coefficient * _rows(direction.vector if isinstance(direction, Direction) else direction, running, 1)[0]
-    place = Place.of(running, layers, sites, heads, positions, tokens)
+    place = Reach.of(running, layers, sites, heads, positions, tokens)
     first = {point: module for point, module in place.modules.items() if point.number == 0}
-    with Place(place.model, first, place.heads, place.tokens).edited(lambda _, hidden: _plus(hidden, vector)):
+    with Reach(place.model, first, place.heads, place.tokens).edited(lambda _, hidden: _plus(hidden, vector)):
         yield
 
 
@@ -114,7 +114,7 @@ def record(
 ) -> Iterator[Recording]:
     """While open, every forward pass is recorded, at all tokens and without gradients."""
     running = RunningModel.of(model)
-    place = Place.of(running, layers, sites, heads, None, None)
+    place = Reach.of(running, layers, sites, heads, None, None)
     recording = Recording(heads=place.heads)
 
     def keep(point: Point, hidden: Tensor) -> Tensor:
@@ -148,7 +148,7 @@ def patch(
     use_cache=False); or what `record` gave, pass by pass, as for the same model at other weights or on other prompts.
     """
     running = RunningModel.of(model)
-    place = Place.of(running, layers, sites, heads, positions, tokens)
+    place = Reach.of(running, layers, sites, heads, positions, tokens)
     feed = _replayed(source, place) if isinstance(source, Recording) else _run_along(source, place)
     now: dict[Point, Tensor] = {}
 
@@ -167,7 +167,7 @@ def patch(
 Feed = Callable[[tuple[Any, ...], dict[str, Any]], Mapping[Point, Tensor]]  # a pass's inputs -> the states to put in
 
 
-def _replayed(recording: Recording, place: Place) -> Feed:
+def _replayed(recording: Recording, place: Reach) -> Feed:
     """Gives the recorded passes one after the other."""
     if missing := sorted(set(place.heads) - set(recording.heads)):
         raise SurgeryError(f"patch: head {missing[0]} was not recorded. Record the heads that are to be patched.")
@@ -190,7 +190,7 @@ def _picked(value: Tensor, recorded: Sequence[int], heads: Sequence[int]) -> Ten
     return value[..., [recorded.index(head) for head in heads], :] if heads else value
 
 
-def _run_along(source: Model, place: Place) -> Feed:
+def _run_along(source: Model, place: Reach) -> Feed:
     """Runs another model on the inputs of each pass."""
     other = RunningModel.of(source)
     if other.module is place.model.module:

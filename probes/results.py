@@ -147,7 +147,8 @@ class DirectionEffect(Frozen):
     harmful prompts, as they are and with the direction ablated. accepted, added: of harmless prompts, refused as they
     are and with the direction added behind its layer. ablated_random, added_random: the same rates with random
     directions of equal length in its place. log_odds: the mean refusal log-odds, in nats, under the same names, of
-    random directions their mean.
+    random directions their mean. causal: whether it carries refusals: ablated it halves them at least, added it brings
+    some, and neither does any random direction as much.
     """
 
     refused: Rate
@@ -157,19 +158,23 @@ class DirectionEffect(Frozen):
     added: Rate
     added_random: list[float]
     log_odds: dict[str, float]
+    causal: bool
 
-    @property
-    def causal(self) -> bool:
-        """Whether the direction carries refusals: ablated it halves them at least, added it brings some, and neither
-        does any random direction as much."""
-        known = (self.refused.rate, self.ablated.rate, self.accepted.rate, self.added.rate)
-        if any(value is None for value in known):
-            return False
-        refused, ablated, accepted, added = (value or 0.0 for value in known)
-        halves = refused > 0 and ablated <= refused / 2 and ablated < min(self.ablated_random, default=refused)
-        return halves and added > max([accepted, *self.added_random])
+    def words(self) -> str:
+        """The shares in words."""
+        pairs = (
+            ("ablated, it takes refusals of harmful requests", self.refused, self.ablated, self.ablated_random),
+            ("added, it takes those of harmless ones", self.accepted, self.added, self.added_random),
+        )
+        said = []
+        for start, before, after, controls in pairs:
+            beside = f"random directions to {min(controls):.0%} to {max(controls):.0%}" if controls else "no control"
+            shares = (f"{each.rate:.0%}" if each.rate is not None else "unknown" for each in (before, after))
+            said.append(f"{start} from {' to '.join(shares)} (n = {before.requests}; {beside})")
+        return f"{'; '.join(said)}. A request counts as refused where the next token begins a refusal."
 
 
+NOT_A_NUMBER = "not a number"  # why a candidate is discarded
 REFUSAL_DIRECTION = "refusal direction"
 MEAN_DIFFERENCE = "harmful-harmless mean difference"
 
@@ -190,6 +195,15 @@ class DirectionSelection(Frozen):
     harmless: int
     cost: float
     reason: str | None = None
+
+    def discarded(self) -> dict[str, int]:
+        """Reason -> how many candidates it rules out, before and after scoring."""
+        before: dict[str, int] = {}
+        for row in self.candidates:
+            if row.reason is not None:
+                before[row.reason] = before.get(row.reason, 0) + 1
+        after = {reason: count for reason, count in self.choice.discarded.items() if reason != NOT_A_NUMBER}
+        return {**before, **after}
 
 
 class BlockGain(Frozen):
@@ -271,6 +285,25 @@ class ProbeResult(Result):
         """What the base's direction may be called: a refusal direction only where it was shown to carry refusals."""
         effect = self.selection.effect if self.selection else None
         return REFUSAL_DIRECTION if effect is not None and effect.causal else MEAN_DIFFERENCE
+
+    @property
+    def direction_words(self) -> str:
+        """What ablating and adding the base's direction did, and what it may be called for that, in words."""
+        found = self.selection
+        if found is None:
+            return "Whether the base's direction carries refusals was not measured."
+        chosen, effect = found.choice.chosen, found.effect
+        called = f"It is called a {self.direction_name}."
+        if found.reason is not None:
+            return f"No direction was ablated or added: {found.reason}. {called}"
+        if chosen is None:
+            why = "; ".join(f"{count} {reason}" for reason, count in found.discarded().items())
+            return f"None of the base's {len(found.candidates)} directions passes: {why}. {called}"
+        place = "the last instruction token" if chosen.position == "instruction" else f"token {chosen.position}"
+        start = f"The base's direction after layer {chosen.layer} at {place}"
+        if effect is None:
+            return f"{start} was chosen, but report prompts lack a side to show its effect on. {called}"
+        return f"{start}: {effect.words()} {called}"
 
     @property
     def shown_at(self) -> tuple[str, int] | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from operator import index
 from typing import Any, Final
 
-from vlsurgery.probes.results import DirectionChoice, DirectionScores
+from vlsurgery.probes.results import NOT_A_NUMBER, DirectionChoice, DirectionScores
 from vlsurgery.surgery.errors import SurgeryError
 
 MAX_KL: Final = 0.1  # nats
@@ -75,7 +75,7 @@ def _number(value: float | None) -> float | None:
 def _why_not(scores: DirectionScores, n_layers: int) -> str | None:
     """The first reason to discard a candidate; None where it passes."""
     if scores.refusal_score is None or scores.steering_score is None or scores.kl_div_score is None:
-        return "not a number"
+        return NOT_A_NUMBER
     if scores.layer >= int(n_layers * (1.0 - LATE_SHARE)):
         return "in the last fifth of the layers"
     if scores.kl_div_score > MAX_KL:

@@ -76,7 +76,7 @@ class RunningModel:
 
 
 @dataclass(frozen=True)
-class Place:
+class Reach:
     """Where an intervention acts in one model. modules: point -> module. heads: of each layer's, where it is heads."""
 
     model: RunningModel
@@ -94,7 +94,7 @@ class Place:
         positions: Iterable[int] | int | None,
         tokens: TokenKind | None,
         optional: Sequence[Part] = (),
-    ) -> "Place":
+    ) -> "Reach":
         """optional: sites that a layer may lack. Raises SurgeryError for a layer, site or head that is not there."""
         chosen = (positions,) if isinstance(positions, int) else None if positions is None else tuple(positions)
         choice = TokenChoice(chosen, tokens, model.picture_ids)
@@ -128,7 +128,7 @@ class Place:
 
         Raises SurgeryError on exit where the model ran and a point did not.
         """
-        run = _Run()
+        run = _Passing()
         with ExitStack() as stack:
             starting = self.model.module.register_forward_pre_hook(self._starting(run), with_kwargs=True, prepend=True)
             stack.callback(starting.remove)
@@ -147,14 +147,14 @@ class Place:
     def _head_count(self) -> int:
         return head_count(self.model.module) or 0
 
-    def _starting(self, run: "_Run") -> Callable[..., None]:
+    def _starting(self, run: "_Passing") -> Callable[..., None]:
         def start(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:  # noqa: ARG001
             run.started = True
             run.chosen = self.tokens.of({**({"input_ids": args[0]} if args else {}), **kwargs})
 
         return start
 
-    def _at(self, point: Point, edit: PointEdit, run: "_Run") -> Edit:
+    def _at(self, point: Point, edit: PointEdit, run: "_Passing") -> Edit:
         def change(hidden: Tensor) -> Tensor:
             run.reached.add(point)
             if not run.started and not self.tokens.all:
@@ -163,7 +163,7 @@ class Place:
 
         return change
 
-    def _check(self, run: "_Run") -> None:
+    def _check(self, run: "_Passing") -> None:
         missed = [
             point
             for point in self.modules
@@ -177,7 +177,7 @@ class Place:
 
 
 @dataclass
-class _Run:
+class _Passing:
     """What happened since an intervention began. started, finished: whether a pass was. chosen: the tokens [B, T] of
     the latest; None: all."""
 

@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.candidates import MAX_PROMPTS, Sides, Sweep, choose_direction, direction_effect
+from vlsurgery.probes.candidates import (
+    MAX_PROMPTS,
+    ScoredSides,
+    Sweep,
+    carries_refusals,
+    choose_direction,
+    direction_effect,
+)
 from vlsurgery.probes.contrasts import Directions, difference_of_means, is_harmful, separations
 from vlsurgery.probes.models import ChatModel, load
 from vlsurgery.probes.next_tokens import (
@@ -20,6 +27,7 @@ from vlsurgery.probes.next_tokens import (
     refusal_openings,
 )
 from vlsurgery.probes.prompts import Prompt
+from vlsurgery.probes.results import Rate
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 LAYERS, WIDTH, WRITER = 10, 32, 3
@@ -34,7 +42,7 @@ def prompts() -> list[Prompt]:
     chosen = []
     for split in ("fit", "select", "report"):
         for set_ in ("harmful", "harmless"):
-            chosen += [p for p in every if (p.split, p.set) == (split, set_)][:24]
+            chosen += [p for p in every if (p.split, p.set) == (split, set_)][:34]
     return chosen
 
 
@@ -121,7 +129,9 @@ def test_scores_are_those_of_hooks_written_by_hand(
 ) -> None:
     harmful, harmless = (of(prompts, "select", side)[:6] for side in (True, False))
     vector = directions.values[-1, 4].float()
-    bypass, induction, divergence = Sides.of(chat, openings, harmful, harmless).scores(directions.values[-1, 4], 4)
+    bypass, induction, divergence = ScoredSides.of(chat, openings, harmful, harmless).scores(
+        directions.values[-1, 4], 4
+    )
 
     def last(asked: list[Prompt]) -> Tensor:
         with torch.no_grad():
@@ -158,7 +168,7 @@ def test_a_chosen_direction_carries_refusals_and_a_random_one_does_not(
     effect = direction_effect(chat, shown, vector, found.chosen.layer, openings)
     assert effect.causal
     assert effect.refused.rate == 1
-    assert effect.refused.n == effect.accepted.n == 24 <= MAX_PROMPTS
+    assert effect.refused.n == effect.accepted.n == MAX_PROMPTS
     assert effect.log_odds["ablated"] < effect.log_odds["ablated_random"]
     assert effect.log_odds["added"] > effect.log_odds["added_random"]
     drawn = torch.randn(len(vector), generator=torch.Generator().manual_seed(1))
@@ -167,26 +177,25 @@ def test_a_chosen_direction_carries_refusals_and_a_random_one_does_not(
     assert random.ablated_random == effect.ablated_random
 
 
-def test_a_direction_is_causal_only_where_both_ways_beat_every_random_one(
-    chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int]
-) -> None:
-    effect = direction_effect(chat, of(prompts, "report"), directions.values[-1, 4], 4, openings)
-    rates = {name: getattr(effect, name) for name in ("refused", "ablated", "accepted", "added")}
-
-    def with_rates(ablated_random: float = 1.0, added_random: float = 0.0, **changed: float | None) -> bool:
+def test_a_direction_carries_refusals_only_where_both_ways_beat_every_random_one() -> None:
+    def told(
+        ablated_random: float = 1.0, added_random: float = 0.0, requests: int = 30, **changed: float | None
+    ) -> bool:
         shown = {"refused": 1.0, "ablated": 0.4, "accepted": 0.0, "added": 0.6, **changed}
-        made = {name: each.model_copy(update={"rate": shown[name]}) for name, each in rates.items()}
+        rates = {name: Rate(rate=value, n=40, requests=requests) for name, value in shown.items()}
         controls = {"ablated_random": [1.0, ablated_random], "added_random": [0.0, added_random]}
-        return effect.model_copy(update={**made, **controls}).causal
+        return carries_refusals(**rates, **controls)
 
-    assert with_rates()
-    assert with_rates(ablated=0.5)
-    assert not with_rates(ablated=0.51)
-    assert not with_rates(ablated_random=0.4)
-    assert not with_rates(added_random=0.6)
-    assert not with_rates(added=0.0)
-    assert not with_rates(refused=0.0, ablated=0.0)
-    assert not with_rates(refused=None)
+    assert told()
+    assert told(ablated=0.5)
+    assert not told(ablated=0.51)
+    assert not told(ablated_random=0.4)
+    assert not told(added_random=0.6)
+    assert not told(added=0.0)
+    assert not told(accepted=0.6)
+    assert not told(refused=0.0, ablated=0.0)
+    assert not told(refused=None)
+    assert not told(requests=29)
 
 
 def test_what_cannot_be_scored_has_a_reason(

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, nullcontext
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -479,3 +480,22 @@ def test_faults_that_only_a_run_shows_are_told(model: Any, other: Any, vector: T
         model.model(**inputs)
     with pytest.raises(SurgeryError, match="has not run yet"):
         states.states(0)
+
+
+def test_the_readmes_lines_run(inputs: Any) -> None:
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", readme, re.DOTALL | re.MULTILINE)
+    (lines,) = (block for block in blocks if "directions.fit(" in block)
+    deep = [llama(seed, num_hidden_layers=16) for seed in (0, 1)]
+    scores = {"refusal_score": -1.0, "steering_score": 1.0, "kl_div_score": 0.0}
+    given = {
+        "vlsurgery": vlsurgery,
+        "model": deep[0],
+        "base": deep[1],
+        "inputs": inputs,
+        "harmful": torch.randn(9, WIDTH),
+        "harmless": torch.randn(9, WIDTH),
+        "rows": [{"position": -1, "layer": 14, **scores}],
+    }
+    exec(lines, given)
+    assert given["chosen"].layer == 14
