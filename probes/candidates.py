@@ -251,16 +251,24 @@ def direction_effect(
         "ablated_random": torch.stack([sides.ablated(each) for each in randoms]),
         "added_random": torch.stack([sides.added(each, layer) for each in randoms]),
     }
-    rates = {}
-    for name, asked in (("refused", ours), ("ablated", ours), ("accepted", theirs), ("added", theirs)):
-        rates[name] = rate((odds[name] > 0).tolist(), [prompt.request for prompt in asked])
     shares = {name: (found > 0).double().mean(1).tolist() for name, found in controls.items()}
+    refused, ablated = (_refused(odds[name], ours) for name in ("refused", "ablated"))
+    accepted, added = (_refused(odds[name], theirs) for name in ("accepted", "added"))
     return DirectionEffect(
-        **rates,
-        **shares,
+        refused=refused,
+        ablated=ablated,
+        ablated_random=shares["ablated_random"],
+        accepted=accepted,
+        added=added,
+        added_random=shares["added_random"],
         log_odds={name: float(found.mean()) for name, found in {**odds, **controls}.items()},
-        causal=carries_refusals(**rates, **shares),
+        causal=carries_refusals(refused, ablated, accepted, added, shares["ablated_random"], shares["added_random"]),
     )
+
+
+def _refused(odds: Tensor, prompts: Sequence[Prompt]) -> Rate:
+    """The share of prompts whose next token is likelier to begin a refusal than not."""
+    return rate((odds > 0).tolist(), [prompt.request for prompt in prompts])
 
 
 def carries_refusals(
