@@ -104,7 +104,8 @@ def map_section(probe: ProbeResult | None) -> Section:
         figure,
         "A bar is the refusal log-odds gained when that block of the adapted model moves back to the base while all"
         " others do so too (gradient times delta, averaged along the path); bars sum to the whole change. A diamond is"
-        " the same block moved alone, measured. Bars longer than diamonds mean that blocks work together.",
+        " the same block moved alone, measured. Where the diamond reaches further, blocks bring the same thing and"
+        " replace one another; where the bar does, this one brings it only in company.",
         "Intervals: the map is one estimate on the fit prompts. It locates the change of refusal, not of knowledge, and"
         " a negative bar only says that the base's block refuses less in this company. What the projector or the"
         " vision tower lost is outside it.",
@@ -143,12 +144,12 @@ def drift_section(probe: ProbeResult | None) -> Section:
         probe.direction_words if probe else "",
         figure,
         "Above: a curve near the grey band has kept the base's direction; one far below it has turned away. Below: 1"
-        " means that a threshold along the model's own direction tells harmful from harmless without fault.",
-        "That a model which separates harmful from harmless acts on it, or knows harm: at the last token a reading may"
-        " be of the words alone. Whether the base's direction carries refusals is measured, and said above; of other"
-        " models' directions it is not. The band comes from half of the"
-        " prompts and is therefore a little too low. Of the intervals, each is taken alone; only the dashed line of"
-        " shuffled labels accounts for looking at every layer.",
+        " means that a threshold along the model's own direction tells harmful from harmless without fault. A"
+        " high curve below says that the two can be told apart from this token's state.",
+        "That the model tells them apart, or acts on it: the states of nearly every model can be separated. Whether the"
+        " base's direction carries refusals is measured, and said above; of other models' directions it is not. The"
+        " band comes from half of the prompts and is therefore a little too low. Of the intervals, each is taken alone;"
+        " only the dashed line of shuffled labels accounts for looking at every layer.",
         missing,
     )
 
@@ -161,11 +162,10 @@ def weights_section(diff: DiffResult | None) -> Section:
         "How far the weights moved",
         diff.verdict if diff else "",
         figure,
-        "The higher a point, the more of that block's norm was changed. The cosine says whether safety tuning moved"
-        " on in the direction of adaptation (positive) or back (negative).",
-        "Where safety went: weight change hardly tells. Nor is a negative cosine evidence that the two trainings"
-        " disagree: both deltas contain the adapted weights, once with each sign, so that three unrelated models give"
-        " −.5 and rounding alone gives a negative value.",
+        "The higher a point, the more of that block's norm was changed. The cosine's sign says nothing by itself: both"
+        " deltas contain the adapted weights, once with each sign, so that three unrelated models give −.5 and rounding"
+        " alone gives a negative value. Below what they share, safety tuning moved back; above it, further on.",
+        "Where safety went: weight change hardly tells.",
         missing,
     )
 

@@ -22,6 +22,7 @@ from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.models.reuse import BlockInputs
+from vlsurgery.probes.path_integral import PathIntegral
 from vlsurgery.probes.results import BlockGain, Ceiling, Completeness, Transplant
 from vlsurgery.probes.scoring import (
     RefusalChoices,
@@ -40,7 +41,8 @@ MIN_LOST = 4  # lost refusals, fewer are not attributed
 MAX_LOST = 96  # prompts with a refusal that are scored
 MAX_KEPT = 48  # prompts with an answer to keep that are scored
 MAX_COMPLETENESS_ERROR = 0.05  # of the path map's sum, as a share of the measured change
-PATH_POINTS = (6, 12, 24, 48)  # gradients taken along the path, tried in turn
+MAX_PATH_POINTS = 33  # gradients taken along the path
+MAX_KEPT_TOKENS = 32  # of an answer to keep that are scored, from its beginning
 SOURCE = "base"
 
 
@@ -84,7 +86,7 @@ def _attributed(
     with live.at(live.everywhere(**{SOURCE: 1.0})):
         change = refusal_log_odds(live.chat, batches) - start
     measured = request_means(change.numpy(), requests).mean()
-    path, endpoint, points = _maps(live, batches, lost, measured, progress)
+    path, endpoint, points = _maps(live, batches, lost, progress)
     moved, costs = _transplants(live, batches, working, start, progress)
     total = float(request_means(path, requests).mean(0).sum())
     maps = {"path": path, "endpoint": endpoint}
@@ -128,42 +130,34 @@ def _maps(
     live: InMemoryMerge,
     batches: Sequence[RefusalChoices],
     lost: Sequence[LostRefusal],
-    measured: float,
     progress: Progress,
 ) -> tuple[np.ndarray, np.ndarray, int]:
     """[prompts, blocks] path-averaged gains and those at the adapted point, and the number of points of the path.
 
-    Gauss-Legendre points along the path, doubled until the map sums to the measured change within
-    MAX_COMPLETENESS_ERROR: few points miss a steep rise.
+    Points are added until the map sums to the measured change within MAX_COMPLETENESS_ERROR: few miss a steep rise.
     """
     gradients, source = Gradients(live), live.sources.index(SOURCE)
     ids, requests = [item.prompt.id for item in lost], [item.prompt.request for item in lost]
 
-    def slopes(coefficient: float) -> np.ndarray:
+    def slopes(coefficient: float) -> tuple[np.ndarray, np.ndarray]:
         found = gradients.at(live.everywhere(**{SOURCE: coefficient}), batches, ids)
-        return found.jacobian[..., source].double().numpy()
+        return found.z.numpy(), found.jacobian[..., source].double().numpy()
 
-    endpoint = slopes(0.0)
-    gains = np.zeros_like(endpoint)
-    for points in PATH_POINTS:
-        nodes, weights = np.polynomial.legendre.leggauss(points)
-        grid = list(zip((nodes + 1) / 2, weights / 2, strict=True))
-        with live.staying():
-            steps = progress(grid, f"attributing, {points} points from adapted to base")
-            gains = sum((weight * slopes(node) for node, weight in steps), np.zeros_like(endpoint))
-        total = request_means(gains, requests).mean(0).sum()
-        if abs(total - measured) <= MAX_COMPLETENESS_ERROR * abs(measured):
-            break
-    return gains, endpoint, points
+    path = PathIntegral(slopes, lambda values: request_means(values, requests).mean(0))
+    steps = path.refine(MAX_COMPLETENESS_ERROR, MAX_PATH_POINTS)
+    with live.staying():
+        for _ in progress(steps, "attributing along the path from adapted to base", MAX_PATH_POINTS):
+            pass
+    return path.total, path.start, path.points
 
 
 def _transplants(
     live: InMemoryMerge, batches: Sequence[RefusalChoices], working: WorkingSet, start: Tensor, progress: Progress
 ) -> tuple[np.ndarray, dict[str, float | None]]:
     """Each base block alone in the adapted model: [prompts, blocks] gains in refusal log-odds, and per block the KL on
-    the answers to keep, in nats. start: [prompts] the adapted model's log-odds."""
+    the beginnings of the answers to keep, in nats. start: [prompts] the adapted model's log-odds."""
     kept = evenly_spaced(working.keep, MAX_KEPT)
-    keep = scored_answers(live.chat, [prompt for prompt, _ in kept], [answer for _, answer in kept])
+    keep = scored_answers(live.chat, [prompt for prompt, _ in kept], [answer[:MAX_KEPT_TOKENS] for _, answer in kept])
     reference = answer_states(live.chat, keep)
     gains, costs = [], {}
     below = BlockInputs(live.chat, [*(batch.inputs for batch in batches), *(batch.inputs for batch in keep)])

@@ -5,6 +5,7 @@ From z(c0) + J (c - c0) any price, limit or resample of the prompts is solved wi
 
 import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from vlsurgery.probes.in_memory_merge import BlockCoefficients, InMemoryMerge
 from vlsurgery.probes.models import ChatModel
-from vlsurgery.probes.models.forward import checkpointing
+from vlsurgery.probes.models.forward import checkpointing, short_attention
 from vlsurgery.probes.prompt_slopes import PromptSlopes
 from vlsurgery.probes.tensor_file import tensor_file
 from vlsurgery.surgery.errors import SurgeryError
@@ -171,7 +172,10 @@ class Gradients:
 
 def _together(live: InMemoryMerge, slopes: PromptSlopes, batch: Readout) -> tuple[Tensor, Tensor]:
     """[B] numbers and their slopes, [B, blocks, sources]."""
-    with slopes.watching(len(batch.inputs["input_ids"]), batch.read) as found, checkpointing(live.chat, batch.inputs):
+    with ExitStack() as stack:
+        found = stack.enter_context(slopes.watching(len(batch.inputs["input_ids"]), batch.read))
+        stack.enter_context(checkpointing(live.chat, batch.inputs))
+        stack.enter_context(short_attention(live.chat, batch.inputs))
         numbers = batch.log_odds(live.chat)
         numbers.sum().backward()
     return numbers.detach().double().cpu(), found[batch.rows.cpu()]

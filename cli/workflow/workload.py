@@ -80,12 +80,12 @@ def _by_split(prompts: Sequence[Prompt]) -> dict[str, list[Prompt]]:
 class Expected:
     """What a run tells only when it is done.
 
-    path: points along the path at which gradients are taken, all tries together. merges: that one search measures.
+    path: points along the path at which gradients are taken. merges: that one search measures.
     linearisations, steps: of the linearised policy, and the merges that it measures. answer: mean tokens of a
     completion.
     """
 
-    path: int = 6
+    path: int = 9
     merges: int = 36
     linearisations: int = 2
     steps: int = 2
@@ -193,7 +193,7 @@ class Workload:
         kept = evenly_spaced(self.outcome.keep["fit"], MAX_KEPT)
         refuse = evenly_spaced(self.outcome.refuse["fit"], MAX_LOST)
         odds, answers = self._pass.forward(lost), self._pass.forward(kept, self.expected.answer)
-        path = (self._pass.gradient(lost) + Work(moved=1)).times(1 + self.expected.path)
+        path = (self._pass.gradient(lost) + Work(moved=1)).times(self.expected.path)
         greedy = self._pass.forward(refuse, OPENING_TOKENS)
         total = odds.times(2) + path + answers + greedy.times(2) + Work(moved=4)
         return total + self._transplants(odds + answers, self.blocks)

@@ -52,11 +52,18 @@ def complete(
         each = chat.each_batch(
             lambda batch: _generated(chat, batch, end), encoded, size=size, pad="left", tokens=tokens, even=even
         )
-        for batch, completions in progress(each, label, -(-len(prompts) // size)):
-            for at, completion in zip(batch.index, completions, strict=True):
-                found[at] = completion
-            if written is not None:
-                written([prompts[at] for at in batch.index], completions)
+
+        def answered() -> Iterator[int]:
+            """The place of each prompt, once its batch is done: how many batches there are, memory decides."""
+            for batch, completions in each:
+                for at, completion in zip(batch.index, completions, strict=True):
+                    found[at] = completion
+                if written is not None:
+                    written([prompts[at] for at in batch.index], completions)
+                yield from batch.index
+
+        for _ in progress(answered(), label, len(prompts)):
+            pass
     return [completion for completion in found if completion is not None]
 
 

@@ -64,7 +64,7 @@ def run(folder: Path, part: str, count: int) -> None:
         fit(live, working(chat.tokenizer, count), steps=5)
     elif part == "attribute":
         live = InMemoryMerge(chat, align({r: checkpoints[r] for r in ("base", "adapted")}), ("base",))
-        attribution.PATH_POINTS = (4,)
+        attribution.MAX_PATH_POINTS = 5
         attribution.attribute(live, working(chat.tokenizer, count))
     weights = sum(each.stat().st_size for each in (folder / "adapted").glob("*.safetensors"))
     if chat is not None:

@@ -37,8 +37,8 @@ class SampleSizes:
 
 
 SIZES: Final[dict[Split, SampleSizes]] = {
-    "fit": SampleSizes(harmful=20, jailbroken=8, harmless=14, borderline=12, words=8, pictured=8),
-    "select": SampleSizes(harmful=14, jailbroken=6, harmless=10, borderline=10, words=6, pictured=8),
+    "fit": SampleSizes(harmful=40, jailbroken=16, harmless=28, borderline=24, words=16, pictured=16),
+    "select": SampleSizes(harmful=28, jailbroken=14, harmless=24, borderline=24, words=12, pictured=16),
     "report": SampleSizes(
         harmful=60, jailbroken=32, harmless=36, borderline=36, words=30, pictured=48, controls=30, blank=30
     ),
