@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -27,7 +26,7 @@ from vlsurgery.probes.next_tokens import (
     refusal_openings,
 )
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import Rate
+from vlsurgery.probes.results import DirectionSelection, Rate
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 LAYERS, WIDTH, WRITER = 10, 32, 3
@@ -40,9 +39,9 @@ def prompts() -> list[Prompt]:
 
     every = [prompt for prompt in prompts(0) if prompt.modality == "text"]
     chosen = []
-    for split in ("fit", "select", "report"):
+    for split, count in (("fit", 12), ("select", 12), ("report", 32)):
         for set_ in ("harmful", "harmless"):
-            chosen += [p for p in every if (p.split, p.set) == (split, set_)][:34]
+            chosen += [p for p in every if (p.split, p.set) == (split, set_)][:count]
     return chosen
 
 
@@ -95,14 +94,17 @@ def openings(chat: ChatModel, prompts: list[Prompt]) -> list[int]:
     return refusal_openings(refusals, opening_tokens(chat, next_tokens(chat, of(prompts, "fit", harmful=False))))
 
 
+@pytest.fixture(scope="module")
+def pruned(chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int]) -> DirectionSelection:
+    asked = of(prompts, "select")
+    return choose_direction(chat, asked, directions, separations(chat, asked, directions), openings)
+
+
 def test_the_pruned_choice_is_that_of_scoring_everything_at_a_fifth_of_its_cost(
-    chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int]
+    chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int], pruned: DirectionSelection
 ) -> None:
     asked = of(prompts, "select")
-    separated = separations(chat, asked, directions)
-    pruned, whole = (
-        choose_direction(chat, asked, directions, separated, openings, cost_share=share) for share in (0.2, 1.0)
-    )
+    whole = choose_direction(chat, asked, directions, separations(chat, asked, directions), openings, cost_share=1.0)
     assert pruned.choice.chosen is not None
     assert whole.choice.chosen is not None
     assert (pruned.choice.position, pruned.choice.layer) == (whole.choice.position, whole.choice.layer)
@@ -159,10 +161,9 @@ def test_scores_are_those_of_hooks_written_by_hand(
 
 
 def test_a_chosen_direction_carries_refusals_and_a_random_one_does_not(
-    chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int]
+    chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int], pruned: DirectionSelection
 ) -> None:
-    asked, shown = of(prompts, "select"), of(prompts, "report")
-    found = choose_direction(chat, asked, directions, separations(chat, asked, directions), openings).choice
+    found, shown = pruned.choice, of(prompts, "report")
     assert found.chosen is not None
     vector = directions.values[directions.positions.index(str(found.position)), found.chosen.layer]
     effect = direction_effect(chat, shown, vector, found.chosen.layer, openings)
@@ -256,9 +257,5 @@ def test_log_odds_are_those_of_the_summed_probability(chat: ChatModel, prompts: 
     assert next_divergence(chat, batches, next_states(chat, batches)) == pytest.approx(0, abs=1e-6)
 
 
-def test_the_results_survive_their_file(
-    chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int]
-) -> None:
-    asked = of(prompts, "select")
-    found: Any = choose_direction(chat, asked, directions, separations(chat, asked, directions), openings)
-    assert type(found).model_validate_json(found.model_dump_json()) == found
+def test_the_results_survive_their_file(pruned: DirectionSelection) -> None:
+    assert DirectionSelection.model_validate_json(pruned.model_dump_json()) == pruned
