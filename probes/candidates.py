@@ -18,7 +18,14 @@ from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.evaluation.thresholds import enough
 from vlsurgery.probes.interventions import ablate, add
 from vlsurgery.probes.models import ChatModel
-from vlsurgery.probes.next_tokens import NextTokens, next_divergence, next_states, next_tokens, opening_log_odds
+from vlsurgery.probes.next_tokens import (
+    NextTokens,
+    OpeningReading,
+    next_divergence,
+    next_states,
+    next_tokens,
+    read_openings,
+)
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import CandidateDirection, DirectionEffect, DirectionSelection, Rate
 from vlsurgery.probes.targets import evenly_spaced
@@ -61,25 +68,26 @@ class ScoredSides:
         """Forward passes of a prompt that a candidate's three scores take."""
         return self.counts[0] + 2 * self.counts[1]
 
-    def odds(self, batches: Sequence[NextTokens]) -> Tensor:
-        """[n] refusal log-odds as the model is now."""
-        return opening_log_odds(self.chat, batches, self.openings)
+    def read(self, batches: Sequence[NextTokens]) -> OpeningReading:
+        """Refusals as the model is now."""
+        return read_openings(self.chat, batches, self.openings)
 
-    def ablated(self, vector: Tensor) -> Tensor:
-        """[n] refusal log-odds of the harmful prompts with a direction ablated."""
+    def ablated(self, vector: Tensor) -> OpeningReading:
+        """Refusals of the harmful prompts with a direction ablated."""
         with ablate(self.chat, vector):
-            return self.odds(self.harmful)
+            return self.read(self.harmful)
 
-    def added(self, vector: Tensor, layer: int) -> Tensor:
-        """[n] refusal log-odds of the harmless prompts with a direction added behind a layer, at every token."""
+    def added(self, vector: Tensor, layer: int) -> OpeningReading:
+        """Refusals of the harmless prompts with a direction added behind a layer, at every token."""
         with add(self.chat, vector, layers=layer):
-            return self.odds(self.harmless)
+            return self.read(self.harmless)
 
     def scores(self, vector: Tensor, layer: int) -> tuple[float, float, float]:
         """Bypass, induction and divergence of a direction, in nats."""
         with ablate(self.chat, vector):
             divergence = next_divergence(self.chat, self.harmless, self.reference)
-        return float(self.ablated(vector).mean()), float(self.added(vector, layer).mean()), divergence
+        bypass, induction = self.ablated(vector).odds, self.added(vector, layer).odds
+        return float(bypass.mean()), float(induction.mean()), divergence
 
 
 @dataclass(frozen=True)
@@ -91,13 +99,13 @@ class ScoredPrompts:
 
     @classmethod
     def of(cls, chat: ChatModel, openings: Sequence[int], prompts: Sequence[Prompt]) -> "ScoredPrompts":
-        """Harmful prompts whose next token is likelier to begin a refusal than not, and harmless ones whose isn't."""
+        """Harmful prompts whose likeliest next token begins a refusal, and harmless ones whose doesn't."""
         sides = [[p for p in prompts if is_harmful(p) == side] for side in (True, False)]
         ids = torch.tensor(list(openings), device=chat.device)
         kept = []
         for side, wanted in zip(sides, (True, False), strict=True):
-            odds = opening_log_odds(chat, next_tokens(chat, side), ids)
-            fitting = [prompt for prompt, high in zip(side, (odds > 0).tolist(), strict=True) if high == wanted]
+            refused = read_openings(chat, next_tokens(chat, side), ids).refused.tolist()
+            fitting = [prompt for prompt, each in zip(side, refused, strict=True) if each == wanted]
             kept.append(evenly_spaced(fitting, MAX_PROMPTS))
         return cls(*kept)
 
@@ -241,34 +249,30 @@ def direction_effect(
     made = torch.Generator().manual_seed(layer)
     drawn = torch.randn(RANDOM_DIRECTIONS, len(vector), generator=made, dtype=torch.float64)
     randoms = torch.nn.functional.normalize(drawn, dim=1) * vector.double().norm().cpu()
-    odds = {
-        "refused": sides.odds(sides.harmful),
-        "ablated": sides.ablated(vector),
-        "accepted": sides.odds(sides.harmless),
-        "added": sides.added(vector, layer),
-    }
-    controls = {
-        "ablated_random": torch.stack([sides.ablated(each) for each in randoms]),
-        "added_random": torch.stack([sides.added(each, layer) for each in randoms]),
-    }
-    shares = {name: (found > 0).double().mean(1).tolist() for name, found in controls.items()}
-    refused, ablated = (_refused(odds[name], ours) for name in ("refused", "ablated"))
-    accepted, added = (_refused(odds[name], theirs) for name in ("accepted", "added"))
+    usual, without = sides.read(sides.harmful), sides.ablated(vector)
+    plain, with_it = sides.read(sides.harmless), sides.added(vector, layer)
+    controls = [(sides.ablated(each), sides.added(each, layer)) for each in randoms]
+    refused, ablated = _refused(usual, ours), _refused(without, ours)
+    accepted, added = _refused(plain, theirs), _refused(with_it, theirs)
+    ablated_random, added_random = ([float(pair[way].refused.double().mean()) for pair in controls] for way in (0, 1))
+    odds = {"refused": usual.odds, "ablated": without.odds, "accepted": plain.odds, "added": with_it.odds}
+    for way, name in enumerate(("ablated_random", "added_random")):
+        odds[name] = torch.stack([pair[way].odds for pair in controls])
     return DirectionEffect(
         refused=refused,
         ablated=ablated,
-        ablated_random=shares["ablated_random"],
+        ablated_random=ablated_random,
         accepted=accepted,
         added=added,
-        added_random=shares["added_random"],
-        log_odds={name: float(found.mean()) for name, found in {**odds, **controls}.items()},
-        causal=carries_refusals(refused, ablated, accepted, added, shares["ablated_random"], shares["added_random"]),
+        added_random=added_random,
+        log_odds={name: float(values.mean()) for name, values in odds.items()},
+        causal=carries_refusals(refused, ablated, accepted, added, ablated_random, added_random),
     )
 
 
-def _refused(odds: Tensor, prompts: Sequence[Prompt]) -> Rate:
-    """The share of prompts whose next token is likelier to begin a refusal than not."""
-    return rate((odds > 0).tolist(), [prompt.request for prompt in prompts])
+def _refused(reading: OpeningReading, prompts: Sequence[Prompt]) -> Rate:
+    """The share of prompts whose likeliest next token begins a refusal."""
+    return rate(reading.refused.tolist(), [prompt.request for prompt in prompts])
 
 
 def carries_refusals(

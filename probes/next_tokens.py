@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,15 +56,28 @@ def refusal_openings(refusals: Sequence[Sequence[int]], others: Sequence[int]) -
     return sorted(token for token, count in ours.items() if count / whole > theirs[token] / rest)
 
 
-def opening_log_odds(chat: ChatModel, batches: Sequence[NextTokens], openings: Tensor) -> Tensor:
-    """[n] log P - log(1 - P) in nats, with P the probability of the openings as the next token; float64 on the CPU."""
-    found = torch.empty(sum(len(batch.owner) for batch in batches), dtype=torch.float64)
+class OpeningReading(NamedTuple):
+    """How likely prompts are answered by a refusal, in their order, on the CPU.
+
+    odds: [n] log P - log(1 - P) in nats, with P the probability of the openings as the next token; float64.
+    refused: [n] bool, whether the likeliest next token is one of them, as greedy decoding takes it.
+    """
+
+    odds: Tensor
+    refused: Tensor
+
+
+def read_openings(chat: ChatModel, batches: Sequence[NextTokens], openings: Tensor) -> OpeningReading:
+    """What the next tokens say of refusals."""
+    count = sum(len(batch.owner) for batch in batches)
+    found = OpeningReading(torch.empty(count, dtype=torch.float64), torch.empty(count, dtype=torch.bool))
     with torch.no_grad():
         for batch in batches:
-            logits = batch.logits(chat)
+            logits, owner = batch.logits(chat), batch.owner.cpu()
             others = logits.index_fill(-1, openings, -torch.inf)
             odds = logits[:, openings].logsumexp(-1) - others.logsumexp(-1)
-            found[batch.owner.cpu()] = odds.double().cpu()
+            found.odds[owner] = odds.double().cpu()
+            found.refused[owner] = torch.isin(logits.argmax(-1), openings).cpu()
     return found
 
 

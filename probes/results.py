@@ -143,7 +143,7 @@ class CandidateDirection(DirectionScores):
 class DirectionEffect(Frozen):
     """What ablating and adding the chosen direction does on `report` prompts, which no choice has seen.
 
-    A prompt counts as refused where the next token is likelier to begin a refusal than not. refused, ablated: of
+    A prompt counts as refused where its likeliest next token begins a refusal. refused, ablated: of
     harmful prompts, as they are and with the direction ablated. accepted, added: of harmless prompts, refused as they
     are and with the direction added behind its layer. ablated_random, added_random: the same rates with random
     directions of equal length in its place. log_odds: the mean refusal log-odds, in nats, under the same names, of
@@ -171,7 +171,7 @@ class DirectionEffect(Frozen):
             beside = f"random directions to {min(controls):.0%} to {max(controls):.0%}" if controls else "no control"
             shares = (f"{each.rate:.0%}" if each.rate is not None else "unknown" for each in (before, after))
             said.append(f"{start} from {' to '.join(shares)} (n = {before.requests}; {beside})")
-        return f"{'; '.join(said)}. A request counts as refused where the next token begins a refusal."
+        return f"{'; '.join(said)}. A request counts as refused where the likeliest next token begins a refusal."
 
 
 NOT_A_NUMBER = "not a number"  # why a candidate is discarded

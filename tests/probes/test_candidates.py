@@ -21,8 +21,8 @@ from vlsurgery.probes.next_tokens import (
     next_divergence,
     next_states,
     next_tokens,
-    opening_log_odds,
     opening_tokens,
+    read_openings,
     refusal_openings,
 )
 from vlsurgery.probes.prompts import Prompt
@@ -247,13 +247,14 @@ def test_openings_are_tokens_that_begin_refusals_more_often() -> None:
 def test_log_odds_are_those_of_the_summed_probability(chat: ChatModel, prompts: list[Prompt]) -> None:
     asked = prompts[:7]
     batches = next_tokens(chat, asked, size=3)
-    ids = torch.tensor([4, 9])
-    found = opening_log_odds(chat, batches, ids)
-    for prompt, value in zip(chat.encode(asked), found, strict=True):
+    ids = torch.tensor([4, *opening_tokens(chat, next_tokens(chat, asked[:1]))])
+    found, refused = read_openings(chat, batches, ids)
+    for prompt, value, greedy in zip(chat.encode(asked), found, refused, strict=True):
         with torch.no_grad():
             shares = chat.model(input_ids=prompt.ids[None]).logits[0, -1].double().softmax(-1)
         refusing = shares[ids].sum()
         assert float(value) == pytest.approx(float(refusing.log() - (1 - refusing).log()), abs=1e-3)
+        assert bool(greedy) == (int(shares.argmax()) in ids)
     assert next_divergence(chat, batches, next_states(chat, batches)) == pytest.approx(0, abs=1e-6)
 
 
