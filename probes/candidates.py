@@ -225,15 +225,24 @@ def choose_direction(
         )
     sweep.close("not scored", [place for place, row in sweep.rows.items() if row.refusal_score is not None])
     rows = [*sweep.rows.values()]
+    choice = select([row.model_dump() for row in rows], directions.values.shape[1])
     return DirectionSelection(
         candidates=rows,
-        choice=select([row.model_dump() for row in rows], directions.values.shape[1]),
+        choice=choice,
+        shown=choice.chosen or _strongest(rows),
         refusal_tokens=[str(chat.tokenizer.decode([token])) for token in openings],
         harmful=len(scored.harmful),
         harmless=len(scored.harmless),
         cost=cost,
         reason=reason,
     )
+
+
+def _strongest(rows: Sequence[CandidateDirection]) -> CandidateDirection | None:
+    """Of the scored directions that induce refusals, else of all scored, the one whose ablation lowers them most."""
+    scored = [(row.steering_score, row.refusal_score, row) for row in rows if row.refusal_score is not None]
+    ranked = [(induced is None or induced < MIN_STEERING, bypass, at) for at, (induced, bypass, _) in enumerate(scored)]
+    return scored[min(ranked)[-1]][-1] if ranked else None
 
 
 def direction_effect(

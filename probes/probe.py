@@ -90,10 +90,10 @@ class ProbeState:
         harmless = [prompt for prompt in contrast(self.prompts, "fit", "text") if not is_harmful(prompt)]
         openings = refusal_openings(refusals, opening_tokens(chat, next_tokens(chat, harmless)))
         found = choose_direction(chat, chosen_on, directions, separated, openings, self.progress)
-        chosen, shown_on = found.choice.chosen, contrast(self.prompts, "report", "text")
-        if chosen is not None and _has_both(shown_on):
-            vector = directions.values[directions.positions.index(str(chosen.position)), chosen.layer]
-            effect = direction_effect(chat, shown_on, vector, chosen.layer, openings)
+        shown, shown_on = found.shown, contrast(self.prompts, "report", "text")
+        if shown is not None and _has_both(shown_on):
+            vector = directions.values[directions.positions.index(str(shown.position)), shown.layer]
+            effect = direction_effect(chat, shown_on, vector, shown.layer, openings)
             found = found.model_copy(update={"effect": effect})
         self.selection = found
 

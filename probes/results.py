@@ -182,6 +182,8 @@ MEAN_DIFFERENCE = "harmful-harmless mean difference"
 class DirectionSelection(Frozen):
     """The base's direction by what it does: every candidate, the one chosen by the published rules, and its effect.
 
+    shown: the direction whose effect was measured: the chosen one or, where none passes, of those that induce refusals
+    (else of all that were scored) the one whose ablation lowers them most.
     refusal_tokens: with which the base's refusals begin, as text. harmful, harmless: `select` prompts that candidates
     were scored on. cost: forward passes of a prompt, as a share of those that scoring every candidate in full takes.
     reason: why no candidate was scored.
@@ -189,6 +191,7 @@ class DirectionSelection(Frozen):
 
     candidates: list[CandidateDirection]
     choice: DirectionChoice
+    shown: DirectionScores | None = None
     effect: DirectionEffect | None = None
     refusal_tokens: list[str]
     harmful: int
@@ -292,15 +295,18 @@ class ProbeResult(Result):
         found = self.selection
         if found is None:
             return "Whether the base's direction carries refusals was not measured."
-        chosen, effect = found.choice.chosen, found.effect
+        shown, effect = found.shown, found.effect
         called = f"It is called a {self.direction_name}."
         if found.reason is not None:
             return f"No direction was ablated or added: {found.reason}. {called}"
-        if chosen is None:
+        start = ""
+        if found.choice.chosen is None:
             why = "; ".join(f"{count} {reason}" for reason, count in found.discarded().items())
-            return f"None of the base's {len(found.candidates)} directions passes: {why}. {called}"
-        place = "the last instruction token" if chosen.position == "instruction" else f"token {chosen.position}"
-        start = f"The base's direction after layer {chosen.layer} at {place}"
+            start = f"None of the base's {len(found.candidates)} directions passes the published rules: {why}. "
+        if shown is None:
+            return f"{start}{called}"
+        place = "the last instruction token" if shown.position == "instruction" else f"token {shown.position}"
+        start += f"The base's direction after layer {shown.layer} at {place} (KL {shown.kl_div_score:.2f} nats)"
         if effect is None:
             return f"{start} was chosen, but report prompts lack a side to show its effect on. {called}"
         return f"{start}: {effect.words()} {called}"
@@ -309,9 +315,8 @@ class ProbeResult(Result):
     def shown_at(self) -> tuple[str, int] | None:
         """The position and layer at which tables and figures show directions: those of the direction that carries
         refusals, else where the base tells harmful from harmless best."""
-        if self.selection and self.selection.choice.chosen and self.direction_name == REFUSAL_DIRECTION:
-            chosen = self.selection.choice.chosen
-            return str(chosen.position), chosen.layer
+        if self.selection and self.selection.shown and self.direction_name == REFUSAL_DIRECTION:
+            return str(self.selection.shown.position), self.selection.shown.layer
         return (self.selected.position, self.selected.layer) if self.selected else None
 
 
