@@ -98,14 +98,18 @@ def test_why_no_direction_was_chosen_is_said(make: SimpleNamespace) -> None:
     found = selection(False)
     late = found.candidates[0].model_copy(update={"reason": "in the last fifth of the layers", "refusal_score": None})
     nothing = DirectionChoice(chosen=None, ties=[], passed=0, discarded={"not a number": 1, "KL above 0.1": 1})
-    none = found.model_copy(update={"choice": nothing, "shown": None, "effect": None, "candidates": [late, *found.candidates]})
+    none = found.model_copy(
+        update={"choice": nothing, "shown": None, "effect": None, "candidates": [late, *found.candidates]}
+    )
     probe = make.probe().model_copy(update={"selection": none})
     assert probe.direction_words == (
-        "None of the base's 2 directions passes the published rules: 1 in the last fifth of the layers; 1 KL above 0.1. It is called a "
-        "harmful-harmless mean difference."
+        "None of the base's 2 directions passes the published rules: 1 in the last fifth of the layers; 1 KL above 0.1. "
+        "It is called a harmful-harmless mean difference."
     )
     strongest = probe.model_copy(update={"selection": selection(True).model_copy(update={"choice": nothing})})
-    assert strongest.direction_words.startswith("None of the base's 1 directions passes the published rules: 1 KL above")
+    assert strongest.direction_words.startswith(
+        "None of the base's 1 directions passes the published rules: 1 KL above"
+    )
     assert "after layer 2 at token -1 (KL 0.05 nats): ablated" in strongest.direction_words
     assert strongest.direction_name == REFUSAL_DIRECTION
     told = probe.model_copy(update={"selection": found.model_copy(update={"reason": "too few prompts"})})

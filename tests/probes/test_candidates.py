@@ -11,6 +11,7 @@ from vlsurgery.probes.candidates import (
     MAX_PROMPTS,
     ScoredSides,
     Sweep,
+    _strongest,
     carries_refusals,
     choose_direction,
     direction_effect,
@@ -26,7 +27,7 @@ from vlsurgery.probes.next_tokens import (
     refusal_openings,
 )
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import DirectionSelection, Rate
+from vlsurgery.probes.results import CandidateDirection, DirectionSelection, Rate
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 LAYERS, WIDTH, WRITER = 10, 32, 3
@@ -112,6 +113,7 @@ def test_the_pruned_choice_is_that_of_scoring_everything_at_a_fifth_of_its_cost(
     assert pruned.choice.layer >= WRITER
     assert pruned.cost <= 0.2 < whole.cost
     assert pruned.reason is None
+    assert pruned.shown == pruned.choice.chosen
     assert len(pruned.candidates) == len(whole.candidates) == len(directions.positions) * LAYERS
     scores = {(row.position, row.layer): row for row in whole.candidates}
     for row in pruned.candidates:
@@ -222,6 +224,17 @@ def test_what_cannot_be_scored_has_a_reason(
     assert {row.reason for row in lost.candidates} == {
         "separates no better than chance", "in the last fifth of the layers",
     }  # fmt: skip
+
+
+def test_where_none_passes_the_strongest_that_induces_is_shown() -> None:
+    def row(layer: int, refusal: float | None, steering: float | None) -> CandidateDirection:
+        scores = {"refusal_score": refusal, "steering_score": steering, "kl_div_score": 3.0}
+        return CandidateDirection(position="-1", layer=layer, auroc=1.0, **scores)
+
+    rows = [row(0, None, None), row(1, -9.0, -1.0), row(2, -3.0, 0.5), row(3, -4.0, 0.1)]
+    assert _strongest(rows) == rows[3]
+    assert _strongest(rows[:2]) == rows[1]
+    assert _strongest(rows[:1]) is None
 
 
 def test_separation_is_chosen_at_the_last_instruction_token_with_its_ties(
