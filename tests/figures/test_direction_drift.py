@@ -103,8 +103,8 @@ def test_why_no_direction_was_chosen_is_said(make: SimpleNamespace) -> None:
     )
     probe = make.probe().model_copy(update={"selection": none})
     assert probe.direction_words == (
-        "None of the base's 2 directions passes the published rules: 1 in the last fifth of the layers; 1 KL above 0.1. "
-        "It is called a harmful-harmless mean difference."
+        "None of the base's 2 directions passes the published rules: 1 in the last fifth of the layers; 1 KL above 0.1."
+        " It is called a harmful-harmless mean difference."
     )
     strongest = probe.model_copy(update={"selection": selection(True).model_copy(update={"choice": nothing})})
     assert strongest.direction_words.startswith(
