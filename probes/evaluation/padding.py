@@ -10,8 +10,9 @@ from vlsurgery.probes.models import Batch, ChatModel, Encoded
 from vlsurgery.probes.models.batches import MAX_ROWS, Rows
 
 STEPS: Final = 2  # the prompt, and a step that goes on from what was kept of it
-# Of logits, relative to their length: what sums in another order come to at most.
+# Of logits, relative to their length: what sums in another order come to at least.
 ROUNDING: Final = {torch.float32: 1e-3, torch.bfloat16: 5e-2, torch.float16: 1e-2}
+NOISE: Final = 4.0  # times what a batch of two without padding changes: in bfloat16 a tenth, for some prompts
 
 
 def reads_padding(chat: ChatModel, encoded: Sequence[Encoded]) -> bool:
@@ -40,16 +41,25 @@ def _uneven(chat: ChatModel, kind: Sequence[Encoded]) -> tuple[Encoded, Encoded]
 
 
 def _alike(chat: ChatModel, short: Encoded, long: Encoded) -> bool:
-    """Whether the shorter prompt gets the same logits beside the longer one as alone, as far as both write the same."""
-    padded, single = _logits(chat, [short, long]), _logits(chat, [short])
+    """Whether the shorter prompt gets the same logits beside the longer one as alone, as far as both write the same.
+
+    As close as beside itself, that is: a batch of another size rounds otherwise, without any padding.
+    """
+    single, twin, padded = (_logits(chat, items) for items in ([short], [short, short], [short, long]))
+    least = ROUNDING.get(next(chat.model.parameters()).dtype, max(ROUNDING.values()))
+    noise = _off(twin[0], single[0])  # of the prompt alone: a class may err with what it kept, without padding too
     for one, other in zip(padded, single, strict=False):
-        seen = one.isfinite() & other.isfinite()  # some tokens are barred
-        off = (one - other)[seen].norm() / other[seen].norm().clamp(min=1e-9)
-        if off > ROUNDING.get(next(chat.model.parameters()).dtype, max(ROUNDING.values())):
+        if _off(one, other) > max(least, NOISE * noise):
             return False
         if one.argmax() != other.argmax():
             return True
     return True
+
+
+def _off(one: Tensor, other: Tensor) -> float:
+    """How far logits are from others, relative to those."""
+    seen = one.isfinite() & other.isfinite()  # some tokens are barred
+    return float((one - other)[seen].norm() / other[seen].norm().clamp(min=1e-9))
 
 
 def _logits(chat: ChatModel, items: Sequence[Encoded]) -> list[Tensor]:

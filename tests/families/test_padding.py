@@ -1,16 +1,19 @@
 """Classes that take padding for words are found out, and answer prompts as they do alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import torch
 from families.all_families import FAMILIES
 from families.build import build, quiet
 from families.checks import Opened, asked
 
+from vlsurgery.probes.evaluation import padding
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.padding import reads_padding
 from vlsurgery.probes.models import ChatModel
-from vlsurgery.probes.models.batches import Rows
+from vlsurgery.probes.models.batches import Encoded, Rows
 
 
 def opened(name: str, root: Path) -> ChatModel:
@@ -27,6 +30,26 @@ def test_padding_is_told_by_what_a_model_makes_of_it(name: str, reads: bool, tmp
     together = complete(chat, prompts, "", tokens=5)
     assert [c.ids for c in together] == [complete(chat, [prompt], "", tokens=5)[0].ids for prompt in prompts]
     assert any("reads padding" in note for note in chat.notes) == reads
+
+
+@pytest.mark.parametrize(("shift", "reads"), [(0.0, False), (0.15, False), (1.0, True)])
+def test_what_a_batch_rounds_is_not_taken_for_padding(
+    shift: float, reads: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 a batch of two equal prompts is off by a tenth already; a reader is off by much more than that."""
+    chat = opened("GPT-2", tmp_path)
+    chat.model.to(torch.bfloat16)
+    single = torch.linspace(-3, 3, 64)
+    noise = torch.linspace(-1, 1, 64).roll(17)
+
+    def said(_chat: ChatModel, items: Sequence[Encoded]) -> list[torch.Tensor]:
+        if len(items) == 1:
+            return [single]
+        padded = items[0] is not items[1]
+        return [single + (0.1 + shift * padded) * single.norm() * noise / noise.norm()]
+
+    monkeypatch.setattr(padding, "_logits", said)
+    assert reads_padding(chat, chat.encode(asked(pictures=False))) is reads
 
 
 def test_nothing_is_tried_where_all_prompts_are_of_one_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
