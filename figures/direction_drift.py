@@ -1,4 +1,7 @@
-"""How far the refusal direction drifted from the base's, and how well each model still tells harm from no harm."""
+"""How far each model's direction drifted from the base's, and how well it still tells harm from no harm.
+
+It is called a refusal direction where the probe has shown that it carries refusals, and what it is else.
+"""
 
 from dataclasses import dataclass
 
@@ -7,7 +10,7 @@ from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
 from vlsurgery.figures.wording import MODALITY_ORDER, ROLE_ORDER, modality_name, number, rank, role_name
-from vlsurgery.probes.results import CosineRow, Estimate, ProbeResult, Selected, SeparationRow
+from vlsurgery.probes.results import REFUSAL_DIRECTION, CosineRow, Estimate, ProbeResult, Selected, SeparationRow
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,7 @@ class Series:
 class DirectionDriftInfo:
     """All series at one position. `reference` is what the cosines are taken with.
 
+    name: what the base's direction may be called. layer: of the direction that carries refusals, else None.
     selected: layer and position where the base separates best, with the null that this must exceed to be a finding.
     noise_band: layer -> lowest and highest split-half cosine of any series: what noise alone does to a direction.
     """
@@ -44,12 +48,14 @@ class DirectionDriftInfo:
     reference: str | None
     series: tuple[Series, ...]
     noise_band: dict[int, tuple[float, float]]
+    name: str
+    layer: int | None
 
 
 def _position(probe: ProbeResult) -> str | None:
-    """The selected position; without one, the position that most rows have (the first of equals by name)."""
-    if probe.selected is not None:
-        return probe.selected.position
+    """Where directions are shown; without that, the position that most rows have (the first of equals by name)."""
+    if probe.shown_at is not None:
+        return probe.shown_at[0]
     positions = [row.position for row in probe.records] + [row.position for row in probe.cosines]
     return max(sorted(set(positions)), key=positions.count) if positions else None
 
@@ -94,7 +100,11 @@ def compute(probe: ProbeResult) -> DirectionDriftInfo:
     keys = {(row.role, row.modality) for row in rows} | {(row.role, row.modality) for row in cosines}
     ordered = sorted(keys, key=lambda key: (rank(ROLE_ORDER, key[0]), rank(MODALITY_ORDER, key[1])))
     series = tuple(_series(role, modality, cosines, rows) for role, modality in ordered)
-    return DirectionDriftInfo(position, probe.selected, reference, series, _noise_band(series))
+    carries = probe.direction_name == REFUSAL_DIRECTION and probe.shown_at is not None
+    layer = probe.shown_at[1] if carries and probe.shown_at else None
+    return DirectionDriftInfo(
+        position, probe.selected, reference, series, _noise_band(series), probe.direction_name, layer
+    )
 
 
 def _line(series: Series) -> dict[str, object]:
@@ -217,21 +227,32 @@ def _guide(figure: go.Figure, y: float, text: str, row: int, side: str) -> None:
 
 def _title(info: DirectionDriftInfo) -> str:
     """The adapted model's cosine at the selected layer: with a picture if it was measured, else in text only."""
-    layer = info.selected.layer if info.selected else None
+    layer = _marked(info)
     for series in reversed([one for one in info.series if one.role == "adapted"]):
         at = dict(zip(series.cosine_layers, series.cosine, strict=True)).get(layer) if layer is not None else None
         if at is not None:
             where = modality_name(series.modality)
             return f"At layer {layer}, adapted keeps a cosine of {number(at)} with the base ({where})"
-    return "Drift of the refusal direction, layer by layer"
+    return f"Drift of the {info.name}, layer by layer"
 
 
-def _selected_words(selected: Selected | None) -> str:
+def _marked(info: DirectionDriftInfo) -> int | None:
+    """The layer that is marked: of the direction that carries refusals, else where the base separates best."""
+    if info.layer is not None:
+        return info.layer
+    return info.selected.layer if info.selected else None
+
+
+def _selected_words(info: DirectionDriftInfo) -> str:
+    selected = info.selected
+    if info.layer is not None:
+        return f"; dotted: layer {info.layer}, whose direction carries refusals: ablating it halves them at least"
     if selected is None:
         return ""
     if selected.auroc <= selected.null:
         return f"; on the base no layer separates better than chance allows (best: layer {selected.layer}, dotted)"
-    return f"; dotted: layer {selected.layer}, where the base separates best on select prompts"
+    equal = f" (equal: {', '.join(map(str, selected.ties))})" if selected.ties else ""
+    return f"; dotted: layer {selected.layer}, where the base separates best on select prompts{equal}"
 
 
 def draw(info: DirectionDriftInfo) -> go.Figure:
@@ -257,13 +278,14 @@ def draw(info: DirectionDriftInfo) -> go.Figure:
         _guide(figure, 0.5, "chance", row=2, side="right")
     else:
         _guide(figure, info.selected.null, "what shuffled labels reach at best, over all layers", row=2, side="right")
-        figure.add_vline(x=info.selected.layer, line={"color": theme.MUTED, "width": 1, "dash": "dot"})
+    if (marked := _marked(info)) is not None:
+        figure.add_vline(x=marked, line={"color": theme.MUTED, "width": 1, "dash": "dot"})
     figure.update_yaxes(title_text="cosine", row=1, col=1)
     figure.update_yaxes(title_text="AUROC", row=2, col=1)
-    figure.update_xaxes(title_text=f"layer{_selected_words(info.selected)}", row=2, col=1)
+    figure.update_xaxes(title_text=f"layer{_selected_words(info)}", row=2, col=1)
     return figure
 
 
 def plot(probe: ProbeResult) -> go.Figure:
-    """Drift of the refusal direction and separation, layer by layer."""
+    """Drift of the base's direction and separation, layer by layer."""
     return draw(compute(probe))

@@ -16,7 +16,7 @@ from vlsurgery.figures import (
     safety_map,
     weight_change,
 )
-from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
+from vlsurgery.probes.results import MEAN_DIFFERENCE, BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
 
 AnyResult = TypeVar("AnyResult", bound=Result)
@@ -185,14 +185,14 @@ def drift_section(probe: ProbeResult | None) -> Section:
     figure, missing = _drawn(direction_drift.plot, probe, "vlsurgery probe", empty)
     return Section(
         "direction-drift",
-        "How the refusal direction drifted",
-        "",
+        f"How the {probe.direction_name if probe else MEAN_DIFFERENCE} drifted",
+        probe.direction_words if probe else "",
         figure,
         "Above: a curve near the grey band has kept the base's direction; one far below it has turned away. Below: 1"
         " means that a threshold along the model's own direction tells harmful from harmless without fault. A"
         " high curve below says that the two can be told apart from this token's state.",
-        "That the model tells them apart, or acts on it: at the last token before the answer the states of nearly every"
-        " model can be separated. Nor that the direction causes refusals; transplants and behaviour speak to that. The"
+        "That the model tells them apart, or acts on it: the states of nearly every model can be separated. Whether the"
+        " base's direction carries refusals is measured, and said above; of other models' directions it is not. The"
         " band comes from half of the prompts and is therefore a little too low. Of the intervals, each is taken alone;"
         " only the dashed line of shuffled labels accounts for looking at every layer.",
         missing,

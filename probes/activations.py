@@ -16,6 +16,8 @@ from vlsurgery.probes.models import Batch, ChatModel, Encoded, passes_text_on, r
 from vlsurgery.probes.models.head import headless
 from vlsurgery.surgery.errors import SurgeryError
 
+INSTRUCTION = "instruction"  # the name of the last instruction token among positions
+
 
 @dataclass(frozen=True)
 class ResidualStreams:
@@ -37,7 +39,7 @@ def position_names(encoded: Sequence[Encoded]) -> list[str]:
             "positions of different prompts can't be compared. Use a template whose ending is fixed."
         )
     post = posts.pop()
-    return ["instruction", *(str(-distance) for distance in range(post, 0, -1))]
+    return [INSTRUCTION, *(str(-distance) for distance in range(post, 0, -1))]
 
 
 @contextmanager

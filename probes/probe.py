@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
 from vlsurgery.probes.attribution import attribute, too_few_lost
-from vlsurgery.probes.directions import Directions, contrast, difference_of_means, is_harmful, select_layer, separate
+from vlsurgery.probes.candidates import choose_direction, direction_effect
+from vlsurgery.probes.contrasts import Directions, contrast, difference_of_means, is_harmful, separate, separations
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import STANDARD, Judge, checked
 from vlsurgery.probes.evaluation.judging import exchange
@@ -16,12 +17,14 @@ from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.kept_layers import kept_as_adapted
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
+from vlsurgery.probes.next_tokens import next_tokens, opening_tokens, refusal_openings
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
     BlockGain,
     Ceiling,
     Completeness,
     CosineRow,
+    DirectionSelection,
     ProbeResult,
     Selected,
     SeparationRow,
@@ -59,6 +62,7 @@ class ProbeState:
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     selected: Selected | None = None
+    selection: DirectionSelection | None = None
     attribution: list[BlockGain] = field(default_factory=list)
     transplants: list[Transplant] = field(default_factory=list)
     completeness: Completeness | None = None
@@ -76,6 +80,22 @@ class ProbeState:
             directions = difference_of_means(chat, made_on)
             self.directions[role, modality] = directions
             self.rows += separate(chat, shown_on, directions, role, modality)
+
+    def choose(self, chat: ChatModel, chosen_on: Sequence[Prompt]) -> None:
+        """Choose the base's direction, by separation and by what ablating and adding it does."""
+        directions = self.directions["base", "text"]
+        separated = separations(chat, chosen_on, directions)
+        self.selected = separated.best
+        refusals = [target.ids for target in self.targets if target.role == "base" and target.verdict == "refused"]
+        harmless = [prompt for prompt in contrast(self.prompts, "fit", "text") if not is_harmful(prompt)]
+        openings = refusal_openings(refusals, opening_tokens(chat, next_tokens(chat, harmless)))
+        found = choose_direction(chat, chosen_on, directions, separated, openings, self.progress)
+        shown, shown_on = found.shown, contrast(self.prompts, "report", "text")
+        if shown is not None and _has_both(shown_on):
+            vector = directions.values[directions.positions.index(str(shown.position)), shown.layer]
+            effect = direction_effect(chat, shown_on, vector, shown.layer, openings)
+            found = found.model_copy(update={"effect": effect})
+        self.selection = found
 
     def answer(self, role: str, chat: ChatModel, prompts: Sequence[Prompt]) -> None:
         """Add a model's own completions to the targets. Pictures are left out where the model does not see."""
@@ -116,6 +136,7 @@ def probe(
         records=state.rows,
         cosines=_cosines(state.directions),
         selected=state.selected,
+        selection=state.selection,
         attribution=state.attribution,
         transplants=state.transplants,
         completeness=state.completeness,
@@ -143,7 +164,7 @@ def _probe_base(state: ProbeState, chat: ChatModel, work: Sequence[Prompt]) -> N
     state.measure_directions("base", chat)
     chosen_on = contrast(state.prompts, "select", "text")
     if ("base", "text") in state.directions and _has_both(chosen_on):
-        state.selected = select_layer(chat, chosen_on, state.directions["base", "text"])
+        state.choose(chat, chosen_on)
 
 
 def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, work: Sequence[Prompt]) -> None:

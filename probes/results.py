@@ -76,16 +76,137 @@ class CosineRow(Frozen):
 
 
 class Selected(Frozen):
-    """The layer and position where the base tells harmful from harmless best on `select` prompts, and how well.
+    """Where the base tells harmful from harmless best on `select` prompts, at the last instruction token, how well.
 
-    null: the 95th percentile of the best AUROC over all layers and positions when labels are shuffled; a value below
-    it is no finding.
+    null: the 95th percentile of the best AUROC over all that were compared when labels are shuffled; a value below it
+    is no finding. ties: other layers with exactly this AUROC, at the same position. In older files the
+    best of all positions was taken.
     """
 
     layer: int
     position: str
     auroc: float
     null: float
+    ties: list[int] = Field(default_factory=list)
+
+
+class DirectionScores(Frozen):
+    """What a candidate direction does to refusals at the place that it comes from.
+
+    position, layer: as whoever scored it counts them. refusal_score: refusal log-odds of harmful prompts with the
+    direction ablated (bypass), in nats. steering_score: of harmless prompts with it added (induction), in nats.
+    kl_div_score: KL of the next token on harmless prompts under ablation, in nats. A score that could not be had is
+    None.
+    """
+
+    position: int | str
+    layer: int
+    refusal_score: float | None
+    steering_score: float | None
+    kl_div_score: float | None
+
+
+class DirectionChoice(Frozen):
+    """The candidate direction that bypasses refusals best, among those that also induce them and harm little else.
+
+    chosen: None where no candidate passes. ties: other candidates that pass with exactly its refusal score.
+    passed: how many pass. discarded: reason -> how many candidates it rules out, each by the first reason that does.
+    """
+
+    chosen: DirectionScores | None
+    ties: list[DirectionScores]
+    passed: int
+    discarded: dict[str, int]
+
+    @property
+    def position(self) -> int | str | None:
+        return self.chosen.position if self.chosen else None
+
+    @property
+    def layer(self) -> int | None:
+        return self.chosen.layer if self.chosen else None
+
+
+class CandidateDirection(DirectionScores):
+    """A candidate direction of the base's, with what led to its scores.
+
+    position, layer: as in `SeparationRow`. auroc: of harmful against harmless along it, on `select` prompts.
+    first_refusal_score: as `refusal_score`, of the few prompts that candidates were pruned by. reason: why it was not
+    scored in full.
+    """
+
+    auroc: float
+    first_refusal_score: float | None = None
+    reason: str | None = None
+
+
+class DirectionEffect(Frozen):
+    """What ablating and adding the chosen direction does on `report` prompts, which no choice has seen.
+
+    A prompt counts as refused where its likeliest next token begins a refusal. refused, ablated: of
+    harmful prompts, as they are and with the direction ablated. accepted, added: of harmless prompts, refused as they
+    are and with the direction added behind its layer. ablated_random, added_random: the same rates with random
+    directions of equal length in its place. log_odds: the mean refusal log-odds, in nats, under the same names, of
+    random directions their mean. causal: whether it carries refusals: ablated it halves them at least, added it brings
+    some, and neither does any random direction as much.
+    """
+
+    refused: Rate
+    ablated: Rate
+    ablated_random: list[float]
+    accepted: Rate
+    added: Rate
+    added_random: list[float]
+    log_odds: dict[str, float]
+    causal: bool
+
+    def words(self) -> str:
+        """The shares in words."""
+        pairs = (
+            ("ablated, it takes refusals of harmful requests", self.refused, self.ablated, self.ablated_random),
+            ("added, it takes those of harmless ones", self.accepted, self.added, self.added_random),
+        )
+        said = []
+        for start, before, after, controls in pairs:
+            beside = f"random directions to {min(controls):.0%} to {max(controls):.0%}" if controls else "no control"
+            shares = (f"{each.rate:.0%}" if each.rate is not None else "unknown" for each in (before, after))
+            said.append(f"{start} from {' to '.join(shares)} (n = {before.requests}; {beside})")
+        return f"{'; '.join(said)}. A request counts as refused where the likeliest next token begins a refusal."
+
+
+NOT_A_NUMBER = "not a number"  # why a candidate is discarded
+REFUSAL_DIRECTION = "refusal direction"
+MEAN_DIFFERENCE = "harmful-harmless mean difference"
+
+
+class DirectionSelection(Frozen):
+    """The base's direction by what it does: every candidate, the one chosen by the published rules, and its effect.
+
+    shown: the direction whose effect was measured: the chosen one or, where none passes, of those that induce refusals
+    (else of all that were scored) the one whose ablation lowers them most.
+    refusal_tokens: with which the base's refusals begin, as text. harmful, harmless: `select` prompts that candidates
+    were scored on. cost: forward passes of a prompt, as a share of those that scoring every candidate in full takes.
+    reason: why no candidate was scored.
+    """
+
+    candidates: list[CandidateDirection]
+    choice: DirectionChoice
+    shown: DirectionScores | None = None
+    effect: DirectionEffect | None = None
+    refusal_tokens: list[str]
+    harmful: int
+    harmless: int
+    cost: float
+    reason: str | None = None
+
+    def discarded(self) -> dict[str, int]:
+        """Reason -> how many candidates it rules out, before and after scoring."""
+        before: dict[str, int] = {}
+        for row in self.candidates:
+            if row.reason is not None:
+                before[row.reason] = before.get(row.reason, 0) + 1
+        after = {reason: count for reason, count in self.choice.discarded.items() if reason != NOT_A_NUMBER}
+        return {**before, **after}
 
 
 class BlockGain(Frozen):
@@ -154,12 +275,49 @@ class ProbeResult(Result):
     records: list[SeparationRow] = Field(alias="rows")
     cosines: list[CosineRow]
     selected: Selected | None
+    selection: DirectionSelection | None = None
     attribution: list[BlockGain]
     transplants: list[Transplant]
     completeness: Completeness | None
     ceiling: Ceiling | None
     notes: list[str]
     verdict: str
+
+    @property
+    def direction_name(self) -> str:
+        """What the base's direction may be called: a refusal direction only where it was shown to carry refusals."""
+        effect = self.selection.effect if self.selection else None
+        return REFUSAL_DIRECTION if effect is not None and effect.causal else MEAN_DIFFERENCE
+
+    @property
+    def direction_words(self) -> str:
+        """What ablating and adding the base's direction did, and what it may be called for that, in words."""
+        found = self.selection
+        if found is None:
+            return "Whether the base's direction carries refusals was not measured."
+        shown, effect = found.shown, found.effect
+        called = f"It is called a {self.direction_name}."
+        if found.reason is not None:
+            return f"No direction was ablated or added: {found.reason}. {called}"
+        start = ""
+        if found.choice.chosen is None:
+            why = "; ".join(f"{count} {reason}" for reason, count in found.discarded().items())
+            start = f"None of the base's {len(found.candidates)} directions passes the published rules: {why}. "
+        if shown is None:
+            return f"{start}{called}"
+        place = "the last instruction token" if shown.position == "instruction" else f"token {shown.position}"
+        start += f"The base's direction after layer {shown.layer} at {place} (KL {shown.kl_div_score:.2f} nats)"
+        if effect is None:
+            return f"{start} was chosen, but report prompts lack a side to show its effect on. {called}"
+        return f"{start}: {effect.words()} {called}"
+
+    @property
+    def shown_at(self) -> tuple[str, int] | None:
+        """The position and layer at which tables and figures show directions: those of the direction that carries
+        refusals, else where the base tells harmful from harmless best."""
+        if self.selection and self.selection.shown and self.direction_name == REFUSAL_DIRECTION:
+            return str(self.selection.shown.position), self.selection.shown.layer
+        return (self.selected.position, self.selected.layer) if self.selected else None
 
 
 class Verdict(Frozen):

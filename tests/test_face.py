@@ -43,6 +43,12 @@ OFFERED = {
     "Recipe",
     "METHODS",
     "figures",
+    "directions",
+    "ablate",
+    "add",
+    "patch",
+    "record",
+    "transplant",
     "TrainerCallback",
 }
 RESULTS = [

@@ -7,6 +7,8 @@
     merged = vlsurgery.merge("ties", "llava/", "llava-safe/", base="llama/", density=0.5, out="merged/")
     shown = vlsurgery.evaluate("llava/", "merged/")                 # refused, complied, neither
     said = vlsurgery.judge(["I can't help with that."])             # one verdict a completion, with its reason
+    with vlsurgery.ablate(model, direction): ...                    # a direction taken out of a model in memory; also
+                                                                    # add, patch, transplant, and record
     watch = vlsurgery.TrainerCallback(every=50)                     # logs refusals while transformers' Trainer trains
     vlsurgery.figures.weight_change.plot(changed)
 
@@ -27,6 +29,14 @@ if TYPE_CHECKING:
         open as open,
         probe as probe,
     )
+    from vlsurgery.probes import directions as directions
+    from vlsurgery.probes.interventions import (
+        ablate as ablate,
+        add as add,
+        patch as patch,
+        record as record,
+        transplant as transplant,
+    )
     from vlsurgery.probes.trajectory.callback import TrainerCallback as TrainerCallback
     from vlsurgery.surgery.checkpoint import Checkpoint as Checkpoint
     from vlsurgery.surgery.merge.recipe import Recipe as Recipe
@@ -35,30 +45,38 @@ if TYPE_CHECKING:
 # Name -> the module that it comes from.
 _HOMES = {
     **dict.fromkeys(("open", "diff", "probe", "evaluate", "judge", "merge", "load_case"), "vlsurgery.cli.face"),
+    **dict.fromkeys(("ablate", "add", "patch", "record", "transplant"), "vlsurgery.probes.interventions"),
     "Checkpoint": "vlsurgery.surgery.checkpoint",
     "Recipe": "vlsurgery.surgery.merge.recipe",
     "METHODS": "vlsurgery.surgery.methods",
     "TrainerCallback": "vlsurgery.probes.trajectory.callback",
 }
+_MODULES = {"figures": "vlsurgery.figures", "directions": "vlsurgery.probes.directions"}
 __all__ = [
     "METHODS",
     "Checkpoint",
     "Recipe",
     "TrainerCallback",
+    "ablate",
+    "add",
     "diff",
+    "directions",
     "evaluate",
     "figures",
     "judge",
     "load_case",
     "merge",
     "open",
+    "patch",
     "probe",
+    "record",
+    "transplant",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "figures":
-        return import_module("vlsurgery.figures")
+    if name in _MODULES:
+        return import_module(_MODULES[name])
     if name not in _HOMES:
         raise AttributeError(f"module 'vlsurgery' has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

@@ -35,9 +35,9 @@ def probe(
     """Find out where refusals were lost.
 
     Which layers, which weights: asks every model harmful and harmless requests, measures how well each layer tells
-    them apart, and which blocks of weights bring refusals back when they are moved toward the base. Needs a case
-    (vlsurgery diff opens one) or checkpoints. Writes case/probe.json, case/targets.json and
-    case/directions.safetensors.
+    them apart, whether ablating and adding the base's direction changes refusals, and which blocks of weights bring
+    refusals back when they are moved toward the base. Needs a case (vlsurgery diff opens one) or checkpoints. Writes
+    case/probe.json, case/targets.json and case/directions.safetensors.
 
     \b
     Example:
@@ -57,5 +57,6 @@ def probe(
         return
     result = flow.job.result(ProbeResult)
     session.console.emit(result.json_text())
-    session.console.show(probe_table(result), prose(completeness_line(result)), prose(result.verdict))
+    lines = (completeness_line(result), result.direction_words, result.verdict)
+    session.console.show(probe_table(result), *map(prose, lines))
     session.console.say("next: vlsurgery merge --auto")

@@ -190,11 +190,12 @@ def _shape_cells(pairs: Sequence[Pair], delta: str) -> list[str]:
 
 
 def probe_table(result: ProbeResult) -> Table:
-    """Per layer, at the selected position: separation of each role, drift of the direction, and where refusals went.
+    """Per layer, where directions are shown: separation of each role, drift of the direction, and where refusals went.
 
     Roles are shown with an ordinary picture where they see, else in words.
     """
-    position = result.selected.position if result.selected else next((row.position for row in result.records), "")
+    shown = result.shown_at
+    position = shown[0] if shown else next((row.position for row in result.records), "")
     modality = {row.role: row.modality for row in result.records if row.modality in ("text", "benign")}  # the last one
     rows = {
         (row.role, row.layer): row

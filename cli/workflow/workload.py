@@ -10,7 +10,8 @@ from functools import cached_property
 
 from vlsurgery.cli.workflow.work import Passes, Work
 from vlsurgery.probes.attribution import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST, MIN_LOST
-from vlsurgery.probes.directions import contrast
+from vlsurgery.probes.candidates import COST_SHARE, MAX_PROMPTS as MAX_SIDE, RANDOM_DIRECTIONS
+from vlsurgery.probes.contrasts import contrast, is_harmful
 from vlsurgery.probes.evaluation.divergence import MAX_KL_PROMPTS, MAX_KL_TOKENS
 from vlsurgery.probes.fitting import MAX_KEPT as FIT_KEPT, MAX_REFUSED as FIT_REFUSED, NUM_PARTS, STEPS
 from vlsurgery.probes.layer_gains import MAX_PROMPTS
@@ -28,6 +29,7 @@ from vlsurgery.probes.targets import (
 )
 
 PROBE_TOKENS = 128  # of a completion that a probe writes, at most
+POSITIONS = 6  # of which the base's directions are candidates: most templates put about five tokens behind the text
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,7 @@ class Workload:
         for role in (*self.roles, "adapted"):  # the graft sees what the adapted model does
             total += self._directions(role)
         total += self._pass.captured(contrast(self.prompts, "select", "text")) + Work(moved=2)
+        total += self._candidates()
         return total + (self._attribution() if len(self.outcome.lost["fit"]) >= MIN_LOST else Work())
 
     def _probed(self, role: str) -> list[Prompt]:
@@ -166,6 +169,18 @@ class Workload:
             return self._asked(role, work) if role == "adapted" else []
         harmful = [p for p in work if p.set in HARMFUL_SETS]
         return harmful if self.roles[role].sees else [without_picture(p) for p in harmful]
+
+    def _candidates(self) -> Work:
+        """Ablating and adding the base's directions: a share of scoring all of them, then the effect of one."""
+        scored, shown = ([self._side(split, harmful) for harmful in (True, False)] for split in ("select", "report"))
+        once = self._pass.forward(scored[0]) + self._pass.forward(scored[1]).times(2)
+        effect = self._pass.forward([*shown[0], *shown[1]]).times(2 + RANDOM_DIRECTIONS)
+        return once.times(COST_SHARE * POSITIONS * self.layers) + effect
+
+    def _side(self, split: str, harmful: bool) -> list[Prompt]:
+        """The prompts of one side that directions are scored on."""
+        asked = [prompt for prompt in contrast(self.prompts, split, "text") if is_harmful(prompt) == harmful]
+        return evenly_spaced(asked, MAX_SIDE)
 
     def _directions(self, role: str) -> Work:
         """What directions are made of, and shown on."""

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from vlsurgery.probes.models.block_parts import hidden_of
 from vlsurgery.surgery.architecture.decoder_stack import find_text_stack
 from vlsurgery.surgery.errors import AlignmentError, CheckpointError
 
@@ -46,8 +47,4 @@ def residual_stream(block: nn.Module, output: Tensor | tuple[Tensor, ...]) -> Te
 
     A block with several streams (Gemma 3n's AltUp: [streams, B, T, hidden]) computes on one of them, and that is it.
     """
-    hidden = output if isinstance(output, Tensor) else output[0]
-    if hidden.ndim != 4:
-        return hidden
-    config: Any = block.config
-    return hidden[config.altup_active_idx]
+    return hidden_of(block, output if isinstance(output, Tensor) else output[0])

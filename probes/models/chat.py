@@ -165,8 +165,8 @@ class ChatModel:
             ) from error
         ids = torch.as_tensor(made["input_ids"])
         read = self.tokenizer(text, add_special_tokens=special)["input_ids"]
-        shown = torch.isin(ids, torch.tensor(self._picture_ids)).any() or ids[0].tolist() != read
-        if self._picture_ids and not shown:  # some processors write other tokens than the one that they look for
+        shown = torch.isin(ids, torch.tensor(self.picture_ids)).any() or ids[0].tolist() != read
+        if self.picture_ids and not shown:  # some processors write other tokens than the one that they look for
             raise CheckpointError(self._no_place())
         if not self._has_place:
             self.note(f"{self.name}: its template has no place for pictures; its processor puts them before the text")
@@ -263,10 +263,10 @@ class ChatModel:
         """The ids of pictures' tokens that the head can write: a completion that had one could not be read back, as
         there is nothing behind it. Mllama's head has no row for its own."""
         head: Any = self.model.get_output_embeddings()  # type: ignore[operator]
-        return [at for at in self._picture_ids if at < head.weight.shape[0]]
+        return [at for at in self.picture_ids if at < head.weight.shape[0]]
 
     @cached_property
-    def _picture_ids(self) -> list[int]:
+    def picture_ids(self) -> list[int]:
         """The ids of the tokens that stand for pictures, films and sounds."""
         named = [self.tokenizer.convert_tokens_to_ids(token) for token in placeholders(self.processor)]
         config = None if self.processor is None else getattr(self.model, "config", None)

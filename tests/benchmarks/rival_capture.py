@@ -83,7 +83,7 @@ def compared(folder: Path, rivals: Path, count: int, scratch: Path) -> None:
 def encoded(folder: Path, count: int) -> dict[str, Any]:
     """Harmful and harmless prompts as padded batches of token ids, under the model's own template."""
     from vlsurgery.probes.activations import position_names
-    from vlsurgery.probes.directions import contrast, is_harmful
+    from vlsurgery.probes.contrasts import contrast, is_harmful
     from vlsurgery.probes.models import Loader, load
     from vlsurgery.probes.prompts.english import english_prompts
     from vlsurgery.surgery.checkpoint import Checkpoint

@@ -1,7 +1,7 @@
 """What must hold of a family that runs, each against transformers itself or against the model asked otherwise."""
 
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -17,7 +17,9 @@ from vlsurgery.probes.activations import capture
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.gradients import prompt_gradients
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.interventions import EVERYWHERE, ablate, add, record
 from vlsurgery.probes.models import ChatModel, Loader, passes_text_on
+from vlsurgery.probes.models.points import RunningModel
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.scoring import greedy_matches, refusal_choices, refusal_log_odds, scored_answers
 from vlsurgery.surgery.alignment import align
@@ -189,6 +191,35 @@ def seeing(trio: Opened) -> None:
     assert not torch.allclose(one, other, atol=1e-5), "two pictures give the same states"
 
 
+def intervened(trio: Opened) -> None:
+    """Ablation leaves nothing along the direction anywhere, whose hooks all take hold; adding to the tokens of the
+    picture and to all others is adding to every token, and adding nothing changes no bit."""
+    chat = trio.adapted
+    vector = torch.randn(RunningModel.of(chat).width, generator=torch.Generator().manual_seed(0))
+    for prompt in trio.prompts[::3]:
+        batch = next(iter(chat.batches(chat.encode([prompt]))))
+
+        def logits(*open_ones: AbstractContextManager[None], inputs: Mapping[str, Tensor] = batch.inputs) -> Tensor:
+            with ExitStack() as stack, torch.no_grad():
+                for each in open_ones:
+                    stack.enter_context(each)
+                found: Tensor = chat.model(**inputs, use_cache=False).logits
+            return found
+
+        with ablate(chat, vector), record(chat, sites=EVERYWHERE[:2]) as states:
+            logits()
+        for point, hidden in states.passes[0].items():
+            assert float((hidden @ vector).abs().max()) < ROUNDING * float(hidden.norm() * vector.norm()), str(point)
+        plain = logits()
+        assert torch.equal(logits(add(chat, vector, 0.0)), plain), "adding nothing changes something"
+        if not chat.picture_ids:
+            continue
+        apart = logits(*(add(chat, vector, layers=1, tokens=kind) for kind in ("image", "text")))
+        close(apart, logits(add(chat, vector, layers=1)), f"adding by kind to {prompt.id}")
+        text = add(chat, vector, layers=1, tokens="image")
+        assert torch.equal(logits(text), plain) == (prompt.image is None), f"tokens of the picture of {prompt.id}"
+
+
 def half(trio: Opened) -> None:
     """In bfloat16 every prompt runs, and the states stay near those in float32."""
     chat = Loader(dtype="bfloat16").load(trio.checkpoint("adapted"))
@@ -256,7 +287,7 @@ def _inner(gradients: dict[str, Tensor | None], change: dict[str, Tensor]) -> fl
 
 CHECKS: Final[dict[str, Callable[[Opened], None]]] = {
     "opens": opens, "ids": encoded, "blocks": blocks, "graft": grafted, "capture": captured, "batch": batched,
-    "scoring": scored, "pictures": seeing, "slopes": slopes, "bf16": half,
+    "scoring": scored, "pictures": seeing, "slopes": slopes, "hooks": intervened, "bf16": half,
 }  # fmt: skip
 
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from vlsurgery.probes.activations import capture, position_names, recording
-from vlsurgery.probes.directions import RunningMean, difference_of_means, is_harmful
+from vlsurgery.probes.contrasts import RunningMean, difference_of_means, is_harmful
 from vlsurgery.probes.models import load
 from vlsurgery.surgery.errors import SurgeryError
 

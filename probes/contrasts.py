@@ -1,4 +1,4 @@
-"""Refusal directions: the mean of harmful minus the mean of harmless residual streams, per position and layer.
+"""A model's directions: the mean of harmful minus the mean of harmless residual streams, per position and layer.
 
 Arditi et al., "Refusal in Language Models Is Mediated by a Single Direction" (arXiv 2406.11717), section 2.3. Means
 are streamed in float64. Directions are made on `fit` prompts, selected on `select` and shown on `report`.
@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.activations import capture, position_names
+from vlsurgery.probes.activations import INSTRUCTION, capture, position_names
 from vlsurgery.probes.evaluation.intervals import cluster_ids
-from vlsurgery.probes.evaluation.separation import auroc, best_by_chance, separation
+from vlsurgery.probes.evaluation.separation import AUROC_ROUNDING, auroc, best_by_chance, separation
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Selected, SeparationRow
@@ -42,7 +42,7 @@ class RunningMean:
 
 @dataclass(frozen=True)
 class Directions:
-    """Refusal directions of one model and modality.
+    """Directions of one model and modality, candidates for a refusal direction.
 
     positions: names, in the order of the tensors' first dimension.
     values: [positions, layers, hidden] float64, not normalised. halves: the same from each half of the requests.
@@ -87,7 +87,7 @@ def difference_of_means(chat: ChatModel, prompts: Sequence[Prompt]) -> Direction
     short = [key for key, mean in means.items() if mean.count == 0]
     if short:
         raise SurgeryError(
-            f"a refusal direction needs at least two harmful and two harmless requests; found {len(prompts)} prompts "
+            f"a direction needs at least two harmful and two harmless requests; found {len(prompts)} prompts "
             f"of {len(set(clusters.tolist()))} requests. Give more prompts with --prompts."
         )
     whole = []
@@ -132,21 +132,32 @@ def separate(
     ]
 
 
-def select_layer(chat: ChatModel, prompts: Sequence[Prompt], directions: Directions) -> Selected:
-    """The position and layer with the best AUROC on `select` prompts, with the null of that maximum.
+@dataclass(frozen=True)
+class Separations:
+    """How well each candidate direction separates prompts that did not make it.
 
-    Ties go to the earliest layer, then to the last position.
+    aurocs: [positions, layers]. best: the best layer at the last instruction token, with its ties. null: of the best
+    over all positions and layers, as `Selected.null`.
     """
+
+    aurocs: np.ndarray
+    best: Selected
+    null: float
+
+
+def separations(chat: ChatModel, prompts: Sequence[Prompt], directions: Directions) -> Separations:
+    """AUROC of every position and layer on `select` prompts, with nulls of the maxima. The first of ties is best."""
     scores = projections(chat, prompts, directions)
-    positive = np.array([is_harmful(prompt) for prompt in prompts])
+    positive, requests = np.array([is_harmful(prompt) for prompt in prompts]), [prompt.request for prompt in prompts]
     flat = scores.reshape(len(prompts), -1)
     areas = auroc(flat, positive).reshape(scores.shape[1:])
-    layers_first = np.flip(areas, axis=0).T
-    layer, back = np.unravel_index(int(layers_first.argmax()), layers_first.shape)
-    position = len(directions.positions) - 1 - int(back)
-    return Selected(
-        layer=int(layer),
-        position=directions.positions[position],
-        auroc=float(areas[position, layer]),
-        null=best_by_chance(flat, positive, [prompt.request for prompt in prompts]),
+    at = directions.positions.index(INSTRUCTION)
+    ties = [int(layer) for layer in np.flatnonzero(areas[at] > areas[at].max() - AUROC_ROUNDING)]
+    best = Selected(
+        layer=ties[0],
+        position=INSTRUCTION,
+        auroc=float(areas[at].max()),
+        null=best_by_chance(scores[:, at], positive, requests),
+        ties=ties[1:],
     )
+    return Separations(areas, best, best_by_chance(flat, positive, requests))

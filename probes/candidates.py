@@ -1,0 +1,296 @@
+"""The base's direction chosen by what it does: candidates are ablated and added, and the published rules choose.
+
+Arditi et al. (arXiv 2406.11717) score every position and layer in full. Here candidates are pruned first: by their
+layer, by separation, and by the scores of a few prompts, so that all of it costs at most a fifth of that.
+"""
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor
+
+from vlsurgery.probes.contrasts import Directions, Separations, is_harmful
+from vlsurgery.probes.directions import select
+from vlsurgery.probes.directions.choice import LATE_SHARE, MAX_KL, MIN_STEERING
+from vlsurgery.probes.evaluation.intervals import rate
+from vlsurgery.probes.evaluation.thresholds import enough
+from vlsurgery.probes.interventions import ablate, add
+from vlsurgery.probes.models import ChatModel
+from vlsurgery.probes.next_tokens import (
+    NextTokens,
+    OpeningReading,
+    next_divergence,
+    next_states,
+    next_tokens,
+    read_openings,
+)
+from vlsurgery.probes.prompts import Prompt
+from vlsurgery.probes.results import CandidateDirection, DirectionEffect, DirectionSelection, Rate
+from vlsurgery.probes.targets import evenly_spaced
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
+
+MAX_PROMPTS: Final = 32  # of each side, to score candidates on and to show the effect on
+MIN_PROMPTS: Final = 4  # of each side, fewer are not scored
+FIRST_SHARE: Final = 1 / 8  # of the prompts, by whose scores candidates are pruned
+COST_SHARE: Final = 1 / 5  # of scoring all candidates in full, which all scoring together keeps to
+# How far beyond the published limits a score of the few first prompts may be, in nats, before it counts as a failure.
+SLACK_KL: Final = 2 * MAX_KL
+SLACK_STEERING: Final = 2.0
+RANDOM_DIRECTIONS: Final = 5
+
+
+@dataclass(frozen=True)
+class ScoredSides:
+    """Harmful and harmless prompts that one model is scored on.
+
+    openings: the tokens that begin a refusal. reference: the model's own states behind the harmless prompts.
+    """
+
+    chat: ChatModel
+    openings: Tensor
+    harmful: list[NextTokens]
+    harmless: list[NextTokens]
+    reference: list[Tensor]
+    counts: tuple[int, int]
+
+    @classmethod
+    def of(
+        cls, chat: ChatModel, openings: Sequence[int], harmful: Sequence[Prompt], harmless: Sequence[Prompt]
+    ) -> "ScoredSides":
+        ours, theirs = next_tokens(chat, harmful), next_tokens(chat, harmless)
+        ids = torch.tensor(list(openings), device=chat.device)
+        return cls(chat, ids, ours, theirs, next_states(chat, theirs), (len(harmful), len(harmless)))
+
+    @property
+    def cost(self) -> int:
+        """Forward passes of a prompt that a candidate's three scores take."""
+        return self.counts[0] + 2 * self.counts[1]
+
+    def read(self, batches: Sequence[NextTokens]) -> OpeningReading:
+        """Refusals as the model is now."""
+        return read_openings(self.chat, batches, self.openings)
+
+    def ablated(self, vector: Tensor) -> OpeningReading:
+        """Refusals of the harmful prompts with a direction ablated."""
+        with ablate(self.chat, vector):
+            return self.read(self.harmful)
+
+    def added(self, vector: Tensor, layer: int) -> OpeningReading:
+        """Refusals of the harmless prompts with a direction added behind a layer, at every token."""
+        with add(self.chat, vector, layers=layer):
+            return self.read(self.harmless)
+
+    def scores(self, vector: Tensor, layer: int) -> tuple[float, float, float]:
+        """Bypass, induction and divergence of a direction, in nats."""
+        with ablate(self.chat, vector):
+            divergence = next_divergence(self.chat, self.harmless, self.reference)
+        bypass, induction = self.ablated(vector).odds, self.added(vector, layer).odds
+        return float(bypass.mean()), float(induction.mean()), divergence
+
+
+@dataclass(frozen=True)
+class ScoredPrompts:
+    """Prompts of `select` on which candidates are scored: what the base refuses and answers as it should."""
+
+    harmful: list[Prompt]
+    harmless: list[Prompt]
+
+    @classmethod
+    def of(cls, chat: ChatModel, openings: Sequence[int], prompts: Sequence[Prompt]) -> "ScoredPrompts":
+        """Harmful prompts whose likeliest next token begins a refusal, and harmless ones whose doesn't."""
+        sides = [[p for p in prompts if is_harmful(p) == side] for side in (True, False)]
+        ids = torch.tensor(list(openings), device=chat.device)
+        kept = []
+        for side, wanted in zip(sides, (True, False), strict=True):
+            refused = read_openings(chat, next_tokens(chat, side), ids).refused.tolist()
+            fitting = [prompt for prompt, each in zip(side, refused, strict=True) if each == wanted]
+            kept.append(evenly_spaced(fitting, MAX_PROMPTS))
+        return cls(*kept)
+
+    def too_few(self, told_apart: bool) -> str | None:
+        """Why directions can't be scored; None where they can. told_apart: whether refusals begin otherwise at all."""
+        if not told_apart:
+            return "the base's refusals begin as its answers do, so that the next token does not tell them apart"
+        if min(len(self.harmful), len(self.harmless)) >= MIN_PROMPTS:
+            return None
+        return (
+            f"by the next token the base refuses {len(self.harmful)} harmful select prompts and answers "
+            f"{len(self.harmless)} harmless ones; to score directions takes {MIN_PROMPTS} of each"
+        )
+
+    def first(self) -> "ScoredPrompts":
+        """A few of them, at least two a side."""
+        return ScoredPrompts(
+            *(evenly_spaced(side, max(2, round(len(side) * FIRST_SHARE))) for side in (self.harmful, self.harmless))
+        )
+
+
+Place = tuple[int, int]  # position, as an index, and layer
+
+
+@dataclass
+class Sweep:
+    """The scores of all candidates, as they come in. rows: place -> what is known of its direction."""
+
+    directions: Directions
+    rows: dict[Place, CandidateDirection]
+
+    @classmethod
+    def of(cls, directions: Directions, separated: Separations) -> "Sweep":
+        """Before anything is scored: late layers and those that separate no better than chance have a reason."""
+        positions, layers = separated.aurocs.shape
+        late = int(layers * (1.0 - LATE_SHARE))
+        rows = {}
+        for position in range(positions):
+            for layer in range(layers):
+                area = float(separated.aurocs[position, layer])
+                why = "separates no better than chance" if area <= separated.null else None
+                rows[position, layer] = CandidateDirection(
+                    position=directions.positions[position],
+                    layer=layer,
+                    refusal_score=None,
+                    steering_score=None,
+                    kl_div_score=None,
+                    auroc=area,
+                    reason="in the last fifth of the layers" if layer >= late else why,
+                )
+        return cls(directions, rows)
+
+    def close(self, reason: str, kept: Collection[Place] = ()) -> None:
+        """Give a reason to all that have none yet, but those that are kept."""
+        for place, row in self.rows.items():
+            if row.reason is None and place not in kept:
+                self.rows[place] = row.model_copy(update={"reason": reason})
+
+    def open(self) -> list[Place]:
+        """The candidates that nothing rules out so far, the best separated first."""
+        left = [place for place, row in self.rows.items() if row.reason is None]
+        return sorted(left, key=lambda place: -self.rows[place].auroc)
+
+    def score(self, sides: ScoredSides, few: Callable[[], ScoredSides], cost_share: float, progress: Progress) -> float:
+        """Score candidates, after pruning those that can't all be scored. Returns the share of all that it cost."""
+        full = len(self.rows) * sides.cost
+        budget, spent, places = cost_share * full, 0, self.open()
+        if len(places) * sides.cost > budget:
+            first = few()
+            tried = places[: max(1, int(budget / 2 // first.cost))]
+            self.close("separates less than others", tried)
+            spent = len(tried) * first.cost
+            places = self._promising(tried, first, progress)[: max(1, int((budget - spent) // sides.cost))]
+            self.close("ablating it lowers refusals of the first prompts less than others do", places)
+        for place in progress(places, "ablating and adding directions", len(places)):
+            bypass, induction, divergence = self._scores(sides, place)
+            self.rows[place] = self.rows[place].model_copy(
+                update={"refusal_score": bypass, "steering_score": induction, "kl_div_score": divergence}
+            )
+        return (spent + len(places) * sides.cost) / full
+
+    def _promising(self, places: Sequence[Place], sides: ScoredSides, progress: Progress) -> list[Place]:
+        """The places by their scores on a few prompts: those that are far from passing last, then by bypass."""
+        ranks: dict[Place, tuple[bool, float]] = {}
+        for place in progress(places, "trying directions on a few prompts", len(places)):
+            bypass, induction, divergence = self._scores(sides, place)
+            self.rows[place] = self.rows[place].model_copy(update={"first_refusal_score": bypass})
+            ranks[place] = (divergence > MAX_KL + SLACK_KL or induction < MIN_STEERING - SLACK_STEERING, bypass)
+        return sorted(places, key=ranks.__getitem__)
+
+    def _scores(self, sides: ScoredSides, place: Place) -> tuple[float, float, float]:
+        return sides.scores(self.directions.values[place], place[1])
+
+
+def choose_direction(
+    chat: ChatModel,
+    prompts: Sequence[Prompt],
+    directions: Directions,
+    separated: Separations,
+    openings: Sequence[int],
+    progress: Progress = no_progress,
+    cost_share: float = COST_SHARE,
+) -> DirectionSelection:
+    """The direction whose ablation lowers refusals most among those that pass the published rules.
+
+    prompts: of `select`, in text, both sides. separated: of the same directions on them. openings: the tokens with
+    which the model's refusals begin. cost_share: of scoring all in full, what scoring may cost; 1 prunes late layers
+    and what is at chance, and no more.
+    """
+    scored = ScoredPrompts.of(chat, openings, prompts) if openings else ScoredPrompts([], [])
+    sweep, cost, reason = Sweep.of(directions, separated), 0.0, scored.too_few(bool(openings))
+    if reason is None:
+        sides = ScoredSides.of(chat, openings, scored.harmful, scored.harmless)
+        few = scored.first()
+        cost = sweep.score(
+            sides, lambda: ScoredSides.of(chat, openings, few.harmful, few.harmless), cost_share, progress
+        )
+    sweep.close("not scored", [place for place, row in sweep.rows.items() if row.refusal_score is not None])
+    rows = [*sweep.rows.values()]
+    choice = select([row.model_dump() for row in rows], directions.values.shape[1])
+    return DirectionSelection(
+        candidates=rows,
+        choice=choice,
+        shown=choice.chosen or _strongest(rows),
+        refusal_tokens=[str(chat.tokenizer.decode([token])) for token in openings],
+        harmful=len(scored.harmful),
+        harmless=len(scored.harmless),
+        cost=cost,
+        reason=reason,
+    )
+
+
+def _strongest(rows: Sequence[CandidateDirection]) -> CandidateDirection | None:
+    """Of the scored directions that induce refusals, else of all scored, the one whose ablation lowers them most."""
+    scored = [(row.steering_score, row.refusal_score, row) for row in rows if row.refusal_score is not None]
+    ranked = [(induced is None or induced < MIN_STEERING, bypass, at) for at, (induced, bypass, _) in enumerate(scored)]
+    return scored[min(ranked)[-1]][-1] if ranked else None
+
+
+def direction_effect(
+    chat: ChatModel, prompts: Sequence[Prompt], vector: Tensor, layer: int, openings: Sequence[int]
+) -> DirectionEffect:
+    """What ablating and adding a direction does to the refusals of `report` prompts, beside random directions.
+
+    prompts: in text, both sides; at most MAX_PROMPTS of each are asked. vector: [hidden], added behind `layer` as long
+    as it is. Random directions are as long, and always the same.
+    """
+    ours, theirs = (evenly_spaced([p for p in prompts if is_harmful(p) == side], MAX_PROMPTS) for side in (True, False))
+    sides = ScoredSides.of(chat, openings, ours, theirs)
+    made = torch.Generator().manual_seed(layer)
+    drawn = torch.randn(RANDOM_DIRECTIONS, len(vector), generator=made, dtype=torch.float64)
+    randoms = torch.nn.functional.normalize(drawn, dim=1) * vector.double().norm().cpu()
+    usual, without = sides.read(sides.harmful), sides.ablated(vector)
+    plain, with_it = sides.read(sides.harmless), sides.added(vector, layer)
+    controls = [(sides.ablated(each), sides.added(each, layer)) for each in randoms]
+    refused, ablated = _refused(usual, ours), _refused(without, ours)
+    accepted, added = _refused(plain, theirs), _refused(with_it, theirs)
+    ablated_random, added_random = ([float(pair[way].refused.double().mean()) for pair in controls] for way in (0, 1))
+    odds = {"refused": usual.odds, "ablated": without.odds, "accepted": plain.odds, "added": with_it.odds}
+    for way, name in enumerate(("ablated_random", "added_random")):
+        odds[name] = torch.stack([pair[way].odds for pair in controls])
+    return DirectionEffect(
+        refused=refused,
+        ablated=ablated,
+        ablated_random=ablated_random,
+        accepted=accepted,
+        added=added,
+        added_random=added_random,
+        log_odds={name: float(values.mean()) for name, values in odds.items()},
+        causal=carries_refusals(refused, ablated, accepted, added, ablated_random, added_random),
+    )
+
+
+def _refused(reading: OpeningReading, prompts: Sequence[Prompt]) -> Rate:
+    """The share of prompts whose likeliest next token begins a refusal."""
+    return rate(reading.refused.tolist(), [prompt.request for prompt in prompts])
+
+
+def carries_refusals(
+    refused: Rate, ablated: Rate, accepted: Rate, added: Rate, ablated_random: list[float], added_random: list[float]
+) -> bool:
+    """Whether ablating a direction halves refusals at least and adding it brings some, and neither any random one does
+    as much. Never told of fewer requests than a claim takes."""
+    known = [each.rate for each in (refused, ablated, accepted, added)]
+    before, without, usual, with_it = (value or 0.0 for value in known)
+    told = None not in known and enough(min(refused.requests, accepted.requests))
+    halved = before > 0 and without <= before / 2 and without < min(ablated_random)
+    return told and halved and with_it > max([usual, *added_random])
