@@ -34,7 +34,7 @@ from vlsurgery.surgery.alignment import align
 
 LEVELS = {"strict": 0.05, "middle": 0.12, "lax": 0.25}  # of harmless and borderline `select` prompts refused
 STEP = 0.1  # of the uniform grid
-POINTS = 12  # prices of the linearised frontier
+POINTS = 8  # prices of the linearised frontier
 TOKENS = 24
 HARMFUL = ("harmful", "jailbroken")
 
@@ -52,10 +52,10 @@ def over_refusal(point: TradeoffPoint) -> float:
 
 def uniform_points(bench: Bench) -> list[TradeoffPoint]:
     """A grid of two strengths, each with its coefficients."""
-    steps = [round(STEP * at, 2) for at in range(9)]
+    steps = [round(STEP * at, 2) for at in range(7)]
     points = []
     for pair in itertools.product(steps, repeat=len(bench.live.sources)):
-        if sum(pair) <= 0.9:
+        if sum(pair) <= 0.7:
             scale = dict(zip(bench.live.sources, pair, strict=True))
             points.append(bench.tried("uniform", scale, {b: dict(scale) for b in bench.live.blocks}).point)
     return points
