@@ -54,7 +54,7 @@ class BlockChanges(Frozen):
     relative: dict[str, float | None]
 
 
-class _Line(Frozen):
+class _KeptLine(Frozen):
     """A line of the file. key: of what the value was made from. digest: of the value, by which damage is seen."""
 
     schema_name: str = Field(alias="schema")
@@ -95,7 +95,7 @@ class KeptRun:
         self._values[key] = value  # a checkpoint may hold the base's very weights
         return made
 
-    def _read(self, path: Path) -> list[_Line]:
+    def _read(self, path: Path) -> list[_KeptLine]:
         """The lines. Raises SurgeryError that names the first one that is something else."""
         try:
             lines = whole_lines(read_regular(path, MAX_BYTES))
@@ -104,7 +104,7 @@ class KeptRun:
         found = []
         for number, line in enumerate(lines, 1):
             try:
-                read = _Line.model_validate_json(line)
+                read = _KeptLine.model_validate_json(line)
             except ValidationError as error:
                 raise SurgeryError(f"{path}, line {number}: {first_fault(error)}. {_REMOVE}") from error
             if read.schema_name != SCHEMA or read.digest != _digest(read.value):

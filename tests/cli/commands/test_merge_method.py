@@ -321,7 +321,6 @@ def test_models_that_share_no_language_model(run: Run, four: dict[str, Path], st
         ("--recipe r.yaml -o out --policy uniform", "--policy", "--auto"),
         ("--recipe r.yaml -o out --sparse", "--sparse", "--auto"),
         ("--recipe r.yaml -o out --extrapolate", "--extrapolate", "--auto"),
-        ("--auto --policy uniform --extrapolate", "--extrapolate", "linearised or best"),
         ("--recipe r.yaml -o out --frontier", "--frontier", "--auto"),
         ("--auto --points 3", "--points", "--frontier"),
         ("--recipe r.yaml -o out --price 2", "--price", "--auto"),
@@ -332,6 +331,12 @@ def test_models_that_share_no_language_model(run: Run, four: dict[str, Path], st
 )
 def test_an_option_is_never_passed_over(run: Run, typed: str, option: str, home: str) -> None:
     refused(run("merge", *typed.split()), f"{option}: goes with {home} alone")
+
+
+@pytest.mark.parametrize("option", ["--extrapolate", "--sparse", "--frontier", "--price 2"])
+def test_what_gradients_answer_is_asked_of_policies_that_take_them(run: Run, option: str) -> None:
+    shown = run("merge", "--auto", "--policy", "uniform", *option.split())
+    refused(shown, f"{option.split()[0]}: goes with --policy linearised or best, not uniform")
 
 
 @pytest.mark.parametrize(
