@@ -22,7 +22,9 @@ settings.load_profile("unhurried")
 # For `make bench`: --hypothesis-profile large.
 settings.register_profile("large", settings.get_profile("unhurried"), max_examples=5000)
 
+# Tests, and commands that they start, run side by side: threads that wait for a busy core cost more than they bring.
 torch.set_num_threads(1)
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 HIDDEN, LAYERS, VOCAB = 16, 2, 40
 CONFIG = {
