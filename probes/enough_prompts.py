@@ -8,7 +8,7 @@ from vlsurgery.probes.prompts.splits import SHARES, Split
 from vlsurgery.probes.targets import WorkingSet
 from vlsurgery.surgery.errors import SurgeryError
 
-MIN_REQUESTS: Final = 3  # of a split whose refusal was lost; fewer say nothing that the next few would say too
+MIN_REQUESTS: Final = 4  # of a split whose refusal was lost; fewer say nothing that the next few would say too
 
 
 def nothing_lost(workings: Sequence[WorkingSet]) -> str | None:

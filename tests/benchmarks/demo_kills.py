@@ -23,7 +23,7 @@ from tiny_trio import make_trio, write_prompts
 
 from vlsurgery.surgery.checkpoint.digests import file_digest
 
-THINGS: Final = 4
+THINGS: Final = 6
 COMMAND: Final = ("demo", "--real", "--case", "case", "--quiet")
 KEPT: Final = ("answers", "base", "tower", "projector", "adaptation", "safety")  # stages, in their order
 

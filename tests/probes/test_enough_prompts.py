@@ -27,14 +27,14 @@ def test_enough_is_enough():
 
 
 def test_prompts_of_one_request_count_once_and_what_is_needed_follows_from_the_share_that_was_lost():
-    """Of 20 requests 2 were lost: 3 take 30, and a fifth of all become select, so 150."""
+    """Of 20 requests 2 were lost: 4 take 40, and a fifth of all become select, so 200."""
     with pytest.raises(SurgeryError) as error:
         check_enough(working(20, 2, 5, wrappers=3), "select")
     assert "the base refuses 60 and the adapted model answers 6 of those, from 2 requests" in str(error.value)
-    assert "at least 3 requests" in str(error.value)
-    assert "about 150 harmful requests in all, 20% of which become select" in str(error.value)
+    assert "at least 4 requests" in str(error.value)
+    assert "about 200 harmful requests in all, 20% of which become select" in str(error.value)
     assert "\n" not in str(error.value)
-    with pytest.raises(SurgeryError, match="about 100 harmful requests in all, 30% of which become fit"):
+    with pytest.raises(SurgeryError, match="about 134 harmful requests in all, 30% of which become fit"):
         check_enough(working(20, 2, 5), "fit")
 
 
@@ -49,7 +49,7 @@ def test_nothing_is_to_repair_only_where_enough_is_refused_and_none_of_it_was_lo
     whole = working(MIN_REQUESTS, 0, 3)
     said = nothing_lost([whole, whole])
     assert said is not None
-    assert "of the 6 harmful fit and select prompts that the base refuses the adapted model answers none" in said
+    assert "of the 8 harmful fit and select prompts that the base refuses the adapted model answers none" in said
     assert "every coefficient is 0" in said
     assert nothing_lost([whole, working(MIN_REQUESTS, 1, 3)]) is None
     assert nothing_lost([whole, working(MIN_REQUESTS - 1, 0, 3)]) is None
