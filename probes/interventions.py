@@ -259,7 +259,11 @@ def _units(direction: Direction | Tensor, model: RunningModel) -> Tensor:
     if not lengths.all():
         raise SurgeryError("the direction has length 0, so there is nothing to ablate. Give another one.")
     rows = rows / lengths[:, None]
-    return torch.linalg.qr(rows.T)[0].T if len(rows) > 1 else rows
+    if len(rows) == 1:
+        return rows
+    _, spread, axes = torch.linalg.svd(rows, full_matrices=False)
+    rounding = max(rows.shape) * torch.finfo(torch.float32).eps  # what the rows were given in, at best
+    return axes[spread > spread[0] * rounding]  # rows may span less than k
 
 
 def _working(hidden: Tensor) -> torch.dtype:

@@ -115,6 +115,14 @@ def test_nothing_along_the_direction_is_left_anywhere(vector: Tensor, inputs: An
     assert all((hidden @ vector).abs().max() < 1e-4 for hidden in shown)
 
 
+def test_rows_that_span_one_direction_take_out_no_other(model: Any, vector: Tensor, inputs: Any) -> None:
+    with vlsurgery.ablate(model, vector):
+        once = logits(model, inputs)
+    for rows in ([vector, vector], [vector, -3 * vector, 0.5 * vector]):
+        with vlsurgery.ablate(model, torch.stack(rows)):
+            torch.testing.assert_close(logits(model, inputs), once)
+
+
 def test_it_equals_hooks_written_by_hand(model: Any, vector: Tensor, inputs: Any) -> None:
     unit = vector / vector.norm()
 
