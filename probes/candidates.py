@@ -27,7 +27,7 @@ from vlsurgery.probes.next_tokens import (
     read_openings,
 )
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import CandidateDirection, DirectionEffect, DirectionSelection, Rate
+from vlsurgery.probes.results import CandidateDirection, DirectionEffect, DirectionScores, DirectionSelection, Rate
 from vlsurgery.probes.targets import evenly_spaced
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -229,13 +229,17 @@ def choose_direction(
     return DirectionSelection(
         candidates=rows,
         choice=choice,
-        shown=choice.chosen or _strongest(rows),
+        shown=_strongest(rows) if choice.chosen is None else _at(rows, choice.chosen),
         refusal_tokens=[str(chat.tokenizer.decode([token])) for token in openings],
         harmful=len(scored.harmful),
         harmless=len(scored.harmless),
         cost=cost,
         reason=reason,
     )
+
+
+def _at(rows: Sequence[CandidateDirection], chosen: DirectionScores) -> CandidateDirection:
+    return next(row for row in rows if (row.position, row.layer) == (chosen.position, chosen.layer))
 
 
 def _strongest(rows: Sequence[CandidateDirection]) -> CandidateDirection | None:

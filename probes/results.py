@@ -191,7 +191,7 @@ class DirectionSelection(Frozen):
 
     candidates: list[CandidateDirection]
     choice: DirectionChoice
-    shown: DirectionScores | None = None
+    shown: CandidateDirection | None = None
     effect: DirectionEffect | None = None
     refusal_tokens: list[str]
     harmful: int
@@ -559,11 +559,12 @@ class Frontier(Frozen):
     """Merges from strict to lax: predicted at every price, and what those that were measured gain.
 
     gain: by how much the measured ones refuse more than the front of uniform merges, at equal over-refusal, on `select`
-        prompts, paired.
+        prompts, paired. extrapolated: whether coefficients might exceed 1.
     """
 
     points: list[PricedMerge]
     gain: Estimate
+    extrapolated: bool = False
 
 
 class PredictedLimit(Frozen):

@@ -27,7 +27,7 @@ from vlsurgery.probes.next_tokens import (
     refusal_openings,
 )
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import CandidateDirection, DirectionSelection, Rate
+from vlsurgery.probes.results import CandidateDirection, DirectionScores, DirectionSelection, Rate
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 LAYERS, WIDTH, WRITER = 10, 32, 3
@@ -113,7 +113,9 @@ def test_the_pruned_choice_is_that_of_scoring_everything_at_a_fifth_of_its_cost(
     assert pruned.choice.layer >= WRITER
     assert pruned.cost <= 0.2 < whole.cost
     assert pruned.reason is None
-    assert pruned.shown == pruned.choice.chosen
+    assert pruned.shown is not None
+    assert pruned.shown in pruned.candidates  # with the AUROC that led to it
+    assert pruned.shown.model_dump(include=set(DirectionScores.model_fields)) == pruned.choice.chosen.model_dump()
     assert len(pruned.candidates) == len(whole.candidates) == len(directions.positions) * LAYERS
     scores = {(row.position, row.layer): row for row in whole.candidates}
     for row in pruned.candidates:
