@@ -21,19 +21,21 @@ _LINE = 26  # pixels a row
 
 @dataclass(frozen=True)
 class PriceInfo:
-    """points: from cheap to dear. start: the position at first. sources: what is mixed in. toward: the option that
-    names them, where it is needed."""
+    """points: from cheap to dear. start: the position at first. sources: what is mixed in. extrapolated: whether
+    coefficients might exceed 1."""
 
     points: tuple[PricedMerge, ...]
     start: int
     axis: BlockAxis
     sources: tuple[str, ...]
+    extrapolated: bool
 
     @property
     def commands(self) -> tuple[str, ...]:
         """What writes the merge of each position."""
-        toward = f" --toward {self.sources[0]}" if len(self.sources) == 1 else ""
-        return tuple(f"vlsurgery merge --auto --price {point.price:g}{toward}" for point in self.points)
+        options = f" --toward {self.sources[0]}" if len(self.sources) == 1 else ""
+        options += " --extrapolate" if self.extrapolated else ""
+        return tuple(f"vlsurgery merge --auto --price {point.price:g}{options}" for point in self.points)
 
 
 def compute(tradeoff: TradeoffResult) -> PriceInfo:
@@ -46,7 +48,7 @@ def compute(tradeoff: TradeoffResult) -> PriceInfo:
     wanted = chosen.parameters.get("price", USUAL_PRICE) if chosen else USUAL_PRICE
     start = min(range(len(points)), key=lambda at: abs(points[at].price - wanted))
     sources = tuple(dict.fromkeys(source for row in points[0].coefficients.values() for source in row))
-    return PriceInfo(points, start, block_axis(points[0].coefficients), sources)
+    return PriceInfo(points, start, block_axis(points[0].coefficients), sources, tradeoff.frontier.extrapolated)
 
 
 def _shares(point: PricedMerge) -> go.Scatter:

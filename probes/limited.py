@@ -126,7 +126,7 @@ class LeastWithin:
     @property
     def region(self) -> Region:
         """Down to no change at all, for that is where the least intervention lies; up as far as a step may go."""
-        return replace(Region.around(self.model.at, RADIUS), lower=np.zeros_like(self.model.at))
+        return replace(self.model.region(RADIUS), lower=np.zeros_like(self.model.at))
 
     @cached_property
     def unchanged(self) -> Candidate:

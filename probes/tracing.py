@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 
 from vlsurgery.probes.frontier import Priced, gain_over, merge_rates, predicted_cells, priced
-from vlsurgery.probes.linearised import RADIUS
+from vlsurgery.probes.linearised import HULL, RADIUS
 from vlsurgery.probes.results import Estimate, Frontier, PricedMerge
 from vlsurgery.probes.trials import Bench, Cost, Trial
 from vlsurgery.probes.trust_region import ConvexStep, cut, tried
@@ -46,4 +46,4 @@ def frontier_of(
     gain = Estimate(value=None, reason="none of its merges was measured; --frontier measures them")
     if trials:
         gain = gain_over(bench.select.wanted, [trial.z for trial in trials], [trial.z for trial in uniform])
-    return Frontier(points=points, gain=gain)
+    return Frontier(points=points, gain=gain, extrapolated=step.model.most > HULL)

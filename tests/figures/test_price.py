@@ -44,6 +44,14 @@ def test_one_source_is_named_in_the_command(make: SimpleNamespace) -> None:
     assert price.compute(alone).commands[0] == "vlsurgery merge --auto --price 0.5 --toward base"
 
 
+def test_coefficients_that_might_exceed_1_are_asked_for_again(make: SimpleNamespace) -> None:
+    """Without the option the price would be solved anew, to other coefficients than those shown."""
+    tradeoff = make.priced_tradeoff()
+    beyond = tradeoff.frontier.model_copy(update={"extrapolated": True})
+    shown = price.compute(tradeoff.model_copy(update={"frontier": beyond}))
+    assert shown.commands[0] == "vlsurgery merge --auto --price 0.5 --extrapolate"
+
+
 def test_rows_stand_in_the_order_of_the_sets_and_the_title_has_both_ends(make: SimpleNamespace) -> None:
     layout = price.plot(make.priced_tradeoff()).layout
     assert [row.split(" ")[0] for row in layout.yaxis.categoryarray][::-1] == ["harmful", "harmless", "capability"]
