@@ -1,6 +1,7 @@
 """Tiny models with random weights that speak the specimen's language: seconds to make, and nothing is trained."""
 
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from transformers import (
     LlavaForConditionalGeneration,
 )
 
+from vlsurgery.probes.linearised import LinearModel
+from vlsurgery.probes.objective import requirements
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import Target, TargetsResult
 from vlsurgery.probes.specimens.miniature import chat, pictures
@@ -140,3 +143,16 @@ def targets(every) -> TargetsResult:
             rows.append(Target(prompt=prompt.id, role="base", text=refusal, ids=[], verdict="refused"))
         rows.append(Target(prompt=prompt.id, role="adapted", text=answer, ids=[], verdict="complied"))
     return TargetsResult(rows=rows)
+
+
+@pytest.fixture(scope="session")
+def permuted() -> Callable[[LinearModel, Sequence[int]], LinearModel]:
+    """Gives a linear model whose prompts stand in another order."""
+
+    def make(model: LinearModel, order: Sequence[int]) -> LinearModel:
+        wanted, at = model.wanted, list(order)
+        rows = list(zip(wanted.prompts, wanted.requests, wanted.cells, wanted.purposes, strict=True))
+        again = requirements([rows[i] for i in at], wanted.reference[at])
+        return replace(model, wanted=again, z=model.z[at], jacobian=model.jacobian[at])
+
+    return make

@@ -48,16 +48,11 @@ def test_a_price_is_what_the_objective_asks_for_and_nothing_else_changes():
 
 @given(seeds, st.randoms(use_true_random=False))
 @settings(max_examples=6)
-def test_the_order_of_prompts_changes_nothing(seed, random):
+def test_the_order_of_prompts_changes_nothing(permuted, seed, random):
     model = made(seed)
     order = list(range(len(model.z)))
     random.shuffle(order)
-    wanted = model.wanted
-    rows = list(zip(wanted.prompts, wanted.requests, wanted.cells, wanted.purposes, strict=True))
-    shuffled = LinearModel(
-        requirements([rows[at] for at in order], wanted.reference[order]),
-        model.at, model.z[order], model.jacobian[order], model.block,
-    )  # fmt: skip
+    shuffled = permuted(model, order)
     one, other = priced(model, 3.0), priced(shuffled, 3.0)
     np.testing.assert_allclose(other.coefficients, one.coefficients, atol=1e-4)
     np.testing.assert_allclose(other.z, one.z[order], atol=0.02)  # solved to 1e-4 nats

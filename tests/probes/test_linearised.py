@@ -108,16 +108,11 @@ def test_a_higher_price_of_over_refusal_never_raises_it(seed):
 
 @given(seeds, st.randoms(use_true_random=False))
 @settings(max_examples=10)
-def test_the_order_of_prompts_says_nothing(seed, random):
+def test_the_order_of_prompts_says_nothing(permuted, seed, random):
     model = made(seed)
     order = list(range(len(model.z)))
     random.shuffle(order)
-    wanted = model.wanted
-    rows = list(zip(wanted.prompts, wanted.requests, wanted.cells, wanted.purposes, strict=True))
-    shuffled = LinearModel(
-        requirements([rows[at] for at in order], wanted.reference[order]),
-        model.at, model.z[order], model.jacobian[order], model.block,
-    )  # fmt: skip
+    shuffled = permuted(model, order)
     np.testing.assert_allclose(solve(shuffled), solve(model), atol=1e-4)
 
 
