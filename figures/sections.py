@@ -1,6 +1,6 @@
 """What the report says of each figure: how to read it, what it does not show, and how to get it where it is missing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -19,6 +19,7 @@ from vlsurgery.figures import (
 from vlsurgery.probes.results import MEAN_DIFFERENCE, BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
 
+Rows = Sequence[Mapping[str, str | int | float | None]]
 AnyResult = TypeVar("AnyResult", bound=Result)
 
 
@@ -27,7 +28,8 @@ class Section:
     """One figure with its words.
 
     lead: what the step itself said of its result. figure: None where there is nothing to draw; `missing` then says
-    why and what to do. commands: what writes the merge at each position of the figure's slider.
+    why and what to do. commands: what writes the merge at each position of the figure's slider. rows: what is drawn,
+    as a table: one flat record a thing drawn, for readers of text and as CSV.
     """
 
     anchor: str
@@ -38,6 +40,7 @@ class Section:
     not_shown: str
     missing: str
     commands: tuple[str, ...] = ()
+    rows: Rows = ()
 
 
 def _drawn(

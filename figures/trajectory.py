@@ -31,7 +31,6 @@ Measure = Literal["relative", "share"]
 SET_COLOURS: Mapping[str, str] = {
     "harmful": "#8c2d04", "jailbroken": "#d98a3d", "harmless": "#2a6f97", "borderline": "#7fb5d1",
 }  # fmt: skip
-HEAT_SCALE = [[0.0, "#f6f4ef"], [0.5, "#c2a878"], [1.0, "#4a3516"]]
 MEASURES: Mapping[str, str] = {"relative": "change over the base's norm", "share": "share of its final change"}
 
 
@@ -179,7 +178,7 @@ def _add_heat(figure: go.Figure, info: TrajectoryInfo, row: int, measure: Measur
             y=list(range(len(info.blocks))),
             z=[[None if each is None else getattr(each, measure) for each in line] for line in cells],
             zmin=0,
-            colorscale=HEAT_SCALE,
+            colorscale=theme.HEAT_SCALE,
             xgap=1,
             hovertext=[[_moved(each) for each in line] for line in cells],
             hoverinfo="text",
