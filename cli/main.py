@@ -20,6 +20,7 @@ from vlsurgery.cli.commands.convert import convert
 from vlsurgery.cli.commands.demo import demo
 from vlsurgery.cli.commands.diff import diff
 from vlsurgery.cli.commands.evaluate import evaluate
+from vlsurgery.cli.commands.explore import explore
 from vlsurgery.cli.commands.history import history
 from vlsurgery.cli.commands.judge_agreement import judge_agreement
 from vlsurgery.cli.commands.merge.command import merge_command, merge_outline
@@ -170,6 +171,7 @@ for name, command in {
     "compare": compare,
     "trajectory": trajectory,
     "report": report,
+    "explore": explore,
     "anatomy": anatomy,
     "convert": convert,
     "demo": demo,

@@ -30,6 +30,8 @@ ROLE_COLOURS = {
     "merged": "#009e73",
 }
 UNKNOWN_ROLE = "#6b7280"
+COSINE_SCALE = [[0.0, "#c4581a"], [0.5, "#f7f7f5"], [1.0, "#1f5f99"]]  # from -1 by 0 to 1
+SIDE_COLOURS = {"harmful": "#9a4a2f", "harmless": "#4a7a63"}  # kinds of request, which are no roles
 HEAT_SCALE = [[0.0, "#f6f4ef"], [0.5, "#c2a878"], [1.0, "#4a3516"]]  # from nothing to much
 
 # Kinds of block are no roles, so they take none of the roles' colours; they differ in lightness.
@@ -52,6 +54,11 @@ DARK = {
     "#f6f4ef": "#1e1d1a",  # the heat scale
     "#c2a878": "#8a713e",
     "#4a3516": "#f3e0b0",
+    "#c4581a": "#e58a4e",  # the scale of cosines
+    "#f7f7f5": "#20252c",
+    "#1f5f99": "#5aa3e0",
+    "#9a4a2f": "#d98b6c",  # kinds of request
+    "#4a7a63": "#7fb89b",
     "#8a5a00": "#c9a15a",  # policies
     "#4b3f92": "#9d92e6",
     "#8c2d04": "#e07a4a",  # sets along a run
@@ -79,6 +86,7 @@ PAGE_COLOURS = {
 
 DASHES = {"text": "solid", "benign": "dash", "own": "longdash", "blank": "dot", "noise": "dashdot"}
 
+TITLE_HEIGHT = 44
 LINE_HEIGHT = 19
 LEGEND_ROW = 24
 PANEL_TITLE = 24
@@ -197,7 +205,7 @@ def frame(
     """
     lines = textwrap.wrap(subtitle, 108)
     raised = PANEL_TITLE if panels else 0
-    top = 44 + LINE_HEIGHT * len(lines) + LEGEND_ROW * legend_rows + 12 + raised
+    top = TITLE_HEIGHT + LINE_HEIGHT * len(lines) + LEGEND_ROW * legend_rows + 12 + raised
     bottom = 58
     figure.update_layout(
         template=TEMPLATE,

@@ -707,6 +707,37 @@ class TargetsResult(Result):
     records: list[Target] = Field(alias="rows")
 
 
+class LayerSpread(Frozen):
+    """Reference prompts at one layer: their mean, and the ends of the middle 80%."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class PromptReading(Frozen):
+    """What one model makes of one prompt, layer by layer, beside reference prompts of the same kind.
+
+    direction: in words. along: of the residual stream at the direction's position, along it at length 1. odds: refusal
+    log-odds of the next token by the logit lens, in nats. harmful_along and the like: of the reference prompts; empty
+    where there are none, as `odds` is where no token is known to begin a refusal. references: how many of each side.
+    text: the model's completion. cut: whether it ended at the limit of tokens. notes: what to know of all this.
+    """
+
+    role: str
+    direction: str
+    along: list[float]
+    odds: list[float]
+    harmful_along: list[LayerSpread] = Field(default_factory=list)
+    harmless_along: list[LayerSpread] = Field(default_factory=list)
+    harmful_odds: list[LayerSpread] = Field(default_factory=list)
+    harmless_odds: list[LayerSpread] = Field(default_factory=list)
+    references: tuple[int, int] = (0, 0)
+    text: str
+    cut: bool
+    notes: list[str] = Field(default_factory=list)
+
+
 class LayerGains(Frozen):
     """One whole layer of the base put into the adapted model: what each prompt's refusal log-odds gain, in nats."""
 

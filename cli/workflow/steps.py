@@ -40,7 +40,7 @@ def _run_diff(job: Job, settings: Settings) -> None:
     job.case.save(result, settings)
 
 
-def _prepare_to_run(job: Job) -> None:
+def prepare_to_run(job: Job) -> None:
     """Silence transformers' own notices, and run small models in one thread.
 
     The matrices of a small model are too small to divide: on a busy machine, several threads that wait for each other
@@ -67,7 +67,7 @@ def _asking_settings(job: Job, step: str) -> Settings:
 def _run_probe(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.probe import probe
 
-    _prepare_to_run(job)
+    prepare_to_run(job)
     for note in job.prompt_source.notes:
         job.say(f"probe: {note}")
     job.case.log_look({"step": "probe", "roles": list(job.checkpoints), "prompts": settings["prompts"]})
@@ -98,7 +98,7 @@ def _coefficient_settings(job: Job) -> Settings:
 def _run_coefficients(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.selection import recipe_of
 
-    _prepare_to_run(job)
+    prepare_to_run(job)
     if job.options.toward == "both" and "safety" not in job.sources:
         job.say("coefficients: this case has no safety checkpoint, so the merge goes toward base only")
     result = chosen_coefficients(job, settings)
@@ -166,7 +166,7 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, CompletionFile
     from vlsurgery.probes.evaluation.evaluate import Asking, evaluate
 
-    _prepare_to_run(job)
+    prepare_to_run(job)
     for note in job.prompt_source.budget_notes:
         job.say(f"evaluate: {note}")
     source = job.judge_source
@@ -211,7 +211,7 @@ def _run_layers(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
     from vlsurgery.probes.layer_gains import layer_gains
 
-    _prepare_to_run(job)
+    prepare_to_run(job)
     said = load_completions(job.case.path(COMPLETIONS)).records
     job.case.save(layer_gains(job.alignment, job.prompts, said, job.progress, job.loader("evaluate")), settings)
 
