@@ -198,7 +198,7 @@ function list(answer) {
 function prompt(each) {
   const article = element('article');
   const head = element('header');
-  const again = element('button', 'Read it below');
+  const again = element('button', 'Read it above');
   again.type = 'button';
   again.onclick = () => { typeAgain(each); };
   head.append(element('span', each.where, 'small'), again);
