@@ -5,6 +5,7 @@ colour blindness; still, no figure relies on colour alone: roles are also named,
 """
 
 import html
+import itertools
 import textwrap
 from collections.abc import Sequence
 
@@ -27,6 +28,7 @@ ROLE_COLOURS = {
     "merged": "#009e73",
 }
 UNKNOWN_ROLE = "#6b7280"
+SAFETY_SHADES = (ROLE_COLOURS["safety"], "#7d3f63", "#e6b8d0", "#4d1f3b")  # of several safety-tuned models side by side
 
 # Kinds of block are no roles, so they take none of the roles' colours; they differ in lightness.
 KIND_COLOURS = {"attention": "#33415c", "MLP": "#b9a98c", "other": "#8b94a3"}
@@ -41,6 +43,13 @@ PANEL_TITLE = 24
 def role_colour(role: str) -> str:
     """The colour of a role; `safety:NAME` takes that of `safety`, and a role that nobody named is grey."""
     return ROLE_COLOURS.get(role) or ROLE_COLOURS.get(role.partition(":")[0], UNKNOWN_ROLE)
+
+
+def source_colours(sources: Sequence[str]) -> dict[str, str]:
+    """A colour for each role that a merge goes toward, so that several safety-tuned ones can be told apart."""
+    tuned = [source for source in sources if source.partition(":")[0] == "safety"]
+    shades = dict(zip(tuned, itertools.cycle(SAFETY_SHADES), strict=False))
+    return {source: shades.get(source) or role_colour(source) for source in sources}
 
 
 def tint(colour: str, opacity: float) -> str:
