@@ -11,7 +11,6 @@ from vlsurgery.figures.blocks import BlockAxis, Place, block_axis
 from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
 
-TARGETS = ("base", "safety")
 _POLICY_ROLES = {"linearised": "merged", "frontier": "merged", "limits": "merged", "uniform": "merged:uniform"}
 _POLICY_COLOURS = {"fit": "#8a5a00", "attribution": "#4b3f92", "weights": "#33415c"}
 _POLICY_SYMBOLS = {
@@ -29,14 +28,13 @@ _PALE = 0.35
 
 @dataclass(frozen=True)
 class BlockCoefficient:
-    """How much of the base and of the safety-tuned model goes into one block; None where a target has no say.
+    """How much of each other model goes into one block.
 
-    intervals: target -> 95% interval over requests, of the targets that have one.
+    values: target -> coefficient. intervals: target -> 95% interval over requests, of the targets that have one.
     """
 
     place: Place
-    base: float | None
-    safety: float | None
+    values: Mapping[str, float]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def may_be_nothing(self, target: str) -> bool:
@@ -49,12 +47,13 @@ class CoefficientsInfo:
     """The merged point's coefficients block by block, and every point tried, in the order they were; those at other
     prices are in `figures.frontier`.
 
-    merged: the chosen point of the merged policy; None if none is marked. blocks: empty where that point holds no
-    coefficients per block.
+    merged: the chosen point of the merged policy; None if none is marked. targets: the models that blocks move toward.
+    blocks: empty where that point holds no coefficients per block.
     """
 
     policy: str
     merged: TradeoffPoint | None
+    targets: tuple[str, ...]
     blocks: tuple[BlockCoefficient, ...]
     axis: BlockAxis
     points: tuple[TradeoffPoint, ...]
@@ -67,14 +66,12 @@ def compute(tradeoff: TradeoffResult) -> CoefficientsInfo:
     axis = block_axis(block for block in coefficients if block != "default")
     intervals = (merged.intervals if merged else None) or {}
     blocks = [
-        BlockCoefficient(
-            place, coefficients[block].get("base"), coefficients[block].get("safety"), intervals.get(block, {})
-        )
-        for block, place in axis.places.items()
+        BlockCoefficient(place, coefficients[block], intervals.get(block, {})) for block, place in axis.places.items()
     ]
     blocks.sort(key=lambda block: block.place.x)
+    targets = tuple(dict.fromkeys(target for block in blocks for target in block.values))
     points = tuple(point for point in tradeoff.points if point.chosen or point.policy != "frontier")
-    return CoefficientsInfo(tradeoff.policy, merged, tuple(blocks), axis, points)
+    return CoefficientsInfo(tradeoff.policy, merged, targets, tuple(blocks), axis, points)
 
 
 def policy_colour(policy: str) -> str:
@@ -89,29 +86,22 @@ def _interval_words(block: BlockCoefficient, target: str) -> str:
 
 
 def _coefficient_hover(block: BlockCoefficient) -> str:
-    parts = [(target, getattr(block, target)) for target in TARGETS]
     lines = [
-        f"{number(value)} toward {target}{_interval_words(block, target)}"
-        for target, value in parts
-        if value is not None
+        f"{number(value)} toward {target}{_interval_words(block, target)}" for target, value in block.values.items()
     ]
-    kept = 1 - sum(value for _, value in parts if value is not None)
+    kept = 1 - sum(block.values.values())
     return theme.hover(f"{block.place.block} ({block.place.label})", [*lines, f"{number(kept)} stays adapted"])
 
 
 def _add_coefficients(figure: go.Figure, info: CoefficientsInfo) -> None:
-    """Stacked bars a block: toward base below, toward safety above; MLP bars are hatched, what may be 0 is pale."""
+    """Stacked bars a block, one a target; MLP bars are hatched, what may be 0 is pale."""
     shapes = ["/" if block.place.kind == "MLP" else "" for block in info.blocks]
-    for target in TARGETS:
-        values = [getattr(block, target) for block in info.blocks]
-        if all(value is None for value in values):
-            continue
-        colour = theme.role_colour(target)
+    for target, colour in theme.source_colours(info.targets).items():
         figure.add_trace(
             go.Bar(
-                name=f"toward {target}",
+                name=theme.safe(f"toward {target}"),
                 x=[block.place.x for block in info.blocks],
-                y=values,
+                y=[block.values.get(target) for block in info.blocks],
                 width=info.axis.bar_width,
                 marker={
                     "color": [theme.tint(colour, _PALE) if b.may_be_nothing(target) else colour for b in info.blocks],
@@ -194,7 +184,7 @@ def _add_points(figure: go.Figure, info: CoefficientsInfo) -> None:
 
 
 def _title(info: CoefficientsInfo) -> str:
-    targets = [t for t in TARGETS if any(getattr(block, t) for block in info.blocks)]
+    targets = [target for target in info.targets if any(block.values.get(target) for block in info.blocks)]
     if not targets:
         return "What was tried on the way to the merge"
     return f"What goes into each block from {listed(targets)}, and what it buys"
@@ -205,7 +195,7 @@ def draw(info: CoefficientsInfo) -> go.Figure:
     figure = make_subplots(rows=1, cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.11)
     _add_coefficients(figure, info)
     _add_points(figure, info)
-    pale = any(block.may_be_nothing(target) for block in info.blocks for target in TARGETS)
+    pale = any(block.may_be_nothing(target) for block in info.blocks for target in info.targets)
     subtitle = (
         "Left bar of a pair: attention; hatched right bar: MLP; what is missing to 1 stays adapted. On the right, each"
         f" point is a merge that was tried, measured on select prompts; up and right is better. Merged: {info.policy}."

@@ -13,7 +13,6 @@ from vlsurgery.probes.results import PredictedCell, PricedMerge, TradeoffResult
 
 USUAL_PRICE: Final = 2.0
 ANCHOR: Final = "price"
-SOURCES: Final = ("base", "safety")
 _WORDS = {"refuse": "refused", "answer": "refused, though harmless", "keep": "own answers that stay likely"}
 _COLOURS = {"refuse": theme.ROLE_COLOURS["merged"], "answer": theme.ROLE_COLOURS["adapted"], "keep": "#4b3f92"}
 _LINE = 26  # pixels a row
@@ -33,7 +32,9 @@ class PriceInfo:
     @property
     def commands(self) -> tuple[str, ...]:
         """What writes the merge of each position."""
-        options = f" --toward {self.sources[0]}" if len(self.sources) == 1 else ""
+        options = (
+            " --toward safety" if "base" not in self.sources else " --toward base" if len(self.sources) == 1 else ""
+        )
         options += " --extrapolate" if self.extrapolated else ""
         return tuple(f"vlsurgery merge --auto --price {point.price:g}{options}" for point in self.points)
 
@@ -100,7 +101,7 @@ def _bars(info: PriceInfo, point: PricedMerge, source: str) -> go.Bar:
         x=[place.x for place in places],
         y=values,
         width=info.axis.bar_width,
-        marker={"color": theme.role_colour(source), "line": {"width": 0}},
+        marker={"color": theme.source_colours(info.sources)[source], "line": {"width": 0}},
         hovertext=told,
         hoverinfo="text",
     )

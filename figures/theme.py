@@ -7,6 +7,7 @@ in light colours; `shown` gives them the dark ones, and the page's script does t
 """
 
 import html
+import itertools
 import re
 import textwrap
 from collections.abc import Sequence
@@ -31,6 +32,7 @@ ROLE_COLOURS = {
 }
 UNKNOWN_ROLE = "#6b7280"
 HEAT_SCALE = [[0.0, "#f6f4ef"], [0.5, "#c2a878"], [1.0, "#4a3516"]]  # from nothing to much
+SAFETY_SHADES = (ROLE_COLOURS["safety"], "#7d3f63", "#e6b8d0", "#4d1f3b")  # of several safety-tuned models side by side
 
 # Kinds of block are no roles, so they take none of the roles' colours; they differ in lightness.
 KIND_COLOURS = {"attention": "#33415c", "MLP": "#b9a98c", "other": "#8b94a3"}
@@ -126,6 +128,13 @@ def darkened(value: object) -> object:
 def shown(figure: go.Figure, dark: bool) -> go.Figure:
     """A figure on light paper as it is, or with the colours of dark paper."""
     return go.Figure(darkened(figure.to_dict())) if dark else figure
+
+
+def source_colours(sources: Sequence[str]) -> dict[str, str]:
+    """A colour for each role that a merge goes toward, so that several safety-tuned ones can be told apart."""
+    tuned = [source for source in sources if source.partition(":")[0] == "safety"]
+    shades = dict(zip(tuned, itertools.cycle(SAFETY_SHADES), strict=False))
+    return {source: shades.get(source) or role_colour(source) for source in sources}
 
 
 def tint(colour: str, opacity: float) -> str:
