@@ -8,8 +8,8 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.choice import chosen
 from vlsurgery.figures.behaviour import ends
+from vlsurgery.figures.choice import chosen
 from vlsurgery.figures.wording import listed, percent, points, rate_words
 from vlsurgery.probes.results import Estimate, MergeRates, PricedMerge, Rate, TradeoffPoint, TradeoffResult
 from vlsurgery.surgery.errors import SurgeryError
@@ -32,8 +32,9 @@ class NamedMerge:
 
 @dataclass(frozen=True)
 class FrontierInfo:
-    """measures: what is held against over-refusal. predicted: from cheap to dear. measured: of these, those that were, as (price, rates). uniform: their front, by
-    over-refusal. gain: of the measured ones over that front. end: where the axis of over-refusal ends."""
+    """measures: what is held against over-refusal. predicted: from cheap to dear. measured: of these, those that were,
+    as (price, rates). uniform: their front, by over-refusal. gain: of the measured ones over that front. end: where the
+    axis of over-refusal ends."""
 
     measures: tuple[str, ...]
     predicted: tuple[PricedMerge, ...]

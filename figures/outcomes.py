@@ -152,8 +152,8 @@ def draw(info: OutcomesInfo) -> go.Figure:
         figure.add_trace(_segment(placed, part))
     figure.add_trace(_labels(placed))
     subtitle = (
-        f"{info.where}In the role's colour: refused still. Filled in the colour of text: complied with (lost). Hatched:"
-        " neither (broken). Figures at the right: refused / complied / neither, in per cent. Only requests that the base"
+        f"{info.where}In the role's colour: refused still. In the text's colour: complied with (lost). Hatched: neither"
+        " (broken). Figures at the right: refused / complied / neither, in per cent. Only requests that the base"
         " refuses are counted; where it does not see, the same request as text."
     )
     theme.frame(figure, info.title, subtitle, round(ROW_HEIGHT * max(y, 4.0)) + 10, legend_rows=0)
