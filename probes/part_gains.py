@@ -18,7 +18,7 @@ OF_A_HEAD: Final = ("attn.q", "attn.o")  # sites whose parts are query heads
 SHARED_BY_HEADS: Final = ("attn.k", "attn.v")  # those whose parts several query heads may share
 
 
-class _Row(NamedTuple):
+class _GainRow(NamedTuple):
     """A row to be. columns: the parts that it sums. site: None for a head with all of its sites."""
 
     block: int
@@ -66,23 +66,24 @@ def part_gains(
     return found, left_out
 
 
-def _rows(values: Floats, parts: WeightParts, own_key_values: bool) -> list[_Row]:
+def _rows(values: Floats, parts: WeightParts, own_key_values: bool) -> list[_GainRow]:
     """Every row, in the order of blocks: each site with its heads, then the heads of all sites together."""
     columns: dict[tuple[int, str], list[int]] = {}
     for at, part in enumerate(parts.parts):
         columns.setdefault((int(parts.block[at]), part.site), []).append(at)
     of_a_head = (*OF_A_HEAD, *SHARED_BY_HEADS) if own_key_values else OF_A_HEAD
-    sites: dict[int, list[_Row]] = {}
+    sites: dict[int, list[_GainRow]] = {}
     heads: dict[int, dict[int, list[int]]] = {}
     for (block, site), own in columns.items():
         found = sites.setdefault(block, [])
-        found.append(_Row(block, site, None, own))
+        found.append(_GainRow(block, site, None, own))
         told = _told_apart(values, parts, own)
-        found += [_Row(block, site, parts.parts[at].head, [at]) for at in told]
+        found += [_GainRow(block, site, parts.parts[at].head, [at]) for at in told]
         for at in told if site in of_a_head else ():
             heads.setdefault(block, {}).setdefault(int(parts.parts[at].head or 0), []).append(at)
     whole = {
-        block: [_Row(block, None, head, own) for head, own in sorted(found.items())] for block, found in heads.items()
+        block: [_GainRow(block, None, head, own) for head, own in sorted(found.items())]
+        for block, found in heads.items()
     }
     return [row for block in sorted(sites) for row in (*sites[block], *whole.get(block, ()))]
 
@@ -93,7 +94,7 @@ def _told_apart(values: Floats, parts: WeightParts, columns: Sequence[int]) -> l
     return [] if values[:, rest].any() else [at for at in columns if parts.parts[at].head is not None]
 
 
-def _within_limit(rows: Sequence[_Row], sizes: Floats) -> tuple[list[_Row], list[str]]:
+def _within_limit(rows: Sequence[_GainRow], sizes: Floats) -> tuple[list[_GainRow], list[str]]:
     """All rows of sites, and those of heads of as many blocks as MAX_HEAD_ROWS allows, largest gains first."""
     count = np.bincount([row.block for row in rows if row.head is not None], minlength=len(sizes))
     order = np.argsort(-sizes, kind="stable")

@@ -11,7 +11,7 @@ weight. Every other module (norms, experts, scales) is differentiated forward by
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +29,7 @@ from vlsurgery.probes.models.tables import embedded
 from vlsurgery.probes.weight_parts import WeightParts
 
 Fold = Callable[[Tensor, Sequence[Tensor]], None]
+ROUTING_TOLERANCE = 0.02  # of the whole change, up to which the changes by expert may miss it: bfloat16 rounds so much
 _TENSOR = object()  # stands for a tensor among the arguments of a call
 Named = Mapping[str, Sequence[MergeParameter]]  # a module's own parameter -> the merged parts of it
 
@@ -48,6 +49,7 @@ class PromptSlopes:
         self._modules = _readers(live, inputs)
         self._anchor = torch.zeros((), device=live.chat.device, requires_grad=True)
         self._inside = False
+        self._routed: dict[nn.Module, bool] = {}
         self._slopes = torch.zeros(0)
         self._picked = torch.zeros(0, dtype=torch.long)
 
@@ -166,8 +168,29 @@ class PromptSlopes:
         call: "_Call",
         given: Sequence[Tensor],
     ) -> None:
-        change = self._derivative(module, along, call, given)
-        self._add(module, part, source, gradient.float() * change.float())
+        experts = self._parts.of_experts(part)
+        routing = None if experts is None else self._routing(module, along, call, given)
+        if experts is None or routing is None:
+            change = self._derivative(module, along, call, given)
+            self._add(module, part, source, gradient.float() * change.float())
+            return
+        for slot in range(routing.slots):
+            change = self._derivative(module, along, call, routing.only(slot, given))
+            own = (gradient.float() * change.float()).reshape(routing.tokens, -1).sum(-1, dtype=torch.float64).cpu()
+            self._add_by_expert(experts, routing.experts[:, slot].cpu(), source, own)
+
+    def _routing(
+        self, module: nn.Module, along: Mapping[str, Tensor], call: "_Call", given: Sequence[Tensor]
+    ) -> "Routing | None":
+        """A module's routing, where it weighs experts as its arguments say: its change is then the sum of those of each
+        place in the list of a token's experts. Tried when the module is first met."""
+        routing = routing_of(given)
+        if routing is not None and module not in self._routed:
+            whole = self._derivative(module, along, call, given).float()
+            slots = (self._derivative(module, along, call, routing.only(at, given)) for at in range(routing.slots))
+            rest = whole - torch.stack([slot.float() for slot in slots]).sum(0)
+            self._routed[module] = bool(rest.norm() <= ROUTING_TOLERANCE * whole.norm())
+        return routing if self._routed.get(module) else None
 
     def _along(self, named: Named, part: int, source: int) -> dict[str, Tensor]:
         """A part's delta of each of the module's own parameters."""
@@ -224,6 +247,14 @@ class PromptSlopes:
         each = self._by_prompt(values).reshape(len(self._slopes), -1, len(labels)).sum(1, dtype=torch.float64).cpu()
         self._slopes[:, :, source].index_add_(1, labels, each)
 
+    def _add_by_expert(self, experts: Tensor, chosen: Tensor, source: int, values: Tensor) -> None:
+        """Sum values over each prompt's tokens and by the expert of each. experts: [experts] positions of parts.
+        chosen: [tokens] expert of each token; one that is not there does nothing. values: [tokens] float64."""
+        prompt = torch.arange(len(values)) // (len(self._by_prompt(values)) // len(self._slopes))
+        there = chosen < len(experts)
+        at = (prompt[there], experts[chosen[there]])
+        self._slopes[:, :, source].index_put_(at, values[there], accumulate=True)
+
     def _by_prompt(self, values: Tensor) -> Tensor:
         """Raises ValueError where values are not of so many prompts, each with as many tokens."""
         if values.shape[0] % len(self._slopes):
@@ -258,6 +289,39 @@ class _Telling(torch.autograd.Function):
         (gradient,), given = gradients, ctx.saved_tensors
         ctx.fold(gradient, given)
         return gradient, None, None, *(None for _ in given)
+
+
+class Routing(NamedTuple):
+    """The arguments by which a module of experts is told which of them each token goes to. experts: [tokens, slots].
+    weights: position among the module's tensors of how much each counts, [tokens, slots]."""
+
+    experts: Tensor
+    weights: int
+
+    @property
+    def tokens(self) -> int:
+        return self.experts.shape[0]
+
+    @property
+    def slots(self) -> int:
+        return self.experts.shape[1]
+
+    def only(self, slot: int, given: Sequence[Tensor]) -> list[Tensor]:
+        """The module's tensors, with one of each token's experts counting."""
+        weights = given[self.weights]
+        alone = torch.zeros_like(weights)
+        alone[:, slot] = weights[:, slot]
+        return [alone if at == self.weights else tensor for at, tensor in enumerate(given)]
+
+
+def routing_of(given: Sequence[Tensor]) -> Routing | None:
+    """The routing among a module's tensors: whole numbers [tokens, slots], and as many weights; None without both."""
+    for experts in given:
+        if experts.dim() == 2 and experts.dtype in (torch.int64, torch.int32):
+            for at, weights in enumerate(given):
+                if weights.is_floating_point() and weights.shape == experts.shape:
+                    return Routing(experts, at)
+    return None
 
 
 class _Bare(nn.Module):

@@ -69,6 +69,10 @@ class WeightParts:
         block = np.array([live.blocks.index(part.block) for part in made.parts], np.int64)
         return cls(tuple(made.parts), block, made.whole, made.heads, made.experts)
 
+    def of_experts(self, part: int) -> Tensor | None:
+        """[experts] the parts of each routed expert, where `part` is all of a layer's; else None."""
+        return self.experts.get(int(self.block[part])) if self.parts[part].site == EXPERTS else None
+
     def of_blocks(self, slopes: Tensor, blocks: int) -> Tensor:
         """[prompts, blocks, sources] sums over each block's parts. slopes: [prompts, parts, sources]."""
         out = torch.zeros(slopes.shape[0], blocks, slopes.shape[2], dtype=slopes.dtype)
