@@ -1,12 +1,13 @@
 """The axis on which blocks stand: layers in order, attention left of MLP left of what is neither; what lies outside
 layers at the ends."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.choice import chosen, leading
 
 BEFORE_LAYERS = ("vision", "projector", "embed")
 AFTER_LAYERS = ("norm", "head")
@@ -86,6 +87,16 @@ def block_axis(blocks: Iterable[str]) -> BlockAxis:
     every = max(1, round(len(layers) / 16))
     ticks = [(float(layer), str(layer)) for layer in layers if layer % every == 0]
     return BlockAxis(places, tuple(sorted(ticks + [(x, block) for block, x in ends.items()])), width)
+
+
+def wanted_blocks(sizes: Mapping[str, float], layers: Sequence[int] | None, top: int | None) -> list[str]:
+    """The blocks of these layers (None: of all, and those outside layers), and of these the `top` largest, in the order
+    that they came in. Raises SurgeryError where there is no such layer, or `top` is below 1."""
+    at = {block: split(block)[0] for block in sizes}
+    wanted = chosen("layers", layers, sorted({layer for layer in at.values() if layer is not None}))
+    found = [block for block in sizes if layers is None or at[block] in wanted]
+    largest = sorted(found, key=lambda block: -sizes[block])[: leading("top", top)]
+    return [block for block in found if block in largest]
 
 
 def _axes(figure: go.Figure, row: int | None = None, col: int | None = None) -> tuple[str, str]:

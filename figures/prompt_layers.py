@@ -122,7 +122,9 @@ def plot(info: PromptLayersInfo, *, dark: bool = False) -> go.Figure:
         if len(info.models) == 1:
             _add_spreads(figure, each.along_spread)
         texts = [
-            theme.hover(role_name(each.role), [f"layer {layer}: {number(value)}", f"in the stream's unit {number(raw)}"])
+            theme.hover(
+                role_name(each.role), [f"layer {layer}: {number(value)}", f"in the stream's unit {number(raw)}"]
+            )
             for layer, (value, raw) in enumerate(zip(each.along, each.raw, strict=True))
         ]
         _add_line(figure, each.role, each.along, texts)

@@ -136,6 +136,8 @@ def darkened(value: object) -> object:
 def shown(figure: go.Figure, dark: bool) -> go.Figure:
     """A figure on light paper as it is, or with the colours of dark paper."""
     return go.Figure(darkened(figure.to_dict())) if dark else figure
+
+
 def source_colours(sources: Sequence[str]) -> dict[str, str]:
     """A colour for each role that a merge goes toward, so that several safety-tuned ones can be told apart."""
     tuned = [source for source in sources if source.partition(":")[0] == "safety"]

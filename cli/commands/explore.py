@@ -17,7 +17,8 @@ def explore(
     session: Session,
     folder: Annotated[Path | None, typer.Argument(metavar="CASE", help="The case's folder, as --case.")] = None,
     port: Annotated[
-        int, typer.Option("--port", min=0, max=65535, metavar="N", help="Where the page is served. [default: a free one]")
+        int,
+        typer.Option("--port", min=0, max=65535, metavar="N", help="Where the page is served. [default: a free one]"),
     ] = 0,
     browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
     running: Running = Running(),

@@ -197,9 +197,5 @@ def _file(name: str) -> bytes:
 
 def _style() -> bytes:
     """The colours of the page, light and dark, as the report has them."""
-    papers = [
-        "".join(f"--{name}: {pair[at]}; " for name, pair in theme.PAGE_COLOURS.items()) for at in (0, 1)
-    ]
-    return (
-        f":root {{ color-scheme: light; {papers[0]}}}\n:root.dark {{ color-scheme: dark; {papers[1]}}}\n"
-    ).encode()
+    papers = ["".join(f"--{name}: {pair[at]}; " for name, pair in theme.PAGE_COLOURS.items()) for at in (0, 1)]
+    return (f":root {{ color-scheme: light; {papers[0]}}}\n:root.dark {{ color-scheme: dark; {papers[1]}}}\n").encode()

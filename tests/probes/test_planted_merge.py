@@ -96,8 +96,8 @@ def test_most_coefficients_lie_on_the_planted_block_and_refusals_are_back(folder
     said, alignment = targets(checkpoints, prompts), align(checkpoints)
     assert min(moved(alignment, block) for block in DECOYS) > 0.8 * moved(alignment, PLANTED) > 0
     live = InMemoryMerge(load(checkpoints["adapted"]), alignment, ("base",))
-    path, *_ = attribute(live, working_set(live.chat, prompts, said, "fit"))
-    gains = {gain.block: gain.gain for gain in path if gain.method == "path"}
+    path = attribute(live, working_set(live.chat, prompts, said, "fit")).gains
+    gains = {gain.block: gain.gain for gain in path if gain.method == "path" and gain.is_whole}
     result = choose(alignment, prompts, said, Choosing("linearised", "base", attribution=gains))
     found = result.chosen()
     mass = {block: row["base"] for block, row in found.coefficients.items()}
