@@ -59,9 +59,9 @@ class DirectionPairInfo:
     def subtitle(self) -> str:
         halves = [number(side.halves.get(self.layer)) for side in (self.first, self.second)]
         return (
-            f"{self.first.name} and {self.second.name}, at {position_name(self.position)}. The two halves of each one's "
-            f"own prompts agree to {halves[0]} and {halves[1]}, which is the most to be expected; of random directions "
-            f"the best of all pairs of layers stays below {number(self.null)}."
+            f"{self.first.name} and {self.second.name}, at {position_name(self.position)}. The two halves of each "
+            f"one's own prompts agree to {halves[0]} and {halves[1]}, which is the most to be expected; of random "
+            f"directions the best of all pairs of layers stays below {number(self.null)}."
         )
 
 

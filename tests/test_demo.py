@@ -231,6 +231,29 @@ def test_the_readmes_library_examples_run(demo, capsys, tmp_path):
     assert names["verdict"].refused
 
 
+@pytest.mark.parametrize("name", ["newcomer", "researcher"])
+def test_a_notebook_runs_from_top_to_bottom(demo, name, monkeypatch, capsys):
+    """Its cells one after the other, in the case of the demo, which they leave as it is."""
+    monkeypatch.setenv("VLSURGERY_CASE", str(demo.case))
+    before = {path: path.stat().st_mtime_ns for path in demo.case.rglob("*")}
+    notebook = json.loads((Path(__file__).parent.parent / "docs" / f"{name}.ipynb").read_text(encoding="utf-8"))
+    names: dict[str, object] = {}
+    for cell in notebook["cells"]:
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"{name} {cell['id']}", "exec"), names)
+    assert {path: path.stat().st_mtime_ns for path in demo.case.rglob("*")} == before
+    printed = capsys.readouterr().out
+    if name == "newcomer":
+        assert "not where safety went" in printed
+        assert [record.text for record in names["answers"].completions.records][1].startswith("use the ")
+    else:
+        assert names["choice"].chosen.layer == names["shown"].layer
+        base = names["odds"](names["base"], names["report"]["harmful"])
+        assert float(names["lens"]["base"][-1]) == pytest.approx(base, abs=1e-3)  # the lens ends at the model's own
+        assert names["patched"][-1] > names["patched"][0]  # the later the base's states, the more of it is left
+        assert "ablated in the base" in printed
+
+
 def test_the_face_evaluates_what_it_is_given(demo):
     """Strings stand for checkpoints; the numbers are those of the case."""
     import vlsurgery as face

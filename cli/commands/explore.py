@@ -20,8 +20,14 @@ def explore(
         int,
         typer.Option("--port", min=0, max=65535, metavar="N", help="Where the page is served. [default: a free one]"),
     ] = 0,
-    browser: Annotated[bool, typer.Option("--browser/--no-browser", help="Open the page in the browser.")] = True,
-    running: Running = Running(),
+    browser: Annotated[
+        bool,
+        typer.Option(
+            "--browser/--no-browser",
+            help="Open the page in the browser, whose command line shows the address to other users of this machine.",
+        ),
+    ] = True,
+    running: Running = Running(),  # noqa: B008
 ) -> None:
     """Explore a case in the browser: any two directions, every completion, and prompts that you type.
 

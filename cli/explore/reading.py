@@ -1,6 +1,5 @@
 """A typed prompt read with one role: along a direction of the case, by the logit lens, and what the model answers."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -17,8 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vlsurgery.probes.models import ChatModel
-    from vlsurgery.probes.prompts import Prompt
     from vlsurgery.probes.prompt_reading import LayerReadings
+    from vlsurgery.probes.prompts import Prompt
 
 MAX_PROMPT: Final = 8_000  # characters that may be typed
 REFERENCES: Final = 12  # harmful prompts that a typed one is set against, and as many harmless ones

@@ -1,4 +1,4 @@
-"""The page's server answers its own page alone: every other way to ask is refused, and nothing is read or run for it."""
+"""The page's server answers its own page alone: every other way to ask is refused, and nothing is read or run."""
 
 import json
 import socket
