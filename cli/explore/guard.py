@@ -25,7 +25,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Guard:
+class RequestGuard:
     """The checks of one session. port: that the server listens at. token: the first part of every path."""
 
     port: int

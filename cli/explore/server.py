@@ -14,7 +14,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from vlsurgery.cli.explore.guard import Guard, Refusal
+from vlsurgery.cli.explore.guard import RequestGuard, Refusal
 from vlsurgery.surgery.errors import SurgeryError
 
 LOOPBACK: Final = "127.0.0.1"
@@ -69,7 +69,7 @@ class PageServer(ThreadingMixIn, TCPServer):
                 f"--port {port}: can't be listened at ({error.strerror}). Give another one, or leave it out for a "
                 "free one."
             ) from error
-        self.guard = Guard(self.server_address[1], token)
+        self.guard = RequestGuard(self.server_address[1], token)
         self.routes = routes
 
     def serve_until_interrupted(self) -> None:

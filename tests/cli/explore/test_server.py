@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from vlsurgery.cli.explore.guard import MAX_BODY_BYTES, MAX_PATH, Guard
+from vlsurgery.cli.explore.guard import MAX_BODY_BYTES, MAX_PATH, RequestGuard
 from vlsurgery.cli.explore.server import PageServer, Routes
 from vlsurgery.surgery.errors import SurgeryError
 
@@ -158,7 +158,7 @@ def test_every_token_is_new_and_long() -> None:
     from vlsurgery.cli.explore.session import TOKEN_BYTES
 
     assert TOKEN_BYTES >= 16
-    guard = Guard(8000, "t0ken")
+    guard = RequestGuard(8000, "t0ken")
     assert guard.address == "http://127.0.0.1:8000/t0ken/"
 
 
