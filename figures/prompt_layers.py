@@ -11,7 +11,7 @@ from typing import Literal
 import plotly.graph_objects as go
 
 from vlsurgery.figures import blocks, theme
-from vlsurgery.figures.wording import number, role_name, signed
+from vlsurgery.figures.wording import listed, number, role_name, signed
 from vlsurgery.probes.results import LayerSpread, PromptReading
 
 Side = Literal["harmful", "harmless"]
@@ -43,6 +43,20 @@ class PromptLayersInfo:
     models: tuple[ReadPrompt, ...]
     scaled: bool
     direction: str
+
+    @property
+    def title(self) -> str:
+        """Where the prompt ends up, in every model."""
+        if not self.scaled:
+            return "The prompt along the direction"
+        ends = [f"{role_name(each.role)} {number(each.along[-1])}" for each in self.models]
+        return f"After the last layer, from harmless 0 to harmful 1: {listed(ends)}"
+
+    @property
+    def lens_title(self) -> str:
+        """The models' own log-odds, after the last layer."""
+        ends = [f"{role_name(each.role)} {signed(each.odds[-1], 1)}" for each in self.lens]
+        return f"Log-odds of refusing, in nats: {listed(ends)}"
 
     @property
     def lens(self) -> tuple[ReadPrompt, ...]:
@@ -133,14 +147,8 @@ def plot(info: PromptLayersInfo, *, dark: bool = False) -> go.Figure:
             figure.add_hline(height, line={"color": theme.MUTED, "width": 1, "dash": "dot"}, annotation_text=words)
     theme.frame(
         figure,
-        "The prompt along the direction",
-        f"Along {info.direction}."
-        + (
-            " 0 is the mean of harmless report prompts under the same model, 1 that of harmful ones; bands hold the "
-            "middle 80% of each."
-            if info.scaled
-            else " In the residual stream's own unit: there are no report prompts to set it against."
-        ),
+        info.title,
+        f"Along {info.direction}. {_scale_words(info)}",
         plot_height=300,
         legend_rows=2,
     )
@@ -162,14 +170,21 @@ def plot_lens(info: PromptLayersInfo, *, dark: bool = False) -> go.Figure:
     figure.add_hline(0.0, line={"color": theme.MUTED, "width": 1, "dash": "dot"})
     theme.frame(
         figure,
-        "Refusal log-odds by the logit lens",
-        "Of the next token behind the prompt, if the model ended after that layer: above 0 a refusal is likelier than "
-        "anything else. The last layer is the model's own. Middle layers were not trained to be read so.",
+        info.lens_title,
+        "By the logit lens: refusal log-odds of the next token behind the prompt, if the model ended after that layer. "
+        "Above 0 a refusal is likelier than anything else. Middle layers were not trained to be read so.",
         plot_height=300,
         legend_rows=2,
     )
     figure.update_yaxes(title_text="log-odds, nats")
     return _layered(figure, dark)
+
+
+def _scale_words(info: PromptLayersInfo) -> str:
+    if not info.scaled:
+        return "In the residual stream's own unit: there are no report prompts to set it against."
+    bands = "; bands hold the middle 80% of each" if len(info.models) == 1 else ""
+    return f"0 is the mean of harmless report prompts under the same model, 1 that of harmful ones{bands}."
 
 
 def _layered(figure: go.Figure, dark: bool) -> go.Figure:

@@ -14,7 +14,7 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from vlsurgery.cli.explore.guard import RequestGuard, Refusal
+from vlsurgery.cli.explore.guard import Refusal, RequestGuard
 from vlsurgery.surgery.errors import SurgeryError
 
 LOOPBACK: Final = "127.0.0.1"

@@ -64,6 +64,15 @@ def test_one_model_alone_is_drawn_with_its_reference_prompts() -> None:
     assert list(prompt_layers.plot_lens(info).data[0].y) == [4.0, 4.0, 2.0, 2.0]
 
 
+def test_titles_say_where_the_prompt_ends_up() -> None:
+    models = [reading(role, [0.5, end], [0.0, 0.0], [1.0, 1.0]) for role, end in (("base", 0.9), ("adapted", 0.25))]
+    info = prompt_layers.compute(models)
+    assert info.title == "After the last layer, from harmless 0 to harmful 1: base 0.90 and adapted 0.25"
+    assert info.lens_title == "Log-odds of refusing, in nats: base +2.0 and adapted +2.0"
+    assert prompt_layers.plot(info).layout.title.text == f"<b>{info.title}</b>"
+    assert "bands" not in prompt_layers.plot(info).layout.title.subtitle.text  # drawn of one model alone
+
+
 def test_a_role_s_name_is_no_markup() -> None:
     info = prompt_layers.compute([reading("<b>x</b>", [0.5, 0.5], [0.0, 0.0], [1.0, 1.0])])
     for figure in (prompt_layers.plot(info), prompt_layers.plot_lens(info)):

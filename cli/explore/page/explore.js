@@ -80,13 +80,12 @@ function show(section, answer, clicked) {
     drawn.delete(home.lastChild.querySelector('.plot'));
     home.lastChild.remove();
   }
+  while (home.children.length < answer.figures.length) {  // all places first: they share the width
+    const article = element('article');
+    article.append(element('h3'), element('p'), element('div', undefined, 'plot'));
+    home.append(article);
+  }
   answer.figures.forEach((figure, at) => {
-    if (!home.children[at]) {
-      const article = element('article');
-      const place = element('div', undefined, 'plot');
-      article.append(element('h3'), element('p'), place);
-      home.append(article);
-    }
     const [title, subtitle, place] = home.children[at].children;
     title.textContent = figure.title;
     subtitle.textContent = figure.subtitle;
@@ -94,6 +93,7 @@ function show(section, answer, clicked) {
     place.setAttribute('aria-label', figure.title + '. The numbers are in the table below.');
     drawn.set(place, figure);
     draw(place, figure);
+    Plotly.Plots.resize(place);
     if (clicked && at === 0 && !place.dataset.listens) {
       place.dataset.listens = 'yes';
       place.on('plotly_click', clicked);
