@@ -146,7 +146,7 @@ def effects_section(tradeoff: TradeoffResult | None) -> Section:
         "",
         figure,
         "A point is how much worse the merge is without that block's coefficients, all others kept, as measured; a"
-        " diamond, what the gradients predicted. Where the two part, log-odds are not linear so far from where they were taken.",
+        " diamond, what the gradients predicted. Where the two part, log-odds are not linear so far away.",
         "What a block would bring alone: blocks replace one another, so that leaving out one of two that do the same"
         " costs little. Coefficients were chosen on these prompts, which favours the blocks that they are large in.",
         missing,
