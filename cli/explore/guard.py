@@ -6,7 +6,6 @@ only the user was told.
 """
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 from email.message import Message
 from http import HTTPStatus
@@ -53,10 +52,10 @@ class RequestGuard:
 
     def _stranger(self, headers: Message) -> str | None:
         """What shows that a request does not come from the user's own page."""
-        if _values(headers, "Host") not in ([host] for host in self.hosts):
+        if _values(headers, "Host") not in [[host] for host in self.hosts]:
             return f"another host: this page is at {self.hosts[0]}"
         origins = _values(headers, "Origin")
-        if origins and origins not in ([f"http://{host}"] for host in self.hosts):
+        if origins and origins not in [[f"http://{host}"] for host in self.hosts]:
             return "another origin: only this page may ask"
         sites = _values(headers, "Sec-Fetch-Site")
         if sites and sites not in (["same-origin"], ["none"]):
@@ -75,7 +74,7 @@ def _first_part(path: str) -> str:
     return parts[1] if len(parts) == 3 and not parts[0] else ""
 
 
-def _values(headers: Message, name: str) -> Sequence[str]:
+def _values(headers: Message, name: str) -> list[str]:
     return [str(value).strip() for value in headers.get_all(name, [])]
 
 

@@ -71,11 +71,11 @@ class Tab:
         assert "exceptionDetails" not in found, found
         return found["result"].get("value")
 
-    def wait(self, condition: str, seconds: float = 60) -> None:
+    def wait(self, condition: str, seconds: float = 180) -> None:
         """Until an expression is true."""
         end = time.monotonic() + seconds
         while not self.run(condition):
-            assert time.monotonic() < end, f"not within {seconds} s: {condition}"
+            assert time.monotonic() < end, f"not within {seconds} s: {condition}; complaints: {self.complaints}"
             time.sleep(0.1)
 
     def show(self, width: int, height: int, dark: bool) -> None:
