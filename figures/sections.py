@@ -1,6 +1,5 @@
 """What the report says of each figure: how to read it, what it does not show, and how to get it where it is missing."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -16,10 +15,9 @@ from vlsurgery.figures import (
     safety_map,
     weight_change,
 )
+from vlsurgery.figures.embedding import Rows
 from vlsurgery.probes.results import MEAN_DIFFERENCE, BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
-
-Rows = Sequence[Mapping[str, str | int | float | None]]
 
 
 @dataclass(frozen=True)
