@@ -123,6 +123,7 @@ def report(
         roles=[{"role": role, "name": role_name(role), "colour": theme.role_colour(role)} for role in roles],
         **_judged(behaviour, roles, completions),
         said=transcripts.pack(transcripts.compute(completions)) if completions else None,
+        flips=said.FLIPS,
         flipped=said.compute(completions) if completions else (),
         paired=table.paired(behaviour) if behaviour else (),
         sections=[asdict(replace(one, figure=None, rows=())) | {"drawing": _drawing(one)} for one in found],

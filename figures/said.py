@@ -20,7 +20,8 @@ _PLAIN_KINDS = {("refused", "refusal"), ("complied", "compliance")}
 
 @dataclass(frozen=True)
 class Flip:
-    """A change of verdict that says something. harmful: on harmful sets, else on the others."""
+    """A change of verdict that says something. harmful: on harmful sets, else on the others. name: a word, then who
+    does what."""
 
     harmful: bool
     role: str
@@ -28,10 +29,6 @@ class Flip:
     other: str
     other_label: Label
     name: str
-
-    @property
-    def roles(self) -> str:
-        return f"{self.role}:{self.other}"
 
 
 FLIPS = (
@@ -58,18 +55,23 @@ class Sayings:
 
 
 @dataclass(frozen=True)
-class FlippedGroup:
-    """How many completions flipped in one way on one cell. flip: its place in `FLIPS`. of: how many had the first
-    verdict. command: pages through all of them."""
+class FlipCount:
+    """How many completions of a cell flipped in one way. flip: its place in `FLIPS`. of: how many had the first
+    verdict."""
 
     flip: int
-    set: str
-    modality: str
-    name: str
-    where: str
     count: int
     of: int
-    command: str
+
+
+@dataclass(frozen=True)
+class FlipRow:
+    """One cell with its counts, one for each of `FLIPS`; None where that flip is not of such prompts."""
+
+    set: str
+    modality: str
+    where: str
+    counts: tuple[FlipCount | None, ...]
 
 
 class _Said:
@@ -95,20 +97,15 @@ class _Said:
         return next((twin for twin in twins if twin.prompt == asked.prompt), twins[0] if twins else None)
 
 
-def compute(completions: CompletionsResult) -> tuple[FlippedGroup, ...]:
-    """Every group in which something flipped, by cell and then in the order of `FLIPS`."""
+def compute(completions: CompletionsResult) -> tuple[FlipRow, ...]:
+    """Every cell in which something flipped, that of the headline first."""
     said = _Said(completions.records)
-    return tuple(
-        FlippedGroup(
-            at, *cell, flip.name, cell_phrase(*cell), count, of,
-            f"vlsurgery completions --flipped {flip.roles} --set {cell[0]}",
-        )
-        for cell in _cells(completions)
-        for at, flip in enumerate(FLIPS)
-        if flip.harmful == (cell[0] in HARMFUL_SETS)
-        for of, count in [_counted(flip, cell, completions.records, said)]
-        if count
-    )  # fmt: skip
+    found = []
+    for cell in _cells(completions):
+        counts = tuple(_counted(at, cell, completions.records, said) for at in range(len(FLIPS)))
+        if any(each and each.count for each in counts):
+            found.append(FlipRow(*cell, cell_phrase(*cell), counts))
+    return tuple(found)
 
 
 Spoken = dict[tuple[str, str, str], tuple[str, tuple[Sayings, ...], tuple[int, ...]]]
@@ -150,11 +147,14 @@ def _cells(completions: CompletionsResult) -> list[tuple[str, str]]:
     )
 
 
-def _counted(flip: Flip, cell: tuple[str, str], records: Sequence[CompletionRecord], said: _Said) -> tuple[int, int]:
-    """How many prompts of a cell had the first verdict, and how many of those flipped."""
+def _counted(at: int, cell: tuple[str, str], records: Sequence[CompletionRecord], said: _Said) -> FlipCount | None:
+    """How many prompts of a cell had the first verdict of a flip, and how many of those flipped."""
+    flip = FLIPS[at]
+    if flip.harmful != (cell[0] in HARMFUL_SETS):
+        return None
     asked = [r for r in records if (r.role, r.set, r.modality) == (flip.other, *cell)]
     found = [_flipped(flip, record, said) for record in asked]
-    return sum(before for before, _ in found), sum(after for _, after in found)
+    return FlipCount(at, sum(after for _, after in found), sum(before for before, _ in found))
 
 
 def _verdict(record: CompletionRecord | None) -> Verdict | None:

@@ -182,7 +182,8 @@ var Figures = (function () {
     markAll();
   }
   function clicked(plot, point) {
-    if (point.customdata !== undefined && plot.controls.length) { return; }
+    var moves = (plot.spec.layout.meta || {}).moves;
+    if (moves && point.customdata !== undefined) { move(moves, String(point.customdata)); return; }
     var axis = plot.layered.find(function (each) {
       var name = each.axis[0] === 'x' ? point.xaxis : point.yaxis;
       return name && name._id === each.axis;
@@ -213,6 +214,16 @@ var Figures = (function () {
     group('Blocks', '', Object.keys(blocks));
     input.closest('label').hidden = input.options.length < 2;
     input.addEventListener('change', function () { Place.set({layer: input.value}); markAll(); });
+  }
+
+  // Moves the first control of another figure to the step of a label, and goes there.
+  function move(anchor, label) {
+    var plot = plots.find(function (each) { return each.anchor === anchor; });
+    if (!plot || !plot.controls.length) { return; }
+    draw(plot).then(function () {
+      plot.controls[0].to(label);
+      plot.box.scrollIntoView();
+    });
   }
 
   // ---- a picture, with title, in the colours of the page
@@ -269,13 +280,5 @@ var Figures = (function () {
     fit({width: 1090, autosize: false});
   });
   window.addEventListener('afterprint', function () { Theme.print(false); fit({width: null, autosize: true}); });
-  return {
-    element: element,
-    // Moves the first control of a figure to the step of a label.
-    move: function (anchor, label) {
-      var plot = plots.find(function (each) { return each.anchor === anchor; });
-      if (plot && plot.controls.length) { plot.controls[0].to(label); }
-    },
-    csv: csv
-  };
+  return {element: element};
 })();

@@ -3,7 +3,7 @@
   var box = document.getElementById('transcripts');
   if (!box) { return; }
   var element = Figures.element, form = box.querySelector('form'), list = box.querySelector('.results');
-  var line = box.querySelector('.count'), more = box.querySelector('.show-more'), STEP = 10, FOLDED_FROM = 320;
+  var line = box.querySelector('.count'), more = box.querySelector('.show-more'), STEP = 6, FOLDED_FROM = 320;
   var page = null, found = [], drawn = 0, VERDICTS = ['refused', 'complied', 'neither'];
   var NAMES = ['flip', 'set', 'modality', 'role', 'verdict', 'text', 'id'];
 
