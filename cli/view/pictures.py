@@ -70,7 +70,7 @@ def _draw(figures: Sequence[tuple[Any, Path]], kind: Format) -> None:
             "program: BROWSER_PATH=/path/to/chromium vlsurgery report ..."
         ) from error
     except (errors.BrowserClosedError, errors.BrowserFailedError, errors.KaleidoError, TimeoutError) as error:
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        reason = " ".join(str((*error.args, type(error).__name__)[0]).split()).rstrip(".")
         raise SurgeryError(
             f"--{kind}: the browser failed to draw ({reason}). Try the program that BROWSER_PATH names, or the page "
             "itself: every figure there has a button that saves its picture."
