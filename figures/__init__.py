@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vlsurgery.figures import (
         behaviour as behaviour,
+        block_effects as block_effects,
         claims as claims,
         coefficients as coefficients,
         direction_drift as direction_drift,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "behaviour",
+    "block_effects",
     "claims",
     "coefficients",
     "direction_drift",

@@ -7,6 +7,7 @@ import plotly.graph_objects as go
 
 from vlsurgery.figures import (
     behaviour as behaviour_figure,
+    block_effects,
     coefficients,
     direction_drift,
     frontier,
@@ -144,6 +145,24 @@ def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
     )
 
 
+def effects_section(tradeoff: TradeoffResult | None) -> Section:
+    empty = (
+        "" if tradeoff is None or tradeoff.effects else "The merge is the same in every block, so none was left out."
+    )
+    figure, missing = _drawn(block_effects.plot, tradeoff, "vlsurgery merge --auto", empty)
+    return Section(
+        block_effects.ANCHOR,
+        "What each block brings",
+        "",
+        figure,
+        "A point is how much worse the merge is without that block's coefficients, all others kept, as measured; a"
+        " diamond, what the gradients predicted. Where the two part, log-odds are not linear so far away.",
+        "What a block would bring alone: blocks replace one another, so that leaving out one of two that do the same"
+        " costs little. Coefficients were chosen on these prompts, which favours the blocks that they are large in.",
+        missing,
+    )
+
+
 NO_PRICES = (
     "No gradients of prompts were taken, so nothing is known of other prices. This takes them: `vlsurgery merge --auto"
     " --policy best --frontier`"
@@ -242,6 +261,7 @@ def sections(
         outcomes_section(behaviour),
         map_section(probe),
         coefficients_section(tradeoff),
+        effects_section(tradeoff),
         frontier_section(tradeoff),
         price_section(tradeoff),
         drift_section(probe),
