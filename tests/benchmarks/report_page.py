@@ -151,7 +151,7 @@ def check_layers(page: Page, layers: int) -> None:
 def check_figures(page: Page) -> None:
     for anchor in page.eval_on_selector_all("figure.plot", "all => all.map(f => f.dataset.plot)"):
         box = f"figure.plot[data-plot='{anchor}']"
-        rows = page.evaluate(f'JSON.parse(document.querySelector("{box} script").textContent).rows.length')
+        rows = int(page.text_content(f"{box} .numbers summary").split()[-2])
         table = list(csv.DictReader(io.StringIO(download(page, f"{box} .save-csv").decode())))
         check(f"{anchor}: the CSV has every row", len(table) == rows > 0)
         page.eval_on_selector(f"{box} .numbers", "details => { details.open = true; }")
@@ -224,13 +224,17 @@ def check_navigation(page: Page) -> None:
     page.keyboard.press("Home")
 
 
-def opened(page: Page, url: str) -> float:
-    """Seconds until the page can be read and its first figure is drawn, by the browser's own clock."""
+def opened(page: Page, url: str) -> tuple[float, float]:
+    """Seconds until the page can be read and its first figure is drawn: by the clock, and those in which the page's
+    thread was running, which on a busy machine are fewer."""
+    session = page.context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
     page.goto(url, wait_until="commit")
     page.wait_for_selector("figure.plot[data-drawn]", state="attached")
     first: float = page.evaluate("performance.now()") / 1000
+    ran = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
     page.wait_for_function("!document.querySelector('figure.plot:not([data-drawn])')")
-    return first
+    return first, ran
 
 
 def look(page: Page, out: Path, layers: int) -> None:
@@ -275,8 +279,9 @@ def main() -> None:
             page.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.on("request", lambda r: faults.append(r.url) if r.url.startswith("http") else None)
-            seconds = opened(page, path.absolute().as_uri())
-            print(f"{layers} layers: open with its first figure after {seconds:.1f} s (bound {MAX_OPENING:.0f} s)")
+            seconds, ran = opened(page, path.absolute().as_uri())
+            print(f"{layers} layers: open with its first figure after {seconds:.1f} s, {ran:.1f} s of its thread")
+            check(f"it opens within {MAX_OPENING:.0f} s of its thread", ran < MAX_OPENING)
             check_themes(page)
             check_layers(page, layers)
             check_figures(page)
