@@ -216,7 +216,7 @@ def test_the_readmes_library_examples_run(demo, capsys, tmp_path):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     section = readme.partition("## As a library")[2].partition("\n## ")[0]
     examples = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 3  # the third, of interventions, is run beside them
+    assert len(examples) == 4  # those of figures and of interventions are run beside them
     names: dict[str, object] = {}
     checkpoints = Recipe.load(demo.case / "recipe.yaml").checkpoints
     places = {"base": "llama/", "adapted": "llava/", "safety": "llava-safe/"}

@@ -160,8 +160,7 @@ def _drawn(plot: Callable[..., Figure], info: Any) -> dict[str, Any]:
 
 def _untitled(figure: Figure) -> Figure:
     """The figure without its title, and without the room that `theme.frame` gave the title."""
-    lines = figure.layout.title.subtitle.text.count("<br>") + 1
-    room = theme.TITLE_HEIGHT + theme.LINE_HEIGHT * lines
+    room = figure.layout.meta["room"]["top"]
     figure.update_layout(title=None, height=figure.layout.height - room, margin={"t": figure.layout.margin.t - room})
     return figure
 
