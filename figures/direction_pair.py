@@ -59,9 +59,9 @@ class DirectionPairInfo:
     def subtitle(self) -> str:
         halves = [number(side.halves.get(self.layer)) for side in (self.first, self.second)]
         return (
-            f"{self.first.name} and {self.second.name}, at {position_name(self.position)}. The two halves of each "
-            f"one's own prompts agree to {halves[0]} and {halves[1]}, which is the most to be expected; of random "
-            f"directions the best of all pairs of layers stays below {number(self.null)}."
+            f"{self.first.name} and {self.second.name}, at {position_name(self.position)}. Directions from the two "
+            f"halves of each one's own prompts have cosines of {halves[0]} and {halves[1]}: so much other prompts change. Of "
+            f"random directions the best of all pairs of layers stays below {number(self.null)}."
         )
 
 
@@ -92,9 +92,9 @@ def compute(
         )
     one_of("layer", layer, range(len(ours)))
     cosines = _unit(ours) @ _unit(theirs).T
-    sides = [_side(probe, role, modality, position) for role, modality in (first, second)]
+    here, there = (_side(probe, role, modality, position) for role, modality in (first, second))
     rows = tuple(tuple(float(value) for value in row) for row in cosines.clip(-1.0, 1.0))
-    return DirectionPairInfo(position, layer, *sides, rows, _random_null(cosines.size, ours.shape[1]))
+    return DirectionPairInfo(position, layer, here, there, rows, _random_null(cosines.size, ours.shape[1]))
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ Two figures: the way along a direction, and the refusal log-odds by the logit le
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 import plotly.graph_objects as go
 
@@ -14,6 +14,7 @@ from vlsurgery.figures import blocks, theme
 from vlsurgery.figures.wording import listed, number, role_name, signed
 from vlsurgery.probes.results import LayerSpread, PromptReading
 
+SHOWN: Final = (-1.5, 2.5)  # the widest axis on which 0 and 1 can still be told apart from the prompt
 Side = Literal["harmful", "harmless"]
 Spreads = tuple[LayerSpread, ...]
 
@@ -100,7 +101,8 @@ def _scaled(reading: PromptReading) -> ReadPrompt:
         return LayerSpread(mean=known[0], low=min(known), high=max(known)) if known else None
 
     spreads: dict[Side, Spreads] = {}
-    for side, found in (("harmful", reading.harmful_along), ("harmless", reading.harmless_along)):
+    sides: dict[Side, list[LayerSpread]] = {"harmful": reading.harmful_along, "harmless": reading.harmless_along}
+    for side, found in sides.items():
         moved = [spread(layer, each) for layer, each in enumerate(found)]
         if all(each is not None for each in moved):
             spreads[side] = tuple(each for each in moved if each is not None)
@@ -153,6 +155,9 @@ def plot(info: PromptLayersInfo, *, dark: bool = False) -> go.Figure:
         legend_rows=2,
     )
     figure.update_yaxes(title_text="0 harmless, 1 harmful" if info.scaled else "along the direction")
+    if info.scaled:
+        known = [value for each in info.models for value in each.along if value is not None]
+        figure.update_yaxes(range=[max(SHOWN[0], min(-0.2, *known)), min(SHOWN[1], max(1.2, *known))])
     return _layered(figure, dark)
 
 
@@ -184,7 +189,10 @@ def _scale_words(info: PromptLayersInfo) -> str:
     if not info.scaled:
         return "In the residual stream's own unit: there are no report prompts to set it against."
     bands = "; bands hold the middle 80% of each" if len(info.models) == 1 else ""
-    return f"0 is the mean of harmless report prompts under the same model, 1 that of harmful ones{bands}."
+    return (
+        f"0 is the mean of harmless report prompts under the same model, 1 that of harmful ones{bands}. Where the two "
+        "hardly differ the scale says little, and the axis ends before it does."
+    )
 
 
 def _layered(figure: go.Figure, dark: bool) -> go.Figure:

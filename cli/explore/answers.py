@@ -108,8 +108,8 @@ class Answers:
     def completions(self, fields: Fields) -> dict[str, Any]:
         """One page of the prompts that meet the conditions."""
         _known(fields, ("role", "set", "verdict", "flipped", "grep", "page"))
-        chosen = {name: fields.get(name) or None for name in ("role", "set", "verdict", "flipped", "grep")}
-        return self.data.search(CompletionFilter(**chosen), _number(fields, "page"))
+        wanted = CompletionFilter(*(fields.get(name) or None for name in ("role", "set", "verdict", "flipped", "grep")))
+        return self.data.search(wanted, _number(fields, "page"))
 
     def doing(self, fields: Fields) -> dict[str, Any]:
         """What the bench does, and whose model it holds."""

@@ -46,6 +46,14 @@ def test_without_reference_prompts_the_stream_s_own_unit_is_kept() -> None:
     assert "stream's own unit" in prompt_layers.plot(info).layout.title.subtitle.text.replace("<br>", " ")
 
 
+def test_layers_that_say_little_do_not_stretch_the_axis() -> None:
+    wild = reading("base", [90.0, 0.7], [0.0, 0.0], [1.0, 1.0])
+    assert prompt_layers.plot(prompt_layers.compute([wild])).layout.yaxis.range == (-0.2, 2.5)
+    assert prompt_layers.compute([wild]).models[0].along[0] == pytest.approx(90.0)
+    tame = reading("base", [0.3, 0.7], [0.0, 0.0], [1.0, 1.0])
+    assert prompt_layers.plot(prompt_layers.compute([tame])).layout.yaxis.range == (-0.2, 1.2)
+
+
 def test_a_model_without_a_lens_is_left_out_of_it_alone() -> None:
     none = reading("adapted", [0.5, 0.5], [0.0, 0.0], [1.0, 1.0]).model_copy(update={"odds": []})
     info = prompt_layers.compute([reading("base", [0.5, 0.5], [0.0, 0.0], [1.0, 1.0]), none])
