@@ -59,7 +59,7 @@ class DirectionPairInfo:
     def subtitle(self) -> str:
         halves = [number(side.halves.get(self.layer)) for side in (self.first, self.second)]
         return (
-            f"{self.first.name} and {self.second.name}, at {position_name(self.position)}. Directions from the two "
+            f"{self.first.name} and {self.second.name}, at {position_name(self.position)}. Directions of the "
             f"halves of each one's own prompts have cosines of {halves[0]} and {halves[1]}: so much other prompts change. Of "
             f"random directions the best of all pairs of layers stays below {number(self.null)}."
         )
