@@ -57,11 +57,11 @@ class DirectionPairInfo:
 
     @property
     def subtitle(self) -> str:
-        halves = [number(side.halves.get(self.layer)) for side in (self.first, self.second)]
+        first, second = (number(side.halves.get(self.layer)) for side in (self.first, self.second))
         return (
-            f"{self.first.name} and {self.second.name}, at {position_name(self.position)}. Directions of the "
-            f"halves of each one's own prompts have cosines of {halves[0]} and {halves[1]}: so much other prompts change. Of "
-            f"random directions the best of all pairs of layers stays below {number(self.null)}."
+            f"{self.first.name} and {self.second.name}, at {position_name(self.position)}. Directions of the halves of "
+            f"each one's own prompts have cosines of {first} and {second}: so much other prompts change. Of random "
+            f"directions the best of all pairs of layers stays below {number(self.null)}."
         )
 
 

@@ -26,6 +26,7 @@ from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import first_fault
 from vlsurgery.surgery.runtime.visible import visible
 
+BUTTONS: Final = 26  # pixels above a figure's legend, in which its buttons stand
 KEPT: Final = 16  # typed prompts whose readings are kept, so that roles are shown side by side
 
 
@@ -108,7 +109,10 @@ class Answers:
     def completions(self, fields: Fields) -> dict[str, Any]:
         """One page of the prompts that meet the conditions."""
         _known(fields, ("role", "set", "verdict", "flipped", "grep", "page"))
-        wanted = CompletionFilter(*(fields.get(name) or None for name in ("role", "set", "verdict", "flipped", "grep")))
+        role, set_, verdict, flipped, grep = (
+            fields.get(name) or None for name in ("role", "set", "verdict", "flipped", "grep")
+        )
+        wanted = CompletionFilter(role, set_, verdict, flipped, grep)
         return self.data.search(wanted, _number(fields, "page"))
 
     def doing(self, fields: Fields) -> dict[str, Any]:
@@ -159,8 +163,8 @@ def _drawn(plot: Callable[..., Figure], info: Any) -> dict[str, Any]:
 
 
 def _untitled(figure: Figure) -> Figure:
-    """The figure without its title, and without the room that `theme.frame` gave the title."""
-    room = figure.layout.meta["room"]["top"]
+    """The figure without its title, and with a row for its buttons in place of the room that the title took."""
+    room = figure.layout.meta["room"]["top"] - BUTTONS
     figure.update_layout(title=None, height=figure.layout.height - room, margin={"t": figure.layout.margin.t - room})
     return figure
 
