@@ -16,6 +16,7 @@ from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.kept_layers import kept_as_adapted
+from vlsurgery.probes.layer_readings import READ_MODALITIES, LayerReadings
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.next_tokens import next_tokens, opening_tokens, refusal_openings
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
@@ -32,7 +33,7 @@ from vlsurgery.probes.results import (
     TargetsResult,
     Transplant,
 )
-from vlsurgery.probes.targets import without_picture, working_prompts, working_set
+from vlsurgery.probes.targets import openings_in, without_picture, working_prompts, working_set
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
@@ -67,6 +68,8 @@ class ProbeState:
     transplants: list[Transplant] = field(default_factory=list)
     completeness: Completeness | None = None
     ceiling: Ceiling | None = None
+    openings: list[int] = field(default_factory=list)
+    readings: LayerReadings = field(default_factory=LayerReadings)
 
     def measure_directions(self, role: str, chat: ChatModel) -> None:
         """Directions and separation of one model, with and without a picture; their own where there are any."""
@@ -81,19 +84,31 @@ class ProbeState:
             self.directions[role, modality] = directions
             self.rows += separate(chat, shown_on, directions, role, modality)
 
+    def find_openings(self, chat: ChatModel) -> None:
+        """Find the tokens with which the base's refusals begin, and its answers to harmless prompts don't."""
+        refusals = [target.ids for target in self._refusals()]
+        harmless = [prompt for prompt in contrast(self.prompts, "fit", "text") if not is_harmful(prompt)]
+        self.openings = refusal_openings(refusals, opening_tokens(chat, next_tokens(chat, harmless)))
+
+    def _refusals(self) -> list[Target]:
+        return [target for target in self.targets if target.role == "base" and target.verdict == "refused"]
+
+    def read_layers(self, role: str, chat: ChatModel) -> None:
+        """Read every layer of one model, with and without a picture."""
+        openings = openings_in(chat, self._refusals(), self.openings)
+        for modality in READ_MODALITIES:
+            self.readings.take(role, modality, chat, self.prompts, openings)
+
     def choose(self, chat: ChatModel, chosen_on: Sequence[Prompt]) -> None:
         """Choose the base's direction, by separation and by what ablating and adding it does."""
         directions = self.directions["base", "text"]
         separated = separations(chat, chosen_on, directions)
         self.selected = separated.best
-        refusals = [target.ids for target in self.targets if target.role == "base" and target.verdict == "refused"]
-        harmless = [prompt for prompt in contrast(self.prompts, "fit", "text") if not is_harmful(prompt)]
-        openings = refusal_openings(refusals, opening_tokens(chat, next_tokens(chat, harmless)))
-        found = choose_direction(chat, chosen_on, directions, separated, openings, self.progress)
+        found = choose_direction(chat, chosen_on, directions, separated, self.openings, self.progress)
         shown, shown_on = found.shown, contrast(self.prompts, "report", "text")
         if shown is not None and _has_both(shown_on):
             vector = directions.values[directions.positions.index(str(shown.position)), shown.layer]
-            effect = direction_effect(chat, shown_on, vector, shown.layer, openings)
+            effect = direction_effect(chat, shown_on, vector, shown.layer, self.openings)
             found = found.model_copy(update={"effect": effect})
         self.selection = found
 
@@ -132,6 +147,7 @@ def probe(
             chat = loader.load(checkpoints[role])
             state.notes += chat.notes
             state.measure_directions(role, chat)
+            state.read_layers(role, chat)
     result = ProbeResult(
         records=state.rows,
         cosines=_cosines(state.directions),
@@ -141,6 +157,7 @@ def probe(
         transplants=state.transplants,
         completeness=state.completeness,
         ceiling=state.ceiling,
+        lens=state.readings.lens,
         notes=state.notes,
         verdict=_verdict(state),
     )
@@ -162,6 +179,8 @@ def _probe_base(state: ProbeState, chat: ChatModel, work: Sequence[Prompt]) -> N
     state.notes += chat.notes
     state.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
     state.measure_directions("base", chat)
+    state.find_openings(chat)
+    state.read_layers("base", chat)
     chosen_on = contrast(state.prompts, "select", "text")
     if ("base", "text") in state.directions and _has_both(chosen_on):
         state.choose(chat, chosen_on)
@@ -172,10 +191,12 @@ def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, wor
     state.answer("adapted", chat, chat.answerable(work))
     _check_roles(state.targets, work)
     state.measure_directions("adapted", chat)
+    state.read_layers("adapted", chat)
     live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
     state.notes += kept_as_adapted(live)
     with live.at(live.everywhere(base=1.0)):
         state.measure_directions("graft", chat)
+        state.read_layers("graft", chat)
     fitted_on = working_set(chat, state.prompts, TargetsResult(records=state.targets), "fit")
     if reason := too_few_lost(fitted_on):
         state.notes.append(f"no attribution: {reason}")

@@ -4,6 +4,8 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from vlsurgery.probes.estimates import Estimate as Estimate, Rate as Rate
+from vlsurgery.probes.layer_results import LayerCurve as LayerCurve, PatchCurve as PatchCurve, Patching as Patching
 from vlsurgery.surgery.results import Frozen, Result
 from vlsurgery.surgery.tables import Row, flat
 
@@ -16,30 +18,6 @@ LABELS: tuple[Label, ...] = get_args(Label)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 HARMFUL_SETS = ("harmful", "jailbroken")  # prompt sets of which a refusal is the wanted answer
-
-
-class Estimate(Frozen):
-    """A measured number with its 95% interval. `n`: independent requests. `reason` says why `value` is missing."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    reason: str | None = None
-
-
-class Rate(Frozen):
-    """A share of prompts with its 95% interval; the unit is the request, not the prompt.
-
-    n: prompts. requests: of which they are. reason: why `rate`, or its interval, is missing.
-    """
-
-    rate: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    requests: int = 0
-    reason: str | None = None
 
 
 class SeparationRow(Frozen):
@@ -266,7 +244,11 @@ class Ceiling(Frozen):
 
 
 class ProbeResult(Result):
-    """Where the models tell harmful from harmless, how the direction drifted, and which blocks lost refusals."""
+    """Where the models tell harmful from harmless, how the direction drifted, and which blocks lost refusals.
+
+    lens: refusal log-odds that the model's own read-out gives behind each layer, in nats. patching: what states of the
+    graft bring back.
+    """
 
     kind: ClassVar[str] = "probe"
     shown: ClassVar[tuple[str, ...]] = ("role", "modality", "position", "layer", "auroc.value", "dprime.value")
@@ -280,6 +262,8 @@ class ProbeResult(Result):
     transplants: list[Transplant]
     completeness: Completeness | None
     ceiling: Ceiling | None
+    lens: list[LayerCurve] = Field(default_factory=list)
+    patching: list[Patching] = Field(default_factory=list)
     notes: list[str]
     verdict: str
 
