@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.free_evaluation import by_name
 from vlsurgery.surgery.alignment import Alignment, align
+from vlsurgery.surgery.alignment.roles import named_roles
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff import Level
 from vlsurgery.surgery.errors import SurgeryError
@@ -214,9 +215,9 @@ def load_case(folder: str | Path) -> CaseResults:
 
 
 def _aligned(base: Model, adapted: Model, safety: Sequence[Model]) -> Alignment:
-    names = ["safety", *(f"safety:{number}" for number in range(2, len(safety) + 1))]
-    roles = {"base": base, "adapted": adapted, **dict(zip(names, safety, strict=False))}
-    return align({role: open(model) for role, model in roles.items()})
+    models = [base, adapted, *safety]
+    names = named_roles(_ref(base), _ref(adapted), [_ref(model) for model in safety])
+    return align({role: open(model) for role, model in zip(names, models, strict=True)})
 
 
 def _ref(model: Model) -> str:

@@ -1,5 +1,6 @@
 """The claims C1 to C6: a row a deciding number, with its interval, the bar that it must pass, and each case's own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from vlsurgery.figures import page, theme
+from vlsurgery.figures.choice import chosen
 from vlsurgery.figures.report import CONFIG
 from vlsurgery.figures.wording import number, plural, signed
 from vlsurgery.probes.results import Claim, ClaimEvidence, ClaimsResult, ClaimVerdict
@@ -47,10 +49,11 @@ class ClaimsInfo:
         return (self.rows[-1].y if self.rows else 1.0) + 1
 
 
-def compute(result: ClaimsResult) -> ClaimsInfo:
-    """Place every claim's heading and deciding numbers, from above."""
+def compute(result: ClaimsResult, claims: Sequence[str] | None = None) -> ClaimsInfo:
+    """Place every claim's heading and deciding numbers, from above. See `plot` for what can be chosen."""
     heads, rows, y = [], [], 0.0
-    for claim in result.records:
+    keys = chosen("claims", claims, (claim.key for claim in result.records))
+    for claim in (each for each in result.records if each.key in keys):
         heads.append((y, claim))
         deciding = [each for each in claim.evidence if each.decides]
         rows += [ClaimRow(y + 1 + at, each) for at, each in enumerate(deciding)]
@@ -184,9 +187,13 @@ def _labels(rows: tuple[ClaimRow, ...]) -> go.Scatter:
     )
 
 
-def plot(result: ClaimsResult) -> go.Figure:
-    """Whether each claim holds, and by what numbers."""
-    return draw(compute(result))
+def plot(result: ClaimsResult, claims: Sequence[str] | None = None, dark: bool = False) -> go.Figure:
+    """Whether each claim holds, and by what numbers.
+
+    claims: which, by their keys ("C1"); all for None. dark: for dark paper. Raises SurgeryError where there is no such
+    claim.
+    """
+    return theme.shown(draw(compute(result, claims)), dark)
 
 
 def write_page(path: Path, result: ClaimsResult) -> None:

@@ -1,8 +1,8 @@
 """What the report says of each figure: how to read it, what it does not show, and how to get it where it is missing."""
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from types import ModuleType
 
 import plotly.graph_objects as go
 
@@ -19,7 +19,7 @@ from vlsurgery.figures import (
 from vlsurgery.probes.results import MEAN_DIFFERENCE, BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
 
-AnyResult = TypeVar("AnyResult", bound=Result)
+Rows = Sequence[Mapping[str, str | int | float | None]]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,8 @@ class Section:
     """One figure with its words.
 
     lead: what the step itself said of its result. figure: None where there is nothing to draw; `missing` then says
-    why and what to do. commands: what writes the merge at each position of the figure's slider.
+    why and what to do. commands: what writes the merge at each position of the figure's slider. rows: what is drawn,
+    as a table: one flat record a thing drawn, for readers of text and as CSV.
     """
 
     anchor: str
@@ -38,22 +39,28 @@ class Section:
     not_shown: str
     missing: str
     commands: tuple[str, ...] = ()
+    rows: Rows = ()
 
 
 def _drawn(
-    plot: Callable[[AnyResult], go.Figure], result: AnyResult | None, command: str, empty: str
-) -> tuple[go.Figure | None, str]:
-    """A figure, or the reason why there is none: no result, or a result with nothing to draw."""
+    figure: ModuleType, result: Result | None, command: str, empty: str = ""
+) -> tuple[go.Figure | None, Rows, str]:
+    """A figure and its table, or the reason why there is none: no result, or a result with nothing to draw.
+
+    figure: the figure's module, with `compute`, `draw` and `rows`. command: what makes the result. empty: why the
+    result, if there is one, has nothing to draw.
+    """
     if result is None:
-        return None, f"Not measured yet. This makes it: `{command}`"
+        return None, (), f"Not measured yet. This makes it: `{command}`"
     if empty:
-        return None, empty
-    return plot(result), ""
+        return None, (), empty
+    info = figure.compute(result)
+    return figure.draw(info), figure.rows(info), ""
 
 
 def behaviour_section(behaviour: BehaviourResult | None) -> Section:
     empty = "" if behaviour is None or behaviour.records else "The evaluation holds no rows."
-    figure, missing = _drawn(behaviour_figure.plot, behaviour, "vlsurgery evaluate", empty)
+    figure, rows, missing = _drawn(behaviour_figure, behaviour, "vlsurgery evaluate", empty)
     return Section(
         "behaviour",
         "What the models do",
@@ -65,12 +72,13 @@ def behaviour_section(behaviour: BehaviourResult | None) -> Section:
         "How harmful a complying answer is: refusing, complying and neither are all that the judge tells apart. Prompts"
         " outside these sets may fare otherwise. Answers are greedy; sampling may differ.",
         missing,
+        rows=rows,
     )
 
 
 def outcomes_section(behaviour: BehaviourResult | None) -> Section:
-    figure, missing = _drawn(
-        outcomes.plot, behaviour, "vlsurgery evaluate", "" if behaviour is None else _why(behaviour)
+    figure, rows, missing = _drawn(
+        outcomes, behaviour, "vlsurgery evaluate", "" if behaviour is None else _why(behaviour)
     )
     return Section(
         "outcomes",
@@ -83,6 +91,7 @@ def outcomes_section(behaviour: BehaviourResult | None) -> Section:
         "Refusals that the base never made: a model that refuses more than the base shows no gain here. What refuses"
         " harmless requests too shows no cost either; the figure above does.",
         missing,
+        rows=rows,
     )
 
 
@@ -99,7 +108,7 @@ def map_section(probe: ProbeResult | None) -> Section:
     empty = ""
     if probe is not None and not (probe.attribution or probe.transplants):
         empty = "The probe attributed no blocks; its notes below say why."
-    figure, missing = _drawn(safety_map.plot, probe, "vlsurgery probe", empty)
+    figure, rows, missing = _drawn(safety_map, probe, "vlsurgery probe", empty)
     return Section(
         "safety-map",
         "Where safety was lost",
@@ -113,12 +122,13 @@ def map_section(probe: ProbeResult | None) -> Section:
         " a negative bar only says that the base's block refuses less in this company. What the projector or the"
         " vision tower lost is outside it.",
         missing,
+        rows=rows,
     )
 
 
 def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
     empty = "" if tradeoff is None or tradeoff.points else "The search holds no points."
-    figure, missing = _drawn(coefficients.plot, tradeoff, "vlsurgery merge --auto", empty)
+    figure, rows, missing = _drawn(coefficients, tradeoff, "vlsurgery merge --auto", empty)
     return Section(
         "coefficients",
         "What was merged, and what was tried",
@@ -131,6 +141,7 @@ def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
         " ones; they say what to do. The trade-off is measured on the prompts that points were chosen by, so chosen"
         " points look better here than they are: the table above is the fair comparison.",
         missing,
+        rows=rows,
     )
 
 
@@ -142,7 +153,7 @@ NO_PRICES = (
 
 def frontier_section(tradeoff: TradeoffResult | None) -> Section:
     empty = "" if tradeoff is None or frontier.is_drawable(tradeoff) else NO_PRICES
-    figure, missing = _drawn(frontier.plot, tradeoff, "vlsurgery merge --auto --frontier", empty)
+    figure, rows, missing = _drawn(frontier, tradeoff, "vlsurgery merge --auto --frontier", empty)
     return Section(
         "frontier",
         "What strictness costs",
@@ -155,13 +166,14 @@ def frontier_section(tradeoff: TradeoffResult | None) -> Section:
         " The base itself, which may not see: its language model behind the adapted model's eyes is the graft."
         " Predictions are of fit prompts, measurements of select prompts; report prompts decide.",
         missing,
+        rows=rows,
     )
 
 
 def price_section(tradeoff: TradeoffResult | None) -> Section:
     known = tradeoff is not None and frontier.is_drawable(tradeoff)
     empty = "" if tradeoff is None or known else NO_PRICES
-    figure, missing = _drawn(price.plot, tradeoff, "vlsurgery merge --auto", empty)
+    figure, rows, missing = _drawn(price, tradeoff, "vlsurgery merge --auto", empty)
     return Section(
         price.ANCHOR,
         "Choose your own price",
@@ -172,7 +184,8 @@ def price_section(tradeoff: TradeoffResult | None) -> Section:
         "What the merge does in whole answers: the command measures that on report prompts, which the prediction has"
         " not seen.",
         missing,
-        price.compute(tradeoff).commands if known and tradeoff is not None else (),
+        rows=rows,
+        commands=price.compute(tradeoff).commands if known and tradeoff is not None else (),
     )
 
 
@@ -182,7 +195,7 @@ def drift_section(probe: ProbeResult | None) -> Section:
         if probe is None or probe.records or probe.cosines
         else "The probe measured no directions; its notes say why."
     )
-    figure, missing = _drawn(direction_drift.plot, probe, "vlsurgery probe", empty)
+    figure, rows, missing = _drawn(direction_drift, probe, "vlsurgery probe", empty)
     return Section(
         "direction-drift",
         f"How the {probe.direction_name if probe else MEAN_DIFFERENCE} drifted",
@@ -196,12 +209,13 @@ def drift_section(probe: ProbeResult | None) -> Section:
         " band comes from half of the prompts and is therefore a little too low. Of the intervals, each is taken alone;"
         " only the dashed line of shuffled labels accounts for looking at every layer.",
         missing,
+        rows=rows,
     )
 
 
 def weights_section(diff: DiffResult | None) -> Section:
     empty = "" if diff is None or diff.blocks else "The diff has no blocks in common."
-    figure, missing = _drawn(weight_change.plot, diff, "vlsurgery diff BASE ADAPTED [SAFETY]", empty)
+    figure, rows, missing = _drawn(weight_change, diff, "vlsurgery diff BASE ADAPTED [SAFETY]", empty)
     return Section(
         "weight-change",
         "How far the weights moved",
@@ -212,6 +226,7 @@ def weights_section(diff: DiffResult | None) -> Section:
         " alone gives a negative value. Below what they share, safety tuning moved back; above it, further on.",
         "Where safety went: weight change hardly tells.",
         missing,
+        rows=rows,
     )
 
 

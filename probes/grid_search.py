@@ -1,7 +1,8 @@
 """The best of merges that differ in one strength a source: a coarse grid, refined around its best.
 
-The grid of two sources has 15 points, all strengths in quarters that sum to at most 1. From its best, neighbours are
-tried in steps of an eighth and then of a sixteenth, until none is better (pattern search: Hooke & Jeeves 1961).
+The grid of two sources has 15 points (of three 35), all strengths in quarters that sum to at most 1. From its best,
+neighbours are tried in steps of an eighth and then of a sixteenth, until none is better (pattern search: Hooke & Jeeves
+1961).
 """
 
 import itertools
@@ -25,10 +26,10 @@ def coarse_grid(sources: int) -> list[Strengths]:
 
 
 def neighbours(point: Strengths, step: float) -> Iterator[Strengths]:
-    """The points one step away in some of their strengths, within the hull."""
+    """The points one step away in one or two of their strengths, within the hull."""
     for moves in itertools.product((-step, 0.0, step), repeat=len(point)):
         moved = tuple(strength + move for strength, move in zip(point, moves, strict=True))
-        if any(moves) and min(moved) >= 0 and sum(moved) <= 1:
+        if 0 < sum(map(bool, moves)) <= 2 and min(moved) >= 0 and sum(moved) <= 1:
             yield moved
 
 

@@ -22,7 +22,7 @@ from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.objective import Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScorer
-from vlsurgery.probes.policies import Policy, Toward
+from vlsurgery.probes.policies import Policy, Toward, toward_roles
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Barrier, Frontier, PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.starting_points import better_start, by_gains
@@ -177,8 +177,7 @@ def _unchanged(live: InMemoryMerge, working: WorkingSet, targets: TargetsResult,
 
 def sources_of(checkpoints: Collection[str], toward: Toward) -> tuple[str, ...]:
     """The roles among `checkpoints` to merge toward. Raises RecipeError where there is none."""
-    wanted = ("base", "safety") if toward == "both" else (toward,)
-    sources = tuple(role for role in wanted if role in checkpoints)
+    sources = toward_roles(checkpoints, toward)
     if not sources:
         raise RecipeError(
             f"there is no {toward} checkpoint in this case to merge toward; it has {', '.join(checkpoints)}"

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from vlsurgery.cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, TextStackOption, standard
+from vlsurgery.surgery.alignment.roles import named_roles
 from vlsurgery.surgery.diff import Level
 
 
@@ -17,7 +18,12 @@ def diff(
     ],
     adapted: Annotated[str, typer.Argument(metavar="ADAPTED", help="The vision-language model made from it.")],
     safety: Annotated[
-        str | None, typer.Argument(metavar="SAFETY", help="A safety-tuned version of ADAPTED, if you have one.")
+        list[str] | None,
+        typer.Argument(
+            metavar="SAFETY",
+            help="Safety-tuned versions of ADAPTED, if you have any: of several, such as doses, the first is compared "
+            "with adaptation, and merges go toward each.",
+        ),
     ] = None,
     level: Annotated[
         Level,
@@ -61,8 +67,7 @@ def diff(
         from vlsurgery.cli.view.csv import check_csv
 
         check_csv(csv)
-    roles = {"base": base, "adapted": adapted} | ({"safety": safety} if safety else {})
-    named = CheckpointArgs(roles, new, allow_pickle, text_stack or ())
+    named = CheckpointArgs(named_roles(base, adapted, safety or ()), new, allow_pickle, text_stack or ())
     flow = perform(session, StepOptions(level=level), "diff", named=named)
     if flow is None:
         return

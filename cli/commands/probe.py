@@ -23,7 +23,9 @@ def probe(
     session: Session,
     checkpoints: Annotated[
         list[str] | None,
-        typer.Argument(metavar="BASE ADAPTED [SAFETY]", help="Open a case on these first; default: the case's own."),
+        typer.Argument(
+            metavar="BASE ADAPTED [SAFETY ...]", help="Open a case on these first; default: the case's own."
+        ),
     ] = None,
     prompts: PromptsOption = None,
     budget: BudgetOption = None,

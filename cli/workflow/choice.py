@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from vlsurgery.cli.workflow.engine import Job, Settings, StepOptions
 from vlsurgery.probes.evaluation.limits import Limits
-from vlsurgery.probes.policies import Toward
+from vlsurgery.probes.policies import toward_of
 from vlsurgery.probes.results import ProbeResult, TargetsResult, TradeoffResult
 from vlsurgery.surgery.errors import LimitNotMet
 from vlsurgery.surgery.results import DiffResult
@@ -32,11 +32,10 @@ def options_of(done: Settings) -> StepOptions:
     """The options that a choice was made with, from its settings; those of none where there was none."""
     if "policy" not in done or "sources" not in done:
         return StepOptions()
-    toward: Toward = "both" if len(done["sources"]) > 1 else done["sources"][0]
     limits = Limits.model_validate(done["limits"]) if "limits" in done else None
     names = ("sparse", "extrapolate", "frontier", "price", "write_anyway")
     given = {name: done[name] for name in names if name in done}
-    return StepOptions(policy=done["policy"], toward=toward, limits=limits, **given)
+    return StepOptions(policy=done["policy"], toward=toward_of(done["sources"]), limits=limits, **given)
 
 
 def measured_beside(options: StepOptions) -> int:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from vlsurgery.cli.options import Running
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.sample import Sample
-from vlsurgery.probes.policies import Policy, Toward
+from vlsurgery.probes.policies import Policy, Toward, toward_roles
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff import Level
@@ -184,8 +184,7 @@ class Job:
     def sources(self) -> tuple[str, ...]:
         """The roles to merge toward, of those that the case has. Raises SurgeryError where there is none."""
         toward = self.options.toward
-        wanted = ("base", "safety") if toward == "both" else (toward,)
-        found = tuple(role for role in wanted if role in self.checkpoints)
+        found = toward_roles(self.checkpoints, toward)
         if not found:
             raise SurgeryError(
                 f"--toward {toward}: this case has no {toward} checkpoint, only {', '.join(self.checkpoints)}. "

@@ -13,6 +13,7 @@ from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.roles import check_roles
 from vlsurgery.cli.workflow.steps import STEPS, check_merge_target, check_report_page
 from vlsurgery.surgery.alignment import Alignment, align
+from vlsurgery.surgery.alignment.roles import named_roles
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 from vlsurgery.surgery.errors import SurgeryError, TargetError
@@ -83,15 +84,15 @@ def perform(
 def named_in_order(
     checkpoints: Sequence[str] | None, new: bool, allow_pickle: bool, text_stacks: Sequence[str] = ()
 ) -> CheckpointArgs | None:
-    """Checkpoints given in order as roles. Raises SurgeryError where there are not two or three."""
+    """Checkpoints given in order as roles. Raises SurgeryError where there is one alone."""
     if text_stacks and not checkpoints:
         raise SurgeryError("--text-stack: goes with checkpoints; the case keeps what vlsurgery diff was told.")
     if not checkpoints:
         return None
-    if len(checkpoints) not in (2, 3):
-        raise SurgeryError(f"expected BASE ADAPTED [SAFETY], found {len(checkpoints)} checkpoint(s)")
-    roles = dict(zip(("base", "adapted", "safety"), checkpoints, strict=False))
-    return CheckpointArgs(roles, new, allow_pickle, text_stacks)
+    if len(checkpoints) < 2:
+        raise SurgeryError("expected BASE ADAPTED [SAFETY ...], found 1 checkpoint. Give at least two.")
+    base, adapted, *safety = checkpoints
+    return CheckpointArgs(named_roles(base, adapted, safety), new, allow_pickle, text_stacks)
 
 
 def check_case_folder(folder: Path) -> None:

@@ -7,6 +7,7 @@ Trials of one or two batches (of padding, of passes that begin at a block) are n
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from math import comb
 
 from vlsurgery.cli.workflow.work import Passes, Work
 from vlsurgery.probes.attribution import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST, MIN_LOST
@@ -94,7 +95,8 @@ class Expected:
     @classmethod
     def of(cls, answer: float, sources: int) -> "Expected":
         """With completions of so many tokens, and merges toward so many sources."""
-        return cls(answer=answer, merges=36 if sources > 1 else 11)
+        coarse, nearby = comb(sources + 4, sources), 2 * sources + 4 * comb(sources, 2)
+        return cls(answer=answer, merges=coarse + round(2.6 * nearby))  # refined in two or three rounds
 
 
 @dataclass(frozen=True)

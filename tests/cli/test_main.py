@@ -105,7 +105,7 @@ def test_usage_errors_exit_with_2(arguments: tuple[str, ...]) -> None:
         (("merge",), "one of --auto, --recipe FILE -o OUT, or --method NAME MODEL ... -o OUT"),
         (("merge", "--auto", "--recipe", "r.yaml"), "one of --auto, --recipe FILE -o OUT, or --method"),
         (("merge", "--recipe", "r.yaml"), "add -o OUT"),
-        (("probe", "only-one"), "expected BASE ADAPTED [SAFETY]"),
+        (("probe", "only-one"), "expected BASE ADAPTED [SAFETY ...], found 1"),
     ],
 )
 def test_contradictions_say_what_to_do(arguments: tuple[str, ...], fault: str) -> None:

@@ -9,7 +9,7 @@ def test_the_merged_point_is_the_chosen_one_of_its_policy(make: SimpleNamespace)
     tradeoff = make.tradeoff()
     info = coefficients.compute(tradeoff)
     assert info.merged == tradeoff.points[-1]
-    assert {b.place.block: {"base": b.base, "safety": b.safety} for b in info.blocks} == info.merged.coefficients
+    assert {b.place.block: b.values for b in info.blocks} == info.merged.coefficients
 
 
 def test_bars_and_points_carry_the_infos_values(make: SimpleNamespace) -> None:
@@ -17,7 +17,7 @@ def test_bars_and_points_carry_the_infos_values(make: SimpleNamespace) -> None:
     figure = coefficients.draw(info)
     for target in ("base", "safety"):
         (bars,) = (t for t in figure.data if t.name == f"toward {target}")
-        assert list(bars.y) == [getattr(b, target) for b in info.blocks]
+        assert list(bars.y) == [b.values[target] for b in info.blocks]
         assert set(bars.marker.color) == {theme.role_colour(target)}
     drawn = sorted((x, y) for t in figure.data if t.type == "scatter" for x, y in zip(t.x, t.y, strict=True))
     assert drawn == sorted((p.capability, p.refusal) for p in info.points)

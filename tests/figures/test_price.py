@@ -44,6 +44,19 @@ def test_one_source_is_named_in_the_command(make: SimpleNamespace) -> None:
     assert price.compute(alone).commands[0] == "vlsurgery merge --auto --price 0.5 --toward base"
 
 
+def test_safety_tuned_models_without_the_base_are_named_together(make: SimpleNamespace) -> None:
+    tradeoff = make.priced_tradeoff()
+    points = [
+        point.model_copy(update={"coefficients": {b: {"safety": 0.1, "safety:dpo": 0.2} for b in point.coefficients}})
+        for point in tradeoff.frontier.points
+    ]
+    tuned = tradeoff.model_copy(update={"frontier": tradeoff.frontier.model_copy(update={"points": points})})
+    assert price.compute(tuned).commands[0] == "vlsurgery merge --auto --price 0.5 --toward safety"
+    bars = [trace for trace in price.plot(tuned).data if trace.type == "bar"]
+    assert [bar.name for bar in bars] == ["toward safety", "toward safety:dpo"]
+    assert len({bar.marker.color for bar in bars}) == 2
+
+
 def test_coefficients_that_might_exceed_1_are_asked_for_again(make: SimpleNamespace) -> None:
     """Without the option the price would be solved anew, to other coefficients than those shown."""
     tradeoff = make.priced_tradeoff()

@@ -45,6 +45,12 @@ def test_named_safety_models_share_the_colour_of_safety_and_strangers_none() -> 
     assert theme.role_colour("stranger") not in theme.ROLE_COLOURS.values()
 
 
+def test_several_safety_models_that_are_merged_differ_in_colour() -> None:
+    found = theme.source_colours(["base", "safety", "safety:mild", "safety:dpo"])
+    assert len(set(found.values())) == 4
+    assert [found["base"], found["safety"]] == [theme.ROLE_COLOURS["base"], theme.ROLE_COLOURS["safety"]]
+
+
 def test_hover_text_holds_no_markup_but_ours() -> None:
     text = theme.hover("<script>", ["a <b> & c"])
     assert "<script>" not in text

@@ -25,6 +25,7 @@ from vlsurgery.probes.trials import Cost, Trial
 from vlsurgery.probes.trust_region import is_better
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
+from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.runtime.progress import no_progress
 
 
@@ -51,6 +52,26 @@ def test_the_coarse_grid_has_15_points_and_their_neighbours_stay_in_the_hull():
         (0.375, 0.375), (0.375, 0.5), (0.5, 0.375), (0.375, 0.625), (0.625, 0.375),
     }  # fmt: skip
     assert list(neighbours((0.0,), 0.125)) == [(0.125,)]
+    assert len(coarse_grid(3)) == 35
+    moved = list(neighbours((0.25, 0.25, 0.25), 0.125))
+    assert len(moved) == 18  # one or two strengths at a time
+    assert (0.375, 0.125, 0.25) in moved
+
+
+def test_every_safety_tuned_model_is_a_source_and_a_copy_brings_nothing_new(trio, few, targets, tmp_path):
+    """Whatever goes toward a copy may as well go toward the model itself."""
+    copied = align({**trio.checkpoints, "safety:copy": trio.checkpoints["safety"]})
+    found = choose(copied, few, targets, Choosing(policy="uniform", toward="safety"))
+    objectives = {tuple(p.parameters.values()): p.objective for p in found.points}
+    assert list(found.points[0].parameters) == ["safety", "safety:copy"]
+    assert len(objectives) >= 15
+    for (one, other), objective in objectives.items():
+        assert objective == pytest.approx(objectives.get((other, one), objective), abs=1e-4)
+        assert objective == pytest.approx(objectives.get((one + other, 0.0), objective), abs=1e-4)
+    recipe = recipe_of(found, copied.checkpoints, {})
+    assert set(recipe.checkpoints) == {"adapted", "safety", "safety:copy"}
+    recipe.save(tmp_path / "recipe.yaml")
+    assert Recipe.load(tmp_path / "recipe.yaml").coefficients == recipe.coefficients
 
 
 class Bowl:

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from vlsurgery.surgery.alignment import Alignment, align
-from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff.reader import PairReader
 from vlsurgery.surgery.diff.run import diff
@@ -141,12 +140,6 @@ def test_progress_counts_every_pair(trio: "Trio") -> None:
 
     found = diff(aligned(base=trio.base, adapted=trio.adapted), progress=progress)
     assert seen == [len(found.pairs), *["comparing weights"] * len(found.pairs)]
-
-
-def test_the_safety_role_is_the_plain_one_or_the_first() -> None:
-    assert safety_role(["base", "adapted"]) is None
-    assert safety_role(["base", "safety:b", "safety:a"]) == "safety:b"
-    assert safety_role(["safety:a", "safety"]) == "safety"
 
 
 SPECTRAL = ("singular_values", "singular_values_error", "stable_rank", "effective_rank", "energy", "base_overlap")
