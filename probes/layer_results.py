@@ -2,8 +2,6 @@
 
 from typing import Literal
 
-from pydantic import Field
-
 from vlsurgery.probes.estimates import Estimate
 from vlsurgery.surgery.results import Frozen
 
@@ -48,10 +46,9 @@ class Patching(Frozen):
     """
 
     modality: str
-    layers: list[int] = Field(default_factory=list)
+    layers: list[int]
     adapted: Estimate
     graft: Estimate
     gap: Estimate
-    curves: list[PatchCurve] = Field(default_factory=list)
+    curves: list[PatchCurve]
     requests: int
-    reason: str | None = None
