@@ -19,7 +19,7 @@ from vlsurgery.probes.evaluation.mean_intervals import mean_estimate, request_me
 from vlsurgery.probes.in_memory_merge import BlockCoefficients, InMemoryMerge
 from vlsurgery.probes.interventions import Recording, patch, record
 from vlsurgery.probes.layer_results import PatchCurve, PatchedTokens, Patching
-from vlsurgery.probes.lens import rounded
+from vlsurgery.probes.lens import evenly_from_last, rounded
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.points import RunningModel
 from vlsurgery.probes.next_tokens import NextTokens, next_tokens, opening_odds
@@ -30,12 +30,6 @@ MAX_LAYERS: Final = 16  # behind which is patched; deeper models are patched beh
 MAX_STATES_BYTES: Final = 2**30  # of the graft's states that are kept at once
 MAX_BATCH: Final = 8
 TOKENS: Final[tuple[PatchedTokens, ...]] = get_args(PatchedTokens)
-
-
-def patched_layers(count: int, most: int = MAX_LAYERS) -> list[int]:
-    """Layers evenly spaced from the last one down, `most` at most."""
-    step = -(-count // most)
-    return list(range(count - 1, -1, -step))[::-1]
 
 
 def shares(gaps: Floats, gains: Floats, weights: Floats) -> tuple[float | None, float | None, float | None]:
@@ -79,7 +73,7 @@ def patched_odds(
     patched. openings: tokens with which refusals begin.
     """
     chat, ids = live.chat, torch.tensor(list(openings), device=live.chat.device)
-    layers, kinds = patched_layers(len(chat.blocks)), _kinds(chat, prompts)
+    layers, kinds = evenly_from_last(len(chat.blocks), MAX_LAYERS), _kinds(chat, prompts)
     adapted, grafted = np.empty(len(prompts)), np.empty(len(prompts))
     patched = {kind: np.empty((len(layers), len(prompts))) for kind in kinds}
     rounds = list(_rounds(chat, next_tokens(chat, prompts, MAX_BATCH), len(layers)))

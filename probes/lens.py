@@ -91,3 +91,9 @@ def curve(values: np.ndarray, requests: Sequence[str], where: Mapping[str, str],
 def rounded(value: float | None, digits: int = DIGITS) -> float | None:
     """A number to so many significant digits; what there isn't stays missing."""
     return None if value is None else float(f"{value:.{digits}g}")
+
+
+def evenly_from_last(count: int, most: int) -> list[int]:
+    """Layers evenly spaced, `most` at most, the last of them among them."""
+    step = -(-count // most)
+    return list(range(count - 1, -1, -step))[::-1]

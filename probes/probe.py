@@ -8,7 +8,16 @@ from torch.nn.functional import cosine_similarity
 
 from vlsurgery.probes.attribution import attribute, too_few_lost
 from vlsurgery.probes.candidates import choose_direction, direction_effect
-from vlsurgery.probes.contrasts import Directions, contrast, difference_of_means, is_harmful, separate, separations
+from vlsurgery.probes.contrasts import (
+    Directions,
+    SeparatedRole,
+    contrast,
+    difference_of_means,
+    is_harmful,
+    separate,
+    separations,
+)
+from vlsurgery.probes.direction_cosines import all_cosines
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import STANDARD, Judge, checked
 from vlsurgery.probes.evaluation.judging import exchange
@@ -17,6 +26,7 @@ from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.kept_layers import kept_as_adapted
 from vlsurgery.probes.layer_readings import READ_MODALITIES, LayerReadings
+from vlsurgery.probes.loss_teller import LossTeller
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.next_tokens import next_tokens, opening_tokens, refusal_openings
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
@@ -26,9 +36,10 @@ from vlsurgery.probes.results import (
     Completeness,
     CosineRow,
     DirectionSelection,
+    LossKind,
+    Patching,
     ProbeResult,
     Selected,
-    SeparationRow,
     Target,
     TargetsResult,
     Transplant,
@@ -58,8 +69,8 @@ class ProbeState:
     prompts: Sequence[Prompt]
     progress: Progress
     judge: Judge
-    rows: list[SeparationRow] = field(default_factory=list)
     directions: dict[tuple[str, str], Directions] = field(default_factory=dict)
+    separated: dict[tuple[str, str], SeparatedRole] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     selected: Selected | None = None
@@ -70,6 +81,8 @@ class ProbeState:
     ceiling: Ceiling | None = None
     openings: list[int] = field(default_factory=list)
     readings: LayerReadings = field(default_factory=LayerReadings)
+    patching: list[Patching] = field(default_factory=list)
+    loss: list[LossKind] = field(default_factory=list)
 
     def measure_directions(self, role: str, chat: ChatModel) -> None:
         """Directions and separation of one model, with and without a picture; their own where there are any."""
@@ -82,7 +95,7 @@ class ProbeState:
                 continue
             directions = difference_of_means(chat, made_on)
             self.directions[role, modality] = directions
-            self.rows += separate(chat, shown_on, directions, role, modality)
+            self.separated[role, modality] = separate(chat, shown_on, directions, role, modality)
 
     def find_openings(self, chat: ChatModel) -> None:
         """Find the tokens with which the base's refusals begin, and its answers to harmless prompts don't."""
@@ -97,7 +110,24 @@ class ProbeState:
         """Read every layer of one model, with and without a picture."""
         openings = openings_in(chat, self._refusals(), self.openings)
         for modality in READ_MODALITIES:
-            self.readings.take(role, modality, chat, self.prompts, openings)
+            self.readings.take(role, modality, chat, self.prompts, openings, self.directions.get(("base", "text")))
+
+    def patch_graft(self, live: InMemoryMerge) -> None:
+        """Patch the graft into the adapted model, and tell the kind of loss, in text and with a picture."""
+        refusals = self._refusals()
+        openings = openings_in(live.chat, refusals, self.openings)
+        if not openings:
+            self.notes.append("no patching: the base's refusals have no opening of their own")
+            return
+        asked = {prompt.id: prompt for prompt in self.prompts}
+        refused = {target.prompt for target in refusals}
+        told = LossTeller(live, openings, asked, self.directions.get(("base", "text")), self.separated, self.progress)
+        answers = [target for target in self.targets if target.role == "adapted" and target.prompt in refused]
+        for modality in ("text", next((each for each in PICTURED if told.shown(each)), None)):
+            if modality is not None and told.shown(modality):
+                patched, loss = told.tell(modality, answers)
+                self.patching.append(patched)
+                self.loss.append(loss)
 
     def choose(self, chat: ChatModel, chosen_on: Sequence[Prompt]) -> None:
         """Choose the base's direction, by separation and by what ablating and adding it does."""
@@ -149,7 +179,7 @@ def probe(
             state.measure_directions(role, chat)
             state.read_layers(role, chat)
     result = ProbeResult(
-        records=state.rows,
+        records=[row for each in state.separated.values() for row in each.rows],
         cosines=_cosines(state.directions),
         selected=state.selected,
         selection=state.selection,
@@ -158,6 +188,12 @@ def probe(
         completeness=state.completeness,
         ceiling=state.ceiling,
         lens=state.readings.lens,
+        patching=state.patching,
+        loss=state.loss,
+        projections=state.readings.projections,
+        cosine_matrices=all_cosines(state.directions),
+        cosine_nulls=state.readings.nulls,
+        safety_layers=state.readings.safety_layers,
         notes=state.notes,
         verdict=_verdict(state),
     )
@@ -197,6 +233,7 @@ def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, wor
     with live.at(live.everywhere(base=1.0)):
         state.measure_directions("graft", chat)
         state.read_layers("graft", chat)
+    state.patch_graft(live)
     fitted_on = working_set(chat, state.prompts, TargetsResult(records=state.targets), "fit")
     if reason := too_few_lost(fitted_on):
         state.notes.append(f"no attribution: {reason}")

@@ -5,7 +5,16 @@ from typing import Any, ClassVar, Literal, get_args
 from pydantic import Field, model_validator
 
 from vlsurgery.probes.estimates import Estimate as Estimate, Rate as Rate
-from vlsurgery.probes.layer_results import LayerCurve as LayerCurve, PatchCurve as PatchCurve, Patching as Patching
+from vlsurgery.probes.layer_results import (
+    CosineNull as CosineNull,
+    DirectionCosines as DirectionCosines,
+    LayerCurve as LayerCurve,
+    LossKind as LossKind,
+    PatchCurve as PatchCurve,
+    Patching as Patching,
+    Projections as Projections,
+    SafetyLayers as SafetyLayers,
+)
 from vlsurgery.surgery.results import Frozen, Result
 from vlsurgery.surgery.tables import Row, flat
 
@@ -247,7 +256,7 @@ class ProbeResult(Result):
     """Where the models tell harmful from harmless, how the direction drifted, and which blocks lost refusals.
 
     lens: refusal log-odds that the model's own read-out gives behind each layer, in nats. patching: what states of the
-    graft bring back.
+    graft bring back. loss: which kind of loss it is, a record a modality.
     """
 
     kind: ClassVar[str] = "probe"
@@ -264,6 +273,11 @@ class ProbeResult(Result):
     ceiling: Ceiling | None
     lens: list[LayerCurve] = Field(default_factory=list)
     patching: list[Patching] = Field(default_factory=list)
+    loss: list[LossKind] = Field(default_factory=list, alias="kind")
+    projections: list[Projections] = Field(default_factory=list)
+    cosine_matrices: list[DirectionCosines] = Field(default_factory=list)
+    cosine_nulls: list[CosineNull] = Field(default_factory=list)
+    safety_layers: list[SafetyLayers] = Field(default_factory=list)
     notes: list[str]
     verdict: str
 

@@ -8,7 +8,8 @@ import torch
 
 from vlsurgery.probes.evaluation.intervals import resample
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.layer_patching import PatchedOdds, patched_layers, patched_odds, patching, shares
+from vlsurgery.probes.layer_patching import MAX_LAYERS, PatchedOdds, patched_odds, patching, shares
+from vlsurgery.probes.lens import evenly_from_last
 from vlsurgery.probes.models import load
 from vlsurgery.probes.next_tokens import next_tokens, read_openings
 from vlsurgery.surgery.alignment import align
@@ -110,7 +111,7 @@ def test_no_interval_where_the_gap_may_be_nothing():
 
 @pytest.mark.parametrize(("count", "step"), [(3, 1), (16, 1), (17, 2), (30, 2), (80, 5)])
 def test_deep_models_are_patched_behind_every_few_layers_the_last_among_them(count, step):
-    layers = patched_layers(count)
+    layers = evenly_from_last(count, MAX_LAYERS)
     assert layers[-1] == count - 1
     assert len(layers) <= 16
     assert set(np.diff(layers).tolist()) == {step}
