@@ -61,6 +61,7 @@ def diff(
     from vlsurgery.cli.view.tables import diff_table, prose, shape_table, unmatched_line
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.opening import CheckpointArgs, perform
+    from vlsurgery.surgery.alignment.roles import named_roles
     from vlsurgery.surgery.results import DiffResult
 
     if csv is not None:
