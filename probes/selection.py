@@ -23,7 +23,7 @@ from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.objective import Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScorer
-from vlsurgery.probes.policies import Policy, Toward, toward_roles
+from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import (
     Barrier,

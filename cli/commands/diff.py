@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from vlsurgery.cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, TextStackOption, standard
-from vlsurgery.surgery.alignment.roles import named_roles
 from vlsurgery.surgery.diff import Level
 
 
