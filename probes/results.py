@@ -252,6 +252,9 @@ class Ceiling(Frozen):
     graft_refused: Rate
 
 
+_PICTURED = {"text": "text alone", "benign": "an ordinary picture", "own": "their own picture"}
+
+
 class ProbeResult(Result):
     """Where the models tell harmful from harmless, how the direction drifted, and which blocks lost refusals.
 
@@ -308,6 +311,14 @@ class ProbeResult(Result):
         if effect is None:
             return f"{start} was chosen, but report prompts lack a side to show its effect on. {called}"
         return f"{start}: {effect.words()} {called}"
+
+    @property
+    def loss_words(self) -> str:
+        """Which kind of loss it is, a sentence a modality."""
+        if not self.loss:
+            return "Which kind of loss it is was not measured."
+        said = (f"With {_PICTURED.get(each.modality, each.modality)}, {each.said}." for each in self.loss)
+        return f"Kind of loss. {' '.join(said)}"
 
     @property
     def shown_at(self) -> tuple[str, int] | None:
