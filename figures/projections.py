@@ -163,7 +163,7 @@ def _violin(ridge: Ridge, layer: int, named: bool) -> go.Violin:
         fillcolor=theme.tint(COLOURS.get(ridge.set, theme.FAINT), 0.22),
         meanline={"visible": True},
         spanmode="hard",
-        hovertext=[theme.hover(theme.safe(prompt), [ridge.name, ridge.set]) for prompt in ridge.prompts],
+        hovertext=[theme.hover(prompt, [ridge.name, ridge.set]) for prompt in ridge.prompts],
         hoverinfo="x+text",
     )
 

@@ -62,13 +62,13 @@ def test_the_file_needs_nothing_beyond_itself(full: str) -> None:
     assert structure.sources == []
     assert "@import" not in full[: full.index("</style>")]
     assert full.count("plotly.js v") == 1
-    assert structure.scripts == 1 + 6 + 2
+    assert structure.scripts == 1 + 10 + 2
 
 
 def test_it_offers_no_button_that_sends_data_away(full: str) -> None:
     for config in re.findall(r'\{"displaylogo".*?\}', full):
         assert '"modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]' in config
-    assert full.count('"modeBarButtons": [[') == 6
+    assert full.count('"modeBarButtons": [[') == 10
 
 
 def test_the_slider_has_a_command_for_every_position_and_keys_to_move_it(make: SimpleNamespace) -> None:
@@ -98,7 +98,7 @@ def test_with_cdn_only_the_library_is_linked(make: SimpleNamespace) -> None:
 def test_every_figure_is_there_with_its_two_paragraphs(full: str) -> None:
     for anchor in ("behaviour", "outcomes", "safety-map", "coefficients", "direction-drift", "weight-change"):
         assert f'id="figure-{anchor}"' in full
-    assert full.count("How to read it.") == full.count("What it does not show.") == 6
+    assert full.count("How to read it.") == full.count("What it does not show.") == 10
 
 
 def test_what_is_missing_is_named_with_its_command(make: SimpleNamespace) -> None:
@@ -145,7 +145,7 @@ def hostile_report(make: SimpleNamespace) -> str:
 def test_hostile_names_stay_text(make: SimpleNamespace) -> None:
     html = hostile_report(make)
     structure = parsed(html)
-    assert structure.scripts == 9
+    assert structure.scripts == 13
     assert "<script>alert" not in html
     assert "{{ 7 * 7 }}" in html.replace("&#123;", "{")
     # Inside the figures plotly reads a little markup of its own, so what goes there is escaped once more.
