@@ -20,7 +20,7 @@ def chat(trio, request):
 @pytest.fixture(scope="module")
 def readings(chat, every):
     found = LayerReadings()
-    found.take("base", "text", chat, every, OPENINGS)
+    found.take("base", "text", chat, every, OPENINGS, None)
     return found
 
 
@@ -54,7 +54,7 @@ def test_each_kind_of_prompt_has_a_curve_and_none_without_openings(chat, every, 
     assert [row.set for row in readings.lens] == ["harmful", "harmless", "borderline"]
     assert all(row.layers == [0, 1, 2] for row in readings.lens)
     silent = LayerReadings()
-    silent.take("base", "text", chat, every, [])
+    silent.take("base", "text", chat, every, [], None)
     assert silent.lens == []
 
 
