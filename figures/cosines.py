@@ -156,13 +156,13 @@ def draw(info: CosinesInfo) -> go.Figure:
     if table is None or info.key is None:
         return theme.frame(go.Figure(), "Cosines with the base's direction", "There is no other direction.", 120, 0)
     figure = make_subplots(rows=2, cols=1, row_heights=[0.42, 0.58], vertical_spacing=0.16)
-    owners: list[str | None] = []
+    owners: list[tuple[str, ...]] = []
     for key in info.keys:
         for trace in _lines(info, table, key):
             figure.add_trace(trace, row=1, col=1)
-            owners.append(key)
+            owners.append((key,))
         figure.add_trace(_heat(table, key), row=2, col=1)
-        owners.append(key)
+        owners.append((key,))
     where = "the last instruction token" if table.position == "instruction" else f"token {table.position}"
     subtitle = (
         f"Directions at {where}, with the base's in text. Models that were made of each other differ alike between any"

@@ -163,7 +163,7 @@ def draw(info: LensInfo) -> go.Figure:
     """A panel a prompt set, a line a role, intervals as bands; a drop-down for the kind of picture."""
     count = max(1, len(info.sets))
     figure = make_subplots(rows=count, cols=1, shared_xaxes=True, vertical_spacing=0.24 / count)
-    owners: list[str | None] = []
+    owners: list[tuple[str, ...]] = []
     named: set[tuple[str, str]] = set()
     for row, set_ in enumerate(info.sets, 1):
         for modality in info.modalities:
@@ -173,7 +173,7 @@ def draw(info: LensInfo) -> go.Figure:
                 named.add((modality, curve.role))
                 figure.add_trace(_band(curve), row=row, col=1)
                 figure.add_trace(line, row=row, col=1)
-                owners += [modality, modality]
+                owners += [(modality,), (modality,)]
     subtitle = (
         "The residual stream behind each layer, put through the model's own final norm and head at the token where the"
         " answer begins. Above 0 a refusal is likelier than not; behind the last layer it is what the model says. The"

@@ -1,26 +1,24 @@
 """Drop-downs inside a figure: each entry shows some of its traces."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import plotly.graph_objects as go
 
-MENU_HEIGHT = 40
 
-
-def show_one(figure: go.Figure, labels: Mapping[str, str], owners: Sequence[str | None], first: str) -> None:
+def show_one(figure: go.Figure, labels: Mapping[str, str], owners: Sequence[Collection[str]], first: str) -> None:
     """Show the traces of one entry at a time, `first` at the start; a single entry gets no drop-down.
 
-    labels: entry -> how it is called. owners: the entry of each trace; None: it is always shown.
+    labels: entry -> how it is called. owners: the entries that show each trace.
     """
     for trace, owner in zip(figure.data, owners, strict=True):
-        trace.visible = owner in (None, first)
+        trace.visible = first in owner
     if len(labels) < 2:
         return
     buttons = [
         {
             "label": label,
             "method": "restyle",
-            "args": [{"visible": [owner in (None, entry) for owner in owners]}],
+            "args": [{"visible": [entry in owner for owner in owners]}],
         }
         for entry, label in labels.items()
     ]

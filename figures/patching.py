@@ -132,12 +132,12 @@ def _traces(found: Patching, curve: PatchCurve) -> list[go.Scatter]:
 
 def draw(info: PatchingInfo) -> go.Figure:
     """A line a kind of token with its interval; a drop-down for the kind of picture."""
-    figure, owners = go.Figure(), list[str | None]()
+    figure, owners = go.Figure(), list[tuple[str, ...]]()
     for found in info.found:
         for curve in info.curves(found):
             traces = _traces(found, curve)
             figure.add_traces(traces)
-            owners += [found.modality] * len(traces)
+            owners += [(found.modality,)] * len(traces)
     theme.frame(figure, _title(info), _subtitle(info), plot_height=360, legend_rows=2)
     for level, label in ((0, "adapted"), (1, "graft")):
         figure.add_hline(

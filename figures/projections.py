@@ -12,7 +12,7 @@ from vlsurgery.figures.menus import show_one
 from vlsurgery.figures.wording import MODALITY_ORDER, ROLE_ORDER, SET_ORDER, modality_name, rank, role_name
 from vlsurgery.probes.results import ProbeResult, Projections
 
-MAX_STEPS = 16  # positions of the slider
+MAX_STEPS = 10  # positions of the slider
 MAX_MODALITIES = 2  # drawn unless others are asked for: every value of every layer is in the figure
 COLOURS = {"harmful": theme.INK, "harmless": theme.KIND_COLOURS["MLP"], "borderline": theme.UNKNOWN_ROLE}
 BASE = ("base", "text")
@@ -163,55 +163,50 @@ def _violin(ridge: Ridge, layer: int, named: bool) -> go.Violin:
         fillcolor=theme.tint(COLOURS.get(ridge.set, theme.FAINT), 0.22),
         meanline={"visible": True},
         spanmode="hard",
-        hovertext=[theme.hover(prompt, [ridge.name, ridge.set]) for prompt in ridge.prompts],
+        hovertext=[theme.safe(prompt) for prompt in ridge.prompts],
         hoverinfo="x+text",
     )
 
 
 def draw(info: ProjectionsInfo) -> go.Figure:
     """A ridge a role and prompt set, a point a prompt; a slider for the layer, a drop-down for token and picture."""
-    figure, owners = go.Figure(), list[str | None]()
+    figure, owners = go.Figure(), list[tuple[str, ...]]()
     if info.layer is None or info.view is None:
         return theme.frame(figure, "Projections on the base's direction", info.reason or "", plot_height=120)
-    named: set[tuple[str, str, str]] = set()
-    drawn: list[Ridge] = []
-    for view in info.views:
-        for ridge in _of_view(info, view):
-            figure.add_trace(_violin(ridge, info.layer, (*view, ridge.set) not in named))
-            named.add((*view, ridge.set))
-            owners.append("/".join(view))
-            drawn.append(ridge)
+    named: set[tuple[str, str]] = set()
+    for ridge in info.ridges:
+        views = ["/".join(view) for view in info.views if _is_in(ridge, view)]
+        new = [view for view in views if (view, ridge.set) not in named]
+        named |= {(view, ridge.set) for view in new}
+        figure.add_trace(_violin(ridge, info.layer, len(new) == len(views)))
+        owners.append(tuple(views))
     subtitle = (
         "Each point is a prompt, along the base's own direction (text) of the same layer and token: 0 is where the base"
         " holds harmless requests in text, 1 where it holds harmful ones, on average."
     )
-    names = len({ridge.name for ridge in drawn})
-    theme.frame(figure, "Where prompts lie along the base's direction", subtitle, plot_height=110 + 78 * names)
+    names = [*dict.fromkeys(ridge.name for ridge in info.ridges)]
+    theme.frame(figure, "Where prompts lie along the base's direction", subtitle, plot_height=110 + 70 * len(names))
     labels = {"/".join(view): f"{modality_name(view[1])}, {_place(view[0])}" for view in info.views}
     show_one(figure, labels, owners, "/".join(info.view))
     for at in (0, 1):
         figure.add_vline(x=at, line={"color": theme.FAINT, "width": 1, "dash": "dash"})
     figure.update_xaxes(title_text="base, harmless = 0; base, harmful = 1", zeroline=False)
-    figure.update_yaxes(autorange="reversed")
-    figure.update_layout(violingap=0.15, violinmode="overlay", sliders=[_slider(info, drawn)])
+    figure.update_yaxes(categoryorder="array", categoryarray=[theme.safe(name) for name in names[::-1]])
+    figure.update_layout(violingap=0.15, violinmode="overlay", sliders=[_slider(info)])
     return figure
 
 
-def _of_view(info: ProjectionsInfo, view: tuple[str, str]) -> list[Ridge]:
-    """The ridges of one position and modality, with the base's in text, which stands beside every kind of picture."""
-    return [
-        each
-        for each in info.ridges
-        if each.position == view[0] and (each.modality == view[1] or (each.role, each.modality) == BASE)
-    ]
+def _is_in(ridge: Ridge, view: tuple[str, str]) -> bool:
+    """Whether a ridge is of one position and modality; the base's in text stands beside every kind of picture."""
+    return ridge.position == view[0] and (ridge.modality == view[1] or (ridge.role, ridge.modality) == BASE)
 
 
-def _slider(info: ProjectionsInfo, drawn: Sequence[Ridge]) -> dict[str, object]:
+def _slider(info: ProjectionsInfo) -> dict[str, object]:
     steps = [
         {
             "label": str(layer),
             "method": "restyle",
-            "args": [{"x": [list(ridge.values.get(layer, ())) for ridge in drawn]}],
+            "args": [{"x": [list(ridge.values.get(layer, ())) for ridge in info.ridges]}],
         }
         for layer in info.layers
     ]

@@ -28,13 +28,15 @@ def direction_cosines(position: str, directions: Mapping[str, Tensor]) -> Direct
 
 
 def all_cosines(found: Mapping[tuple[str, str], Directions]) -> list[DirectionCosines]:
-    """At each position of the base's text directions, those of all roles and modalities of the same shape."""
+    """At the last instruction token and the last token, the directions of all roles and modalities of the shape that
+    the base's have in text."""
     if ("base", "text") not in found:
         return []
     reference = found["base", "text"]
     rest = {key: each for key, each in found.items() if key != ("base", "text")}
     tables = []
-    for at, position in enumerate(reference.positions):
+    for at in sorted({0, len(reference.positions) - 1}):
+        position = reference.positions[at]
         same = {"base/text": reference.values[at]}
         for (role, modality), each in rest.items():
             if position in each.positions:

@@ -78,7 +78,7 @@ def test_positions_and_shapes_that_the_base_lacks_are_left_out():
 
     found = all_cosines(
         {
-            ("base", "text"): made(("instruction", "-1"), 3),
+            ("base", "text"): made(("instruction", "-2", "-1"), 3),
             ("adapted", "text"): made(("-1", "-2"), 3),
             ("safety", "text"): made(("instruction",), 4),
         }
