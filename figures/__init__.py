@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vlsurgery.figures import (
         behaviour as behaviour,
+        block_effects as block_effects,
         claims as claims,
         coefficients as coefficients,
         cosines as cosines,
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "behaviour",
+    "block_effects",
     "claims",
     "coefficients",
     "cosines",

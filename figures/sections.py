@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 
 from vlsurgery.figures import (
     behaviour as behaviour_figure,
+    block_effects,
     coefficients,
     cosines,
     direction_drift,
@@ -146,6 +147,24 @@ def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
         " points look better here than they are: the table above is the fair comparison.",
         missing,
         rows=rows,
+    )
+
+
+def effects_section(tradeoff: TradeoffResult | None) -> Section:
+    empty = (
+        "" if tradeoff is None or tradeoff.effects else "The merge is the same in every block, so none was left out."
+    )
+    figure, missing = _drawn(block_effects.plot, tradeoff, "vlsurgery merge --auto", empty)
+    return Section(
+        block_effects.ANCHOR,
+        "What each block brings",
+        "",
+        figure,
+        "A point is how much worse the merge is without that block's coefficients, all others kept, as measured; a"
+        " diamond, what the gradients predicted. Where the two part, log-odds are not linear so far away.",
+        "What a block would bring alone: blocks replace one another, so that leaving out one of two that do the same"
+        " costs little. Coefficients were chosen on these prompts, which favours the blocks that they are large in.",
+        missing,
     )
 
 
@@ -319,6 +338,7 @@ def sections(
         outcomes_section(behaviour),
         map_section(probe),
         coefficients_section(tradeoff),
+        effects_section(tradeoff),
         frontier_section(tradeoff),
         price_section(tradeoff),
         lens_section(probe),
