@@ -32,7 +32,9 @@ class Ridge:
 
     @property
     def name(self) -> str:
-        return f"{role_name(self.role)}, {modality_name(self.modality)}"
+        """The role, whose kind of picture the drop-down names; the base is read in text alone."""
+        base = (self.role, self.modality) == BASE
+        return f"{role_name(self.role)}, {modality_name(self.modality)}" if base else role_name(self.role)
 
 
 @dataclass(frozen=True)
