@@ -18,6 +18,7 @@ from vlsurgery.figures import (
     patching,
     price,
     projections,
+    safety_layers,
     safety_map,
     weight_change,
 )
@@ -309,6 +310,23 @@ def cosines_section(probe: ProbeResult | None) -> Section:
     )
 
 
+def safety_layers_section(probe: ProbeResult | None) -> Section:
+    empty = "" if probe is None or probe.safety_layers else "The probe compared no states; its notes say why."
+    figure, rows, missing = _drawn(safety_layers, probe, "vlsurgery probe", empty)
+    return Section(
+        "safety-layers",
+        "From which layer on harm is held apart",
+        "",
+        figure,
+        "A line that rises above 0 begins to treat harmful requests otherwise than harmless ones behind that layer. An"
+        " adapted model whose line stays near 0 where the base's rises holds both alike.",
+        "One direction: all that differs counts here, the topic and the length of requests too. A gap of 0 in the mean"
+        " angle does not say that no direction tells them apart.",
+        missing,
+        rows=rows,
+    )
+
+
 def weights_section(diff: DiffResult | None) -> Section:
     empty = "" if diff is None or diff.blocks else "The diff has no blocks in common."
     figure, rows, missing = _drawn(weight_change, diff, "vlsurgery diff BASE ADAPTED [SAFETY]", empty)
@@ -346,5 +364,6 @@ def sections(
         drift_section(probe),
         projections_section(probe),
         cosines_section(probe),
+        safety_layers_section(probe),
         weights_section(diff),
     )
