@@ -90,8 +90,8 @@ def _title(info: CosinesInfo) -> str:
         return "Cosines with the base's direction"
     layers, name = info.beyond[info.key], _name(info.key)
     if layers:
-        return f"{name}: turned away from the base's direction by more than all states moved, at {len(layers)} layers"
-    return f"{name}: the direction has turned no further than any other difference of these prompts"
+        return f"{name}: the direction turned more than all else did, at {len(layers)} layers"
+    return f"{name}: the direction turned no more than all else did"
 
 
 def _heat(table: DirectionCosines, key: str) -> go.Heatmap:
@@ -169,14 +169,14 @@ def draw(info: CosinesInfo) -> go.Figure:
         " two halves of the prompts: the grey band is the cosine of directions made with shuffled labels. Only below it"
         " has what tells harmful from harmless turned further than the rest."
     )
-    theme.frame(figure, _title(info), subtitle, plot_height=640, legend_rows=2, panels=True)
+    theme.frame(figure, _title(info), subtitle, plot_height=640, legend_rows=4, panels=True)
     theme.panel_title(figure, "Same layer", 1, 1)
     theme.panel_title(figure, "Layer against layer", 2, 1)
     figure.update_yaxes(title_text="cosine", row=1, col=1)
     figure.update_xaxes(title_text="layer", row=1, col=1)
     figure.update_xaxes(title_text="layer of the role's direction", row=2, col=1)
     figure.update_yaxes(title_text="layer of the base's", row=2, col=1)
-    show_one(figure, {key: _name(key) for key in info.keys}, owners, info.key)
+    show_one(figure, {key: _name(key) for key in info.keys}, owners, info.key, 4, panels=True)
     blocks.link_layers(figure, "x")
     blocks.link_layers(figure, "x2")
     return figure

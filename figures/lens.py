@@ -186,7 +186,7 @@ def draw(info: LensInfo) -> go.Figure:
         figure.add_hline(y=0, row=row, col=1, line={"color": theme.FAINT, "width": 1, "dash": "dash"})
         blocks.link_layers(figure, "x" if row == 1 else f"x{row}")
     figure.update_xaxes(title_text="layer", row=count, col=1)
-    show_one(figure, {each: modality_name(each) for each in info.modalities}, owners, info.modality)
+    show_one(figure, {each: modality_name(each) for each in info.modalities}, owners, info.modality, 2, panels=True)
     return figure
 
 

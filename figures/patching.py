@@ -148,7 +148,7 @@ def draw(info: PatchingInfo) -> go.Figure:
         )
     figure.update_xaxes(title_text="layer behind which the states are put in")
     figure.update_yaxes(title_text="share of the gap that comes back")
-    show_one(figure, {each.modality: modality_name(each.modality) for each in info.found}, owners, info.modality)
+    show_one(figure, {each.modality: modality_name(each.modality) for each in info.found}, owners, info.modality, 2)
     blocks.link_layers(figure, "x")
     return figure
 

@@ -189,7 +189,7 @@ def draw(info: ProjectionsInfo) -> go.Figure:
     names = [*dict.fromkeys(ridge.name for ridge in info.ridges)]
     theme.frame(figure, "Where prompts lie along the base's direction", subtitle, plot_height=110 + 70 * len(names))
     labels = {"/".join(view): f"{modality_name(view[1])}, {_place(view[0])}" for view in info.views}
-    show_one(figure, labels, owners, "/".join(info.view))
+    show_one(figure, labels, owners, "/".join(info.view), 1)
     for at in (0, 1):
         figure.add_vline(x=at, line={"color": theme.FAINT, "width": 1, "dash": "dash"})
     figure.update_xaxes(title_text="base, harmless = 0; base, harmful = 1", zeroline=False)

@@ -22,7 +22,7 @@ def test_the_same_layer_is_read_off_and_held_against_shuffled_labels(make: Simpl
 def test_within_the_null_nothing_is_said_to_have_turned(make: SimpleNamespace) -> None:
     probe = make.probe()
     low = [each.model_copy(update={"lowest": 0.05}) for each in probe.cosine_nulls]
-    assert "no further" in cosines.plot(probe.model_copy(update={"cosine_nulls": low})).layout.title.text
+    assert "turned no more" in cosines.plot(probe.model_copy(update={"cosine_nulls": low})).layout.title.text
 
 
 def test_every_key_has_its_map_and_its_lines(make: SimpleNamespace) -> None:
