@@ -65,7 +65,7 @@ def _name(key: str) -> str:
 
 
 def rows(info: CosinesInfo) -> list[dict[str, str | int | float | None]]:
-    """The numbers that are drawn: a record a role, kind of picture and pair of layers."""
+    """The numbers that are drawn: of all directions at the same layer, and of the first shown at every pair of layers."""
     if info.table is None:
         return []
     layers = info.table.layers
@@ -82,6 +82,7 @@ def rows(info: CosinesInfo) -> list[dict[str, str | int | float | None]]:
         for key in info.keys
         for row, ours in enumerate(layers)
         for column, theirs in enumerate(layers)
+        if row == column or key == info.key
     ]
 
 

@@ -49,8 +49,8 @@ def test_what_is_not_there_is_named_and_an_empty_probe_is_drawn(make: SimpleName
     assert cosines.rows(cosines.compute(empty)) == []
 
 
-def test_rows_hold_every_pair_of_layers(make: SimpleNamespace) -> None:
+def test_rows_hold_the_same_layers_and_every_pair_of_the_one_shown(make: SimpleNamespace) -> None:
     found = cosines.rows(cosines.compute(make.probe()))
-    assert len(found) == 2 * 9
-    assert found[1]["cosine"] == 0.4
+    assert len(found) == 3 + 9
+    assert [row["cosine"] for row in found[3:6]] == [0.5, 0.4, 0.3]
     assert (found[-1]["layer of the base"], found[-1]["layer"], found[-1]["shuffled labels, least"]) == (2, 2, 0.55)
