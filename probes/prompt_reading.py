@@ -10,19 +10,19 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.activations import capture, position_names
-from vlsurgery.probes.models import ChatModel
-from vlsurgery.probes.models.head import MAX_LOGIT_BYTES, vocabulary_size
-from vlsurgery.probes.models.taps import tapped
+from vlsurgery.probes.lens import keeps_one_stream, lens_odds, read_out, states_at_once
+from vlsurgery.probes.models import ChatModel, Encoded
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.surgery.errors import SurgeryError
 
 
 @dataclass(frozen=True)
-class LayerReadings:
+class PromptLayers:
     """What a model makes of prompts, layer by layer.
 
     along: [n, layers] the residual stream at one position, along a direction of length 1. odds: [n, layers] refusal
-    log-odds of the next token by the logit lens, in nats; None where no token is known to begin a refusal.
+    log-odds of the next token by the logit lens, in nats; None where no token is known to begin a refusal, and of a
+    model that passes several streams on.
     """
 
     along: Tensor
@@ -31,7 +31,7 @@ class LayerReadings:
 
 def read_layers(
     chat: ChatModel, prompts: Sequence[Prompt], directions: Tensor, position: str, openings: Sequence[int]
-) -> LayerReadings:
+) -> PromptLayers:
     """Read prompts of one kind: all with a picture, or all without.
 
     directions: [layers, hidden], of any length but 0. position: where the stream is read, by its name. openings: the
@@ -51,8 +51,15 @@ def read_layers(
         states = streams.values[:, names.index(position)]
         for at, row, end in zip(streams.index, _along(states, directions), streams.values[:, -1], strict=True):
             along[at], last[at] = row, end
-    odds = lens_odds(chat, prompts[0], torch.stack(last), openings) if openings else None
-    return LayerReadings(torch.stack(along), odds)
+    return PromptLayers(torch.stack(along), _odds(chat, encoded, torch.stack(last), openings))
+
+
+def _odds(chat: ChatModel, encoded: Sequence[Encoded], states: Tensor, openings: Sequence[int]) -> Tensor | None:
+    """[n, layers] what the lens reads off the states of prompts' last tokens."""
+    if not openings or not keeps_one_stream(chat):
+        return None
+    ids = torch.tensor(list(openings), device=chat.device)
+    return lens_odds(states, read_out(chat, encoded), ids, states_at_once(chat))
 
 
 def _along(states: Tensor, directions: Tensor) -> Tensor:
@@ -64,22 +71,3 @@ def _along(states: Tensor, directions: Tensor) -> Tensor:
         )
     units = torch.nn.functional.normalize(directions.double(), dim=-1)
     return (states.double() * units).sum(-1)
-
-
-def lens_odds(chat: ChatModel, prompt: Prompt, states: Tensor, openings: Sequence[int]) -> Tensor:
-    """[n, layers] refusal log-odds that the model's own end (final norm, head and what follows) reads off states
-    [n, layers, hidden] of prompts' last tokens, in nats (nostalgebraist, "interpreting GPT: the logit lens", 2020).
-
-    The states are put in place of what the last block returns, so that at the last layer the lens gives the model's
-    own log-odds. prompt: any that the model takes; what it says is not read.
-    """
-    (batch,) = chat.batches(chat.encode([prompt]))
-    ids = torch.tensor(list(openings), device=chat.device)
-    rows = max(1, MAX_LOGIT_BYTES["cpu"] // (4 * vocabulary_size(chat)))
-    found = []
-    for some in states.flatten(0, 1).split(rows):
-        with torch.no_grad(), tapped(chat.blocks[-1], "output", lambda hidden, some=some: some.to(hidden)[None]):  # type: ignore[misc]
-            logits = chat.model(**batch.inputs, use_cache=False).logits[0].float()
-        others = logits.index_fill(-1, ids, -torch.inf)
-        found.append((logits[:, ids].logsumexp(-1) - others.logsumexp(-1)).double().cpu())
-    return torch.cat(found).unflatten(0, states.shape[:2])

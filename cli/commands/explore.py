@@ -31,10 +31,11 @@ def explore(
 ) -> None:
     """Explore a case in the browser, with prompts that you type.
 
-    Needs a case. Shows any two directions and every completion. Serves a page on this machine alone (127.0.0.1), at an address with a token that is printed; other
-    hosts, other sites and requests without it are refused. A prompt that you type is read by the roles that you tick:
-    along a direction of the case, by the logit lens, and with their completions; one model is in memory at a time.
-    Without the checkpoints all but that is there. Writes nothing; Ctrl-C ends it.
+    Needs a case. Shows any two directions, and every completion. The page is served to this machine alone (127.0.0.1),
+    at an address with a token that is printed; other hosts, other sites and requests without it are refused. A prompt
+    that you type is read by the roles that you tick: along a direction of the case, by the logit lens, and with their
+    completions; one model is in memory at a time. Without the checkpoints all but that is there. Writes nothing; Ctrl-C
+    ends it.
 
     \b
     Example:

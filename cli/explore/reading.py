@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vlsurgery.probes.models import ChatModel
-    from vlsurgery.probes.prompt_reading import LayerReadings
+    from vlsurgery.probes.prompt_reading import PromptLayers
     from vlsurgery.probes.prompts import Prompt
 
 MAX_PROMPT: Final = 8_000  # characters that may be typed
@@ -78,6 +78,8 @@ class PromptReader:
         ]
         mine, harmful, harmless = readings
         assert mine is not None  # It is one prompt.
+        if mine.odds is None and openings:
+            notes = [*notes, "no logit lens: the model passes several streams on"]
         (answer,) = complete(chat, [prompt], f"{typed.role} answers", tokens=TOKENS)
         return PromptReading(
             role=typed.role,
@@ -121,7 +123,7 @@ def _prompt(name: str, text: str, modality: str) -> "Prompt":
     return Prompt(name, name, "harmful", text, "report", modality, image)  # type: ignore[arg-type]
 
 
-def _count(read: "LayerReadings | None") -> int:
+def _count(read: "PromptLayers | None") -> int:
     return 0 if read is None else len(read.along)
 
 
