@@ -132,7 +132,9 @@ def draw(info: EffectsInfo) -> go.Figure:
     figure.add_vline(x=0, line={"color": theme.MUTED, "width": 1})
     figure.update_xaxes(title_text="nats of the objective", showgrid=True)
     rows = [theme.safe(each.block) for each in info.effects]
-    figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], tickfont={"size": 12})
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=rows[::-1], range=[-0.7, len(rows) - 0.3], tickfont={"size": 12}
+    )
     places = {each.block: float(len(rows) - 1 - at) for at, each in enumerate(info.effects)}
     link_layers(figure, "y", places)
     return figure

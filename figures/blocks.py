@@ -57,7 +57,9 @@ class BlockAxis:
         xaxis, _ = _axes(figure, **where)
         left, right = figure.layout["xaxis" + xaxis[1:]].domain or (0.0, 1.0)
         crowded = len(self.ticks) > _MANY * (right - left)  # labels stand upright, every second layer has none
-        ticks = [tick for at, tick in enumerate(self.ticks) if not (crowded and tick[1].isdecimal() and at % 2)]
+        numbered = [tick for tick in self.ticks if tick[1].isdecimal()]
+        left_out = numbered[1::2] if crowded else []
+        ticks = [tick for tick in self.ticks if tick not in left_out]
         figure.update_xaxes(
             tickvals=[x for x, _ in ticks],
             ticktext=[theme.safe(label) for _, label in ticks],
