@@ -270,6 +270,6 @@ def plot(
     """Singular values of the language model's changes, with their nulls.
 
     deltas: "vl" (adaptation), "safety" or both (None); the first orders the tensors. components, layers: only of these.
-    top: how many tensors the menu offers. dark: for dark paper. Raises SurgeryError where there is nothing of that name.
+    top: how many tensors the menu offers. dark: for dark paper. Raises SurgeryError where nothing has that name.
     """
     return theme.shown(draw(compute(diff, deltas, components, layers, top)), dark)
