@@ -130,10 +130,10 @@ def title(info: SpectraInfo) -> str:
     furthest = max(first, key=lambda one: one.excess)
     name = DELTA_NAMES[info.deltas[0]].capitalize()
     if not count:
-        return f"{name} changed no tensor in few directions: all changes look random"
+        return f"{name} moved no matrix along few directions: all changes look random"
     return (
-        f"{name} changed {count} of {len(first)} tensors in few directions: {furthest.tensor} the most,"
-        f" {number(furthest.excess, 1)} times a random change"
+        f"{name} moved {count} of {len(first)} matrices along few directions, most of all {furthest.tensor}"
+        f" ({number(furthest.excess, 1)} times random)"
     )
 
 
@@ -181,6 +181,7 @@ def _heat(info: SpectraInfo, delta: str) -> go.Heatmap:
         y=names,
         z=[[None if one is None else one.excess for one in row] for row in cells],
         zmin=1,
+        zmax=max(2.0, *(one.excess for one in own.values())),
         colorscale=theme.HEAT_SCALE,
         colorbar={"title": {"text": "times random", "side": "right"}, "thickness": 12, "len": 0.55, "y": 0.78},
         hovertext=[["" if one is None else _hover(one) for one in row] for row in cells],
