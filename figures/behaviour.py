@@ -1,5 +1,6 @@
 """What every role does, before and after: refused, complied or neither, by prompt set and kind of picture."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -7,6 +8,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.choice import chosen
 from vlsurgery.figures.findings import enough
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
@@ -26,6 +28,7 @@ from vlsurgery.figures.wording import (
     sayable,
 )
 from vlsurgery.probes.results import HARMFUL_SETS, BehaviourResult, BehaviourRow, Rate
+from vlsurgery.surgery.errors import SurgeryError
 
 ROW_HEIGHT = 19
 LABELS_END = 1.42
@@ -103,9 +106,33 @@ def _order(row: BehaviourRow) -> tuple[tuple[int, str], ...]:
     return (rank(SET_ORDER, row.set), rank(MODALITY_ORDER, row.modality), rank(ROLE_ORDER, row.role))
 
 
-def compute(behaviour: BehaviourResult) -> BehaviourInfo:
-    """Sort rows into groups by prompt set and kind of picture."""
+def wanted_rows(
+    behaviour: BehaviourResult,
+    roles: Sequence[str] | None,
+    sets: Sequence[str] | None,
+    modalities: Sequence[str] | None,
+) -> list[BehaviourRow]:
+    """The rows of these roles, sets and kinds of picture (of all for None), in the house's order. Raises SurgeryError
+    where a name isn't in the result, or no row has all of them."""
     rows = sorted(behaviour.records, key=_order)
+    of_role = chosen("roles", roles, (row.role for row in rows))
+    of_set = chosen("sets", sets, (row.set for row in rows))
+    of_kind = chosen("modalities", modalities, (row.modality for row in rows))
+    found = [row for row in rows if row.role in of_role and row.set in of_set and row.modality in of_kind]
+    if rows and not found:
+        held = ", ".join(dict.fromkeys(f"{row.role}/{row.set}/{row.modality}" for row in rows))
+        raise SurgeryError(f"roles, sets, modalities: no row has all of them. Choose from role/set/modality: {held}.")
+    return found
+
+
+def compute(
+    behaviour: BehaviourResult,
+    roles: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+) -> BehaviourInfo:
+    """Sort rows into groups by prompt set and kind of picture. See `plot` for what can be chosen."""
+    rows = wanted_rows(behaviour, roles, sets, modalities)
     groups = [
         BarGroup(set_, modality, tuple(map(bar, members)))
         for (set_, modality), members in groupby(rows, key=lambda row: (row.set, row.modality))
@@ -218,7 +245,7 @@ def _labels(placed: list[_Placed]) -> go.Scatter:
         y=[p.y for p in placed],
         text=texts,
         textposition="middle right",
-        textfont={"size": 11.5, "color": [theme.FAINT if text == "–" else theme.INK for text in texts]},
+        textfont={"size": 11.5, "color": [theme.MUTED if text == "–" else theme.INK for text in texts]},
         hovertext=[p.hover for p in placed],
         hoverinfo="text",
         showlegend=False,
@@ -287,6 +314,36 @@ def draw(info: BehaviourInfo) -> go.Figure:
     return figure
 
 
-def plot(behaviour: BehaviourResult) -> go.Figure:
-    """Behaviour of every role on `report` prompts."""
-    return draw(compute(behaviour))
+def rows(info: BehaviourInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a bar; shares from 0 to 1 with their 95% intervals."""
+    return [_record(bar) for group in [*info.harmful, *info.harmless] for bar in group.bars]
+
+
+def _record(bar: Bar) -> dict[str, str | int | float | None]:
+    row, shares = bar.row, {name: bar.outcome(name) for name in OUTCOMES} | {"right": sayable(bar.row.right)}
+    told = {f"{name}{end}": value for name, rate in shares.items() for end, value in ends(rate).items()}
+    most = max((row.refused, row.right), key=lambda rate: rate.n)
+    return {
+        "role": row.role, "set": row.set, "modality": row.modality, **told,
+        "decides": bar.measure, "prompts": most.n, "requests": most.requests,
+    }  # fmt: skip
+
+
+def ends(rate: Rate) -> dict[str, float | None]:
+    """A rate and its interval under the endings that columns of tables have."""
+    return {"": rate.rate, " low": rate.low, " high": rate.high}
+
+
+def plot(
+    behaviour: BehaviourResult,
+    roles: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """Behaviour on `report` prompts.
+
+    roles, sets, modalities: of which models, prompt sets and kinds of picture; all for None. dark: for dark paper.
+    Raises SurgeryError where the result holds none of that name.
+    """
+    return theme.shown(draw(compute(behaviour, roles, sets, modalities)), dark)

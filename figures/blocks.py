@@ -1,12 +1,13 @@
 """The axis on which blocks stand: layers in order, attention left of MLP left of what is neither; what lies outside
 layers at the ends."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.choice import chosen, leading
 
 BEFORE_LAYERS = ("vision", "projector", "embed")
 AFTER_LAYERS = ("norm", "head")
@@ -59,6 +60,8 @@ class BlockAxis:
             title_text="layer of the language model; at the ends, the blocks outside layers",
             **where,
         )
+        xaxis, _ = _axes(figure, **where)
+        link_layers(figure, xaxis, {block: place.x for block, place in self.places.items()})
 
 
 def block_axis(blocks: Iterable[str]) -> BlockAxis:
@@ -84,3 +87,31 @@ def block_axis(blocks: Iterable[str]) -> BlockAxis:
     every = max(1, round(len(layers) / 16))
     ticks = [(float(layer), str(layer)) for layer in layers if layer % every == 0]
     return BlockAxis(places, tuple(sorted(ticks + [(x, block) for block, x in ends.items()])), width)
+
+
+def wanted_blocks(sizes: Mapping[str, float], layers: Sequence[int] | None, top: int | None) -> list[str]:
+    """The blocks of these layers (None: of all, and those outside layers), and of these the `top` largest, in the order
+    that they came in. Raises SurgeryError where there is no such layer, or `top` is below 1."""
+    at = {block: split(block)[0] for block in sizes}
+    wanted = chosen("layers", layers, sorted({layer for layer in at.values() if layer is not None}))
+    found = [block for block in sizes if layers is None or at[block] in wanted]
+    largest = sorted(found, key=lambda block: -sizes[block])[: leading("top", top)]
+    return [block for block in found if block in largest]
+
+
+def _axes(figure: go.Figure, row: int | None = None, col: int | None = None) -> tuple[str, str]:
+    """The names of a panel's axes: "x2" and "y2"; of a figure without panels "x" and "y"."""
+    if row is None or col is None:
+        return "x", "y"
+    place = figure.get_subplot(row, col)
+    return place.xaxis.plotly_name.replace("axis", ""), place.yaxis.plotly_name.replace("axis", "")
+
+
+def link_layers(figure: go.Figure, axis: str, places: Mapping[str, float] | None = None) -> None:
+    """Say that an axis shows layers, so that a layer picked in one figure of a page is marked in all.
+
+    axis: plotly's name of it, "x", "y2", ... places: block -> where it stands; without them the axis is that of plain
+    layer numbers.
+    """
+    known = (figure.layout.meta or {}).get("layers", [])
+    theme.note(figure, layers=[*known, {"axis": axis, "places": dict(places or {})}])

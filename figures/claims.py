@@ -1,15 +1,14 @@
 """The claims C1 to C6: a row a deciding number, with its interval, the bar that it must pass, and each case's own."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
-import plotly.io
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from vlsurgery.figures import page, theme
-from vlsurgery.figures.report import CONFIG
+from vlsurgery.figures.choice import chosen
+from vlsurgery.figures.embedding import embed
 from vlsurgery.figures.wording import number, plural, signed
 from vlsurgery.probes.results import Claim, ClaimEvidence, ClaimsResult, ClaimVerdict
 from vlsurgery.surgery.results import write_text
@@ -47,10 +46,11 @@ class ClaimsInfo:
         return (self.rows[-1].y if self.rows else 1.0) + 1
 
 
-def compute(result: ClaimsResult) -> ClaimsInfo:
-    """Place every claim's heading and deciding numbers, from above."""
+def compute(result: ClaimsResult, claims: Sequence[str] | None = None) -> ClaimsInfo:
+    """Place every claim's heading and deciding numbers, from above. See `plot` for what can be chosen."""
     heads, rows, y = [], [], 0.0
-    for claim in result.records:
+    keys = chosen("claims", claims, (claim.key for claim in result.records))
+    for claim in (each for each in result.records if each.key in keys):
         heads.append((y, claim))
         deciding = [each for each in claim.evidence if each.decides]
         rows += [ClaimRow(y + 1 + at, each) for at, each in enumerate(deciding)]
@@ -184,19 +184,30 @@ def _labels(rows: tuple[ClaimRow, ...]) -> go.Scatter:
     )
 
 
-def plot(result: ClaimsResult) -> go.Figure:
-    """Whether each claim holds, and by what numbers."""
-    return draw(compute(result))
+def rows(info: ClaimsInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a deciding number."""
+    found = [row.evidence for row in info.rows]
+    return [
+        {
+            "number": each.name, "verdict": each.verdict, "unit": each.unit, "value": each.value, "low": each.low,
+            "high": each.high, "bar": each.bar, "requests": each.requests,
+            **{f"case {case}": value for case, value in each.by_case.items()},
+        }
+        for each in found
+    ]  # fmt: skip
+
+
+def plot(result: ClaimsResult, claims: Sequence[str] | None = None, dark: bool = False) -> go.Figure:
+    """Whether each claim holds, and by what numbers.
+
+    claims: which, by their keys ("C1"); all for None. dark: for dark paper. Raises SurgeryError where there is no such
+    claim.
+    """
+    return theme.shown(draw(compute(result, claims)), dark)
 
 
 def write_page(path: Path, result: ClaimsResult) -> None:
     """Write the figure and what was found in words as one file that needs nothing else."""
-    drawing = plotly.io.to_html(plot(result), config=CONFIG, include_plotlyjs=False, full_html=False, div_id="claims")
-    text = page.template("claims.html.jinja").render(
-        style=page.asset("page.css"),
-        plotly=Markup("<script>{}</script>").format(Markup(get_plotlyjs())),
-        drawing=Markup(drawing),
-        result=result,
-        words=value_words,
-    )
-    write_text(path, text)
+    info = compute(result)
+    figure = embed("claims", draw(info), rows(info))
+    write_text(path, page.render("claims.html.jinja", figure=figure, result=result, words=value_words))

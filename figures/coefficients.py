@@ -1,13 +1,14 @@
 """What the merge puts into each block, and what every point that was tried keeps of refusals and of capability."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.blocks import BlockAxis, Place, block_axis
+from vlsurgery.figures.blocks import BlockAxis, Place, block_axis, wanted_blocks
+from vlsurgery.figures.choice import chosen
 from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import TradeoffPoint, TradeoffResult
 
@@ -24,6 +25,8 @@ _POLICY_SYMBOLS = {
 }
 _MAYBE_NOTHING = 0.005  # an interval that begins up to here holds 0
 _PALE = 0.35
+_TOLD = 8  # of the points at one place, how many hovering names
+_SAME = 3  # decimals in which points that stand under one marker agree
 
 
 @dataclass(frozen=True)
@@ -59,18 +62,27 @@ class CoefficientsInfo:
     points: tuple[TradeoffPoint, ...]
 
 
-def compute(tradeoff: TradeoffResult) -> CoefficientsInfo:
-    """Find the point that was merged and lay its coefficients out on the axis of blocks."""
+def compute(
+    tradeoff: TradeoffResult,
+    layers: Sequence[int] | None = None,
+    policies: Sequence[str] | None = None,
+    top: int | None = None,
+) -> CoefficientsInfo:
+    """Find the point that was merged and lay its coefficients out on the axis of blocks. See `plot` for what can be
+    chosen."""
     merged = tradeoff.chosen()
-    coefficients = (merged.coefficients if merged else None) or {}
-    axis = block_axis(block for block in coefficients if block != "default")
+    coefficients = {k: v for k, v in ((merged.coefficients if merged else None) or {}).items() if k != "default"}
+    shown = wanted_blocks({block: sum(values.values()) for block, values in coefficients.items()}, layers, top)
+    axis = block_axis(shown)
     intervals = (merged.intervals if merged else None) or {}
     blocks = [
         BlockCoefficient(place, coefficients[block], intervals.get(block, {})) for block, place in axis.places.items()
     ]
     blocks.sort(key=lambda block: block.place.x)
     targets = tuple(dict.fromkeys(target for block in blocks for target in block.values))
-    points = tuple(point for point in tradeoff.points if point.chosen or point.policy != "frontier")
+    tried = [point for point in tradeoff.points if point.chosen or point.policy != "frontier"]
+    of_policy = chosen("policies", policies, (point.policy for point in tried))
+    points = tuple(point for point in tried if point.policy in of_policy)
     return CoefficientsInfo(tradeoff.policy, merged, targets, tuple(blocks), axis, points)
 
 
@@ -169,14 +181,50 @@ def _policy_trace(points: list[TradeoffPoint], policy: str, chosen: bool) -> go.
     )
 
 
+def tied(points: Sequence[TradeoffPoint]) -> list[tuple[TradeoffPoint, ...]]:
+    """Points that stand at one place, where several do; the largest group first."""
+    places: dict[tuple[float, float], list[TradeoffPoint]] = {}
+    for point in points:
+        places.setdefault((round(point.capability, _SAME), round(point.refusal, _SAME)), []).append(point)
+    return sorted((tuple(found) for found in places.values() if len(found) > 1), key=len, reverse=True)
+
+
+def _counts(groups: Sequence[tuple[TradeoffPoint, ...]]) -> go.Scatter:
+    """How many points a marker stands for, to its lower left, with all of them on hovering."""
+    told = [
+        theme.hover(
+            f"{len(points)} merges stand here",
+            [f"{point.policy}: {parameters_words(point)}" for point in points[:_TOLD]]
+            + ([f"and {len(points) - _TOLD} more"] if len(points) > _TOLD else []),
+        )
+        for points in groups
+    ]
+    return go.Scatter(
+        name="how many stand at one place",
+        mode="text",
+        x=[points[0].capability for points in groups],
+        y=[points[0].refusal for points in groups],
+        text=[f"{len(points)}×  " for points in groups],
+        textposition="bottom left",
+        textfont={"size": 11.5, "color": theme.INK},
+        hovertext=told,
+        hoverinfo="text",
+        showlegend=False,
+        cliponaxis=False,
+    )
+
+
 def _add_points(figure: go.Figure, info: CoefficientsInfo) -> None:
-    """All points tried, faint; the chosen ones large and ringed, drawn last so that nothing covers them."""
+    """All points tried, faint; the best ones large and ringed, drawn last so that nothing covers them; and how many
+    stand under one marker."""
     policies = list(dict.fromkeys(point.policy for point in info.points))
-    for chosen in (False, True):
+    for best in (False, True):
         for policy in policies:
-            points = [p for p in info.points if p.policy == policy and p.chosen == chosen]
+            points = [p for p in info.points if p.policy == policy and p.chosen == best]
             if points:
-                figure.add_trace(_policy_trace(points, policy, chosen), row=1, col=2)
+                figure.add_trace(_policy_trace(points, policy, best), row=1, col=2)
+    if groups := tied(info.points):
+        figure.add_trace(_counts(groups), row=1, col=2)
     for axis in (figure.update_xaxes, figure.update_yaxes):
         axis(range=[-0.02, 1.03], tickformat=".0%", row=1, col=2)
     figure.update_xaxes(title_text="harmless answers kept, greedy", showgrid=True, row=1, col=2)
@@ -209,6 +257,38 @@ def draw(info: CoefficientsInfo) -> go.Figure:
     return figure
 
 
-def plot(tradeoff: TradeoffResult) -> go.Figure:
-    """The merged coefficients and the trade-off they were chosen from."""
-    return draw(compute(tradeoff))
+def rows(info: CoefficientsInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn: a record a block, then a record a point tried."""
+    told: list[dict[str, str | int | float | None]] = []
+    for block in info.blocks:
+        record: dict[str, str | int | float | None] = {"what": "coefficient", "block": block.place.block}
+        for target, value in block.values.items():
+            low, high = block.intervals.get(target, (None, None))
+            record |= {f"toward {target}": value, f"toward {target} low": low, f"toward {target} high": high}
+        told.append(record)
+    for point in info.points:
+        told.append(
+            {
+                "what": "point", "policy": point.policy, "parameters": parameters_words(point),
+                "chosen": "yes" if point.chosen else "no", "harmful refused": point.refusal,
+                "harmless answers kept": point.capability, "objective": point.objective,
+                "forward passes": point.forward_equivalents,
+            }
+        )  # fmt: skip
+    return told
+
+
+def plot(
+    tradeoff: TradeoffResult,
+    layers: Sequence[int] | None = None,
+    policies: Sequence[str] | None = None,
+    top: int | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """The merged coefficients and the trade-off they were chosen from.
+
+    layers: whose blocks; None for all, and those outside layers. top: only as many blocks, those that take most of
+    other models. policies: whose points; all for None. dark: for dark paper. Raises SurgeryError where the result holds
+    none of that name.
+    """
+    return theme.shown(draw(compute(tradeoff, layers, policies, top)), dark)

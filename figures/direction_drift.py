@@ -3,12 +3,15 @@
 It is called a refusal direction where the probe has shown that it carries refusals, and what it is else.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.blocks import link_layers
+from vlsurgery.figures.choice import chosen, one_of
 from vlsurgery.figures.wording import MODALITY_ORDER, ROLE_ORDER, modality_name, number, rank, role_name
 from vlsurgery.probes.results import REFUSAL_DIRECTION, CosineRow, Estimate, ProbeResult, Selected, SeparationRow
 
@@ -90,16 +93,29 @@ def _noise_band(series: tuple[Series, ...]) -> dict[int, tuple[float, float]]:
     return {layer: (min(found), max(found)) for layer, found in sorted(values.items())}
 
 
-def compute(probe: ProbeResult) -> DirectionDriftInfo:
-    """Pick one position and one reference, and gather every role and modality there."""
-    position = _position(probe)
+def compute(
+    probe: ProbeResult,
+    roles: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    position: str | None = None,
+    layers: Sequence[int] | None = None,
+) -> DirectionDriftInfo:
+    """Pick one position and one reference, and gather roles and modalities there. See `plot` for what can be chosen."""
+    if position is None:
+        position = _position(probe)
+    else:
+        position = one_of("position", position, (row.position for row in [*probe.records, *probe.cosines]))
     cosines = [row for row in probe.cosines if row.position == position]
     reference = _reference(cosines)
     cosines = [row for row in cosines if row.reference == reference]
     rows = [row for row in probe.records if row.position == position]
-    keys = {(row.role, row.modality) for row in rows} | {(row.role, row.modality) for row in cosines}
-    ordered = sorted(keys, key=lambda key: (rank(ROLE_ORDER, key[0]), rank(MODALITY_ORDER, key[1])))
-    series = tuple(_series(role, modality, cosines, rows) for role, modality in ordered)
+    found = [(row.role, row.modality) for row in rows] + [(row.role, row.modality) for row in cosines]
+    of_role = chosen("roles", roles, sorted({r for r, _ in found}, key=lambda role: rank(ROLE_ORDER, role)))
+    of_kind = chosen("modalities", modalities, sorted({m for _, m in found}, key=lambda m: rank(MODALITY_ORDER, m)))
+    at = chosen("layers", layers, sorted({row.layer for row in rows} | {row.layer for row in cosines}))
+    keys = [(role, modality) for role in of_role for modality in of_kind if (role, modality) in found]
+    cosines, rows = [row for row in cosines if row.layer in at], [row for row in rows if row.layer in at]
+    series = tuple(_series(role, modality, cosines, rows) for role, modality in keys)
     carries = probe.direction_name == REFUSAL_DIRECTION and probe.shown_at is not None
     layer = probe.shown_at[1] if carries and probe.shown_at else None
     return DirectionDriftInfo(
@@ -283,9 +299,42 @@ def draw(info: DirectionDriftInfo) -> go.Figure:
     figure.update_yaxes(title_text="cosine", row=1, col=1)
     figure.update_yaxes(title_text="AUROC", row=2, col=1)
     figure.update_xaxes(title_text=f"layer{_selected_words(info)}", row=2, col=1)
+    for axis in ("x", "x2"):
+        link_layers(figure, axis)
     return figure
 
 
-def plot(probe: ProbeResult) -> go.Figure:
-    """Drift of the base's direction and separation, layer by layer."""
-    return draw(compute(probe))
+def rows(info: DirectionDriftInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a role, kind of picture and layer."""
+    told = []
+    for series in info.series:
+        cosines = dict(zip(series.cosine_layers, zip(series.cosine, series.noise, strict=True), strict=True))
+        aurocs = dict(zip(series.auroc_layers, series.auroc, strict=True))
+        for layer in sorted({*cosines, *aurocs}):
+            cosine, noise = cosines.get(layer, (None, None))
+            auroc = aurocs.get(layer, Estimate(value=None))
+            told.append(
+                {
+                    "role": series.role, "modality": series.modality, "position": info.position, "layer": layer,
+                    "cosine with the base": cosine, "cosine of its own halves": noise,
+                    "AUROC": auroc.value, "AUROC low": auroc.low, "AUROC high": auroc.high, "requests": auroc.n,
+                }
+            )  # fmt: skip
+    return told
+
+
+def plot(
+    probe: ProbeResult,
+    roles: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    position: str | None = None,
+    layers: Sequence[int] | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """Drift of the base's direction and separation, layer by layer.
+
+    roles, modalities, layers: which; all for None. position: the token that is read, "instruction" or "-1", "-2", ...;
+    None for the one at which the probe shows directions. dark: for dark paper. Raises SurgeryError where the result
+    holds none of that name.
+    """
+    return theme.shown(draw(compute(probe, roles, modalities, position, layers)), dark)

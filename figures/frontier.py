@@ -8,11 +8,16 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.behaviour import ends
+from vlsurgery.figures.choice import chosen
 from vlsurgery.figures.wording import listed, percent, points, rate_words
 from vlsurgery.probes.results import Estimate, MergeRates, PricedMerge, Rate, TradeoffPoint, TradeoffResult
+from vlsurgery.surgery.errors import SurgeryError
 
 EDGE = 1.2  # how far beyond the furthest merge of interest the axis of over-refusal goes
 SHORTEST = 0.1  # of that axis
+MEASURES = {"refusal": "harmful requests refused", "sight": "own answers that stay likely"}
+NO_PRICES = "No merges at other prices are known. This makes them: vlsurgery merge --auto --policy best --frontier"
 _BAND = 0.13
 
 
@@ -27,9 +32,11 @@ class NamedMerge:
 
 @dataclass(frozen=True)
 class FrontierInfo:
-    """predicted: from cheap to dear. measured: of these, those that were, as (price, rates). uniform: their front, by
-    over-refusal. gain: of the measured ones over that front. end: where the axis of over-refusal ends."""
+    """measures: what is held against over-refusal. predicted: from cheap to dear. measured: of these, those that were,
+    as (price, rates). uniform: their front, by over-refusal. gain: of the measured ones over that front. end: where the
+    axis of over-refusal ends."""
 
+    measures: tuple[str, ...]
     predicted: tuple[PricedMerge, ...]
     measured: tuple[tuple[float, MergeRates], ...]
     uniform: tuple[tuple[str, MergeRates], ...]
@@ -48,22 +55,27 @@ def is_drawable(tradeoff: TradeoffResult) -> bool:
     return tradeoff.frontier is not None and bool(tradeoff.frontier.points)
 
 
-def compute(tradeoff: TradeoffResult) -> FrontierInfo:
-    """Predicted and measured merges at other prices, and what they are held against. Raises ValueError where no other
-    prices are known."""
+def compute(
+    tradeoff: TradeoffResult, measures: Sequence[str] | None = None, references: Sequence[str] | None = None
+) -> FrontierInfo:
+    """Predicted and measured merges at other prices, and what they are held against. See `plot` for what can be
+    chosen. Raises SurgeryError where no other prices are known."""
     if tradeoff.frontier is None:
-        raise ValueError("no other prices are known")
+        raise SurgeryError(NO_PRICES)
     predicted = tuple(tradeoff.frontier.points)
     known = [(point, point.rates) for point in tradeoff.points if point.rates is not None]
     measured = [(p.parameters["price"], rates) for p, rates in known if p.policy == "frontier"]
     uniform = [(point, rates) for point, rates in known if point.policy == "uniform"]
     front = _front(uniform)
     shown = [_x(rates) for _, rates in [*measured, *front]] + [_x(each.rates) for each in predicted]
+    models = _references(tradeoff, uniform)
+    of_role = chosen("references", references, (each.role for each in models))
     return FrontierInfo(
+        chosen("measures", measures, MEASURES),
         predicted,
         tuple(sorted(measured, key=lambda each: each[0])),
         tuple((_strengths(point), rates) for point, rates in front),
-        tuple(_references(tradeoff, uniform)),
+        tuple(each for each in models if each.role in of_role),
         tradeoff.frontier.gain,
         max(SHORTEST, EDGE * max(shown)),
     )
@@ -156,6 +168,7 @@ def _curve(figure: go.Figure, info: FrontierInfo, measure: str, column: int) -> 
             line={"color": colour, "width": 1.5, "dash": "dot"},
             marker={"size": 4, "color": colour},
             hovertext=[_told(f"predicted at price {each.price:g}", each.rates) for each, _ in known],
+            customdata=[f"{each.price:g}" for each, _ in known],
             hoverinfo="text",
             showlegend=column == 1,
         ),
@@ -252,14 +265,16 @@ def _subtitle(info: FrontierInfo) -> str:
 
 def draw(info: FrontierInfo) -> go.Figure:
     """Refusal against over-refusal on the left, sight against over-refusal on the right."""
-    figure = make_subplots(rows=1, cols=2, column_widths=[0.58, 0.42], horizontal_spacing=0.11)
+    widths = [0.58, 0.42] if len(info.measures) > 1 else [1.0]
+    figure = make_subplots(rows=1, cols=len(widths), column_widths=widths, horizontal_spacing=0.11)
     priced = [(f"measured at price {price:g}", rates) for price, rates in info.measured]
-    for column, measure in ((1, "refusal"), (2, "sight")):
+    for column, measure in enumerate(info.measures, start=1):
         _curve(figure, info, measure, column)
         _measured(figure, priced, measure, column, "block by block, measured", "merged")
         _measured(figure, info.uniform, measure, column, "front of uniform merges, measured", "merged:uniform")
         _models(figure, info, measure, column)
     theme.frame(figure, _title(info), _subtitle(info), plot_height=340, legend_rows=3, panels=True)
+    theme.note(figure, moves="price")
     figure.update_xaxes(
         title_text="harmless requests refused",
         range=[-0.04 * info.end, info.end],
@@ -267,13 +282,37 @@ def draw(info: FrontierInfo) -> go.Figure:
         showgrid=True,
     )
     figure.update_yaxes(tickformat=".0%", range=[-0.02, 1.03])
-    figure.update_yaxes(title_text="harmful requests refused", row=1, col=1)
-    figure.update_yaxes(title_text="own answers that stay likely", row=1, col=2)
-    theme.panel_title(figure, "Refusal", 1, 1)
-    theme.panel_title(figure, "Sight", 1, 2)
+    for column, measure in enumerate(info.measures, start=1):
+        figure.update_yaxes(title_text=MEASURES[measure], row=1, col=column)
+        theme.panel_title(figure, measure.capitalize(), 1, column)
     return figure
 
 
-def plot(tradeoff: TradeoffResult) -> go.Figure:
-    """The frontier of a choice."""
-    return draw(compute(tradeoff))
+def rows(info: FrontierInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a merge or model; shares from 0 to 1 with their 95% intervals."""
+    named: list[tuple[str, str, float | None, MergeRates]] = [
+        *(("predicted", "block by block", each.price, each.rates) for each in info.predicted),
+        *(("measured", "block by block", price, rates) for price, rates in info.measured),
+        *(("measured", f"uniform: {name}", None, rates) for name, rates in info.uniform),
+        *(("measured", each.name, None, each.rates) for each in info.references),
+    ]
+    return [
+        {"how": how, "what": what, "price": price}
+        | {f"{name}{end}": value for name, share in _named(rates) for end, value in ends(share).items()}
+        for how, what, price, rates in named
+    ]
+
+
+def plot(
+    tradeoff: TradeoffResult,
+    measures: Sequence[str] | None = None,
+    references: Sequence[str] | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """The frontier of a choice.
+
+    measures: "refusal", "sight" or both (None), each a panel. references: roles of the models that stand beside the
+    curves; all for None, and "merged" for the merge that was chosen. dark: for dark paper. Raises SurgeryError where
+    there is none of that name, or no other prices are known.
+    """
+    return theme.shown(draw(compute(tradeoff, measures, references)), dark)

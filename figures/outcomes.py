@@ -1,12 +1,14 @@
 """Where the base's refusals went: of the requests that it refuses, which each model refuses, complies with, or breaks
 on."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 import plotly.graph_objects as go
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.behaviour import ends, wanted_rows
 from vlsurgery.figures.fates import Fate, fate, fates
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
@@ -56,15 +58,21 @@ class OutcomesInfo:
     reasons: tuple[str, ...]
 
 
-def compute(behaviour: BehaviourResult) -> OutcomesInfo:
-    """Sort what became of the base's refusals by cell and role."""
-    found = sorted((one for row in behaviour.records if (one := fate(row))), key=_order)
+def compute(
+    behaviour: BehaviourResult,
+    roles: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+) -> OutcomesInfo:
+    """Sort what became of the base's refusals by cell and role. See `plot` for what can be chosen."""
+    wanted = wanted_rows(behaviour, roles, sets, modalities)
+    found = sorted((one for row in wanted if (one := fate(row))), key=_order)
     groups = tuple(
         FateGroup(set_, modality, tuple(members))
         for (set_, modality), members in groupby(found, key=lambda one: one.cell)
     )
-    rows = [row for row in behaviour.records if row.set in HARMFUL_SETS and row.role != "base"]
-    reasons = dict.fromkeys(row.lost.reason for row in rows if row.lost.rate is None and row.lost.reason)
+    others = [row for row in wanted if row.set in HARMFUL_SETS and row.role != "base"]
+    reasons = dict.fromkeys(row.lost.reason for row in others if row.lost.rate is None and row.lost.reason)
     return OutcomesInfo(groups, *_title(behaviour), tuple(reasons))
 
 
@@ -144,9 +152,9 @@ def draw(info: OutcomesInfo) -> go.Figure:
         figure.add_trace(_segment(placed, part))
     figure.add_trace(_labels(placed))
     subtitle = (
-        f"{info.where}Coloured: refused still. Black: complied with (lost). Hatched: neither (broken). Figures at the"
-        " right: refused / complied / neither, in per cent. Only requests that the base refuses are counted; where it"
-        " does not see, the same request as text."
+        f"{info.where}In the role's colour: refused still. In the text's colour: complied with (lost). Hatched: neither"
+        " (broken). Figures at the right: refused / complied / neither, in per cent. Only requests that the base"
+        " refuses are counted; where it does not see, the same request as text."
     )
     theme.frame(figure, info.title, subtitle, round(ROW_HEIGHT * max(y, 4.0)) + 10, legend_rows=0)
     figure.update_layout(barmode="stack")
@@ -170,6 +178,30 @@ def draw(info: OutcomesInfo) -> go.Figure:
     return figure
 
 
-def plot(behaviour: BehaviourResult) -> go.Figure:
-    """What became of the base's refusals in every other model."""
-    return draw(compute(behaviour))
+def rows(info: OutcomesInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a bar: shares of what the base refuses, from 0 to 1, with their 95% intervals."""
+    return [
+        {
+            "role": one.role, "set": one.cell[0], "modality": one.cell[1], "refused still": one.kept,
+            **{f"lost{end}": value for end, value in ends(one.lost).items()},
+            **{f"broken{end}": value for end, value in ends(one.broken).items()},
+            "prompts": one.lost.n, "requests": one.lost.requests,
+        }
+        for group in info.groups
+        for one in group.fates
+    ]  # fmt: skip
+
+
+def plot(
+    behaviour: BehaviourResult,
+    roles: Sequence[str] | None = None,
+    sets: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """What became of the base's refusals in every other model.
+
+    roles, sets, modalities: of which models, prompt sets and kinds of picture; all for None. dark: for dark paper.
+    Raises SurgeryError where the result holds none of that name.
+    """
+    return theme.shown(draw(compute(behaviour, roles, sets, modalities)), dark)

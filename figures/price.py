@@ -1,5 +1,6 @@
 """A slider over prices of an over-refusal: what each is predicted to buy, its coefficients, and what writes it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -7,9 +8,13 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.blocks import BlockAxis, block_axis
+from vlsurgery.figures.behaviour import ends
+from vlsurgery.figures.blocks import BlockAxis, block_axis, wanted_blocks
+from vlsurgery.figures.choice import one_of
+from vlsurgery.figures.frontier import NO_PRICES
 from vlsurgery.figures.wording import MODALITY_ORDER, SET_ORDER, cell_name, number, percent, rank, rate_words
 from vlsurgery.probes.results import PredictedCell, PricedMerge, TradeoffResult
+from vlsurgery.surgery.errors import SurgeryError
 
 USUAL_PRICE: Final = 2.0
 ANCHOR: Final = "price"
@@ -39,17 +44,21 @@ class PriceInfo:
         return tuple(f"vlsurgery merge --auto --price {point.price:g}{options}" for point in self.points)
 
 
-def compute(tradeoff: TradeoffResult) -> PriceInfo:
-    """Every price that was solved. It starts at the price that was merged, else at the usual one. Raises ValueError
-    where no other prices are known."""
+def compute(tradeoff: TradeoffResult, price: float | None = None, layers: Sequence[int] | None = None) -> PriceInfo:
+    """Every price that was solved. It starts at `price`; for None at the price that was merged, else at the usual one.
+    See `plot` for what can be chosen. Raises SurgeryError where no other prices are known."""
     if tradeoff.frontier is None:
-        raise ValueError("no other prices are known")
+        raise SurgeryError(NO_PRICES)
     points = tuple(tradeoff.frontier.points)
-    chosen = tradeoff.chosen()
-    wanted = chosen.parameters.get("price", USUAL_PRICE) if chosen else USUAL_PRICE
+    merged = tradeoff.chosen()
+    if price is None:
+        wanted = merged.parameters.get("price", USUAL_PRICE) if merged else USUAL_PRICE
+    else:
+        wanted = float(one_of("price", f"{price:g}", (f"{point.price:g}" for point in points)))
     start = min(range(len(points)), key=lambda at: abs(points[at].price - wanted))
+    axis = block_axis(wanted_blocks(dict.fromkeys(points[0].coefficients, 0.0), layers, None))
     sources = tuple(dict.fromkeys(source for row in points[0].coefficients.values() for source in row))
-    return PriceInfo(points, start, block_axis(points[0].coefficients), sources, tradeoff.frontier.extrapolated)
+    return PriceInfo(points, start, axis, sources, tradeoff.frontier.extrapolated)
 
 
 def _shares(point: PricedMerge) -> go.Scatter:
@@ -141,16 +150,16 @@ def draw(info: PriceInfo) -> go.Figure:
     rows = [_row(cell) for cell in sorted(info.points[0].cells, key=_place)]
     subtitle = (
         "Predicted from the gradients of fit prompts, each by coefficients that its request had no part in, with 95%"
-        " intervals. Green: should be high. Orange: should be low. Violet: sight, should be high. Move the slider, or"
-        " click the figure and use the arrow keys."
+        " intervals. Green: should be high. Orange: should be low. Violet: sight, should be high. Move the"
+        " slider to see others."
     )
     theme.frame(figure, _title(info), subtitle, max(240, _LINE * len(rows)), legend_rows=1, panels=True)
-    figure.update_layout(barmode="stack", sliders=[_slider(info)], height=figure.layout.height + 70)
-    figure.update_layout(margin={"b": figure.layout.margin.b + 70})
+    figure.update_layout(barmode="stack")
+    theme.add_slider(figure, _slider(info))
     figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", showgrid=True, row=1, col=1)
     figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], tickfont={"size": 11.5}, row=1, col=1)
     info.axis.show(figure, row=1, col=2)
-    most = max(sum(row.values()) for point in info.points for row in point.coefficients.values())
+    most = max(sum(point.coefficients[block].values()) for point in info.points for block in info.axis.places)
     figure.update_xaxes(title_text="layer; at the ends, blocks outside layers", row=1, col=2)
     figure.update_yaxes(title_text="coefficient", range=[0, max(0.1, 1.05 * most)], row=1, col=2)
     theme.panel_title(figure, "Predicted", 1, 1)
@@ -158,6 +167,26 @@ def draw(info: PriceInfo) -> go.Figure:
     return figure
 
 
-def plot(tradeoff: TradeoffResult) -> go.Figure:
-    """The slider of a choice."""
-    return draw(compute(tradeoff))
+def rows(info: PriceInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn at every price: a record a predicted share, then a record a block."""
+    told: list[dict[str, str | int | float | None]] = []
+    for point in info.points:
+        for cell in sorted(point.cells, key=_place):
+            shares = {f"share{end}": value for end, value in ends(cell.share).items()}
+            where = {"set": cell.set, "modality": cell.modality}
+            told.append({"price": point.price, "what": _WORDS[cell.purpose], **where, **shares})
+        for place in sorted(info.axis.places.values(), key=lambda each: each.x):
+            toward = {f"toward {source}": value for source, value in point.coefficients[place.block].items()}
+            told.append({"price": point.price, "what": "coefficient", "block": place.block} | toward)
+    return told
+
+
+def plot(
+    tradeoff: TradeoffResult, price: float | None = None, layers: Sequence[int] | None = None, dark: bool = False
+) -> go.Figure:
+    """The slider of a choice.
+
+    price: where it starts; None for the price that was merged. layers: whose blocks; None for all, and those outside
+    layers. dark: for dark paper. Raises SurgeryError where there is no such price or layer.
+    """
+    return theme.shown(draw(compute(tradeoff, price, layers)), dark)

@@ -196,6 +196,18 @@ def draw(info: SafetyMapInfo) -> go.Figure:
     return figure
 
 
+def rows(info: SafetyMapInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a block; gains in nats of refusal log-odds."""
+    return [
+        {
+            "block": each.place.block, "layer": each.place.layer, "gain along the path": each.path, "low": each.low,
+            "high": each.high, "share": each.share, "cost (KL)": each.cost, "gradient at adapted": each.endpoint,
+            "single transplant": each.transplant,
+        }
+        for each in info.blocks
+    ]  # fmt: skip
+
+
 def plot(probe: ProbeResult) -> go.Figure:
     """Where safety was lost, block by block."""
     return draw(compute(probe))

@@ -1,8 +1,7 @@
 """What the report says of each figure: how to read it, what it does not show, and how to get it where it is missing."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from types import ModuleType
 
 import plotly.graph_objects as go
 
@@ -17,10 +16,9 @@ from vlsurgery.figures import (
     safety_map,
     weight_change,
 )
+from vlsurgery.figures.embedding import Rows
 from vlsurgery.probes.results import MEAN_DIFFERENCE, BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
-
-AnyResult = TypeVar("AnyResult", bound=Result)
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,8 @@ class Section:
     """One figure with its words.
 
     lead: what the step itself said of its result. figure: None where there is nothing to draw; `missing` then says
-    why and what to do. commands: what writes the merge at each position of the figure's slider.
+    why and what to do. commands: what writes the merge at each position of the figure's slider. rows: what is drawn,
+    as a table: one flat record a thing drawn, for readers of text and as CSV.
     """
 
     anchor: str
@@ -39,22 +38,28 @@ class Section:
     not_shown: str
     missing: str
     commands: tuple[str, ...] = ()
+    rows: Rows = ()
 
 
 def _drawn(
-    plot: Callable[[AnyResult], go.Figure], result: AnyResult | None, command: str, empty: str
-) -> tuple[go.Figure | None, str]:
-    """A figure, or the reason why there is none: no result, or a result with nothing to draw."""
+    figure: ModuleType, result: Result | None, command: str, empty: str = ""
+) -> tuple[go.Figure | None, Rows, str]:
+    """A figure and its table, or the reason why there is none: no result, or a result with nothing to draw.
+
+    figure: the figure's module, with `compute`, `draw` and `rows`. command: what makes the result. empty: why the
+    result, if there is one, has nothing to draw.
+    """
     if result is None:
-        return None, f"Not measured yet. This makes it: `{command}`"
+        return None, (), f"Not measured yet. This makes it: `{command}`"
     if empty:
-        return None, empty
-    return plot(result), ""
+        return None, (), empty
+    info = figure.compute(result)
+    return figure.draw(info), figure.rows(info), ""
 
 
 def behaviour_section(behaviour: BehaviourResult | None) -> Section:
     empty = "" if behaviour is None or behaviour.records else "The evaluation holds no rows."
-    figure, missing = _drawn(behaviour_figure.plot, behaviour, "vlsurgery evaluate", empty)
+    figure, rows, missing = _drawn(behaviour_figure, behaviour, "vlsurgery evaluate", empty)
     return Section(
         "behaviour",
         "What the models do",
@@ -66,24 +71,26 @@ def behaviour_section(behaviour: BehaviourResult | None) -> Section:
         "How harmful a complying answer is: refusing, complying and neither are all that the judge tells apart. Prompts"
         " outside these sets may fare otherwise. Answers are greedy; sampling may differ.",
         missing,
+        rows=rows,
     )
 
 
 def outcomes_section(behaviour: BehaviourResult | None) -> Section:
-    figure, missing = _drawn(
-        outcomes.plot, behaviour, "vlsurgery evaluate", "" if behaviour is None else _why(behaviour)
+    figure, rows, missing = _drawn(
+        outcomes, behaviour, "vlsurgery evaluate", "" if behaviour is None else _why(behaviour)
     )
     return Section(
         "outcomes",
         "Where the base's refusals went",
         "",
         figure,
-        "Each line is a role, on the requests that the base refuses. Black is what adaptation cost: the model now does"
-        " what it was asked. Hatched is not safety but damage: words that answer nothing. A merge has brought back what"
-        " its coloured part is longer than the adapted model's.",
+        "Each line is a role, on the requests that the base refuses. The part in the text's colour is what adaptation"
+        " cost: the model now does what it was asked. Hatched is not safety but damage: words that answer nothing. A"
+        " merge has brought back what its coloured part is longer than the adapted model's.",
         "Refusals that the base never made: a model that refuses more than the base shows no gain here. What refuses"
         " harmless requests too shows no cost either; the figure above does.",
         missing,
+        rows=rows,
     )
 
 
@@ -100,7 +107,7 @@ def map_section(probe: ProbeResult | None) -> Section:
     empty = ""
     if probe is not None and not (probe.attribution or probe.transplants):
         empty = "The probe attributed no blocks; its notes below say why."
-    figure, missing = _drawn(safety_map.plot, probe, "vlsurgery probe", empty)
+    figure, rows, missing = _drawn(safety_map, probe, "vlsurgery probe", empty)
     return Section(
         "safety-map",
         "Where safety was lost",
@@ -110,16 +117,18 @@ def map_section(probe: ProbeResult | None) -> Section:
         " others do so too (gradient times delta, averaged along the path); bars sum to the whole change. A diamond is"
         " the same block moved alone, measured. Where the diamond reaches further, blocks bring the same thing and"
         " replace one another; where the bar does, this one brings it only in company.",
-        "Intervals: the map is one estimate on the fit prompts. It locates the change of refusal, not of knowledge, and"
-        " a negative bar only says that the base's block refuses less in this company. What the projector or the"
-        " vision tower lost is outside it.",
+        "What another training would give. Intervals are over requests, of this one trio: where the same recipe was run"
+        " from other seeds, or with the same seed on another machine, other blocks carried the loss. It locates the"
+        " change of refusal, not of knowledge, and a negative bar only says that the base's block refuses less in this"
+        " company. What the projector or the vision tower lost is outside it.",
         missing,
+        rows=rows,
     )
 
 
 def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
     empty = "" if tradeoff is None or tradeoff.points else "The search holds no points."
-    figure, missing = _drawn(coefficients.plot, tradeoff, "vlsurgery merge --auto", empty)
+    figure, rows, missing = _drawn(coefficients, tradeoff, "vlsurgery merge --auto", empty)
     return Section(
         "coefficients",
         "What was merged, and what was tried",
@@ -132,6 +141,7 @@ def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
         " ones; they say what to do. The trade-off is measured on the prompts that points were chosen by, so chosen"
         " points look better here than they are: the table above is the fair comparison.",
         missing,
+        rows=rows,
     )
 
 
@@ -161,7 +171,7 @@ NO_PRICES = (
 
 def frontier_section(tradeoff: TradeoffResult | None) -> Section:
     empty = "" if tradeoff is None or frontier.is_drawable(tradeoff) else NO_PRICES
-    figure, missing = _drawn(frontier.plot, tradeoff, "vlsurgery merge --auto --frontier", empty)
+    figure, rows, missing = _drawn(frontier, tradeoff, "vlsurgery merge --auto --frontier", empty)
     return Section(
         "frontier",
         "What strictness costs",
@@ -169,18 +179,20 @@ def frontier_section(tradeoff: TradeoffResult | None) -> Section:
         figure,
         "The dotted curve is predicted, the points on solid lines were measured; where they part by more than their"
         " intervals, the prediction does not hold. A curve above and left of the uniform front buys refusals that one"
-        " strength for all blocks does not.",
+        " strength for all blocks does not. A click on a predicted point shows that merge's coefficients in the next"
+        " figure.",
         "Behaviour in whole answers: refusing counts as soon as it is likelier than not where refusal and answer part."
         " The base itself, which may not see: its language model behind the adapted model's eyes is the graft."
         " Predictions are of fit prompts, measurements of select prompts; report prompts decide.",
         missing,
+        rows=rows,
     )
 
 
 def price_section(tradeoff: TradeoffResult | None) -> Section:
     known = tradeoff is not None and frontier.is_drawable(tradeoff)
     empty = "" if tradeoff is None or known else NO_PRICES
-    figure, missing = _drawn(price.plot, tradeoff, "vlsurgery merge --auto", empty)
+    figure, rows, missing = _drawn(price, tradeoff, "vlsurgery merge --auto", empty)
     return Section(
         price.ANCHOR,
         "Choose your own price",
@@ -191,7 +203,8 @@ def price_section(tradeoff: TradeoffResult | None) -> Section:
         "What the merge does in whole answers: the command measures that on report prompts, which the prediction has"
         " not seen.",
         missing,
-        price.compute(tradeoff).commands if known and tradeoff is not None else (),
+        rows=rows,
+        commands=price.compute(tradeoff).commands if known and tradeoff is not None else (),
     )
 
 
@@ -201,7 +214,7 @@ def drift_section(probe: ProbeResult | None) -> Section:
         if probe is None or probe.records or probe.cosines
         else "The probe measured no directions; its notes say why."
     )
-    figure, missing = _drawn(direction_drift.plot, probe, "vlsurgery probe", empty)
+    figure, rows, missing = _drawn(direction_drift, probe, "vlsurgery probe", empty)
     return Section(
         "direction-drift",
         f"How the {probe.direction_name if probe else MEAN_DIFFERENCE} drifted",
@@ -215,12 +228,13 @@ def drift_section(probe: ProbeResult | None) -> Section:
         " band comes from half of the prompts and is therefore a little too low. Of the intervals, each is taken alone;"
         " only the dashed line of shuffled labels accounts for looking at every layer.",
         missing,
+        rows=rows,
     )
 
 
 def weights_section(diff: DiffResult | None) -> Section:
     empty = "" if diff is None or diff.blocks else "The diff has no blocks in common."
-    figure, missing = _drawn(weight_change.plot, diff, "vlsurgery diff BASE ADAPTED [SAFETY]", empty)
+    figure, rows, missing = _drawn(weight_change, diff, "vlsurgery diff BASE ADAPTED [SAFETY]", empty)
     return Section(
         "weight-change",
         "How far the weights moved",
@@ -231,6 +245,7 @@ def weights_section(diff: DiffResult | None) -> Section:
         " alone gives a negative value. Below what they share, safety tuning moved back; above it, further on.",
         "Where safety went: weight change hardly tells.",
         missing,
+        rows=rows,
     )
 
 

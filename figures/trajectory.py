@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import plotly.graph_objects as go
-from markupsafe import Markup
-from plotly.io import to_html
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.blocks import block_axis
-from vlsurgery.figures.page import asset, template
-from vlsurgery.figures.report import CONFIG
+from vlsurgery.figures.blocks import block_axis, wanted_blocks
+from vlsurgery.figures.choice import chosen, one_of
+from vlsurgery.figures.embedding import embed
+from vlsurgery.figures.page import render
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
     SET_ORDER,
@@ -31,7 +30,6 @@ Measure = Literal["relative", "share"]
 SET_COLOURS: Mapping[str, str] = {
     "harmful": "#8c2d04", "jailbroken": "#d98a3d", "harmless": "#2a6f97", "borderline": "#7fb5d1",
 }  # fmt: skip
-HEAT_SCALE = [[0.0, "#f6f4ef"], [0.5, "#c2a878"], [1.0, "#4a3516"]]
 MEASURES: Mapping[str, str] = {"relative": "change over the base's norm", "share": "share of its final change"}
 
 
@@ -64,15 +62,28 @@ class TrajectoryInfo:
         return any(point.refused is not None and point.at > 0 for each in self.series for point in each.points)
 
 
-def compute(result: TrajectoryResult) -> TrajectoryInfo:
-    """Gather every set and kind of picture, and every block."""
-    cells = dict.fromkeys((each.set, each.modality) for each in result.records)
+def compute(
+    result: TrajectoryResult,
+    sets: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    top: int | None = None,
+) -> TrajectoryInfo:
+    """Gather sets and kinds of picture, and blocks. See `plot` for what can be chosen."""
+    of_set = chosen("sets", sets, (each.set for each in result.records))
+    of_kind = chosen("modalities", modalities, (each.modality for each in result.records))
+    cells = dict.fromkeys(
+        (each.set, each.modality) for each in result.records if each.set in of_set and each.modality in of_kind
+    )
     ordered = sorted(cells, key=lambda cell: (rank(SET_ORDER, cell[0]), rank(MODALITY_ORDER, cell[1])))
     series = tuple(
         RunSeries(set_, modality, tuple(p for p in result.records if (p.set, p.modality) == (set_, modality)))
         for set_, modality in ordered
     )
-    places = block_axis(each.block for each in result.blocks).places
+    furthest: dict[str, float] = {}
+    for each in result.blocks:
+        furthest[each.block] = max(furthest.get(each.block, 0.0), each.relative or 0.0)
+    places = block_axis(wanted_blocks(furthest, layers, top)).places
     blocks = tuple(sorted(places, key=lambda block: places[block].x))
     moved = {block: tuple(each for each in result.blocks if each.block == block) for block in blocks}
     told = [each for each in result.departures if enough(each.requests)]
@@ -179,7 +190,7 @@ def _add_heat(figure: go.Figure, info: TrajectoryInfo, row: int, measure: Measur
             y=list(range(len(info.blocks))),
             z=[[None if each is None else getattr(each, measure) for each in line] for line in cells],
             zmin=0,
-            colorscale=HEAT_SCALE,
+            colorscale=theme.HEAT_SCALE,
             xgap=1,
             hovertext=[[_moved(each) for each in line] for line in cells],
             hoverinfo="text",
@@ -252,16 +263,50 @@ def draw(info: TrajectoryInfo, measure: Measure = "relative") -> go.Figure:
     return figure
 
 
-def plot(result: TrajectoryResult, measure: Measure = "relative") -> go.Figure:
-    """Refusals and weights along a training run."""
-    return draw(compute(result), measure)
+def plot(
+    result: TrajectoryResult,
+    measure: Measure = "relative",
+    sets: Sequence[str] | None = None,
+    modalities: Sequence[str] | None = None,
+    layers: Sequence[int] | None = None,
+    top: int | None = None,
+    dark: bool = False,
+) -> go.Figure:
+    """Refusals and weights along a training run.
+
+    measure: what the heat map shows, see `draw`. sets, modalities: whose lines; all for None. layers: whose blocks;
+    None for all, and those outside layers. top: only as many blocks, those that moved furthest. dark: for dark paper.
+    Raises SurgeryError where the result holds none of that name.
+    """
+    figure = draw(compute(result, sets, modalities, layers, top), one_of("measure", measure, MEASURES))
+    return theme.shown(figure, dark)
+
+
+def rows(info: TrajectoryInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn: a record a set, kind of picture and model, then a record a block and model."""
+    told: list[dict[str, str | int | float | None]] = []
+    for each in info.series:
+        for point in each.points:
+            told.append(
+                {
+                    "model": info.ticks[point.at], "set": each.set, "modality": each.modality,
+                    "log-odds": point.log_odds.value, "log-odds low": point.log_odds.low,
+                    "log-odds high": point.log_odds.high, "begins as a refusal": point.opens_refusing.rate,
+                    "refused": point.refused.rate if point.refused else None,
+                }
+            )  # fmt: skip
+    for block, points in info.moved.items():
+        told += [
+            {"model": info.ticks[p.at], "block": block, "change over norm": p.relative, "share of its change": p.share}
+            for p in points
+        ]
+    return told
 
 
 def page(result: TrajectoryResult, measure: Measure = "relative") -> str:
     """The figure as a page of its own that opens without a network, with verdict, warnings and notes below."""
-    drawing = to_html(plot(result, measure), config=CONFIG, include_plotlyjs=True, full_html=False, div_id="trajectory")
+    info = compute(result)
+    figure = embed("trajectory", draw(info, measure), rows(info))
     said = [result.verdict, *(f"Warning: {each}" for each in result.warnings), *result.notes]
     asked = f"Openings that count as refusals: {'; '.join(result.openings)}."
-    return template("figure.html.jinja").render(
-        title="vlsurgery trajectory", style=asset("page.css"), drawing=Markup(drawing), lines=[*said, asked]
-    )
+    return render("figure.html.jinja", title="vlsurgery trajectory", figure=figure, lines=[*said, asked])

@@ -153,6 +153,18 @@ def draw(info: WeightChangeInfo) -> go.Figure:
     return figure
 
 
+def rows(info: WeightChangeInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a block."""
+    return [
+        {
+            "block": each.place.block, "layer": each.place.layer, "adaptation, change over norm": each.vl,
+            "safety tuning, change over norm": each.safety, "cosine of the deltas": each.cosine,
+            "sign conflict": each.sign_conflict,
+        }
+        for each in info.blocks
+    ]  # fmt: skip
+
+
 def plot(diff: DiffResult) -> go.Figure:
     """What changed in the weights, block by block."""
     return draw(compute(diff))

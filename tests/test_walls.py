@@ -18,6 +18,7 @@ WALLS = {
     "probes": ("vlsurgery.surgery", "vlsurgery.probes"),
     "figures": (
         "vlsurgery.figures",
+        "vlsurgery.surgery.errors",
         "vlsurgery.surgery.results",
         "vlsurgery.surgery.runtime.visible",
         "vlsurgery.probes.results",

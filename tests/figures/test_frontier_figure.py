@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from vlsurgery.figures import frontier, theme
+from vlsurgery.surgery.errors import SurgeryError
 
 
 def test_points_curves_and_models_are_those_of_the_result(make: SimpleNamespace) -> None:
@@ -77,5 +78,5 @@ def test_names_of_sources_are_no_markup(make: SimpleNamespace) -> None:
 
 def test_without_other_prices_there_is_nothing_to_draw(make: SimpleNamespace) -> None:
     assert not frontier.is_drawable(make.tradeoff())
-    with pytest.raises(ValueError, match="no other prices"):
+    with pytest.raises(SurgeryError, match="No merges at other prices are known"):
         frontier.compute(make.tradeoff())
