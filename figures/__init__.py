@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from vlsurgery.figures import (
         behaviour as behaviour,
+        block_effects as block_effects,
         claims as claims,
         coefficients as coefficients,
         direction_drift as direction_drift,
+        frontier as frontier,
         heads as heads,
         outcomes as outcomes,
         overlap as overlap,
+        price as price,
         report as report,
         safety_map as safety_map,
         spectra as spectra,
@@ -22,12 +25,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "behaviour",
+    "block_effects",
     "claims",
     "coefficients",
     "direction_drift",
+    "frontier",
     "heads",
     "outcomes",
     "overlap",
+    "price",
     "report",
     "safety_map",
     "spectra",

@@ -113,6 +113,5 @@ def link_layers(figure: go.Figure, axis: str, places: Mapping[str, float] | None
     axis: plotly's name of it, "x", "y2", ... places: block -> where it stands; without them the axis is that of plain
     layer numbers.
     """
-    meta = dict(figure.layout.meta or {})
-    meta["layers"] = [*meta.get("layers", []), {"axis": axis, "places": dict(places or {})}]
-    figure.update_layout(meta=meta)
+    known = (figure.layout.meta or {}).get("layers", [])
+    theme.note(figure, layers=[*known, {"axis": axis, "places": dict(places or {})}])

@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import plotly.graph_objects as go
-import plotly.io
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from vlsurgery.figures import page, theme
 from vlsurgery.figures.choice import chosen
-from vlsurgery.figures.report import CONFIG
+from vlsurgery.figures.embedding import embed
 from vlsurgery.figures.wording import number, plural, signed
 from vlsurgery.probes.results import Claim, ClaimEvidence, ClaimsResult, ClaimVerdict
 from vlsurgery.surgery.results import write_text
@@ -187,6 +184,19 @@ def _labels(rows: tuple[ClaimRow, ...]) -> go.Scatter:
     )
 
 
+def rows(info: ClaimsInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a deciding number."""
+    found = [row.evidence for row in info.rows]
+    return [
+        {
+            "number": each.name, "verdict": each.verdict, "unit": each.unit, "value": each.value, "low": each.low,
+            "high": each.high, "bar": each.bar, "requests": each.requests,
+            **{f"case {case}": value for case, value in each.by_case.items()},
+        }
+        for each in found
+    ]  # fmt: skip
+
+
 def plot(result: ClaimsResult, claims: Sequence[str] | None = None, dark: bool = False) -> go.Figure:
     """Whether each claim holds, and by what numbers.
 
@@ -198,12 +208,6 @@ def plot(result: ClaimsResult, claims: Sequence[str] | None = None, dark: bool =
 
 def write_page(path: Path, result: ClaimsResult) -> None:
     """Write the figure and what was found in words as one file that needs nothing else."""
-    drawing = plotly.io.to_html(plot(result), config=CONFIG, include_plotlyjs=False, full_html=False, div_id="claims")
-    text = page.template("claims.html.jinja").render(
-        style=page.asset("page.css"),
-        plotly=Markup("<script>{}</script>").format(Markup(get_plotlyjs())),
-        drawing=Markup(drawing),
-        result=result,
-        words=value_words,
-    )
-    write_text(path, text)
+    info = compute(result)
+    figure = embed("claims", draw(info), rows(info))
+    write_text(path, page.render("claims.html.jinja", figure=figure, result=result, words=value_words))

@@ -168,6 +168,7 @@ def _curve(figure: go.Figure, info: FrontierInfo, measure: str, column: int) -> 
             line={"color": colour, "width": 1.5, "dash": "dot"},
             marker={"size": 4, "color": colour},
             hovertext=[_told(f"predicted at price {each.price:g}", each.rates) for each, _ in known],
+            customdata=[f"{each.price:g}" for each, _ in known],
             hoverinfo="text",
             showlegend=column == 1,
         ),
@@ -273,6 +274,7 @@ def draw(info: FrontierInfo) -> go.Figure:
         _measured(figure, info.uniform, measure, column, "front of uniform merges, measured", "merged:uniform")
         _models(figure, info, measure, column)
     theme.frame(figure, _title(info), _subtitle(info), plot_height=340, legend_rows=3, panels=True)
+    theme.note(figure, moves="price")
     figure.update_xaxes(
         title_text="harmless requests refused",
         range=[-0.04 * info.end, info.end],

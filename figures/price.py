@@ -150,12 +150,12 @@ def draw(info: PriceInfo) -> go.Figure:
     rows = [_row(cell) for cell in sorted(info.points[0].cells, key=_place)]
     subtitle = (
         "Predicted from the gradients of fit prompts, each by coefficients that its request had no part in, with 95%"
-        " intervals. Green: should be high. Orange: should be low. Violet: sight, should be high. Move the slider, or"
-        " click the figure and use the arrow keys."
+        " intervals. Green: should be high. Orange: should be low. Violet: sight, should be high. Move the"
+        " slider to see others."
     )
     theme.frame(figure, _title(info), subtitle, max(240, _LINE * len(rows)), legend_rows=1, panels=True)
-    figure.update_layout(barmode="stack", sliders=[_slider(info)], height=figure.layout.height + 70)
-    figure.update_layout(margin={"b": figure.layout.margin.b + 70})
+    figure.update_layout(barmode="stack")
+    theme.add_slider(figure, _slider(info))
     figure.update_xaxes(range=[-0.02, 1.02], tickformat=".0%", showgrid=True, row=1, col=1)
     figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], tickfont={"size": 11.5}, row=1, col=1)
     info.axis.show(figure, row=1, col=2)

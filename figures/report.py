@@ -1,25 +1,17 @@
 """One HTML file that holds a case: the verdict in words, the behaviour table, the figures, and what they rest on."""
 
 import json
-import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import plotly.graph_objects as go
-import plotly.io
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
-from vlsurgery.figures import behaviour as behaviour_figure, glance, judging, page, said, table, theme
+from vlsurgery.figures import behaviour as behaviour_figure, glance, judging, page, said, table, theme, transcripts
 from vlsurgery.figures.doubts import doubts
+from vlsurgery.figures.embedding import Embedded, embed
 from vlsurgery.figures.sections import Section, sections
 from vlsurgery.figures.verdict import verdict
 from vlsurgery.figures.wording import ROLE_ORDER, rank, role_name
 from vlsurgery.probes.results import BehaviourResult, CompletionsResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result, write_text
-
-# The buttons are named one by one because plotly's own set holds one that sends the figure's data to a service.
-CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]}
 
 
 @dataclass(frozen=True)
@@ -50,27 +42,23 @@ def disagreements(rows: tuple[CheckpointRow, ...]) -> tuple[str, ...]:
     )
 
 
-def _drawing(section: Section) -> Markup | None:
-    """A figure as HTML without the library. plotly escapes what it embeds as JSON; titles were escaped by us."""
-    if section.figure is None:
-        return None
-    return Markup(_html(section.figure, f"figure-{section.anchor}"))
+def _drawing(section: Section) -> Embedded | None:
+    return embed(section.anchor, section.figure, section.rows, section.commands) if section.figure else None
 
 
-def _html(figure: go.Figure, div: str) -> str:
-    text: str = plotly.io.to_html(
-        figure, config=CONFIG, include_plotlyjs=False, full_html=False, div_id=div, auto_play=False
-    )
-    return text
+@dataclass(frozen=True)
+class Part:
+    """A section of the page as its navigation names it."""
+
+    anchor: str
+    name: str
 
 
-def _library(cdn: bool) -> Markup:
-    """plotly.js itself, or a link to the very version that made the figures."""
-    if not cdn:
-        return Markup("<script>{}</script>").format(Markup(get_plotlyjs()))
-    page_of_one = plotly.io.to_html(go.Figure(), include_plotlyjs="cdn", full_html=False)
-    (link,) = re.findall(r'<script[^>]*\ssrc="[^"]+"[^>]*></script>', page_of_one)
-    return Markup(link)
+def _parts(found: tuple[Section, ...], judged: bool) -> tuple[Part, ...]:
+    """Every section of the page, in its order. judged: whether there is one on judges."""
+    first = (Part("verdict", "Verdict"), Part("table", "Behaviour"), Part("said", "What they said"))
+    last = (*([Part("judges", "Who judged")] if judged else []), Part("provenance", "What this rests on"))
+    return (*first, *(Part(one.anchor, one.title) for one in found), *last)
 
 
 def _steps(results: list[Result]) -> list[dict[str, str]]:
@@ -115,19 +103,18 @@ def report(
     """The whole report as HTML.
 
     Any result may be None: its section then names the command that makes it. cdn: link plotly.js instead of embedding
-    it (4 MB less, but the file needs the network). completions: what every model said, of which the page shows those
-    that flipped. All text from results is escaped.
+    it (4 MB less, but the file needs the network). completions: what every model said; the page holds as many as fit,
+    those that flipped first. All text from results is escaped.
     """
     results: list[Result] = [result for result in (diff, probe, behaviour, tradeoff) if result is not None]
     groups = behaviour_figure.compute(behaviour) if behaviour else None
     behaviour_table = table.compute(groups) if groups else None
     roles = behaviour_table.roles if behaviour_table else ()
-    rows = checkpoint_rows(results)
-    return page.template().render(
-        style=page.asset("page.css"),
-        print_script=page.asset("print.js"),
-        slider_script=page.asset("slider.js"),
-        plotly=_library(cdn),
+    rows, found = checkpoint_rows(results), sections(diff, probe, behaviour, tradeoff)
+    return page.render(
+        "page.html.jinja",
+        cdn,
+        ("said.js", "nav.js"),
         doubts=doubts(probe, behaviour, tradeoff),
         verdict=verdict(diff, probe, behaviour, tradeoff),
         glance=glance.compute(groups) if groups else (),
@@ -135,9 +122,12 @@ def report(
         table_missing="Not measured yet. This makes it: `vlsurgery evaluate`",
         roles=[{"role": role, "name": role_name(role), "colour": theme.role_colour(role)} for role in roles],
         **_judged(behaviour, roles, completions),
-        flipped=said.compute(completions) if completions else None,
+        said=transcripts.pack(transcripts.compute(completions)) if completions else None,
+        flips=said.FLIPS,
+        flipped=said.compute(completions) if completions else (),
         paired=table.paired(behaviour) if behaviour else (),
-        sections=[asdict(one) | {"drawing": _drawing(one)} for one in sections(diff, probe, behaviour, tradeoff)],
+        sections=[asdict(replace(one, figure=None, rows=())) | {"drawing": _drawing(one)} for one in found],
+        parts=_parts(found, behaviour is not None and bool(behaviour.judges)),
         checkpoints=rows,
         warnings=disagreements(rows),
         notes=_notes(probe, behaviour),

@@ -1,8 +1,8 @@
-"""What the models said where it changed: completions whose verdict flipped from one role to another, side by side."""
+"""What the models said, side by side, and how often a verdict flipped from one role to another."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from vlsurgery.figures import theme
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
     ROLE_ORDER,
@@ -10,22 +10,18 @@ from vlsurgery.figures.wording import (
     cell_phrase,
     kind_name,
     rank,
-    role_name,
 )
 from vlsurgery.probes.results import HARMFUL_SETS, CompletionRecord, CompletionsResult, Label, Verdict
 from vlsurgery.surgery.runtime.visible import visible
 
-MAX_SHOWN = 40  # completions of a group
-MAX_SHOWN_IN_ALL = 320  # beyond which groups are cut shorter
-MIN_SHOWN = 5
 MAX_CHARACTERS = 1500  # of one text
-FOLDED_FROM = 320  # characters
 _PLAIN_KINDS = {("refused", "refusal"), ("complied", "compliance")}
 
 
 @dataclass(frozen=True)
 class Flip:
-    """A change of verdict that says something. harmful: on harmful sets, else on the others."""
+    """A change of verdict that says something. harmful: on harmful sets, else on the others. name: a word, then who
+    does what."""
 
     harmful: bool
     role: str
@@ -33,10 +29,6 @@ class Flip:
     other: str
     other_label: Label
     name: str
-
-    @property
-    def roles(self) -> str:
-        return f"{self.role}:{self.other}"
 
 
 FLIPS = (
@@ -49,47 +41,37 @@ FLIPS = (
 
 
 @dataclass(frozen=True)
-class Saying:
+class Sayings:
     """One role's completion of a prompt. aside: where it was asked the same as text, and what other judges say.
-
-    head, rest: the text, of which `rest` is folded away. left_out: characters that the page does not hold.
-    """
+    left_out: characters that the page does not hold."""
 
     role: str
-    colour: str
     label: str
     kind: str
     reason: str
     aside: str
-    head: str
-    rest: str
+    text: str
     left_out: int
 
 
 @dataclass(frozen=True)
-class Flipped:
-    """One prompt and what every role said."""
+class FlipCount:
+    """How many completions of a cell flipped in one way. flip: its place in `FLIPS`. of: how many had the first
+    verdict."""
 
-    prompt: str
-    sayings: tuple[Saying, ...]
+    flip: int
+    count: int
+    of: int
 
 
 @dataclass(frozen=True)
-class FlippedGroup:
-    """All completions that flipped in one way on one cell. of: how many had the first verdict. shown: those on the
-    page; `command` pages through all. open: whether the page opens it."""
+class FlipRow:
+    """One cell with its counts, one for each of `FLIPS`; None where that flip is not of such prompts."""
 
-    name: str
+    set: str
+    modality: str
     where: str
-    count: int
-    of: int
-    shown: tuple[Flipped, ...]
-    command: str
-    open: bool
-
-    @property
-    def left_out(self) -> int:
-        return self.count - len(self.shown)
+    counts: tuple[FlipCount | None, ...]
 
 
 class _Said:
@@ -103,39 +85,58 @@ class _Said:
             if record.modality == "text":
                 self._in_text.setdefault((record.role, record.set, record.request), []).append(record)
 
+    def own(self, role: str, asked: CompletionRecord) -> CompletionRecord | None:
+        """What a role said to this very prompt."""
+        return self._by_id.get((role, asked.id))
+
     def of(self, role: str, asked: CompletionRecord) -> CompletionRecord | None:
-        """What a role said to a prompt."""
-        if found := self._by_id.get((role, asked.id)):
+        """What a role said to a prompt, or to the same request as text."""
+        if found := self.own(role, asked):
             return found
         twins = self._in_text.get((role, asked.set, asked.request), [])
         return next((twin for twin in twins if twin.prompt == asked.prompt), twins[0] if twins else None)
 
 
-def compute(completions: CompletionsResult) -> tuple[FlippedGroup, ...]:
-    """Every group in which something flipped, by cell and then in the order of `FLIPS`; the first lost one is open."""
+def compute(completions: CompletionsResult) -> tuple[FlipRow, ...]:
+    """Every cell in which something flipped, that of the headline first."""
     said = _Said(completions.records)
-    found = [
-        (flip, cell, of, members)
-        for cell in _cells(completions)
-        for flip in FLIPS
-        if flip.harmful == (cell[0] in HARMFUL_SETS)
-        for of, members in [_members(flip, cell, completions.records, said)]
-        if members
-    ]
-    room = max(MIN_SHOWN, min(MAX_SHOWN, MAX_SHOWN_IN_ALL // max(1, len(found))))
-    first_lost = next((at for at, (flip, *_) in enumerate(found) if flip is FLIPS[0]), None)
-    return tuple(
-        FlippedGroup(
-            name=flip.name,
-            where=cell_phrase(*cell),
-            count=len(members),
-            of=of,
-            shown=tuple(_side_by_side(record, said) for record in members[: MAX_SHOWN if at == first_lost else room]),
-            command=f"vlsurgery completions --flipped {flip.roles} --set {cell[0]}",
-            open=at == first_lost,
-        )
-        for at, (flip, cell, of, members) in enumerate(found)
-    )
+    found = []
+    for cell in _cells(completions):
+        counts = tuple(_counted(at, cell, completions.records, said) for at in range(len(FLIPS)))
+        if any(each and each.count for each in counts):
+            found.append(FlipRow(*cell, cell_phrase(*cell), counts))
+    return tuple(found)
+
+
+Spoken = dict[tuple[str, str, str], tuple[str, tuple[Sayings, ...], tuple[int, ...]]]
+
+
+def side_by_side(completions: CompletionsResult) -> tuple[tuple[str, ...], Spoken]:
+    """The roles, and for each (set, modality, id) of a prompt its text, what every role said, and its places in
+    `FLIPS`."""
+    said = _Said(completions.records)
+    asked: dict[tuple[str, str, str], CompletionRecord] = {}
+    for record in completions.records:
+        asked.setdefault((record.set, record.modality, record.id), record)
+    return tuple(said.roles), {key: _spoken(record, said) for key, record in asked.items()}
+
+
+def _spoken(asked: CompletionRecord, said: "_Said") -> tuple[str, tuple[Sayings, ...], tuple[int, ...]]:
+    answers = [found for role in said.roles if (found := said.of(role, asked)) is not None]
+    flips = [at for at, flip in enumerate(FLIPS) if _flipped(flip, asked, said) == (True, True)]
+    return visible(asked.prompt), tuple(_saying(each, asked) for each in answers), tuple(flips)
+
+
+def _flipped(flip: Flip, asked: CompletionRecord, said: "_Said") -> tuple[bool, bool]:
+    """Whether the first role has the first verdict here, and the second one, asked the same itself, the second."""
+    after = said.own(flip.other, asked)
+    if flip.harmful != (asked.set in HARMFUL_SETS) or after is None:
+        return False, False
+    before = _verdict(said.of(flip.role, after))
+    now = _verdict(after)
+    if before is None or now is None or before.label != flip.label:
+        return False, False
+    return True, now.label == flip.other_label
 
 
 def _cells(completions: CompletionsResult) -> list[tuple[str, str]]:
@@ -146,21 +147,14 @@ def _cells(completions: CompletionsResult) -> list[tuple[str, str]]:
     )
 
 
-def _members(
-    flip: Flip, cell: tuple[str, str], records: list[CompletionRecord], said: _Said
-) -> tuple[int, list[CompletionRecord]]:
-    """How many prompts of a cell had the first verdict, and the second role's completions of those that flipped."""
-    of, members = 0, []
-    for record in records:
-        if (record.role, record.set, record.modality) != (flip.other, *cell):
-            continue
-        before, after = (_verdict(each) for each in (said.of(flip.role, record), record))
-        if before is None or after is None or before.label != flip.label:
-            continue
-        of += 1
-        if after.label == flip.other_label:
-            members.append(record)
-    return of, members
+def _counted(at: int, cell: tuple[str, str], records: Sequence[CompletionRecord], said: _Said) -> FlipCount | None:
+    """How many prompts of a cell had the first verdict of a flip, and how many of those flipped."""
+    flip = FLIPS[at]
+    if flip.harmful != (cell[0] in HARMFUL_SETS):
+        return None
+    asked = [r for r in records if (r.role, r.set, r.modality) == (flip.other, *cell)]
+    found = [_flipped(flip, record, said) for record in asked]
+    return FlipCount(at, sum(after for _, after in found), sum(before for before, _ in found))
 
 
 def _verdict(record: CompletionRecord | None) -> Verdict | None:
@@ -168,25 +162,17 @@ def _verdict(record: CompletionRecord | None) -> Verdict | None:
     return next(iter(record.verdicts.values()), None) if record else None
 
 
-def _side_by_side(asked: CompletionRecord, said: _Said) -> Flipped:
-    answers = [(role, said.of(role, asked)) for role in said.roles]
-    return Flipped(visible(asked.prompt), tuple(_saying(each, asked) for _, each in answers if each is not None))
-
-
-def _saying(record: CompletionRecord, asked: CompletionRecord) -> Saying:
+def _saying(record: CompletionRecord, asked: CompletionRecord) -> Sayings:
     verdict = _verdict(record)
     others = [f"{judge}: {each.label}" for judge, each in list(record.verdicts.items())[1:]]
     asides = [*(["asked as text"] if record.modality != asked.modality else []), *others]
-    text, label, kind = record.text[:MAX_CHARACTERS], verdict.label if verdict else "", verdict.kind if verdict else ""
-    cut = FOLDED_FROM if len(text) > FOLDED_FROM else len(text)
-    return Saying(
-        role=role_name(record.role),
-        colour=theme.role_colour(record.role),
+    label, kind = (verdict.label, verdict.kind) if verdict else ("", "")
+    return Sayings(
+        role=record.role,
         label=label,
         kind="" if (label, kind) in _PLAIN_KINDS else kind_name(kind),
         reason=visible(verdict.reason) if verdict else "",
         aside="; ".join(asides),
-        head=visible(text[:cut]) or "(empty)",
-        rest=visible(text[cut:]),
-        left_out=len(record.text) - len(text),
+        text=visible(record.text[:MAX_CHARACTERS]) or "(empty)",
+        left_out=max(0, len(record.text) - MAX_CHARACTERS),
     )

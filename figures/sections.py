@@ -1,6 +1,5 @@
 """What the report says of each figure: how to read it, what it does not show, and how to get it where it is missing."""
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
@@ -8,6 +7,7 @@ import plotly.graph_objects as go
 
 from vlsurgery.figures import (
     behaviour as behaviour_figure,
+    block_effects,
     coefficients,
     direction_drift,
     frontier,
@@ -19,10 +19,9 @@ from vlsurgery.figures import (
     spectra,
     weight_change,
 )
+from vlsurgery.figures.embedding import Rows
 from vlsurgery.probes.results import MEAN_DIFFERENCE, BehaviourResult, ProbeResult, TradeoffResult
 from vlsurgery.surgery.results import DiffResult, Result
-
-Rows = Sequence[Mapping[str, str | int | float | None]]
 
 
 @dataclass(frozen=True)
@@ -88,9 +87,9 @@ def outcomes_section(behaviour: BehaviourResult | None) -> Section:
         "Where the base's refusals went",
         "",
         figure,
-        "Each line is a role, on the requests that the base refuses. Black is what adaptation cost: the model now does"
-        " what it was asked. Hatched is not safety but damage: words that answer nothing. A merge has brought back what"
-        " its coloured part is longer than the adapted model's.",
+        "Each line is a role, on the requests that the base refuses. The part in the text's colour is what adaptation"
+        " cost: the model now does what it was asked. Hatched is not safety but damage: words that answer nothing. A"
+        " merge has brought back what its coloured part is longer than the adapted model's.",
         "Refusals that the base never made: a model that refuses more than the base shows no gain here. What refuses"
         " harmless requests too shows no cost either; the figure above does.",
         missing,
@@ -124,9 +123,11 @@ def map_section(probe: ProbeResult | None, diff: DiffResult | None, tradeoff: Tr
         " the same block moved alone, measured. Where the diamond reaches further, blocks bring the same thing and"
         " replace one another; where the bar does, this one brings it only in company. A dash is what a block needs to"
         " stand out from permuted prompts. Below, one block is opened: its sites sum to it, its heads to its sites.",
-        "Intervals of heads and sites are each taken alone: of a hundred, five miss by chance. The map"
-        " locates the change of refusal, not of knowledge, and a negative bar only says that the base's block refuses"
-        " less in this company. What the projector or the vision tower lost is outside it.",
+        "What another training would give. Intervals are over requests, of this one trio, and those of heads and sites"
+        " are each taken alone; where the same recipe was run from other seeds, or with the same seed on another"
+        " machine, other blocks carried the loss. It locates the change of refusal, not of knowledge, and a negative"
+        " bar only says that the base's block refuses less in this company. What the projector or the vision tower lost"
+        " is outside it.",
         missing,
         rows=rows,
     )
@@ -151,6 +152,24 @@ def coefficients_section(tradeoff: TradeoffResult | None) -> Section:
     )
 
 
+def effects_section(tradeoff: TradeoffResult | None) -> Section:
+    empty = (
+        "" if tradeoff is None or tradeoff.effects else "The merge is the same in every block, so none was left out."
+    )
+    figure, missing = _drawn(block_effects.plot, tradeoff, "vlsurgery merge --auto", empty)
+    return Section(
+        block_effects.ANCHOR,
+        "What each block brings",
+        "",
+        figure,
+        "A point is how much worse the merge is without that block's coefficients, all others kept, as measured; a"
+        " diamond, what the gradients predicted. Where the two part, log-odds are not linear so far away.",
+        "What a block would bring alone: blocks replace one another, so that leaving out one of two that do the same"
+        " costs little. Coefficients were chosen on these prompts, which favours the blocks that they are large in.",
+        missing,
+    )
+
+
 NO_PRICES = (
     "No gradients of prompts were taken, so nothing is known of other prices. This takes them: `vlsurgery merge --auto"
     " --policy best --frontier`"
@@ -167,7 +186,8 @@ def frontier_section(tradeoff: TradeoffResult | None) -> Section:
         figure,
         "The dotted curve is predicted, the points on solid lines were measured; where they part by more than their"
         " intervals, the prediction does not hold. A curve above and left of the uniform front buys refusals that one"
-        " strength for all blocks does not.",
+        " strength for all blocks does not. A click on a predicted point shows that merge's coefficients in the next"
+        " figure.",
         "Behaviour in whole answers: refusing counts as soon as it is likelier than not where refusal and answer part."
         " The base itself, which may not see: its language model behind the adapted model's eyes is the graft."
         " Predictions are of fit prompts, measurements of select prompts; report prompts decide.",
@@ -307,6 +327,7 @@ def sections(
         map_section(probe, diff, tradeoff),
         heads_section(diff, probe),
         coefficients_section(tradeoff),
+        effects_section(tradeoff),
         frontier_section(tradeoff),
         price_section(tradeoff),
         drift_section(probe),

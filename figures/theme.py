@@ -85,9 +85,12 @@ PAGE_COLOURS = {
 
 DASHES = {"text": "solid", "benign": "dash", "own": "longdash", "blank": "dot", "noise": "dashdot"}
 
+HEAD_HEIGHT = 22
 LINE_HEIGHT = 19
 LEGEND_ROW = 24
 PANEL_TITLE = 24
+TOP = 24  # pixels above a drawing that has neither title nor legend
+SLIDER = 70
 
 
 def role_colour(role: str) -> str:
@@ -205,16 +208,17 @@ def frame(
     """Give a figure the house's title, legend and margins.
 
     title: says what the figure shows; one line. subtitle: as long as it needs; wrapped here. plot_height: of the
-    axes' area in pixels, to which title, legend and axis titles are added. legend_rows: rows that the legend takes at
-    the narrowest width a figure is shown (860 px); 0 for none. panels: leave room for titles of panels.
+    axes' area in pixels, to which title, legend and axis titles are added; a page takes the title's part away again.
+    legend_rows: rows that the legend takes at the narrowest width a figure is shown (860 px); 0 for none. panels: leave
+    room for titles of panels.
     """
-    lines = textwrap.wrap(subtitle, 108)
+    heads, lines = textwrap.wrap(title, 90), textwrap.wrap(subtitle, 108)
     raised = PANEL_TITLE if panels else 0
-    top = 44 + LINE_HEIGHT * len(lines) + LEGEND_ROW * legend_rows + 12 + raised
+    top = 10 + HEAD_HEIGHT * len(heads) + LINE_HEIGHT * len(lines) + LEGEND_ROW * legend_rows + TOP + raised
     bottom = 58
     figure.update_layout(
         template=TEMPLATE,
-        title={"text": f"<b>{safe(title)}</b>", "subtitle": {"text": "<br>".join(map(safe, lines))}},
+        title={"text": f"<b>{'<br>'.join(map(safe, heads))}</b>", "subtitle": {"text": "<br>".join(map(safe, lines))}},
         height=top + plot_height + bottom,
         margin={"t": top, "b": bottom, "l": 64, "r": 24},
         showlegend=legend_rows > 0,
@@ -226,7 +230,24 @@ def frame(
             "yanchor": "bottom",
         },
     )
+    note(figure, room={"top": top - TOP - LEGEND_ROW * legend_rows - raised, "bottom": 0})
     return figure
+
+
+def note(figure: go.Figure, **facts: object) -> None:
+    """Keep facts of a figure for the page that shows it."""
+    figure.layout.meta = dict(figure.layout.meta or {}) | facts
+
+
+def add_slider(figure: go.Figure, slider: dict[str, object]) -> None:
+    """Put a slider below a figure of `frame`. A page shows it as a control of its own and takes the room back."""
+    room = figure.layout.meta["room"]
+    figure.update_layout(
+        sliders=[slider],
+        height=figure.layout.height + SLIDER,
+        margin={"b": figure.layout.margin.b + SLIDER},
+    )
+    note(figure, room=room | {"bottom": room["bottom"] + SLIDER})
 
 
 def panel_title(figure: go.Figure, text: str, row: int, column: int) -> None:
@@ -251,3 +272,16 @@ def hover(title: str, lines: Sequence[str]) -> str:
     """Hover text: a bold first line, then facts; long ones are wrapped."""
     wrapped = [piece for line in lines for piece in textwrap.wrap(line, 60)]
     return "<br>".join([f"<b>{safe(title)}</b>", *map(safe, wrapped)])
+
+
+def style_sheet() -> str:
+    """The page's colours as CSS variables: those of light paper, of dark paper where the browser prefers it, and of
+    either where the reader chose it; light ones in print."""
+    light, dark = (
+        ";".join([f"color-scheme:{name}", *(f"--{key}:{pair[at]}" for key, pair in PAGE_COLOURS.items())])
+        for at, name in enumerate(("light", "dark"))
+    )
+    return (
+        f":root{{{light}}}\n@media screen{{:root[data-theme=dark]{{{dark}}}}}\n"
+        f"@media screen and (prefers-color-scheme:dark){{:root:not([data-theme=light]){{{dark}}}}}\n"
+    )

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 from typing import Literal
 
 import plotly.graph_objects as go
-from markupsafe import Markup
-from plotly.io import to_html
 from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
 from vlsurgery.figures.blocks import block_axis, wanted_blocks
 from vlsurgery.figures.choice import chosen, one_of
-from vlsurgery.figures.page import asset, template
-from vlsurgery.figures.report import CONFIG
+from vlsurgery.figures.embedding import embed
+from vlsurgery.figures.page import render
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
     SET_ORDER,
@@ -284,11 +282,31 @@ def plot(
     return theme.shown(figure, dark)
 
 
+def rows(info: TrajectoryInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn: a record a set, kind of picture and model, then a record a block and model."""
+    told: list[dict[str, str | int | float | None]] = []
+    for each in info.series:
+        for point in each.points:
+            told.append(
+                {
+                    "model": info.ticks[point.at], "set": each.set, "modality": each.modality,
+                    "log-odds": point.log_odds.value, "log-odds low": point.log_odds.low,
+                    "log-odds high": point.log_odds.high, "begins as a refusal": point.opens_refusing.rate,
+                    "refused": point.refused.rate if point.refused else None,
+                }
+            )  # fmt: skip
+    for block, points in info.moved.items():
+        told += [
+            {"model": info.ticks[p.at], "block": block, "change over norm": p.relative, "share of its change": p.share}
+            for p in points
+        ]
+    return told
+
+
 def page(result: TrajectoryResult, measure: Measure = "relative") -> str:
     """The figure as a page of its own that opens without a network, with verdict, warnings and notes below."""
-    drawing = to_html(plot(result, measure), config=CONFIG, include_plotlyjs=True, full_html=False, div_id="trajectory")
+    info = compute(result)
+    figure = embed("trajectory", draw(info, measure), rows(info))
     said = [result.verdict, *(f"Warning: {each}" for each in result.warnings), *result.notes]
     asked = f"Openings that count as refusals: {'; '.join(result.openings)}."
-    return template("figure.html.jinja").render(
-        title="vlsurgery trajectory", style=asset("page.css"), drawing=Markup(drawing), lines=[*said, asked]
-    )
+    return render("figure.html.jinja", title="vlsurgery trajectory", figure=figure, lines=[*said, asked])

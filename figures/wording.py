@@ -52,8 +52,11 @@ SLACK = 1e-6  # so that .95, which binary floats hold as .9499…, still counts 
 
 
 def rank(order: tuple[str, ...], word: str) -> tuple[int, str]:
-    """Sorting key: known words in their order, then unknown ones by name."""
-    return (order.index(word), "") if word in order else (len(order), word)
+    """Sorting key: known words in their order, `safety:dpo` and the like behind their kind, unknown ones last."""
+    if word in order:
+        return order.index(word), ""
+    kind = word.partition(":")[0]
+    return (order.index(kind) if kind in order else len(order)), word
 
 
 def role_name(role: str) -> str:

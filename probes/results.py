@@ -714,6 +714,22 @@ class Barrier(Frozen):
     requests: int
 
 
+class BlockEffect(Frozen):
+    """What a block brings to the merge that was written: the merge without it, against the whole, on `select` prompts.
+
+    predicted: of the objective in nats, by the gradients of `fit` prompts. gain: the same, measured, with its 95%
+    interval over requests. refusal, answers, sight: its parts, each at a price of 1: refusing what the base refuses,
+    answering what is harmless, and the adapted model's own answers. Negative: what the block costs.
+    """
+
+    block: str
+    predicted: float
+    gain: Estimate
+    refusal: Estimate
+    answers: Estimate
+    sight: Estimate
+
+
 class TradeoffResult(Result):
     """Every point tried on the way to a merge; `chosen` marks the best of each policy, `policy` the one merged.
 
@@ -721,7 +737,8 @@ class TradeoffResult(Result):
     main_blocks: the fewest, about, that bring nine tenths of what the linearised coefficients are predicted to bring.
     frontier: merges at other prices; None where the policy took no gradients. limits: those of the user's that the
     choice looked to. missed: why no merge keeps them.
-    barriers: between the adapted model and each source.
+    barriers: between the adapted model and each source. effects: what blocks of the merge bring, from most to least, of
+    those that are predicted to bring most; empty where its coefficients are the same everywhere.
     """
 
     kind: ClassVar[str] = "tradeoff"
@@ -736,6 +753,7 @@ class TradeoffResult(Result):
     limits: list[PredictedLimit] = Field(default_factory=list)
     missed: str | None = None
     barriers: list[Barrier] = Field(default_factory=list)
+    effects: list[BlockEffect] = Field(default_factory=list)
     verdict: str
 
     def chosen(self, policy: str | None = None) -> TradeoffPoint | None:

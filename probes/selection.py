@@ -17,14 +17,23 @@ from vlsurgery.probes.frontier import POINTS, prices
 from vlsurgery.probes.gradient_store import reused_gradients
 from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.linearised import BEYOND, HULL
+from vlsurgery.probes.left_out import left_out
+from vlsurgery.probes.linearised import BEYOND, HULL, LinearModel
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.objective import Requirements, paired_objectives
 from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScorer
-from vlsurgery.probes.policies import Policy, Toward, toward_roles
+from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import Barrier, Frontier, PolicyDifference, TargetsResult, TradeoffPoint, TradeoffResult
+from vlsurgery.probes.results import (
+    Barrier,
+    Frontier,
+    PolicyDifference,
+    TargetsResult,
+    TradeoffPoint,
+    TradeoffResult,
+)
+from vlsurgery.probes.sources import toward_roles
 from vlsurgery.probes.starting_points import better_start, by_gains
 from vlsurgery.probes.targets import WORKING_SPLITS, WorkingSet, working_set
 from vlsurgery.probes.tracing import frontier_of, measured, traced
@@ -116,7 +125,6 @@ def choose(
     bench = Bench(live, ObjectiveScorer.of(live.chat, working["select"], "select", MAX_SELECT))
     room = _Room(bench, prompts, targets, how, progress)
     wanted = bench.select.wanted
-    found: _Found | None = None
     with keeping_pictures(live.chat):
         with live.staying():
             trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
@@ -128,15 +136,10 @@ def choose(
                 trials += search(room.bench, how.policy, scores, progress)
         if how.policy in ("best", "linearised"):
             found = _linearised(room, trials)
-            trials += found.trials
+            return _explained(room, found, [*trials, *found.trials], in_the_way)
     if how.policy == "fit":
         trials.append(_fitted(room))
-    if found is None:
-        return decided(wanted, trials, how.policy, in_the_way=in_the_way)
-    within = found.within
-    merged = "frontier" if how.price is not None else "limits" if within else how.policy
-    result = decided(wanted, trials, merged, found.main_blocks, found.frontier, in_the_way)
-    return result.model_copy(update={"limits": within.rows, "missed": within.missed}) if within else result
+    return decided(wanted, trials, how.policy, in_the_way=in_the_way)
 
 
 def bench_of(
@@ -192,9 +195,10 @@ def _chosen(trials: Sequence[Trial], policy: str) -> Trial:
 @dataclass(frozen=True)
 class _Found:
     """Linearised merges, the best one marked `chosen`, the blocks that bring most of it, what other prices buy, and
-    what keeps the user's limits."""
+    what keeps the user's limits. model: the last one, in which other prices were solved."""
 
     trials: list[Trial]
+    model: LinearModel
     main_blocks: list[str]
     frontier: Frontier
     within: Within | None
@@ -214,7 +218,24 @@ def _linearised(room: _Room, uniform: Sequence[Trial]) -> _Found:
     trials += at_prices
     within = None if room.how.limits is None else within_limits(room.bench, found.latest, room.how.limits)
     started = [trial.named(coefficients=None) for trial in tries]
-    return _Found([*started, *trials, *([within.trial] if within else [])], blocks, frontier, within)
+    trials = [*started, *trials, *([within.trial] if within else [])]
+    return _Found(trials, found.latest.model, blocks, frontier, within)
+
+
+def _explained(room: _Room, found: _Found, trials: Sequence[Trial], in_the_way: Sequence[Barrier]) -> TradeoffResult:
+    """The choice among trials, with what each block of its merge brings where it is not the same everywhere."""
+    within = found.within
+    policy = "frontier" if room.how.price is not None else "limits" if within else room.how.policy
+    result = decided(room.bench.select.wanted, trials, policy, found.main_blocks, found.frontier, in_the_way)
+    if within is not None:
+        result = result.model_copy(update={"limits": within.rows, "missed": within.missed})
+    merged = next((trial for trial in found.trials if trial.point.chosen and trial.point.policy == result.policy), None)
+    if merged is None:
+        return result
+    blocks = [block for block, row in merged.table.items() if any(row.values())]
+    with room.bench.live.staying():
+        effects = left_out(room.bench, merged, blocks, found.model, room.progress)
+    return result.model_copy(update={"effects": effects})
 
 
 def _frontier(room: _Room, found: Linearised, uniform: Sequence[Trial]) -> tuple[list[Trial], Frontier]:

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from vlsurgery.cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, TextStackOption, standard
-from vlsurgery.surgery.alignment.roles import named_roles
 from vlsurgery.surgery.diff import Level
 
 
@@ -61,6 +60,7 @@ def diff(
     from vlsurgery.cli.view.tables import diff_table, prose, shape_table, unmatched_line
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.opening import CheckpointArgs, perform
+    from vlsurgery.surgery.alignment.roles import named_roles
     from vlsurgery.surgery.results import DiffResult
 
     if csv is not None:

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 from vlsurgery.cli.workflow.engine import Job, Settings, StepOptions
 from vlsurgery.probes.evaluation.limits import Limits
-from vlsurgery.probes.policies import toward_of
 from vlsurgery.probes.results import ProbeResult, TargetsResult, TradeoffResult
+from vlsurgery.probes.sources import toward_of
 from vlsurgery.surgery.errors import LimitNotMet
 from vlsurgery.surgery.results import DiffResult
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from vlsurgery.cli.options import Running
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.sample import Sample
-from vlsurgery.probes.policies import Policy, Toward, toward_roles
+from vlsurgery.probes.policies import Policy, Toward
+from vlsurgery.probes.sources import toward_roles
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.diff import Level

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
+    from vlsurgery.surgery.results import DiffResult
 
 SINGLE_THREAD_PARAMETERS = 20_000_000  # models with fewer run in one thread
 
@@ -227,20 +229,29 @@ def check_report_page(job: Job) -> None:
     check_output(job.case.path(_report_settings(job)["page"]), is_report, "a report of ours", "-o")
 
 
-def _run_report(job: Job, settings: Settings) -> None:
-    from vlsurgery.figures.report import write_report
-    from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
+def report_results(
+    job: Job, settings: Settings
+) -> tuple["DiffResult", "ProbeResult | None", "BehaviourResult | None", "TradeoffResult | None"]:
+    """What a report with these settings shows; None for what the case lacks, or holds out of date."""
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
     from vlsurgery.surgery.results import DiffResult
 
-    check_report_page(job)
-    page, uses = job.case.path(settings["page"]), settings["uses"]
-    results = (
+    uses = settings["uses"]
+    return (
         job.result(DiffResult),
         job.result(ProbeResult) if "probe" in uses else None,
         job.result(BehaviourResult) if "evaluate" in uses else None,
         job.result(TradeoffResult) if "coefficients" in uses else None,
     )
+
+
+def _run_report(job: Job, settings: Settings) -> None:
+    from vlsurgery.figures.report import write_report
+    from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS, load_completions
+
+    check_report_page(job)
+    page, uses = job.case.path(settings["page"]), settings["uses"]
+    results = report_results(job, settings)
     said = job.case.path(COMPLETIONS)
     completions = load_completions(said) if "evaluate" in uses and said.is_file() else None
     try:

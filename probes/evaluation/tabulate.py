@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import combinations
+from itertools import combinations, product
 from typing import get_args
 
 from vlsurgery.probes.evaluation.completions import Counterparts
@@ -21,6 +21,7 @@ from vlsurgery.probes.results import (
     Paired,
     Rate,
 )
+from vlsurgery.surgery.alignment.roles import SAFETY, safety_roles
 
 COMPARISONS = (
     ("adapted", "base"),
@@ -133,7 +134,9 @@ class _Table:
 
     def paired(self) -> list[Paired]:
         """Differences between roles on the same prompts; on the same requests as text where a base does not see."""
-        pairs = [pair for pair in COMPARISONS if set(pair) <= set(self.roles)]
+        tuned = safety_roles(self.roles)
+        every = (p for pair in COMPARISONS for p in product(*(tuned if r == SAFETY else (r,) for r in pair)))
+        pairs = [pair for pair in every if set(pair) <= set(self.roles)]
         if not pairs:
             pairs = [(role, self.roles[0]) for role in self.roles[1:]]
         return [

@@ -7,6 +7,7 @@ import pytest
 from vlsurgery.probes.results import (
     BehaviourResult,
     BehaviourRow,
+    BlockEffect,
     BlockGain,
     Ceiling,
     Completeness,
@@ -205,6 +206,24 @@ def tradeoff() -> TradeoffResult:
     return TradeoffResult(points=points, policy="linearised", verdict="The fit won.")
 
 
+def explained_tradeoff() -> TradeoffResult:
+    """A trade-off that says what two blocks of its merge bring: one much, one less than nothing."""
+
+    def effect(block: str, predicted: float, gain: float) -> BlockEffect:
+        def told(value: float) -> Estimate:
+            return Estimate(value=value, low=value - 0.1, high=value + 0.1, n=40)
+
+        parts = {
+            "refusal": told(gain + 0.4),
+            "answers": told(-0.2),
+            "sight": Estimate(value=None, reason="no pictures"),
+        }
+        return BlockEffect(block=block, predicted=predicted, gain=told(gain), **parts)
+
+    effects = [effect("1.mlp", 0.7, 0.55), effect("0.attn", 0.1, -0.05)]
+    return tradeoff().model_copy(update={"effects": effects})
+
+
 def rates(refusal: float, over_refusal: float, sight: float = 0.9, half: float = 0.04) -> MergeRates:
     return MergeRates(refusal=rate(refusal, half), over_refusal=rate(over_refusal, half), sight=rate(sight, half))
 
@@ -322,6 +341,7 @@ def make() -> SimpleNamespace:
         diff=diff,
         tradeoff=tradeoff,
         priced_tradeoff=priced_tradeoff,
+        explained_tradeoff=explained_tradeoff,
         rate=rate,
         record=record,
         shrunk=shrunk,

@@ -106,7 +106,8 @@ def diff(make: SimpleNamespace) -> DiffResult:
     pairs = [
         Pair(
             tower="text", layer=layer, component=component, names={}, shape=[64, 32], block=f"{layer}.attn",
-            dtype="F32", metrics=PairMetrics(vl=delta(layer, component), safety=delta(layer, component), between=between),
+            dtype="F32",
+            metrics=PairMetrics(vl=delta(layer, component), safety=delta(layer, component), between=between),
         )
         for layer in range(LAYERS)
         for component in ("attn.q", "attn.o")

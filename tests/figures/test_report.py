@@ -4,18 +4,22 @@ import json
 import re
 import subprocess
 import sys
-from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 
+import plotly.graph_objects as go
 import pytest
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.embedding import embed
 from vlsurgery.figures.report import report, write_report
 from vlsurgery.surgery.results import CheckpointRef
 
 VOID = {"meta", "br", "link", "img", "input", "hr"}
+PARTS = ["verdict", "table", "said", "behaviour", "outcomes", "safety-map", "coefficients", "frontier", "price"]
+PARTS += ["direction-drift", "weight-change", "judges", "provenance"]
+PARTS_WITHOUT_JUDGES = ["verdict", *(part for part in PARTS if part != "judges")]  # the first for those who skip
 HOSTILE = "<script>alert('x')</script>&\"{{ 7 * 7 }}`"
 
 
@@ -28,6 +32,7 @@ class Structure(HTMLParser):
         self.scripts = 0
         self.sources: list[str] = []
         self.text: list[str] = []
+        self.said: list[str] = []  # by scripts
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
@@ -40,6 +45,8 @@ class Structure(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            self.said.append(data)
         if not self.open or self.open[-1] not in ("script", "style"):
             self.text.append(data)
 
@@ -57,40 +64,68 @@ def full(make: SimpleNamespace) -> str:
     return report(make.diff(), make.probe(), make.behaviour(), make.tradeoff(), completions=make.completions())
 
 
+def figures_of(html: str) -> dict[str, dict]:
+    """What the page's script is given of each figure."""
+    found = [json.loads(text) for text in parsed(html).said if text.startswith('{"data":')]
+    return dict(zip(re.findall(r'data-plot="([^"]*)"', html), found, strict=True))
+
+
+def colours_in(value: object) -> set[str]:
+    """Every colour of a part of a figure, as solid ones."""
+    text = json.dumps(value)
+    tints = re.findall(r"rgba?\((\d+), ?(\d+), ?(\d+)", text)
+    return {*re.findall(r"#[0-9a-f]{6}", text), *("#" + "".join(f"{int(p):02x}" for p in tint) for tint in tints)}
+
+
 def test_the_file_needs_nothing_beyond_itself(full: str) -> None:
     structure = parsed(full)
-    assert structure.sources == []
+    assert all(source.startswith("#") for source in structure.sources)
     assert "@import" not in full[: full.index("</style>")]
     assert full.count("plotly.js v") == 1
-    assert structure.scripts == 1 + 6 + 2
+    # plotly.js and the reader's choice of colours before anything is painted; the palette, five scripts, the
+    # completions; six figures.
+    assert structure.scripts == 2 + 1 + 5 + 1 + 6
 
 
 def test_it_offers_no_button_that_sends_data_away(full: str) -> None:
-    for config in re.findall(r'\{"displaylogo".*?\}', full):
-        assert '"modeBarButtons": [["toImage", "zoom2d", "resetScale2d"]]' in config
-    assert full.count('"modeBarButtons": [[') == 6
+    figures = figures_of(full)
+    assert len(figures) == 6
+    for figure in figures.values():
+        assert figure["config"]["modeBarButtons"] == [["zoom2d", "resetScale2d"]]
 
 
-def test_the_slider_has_a_command_for_every_position_and_keys_to_move_it(make: SimpleNamespace) -> None:
+def test_the_library_draws_nothing_by_itself(full: str) -> None:
+    """Drawing is the script's, in the colours of the page; and whatever a link names is there."""
+    assert full.count("Plotly.newPlot(") == full.count("plot.drawn = Plotly.newPlot(plot.div") + full.count(
+        "Plotly.newPlot(", 0, full.index("</head>")
+    )
+    anchors = set(re.findall(r' id="([^"]*)"', full))
+    for source in parsed(full).sources:
+        assert source[1:].partition("?")[0] in anchors
+
+
+def test_the_slider_has_a_command_for_every_position_and_is_the_browsers_own(make: SimpleNamespace) -> None:
     html = report(None, None, None, make.priced_tradeoff())
-    (told,) = re.findall(r'data-commands="([^"]*)"', html)
-    assert json.loads(unescape(told)) == [f"vlsurgery merge --auto --price {price}" for price in ("0.5", "2", "8")]
-    assert 'data-figure="figure-price"' in html
+    figure = figures_of(html)["price"]
+    assert figure["commands"] == [f"vlsurgery merge --auto --price {price}" for price in ("0.5", "2", "8")]
+    (control,) = figure["controls"]
+    assert [step["label"] for step in control["steps"]] == ["0.5", "2", "8"]
+    assert [frame["name"] for frame in figure["frames"]] == ["0.5", "2", "8"]
+    assert (control["kind"], control["active"]) == ("slider", 1)
+    assert "sliders" not in figure["layout"]
+    assert figures_of(html)["frontier"]["layout"]["meta"]["moves"] == "price"
     assert 'id="figure-price"' in html
-    assert "ArrowRight" in html
-    assert html.count('"method":"animate"') == 3
-    assert "Plotly.animate('figure-price'" not in html  # it stands still until somebody moves it
-    assert parsed(html).sources == []
+    assert parsed(html).sources == [f"#{part}" for part in PARTS_WITHOUT_JUDGES]
 
 
 def test_without_gradients_the_slider_says_what_takes_them(full: str) -> None:
-    assert "data-commands" not in full
+    assert "This writes the merge" not in full
     assert full.count("nothing is known of other prices") == 2
 
 
 def test_with_cdn_only_the_library_is_linked(make: SimpleNamespace) -> None:
     html = report(make.diff(), make.probe(), make.behaviour(), make.tradeoff(), cdn=True)
-    (source,) = parsed(html).sources
+    (source,) = [source for source in parsed(html).sources if not source.startswith("#")]
     assert source.startswith("https://cdn.plot.ly/plotly-")
     assert len(html) < 500_000
 
@@ -145,18 +180,22 @@ def hostile_report(make: SimpleNamespace) -> str:
 def test_hostile_names_stay_text(make: SimpleNamespace) -> None:
     html = hostile_report(make)
     structure = parsed(html)
-    assert structure.scripts == 9
+    assert structure.scripts == 2 + 1 + 5 + 6
     assert "<script>alert" not in html
     assert "{{ 7 * 7 }}" in html.replace("&#123;", "{")
-    # Inside the figures plotly reads a little markup of its own, so what goes there is escaped once more.
-    assert "\\u003cscript\\u003e" not in html
+    # Inside the figures plotly reads a little markup of its own, so what goes there is escaped once more; tables are
+    # written as text, and places of blocks are looked up.
+    for figure in figures_of(html).values():
+        for part in ("data", "layout", "frames", "controls"):
+            figure["layout"].pop("meta", None)
+            assert "<script>" not in json.dumps(figure[part])
 
 
 def test_a_role_has_one_colour_in_every_figure_and_table(full: str) -> None:
     for role in ("base", "adapted", "safety", "merged", "merged:uniform"):
         colour = theme.role_colour(role)
         assert f'<i style="background:{colour}"></i>' in full
-        assert colour in full[full.index('id="figure-behaviour"') :] or theme.tint(colour, 0.85) in full
+        assert theme.tint(colour, 0.85) in json.dumps(figures_of(full)["behaviour"]["data"])
 
 
 def test_results_about_different_checkpoints_are_reported(make: SimpleNamespace) -> None:
@@ -207,3 +246,51 @@ def test_importing_the_report_brings_no_torch() -> None:
         "import sys, vlsurgery.figures.report; sys.exit(any(name in sys.modules for name in ('torch', 'transformers')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_section_is_in_the_navigation_and_there(full: str) -> None:
+    assert re.findall(r'data-to="([^"]*)"', full) == PARTS
+    for part in PARTS:
+        assert full.count(f' id="{part}"') == 1
+
+
+def test_titles_are_text_that_wraps_and_not_part_of_the_drawing(full: str) -> None:
+    figures = figures_of(full)
+    titles = re.findall(r'<h3 id="title-([^"]*)">([^<]*)</h3>', full)
+    assert dict(titles).keys() == figures.keys()
+    assert all(title for _, title in titles)
+    for figure in figures.values():
+        assert "title" not in figure["layout"]
+        assert figure["layout"]["height"] - figure["layout"]["margin"]["t"] - figure["layout"]["margin"]["b"] > 100
+
+
+def test_a_subtitles_words_are_whole_and_unescaped_once(make: SimpleNamespace) -> None:
+    figure = theme.frame(go.Figure(), "a < b & c", "d & e " * 60, 100)
+    found = embed("x", figure, [])
+    assert (found.title, found.subtitle) == ("a < b & c", ("d & e " * 60).strip())
+    assert found.height < figure.layout.height - 60
+
+
+def test_every_figure_has_its_numbers(full: str) -> None:
+    """Beside the drawing, as the table that readers of text get and that is saved as CSV."""
+    for anchor, figure in figures_of(full).items():
+        assert figure["rows"], anchor
+        assert f'id="numbers-{anchor}">Its numbers as a table, {len(figure["rows"])} lines<' in full
+
+
+def test_every_axis_of_layers_is_linked(full: str) -> None:
+    figures = figures_of(full)
+    linked = {anchor: [each["axis"] for each in f["layout"]["meta"].get("layers", [])] for anchor, f in figures.items()}
+    assert linked["safety-map"] == linked["coefficients"] == ["x"]
+    assert linked["weight-change"] == linked["direction-drift"] == ["x", "x2"]
+    (axis,) = figures["safety-map"]["layout"]["meta"]["layers"]
+    bars = {text.split("<b>")[1].split(" ")[0]: x for trace in figures["safety-map"]["data"] if trace["type"] == "bar"
+            for x, text in zip(trace["x"], trace["hovertext"], strict=True)}  # fmt: skip
+    assert bars == axis["places"]
+
+
+def test_every_colour_of_every_figure_is_known_on_dark_paper(full: str, make: SimpleNamespace) -> None:
+    figures = [*figures_of(full).values(), *figures_of(report(None, None, None, make.priced_tradeoff())).values()]
+    found = {colour for figure in figures for colour in colours_in([figure[k] for k in ("data", "layout", "frames")])}
+    kept = {*theme.ROLE_COLOURS.values(), *theme.SAFETY_SHADES, theme.UNKNOWN_ROLE, "#d98a3d", "#7fb5d1"}
+    assert found - {*theme.DARK} - kept == set()

@@ -1,8 +1,11 @@
 """The theme: colours that can be told apart, and text that stays text."""
 
+import re
+from importlib.resources import files
 from itertools import combinations
 
 import numpy as np
+import plotly.graph_objects as go
 import pytest
 
 from vlsurgery.figures import theme
@@ -28,10 +31,12 @@ def lab(colour: str, vision: np.ndarray) -> np.ndarray:
     return np.array([116 * root[1] - 16, 500 * (root[0] - root[1]), 200 * (root[1] - root[2])])
 
 
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize("colours", [theme.ROLE_COLOURS, theme.KIND_COLOURS], ids=["roles", "kinds"])
-def test_colours_are_told_apart_by_every_eye(vision: str, colours: dict[str, str]) -> None:
-    for one, other in combinations(colours.values(), 2):
+def test_colours_are_told_apart_by_every_eye(vision: str, colours: dict[str, str], dark: bool) -> None:
+    shown = [theme.DARK.get(colour, colour) if dark else colour for colour in colours.values()]
+    for one, other in combinations(shown, 2):
         assert np.linalg.norm(lab(one, VISION[vision]) - lab(other, VISION[vision])) > 12, (one, other)
 
 
@@ -55,3 +60,69 @@ def test_hover_text_holds_no_markup_but_ours() -> None:
     text = theme.hover("<script>", ["a <b> & c"])
     assert "<script>" not in text
     assert text == "<b>&lt;script&gt;</b><br>a &lt;b&gt; &amp; c"
+
+
+def test_the_contrast_is_that_of_wcag() -> None:
+    """Its own examples: black on white is 21, #767676 on white the lightest grey with 4.5, #777777 just below."""
+    assert theme.contrast("#000000", "#ffffff") == pytest.approx(21)
+    assert theme.contrast("#ffffff", "#767676") == pytest.approx(4.54, abs=0.01)
+    assert theme.contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.01)
+
+
+@pytest.mark.parametrize("at", [0, 1], ids=["light", "dark"])
+def test_text_has_contrast_on_every_ground_that_it_stands_on(at: int) -> None:
+    colours = {name: pair[at] for name, pair in theme.PAGE_COLOURS.items()}
+    grounds = ("paper", "wash", "grid", "alarm-wash", "refused", "complied", "merged", "picked")
+    assert min(theme.contrast(colours["ink"], colours[ground]) for ground in grounds) >= 4.5
+    for text, where in (("body", "paper wash"), ("muted", "paper wash"), ("accent", "paper wash")):
+        assert min(theme.contrast(colours[text], colours[ground]) for ground in where.split()) >= 4.5, text
+
+
+def test_no_word_stands_in_a_colour_that_is_for_marks() -> None:
+    """In the style sheet and in figures, what is text is ink, body, muted or accent."""
+    css = files("vlsurgery.figures").joinpath("templates", "page.css").read_text(encoding="utf-8")
+    assert set(re.findall(r"(?<![-\w])color: ([^;}]+)", css)) == {
+        "var(--ink)", "var(--body)", "var(--muted)", "var(--accent)", "inherit"
+    }  # fmt: skip
+    assert not re.findall(r"#[0-9a-fA-F]{3,6}\b", re.sub(r"#[a-z]+[ ,:.{]", "", css))
+    for path in files("vlsurgery.figures").iterdir():
+        if path.name.endswith(".py"):
+            fonts = re.findall(r'font"?[=:] ?\{[^}]*"color": ([^}]*)\}', path.read_text(encoding="utf-8"))
+            assert not [font for font in fonts if "FAINT" in font or "RULE" in font or "GRID" in font], path.name
+
+
+def test_marks_can_be_seen_on_dark_paper() -> None:
+    paper = theme.DARK[theme.PAPER]
+    for colour in [*theme.ROLE_COLOURS.values(), *theme.KIND_COLOURS.values(), *theme.SAFETY_SHADES, theme.INK]:
+        assert theme.contrast(theme.DARK.get(colour, colour), paper) >= 3, colour
+
+
+def test_the_way_back_from_dark_colours_is_known() -> None:
+    assert len(set(theme.DARK.values())) == len(theme.DARK)
+    everything = {*theme.DARK, *theme.ROLE_COLOURS.values(), *theme.SAFETY_SHADES, theme.UNKNOWN_ROLE}
+    assert not set(theme.DARK.values()) & everything
+
+
+def test_a_figure_in_dark_has_only_other_colours() -> None:
+    light = go.Figure(go.Bar(x=[1, 2], y=[3, 4], marker={"color": [theme.INK, theme.ROLE_COLOURS["base"]]}))
+    theme.frame(light, "a title", "and more", 200)
+    light.add_annotation(text=f"<b>x</b> <span style='color:{theme.MUTED}'>y</span>", x=1, y=1)
+    light.add_scatter(x=[1], y=[1], fillcolor=theme.tint(theme.INK, 0.25), hovertext=[f"{theme.INK} is a prompt"])
+    dark = theme.shown(light, dark=True)
+    assert list(dark.data[0].marker.color) == [theme.DARK[theme.INK], theme.ROLE_COLOURS["base"]]
+    assert dark.data[1].fillcolor == theme.tint(theme.DARK[theme.INK], 0.25)
+    assert dark.data[1].hovertext == (f"{theme.INK} is a prompt",)
+    assert theme.DARK[theme.MUTED] in dark.layout.annotations[0].text
+    assert dark.layout.template.layout.paper_bgcolor == theme.DARK[theme.PAPER]
+    assert (list(dark.data[0].x), dark.layout.height) == (list(light.data[0].x), light.layout.height)
+    assert theme.shown(light, dark=False) is light
+
+
+def test_the_page_follows_the_browser_until_the_reader_chooses() -> None:
+    css = theme.style_sheet()
+    light, dark = theme.PAGE_COLOURS["ink"]
+    assert css.startswith(":root{color-scheme:light;")
+    assert f"--ink:{light}" in css[: css.index("@media")]
+    assert css.count(f"--ink:{dark}") == 2
+    assert "@media screen and (prefers-color-scheme:dark){:root:not([data-theme=light])" in css
+    assert "@media screen{:root[data-theme=dark]" in css

@@ -66,6 +66,8 @@ def test_a_missing_rate_says_why() -> None:
 def test_unknown_words_come_last_by_name() -> None:
     order = ("base", "merged")
     assert sorted(["b", "merged", "a", "base"], key=lambda word: rank(order, word)) == ["base", "merged", "a", "b"]
+    named = ["merged", "base:two", "a", "base", "base:one"]
+    assert sorted(named, key=lambda word: rank(order, word)) == ["base", "base:one", "base:two", "merged", "a"]
 
 
 def test_nothing_is_shown_of_a_single_request() -> None:

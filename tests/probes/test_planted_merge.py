@@ -40,7 +40,7 @@ def tiny():
 
 
 @pytest.fixture(scope="module")
-def planted_losses(tiny):  # noqa: ARG001: it imports the trainer
+def planted_losses(tiny):
     """What reads the planted blocks off an attribution, and counts."""
     return benchmark("planted_losses")
 

@@ -15,6 +15,7 @@ from vlsurgery.probes.gradients import prompt_gradients
 from vlsurgery.probes.grid_search import coarse_grid, neighbours, search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.known_price import at_known_price
+from vlsurgery.probes.left_out import MAX_BLOCKS
 from vlsurgery.probes.models import load
 from vlsurgery.probes.objective import Requirements, requirements
 from vlsurgery.probes.objective_scorer import MAX_FIT, ObjectiveScorer
@@ -295,6 +296,10 @@ def test_the_frontier_runs_from_strict_to_lax_and_sparse_coefficients_are_0_wher
     may_be_0 = [(b, s) for b, row in found.intervals.items() for s, (low, _) in row.items() if low <= 0.005]
     assert may_be_0
     assert all(found.coefficients[block][source] == 0 for block, source in may_be_0)
+    mixed_in = {block for block, row in found.coefficients.items() if any(row.values())}
+    assert {effect.block for effect in result.effects} <= mixed_in
+    assert len(result.effects) == min(MAX_BLOCKS, len(mixed_in))
+    assert all(effect.gain.low <= effect.gain.value <= effect.gain.high for effect in result.effects)
 
 
 def test_a_price_writes_its_merge_and_one_that_was_solved_is_only_measured(trio, few, targets, result):
@@ -341,6 +346,7 @@ def test_where_no_source_differs_the_uniform_merge_stays(trio, few, targets):
     assert comparison.difference == pytest.approx(0, abs=1e-9)
     assert "the merge with fewer numbers stays" in result.verdict
     assert "Every coefficient is 0" in result.verdict
+    assert result.effects == []
 
 
 def test_the_recipe_has_the_winners_coefficients(trio, result):

@@ -8,6 +8,7 @@ from typing import Any
 from vlsurgery.cli.commands.merge.by_recipe import check_sums
 from vlsurgery.cli.commands.outcome import check_limits, show_behaviour
 from vlsurgery.cli.options import Session
+from vlsurgery.cli.view.effects import effects_table
 from vlsurgery.cli.view.limits import predicted_limits_table
 from vlsurgery.cli.view.tables import coefficients_table, completeness_line, prose, tradeoff_table
 from vlsurgery.cli.workflow.case import Case
@@ -68,7 +69,7 @@ def show_outcome(session: Session, flow: Flow) -> None:
     """Print coefficients, the behaviour of every model, the checks of the attribution, and where everything is."""
     tradeoff, behaviour = flow.job.result(TradeoffResult), flow.job.result(BehaviourResult)
     session.console.show(coefficients_table(tradeoff), tradeoff_table(tradeoff), prose(tradeoff.verdict))
-    session.console.show(*predicted_limits_table(tradeoff))
+    session.console.show(*effects_table(tradeoff), *predicted_limits_table(tradeoff))
     show_behaviour(session, behaviour, flow.job.case)
     session.console.show(prose(completeness_line(flow.job.result(ProbeResult))), "")
     session.console.show(*(f"{name:<7} {path}" for name, path in destinations(flow).items()))

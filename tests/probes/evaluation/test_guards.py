@@ -140,7 +140,6 @@ def test_broken_output_is_neither_whatever_the_classifier_says(rejection):
 
 
 def test_a_checkpoint_judges_texts_with_the_packages_own_rules(rejection):
-    pytest.importorskip("vlsurgery.probes.evaluation.judges.standard", reason="not built in this tree yet")
     found = judge_texts(
         ["Mix the first.", "", "mix mix mix mix mix mix mix mix mix mix mix mix mix mix"], judge=rejection
     )

@@ -74,6 +74,14 @@ def test_models_without_roles_are_compared_with_the_first(said):
     assert {(p.role, p.against) for p in pairs} == {("two", "one"), ("three", "one")}
 
 
+def test_every_safety_tuned_model_is_held_against_the_adapted_one(said):
+    roles = ("base", "adapted", "safety", "safety:dpo", "merged")
+    pairs = tabulate([record for role in roles for record in said(role, "rc")], [JUDGE]).paired
+    found = {(pair.role, pair.against) for pair in pairs}
+    assert {("safety", "adapted"), ("safety:dpo", "adapted"), ("merged", "safety"), ("merged", "safety:dpo")} <= found
+    assert len(found) == 6
+
+
 def test_two_judges_have_a_row_each_and_what_they_differ_on(said):
     second = JudgeUsed(name="k", tokens=128, description="")
     records = [

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import peft
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -9,8 +10,6 @@ from safetensors.torch import save_file
 from vlsurgery.probes.models.loading import load
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
-
-peft = pytest.importorskip("peft")
 
 
 def tokenizer(*more: str, template: str) -> object:

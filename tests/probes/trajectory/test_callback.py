@@ -102,7 +102,8 @@ def test_moved_blocks_are_those_of_the_weights(parts, watch, taught_run, tmp_pat
 
 
 def test_an_adapter_counts_as_it_acts(parts, watch, tmp_path: Path) -> None:
-    peft = pytest.importorskip("peft")
+    import peft
+
     config = peft.LoraConfig(r=2, lora_alpha=8, target_modules=["down_proj"], lora_dropout=0.1)
     model = peft.get_peft_model(parts[0], config)
     trainer = train(parts, tmp_path, [watch(every=10, blocks=9)], model)
@@ -179,7 +180,8 @@ def test_what_it_can_t_do_it_says_in_one_line(parts, watch, taught_run, tmp_path
         train(parts, tmp_path, [watch(base=taught_run.base)], AutoModelForCausalLM.from_config(other))
     with pytest.raises(SurgeryError, match="processing_class"):
         train((parts[0], None, parts[2]), tmp_path, [watch()])
-    peft = pytest.importorskip("peft")
+    import peft
+
     adapted = peft.get_peft_model(parts[0], peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=2))
     with pytest.raises(SurgeryError, match="PROMPT_TUNING"):
         train(parts, tmp_path, [watch()], adapted)
