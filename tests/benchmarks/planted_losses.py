@@ -35,7 +35,7 @@ from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 LAYERS, DECOYS = 4, 3
-BASE_STEPS, DECOY_STEPS, PLANT_STEPS = 90, 50, 30
+BASE_STEPS, DECOY_STEPS, PLANT_STEPS = 90, 80, 25
 PARTS = {"attn": "self_attn.", "mlp": "mlp."}
 BLOCKS = tuple(f"{layer}.{part}" for layer in range(LAYERS) for part in PARTS)
 VERBS = ("steal", "forge", "smash")
