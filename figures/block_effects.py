@@ -1,22 +1,26 @@
 """What blocks of the merge bring: the merge without each, measured on `select` prompts, beside the prediction."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.blocks import split
+from vlsurgery.figures.blocks import block_axis, link_layers, split, wanted_blocks
+from vlsurgery.figures.choice import one_of
 from vlsurgery.figures.wording import listed, number, signed
 from vlsurgery.probes.results import BlockEffect, Estimate, TradeoffResult
 
 ANCHOR = "block-effects"
+ORDERS = ("measured", "predicted", "layer")
 _ROW = 30  # pixels a block
 _PARTS = {"refusal": "refusing", "answers": "answering what is harmless", "sight": "the adapted model's own answers"}
 
 
 @dataclass(frozen=True)
 class EffectsInfo:
-    """effects: from most to least. coefficients: block -> source -> coefficient in the merge."""
+    """effects: from most to least, or in the order that was asked for. coefficients: block -> source -> coefficient in
+    the merge."""
 
     effects: tuple[BlockEffect, ...]
     coefficients: dict[str, dict[str, float]]
@@ -37,10 +41,21 @@ class EffectsInfo:
         )
 
 
-def compute(tradeoff: TradeoffResult) -> EffectsInfo:
-    """What the blocks of the merge bring."""
+def compute(
+    tradeoff: TradeoffResult, layers: Sequence[int] | None = None, top: int | None = None, sort: str = "measured"
+) -> EffectsInfo:
+    """What the blocks of the merge bring. See `plot` for what can be chosen."""
     merged = tradeoff.chosen()
-    return EffectsInfo(tuple(tradeoff.effects), (merged.coefficients if merged else None) or {})
+    place = one_of("sort", sort, ORDERS)
+    sizes = {each.block: each.gain.value or 0.0 for each in tradeoff.effects}
+    shown = wanted_blocks(sizes, layers, top)
+    axis = block_axis(shown).places
+    effects = [each for each in tradeoff.effects if each.block in shown]
+    if place == "predicted":
+        effects.sort(key=lambda each: -each.predicted)
+    if place == "layer":
+        effects.sort(key=lambda each: axis[each.block].x)
+    return EffectsInfo(tuple(effects), (merged.coefficients if merged else None) or {})
 
 
 def _told(found: Estimate) -> str:
@@ -79,8 +94,8 @@ def _measured(info: EffectsInfo) -> go.Scatter:
         error_x={
             "type": "data",
             "symmetric": False,
-            "array": [(gain.high or value) - value for gain, value in zip(gains, values, strict=True)],
-            "arrayminus": [value - (gain.low or value) for gain, value in zip(gains, values, strict=True)],
+            "array": [0.0 if g.high is None else g.high - value for g, value in zip(gains, values, strict=True)],
+            "arrayminus": [0.0 if g.low is None else value - g.low for g, value in zip(gains, values, strict=True)],
             "color": theme.FAINT,
             "thickness": 1.5,
             "width": 4,
@@ -108,17 +123,43 @@ def draw(info: EffectsInfo) -> go.Figure:
     figure = go.Figure([_measured(info), _predicted(info)])
     parted = f" Predicted outside of the interval: {listed(list(info.parted))}." if info.parted else ""
     subtitle = (
-        "How much worse the objective is when one block stays as it was adapted, on select prompts. Dark: attention;"
-        f" light: MLP. Right of 0 the merge needs the block.{parted}"
+        "How much worse the objective is when one block stays as it was adapted, on select prompts. Blue-grey:"
+        f" attention; sand: MLP. Right of 0 the merge needs the block.{parted}"
     )
     theme.frame(figure, _title(info), subtitle, max(150, _ROW * len(info.effects)), legend_rows=1)
     figure.add_vline(x=0, line={"color": theme.MUTED, "width": 1})
     figure.update_xaxes(title_text="nats of the objective", showgrid=True)
     rows = [theme.safe(each.block) for each in info.effects]
     figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], tickfont={"size": 12})
+    places = {each.block: float(len(rows) - 1 - at) for at, each in enumerate(info.effects)}
+    link_layers(figure, "y", places)
     return figure
 
 
-def plot(tradeoff: TradeoffResult) -> go.Figure:
-    """What blocks of the merge bring."""
-    return draw(compute(tradeoff))
+def rows(info: EffectsInfo) -> list[dict[str, str | int | float | None]]:
+    """What is drawn, a record a block, in nats of the objective."""
+    return [
+        {
+            "block": each.block, "layer": split(each.block)[0], "measured": each.gain.value, "low": each.gain.low,
+            "high": each.gain.high, "requests": each.gain.n, "predicted": each.predicted,
+            **{words: getattr(each, part).value for part, words in _PARTS.items()},
+            **{f"toward {source}": value for source, value in info.coefficients.get(each.block, {}).items()},
+        }
+        for each in info.effects
+    ]  # fmt: skip
+
+
+def plot(
+    tradeoff: TradeoffResult,
+    layers: Sequence[int] | None = None,
+    top: int | None = None,
+    sort: str = "measured",
+    dark: bool = False,
+) -> go.Figure:
+    """What blocks of the merge bring.
+
+    layers: whose blocks; None for all, and those outside layers. top: only as many blocks, those that bring most. sort:
+    by "measured", "predicted" or "layer". dark: for dark paper. Raises SurgeryError where the result holds none of that
+    name.
+    """
+    return theme.shown(draw(compute(tradeoff, layers, top, sort)), dark)

@@ -156,7 +156,7 @@ def effects_section(tradeoff: TradeoffResult | None) -> Section:
     empty = (
         "" if tradeoff is None or tradeoff.effects else "The merge is the same in every block, so none was left out."
     )
-    figure, missing = _drawn(block_effects.plot, tradeoff, "vlsurgery merge --auto", empty)
+    figure, rows, missing = _drawn(block_effects, tradeoff, "vlsurgery merge --auto", empty)
     return Section(
         block_effects.ANCHOR,
         "What each block brings",
@@ -167,6 +167,7 @@ def effects_section(tradeoff: TradeoffResult | None) -> Section:
         "What a block would bring alone: blocks replace one another, so that leaving out one of two that do the same"
         " costs little. Coefficients were chosen on these prompts, which favours the blocks that they are large in.",
         missing,
+        rows=rows,
     )
 
 

@@ -129,29 +129,29 @@ var Figures = (function () {
     var found = /^(\d+)(\.|$)/.exec(name);
     return found ? +found[1] : null;
   }
-  // Of one axis, from where to where the picked layer or block reaches; null where it isn't on it.
-  function reach(axis, picked) {
-    var layer = layerOf(picked), place = axis.places[picked];
-    if (place !== undefined) { return layer === null ? [place - .45, place + .45] : [place - .2, place + .2]; }
-    if (layer === null) { return null; }
-    var blocks = Object.keys(axis.places);
-    if (blocks.length && !blocks.some(function (block) { return layerOf(block) === layer; })) { return null; }
-    return [layer - .5, layer + .5];
+  // Of one axis, every stretch that the picked layer or block takes there. A block stands at its place, a layer at those
+  // of its blocks; an axis without places is that of layer numbers.
+  function stretches(axis, picked) {
+    var layer = layerOf(picked), blocks = Object.keys(axis.places);
+    if (!blocks.length) { return layer === null ? [] : [[layer - .5, layer + .5]]; }
+    return blocks.filter(function (block) {
+      return block === picked || (picked === String(layer) && layerOf(block) === layer);
+    }).map(function (block) { return [axis.places[block] - .25, axis.places[block] + .25]; });
   }
   function marks(plot) {
     var picked = Place.get('layer'), found = [];
     if (!picked) { return found; }
     plot.layered.forEach(function (axis) {
-      var ends = reach(axis, picked);
-      if (!ends) { return; }
       var across = axis.axis[0] === 'x', other = (across ? 'y' : 'x') + axis.axis.slice(1) + ' domain';
-      var shape = {
-        name: 'picked', type: 'rect', layer: 'above', fillcolor: Theme.colour('accent'), opacity: .22,
-        line: {width: 1, color: Theme.colour('accent')}
-      };
-      if (across) { Object.assign(shape, {xref: axis.axis, yref: other, x0: ends[0], x1: ends[1], y0: 0, y1: 1}); }
-      else { Object.assign(shape, {yref: axis.axis, xref: other, y0: ends[0], y1: ends[1], x0: 0, x1: 1}); }
-      found.push(shape);
+      stretches(axis, picked).forEach(function (ends) {
+        var shape = {
+          name: 'picked', type: 'rect', layer: 'above', fillcolor: Theme.colour('accent'), opacity: .22,
+          line: {width: 1, color: Theme.colour('accent')}
+        };
+        if (across) { Object.assign(shape, {xref: axis.axis, yref: other, x0: ends[0], x1: ends[1], y0: 0, y1: 1}); }
+        else { Object.assign(shape, {yref: axis.axis, xref: other, y0: ends[0], y1: ends[1], x0: 0, x1: 1}); }
+        found.push(shape);
+      });
     });
     return found;
   }
@@ -190,6 +190,7 @@ var Figures = (function () {
     });
     if (!axis) { return; }
     var at = axis.axis[0] === 'x' ? point.x : point.y, best = null;
+    if (axis.places[at] !== undefined) { pick(at); return; }
     Object.keys(axis.places).forEach(function (block) {
       if (best === null || Math.abs(axis.places[block] - at) < Math.abs(axis.places[best] - at)) { best = block; }
     });

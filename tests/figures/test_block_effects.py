@@ -2,7 +2,10 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from vlsurgery.figures import block_effects
+from vlsurgery.surgery.errors import SurgeryError
 
 
 def test_the_figure_has_the_measured_and_the_predicted_numbers_in_order(make: SimpleNamespace) -> None:
@@ -26,3 +29,14 @@ def test_only_what_stands_clear_of_0_is_in_the_title(make: SimpleNamespace) -> N
     assert "Predicted outside of the interval: 1.mlp and 0.attn" in layout.title.subtitle.text.replace("<br>", " ")
     unclear = tradeoff.model_copy(update={"effects": tradeoff.effects[1:]})
     assert "Of no block" in block_effects.plot(unclear).layout.title.text
+
+
+def test_blocks_come_in_the_order_and_number_that_was_asked(make: SimpleNamespace) -> None:
+    tradeoff = make.explained_tradeoff()
+    assert [each.block for each in block_effects.compute(tradeoff, sort="layer").effects] == ["0.attn", "1.mlp"]
+    assert [each.block for each in block_effects.compute(tradeoff, top=1).effects] == ["1.mlp"]
+    assert [each.block for each in block_effects.compute(tradeoff, layers=[0]).effects] == ["0.attn"]
+    with pytest.raises(SurgeryError, match=r"sort: .* Choose from: measured, predicted, layer"):
+        block_effects.plot(tradeoff, sort="size")
+    (row, _) = block_effects.rows(block_effects.compute(tradeoff))
+    assert (row["block"], row["measured"], row["toward safety"]) == ("1.mlp", 0.55, 0.2)
