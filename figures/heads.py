@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from vlsurgery.figures import theme
 from vlsurgery.figures.blocks import link_layers, split
 from vlsurgery.figures.choice import chosen, leading, one_of
-from vlsurgery.figures.parts import component_order, inside, menu
+from vlsurgery.figures.parts import component_order, inside, menu, short
 from vlsurgery.figures.wording import number, signed
 from vlsurgery.probes.results import ProbeResult
 from vlsurgery.surgery.results import DiffResult
@@ -170,7 +170,8 @@ def _heat(sheet: HeadSheet) -> go.Heatmap:
     return go.Heatmap(
         x=layers,
         y=heads,
-        z=[[None if cell is None else cell.value for cell in row] for row in table],
+        z=[[None if cell is None else short(cell.value) for cell in row] for row in table],
+        customdata=[[_bounds(cell) for cell in row] for row in table] if of_gain else None,
         zmin=-most if of_gain else 0,
         zmax=most,
         colorscale=theme.DIVERGING if of_gain else theme.HEAT_SCALE,
@@ -180,21 +181,25 @@ def _heat(sheet: HeadSheet) -> go.Heatmap:
             "tickformat": "" if of_gain else ".1%",
             "outlinewidth": 0,
         },
-        hovertext=[["" if cell is None else _hover(sheet, cell) for cell in row] for row in table],
-        hoverinfo="text",
+        hovertemplate=_hover(sheet),
+        hoverongaps=False,
         xgap=1,
         ygap=1,
     )
 
 
-def _hover(sheet: HeadSheet, cell: HeadCell) -> str:
-    name = f"{sheet.noun} {cell.head} of layer {cell.layer}, {sheet.site}"
+def _bounds(cell: HeadCell | None) -> list[float | None]:
+    if cell is None or cell.low is None or cell.high is None:
+        return [None, None]
+    return [short(cell.low), short(cell.high)]
+
+
+def _hover(sheet: HeadSheet) -> str:
+    name = f"<b>{sheet.noun} %{{y}} of layer %{{x}}, {theme.safe(sheet.site)}</b><br>"
     if sheet.measure != GAIN:
-        return theme.hover(
-            name, [f"moved by {number(100 * cell.value, 2)}% of its norm in {DELTA_NAMES[sheet.measure]}"]
-        )
-    bounds = "" if cell.low is None else f" [{signed(cell.low, 3)} to {number(cell.high, 3)}]"
-    return theme.hover(name, [f"{signed(cell.value, 3)}{bounds} nats of refusal log-odds"])
+        return f"{name}moved by %{{z:.2%}} of its norm in {DELTA_NAMES[sheet.measure]}<extra></extra>"
+    bounds = "[%{customdata[0]:+.3f} to %{customdata[1]:+.3f}]"
+    return f"{name}%{{z:+.3f}} {bounds} nats of refusal log-odds<extra></extra>"
 
 
 def rows(info: HeadsInfo) -> list[dict[str, str | int | float | None]]:
@@ -202,8 +207,8 @@ def rows(info: HeadsInfo) -> list[dict[str, str | int | float | None]]:
     return [
         {
             "measure": sheet.measure if sheet.measure == GAIN else f"change in {DELTA_NAMES[sheet.measure]}",
-            "site": sheet.site, "layer": cell.layer, sheet.noun: cell.head, "value": cell.value,
-            "low": cell.low, "high": cell.high,
+            "site": sheet.site, "layer": cell.layer, sheet.noun: cell.head, "value": short(cell.value),
+            "low": _bounds(cell)[0], "high": _bounds(cell)[1],
         }
         for sheet in info.sheets[:1]
         for cell in sheet.cells

@@ -8,7 +8,7 @@ from plotly.subplots import make_subplots
 
 from vlsurgery.figures import theme
 from vlsurgery.figures.blocks import link_layers, split
-from vlsurgery.figures.parts import Inside, PartGain, in_order, menu
+from vlsurgery.figures.parts import Inside, PartGain, in_order, menu, short
 from vlsurgery.figures.wording import number, percent, signed
 
 if TYPE_CHECKING:
@@ -111,9 +111,13 @@ def _bars(info: "SafetyMapInfo", by: str, kind: str, name: str) -> go.Bar:
         error_y=whiskers([f.path for f in rows], [f.low for f in rows], [f.high for f in rows])
         if by == "gain"
         else None,
-        hovertext=[_hover(f) for f in rows],
+        hovertext=[_hover(f) if by == "gain" else _hover_of(f, by) for f in rows],
         hoverinfo="text",
     )
+
+
+def _hover_of(finding: "BlockFinding", by: str) -> str:
+    return theme.hover(finding.place.block, [f"{by}: {number(finding.value(by), 3)}"])
 
 
 def whiskers(
@@ -122,8 +126,8 @@ def whiskers(
     """The intervals of bars, where they are known."""
     if any(low is None for low in lows):
         return {"visible": False}
-    above = [(high or 0.0) - (value or 0.0) for value, high in zip(values, highs, strict=True)]
-    below = [(value or 0.0) - (low or 0.0) for value, low in zip(values, lows, strict=True)]
+    above = [short((high or 0.0) - (value or 0.0)) for value, high in zip(values, highs, strict=True)]
+    below = [short((value or 0.0) - (low or 0.0)) for value, low in zip(values, lows, strict=True)]
     look = {"color": theme.INK, "thickness": 1, "width": 2}
     return {"type": "data", "symmetric": False, "array": above, "arrayminus": below, **look}
 
@@ -282,15 +286,17 @@ def _heads(block: Inside) -> list[go.Bar | go.Scatter]:
                 name=f"of it {site}",
                 mode="markers",
                 x=[((part.head or 0) + 0.5) * group - 0.5 for part in own],
-                y=[part.gain for part in own],
+                y=[short(part.gain) for part in own],
                 marker={
                     "symbol": SITE_SYMBOLS[at % len(SITE_SYMBOLS)],
                     "size": 7,
                     "color": theme.PAPER,
                     "line": {"color": theme.INK, "width": 1.2},
                 },
-                hovertext=[_part_hover_in(block.block, part) for part in own],
-                hoverinfo="text",
+                customdata=[_numbers(part) for part in own],
+                hovertemplate=_part_template(
+                    f"{theme.safe(block.block)}, number %{{customdata[0]}}, {theme.safe(site)}"
+                ),
             )
         )
     return [bars, *marks]
@@ -299,19 +305,19 @@ def _heads(block: Inside) -> list[go.Bar | go.Scatter]:
 def _part_bars(labels: Sequence[str | int], parts: Sequence[PartGain], block: str) -> go.Bar:
     return go.Bar(
         x=list(labels),
-        y=[part.gain for part in parts],
+        y=[short(part.gain) for part in parts],
         marker={"color": theme.KIND_COLOURS[split(block)[1]], "line": {"width": 0}},
         error_y=whiskers([p.gain for p in parts], [p.low for p in parts], [p.high for p in parts]),
-        hovertext=[_part_hover_in(block, part) for part in parts],
-        hoverinfo="text",
+        customdata=[_numbers(part) for part in parts],
+        hovertemplate=_part_template(f"{theme.safe(block)}, %{{x}}"),
         showlegend=False,
     )
 
 
-def _part_hover_in(block: str, part: PartGain) -> str:
-    site = part.site or "all that is its own"
-    name = f"{block}, {site}" if part.head is None else f"{block}, number {part.head}, {site}"
-    told = [f"{signed(part.gain, 3)}{_fine_bounds(part)} nats"]
-    if part.share is not None and part.share >= 0:
-        told.append(f"{percent(part.share)} of the whole change")
-    return theme.hover(name, told)
+def _numbers(part: PartGain) -> list[float | int | None]:
+    """What hovering over a part tells: its number, and its interval."""
+    return [part.head, *(None if bound is None else short(bound) for bound in (part.low, part.high))]
+
+
+def _part_template(name: str) -> str:
+    return f"<b>{name}</b><br>%{{y:+.3f}} [%{{customdata[1]:+.3f}} to %{{customdata[2]:+.3f}}] nats<extra></extra>"

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 from vlsurgery.figures import theme
 from vlsurgery.figures.blocks import link_layers
 from vlsurgery.figures.choice import chosen, one_of
-from vlsurgery.figures.parts import in_order, menu
+from vlsurgery.figures.parts import in_order, menu, short
 from vlsurgery.figures.wording import number
 from vlsurgery.surgery.results import DiffResult, PairMetrics
 
@@ -137,11 +137,11 @@ def _lines(name: str, points: Sequence[OverlapPoint], at: int) -> list[go.Scatte
         legendgroup=theme.safe(name),
         mode="lines+markers",
         x=[point.layer for point in points],
-        y=[point.value for point in points],
+        y=[short(point.value) for point in points],
         line={"color": colour, "width": 1.6},
         marker={"symbol": SYMBOLS[at % len(SYMBOLS)], "size": 7},
-        hovertext=[_hover(point) for point in points],
-        hoverinfo="text",
+        customdata=[None if point.null is None else short(point.null) for point in points],
+        hovertemplate=f"<b>%{{x}}.{theme.safe(name)}</b><br>%{{y:.3f}}; by chance %{{customdata:.3f}}<extra></extra>",
     )
     known = [point for point in points if point.null is not None]
     null = go.Scatter(
@@ -149,30 +149,22 @@ def _lines(name: str, points: Sequence[OverlapPoint], at: int) -> list[go.Scatte
         showlegend=False,
         mode="lines",
         x=[point.layer for point in known],
-        y=[point.null for point in known],
+        y=[short(point.null or 0.0) for point in known],
         line={"color": colour, "width": 1.2, "dash": "dash"},
         hoverinfo="skip",
     )
     return [values, null] if known else [values]
 
 
-def _hover(point: OverlapPoint) -> str:
-    told = [f"{number(point.value, 3)}"]
-    if point.null is not None:
-        told.append(f"by chance {number(point.null, 3)}")
-    return theme.hover(f"{point.layer}.{point.component}", told)
-
-
 def rows(info: OverlapInfo) -> list[dict[str, str | int | float | None]]:
-    """What is drawn, a record a tensor and measure."""
-    return [
-        {
-            "measure": measure, "layer": point.layer, "component": point.component, "value": point.value,
-            "by chance": point.null,
-        }
-        for measure, points in info.points.items()
-        for point in points
-    ]  # fmt: skip
+    """What is drawn, a record a tensor: every measure, and what it would be by chance."""
+    told: dict[tuple[int, str], dict[str, str | int | float | None]] = {}
+    for measure, points in info.points.items():
+        for point in points:
+            row = told.setdefault((point.layer, point.component), {"layer": point.layer, "component": point.component})
+            row[measure] = short(point.value)
+            row[f"{measure}: chance"] = None if point.null is None else short(point.null)
+    return list(told.values())
 
 
 def plot(

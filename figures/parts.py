@@ -72,6 +72,11 @@ def _head_order(part: PartGain) -> tuple[bool, tuple[int, str], int]:
     return part.site is not None, component_order(part.site or ""), part.head or 0
 
 
+def short(value: float) -> float:
+    """A number for a page, in the digits that a reader can use."""
+    return float(f"{value:.5g}")
+
+
 def menu(
     buttons: Sequence[tuple[str, dict[str, object], dict[str, object]]], traces: Sequence[int], y: float, name: str
 ) -> dict[str, object]:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from vlsurgery.figures import map_panels, theme
 from vlsurgery.figures.blocks import BlockAxis, Place, block_axis, split, wanted_blocks
 from vlsurgery.figures.choice import one_of
-from vlsurgery.figures.parts import Inside, inside
+from vlsurgery.figures.parts import Inside, inside, short
 from vlsurgery.figures.wording import listed, number, percent, signed
 from vlsurgery.probes.results import (
     AttributionNull,
@@ -322,7 +322,7 @@ def rows(info: SafetyMapInfo) -> list[dict[str, str | int | float | None]]:
     return told + [
         {
             "block": block.block, "layer": split(block.block)[0], "site": part.site, "head": part.head,
-            "gain": part.gain, "gain low": part.low, "gain high": part.high, "share": part.share,
+            "gain": short(part.gain), "gain low": part.low, "gain high": part.high,
         }
         for block in info.inside
         for part in (*block.sites, *block.heads)

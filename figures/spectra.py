@@ -13,8 +13,8 @@ from plotly.subplots import make_subplots
 from vlsurgery.figures import theme
 from vlsurgery.figures.blocks import link_layers
 from vlsurgery.figures.choice import chosen, leading
-from vlsurgery.figures.parts import component_order, in_order, menu
-from vlsurgery.figures.wording import number, percent
+from vlsurgery.figures.parts import component_order, in_order, menu, short
+from vlsurgery.figures.wording import number
 from vlsurgery.surgery.results import DeltaMetrics, DiffResult, Pair
 
 DELTA_NAMES: Final = {"vl": "adaptation", "safety": "safety tuning"}
@@ -179,25 +179,21 @@ def _heat(info: SpectraInfo, delta: str) -> go.Heatmap:
     return go.Heatmap(
         x=layers,
         y=names,
-        z=[[None if one is None else one.excess for one in row] for row in cells],
+        z=[[None if one is None else short(one.excess) for one in row] for row in cells],
+        customdata=[[[one.head_share, one.stable_rank] if one else [None, None] for one in row] for row in cells],
         zmin=1,
         zmax=max(2.0, *(one.excess for one in own.values())),
         colorscale=theme.HEAT_SCALE,
         colorbar={"title": {"text": "times random", "side": "right"}, "thickness": 12, "len": 0.55, "y": 0.78},
-        hovertext=[["" if one is None else _hover(one) for one in row] for row in cells],
-        hoverinfo="text",
+        hovertemplate=(
+            f"<b>%{{x}}.%{{y}}</b><br>{DELTA_NAMES[delta]}: largest value %{{z:.1f}} times that of a random change"
+            "<br>%{customdata[0]:.0%} of its squared norm in 8 directions<br>stable rank %{customdata[1]:.1f}"
+            "<extra></extra>"
+        ),
+        hoverongaps=False,
         xgap=1,
         ygap=1,
     )
-
-
-def _hover(one: TensorSpectrum) -> str:
-    lines = [f"{DELTA_NAMES[one.delta]}: largest value {number(one.excess, 1)} times that of a random change"]
-    if one.head_share is not None:
-        lines.append(f"{percent(one.head_share)} of its squared norm in 8 directions")
-    if one.stable_rank is not None:
-        lines.append(f"stable rank {number(one.stable_rank, 1)}")
-    return theme.hover(one.tensor, lines)
 
 
 def _lines(figure: go.Figure, info: SpectraInfo) -> dict[str, object] | None:
@@ -223,20 +219,16 @@ def _scree(one: TensorSpectrum) -> list[go.Scatter]:
     values = go.Scatter(
         name=name,
         x=numbers,
-        y=one.values,
+        y=[short(value) for value in one.values],
         mode="lines+markers",
         marker={"size": 4},
         line={"color": colour, "width": 2},
-        hovertext=[
-            theme.hover(f"{one.tensor}, {name}", [f"value {at}: {value:.4g}"])
-            for at, value in zip(numbers, one.values, strict=True)
-        ],
-        hoverinfo="text",
+        hovertemplate=f"<b>{theme.safe(one.tensor)}, {name}</b><br>value %{{x}}: %{{y:.4g}}<extra></extra>",
     )
     null = go.Scatter(
         name=f"{name}, were it random",
         x=list(range(1, len(one.null) + 1)),
-        y=one.null,
+        y=[short(value) for value in one.null],
         mode="lines",
         line={"color": colour, "width": 1.4, "dash": "dash"},
         hoverinfo="skip",
@@ -252,8 +244,9 @@ def rows(info: SpectraInfo) -> list[dict[str, str | int | float | None]]:
     """What is drawn, a record a tensor and delta: its largest singular values, and what a random change has."""
     return [
         {
-            "tensor": one.tensor, "layer": one.layer, "component": one.component, "delta": DELTA_NAMES[one.delta],
-            "largest value": one.values[0], "largest of a random change": one.null[0], "times random": one.excess,
+            "layer": one.layer, "component": one.component, "delta": DELTA_NAMES[one.delta],
+            "largest value": short(one.values[0]), "largest of a random change": short(one.null[0]),
+            "times random": short(one.excess),
             "share in 8 directions": one.head_share, "stable rank": one.stable_rank,
         }
         for one in sorted(info.spectra, key=_place)
