@@ -24,7 +24,7 @@ lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed
+bench: .venv/installed build/bench/browser
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
@@ -52,6 +52,7 @@ bench: .venv/installed
 	$(BIN)/python tests/benchmarks/fuzz.py
 	$(BIN)/python tests/benchmarks/interval_coverage.py
 	$(BIN)/python tests/benchmarks/planted_losses.py
+	PYTHONPATH=build/bench/browser $(BIN)/python tests/benchmarks/report_page.py
 
 # The program alone, for the demo; and with all that develops and tests it, which takes twice as long to fetch.
 .venv/program: pyproject.toml constraints.txt
@@ -63,6 +64,10 @@ bench: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt -e '.[dev]'
 	touch .venv/program $@
+
+# What drives a browser, for one benchmark: beside the environment and not in it.
+build/bench/browser: .venv/installed
+	$(BIN)/pip install --quiet --no-compile --target $@ playwright kaleido
 
 # The installed package as a tree of links, for the type checker and editors.
 .lint/vlsurgery: Makefile

@@ -55,11 +55,15 @@ class DirectionDriftInfo:
     layer: int | None
 
 
+def _positions(probe: ProbeResult) -> list[str]:
+    return [row.position for row in probe.records] + [row.position for row in probe.cosines]
+
+
 def _position(probe: ProbeResult) -> str | None:
     """Where directions are shown; without that, the position that most rows have (the first of equals by name)."""
     if probe.shown_at is not None:
         return probe.shown_at[0]
-    positions = [row.position for row in probe.records] + [row.position for row in probe.cosines]
+    positions = _positions(probe)
     return max(sorted(set(positions)), key=positions.count) if positions else None
 
 
@@ -101,10 +105,7 @@ def compute(
     layers: Sequence[int] | None = None,
 ) -> DirectionDriftInfo:
     """Pick one position and one reference, and gather roles and modalities there. See `plot` for what can be chosen."""
-    if position is None:
-        position = _position(probe)
-    else:
-        position = one_of("position", position, (row.position for row in [*probe.records, *probe.cosines]))
+    position = _position(probe) if position is None else one_of("position", position, _positions(probe))
     cosines = [row for row in probe.cosines if row.position == position]
     reference = _reference(cosines)
     cosines = [row for row in cosines if row.reference == reference]

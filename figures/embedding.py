@@ -1,4 +1,4 @@
-"""A figure on a page: title and controls as HTML, which wraps and has keys, the drawing and its numbers as JSON."""
+"""A figure on a page: title and controls as HTML, which wraps and has keys, the drawing and its numbers packed."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -6,27 +6,27 @@ from dataclasses import dataclass
 
 import plotly.graph_objects as go
 from markupsafe import Markup
-from plotly.io.json import to_json_plotly
+
+from vlsurgery.figures.packing import packed
 
 # What a figure draws, as flat records with plain words as keys.
 Rows = Sequence[Mapping[str, str | int | float | None]]
 # The buttons are named one by one because plotly's own set holds one that sends the figure's data to a service.
 CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtons": [["zoom2d", "resetScale2d"]]}
 _MARKUP = re.compile(r"<[^>]*>")
-_UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026", "\u2028": "\\u2028", "\u2029": "\\u2029"}
 
 
 @dataclass(frozen=True)
 class Embedded:
     """A figure in parts. title, subtitle: without markup, to be escaped by the page. height: of the drawing, in
-    pixels. data: all that the page's script needs, as JSON that may stand inside of a script element."""
+    pixels. count: of its rows. data: all that the page's script needs, packed."""
 
     anchor: str
     title: str
     subtitle: str
     height: int
     count: int
-    data: Markup
+    data: str
 
 
 def embed(anchor: str, figure: go.Figure, rows: Rows, commands: tuple[str, ...] = ()) -> Embedded:
@@ -44,13 +44,9 @@ def embed(anchor: str, figure: go.Figure, rows: Rows, commands: tuple[str, ...] 
         "title": heading, "room": room["top"], "controls": controls, "commands": commands, "rows": list(rows),
     }  # fmt: skip
     subtitle = heading.get("subtitle", {}).get("text", "")
-    return Embedded(anchor, _plain(heading.get("text", "")), _plain(subtitle), layout["height"], len(rows), inert(data))
-
-
-def inert(value: object) -> Markup:
-    """A value as JSON that no HTML parser takes for markup."""
-    text: str = to_json_plotly(value)
-    return Markup("".join(_UNSAFE.get(letter, letter) for letter in text))
+    return Embedded(
+        anchor, _plain(heading.get("text", "")), _plain(subtitle), layout["height"], len(rows), packed(data)
+    )
 
 
 def _plain(text: str) -> str:

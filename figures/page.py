@@ -1,5 +1,6 @@
 """Pages: templates, style sheet and scripts are files. Everything is escaped but what is marked as ours."""
 
+import json
 import re
 from importlib.resources import files
 
@@ -10,7 +11,6 @@ from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from vlsurgery.figures import theme
-from vlsurgery.figures.embedding import inert
 
 SCRIPTS = ("theme.js", "place.js", "figures.js")
 
@@ -24,7 +24,7 @@ def render(name: str, cdn: bool = False, scripts: tuple[str, ...] = (), **told: 
     return environment.get_template(name).render(
         style=Markup(theme.style_sheet()) + _asset("page.css"),
         early_script=_asset("early.js"),
-        palette=inert(theme.DARK),
+        palette=Markup(json.dumps(theme.DARK)),
         scripts=[_asset(each) for each in (*SCRIPTS, *scripts)],
         plotly=_library(cdn),
         **told,

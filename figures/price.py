@@ -177,7 +177,7 @@ def rows(info: PriceInfo) -> list[dict[str, str | int | float | None]]:
             told.append({"price": point.price, "what": _WORDS[cell.purpose], **where, **shares})
         for place in sorted(info.axis.places.values(), key=lambda each: each.x):
             toward = {f"toward {source}": value for source, value in point.coefficients[place.block].items()}
-            told.append({"price": point.price, "what": "coefficient", "block": place.block} | toward)
+            told.append({"price": point.price, "what": "coefficient", "block": place.block, **toward})
     return told
 
 

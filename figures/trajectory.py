@@ -278,8 +278,8 @@ def plot(
     None for all, and those outside layers. top: only as many blocks, those that moved furthest. dark: for dark paper.
     Raises SurgeryError where the result holds none of that name.
     """
-    figure = draw(compute(result, sets, modalities, layers, top), one_of("measure", measure, MEASURES))
-    return theme.shown(figure, dark)
+    one_of("measure", measure, MEASURES)
+    return theme.shown(draw(compute(result, sets, modalities, layers, top), measure), dark)
 
 
 def rows(info: TrajectoryInfo) -> list[dict[str, str | int | float | None]]:

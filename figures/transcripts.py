@@ -1,12 +1,10 @@
 """Every completion for the page to search: a record a prompt with what every role said, packed as small as it gets."""
 
-import base64
-import gzip
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from vlsurgery.figures import theme
+from vlsurgery.figures.packing import packed
 from vlsurgery.figures.said import FLIPS, Sayings, side_by_side
 from vlsurgery.figures.wording import MODALITY_ORDER, SET_ORDER, modality_name, rank, role_name
 from vlsurgery.probes.results import CompletionsResult
@@ -94,6 +92,4 @@ def _packed(roles: Sequence[str], items: Sequence[Transcript]) -> str:
         "items": told,
         "texts": list(texts),
     }
-    # With no time in it, so that equal completions give equal pages.
-    raw = json.dumps(page, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogatepass")
-    return base64.b64encode(gzip.compress(raw, 9, mtime=0)).decode("ascii")
+    return packed(page)

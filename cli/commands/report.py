@@ -53,7 +53,8 @@ def report(
     from vlsurgery.cli.workflow.steps import report_results
     from vlsurgery.figures.sections import sections
 
-    wanted: list[tuple[Path, Format]] = [(folder, kind) for folder, kind in ((png, "png"), (svg, "svg")) if folder]
+    asked: dict[Format, Path | None] = {"png": png, "svg": svg}
+    wanted = [(folder, kind) for kind, folder in asked.items() if folder]
     for folder, kind in wanted:
         check_pictures(folder, kind)
     flow = perform(session, StepOptions(page=out, cdn=cdn), "report")

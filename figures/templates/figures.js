@@ -240,8 +240,12 @@ var Figures = (function () {
     });
   }
 
-  function adopt(box) {
-    var anchor = box.dataset.plot, spec = JSON.parse(box.querySelector('script').textContent);
+  function unpack(script) {
+    var bytes = Uint8Array.from(atob(script.textContent.trim()), function (letter) { return letter.charCodeAt(0); });
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'))).json();
+  }
+  function adopt(box, spec) {
+    var anchor = box.dataset.plot;
     var plot = {
       anchor: anchor, box: box, spec: spec, div: document.getElementById('figure-' + anchor), drawn: null,
       layered: (spec.layout.meta && spec.layout.meta.layers) || [], title: box.querySelector('h3').textContent
@@ -258,10 +262,16 @@ var Figures = (function () {
     plots.push(plot);
   }
 
-  document.querySelectorAll('figure.plot').forEach(adopt);
-  fillPicker();
-  markAll();
-  waiting = plots.slice();
+  function begin(boxes, specs) {
+    boxes.forEach(function (box, at) { adopt(box, specs[at]); });
+    fillPicker();
+    markAll();
+    waiting = plots.slice();
+    plots.forEach(function (plot) { seen.observe(plot.box); });
+    idle(drawNext);
+    Theme.onChange(recolour);
+    Place.onChange(markAll);
+  }
   var seen = new IntersectionObserver(function (entries) {
     entries.forEach(function (entry) {
       if (!entry.isIntersecting) { return; }
@@ -269,10 +279,17 @@ var Figures = (function () {
       draw(plots.find(function (plot) { return plot.box === entry.target; }));
     });
   }, {rootMargin: '300px'});
-  plots.forEach(function (plot) { seen.observe(plot.box); });
-  idle(drawNext);
-  Theme.onChange(recolour);
-  Place.onChange(markAll);
+  var boxes = Array.from(document.querySelectorAll('figure.plot'));
+  if (typeof DecompressionStream === 'undefined') {
+    boxes.forEach(function (box) {
+      var told = 'This browser is too old to unpack the figures: any of 2023 or later can.';
+      box.querySelector('.controls').appendChild(element('p', {'class': 'missing'}, told));
+    });
+  } else {
+    Promise.all(boxes.map(function (box) { return unpack(box.querySelector('.data')); })).then(function (specs) {
+      begin(boxes, specs);
+    });
+  }
   // Printing changes the width of the page, which plotly does not notice: 1090 px is an A4 page at the zoom of page.css.
   function fit(size) { plots.forEach(function (plot) { if (plot.drawn) { Plotly.relayout(plot.div, size); } }); }
   window.addEventListener('beforeprint', function () {
@@ -281,5 +298,5 @@ var Figures = (function () {
     fit({width: 1090, autosize: false});
   });
   window.addEventListener('afterprint', function () { Theme.print(false); fit({width: null, autosize: true}); });
-  return {element: element};
+  return {element: element, unpack: unpack};
 })();

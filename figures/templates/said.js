@@ -7,11 +7,6 @@
   var page = null, found = [], drawn = 0, VERDICTS = ['refused', 'complied', 'neither'];
   var NAMES = ['flip', 'set', 'modality', 'role', 'verdict', 'text', 'id'];
 
-  function unpack(text) {
-    var bytes = Uint8Array.from(atob(text), function (letter) { return letter.charCodeAt(0); });
-    var stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream('gzip'));
-    return new Response(stream).text().then(JSON.parse);
-  }
   function filters() {
     var values = {};
     NAMES.forEach(function (name) { values[name] = form.elements[name].value; });
@@ -130,10 +125,10 @@
   }
 
   if (typeof DecompressionStream === 'undefined') {
-    line.textContent = 'This browser cannot unpack the completions. They are all in completions.jsonl of the case.';
+    line.textContent = 'This browser is too old to unpack the completions. They are all in completions.jsonl of the case.';
     return;
   }
-  unpack(document.getElementById('said-data').textContent.trim()).then(function (data) {
+  Figures.unpack(document.getElementById('said-data')).then(function (data) {
     page = data;
     page.items.forEach(function (item) {
       item.searched = [item.prompt].concat(item.said.map(function (one) { return one[5]; }))

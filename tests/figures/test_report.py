@@ -1,5 +1,7 @@
 """The report: one whole file, escaped throughout, that says what is missing."""
 
+import base64
+import gzip
 import json
 import re
 import subprocess
@@ -29,7 +31,6 @@ class Structure(HTMLParser):
         self.scripts = 0
         self.sources: list[str] = []
         self.text: list[str] = []
-        self.said: list[str] = []  # by scripts
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         if tag not in VOID:
@@ -42,8 +43,6 @@ class Structure(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        if self.open and self.open[-1] == "script":
-            self.said.append(data)
         if not self.open or self.open[-1] not in ("script", "style"):
             self.text.append(data)
 
@@ -63,8 +62,8 @@ def full(make: SimpleNamespace) -> str:
 
 def figures_of(html: str) -> dict[str, dict]:
     """What the page's script is given of each figure."""
-    found = [json.loads(text) for text in parsed(html).said if text.startswith('{"data":')]
-    return dict(zip(re.findall(r'data-plot="([^"]*)"', html), found, strict=True))
+    found = re.findall(r'data-plot="([^"]*)".*?class="data">([^<]*)<', html, re.DOTALL)
+    return {anchor: json.loads(gzip.decompress(base64.b64decode(data))) for anchor, data in found}
 
 
 def colours_in(value: object) -> set[str]:
@@ -281,7 +280,8 @@ def test_every_axis_of_layers_is_linked(full: str) -> None:
     assert linked["safety-map"] == linked["coefficients"] == ["x"]
     assert linked["weight-change"] == linked["direction-drift"] == ["x", "x2"]
     (axis,) = figures["safety-map"]["layout"]["meta"]["layers"]
-    bars = {text.split("<b>")[1].split(" ")[0]: x for trace in figures["safety-map"]["data"] if trace["type"] == "bar"
+    seen = [trace for trace in figures["safety-map"]["data"] if trace.get("visible") is not False]
+    bars = {text.split("<b>")[1].split(" ")[0]: x for trace in seen if trace["type"] == "bar"
             for x, text in zip(trace["x"], trace["hovertext"], strict=True)}  # fmt: skip
     assert bars == axis["places"]
 
