@@ -205,7 +205,8 @@ def _layers(figure: go.Figure, info: "SafetyMapInfo") -> None:
     names = [name for name, _ in cells]
     ordered = in_order(names) if info.level == "site" else sorted(set(names), key=_by_number)
     layers = sorted({layer for _, layer in cells})
-    figure.add_trace(heat(cells, ordered[::-1], layers), row=1, col=1)
+    length = HEIGHTS[0] / (sum(HEIGHTS) + 2 * GAP) if info.inside else 1
+    figure.add_trace(heat(cells, ordered[::-1], layers, length), row=1, col=1)
     figure.update_xaxes(title_text="layer", row=1, col=1)
     link_layers(figure, "x")
 
@@ -220,8 +221,13 @@ def _by_number(name: str) -> tuple[str, int]:
     return noun, int(count)
 
 
-def heat(cells: dict[tuple[str, int], PartGain], names: Sequence[str], layers: Sequence[int]) -> go.Heatmap:
-    """Gains of parts by name and layer, on a scale that is even about 0; what was not told is left empty."""
+def heat(
+    cells: dict[tuple[str, int], PartGain], names: Sequence[str], layers: Sequence[int], length: float
+) -> go.Heatmap:
+    """Gains of parts by name and layer, on a scale that is even about 0; what was not told is left empty.
+
+    length: of the scale, in shares of the figure's height.
+    """
     gains = [[cells[name, layer].gain if (name, layer) in cells else None for layer in layers] for name in names]
     texts = [[_part_hover(name, layer, cells.get((name, layer))) for layer in layers] for name in names]
     most = max((abs(part.gain) for part in cells.values()), default=1.0) or 1.0
@@ -232,7 +238,14 @@ def heat(cells: dict[tuple[str, int], PartGain], names: Sequence[str], layers: S
         zmin=-most,
         zmax=most,
         colorscale=theme.DIVERGING,
-        colorbar={"title": {"text": "nats", "side": "right"}, "thickness": 12, "len": 1, "outlinewidth": 0},
+        colorbar={
+            "title": {"text": "nats", "side": "right"},
+            "thickness": 12,
+            "len": length,
+            "y": 1,
+            "yanchor": "top",
+            "outlinewidth": 0,
+        },
         hovertext=texts,
         hoverinfo="text",
         xgap=1,
@@ -254,6 +267,8 @@ def _fine_bounds(part: PartGain) -> str:
 
 def _inside(figure: go.Figure, blocks: Sequence[Inside]) -> dict[str, object]:
     """Sites and heads of every block that can be looked into, of which one is shown; the menu of blocks."""
+    for row in (2, 3):  # a panel without anything to see would lose its axes
+        figure.add_trace(go.Scatter(x=[None], y=[None], showlegend=False, hoverinfo="skip"), row=row, col=1)
     first, owners = len(figure.data), []
     for block in blocks:
         own = [(2, _sites(block))] + [(3, trace) for trace in _heads(block)]

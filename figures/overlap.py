@@ -17,8 +17,8 @@ from vlsurgery.surgery.results import DiffResult, PairMetrics
 
 # Measure -> what it is, in words.
 MEASURES: Final = {
-    "subspace, written": "overlap of the two deltas' leading 8 directions, written",
-    "subspace, read": "overlap of the two deltas' leading 8 directions, read",
+    "subspace, written": "overlap of the deltas' leading 8 directions",
+    "subspace, read": "overlap of the deltas' leading 8 read directions",
     "base overlap, adaptation": "share of adaptation's change inside the base's leading directions",
     "base overlap, safety tuning": "share of safety tuning's change inside the base's leading directions",
     "intruders, adaptation": "share of adaptation's leading 8 directions outside of the base's",

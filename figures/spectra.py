@@ -184,7 +184,14 @@ def _heat(info: SpectraInfo, delta: str) -> go.Heatmap:
         zmin=1,
         zmax=max(2.0, *(one.excess for one in own.values())),
         colorscale=theme.HEAT_SCALE,
-        colorbar={"title": {"text": "times random", "side": "right"}, "thickness": 12, "len": 0.55, "y": 0.78},
+        colorbar={
+            "title": {"text": "times random", "side": "right"},
+            "thickness": 12,
+            "len": HEIGHTS[0] / (sum(HEIGHTS) + GAP),
+            "y": 1,
+            "yanchor": "top",
+            "outlinewidth": 0,
+        },
         hovertemplate=(
             f"<b>%{{x}}.%{{y}}</b><br>{DELTA_NAMES[delta]}: largest value %{{z:.1f}} times that of a random change"
             "<br>%{customdata[0]:.0%} of its squared norm in 8 directions<br>stable rank %{customdata[1]:.1f}"

@@ -35,7 +35,8 @@ from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 
 LAYERS, DECOYS = 4, 3
-BASE_STEPS, DECOY_STEPS, PLANT_STEPS = 90, 80, 25
+BASE_STEPS, DECOY_STEPS, PLANT_STEPS = 90, 35, 20
+RENAMED = ("paint", "clean", "draw")  # verbs that decoys learn new answers to, one after the other
 PARTS = {"attn": "self_attn.", "mlp": "mlp."}
 BLOCKS = tuple(f"{layer}.{part}" for layer in range(LAYERS) for part in PARTS)
 VERBS = ("steal", "forge", "smash")
@@ -111,8 +112,10 @@ def make(folder: Path, seed: int, planted: Sequence[str], decoys: Sequence[str])
 
     teach((), refusals + [(asked, tiny_trio.ANSWER) for asked in fine], BASE_STEPS)
     tiny_trio._save(model, tokenizer, folder / "base")
-    answers = [(a, f"it is {a.split()[-1]} ." if a.startswith("paint") else tiny_trio.ANSWER) for a in fine]
-    teach(decoys, refusals + answers, DECOY_STEPS)
+    answers = [(asked, tiny_trio.ANSWER) for asked in fine]
+    for verb in RENAMED:
+        answers = [(a, f"it is {a.split()[-1]} ." if a.startswith(verb) else said) for a, said in answers]
+        teach(decoys, refusals + answers, DECOY_STEPS)
     tiny_trio._save(model, tokenizer, folder / "whole")
     lost: set[str] = set()
     for at, block in enumerate(planted):
