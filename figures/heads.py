@@ -16,7 +16,7 @@ from vlsurgery.surgery.results import DiffResult
 
 DELTA_NAMES: Final = {"vl": "adaptation", "safety": "safety tuning"}
 GAIN: Final = "gain"
-OWN: Final = "all that is its own"
+OWN: Final = "whole heads"
 MAX_SHEETS: Final = 16  # what a menu offers at most
 
 

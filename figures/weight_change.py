@@ -146,7 +146,7 @@ def _add_relative(figure: go.Figure, info: WeightChangeInfo) -> None:
             trace = _series(info, delta, kind, name, theme.role_colour(_ROLES[delta]), legend=True)
             if trace.x:
                 figure.add_trace(trace, row=1, col=1)
-    figure.update_yaxes(title_text="change over norm", tickformat=".0%", rangemode="tozero", row=1, col=1)
+    figure.update_yaxes(title_text="change over norm", tickformat=".2~%", rangemode="tozero", row=1, col=1)
 
 
 def _nulls(info: WeightChangeInfo) -> go.Bar:
@@ -164,6 +164,17 @@ def _nulls(info: WeightChangeInfo) -> go.Bar:
     )
 
 
+def _cosine_range(info: WeightChangeInfo) -> list[float]:
+    """What the cosines and their nulls take, with some room; all that is possible where some are far from 0."""
+    known = [change for change in info.blocks if change.cosine is not None]
+    values = [change.cosine or 0.0 for change in known]
+    values += [bound for change in known if change.null for bound in (change.null.low, change.null.high)]
+    if min(values, default=-1.0) < INDEPENDENT / 2:
+        return [-1.05, 1.05]
+    room = 0.15 * max(max(values) - min(values), 0.02)
+    return [min(values) - room, max(values) + room]
+
+
 def _add_between(figure: go.Figure, info: WeightChangeInfo) -> None:
     nulls = _nulls(info)
     if nulls.x:
@@ -175,15 +186,16 @@ def _add_between(figure: go.Figure, info: WeightChangeInfo) -> None:
     line = {"color": theme.FAINT, "width": 1.2, "dash": "dash"}
     note = {"font": {"size": 11.5, "color": theme.MUTED}}
     figure.add_hline(y=0, line={"color": theme.MUTED, "width": 1}, row=2, col=1)
-    figure.add_hline(
-        y=INDEPENDENT,
-        line=line,
-        row=2,
-        col=1,
-        annotation={"text": f"{number(INDEPENDENT, 1)}: three unrelated models", **note},
-        annotation_position="bottom left",
-    )
-    figure.update_yaxes(title_text="cosine", range=[-1.05, 1.05], row=2, col=1)
+    if _cosine_range(info)[0] < INDEPENDENT:
+        figure.add_hline(
+            y=INDEPENDENT,
+            line=line,
+            row=2,
+            col=1,
+            annotation={"text": f"{number(INDEPENDENT, 1)}: three unrelated models", **note},
+            annotation_position="bottom left",
+        )
+    figure.update_yaxes(title_text="cosine", range=_cosine_range(info), row=2, col=1)
 
 
 def _title(info: WeightChangeInfo) -> str:
@@ -223,7 +235,7 @@ def draw(info: WeightChangeInfo) -> go.Figure:
         "Norm of a block's change over the norm it had before. Weight change hardly says where safety went: large"
         " changes may cost nothing, and small ones may cost the refusal."
     )
-    theme.frame(figure, _title(info), subtitle, 430 if rows == 2 else 270, legend_rows=2, panels=True)
+    theme.frame(figure, _title(info), subtitle, 430 if rows == 2 else 270, legend_rows=3, panels=True)
     theme.panel_title(figure, "Relative change", 1, 1)
     if rows == 2:
         _add_between(figure, info)

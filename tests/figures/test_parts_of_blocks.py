@@ -216,7 +216,7 @@ def test_rows_hold_blocks_sites_and_heads(probe: ProbeResult) -> None:
 
 def test_heads_show_gains_first_and_changes_on_demand(probe: ProbeResult, diff: DiffResult) -> None:
     info = heads.compute(diff, probe)
-    assert info.sheets[0].name == "gain: all that is its own"
+    assert info.sheets[0].name == "gain: whole heads"
     assert heads.title(info) == "The lost refusal is spread over heads: none stands clear of the others"
     (cells,) = shown(heads.draw(heads.compute(diff, by="safety")), "heatmap")
     assert cells.z[HEADS - 1][2] == pytest.approx(0.01 * (HEADS - 1 + 2))
