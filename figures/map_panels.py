@@ -37,10 +37,14 @@ def draw(info: "SafetyMapInfo") -> go.Figure:
         row_heights=[height / sum(heights) for height in heights],
         vertical_spacing=GAP / whole if len(heights) > 1 else 0,
     )
-    menus = [_blocks(figure, info) if info.level == "block" else _layers(figure, info)]
+    menus = []
+    if info.level == "block":
+        menus += _blocks(figure, info)
+    else:
+        _layers(figure, info)
     if info.inside:
         menus.append(_inside(figure, info.inside))
-    figure.update_layout(barmode="overlay", updatemenus=[each for each in menus if each], height=whole)
+    figure.update_layout(barmode="overlay", updatemenus=menus, height=whole)
     return figure
 
 
@@ -64,8 +68,9 @@ def framed(figure: go.Figure, info: "SafetyMapInfo", title: str, subtitle: str) 
     return figure
 
 
-def _blocks(figure: go.Figure, info: "SafetyMapInfo") -> dict[str, object] | None:
-    """Bars by every measure, of which one is shown, and the marks that go with gains; the menu of measures."""
+def _blocks(figure: go.Figure, info: "SafetyMapInfo") -> list[dict[str, object]]:
+    """Bars by every measure, of which one is shown, and the marks that go with gains; the menu of measures, where there
+    are several."""
     shown: list[str] = []
     for by in info.measures:
         traces = [_bars(info, by, kind, name) for kind, name in KINDS]
@@ -78,7 +83,7 @@ def _blocks(figure: go.Figure, info: "SafetyMapInfo") -> dict[str, object] | Non
                 shown.append(by)
     figure.update_yaxes(title_text=_axis(info.by)[0], tickformat=_axis(info.by)[1], row=1, col=1)
     if len(info.measures) < 2:
-        return None
+        return []
     ordered = [info.by, *(by for by in info.measures if by != info.by)]
     buttons = [
         (
@@ -88,7 +93,7 @@ def _blocks(figure: go.Figure, info: "SafetyMapInfo") -> dict[str, object] | Non
         )
         for by in ordered
     ]
-    return menu(buttons, range(len(shown)), 1.0, "measure")
+    return [menu(buttons, range(len(shown)), 1.0, "measure")]
 
 
 def _visible(trace: go.Scatter, wanted: bool) -> bool | str:

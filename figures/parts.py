@@ -1,6 +1,6 @@
 """What lies inside of a block: its sites and heads, or experts, with their gains; and labels of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from vlsurgery.figures.blocks import split
@@ -78,7 +78,10 @@ def short(value: float) -> float:
 
 
 def menu(
-    buttons: Sequence[tuple[str, dict[str, object], dict[str, object]]], traces: Sequence[int], y: float, name: str
+    buttons: Sequence[tuple[str, Mapping[str, object], Mapping[str, object]]],
+    traces: Sequence[int],
+    y: float,
+    name: str,
 ) -> dict[str, object]:
     """A drop-down above a figure's panels. buttons: label, what it changes of traces, what of the layout. traces: those
     that it changes. y: its place, in shares of the panels' height. name: what it chooses, for screen readers."""

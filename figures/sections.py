@@ -107,12 +107,15 @@ def _why(behaviour: BehaviourResult) -> str:
 
 
 def map_section(probe: ProbeResult | None, diff: DiffResult | None, tradeoff: TradeoffResult | None) -> Section:
-    figure, rows, missing, lead = None, (), "Not measured yet. This makes it: `vlsurgery probe`", ""
+    figure: go.Figure | None = None
+    rows: Rows = ()
+    missing, lead = "Not measured yet. This makes it: `vlsurgery probe`", ""
     if probe is not None:
         info = safety_map.compute(probe, diff=diff, tradeoff=tradeoff)
         lead = " ".join(words for words in (probe.verdict, safety_map.said(info)) if words)
         missing = "" if info.blocks else "The probe attributed no blocks; its notes below say why."
-        figure, rows = (safety_map.draw(info), safety_map.rows(info)) if info.blocks else (None, ())
+        if info.blocks:
+            figure, rows = safety_map.draw(info), safety_map.rows(info)
     return Section(
         "safety-map",
         "Where safety was lost",

@@ -109,7 +109,7 @@ def _spectrum(pair: Pair, delta: str, metrics: DeltaMetrics | None) -> TensorSpe
     if metrics is None or not metrics.singular_values or len(pair.shape) != 2:
         return None
     values = tuple(metrics.singular_values)
-    null = random_singular_values(*pair.shape, metrics.rms, len(values))
+    null = random_singular_values(pair.shape[0], pair.shape[1], metrics.rms, len(values))
     return TensorSpectrum(
         delta=delta,
         layer=pair.layer,
