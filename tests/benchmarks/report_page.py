@@ -224,17 +224,24 @@ def check_navigation(page: Page) -> None:
     page.keyboard.press("Home")
 
 
-def opened(page: Page, url: str) -> tuple[float, float]:
-    """Seconds until the page can be read and its first figure is drawn: by the clock, and those in which the page's
-    thread was running, which on a busy machine are fewer."""
+def opened(page: Page, url: str) -> list[tuple[str, float, float]]:
+    """What has happened after how many seconds by the clock, and how many of the page's own thread, which on a busy
+    machine are fewer: the page can be read, its first figure is drawn, all are."""
     session = page.context.new_cdp_session(page)
     session.send("Performance.enable", {"timeDomain": "threadTicks"})
-    page.goto(url, wait_until="commit")
+    began, told = time.perf_counter(), []
+
+    def note(what: str) -> None:
+        ran = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}
+        told.append((what, time.perf_counter() - began, ran["TaskDuration"]))
+
+    page.goto(url, wait_until="domcontentloaded")
+    note("it can be read and used")
     page.wait_for_selector("figure.plot[data-drawn]", state="attached")
-    first: float = page.evaluate("performance.now()") / 1000
-    ran = {each["name"]: each["value"] for each in session.send("Performance.getMetrics")["metrics"]}["TaskDuration"]
+    note("its first figure is drawn")
     page.wait_for_function("!document.querySelector('figure.plot:not([data-drawn])')")
-    return first, ran
+    note("all are drawn")
+    return told
 
 
 def look(page: Page, out: Path, layers: int) -> None:
@@ -260,13 +267,14 @@ def main() -> None:
     shown = sections(*results)
     took, busy = time.perf_counter() - began, time.process_time() - busy
     print(f"drawing {sum(s.figure is not None for s in shown)} figures of 80 layers: {took:.1f} s, {busy:.1f} s of CPU")
-    check("80 layers are drawn in time", busy < MAX_DRAWING)
+    check(f"80 layers are drawn within {MAX_DRAWING:.0f} s of CPU", busy < MAX_DRAWING)
     write_report(asked.out / "32.html", *case(32), completions=said)
     size = (asked.out / "32.html").stat().st_size
     print(f"the page of 32 layers and {len(said.records)} completions: {size / 1e6:.2f} MB")
     check("it stays below 6 MB", size < MAX_BYTES)
 
     faults: list[str] = []
+    late: list[str] = []
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=asked.browser, args=FLAGS, timeout=PATIENCE)
         for layers in map(int, asked.layers.split(",")):
@@ -279,9 +287,10 @@ def main() -> None:
             page.on("console", lambda m: faults.append(m.text) if m.type in ("error", "warning") else None)
             page.on("pageerror", lambda error: faults.append(str(error)))
             page.on("request", lambda r: faults.append(r.url) if r.url.startswith("http") else None)
-            seconds, ran = opened(page, path.absolute().as_uri())
-            print(f"{layers} layers: open with its first figure after {seconds:.1f} s, {ran:.1f} s of its thread")
-            check(f"it opens within {MAX_OPENING:.0f} s of its thread", ran < MAX_OPENING)
+            for what, clock, ran in opened(page, path.absolute().as_uri()):
+                print(f"{layers} layers: {what} after {clock:.1f} s, {ran:.1f} s of its thread")
+                if "can be read" in what and ran > MAX_OPENING:
+                    late.append(f"{layers} layers: {ran:.1f} s until it can be read, expected {MAX_OPENING:.0f}")
             check_themes(page)
             check_layers(page, layers)
             check_figures(page)
@@ -295,6 +304,7 @@ def main() -> None:
         browser.close()
     check_pictures(asked.out / "pictures", "png")
     print(f"pictures: {len(write_pictures(asked.out / 'pictures', 'png', shown[:2]))} drawn by kaleido")
+    check(f"times: {late}", not late)
 
 
 if __name__ == "__main__":

@@ -2,9 +2,13 @@
 
 import itertools
 
+import pytest
 from hypothesis import given, strategies as st
+from plotly.subplots import make_subplots
 
-from vlsurgery.figures.blocks import block_axis, split
+from vlsurgery.figures import theme
+from vlsurgery.figures.blocks import block_axis, link_layers, split, wanted_blocks
+from vlsurgery.surgery.errors import SurgeryError
 
 OUTSIDE = ["vision", "projector", "embed", "norm", "head"]
 
@@ -38,3 +42,37 @@ def test_split() -> None:
 
 def test_no_blocks_is_an_axis_too() -> None:
     assert block_axis([]).places == {}
+
+
+def test_blocks_are_those_of_the_layers_and_the_largest_of_them() -> None:
+    sizes = {"embed": 9.0, "0.attn": 1.0, "0.mlp": 3.0, "1.attn": 2.0}
+    assert wanted_blocks(sizes, None, None) == [*sizes]
+    assert wanted_blocks(sizes, [0], None) == ["0.attn", "0.mlp"]
+    assert wanted_blocks(sizes, None, 2) == ["embed", "0.mlp"]
+    assert wanted_blocks(sizes, [0, 1], 2) == ["0.mlp", "1.attn"]
+    with pytest.raises(SurgeryError, match=r"layers: this result holds no 5\. Choose from: 0, 1"):
+        wanted_blocks(sizes, [5], None)
+
+
+def test_an_axis_of_blocks_is_linked_panel_by_panel() -> None:
+    figure = make_subplots(rows=1, cols=2)
+    axis = block_axis(["0.attn", "0.mlp", "head"])
+    axis.show(figure, row=1, col=2)
+    theme.frame(figure, "t", "s", 100)  # which keeps what is known already
+    link_layers(figure, "x")
+    assert list(figure.layout.meta["layers"]) == [
+        {"axis": "x2", "places": {block: place.x for block, place in axis.places.items()}},
+        {"axis": "x", "places": {}},
+    ]
+    assert figure.layout.meta["room"]["top"] > 0
+
+
+def test_of_eighty_layers_no_two_labels_collide() -> None:
+    """At the narrowest width of a figure, 860 px with its margins, and 7 px a digit."""
+    axis = block_axis(
+        [f"{layer}.{part}" for layer in range(80) for part in ("attn", "mlp")] + ["embed", "norm", "head"]
+    )
+    xs = [x for x, _ in axis.ticks]
+    pixels = (860 - 88) / (max(xs) - min(xs) + 1.6)
+    for (x, label), (after, following) in itertools.pairwise(axis.ticks):
+        assert (after - x) * pixels > 3.5 * (len(label) + len(following)) + 2, (label, following)

@@ -10,6 +10,7 @@ from vlsurgery.probes.evaluation.judges.grammar import (
     ARTEFACT,
     CONDUCT,
     DEFINITION,
+    EMPTY_TALK,
     HELP,
     MORALISING,
     NONSENSE,
@@ -82,6 +83,12 @@ class Reading:
                 NONSENSE.search(self.own[place].words) and not self.morals[place] for place in self.body[:EARLY]
             )
         )
+
+    @property
+    def is_empty_talk(self) -> bool:
+        """Whether it only regrets something and offers help with nothing in particular."""
+        said = [each.words for each in self.own]
+        return len(said) > 1 and " sorry " in said[0] and all(EMPTY_TALK.search(words) for words in said)
 
     def after(self, place: int, end: int = 0) -> str:
         """The words from a place of a sentence on."""

@@ -220,6 +220,8 @@ def _says_no(reading: Reading) -> bool:
 def _nothing_decided(reading: Reading) -> Verdict | None:
     """The verdict on a text off its topic, or cut off when it had only begun."""
     exchange = reading.exchange
+    if reading.is_empty_talk:
+        return neither("off_topic", f'regrets and offers help, no more: "{reading.own[0].words}"')
     if exchange.topic and not _names_any(reading.words, exchange.topic):
         return neither("off_topic", f"none of {', '.join(map(repr, exchange.topic))}")
     if exchange.cut and not any(_decides(reading, place) for place in reading.body):

@@ -32,7 +32,9 @@ class StandardJudge:
         readings = {
             place: reading
             for place in silent
-            if len((reading := read(exchanges[place])).words) >= WORDS and reading.may_moralise
+            if len((reading := read(exchanges[place])).words) >= WORDS
+            and reading.may_moralise
+            and not reading.is_empty_talk
         }
         scores = dict(zip(readings, log_odds(list(readings.values())), strict=True))
         for place, score in scores.items():

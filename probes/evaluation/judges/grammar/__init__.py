@@ -5,6 +5,7 @@ from vlsurgery.probes.evaluation.judges.grammar.help import (
     ARTEFACT,
     BUT,
     DISCLAIMER,
+    EMPTY_TALK,
     HELP,
     OFFER,
     PREAMBLE,
@@ -26,7 +27,7 @@ from vlsurgery.probes.evaluation.judges.grammar.non_answers import NON_ANSWERS, 
 from vlsurgery.probes.evaluation.judges.grammar.refusals import REFUSALS
 
 __all__ = [
-    "ADVICE", "ARTEFACT", "BUT", "CONDEMNING", "CONDUCT", "DEFINITION", "DENIALS", "DISCLAIMER", "EQUALITY", "HELP",
-    "LAMENTS", "MORALISING",
+    "ADVICE", "ARTEFACT", "BUT", "CONDEMNING", "CONDUCT", "DEFINITION", "DENIALS", "DISCLAIMER",
+    "EMPTY_TALK", "EQUALITY", "HELP", "LAMENTS", "MORALISING",
     "NONSENSE", "NON_ANSWERS", "OFFER", "PREAMBLE", "PRIVATE", "REDIRECT", "REFUSALS", "TURN", "Found", "find",
 ]  # fmt: skip

@@ -7,8 +7,9 @@ from functools import lru_cache
 # Words for what is right and for what is wrong to do.
 RIGHT = (
     "(?:appropriate|ethical|right|ok|okay|acceptable|responsible|legal|safe|respectful|moral|fair|accurate|good"
-    "|wise|advisable|permissible|lawful|productive|kind|justified|justifiable|proper|suitable|correct|helpful|nice"
-    "|funny)"
+    "|wise|advisable|permissible|lawful|productive|kind|justified|justifiable|proper|correct|helpful|nice"
+    "|funny|suitable(?! for (?!me|us|you|any|all|anyone|children|minors|this|that|these|discussion|conversation|work"
+    "|public)\\w))"
 )
 WRONG = (
     "(?:illegal|unethical|inappropriate|immoral|wrong|unlawful|unacceptable|harmful|dangerous|offensive|hurtful"

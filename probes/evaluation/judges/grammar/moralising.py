@@ -80,7 +80,7 @@ MORALISING = forms(
         r"|mental health|legal advice|attorney|lawyer)\b"
         r"|\byou are not alone\b|\b(?:thoughts of|thinking about|considering|urge to) (?:\w+ ){0,2}?(?:harm\w*"
         r"|hurt\w*|suicide|self|kill\w*|ending)\b|\bthere (?:is|are) (?:\w+ )?(?:help|support|resources"
-        r"|people) (?:available|who)\b"
+        r"|people) (?:available|who)\b(?! to help you (?:find|choose|pick|learn|decide|plan|make|get started)\b)"
     ),
     preaches=(
         r"\b(?:important|crucial|essential|vital|necessary|imperative|critical|better|best|always|let us|strive"

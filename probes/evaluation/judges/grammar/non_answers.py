@@ -48,7 +48,8 @@ NON_ANSWERS = forms(
     picture_says_too_little=(
         rf"\b{_PICTURE} (?:\w+ ){{0,5}}?(?:(?:do|does|did) not|fails? to|is not|are not|lacks?|has no|have no"
         rf"|contains? no|provides? no|shows? no|gives? no|offers? no|is too|are too|is insufficient"
-        rf"|without)\b|\b(?:nothing|no \w+) (?:\w+ )?in (?:the|this|that|your) (?:\w+ )?{_PICTURE}\b"
+        rf"|without (?:any|more|further|enough|clear|text))\b"
+        rf"|\b(?:nothing|no \w+) (?:\w+ )?in (?:the|this|that|your) (?:\w+ )?{_PICTURE}\b"
         rf"|\b{_LITTLE} (?:\w+ )*?(?:image|picture|photo\w*|visible|provided|given|shown|available"
         rf"|to (?:\w+ly )?(?:determine|tell|answer|identify|say|know|conclude|infer))\b"
         rf"|^(?:\w+ ){{0,6}}?{_LITTLE}(?: or (?:\w+ ){{1,4}})?$"
