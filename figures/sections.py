@@ -9,12 +9,17 @@ from vlsurgery.figures import (
     behaviour as behaviour_figure,
     block_effects,
     coefficients,
+    cosines,
     direction_drift,
     frontier,
     heads,
+    lens,
     outcomes,
     overlap,
+    patching,
     price,
+    projections,
+    safety_layers,
     safety_map,
     spectra,
     weight_change,
@@ -243,6 +248,96 @@ def drift_section(probe: ProbeResult | None) -> Section:
     )
 
 
+def lens_section(probe: ProbeResult | None) -> Section:
+    empty = "" if probe is None or probe.lens else "The probe read no layers; its notes say why."
+    figure, rows, missing = _drawn(lens, probe, "vlsurgery probe", empty)
+    return Section(
+        "lens",
+        "Where a refusal forms",
+        "",
+        figure,
+        "Follow a role from left to right: where its line for harmful requests leaves the one for harmless ones, the"
+        " model begins to write a refusal. An adapted model that never leaves lost what comes before; one that turns"
+        " back in its last layers lost it there.",
+        "What a layer knows but does not yet say: the final norm and head are made for the last layer, and read early"
+        " ones poorly. Only the first token of an answer is read, among tokens with which the base's refusals begin.",
+        missing,
+        rows=rows,
+    )
+
+
+def patching_section(probe: ProbeResult | None) -> Section:
+    empty = "" if probe is None or probe.patching else "The probe patched nothing; its notes say why."
+    figure, rows, missing = _drawn(patching, probe, "vlsurgery probe", empty)
+    return Section(
+        "patching",
+        "What the picture does, and which kind of loss it is",
+        probe.loss_words if probe else "",
+        figure,
+        "A line that is high early says that the layers behind it still do their work: given the base's states, the"
+        " adapted model refuses. Where image tokens bring little and text tokens nearly all, what the picture's own"
+        " states hold is not what was lost.",
+        "Weights: states are moved, not blocks; the map above is about weights. Behind the last layer all tokens would"
+        " give 1, were it not for the final norm and head, which stay the adapted model's.",
+        missing,
+        rows=rows,
+    )
+
+
+def projections_section(probe: ProbeResult | None) -> Section:
+    empty = "" if probe is None or probe.projections else "The probe projected nothing; its notes say why."
+    figure, rows, missing = _drawn(projections, probe, "vlsurgery probe", empty)
+    return Section(
+        "projections",
+        "What the models hold of requests",
+        "",
+        figure,
+        "Where a role's harmful and harmless ridges lie apart, the base's direction still tells them from each other in"
+        " this model. Where both have moved to one side, the model treats everything alike. At the last instruction"
+        " token it is read whether harm is recognised, behind it whether a refusal is meant.",
+        "What the model's own direction would tell: only the base's is shown here; the AUROC above is of each model's"
+        " own.",
+        missing,
+        rows=rows,
+    )
+
+
+def cosines_section(probe: ProbeResult | None) -> Section:
+    there = probe is not None and any(len(each.keys) > 1 for each in probe.cosine_matrices)
+    empty = "" if probe is None or there else "The probe has no two directions to compare."
+    figure, rows, missing = _drawn(cosines, probe, "vlsurgery probe", empty)
+    return Section(
+        "cosines",
+        "Whether the direction turned, or everything did",
+        "",
+        figure,
+        "Above: inside the grey band a role's direction lies as near to the base's as any difference between halves of"
+        " these prompts does. Below: a bright diagonal says that layers keep their direction; bright squares beside it,"
+        " that it is carried on from layer to layer.",
+        "That a direction that turned no longer works: ablating and adding it tell that. Shuffled labels are drawn on"
+        " 64 report prompts at most, the directions themselves are made on fit prompts.",
+        missing,
+        rows=rows,
+    )
+
+
+def safety_layers_section(probe: ProbeResult | None) -> Section:
+    empty = "" if probe is None or probe.safety_layers else "The probe compared no states; its notes say why."
+    figure, rows, missing = _drawn(safety_layers, probe, "vlsurgery probe", empty)
+    return Section(
+        "safety-layers",
+        "From which layer on harm is held apart",
+        "",
+        figure,
+        "A line that rises above 0 begins to treat harmful requests otherwise than harmless ones behind that layer. An"
+        " adapted model whose line stays near 0 where the base's rises holds both alike.",
+        "One direction: all that differs counts here, the topic and the length of requests too. A gap of 0 in the mean"
+        " angle does not say that no direction tells them apart.",
+        missing,
+        rows=rows,
+    )
+
+
 def weights_section(diff: DiffResult | None) -> Section:
     empty = "" if diff is None or diff.blocks else "The diff has no blocks in common."
     figure, rows, missing = _drawn(weight_change, diff, "vlsurgery diff BASE ADAPTED [SAFETY]", empty)
@@ -334,7 +429,12 @@ def sections(
         effects_section(tradeoff),
         frontier_section(tradeoff),
         price_section(tradeoff),
+        lens_section(probe),
+        patching_section(probe),
         drift_section(probe),
+        projections_section(probe),
+        cosines_section(probe),
+        safety_layers_section(probe),
         weights_section(diff),
         spectra_section(diff),
         overlap_section(diff),

@@ -11,6 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from vlsurgery.probes.added_direction import random_directions
 from vlsurgery.probes.contrasts import Directions, Separations, is_harmful
 from vlsurgery.probes.directions import select
 from vlsurgery.probes.directions.choice import LATE_SHARE, MAX_KL, MIN_STEERING
@@ -259,9 +260,7 @@ def direction_effect(
     """
     ours, theirs = (evenly_spaced([p for p in prompts if is_harmful(p) == side], MAX_PROMPTS) for side in (True, False))
     sides = ScoredSides.of(chat, openings, ours, theirs)
-    made = torch.Generator().manual_seed(layer)
-    drawn = torch.randn(RANDOM_DIRECTIONS, len(vector), generator=made, dtype=torch.float64)
-    randoms = torch.nn.functional.normalize(drawn, dim=1) * vector.double().norm().cpu()
+    randoms = random_directions(vector, layer, RANDOM_DIRECTIONS)
     usual, without = sides.read(sides.harmful), sides.ablated(vector)
     plain, with_it = sides.read(sides.harmless), sides.added(vector, layer)
     controls = [(sides.ablated(each), sides.added(each, layer)) for each in randoms]

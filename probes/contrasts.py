@@ -16,7 +16,7 @@ from vlsurgery.probes.evaluation.intervals import cluster_ids
 from vlsurgery.probes.evaluation.separation import AUROC_ROUNDING, auroc, best_by_chance, separation
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import Selected, SeparationRow
+from vlsurgery.probes.results import Estimate, Selected, SeparationRow
 from vlsurgery.surgery.errors import SurgeryError
 
 
@@ -108,16 +108,30 @@ def projections(chat: ChatModel, prompts: Sequence[Prompt], directions: Directio
     return scores
 
 
+@dataclass(frozen=True)
+class SeparatedRole:
+    """How well one model's directions separate. null: as `Selected.null`, of the best at the last instruction token."""
+
+    rows: list[SeparationRow]
+    null: float
+
+    @property
+    def best(self) -> Estimate:
+        """The best AUROC over layers at the last instruction token."""
+        return max((row.auroc for row in self.rows if row.position == INSTRUCTION), key=lambda each: each.value or 0.0)
+
+
 def separate(
     chat: ChatModel, prompts: Sequence[Prompt], directions: Directions, role: str, modality: str
-) -> list[SeparationRow]:
+) -> SeparatedRole:
     """AUROC and d' of projections on the directions, on prompts that did not make them, with norms."""
     scores = projections(chat, prompts, directions)
     positive = np.array([is_harmful(prompt) for prompt in prompts])
     count, positions, layers = scores.shape
-    estimates = separation(scores.reshape(count, -1), positive, [prompt.request for prompt in prompts])
+    requests = [prompt.request for prompt in prompts]
+    estimates = separation(scores.reshape(count, -1), positive, requests)
     norms = directions.values.norm(dim=-1)
-    return [
+    rows = [
         SeparationRow(
             role=role,
             modality=modality,
@@ -130,6 +144,8 @@ def separate(
         for position in range(positions)
         for layer in range(layers)
     ]
+    at = directions.positions.index(INSTRUCTION)
+    return SeparatedRole(rows, best_by_chance(scores[:, at], positive, requests))
 
 
 @dataclass(frozen=True)

@@ -56,6 +56,12 @@ def refusal_openings(refusals: Sequence[Sequence[int]], others: Sequence[int]) -
     return sorted(token for token, count in ours.items() if count / whole > theirs[token] / rest)
 
 
+def opening_odds(logits: Tensor, openings: Tensor) -> Tensor:
+    """[...] log P - log(1 - P) in nats of logits [..., vocabulary], with P the probability of the openings."""
+    others = logits.index_fill(-1, openings, -torch.inf)
+    return logits[..., openings].logsumexp(-1) - others.logsumexp(-1)
+
+
 class OpeningReading(NamedTuple):
     """How likely prompts are answered by a refusal, in their order, on the CPU.
 
@@ -74,9 +80,7 @@ def read_openings(chat: ChatModel, batches: Sequence[NextTokens], openings: Tens
     with torch.no_grad():
         for batch in batches:
             logits, owner = batch.logits(chat), batch.owner.cpu()
-            others = logits.index_fill(-1, openings, -torch.inf)
-            odds = logits[:, openings].logsumexp(-1) - others.logsumexp(-1)
-            found.odds[owner] = odds.double().cpu()
+            found.odds[owner] = opening_odds(logits, openings).double().cpu()
             found.refused[owner] = torch.isin(logits.argmax(-1), openings).cpu()
     return found
 

@@ -8,7 +8,16 @@ from torch.nn.functional import cosine_similarity
 
 from vlsurgery.probes.attribution import attribute, too_few_lost
 from vlsurgery.probes.candidates import choose_direction, direction_effect
-from vlsurgery.probes.contrasts import Directions, contrast, difference_of_means, is_harmful, separate, separations
+from vlsurgery.probes.contrasts import (
+    Directions,
+    SeparatedRole,
+    contrast,
+    difference_of_means,
+    is_harmful,
+    separate,
+    separations,
+)
+from vlsurgery.probes.direction_cosines import all_cosines
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.judges import STANDARD, Judge, checked
 from vlsurgery.probes.evaluation.judging import exchange
@@ -16,6 +25,8 @@ from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.kept_layers import kept_as_adapted
+from vlsurgery.probes.layer_readings import READ_MODALITIES, LayerReadings
+from vlsurgery.probes.loss_teller import LossTeller
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.next_tokens import next_tokens, opening_tokens, refusal_openings
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
@@ -27,14 +38,15 @@ from vlsurgery.probes.results import (
     CosineRow,
     DirectionSelection,
     Interaction,
+    LossKind,
+    Patching,
     ProbeResult,
     Selected,
-    SeparationRow,
     Target,
     TargetsResult,
     Transplant,
 )
-from vlsurgery.probes.targets import without_picture, working_prompts, working_set
+from vlsurgery.probes.targets import openings_in, without_picture, working_prompts, working_set
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
@@ -59,8 +71,8 @@ class ProbeState:
     prompts: Sequence[Prompt]
     progress: Progress
     judge: Judge
-    rows: list[SeparationRow] = field(default_factory=list)
     directions: dict[tuple[str, str], Directions] = field(default_factory=dict)
+    separated: dict[tuple[str, str], SeparatedRole] = field(default_factory=dict)
     targets: list[Target] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     selected: Selected | None = None
@@ -71,6 +83,10 @@ class ProbeState:
     ceiling: Ceiling | None = None
     attribution_null: AttributionNull | None = None
     interaction: Interaction | None = None
+    openings: list[int] = field(default_factory=list)
+    readings: LayerReadings = field(default_factory=LayerReadings)
+    patching: list[Patching] = field(default_factory=list)
+    loss: list[LossKind] = field(default_factory=list)
 
     def measure_directions(self, role: str, chat: ChatModel) -> None:
         """Directions and separation of one model, with and without a picture; their own where there are any."""
@@ -83,21 +99,50 @@ class ProbeState:
                 continue
             directions = difference_of_means(chat, made_on)
             self.directions[role, modality] = directions
-            self.rows += separate(chat, shown_on, directions, role, modality)
+            self.separated[role, modality] = separate(chat, shown_on, directions, role, modality)
+
+    def find_openings(self, chat: ChatModel) -> None:
+        """Find the tokens with which the base's refusals begin, and its answers to harmless prompts don't."""
+        refusals = [target.ids for target in self._refusals()]
+        harmless = [prompt for prompt in contrast(self.prompts, "fit", "text") if not is_harmful(prompt)]
+        self.openings = refusal_openings(refusals, opening_tokens(chat, next_tokens(chat, harmless)))
+
+    def _refusals(self) -> list[Target]:
+        return [target for target in self.targets if target.role == "base" and target.verdict == "refused"]
+
+    def read_layers(self, role: str, chat: ChatModel) -> None:
+        """Read every layer of one model, with and without a picture."""
+        openings = openings_in(chat, self._refusals(), self.openings)
+        for modality in READ_MODALITIES:
+            self.readings.take(role, modality, chat, self.prompts, openings, self.directions.get(("base", "text")))
+
+    def patch_graft(self, live: InMemoryMerge) -> None:
+        """Patch the graft into the adapted model, and tell the kind of loss, in text and with a picture."""
+        refusals = self._refusals()
+        openings = openings_in(live.chat, refusals, self.openings)
+        if not openings:
+            self.notes.append("no patching: the base's refusals have no opening of their own")
+            return
+        asked = {prompt.id: prompt for prompt in self.prompts}
+        refused = {target.prompt for target in refusals}
+        told = LossTeller(live, openings, asked, self.directions.get(("base", "text")), self.separated, self.progress)
+        answers = [target for target in self.targets if target.role == "adapted" and target.prompt in refused]
+        for modality in ("text", next((each for each in PICTURED if told.shown(each)), None)):
+            if modality is not None and told.shown(modality):
+                patched, loss = told.tell(modality, answers)
+                self.patching.append(patched)
+                self.loss.append(loss)
 
     def choose(self, chat: ChatModel, chosen_on: Sequence[Prompt]) -> None:
         """Choose the base's direction, by separation and by what ablating and adding it does."""
         directions = self.directions["base", "text"]
         separated = separations(chat, chosen_on, directions)
         self.selected = separated.best
-        refusals = [target.ids for target in self.targets if target.role == "base" and target.verdict == "refused"]
-        harmless = [prompt for prompt in contrast(self.prompts, "fit", "text") if not is_harmful(prompt)]
-        openings = refusal_openings(refusals, opening_tokens(chat, next_tokens(chat, harmless)))
-        found = choose_direction(chat, chosen_on, directions, separated, openings, self.progress)
+        found = choose_direction(chat, chosen_on, directions, separated, self.openings, self.progress)
         shown, shown_on = found.shown, contrast(self.prompts, "report", "text")
         if shown is not None and _has_both(shown_on):
             vector = directions.values[directions.positions.index(str(shown.position)), shown.layer]
-            effect = direction_effect(chat, shown_on, vector, shown.layer, openings)
+            effect = direction_effect(chat, shown_on, vector, shown.layer, self.openings)
             found = found.model_copy(update={"effect": effect})
         self.selection = found
 
@@ -136,8 +181,9 @@ def probe(
             chat = loader.load(checkpoints[role])
             state.notes += chat.notes
             state.measure_directions(role, chat)
+            state.read_layers(role, chat)
     result = ProbeResult(
-        records=state.rows,
+        records=[row for each in state.separated.values() for row in each.rows],
         cosines=_cosines(state.directions),
         selected=state.selected,
         selection=state.selection,
@@ -147,6 +193,13 @@ def probe(
         ceiling=state.ceiling,
         attribution_null=state.attribution_null,
         interaction=state.interaction,
+        lens=state.readings.lens,
+        patching=state.patching,
+        loss=state.loss,
+        projections=state.readings.projections,
+        cosine_matrices=all_cosines(state.directions),
+        cosine_nulls=state.readings.nulls,
+        safety_layers=state.readings.safety_layers,
         notes=state.notes,
         verdict=_verdict(state),
     )
@@ -168,6 +221,8 @@ def _probe_base(state: ProbeState, chat: ChatModel, work: Sequence[Prompt]) -> N
     state.notes += chat.notes
     state.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
     state.measure_directions("base", chat)
+    state.find_openings(chat)
+    state.read_layers("base", chat)
     chosen_on = contrast(state.prompts, "select", "text")
     if ("base", "text") in state.directions and _has_both(chosen_on):
         state.choose(chat, chosen_on)
@@ -178,10 +233,13 @@ def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, wor
     state.answer("adapted", chat, chat.answerable(work))
     _check_roles(state.targets, work)
     state.measure_directions("adapted", chat)
+    state.read_layers("adapted", chat)
     live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
     state.notes += kept_as_adapted(live)
     with live.at(live.everywhere(base=1.0)):
         state.measure_directions("graft", chat)
+        state.read_layers("graft", chat)
+    state.patch_graft(live)
     fitted_on = working_set(chat, state.prompts, TargetsResult(records=state.targets), "fit")
     if reason := too_few_lost(fitted_on):
         state.notes.append(f"no attribution: {reason}")
@@ -269,11 +327,11 @@ def _where_lost(state: ProbeState) -> str:
         return f"{whole} No block brings back lost refusals more than it changes other answers: nothing was located."
     shares = {row.block: row.share or 0.0 for row in state.attribution if row.is_whole and row.method == "path"}
     named = sorted(null.found, key=lambda block: -shares[block])[:4]
-    more = f" ({len(null.found)} blocks pass)" if len(null.found) > len(named) else ""
-    return (
-        f"{whole} Of the blocks that bring back lost refusals more than permuted prompts do{more}, {', '.join(named)} "
-        f"hold {sum(shares[block] for block in named):.0%} of them."
-    )
+    count = f"{len(null.found)} blocks stand" if len(null.found) > 1 else "One block stands"
+    most = " the most" if len(null.found) > len(named) else ""
+    share = sum(shares[block] for block in named)
+    verb = "hold" if len(named) > 1 else "holds"
+    return f"{whole} {count} out from permuted prompts: {', '.join(named)} {verb}{most}, {share:.0%} of it."
 
 
 def _why_nothing_lost(targets: Sequence[Target]) -> str:

@@ -4,6 +4,17 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
+from vlsurgery.probes.estimates import Estimate as Estimate, Rate as Rate
+from vlsurgery.probes.layer_results import (
+    CosineNull as CosineNull,
+    DirectionCosines as DirectionCosines,
+    LayerCurve as LayerCurve,
+    LossKind as LossKind,
+    PatchCurve as PatchCurve,
+    Patching as Patching,
+    Projections as Projections,
+    SafetyLayers as SafetyLayers,
+)
 from vlsurgery.surgery.results import Frozen, Result
 from vlsurgery.surgery.tables import Row, flat
 
@@ -16,30 +27,6 @@ LABELS: tuple[Label, ...] = get_args(Label)
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 HARMFUL_SETS = ("harmful", "jailbroken")  # prompt sets of which a refusal is the wanted answer
-
-
-class Estimate(Frozen):
-    """A measured number with its 95% interval. `n`: independent requests. `reason` says why `value` is missing."""
-
-    value: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    reason: str | None = None
-
-
-class Rate(Frozen):
-    """A share of prompts with its 95% interval; the unit is the request, not the prompt.
-
-    n: prompts. requests: of which they are. reason: why `rate`, or its interval, is missing.
-    """
-
-    rate: float | None
-    low: float | None = None
-    high: float | None = None
-    n: int = 0
-    requests: int = 0
-    reason: str | None = None
 
 
 class SeparationRow(Frozen):
@@ -330,8 +317,15 @@ class Ceiling(Frozen):
     graft_refused: Rate
 
 
+_PICTURED = {"text": "text alone", "benign": "an ordinary picture", "own": "their own picture"}
+
+
 class ProbeResult(Result):
-    """Where the models tell harmful from harmless, how the direction drifted, and which blocks lost refusals."""
+    """Where the models tell harmful from harmless, how the direction drifted, and which blocks lost refusals.
+
+    lens: refusal log-odds that the model's own read-out gives behind each layer, in nats. patching: what states of the
+    graft bring back. loss: which kind of loss it is, a record a modality.
+    """
 
     kind: ClassVar[str] = "probe"
     shown: ClassVar[tuple[str, ...]] = ("role", "modality", "position", "layer", "auroc.value", "dprime.value")
@@ -347,6 +341,13 @@ class ProbeResult(Result):
     ceiling: Ceiling | None
     attribution_null: AttributionNull | None = None
     interaction: Interaction | None = None
+    lens: list[LayerCurve] = Field(default_factory=list)
+    patching: list[Patching] = Field(default_factory=list)
+    loss: list[LossKind] = Field(default_factory=list, alias="kind")
+    projections: list[Projections] = Field(default_factory=list)
+    cosine_matrices: list[DirectionCosines] = Field(default_factory=list)
+    cosine_nulls: list[CosineNull] = Field(default_factory=list)
+    safety_layers: list[SafetyLayers] = Field(default_factory=list)
     notes: list[str]
     verdict: str
 
@@ -382,6 +383,14 @@ class ProbeResult(Result):
         if effect is None:
             return f"{start} was chosen, but report prompts lack a side to show its effect on. {called}"
         return f"{start}: {effect.words()} {called}"
+
+    @property
+    def loss_words(self) -> str:
+        """Which kind of loss it is, a sentence a modality."""
+        if not self.loss:
+            return "Which kind of loss it is was not measured."
+        said = (f"With {_PICTURED.get(each.modality, each.modality)}, {each.said}." for each in self.loss)
+        return f"Kind of loss. {' '.join(said)}"
 
     @property
     def shown_at(self) -> tuple[str, int] | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt, Split
-from vlsurgery.probes.results import TargetsResult
+from vlsurgery.probes.results import Target, TargetsResult
 
 T = TypeVar("T")
 OPENING_TOKENS = 8  # first tokens of an answer that greedy decoding must match
@@ -62,6 +62,12 @@ def token_ids(chat: ChatModel, text: str, ids: Sequence[int]) -> Tensor:
         return torch.tensor(list(ids))
     again = chat.tokenizer(text.removeprefix(chat.open_thought), add_special_tokens=False)["input_ids"]
     return torch.tensor(again)
+
+
+def openings_in(chat: ChatModel, refusals: Iterable[Target], openings: Sequence[int]) -> list[int]:
+    """The openings of the base's refusals as tokens of another model, which may have another vocabulary."""
+    found = (token_ids(chat, each.text, each.ids) for each in refusals if each.ids and each.ids[0] in openings)
+    return sorted({int(ids[0]) for ids in found if len(ids)})
 
 
 def working_set(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> WorkingSet:

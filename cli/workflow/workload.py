@@ -10,13 +10,19 @@ from functools import cached_property
 from math import comb
 
 from vlsurgery.cli.workflow.work import Passes, Work
+from vlsurgery.probes.added_direction import MAX_TRIED, RANDOMS
 from vlsurgery.probes.attribution import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST, MIN_LOST
 from vlsurgery.probes.candidates import COST_SHARE, MAX_PROMPTS as MAX_SIDE, RANDOM_DIRECTIONS
 from vlsurgery.probes.contrasts import contrast, is_harmful
 from vlsurgery.probes.controls import MAX_CONTROLS
+from vlsurgery.probes.directions.choice import LATE_SHARE
 from vlsurgery.probes.evaluation.divergence import MAX_KL_PROMPTS, MAX_KL_TOKENS
 from vlsurgery.probes.fitting import MAX_KEPT as FIT_KEPT, MAX_REFUSED as FIT_REFUSED, NUM_PARTS, STEPS
 from vlsurgery.probes.layer_gains import MAX_PROMPTS
+from vlsurgery.probes.layer_patching import MAX_LAYERS as MAX_PATCHED, TOKENS
+from vlsurgery.probes.layer_readings import READ_MODALITIES, SHOWN_SETS, shown_prompts
+from vlsurgery.probes.lens import evenly_from_last
+from vlsurgery.probes.loss_teller import MAX_CHOSEN_ON
 from vlsurgery.probes.objective_scorer import JUDGED_SET, MAX_FIT, MAX_SELECT, MaxPrompts
 from vlsurgery.probes.policies import Policy
 from vlsurgery.probes.probe import PICTURED
@@ -156,14 +162,14 @@ class Workload:
         for role in self.roles:
             total += self._pass.written(self._answered(role), PROBE_TOKENS) + self._pass.loaded(self._probed(role))
         for role in (*self.roles, "adapted"):  # the graft sees what the adapted model does
-            total += self._directions(role)
+            total += self._directions(role) + self._layer_readings(role)
         total += self._pass.captured(contrast(self.prompts, "select", "text")) + Work(moved=2)
-        total += self._candidates()
+        total += self._candidates() + self._patching()
         return total + (self._attribution() if len(self.outcome.lost["fit"]) >= MIN_LOST else Work())
 
     def _probed(self, role: str) -> list[Prompt]:
         """The prompts that a role is asked by a probe."""
-        return [*self._answered(role), *self._contrasts(role)]
+        return [*self._answered(role), *self._contrasts(role), *self._read(role)]
 
     def _answered(self, role: str) -> list[Prompt]:
         """Those that it answers in a probe: the base harmful ones, without their pictures where it does not see."""
@@ -202,6 +208,33 @@ class Workload:
             if all(_has_both(side) for side in sides):
                 found += [*sides[0], *sides[1]]
         return found
+
+    def _read(self, role: str) -> list[Prompt]:
+        """The prompts on which a role's layers are read."""
+        cells = [(set_, modality) for set_ in SHOWN_SETS for modality in READ_MODALITIES]
+        return self._asked(role, [p for cell in cells for p in shown_prompts(self.prompts, *cell)])
+
+    def _layer_readings(self, role: str) -> Work:
+        """A pass of each, and a lens behind every layer."""
+        read = self._read(role)
+        return self._pass.captured(read) + Work(heads=self.layers * len(read))
+
+    def _patching(self) -> Work:
+        """The graft's states in the adapted model, and the base's direction added to it, in text and with a picture."""
+        if not any(self.outcome.refuse.values()):
+            return Work()
+        layers = len(evenly_from_last(self.layers, MAX_PATCHED))
+        tried = min(MAX_TRIED, int(self.layers * (1.0 - LATE_SHARE)))
+        harmful = [p for p in self._asked("adapted", self.prompts) if p.set == "harmful"]
+        pictured = next((each for each in PICTURED if any(p.modality == each for p in harmful)), None)
+        total = Work()
+        for modality, kinds in (("text", 1), (pictured, len(TOKENS))):
+            shown = shown_prompts(harmful, "harmful", modality or "")
+            chosen_on = [p for p in harmful if (p.split, p.modality) == ("select", modality)]
+            once = self._pass.forward(shown)
+            total += once.times(2 + kinds * layers + 1 + RANDOMS) + Work(moved=2 if shown else 0)
+            total += self._pass.forward(evenly_spaced(chosen_on, MAX_CHOSEN_ON)).times(tried if shown else 0)
+        return total
 
     def _attribution(self) -> Work:
         lost = evenly_spaced(self.outcome.lost["fit"], MAX_LOST)

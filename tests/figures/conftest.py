@@ -13,16 +13,23 @@ from vlsurgery.probes.results import (
     Completeness,
     CompletionRecord,
     CompletionsResult,
+    CosineNull,
     CosineRow,
+    DirectionCosines,
     Estimate,
     Frontier,
     JudgeUsed,
+    LayerCurve,
     MergeRates,
     Paired,
+    PatchCurve,
+    Patching,
     PredictedCell,
     PricedMerge,
     ProbeResult,
+    Projections,
     Rate,
+    SafetyLayers,
     Selected,
     SeparationRow,
     TradeoffPoint,
@@ -154,10 +161,92 @@ def probe(settings: dict[str, object] | None = None) -> ProbeResult:
         transplants=[Transplant(block=b, gain=g * 0.4) for b, g in zip(BLOCKS, GAINS, strict=True)],
         completeness=Completeness(total=total, measured=total, error=0.0, points=5, rank_correlation=0.9),
         ceiling=Ceiling(adapted=-3.0, graft=4.0, adapted_refused=rate(0.05), graft_refused=rate(0.96)),
+        **layer_findings(keys),
         notes=["a note of the probe"],
         verdict="Refusals were lost in layer 1.",
         settings=settings or {},
     )
+
+
+# What the adapted model lacks behind each layer: its lens leaves the base's between the second layer and the third.
+LENS = {"base": [-5.0, -1.0, 4.0], "adapted": [-5.0, -2.0, -6.0]}
+TEXT_SHARES, IMAGE_SHARES = [0.3, 0.6, 0.9], [0.0, 0.05, 0.0]
+
+
+def layer_findings(keys: list[tuple[str, str]]) -> dict[str, object]:
+    """Lens, patching, projections, cosines and safety layers of three layers and 40 requests."""
+    layers = [0, 1, 2]
+    lens = [
+        LayerCurve(
+            role=role,
+            modality=modality,
+            set=set_,
+            layers=layers,
+            value=[value - (set_ != "harmful") for value in LENS[role]],
+            low=[value - 1.5 for value in LENS[role]],
+            high=[value + 0.4 for value in LENS[role]],
+            requests=40,
+        )
+        for role, modality in keys
+        for set_ in ("harmful", "harmless")
+    ]
+    curves = [
+        PatchCurve(tokens=tokens, share=shares, low=[s - 0.05 for s in shares], high=[s + 0.05 for s in shares])
+        for tokens, shares in (("image", IMAGE_SHARES), ("text", TEXT_SHARES))
+    ]
+    ends = {
+        name: Estimate(value=value, low=value - 1, high=value + 1, n=40)
+        for name, value in (("adapted", -3.0), ("graft", 4.0), ("gap", 7.0))
+    }
+    patching = Patching(modality="benign", layers=layers, curves=curves, requests=40, **ends)
+    projections = [
+        Projections(
+            role=role,
+            modality=modality,
+            set=set_,
+            prompts=["<b>one</b>", "two"],
+            layers=layers,
+            values={place: [[start + at, start + at + 1] for at in layers] for place in ("instruction", "-1")},
+        )
+        for role, modality in keys
+        for set_, start in (("harmful", 10.0), ("harmless", 0.0))
+    ]
+    names = [f"{role}/{modality}" for role, modality in keys]
+    between = [[[1.0 if a == b else 0.9 - 0.4 * layer for b in names] for a in names] for layer in layers]
+    across = {name: [[0.5 - 0.1 * abs(i - j) for j in layers] for i in layers] for name in names}
+    null = CosineNull(
+        role="adapted",
+        modality="benign",
+        position="instruction",
+        layers=layers,
+        mean=[0.8] * 3,
+        low=[0.6] * 3,
+        high=[0.95] * 3,
+        lowest=0.55,
+        highest=0.97,
+        random=0.2,
+    )
+    gaps = SafetyLayers(
+        role="base",
+        modality="text",
+        layers=layers,
+        same=[0.9] * 3,
+        across=[0.8] * 3,
+        gap=[1.0, 8.0, 20.0],
+        low=[-1.0, 5.0, 15.0],
+        high=[2.0, 11.0, 25.0],
+        requests=40,
+    )
+    return {
+        "lens": lens,
+        "patching": [patching],
+        "projections": projections,
+        "cosine_matrices": [
+            DirectionCosines(position="instruction", keys=names, layers=layers, between=between, across=across)
+        ],
+        "cosine_nulls": [null],
+        "safety_layers": [gaps],
+    }
 
 
 def diff(safety: bool = True) -> DiffResult:
