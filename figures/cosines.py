@@ -65,7 +65,7 @@ def _name(key: str) -> str:
 
 
 def rows(info: CosinesInfo) -> list[dict[str, str | int | float | None]]:
-    """The numbers that are drawn: of all directions at the same layer, and of the first shown at all pairs of layers."""
+    """The numbers that are drawn: of all directions at the same layer, and of the first shown at all pairs."""
     if info.table is None:
         return []
     layers = info.table.layers
