@@ -32,6 +32,8 @@ ROLE_COLOURS = {
 }
 UNKNOWN_ROLE = "#6b7280"
 HEAT_SCALE = [[0.0, "#f6f4ef"], [0.5, "#c2a878"], [1.0, "#4a3516"]]  # from nothing to much
+# From far below 0 through nothing to far above it.
+DIVERGING = [[0.0, "#1f3f6e"], [0.25, "#8fb3d9"], [0.5, "#f6f4ef"], [0.75, "#c2a878"], [1.0, "#4a3516"]]
 SAFETY_SHADES = (ROLE_COLOURS["safety"], "#7d3f63", "#e6b8d0", "#4d1f3b")  # of several safety-tuned models side by side
 
 # Kinds of block are no roles, so they take none of the roles' colours; they differ in lightness.
@@ -54,6 +56,8 @@ DARK = {
     "#f6f4ef": "#1e1d1a",  # the heat scale
     "#c2a878": "#8a713e",
     "#4a3516": "#f3e0b0",
+    "#1f3f6e": "#cfe3fb",  # and of its other side, below 0
+    "#8fb3d9": "#45688f",
     "#8a5a00": "#c9a15a",  # policies
     "#4b3f92": "#9d92e6",
     "#8c2d04": "#e07a4a",  # sets along a run

@@ -19,6 +19,7 @@ from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.forward import checkpointing, short_attention
 from vlsurgery.probes.prompt_slopes import PromptSlopes
 from vlsurgery.probes.tensor_file import tensor_file
+from vlsurgery.probes.weight_parts import WeightParts
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.atomic_file import replacing
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
@@ -127,8 +128,10 @@ class Gradients:
     one, which is exact for every class.
     """
 
-    def __init__(self, live: InMemoryMerge) -> None:
+    def __init__(self, live: InMemoryMerge, parts: WeightParts | None = None) -> None:
+        """parts: what `at_parts` tells slopes of; by default the blocks."""
         self._live = live
+        self._parts = parts or WeightParts.blocks(live)
         self._readers: dict[tuple[str, ...], PromptSlopes | None] = {}  # of a kind of batch; None: one by one
 
     def at(
@@ -140,45 +143,66 @@ class Gradients:
         made_for: str = "",
     ) -> PromptGradients:
         """As `prompt_gradients`."""
+        return self.at_parts(coefficients, batches, prompts, progress, made_for)[0]
+
+    def at_parts(
+        self,
+        coefficients: BlockCoefficients,
+        batches: Sequence[Readout],
+        prompts: Sequence[str],
+        progress: Progress = no_progress,
+        made_for: str = "",
+    ) -> tuple[PromptGradients, Tensor | None]:
+        """As `at`, and [prompts, parts, sources] float64 slopes of every part, from the same passes.
+
+        None in their place where some prompts had to be run one by one: then only blocks can be told.
+        """
         live, point = self._live, self._live.tensor(coefficients)
         z = torch.zeros(len(prompts), dtype=torch.float64)
         jacobian = torch.zeros(len(prompts), len(live.blocks), len(live.sources))
+        parts: Tensor | None = torch.zeros(len(prompts), len(self._parts.parts), len(live.sources), dtype=torch.float64)
         with live.at(coefficients):
             for batch in progress(batches, "gradients of the prompts"):
                 owner = batch.owner.cpu()
-                numbers, slopes = self._of(batch, point)
+                numbers, slopes, fine = self._of(batch, point)
                 z[owner], jacobian[owner] = numbers, slopes.float()
-        return PromptGradients(tuple(prompts), live.blocks, live.sources, point, z, jacobian, made_for)
+                if parts is not None and fine is not None:
+                    parts[owner] = fine
+                else:
+                    parts = None
+        made = PromptGradients(tuple(prompts), live.blocks, live.sources, point, z, jacobian, made_for)
+        return made, parts
 
-    def _of(self, batch: Readout, point: Tensor) -> tuple[Tensor, Tensor]:
-        """[B] numbers and their slopes, [B, blocks, sources]."""
+    def _of(self, batch: Readout, point: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """[B] numbers and their slopes, [B, blocks, sources] and [B, parts, sources]; None for these one by one."""
         kind = tuple(sorted(batch.inputs))
         if kind not in self._readers:
             return self._first(kind, batch, point)
         reader = self._readers[kind]
-        return _together(self._live, reader, batch) if reader else _one_by_one(self._live, point, batch)
+        return self._together(reader, batch) if reader else (*_one_by_one(self._live, point, batch), None)
 
-    def _first(self, kind: tuple[str, ...], batch: Readout, point: Tensor) -> tuple[Tensor, Tensor]:
+    def _first(self, kind: tuple[str, ...], batch: Readout, point: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         """As `_of`, of the first batch of a kind: whether its prompts can be told apart is tried on it."""
-        reader = PromptSlopes(self._live, batch.inputs)
+        reader = PromptSlopes(self._live, batch.inputs, self._parts)
         try:
-            numbers, slopes = _together(self._live, reader, batch)
-            apart = _agrees(self._live, point, batch, slopes)
+            found = self._together(reader, batch)
+            apart = _agrees(self._live, point, batch, found[1])
         except (ValueError, NotImplementedError):
             apart = False
         self._readers[kind] = reader if apart else None
-        return (numbers, slopes) if apart else _one_by_one(self._live, point, batch)
+        return found if apart else (*_one_by_one(self._live, point, batch), None)
 
-
-def _together(live: InMemoryMerge, slopes: PromptSlopes, batch: Readout) -> tuple[Tensor, Tensor]:
-    """[B] numbers and their slopes, [B, blocks, sources]."""
-    with ExitStack() as stack:
-        found = stack.enter_context(slopes.watching(len(batch.inputs["input_ids"]), batch.read))
-        stack.enter_context(checkpointing(live.chat, batch.inputs))
-        stack.enter_context(short_attention(live.chat, batch.inputs))
-        numbers = batch.log_odds(live.chat)
-        numbers.sum().backward()
-    return numbers.detach().double().cpu(), found[batch.rows.cpu()]
+    def _together(self, reader: PromptSlopes, batch: Readout) -> tuple[Tensor, Tensor, Tensor]:
+        """[B] numbers and their slopes, [B, blocks, sources] and [B, parts, sources]."""
+        live = self._live
+        with ExitStack() as stack:
+            found = stack.enter_context(reader.watching(len(batch.inputs["input_ids"]), batch.read))
+            stack.enter_context(checkpointing(live.chat, batch.inputs))
+            stack.enter_context(short_attention(live.chat, batch.inputs))
+            numbers = batch.log_odds(live.chat)
+            numbers.sum().backward()
+        fine = found[batch.rows.cpu()]
+        return numbers.detach().double().cpu(), self._parts.of_blocks(fine, len(live.blocks)), fine
 
 
 def _agrees(live: InMemoryMerge, at: Tensor, batch: Readout, slopes: Tensor) -> bool:

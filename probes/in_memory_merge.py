@@ -55,6 +55,7 @@ class InMemoryMerge:
         resident_bytes: int | None = None,
     ) -> None:
         self.chat = chat
+        self.alignment, self.like = alignment, like
         self.sources = tuple(sources)
         if like in alignment.stale_heads:
             model: Any = chat.model

@@ -31,11 +31,13 @@ from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.next_tokens import next_tokens, opening_tokens, refusal_openings
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
+    AttributionNull,
     BlockGain,
     Ceiling,
     Completeness,
     CosineRow,
     DirectionSelection,
+    Interaction,
     LossKind,
     Patching,
     ProbeResult,
@@ -79,6 +81,8 @@ class ProbeState:
     transplants: list[Transplant] = field(default_factory=list)
     completeness: Completeness | None = None
     ceiling: Ceiling | None = None
+    attribution_null: AttributionNull | None = None
+    interaction: Interaction | None = None
     openings: list[int] = field(default_factory=list)
     readings: LayerReadings = field(default_factory=LayerReadings)
     patching: list[Patching] = field(default_factory=list)
@@ -187,6 +191,8 @@ def probe(
         transplants=state.transplants,
         completeness=state.completeness,
         ceiling=state.ceiling,
+        attribution_null=state.attribution_null,
+        interaction=state.interaction,
         lens=state.readings.lens,
         patching=state.patching,
         loss=state.loss,
@@ -238,7 +244,10 @@ def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, wor
     if reason := too_few_lost(fitted_on):
         state.notes.append(f"no attribution: {reason}")
         return
-    state.attribution, state.transplants, state.completeness, state.ceiling = attribute(live, fitted_on, state.progress)
+    found = attribute(live, fitted_on, state.progress)
+    state.attribution, state.transplants, state.completeness = found.gains, found.transplants, found.completeness
+    state.ceiling, state.attribution_null, state.interaction = found.ceiling, found.null, found.interaction
+    state.notes += found.notes
 
 
 def _check_roles(targets: Sequence[Target], work: Sequence[Prompt]) -> None:
@@ -301,17 +310,28 @@ def _verdict(state: ProbeState) -> str:
         said.append(
             f"The base tells harmful from harmless (AUROC {state.selected.auroc:.2f} at layer {state.selected.layer})."
         )
-    path = sorted((g for g in state.attribution if g.method == "path"), key=lambda g: -g.gain)
-    if path and state.completeness:
-        share = sum(gain.share or 0.0 for gain in path[:4])
-        names = ", ".join(gain.block for gain in path[:4])
-        said.append(
-            f"Of the {state.completeness.measured:.1f} nats of refusal log-odds between adapted and graft, {share:.0%} "
-            f"sit in the four blocks {names}."
-        )
-    elif not path:
+    if state.attribution:
+        said.append(_where_lost(state))
+    else:
         said.append(_why_nothing_lost(state.targets))
     return " ".join(said)
+
+
+def _where_lost(state: ProbeState) -> str:
+    """The blocks that pass the null, with their share of the loss; that there are none is a finding too."""
+    null, measured = state.attribution_null, state.completeness.measured if state.completeness else 0.0
+    whole = f"Between adapted and graft lie {measured:.1f} nats of refusal log-odds."
+    if null is None or null.reason is not None:
+        return f"{whole} No block is named: {null.reason if null else 'the map was not held against a null'}."
+    if not null.found:
+        return f"{whole} No block brings back lost refusals more than it changes other answers: nothing was located."
+    shares = {row.block: row.share or 0.0 for row in state.attribution if row.is_whole and row.method == "path"}
+    named = sorted(null.found, key=lambda block: -shares[block])[:4]
+    count = f"{len(null.found)} blocks stand" if len(null.found) > 1 else "One block stands"
+    most = " the most" if len(null.found) > len(named) else ""
+    share = sum(shares[block] for block in named)
+    verb = "hold" if len(named) > 1 else "holds"
+    return f"{whole} {count} out from permuted prompts: {', '.join(named)} {verb}{most}, {share:.0%} of it."
 
 
 def _why_nothing_lost(targets: Sequence[Target]) -> str:

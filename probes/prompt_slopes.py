@@ -11,7 +11,7 @@ weight. Every other module (norms, experts, scales) is differentiated forward by
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,12 +22,14 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.merge_arithmetic import row_products
-from vlsurgery.probes.merge_parameters import MergeParameter
+from vlsurgery.probes.merge_parameters import MergeParameter, RowSpan
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.models.head import head_of, headless
 from vlsurgery.probes.models.tables import embedded
+from vlsurgery.probes.weight_parts import WeightParts
 
 Fold = Callable[[Tensor, Sequence[Tensor]], None]
+ROUTING_TOLERANCE = 0.02  # of the whole change, up to which the changes by expert may miss it: bfloat16 rounds so much
 _TENSOR = object()  # stands for a tensor among the arguments of a call
 Named = Mapping[str, Sequence[MergeParameter]]  # a module's own parameter -> the merged parts of it
 
@@ -35,27 +37,29 @@ Named = Mapping[str, Sequence[MergeParameter]]  # a module's own parameter -> th
 class PromptSlopes:
     """Reads the slopes of a batch's prompts while the live merge runs backward.
 
-    inputs: of a batch like those to come: the modules that run in it are watched.
+    inputs: of a batch like those to come: the modules that run in it are watched. parts: what slopes are told of; by
+    default the blocks.
     Raises ValueError in a backward pass where a module's output can't be told apart by prompts.
     """
 
-    def __init__(self, live: InMemoryMerge, inputs: Mapping[str, Tensor]) -> None:
-        self._live = live
+    def __init__(self, live: InMemoryMerge, inputs: Mapping[str, Tensor], parts: WeightParts | None = None) -> None:
+        self._live, self._parts = live, parts or WeightParts.blocks(live)
         model: Any = live.chat.model
         self._head, self._embedding = head_of(live.chat), model.get_input_embeddings()
         self._modules = _readers(live, inputs)
         self._anchor = torch.zeros((), device=live.chat.device, requires_grad=True)
         self._inside = False
+        self._routed: dict[nn.Module, bool] = {}
         self._slopes = torch.zeros(0)
         self._picked = torch.zeros(0, dtype=torch.long)
 
     @contextmanager
     def watching(self, prompts: int, picked: Tensor) -> Iterator[Tensor]:
-        """While open, backward passes of a batch's forward add to [prompts, blocks, sources] float64 slopes.
+        """While open, backward passes of a batch's forward add to [prompts, parts, sources] float64 slopes.
 
         picked: [K] the row in the batch of each token that the head reads.
         """
-        self._slopes = torch.zeros(prompts, len(self._live.blocks), len(self._live.sources), dtype=torch.float64)
+        self._slopes = torch.zeros(prompts, len(self._parts.parts), len(self._live.sources), dtype=torch.float64)
         self._picked = picked.cpu()
         with ExitStack() as stack:
             stack.enter_context(_experts_in_turn(self._live.chat.model))
@@ -96,13 +100,40 @@ class PromptSlopes:
                     first = entry.first_row + rows.start
                     own = slope[:, first : first + rows.stop - rows.start]
                     for source, delta in self._live.deltas(entry, rows):
-                        self._add(module, entry.block, source, row_products(states @ delta.to(states.dtype).T, own))
+                        self._fold_rows(module, entry, source, rows, delta.to(states.dtype), own, states)
             else:
                 for source, whole in self._whole(entry).items():
-                    self._add(module, entry.block, source, row_products(states @ whole.to(states.dtype).T, slope))
+                    self._add(module, self._part(entry), source, row_products(states @ whole.to(states.dtype).T, slope))
         for entry in named.get("bias", ()):
             for source, whole in self._whole(entry).items():
-                self._add(module, entry.block, source, slope.float() @ whole)
+                self._add(module, self._part(entry), source, slope.float() @ whole)
+
+    def _fold_rows(
+        self,
+        module: nn.Module,
+        entry: MergeParameter,
+        source: int,
+        rows: RowSpan,
+        delta: Tensor,
+        slope: Tensor,
+        states: Tensor,
+    ) -> None:
+        """<slope, delta states> of each token; head by head where rows or columns of the delta belong to heads.
+
+        delta: some rows, [rows, width]. slope: [tokens, rows]. states: [tokens, width].
+        """
+        heads = self._parts.heads.get(id(entry))
+        if heads is None:
+            self._add(module, self._part(entry), source, row_products(states @ delta.T, slope))
+        elif heads.columns:
+            self._add_by_part(heads.labels, source, (slope @ delta).float() * states.float())
+        else:
+            own = heads.labels[rows.start : rows.stop]
+            self._add_by_part(own, source, (states @ delta.T).float() * slope.float())
+
+    def _part(self, entry: MergeParameter) -> int:
+        """The part that an entry is where it is not divided."""
+        return self._parts.whole[id(entry)]
 
     def _fold_embedding(
         self, module: nn.Module, entries: Sequence[MergeParameter], gradient: Tensor, ids: Tensor
@@ -115,26 +146,58 @@ class PromptSlopes:
             for source, delta in self._live.deltas_of_rows(entry, rows):
                 values = torch.zeros(len(tokens), device=slope.device)
                 values[inside] = row_products(embedded(module, delta, own), slope[inside].float())
-                self._add(module, entry.block, source, values)
+                self._add(module, self._part(entry), source, values)
 
     def _fold_any(
         self, module: nn.Module, named: Named, gradient: Tensor, call: "_Call", given: Sequence[Tensor]
     ) -> None:
         """<gradient, derivative of the output along the deltas> by forward-mode differentiation of the module."""
-        blocks = sorted({entry.block for entries in named.values() for entry in entries})
-        for block in blocks:
+        for part in sorted({self._part(entry) for entries in named.values() for entry in entries}):
             for source in range(len(self._live.sources)):
-                along = self._along(named, block, source)
+                along = self._along(named, part, source)
                 if along:
-                    change = self._derivative(module, along, call, given)
-                    self._add(module, block, source, gradient.float() * change.float())
+                    self._fold_along(module, part, source, along, gradient, call, given)
 
-    def _along(self, named: Named, block: int, source: int) -> dict[str, Tensor]:
-        """A block's delta of each of the module's own parameters."""
+    def _fold_along(
+        self,
+        module: nn.Module,
+        part: int,
+        source: int,
+        along: Mapping[str, Tensor],
+        gradient: Tensor,
+        call: "_Call",
+        given: Sequence[Tensor],
+    ) -> None:
+        experts = self._parts.of_experts(part)
+        routing = None if experts is None else self._routing(module, along, call, given)
+        if experts is None or routing is None:
+            change = self._derivative(module, along, call, given)
+            self._add(module, part, source, gradient.float() * change.float())
+            return
+        for slot in range(routing.slots):
+            change = self._derivative(module, along, call, routing.only(slot, given))
+            own = (gradient.float() * change.float()).reshape(routing.tokens, -1).sum(-1, dtype=torch.float64).cpu()
+            self._add_by_expert(experts, routing.experts[:, slot].cpu(), source, own)
+
+    def _routing(
+        self, module: nn.Module, along: Mapping[str, Tensor], call: "_Call", given: Sequence[Tensor]
+    ) -> "Routing | None":
+        """A module's routing, where it weighs experts as its arguments say: its change is then the sum of those of each
+        place in the list of a token's experts. Tried when the module is first met."""
+        routing = routing_of(given)
+        if routing is not None and module not in self._routed:
+            whole = self._derivative(module, along, call, given).float()
+            slots = (self._derivative(module, along, call, routing.only(at, given)) for at in range(routing.slots))
+            rest = whole - torch.stack([slot.float() for slot in slots]).sum(0)
+            self._routed[module] = bool(rest.norm() <= ROUTING_TOLERANCE * whole.norm())
+        return routing if self._routed.get(module) else None
+
+    def _along(self, named: Named, part: int, source: int) -> dict[str, Tensor]:
+        """A part's delta of each of the module's own parameters."""
         found: dict[str, Tensor] = {}
         for name, entries in named.items():
             for entry in entries:
-                delta = self._whole(entry).get(source) if entry.block == block else None
+                delta = self._whole(entry).get(source) if self._part(entry) == part else None
                 if delta is not None:
                     found[name] = found[name] + delta if name in found else delta
         return found
@@ -169,17 +232,34 @@ class PromptSlopes:
                 entry.of(found[source])[rows.start : rows.stop] = delta
         return found
 
-    def _add(self, module: nn.Module, block: int, source: int, values: Tensor) -> None:
+    def _add(self, module: nn.Module, part: int, source: int, values: Tensor) -> None:
         """Sum values over each prompt's tokens. values: [K] or [prompts x tokens] or [prompts, ...]."""
-        count = len(self._slopes)
         if module is self._head:
-            each = torch.zeros(count, dtype=torch.float64)
+            each = torch.zeros(len(self._slopes), dtype=torch.float64)
             each.index_add_(0, self._picked, values.reshape(len(self._picked), -1).sum(1).double().cpu())
-        elif values.shape[0] % count == 0:
-            each = values.reshape(count, -1).sum(1, dtype=torch.float64).cpu()
         else:
-            raise ValueError(f"{type(module).__name__}: {tuple(values.shape)} values of {count} prompts")
-        self._slopes[:, block, source] += each
+            each = self._by_prompt(values).reshape(len(self._slopes), -1).sum(1, dtype=torch.float64).cpu()
+        self._slopes[:, part, source] += each
+
+    def _add_by_part(self, labels: Tensor, source: int, values: Tensor) -> None:
+        """Sum values over each prompt's tokens and over the columns of each part. values: [prompts x tokens, columns].
+        labels: [columns] positions of parts."""
+        each = self._by_prompt(values).reshape(len(self._slopes), -1, len(labels)).sum(1, dtype=torch.float64).cpu()
+        self._slopes[:, :, source].index_add_(1, labels, each)
+
+    def _add_by_expert(self, experts: Tensor, chosen: Tensor, source: int, values: Tensor) -> None:
+        """Sum values over each prompt's tokens and by the expert of each. experts: [experts] positions of parts.
+        chosen: [tokens] expert of each token; one that is not there does nothing. values: [tokens] float64."""
+        prompt = torch.arange(len(values)) // (len(self._by_prompt(values)) // len(self._slopes))
+        there = chosen < len(experts)
+        at = (prompt[there], experts[chosen[there]])
+        self._slopes[:, :, source].index_put_(at, values[there], accumulate=True)
+
+    def _by_prompt(self, values: Tensor) -> Tensor:
+        """Raises ValueError where values are not of so many prompts, each with as many tokens."""
+        if values.shape[0] % len(self._slopes):
+            raise ValueError(f"{tuple(values.shape)} values of {len(self._slopes)} prompts")
+        return values
 
 
 class _Call:
@@ -209,6 +289,39 @@ class _Telling(torch.autograd.Function):
         (gradient,), given = gradients, ctx.saved_tensors
         ctx.fold(gradient, given)
         return gradient, None, None, *(None for _ in given)
+
+
+class Routing(NamedTuple):
+    """The arguments by which a module of experts is told which of them each token goes to. experts: [tokens, slots].
+    weights: position among the module's tensors of how much each counts, [tokens, slots]."""
+
+    experts: Tensor
+    weights: int
+
+    @property
+    def tokens(self) -> int:
+        return self.experts.shape[0]
+
+    @property
+    def slots(self) -> int:
+        return self.experts.shape[1]
+
+    def only(self, slot: int, given: Sequence[Tensor]) -> list[Tensor]:
+        """The module's tensors, with one of each token's experts counting."""
+        weights = given[self.weights]
+        alone = torch.zeros_like(weights)
+        alone[:, slot] = weights[:, slot]
+        return [alone if at == self.weights else tensor for at, tensor in enumerate(given)]
+
+
+def routing_of(given: Sequence[Tensor]) -> Routing | None:
+    """The routing among a module's tensors: whole numbers [tokens, slots], and as many weights; None without both."""
+    for experts in given:
+        if experts.dim() == 2 and experts.dtype in (torch.int64, torch.int32):
+            for at, weights in enumerate(given):
+                if weights.is_floating_point() and weights.shape == experts.shape:
+                    return Routing(experts, at)
+    return None
 
 
 class _Bare(nn.Module):

@@ -197,16 +197,21 @@ class DirectionSelection(Frozen):
 
 
 class BlockGain(Frozen):
-    """What moving one block from adapted to base gives.
+    """What moving one block, or one part of it, from adapted to base gives.
 
+    site, head: which part; both None for the whole block. site alone: a component of the block ("attn.q", "norm.mlp"),
+        or "experts" for all of its routed experts. Both: one attention head there (query heads in q and o, key-value
+        heads in k and v), or one expert. head alone: an attention head with all that no other head shares.
     gain: change of the refusal log-odds, in nats, averaged over requests (positive: the base's block refuses more).
     low, high: its 95% interval over requests; None from one request, and in files of older versions.
     share: gain over the whole change. cost: KL to the adapted model on prompts it should go on answering, in nats.
     method: `path` (gradient x delta averaged along the path; sums to the whole) or `endpoint` (at the adapted point;
-        predicts single transplants).
+        predicts single transplants). Parts are told along the path.
     """
 
     block: str
+    site: str | None = None
+    head: int | None = None
     gain: float
     low: float | None = None
     high: float | None = None
@@ -214,17 +219,77 @@ class BlockGain(Frozen):
     cost: float | None
     method: str
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is of a whole block."""
+        return self.site is None and self.head is None
+
 
 class Transplant(Frozen):
     """One block of the base put into the adapted model: the measured change of the refusal log-odds, in nats.
 
     low, high: its 95% interval over requests; None from one request, and in files of older versions.
+    beyond_map: `gain` less the block's gain along the path, in nats. Its intervals hold for all blocks at once, so that
+        map and transplant disagree where one excludes 0. Above 0 blocks replace one another; below 0 this one needs the
+        others' company. None in files of older versions.
     """
 
     block: str
     gain: float
     low: float | None = None
     high: float | None = None
+    beyond_map: Estimate | None = None
+
+    @property
+    def disagrees(self) -> bool:
+        """Whether the map says something else, beyond its uncertainty."""
+        found = self.beyond_map
+        return (
+            found is not None and found.low is not None and found.high is not None and not found.low <= 0 <= found.high
+        )
+
+
+class BlockNull(Frozen):
+    """One block against permuted prompts. difference: mean gain on lost requests less that on controls, in nats. t:
+    Welch's statistic of it. p: share of the permutations whose largest t of all blocks is as large."""
+
+    block: str
+    difference: float
+    t: float
+    p: float
+
+
+class AttributionNull(Frozen):
+    """Which blocks bring back lost refusals more than they change other answers; the rule:
+    `vlsurgery.probes.permuted_prompts`.
+
+    lost, controls: requests. threshold: the t that 95% of the permutations stay below, all blocks considered. reason:
+    why there is none.
+    """
+
+    lost: int
+    controls: int
+    draws: int
+    threshold: float | None
+    blocks: list[BlockNull]
+    reason: str | None = None
+
+    LEVEL: ClassVar[float] = 0.05
+
+    @property
+    def found(self) -> list[str]:
+        """The blocks that pass, largest t first; none is a result too."""
+        return [row.block for row in sorted(self.blocks, key=lambda row: -row.t) if row.p <= self.LEVEL]
+
+
+class Interaction(Frozen):
+    """Several blocks of the base put into the adapted model together, against the sum of what each does alone, in nats
+    of refusal log-odds; all measured. difference: together less the sum; paired by request."""
+
+    blocks: list[str]
+    together: Estimate
+    singles: Estimate
+    difference: Estimate
 
 
 class Completeness(Frozen):
@@ -274,6 +339,8 @@ class ProbeResult(Result):
     transplants: list[Transplant]
     completeness: Completeness | None
     ceiling: Ceiling | None
+    attribution_null: AttributionNull | None = None
+    interaction: Interaction | None = None
     lens: list[LayerCurve] = Field(default_factory=list)
     patching: list[Patching] = Field(default_factory=list)
     loss: list[LossKind] = Field(default_factory=list, alias="kind")
@@ -283,6 +350,11 @@ class ProbeResult(Result):
     safety_layers: list[SafetyLayers] = Field(default_factory=list)
     notes: list[str]
     verdict: str
+
+    def block_gains(self, method: str = "path") -> dict[str, BlockGain]:
+        """The rows of whole blocks by one method, by block."""
+        rows = self.attribution
+        return {row.block: row for row in rows if row.method == method and row.is_whole}
 
     @property
     def direction_name(self) -> str:

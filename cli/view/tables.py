@@ -207,7 +207,7 @@ def probe_table(result: ProbeResult) -> Table:
         for row in result.cosines
         if (row.role, row.modality, row.position) == ("adapted", modality.get("adapted"), position)
     }
-    gains = {gain.block: gain.gain for gain in result.attribution if gain.method == "path"}
+    gains = {block: row.gain for block, row in result.block_gains().items()}
     scale = largest(gains.values())
     layers = sorted({layer for _, layer in rows})
     heads = [f"AUROC\n{role}\n{modality_column(seen)}" for role, seen in modality.items()]

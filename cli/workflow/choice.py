@@ -96,7 +96,7 @@ def _how(job: Job) -> "Choosing":
 
 def path_gains(job: Job) -> dict[str, float]:
     """Block -> nats of refusal that moving it to the base gives."""
-    return {gain.block: gain.gain for gain in job.result(ProbeResult).attribution if gain.method == "path"}
+    return {block: row.gain for block, row in job.result(ProbeResult).block_gains().items()}
 
 
 def _solved_before(job: Job, settings: Settings) -> TradeoffResult | None:

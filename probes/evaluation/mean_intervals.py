@@ -30,6 +30,18 @@ def mean_estimate(values: Sequence[float], requests: Sequence[Hashable], looks: 
     return Estimate(value=value, low=value - half, high=value + half, n=count)
 
 
+def mean_bounds(
+    means: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | tuple[None, None]:
+    """The same interval for many columns at once: [n] lower and upper bounds. means: [requests, n]. None from one
+    request."""
+    count = len(means)
+    if count < 2:
+        return None, None
+    half = float(stdtrit(count - 1, 1 - (1 - CONFIDENCE) / 2)) * means.std(0, ddof=1) / count**0.5
+    return means.mean(0) - half, means.mean(0) + half
+
+
 def request_means(values: NDArray[np.float64], requests: Sequence[Hashable]) -> NDArray[np.float64]:
     """[requests, ...] the mean of each request's rows of values [prompts, ...]."""
     clusters = cluster_ids(requests)

@@ -7,8 +7,10 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from vlsurgery.probes.attribution import MIN_LOST, attribute, too_few_lost
+from vlsurgery.probes.controls import control_prompts
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
+from vlsurgery.probes.results import Estimate, Transplant
 from vlsurgery.probes.scoring import refusal_choices, refusal_log_odds
 from vlsurgery.probes.targets import LostRefusal, WorkingSet
 from vlsurgery.surgery.alignment import align
@@ -33,8 +35,9 @@ def live_toward(adapted, base):
 
 def test_the_path_map_sums_to_the_measured_change(trio, asked):
     live = live_toward(trio.adapted, trio.base)
-    gains, transplants, completeness, ceiling = attribute(live, made_up(asked))
-    path = [gain for gain in gains if gain.method == "path"]
+    made = attribute(live, made_up(asked))
+    transplants, completeness, ceiling = made.transplants, made.completeness, made.ceiling
+    path = [gain for gain in made.gains if gain.method == "path" and gain.is_whole]
     assert [gain.block for gain in path] == list(live.blocks) == [item.block for item in transplants]
     assert sum(gain.gain for gain in path) == pytest.approx(completeness.total)
     assert sum(gain.share for gain in path) == pytest.approx(1)
@@ -50,6 +53,27 @@ def test_the_path_map_sums_to_the_measured_change(trio, asked):
     found = {item.block: item for item in transplants}["1.attn"]
     assert found.gain == pytest.approx(alone.mean(), abs=1e-4)
     assert (found.low, found.high) == pytest.approx(t_interval(alone), abs=1e-3)
+    gain = next(row.gain for row in path if row.block == "1.attn")
+    assert found.beyond_map.value == pytest.approx(found.gain - gain, abs=1e-9)
+    assert found.beyond_map.high - found.beyond_map.low > 0
+    assert {row.block for row in made.null.blocks} == set(live.blocks)
+    sites = [row for row in made.gains if row.method == "path" and row.head is None and row.site is not None]
+    assert sum(row.gain for row in sites) == pytest.approx(completeness.total, rel=1e-5)
+    check_interaction(made, live, asked, batches, before)
+
+
+def check_interaction(made, live, asked, batches, before):
+    """The top blocks together, measured again, against the transplants' sum."""
+    top = made.interaction.blocks
+    gains = {row.block: row.gain for row in made.gains if row.method == "path" and row.is_whole}
+    assert top == sorted(gains, key=lambda block: -gains[block])[: len(top)]
+    with live.at({block: {"base": 1.0} for block in top}) as chat:
+        together = by_request(asked, refusal_log_odds(chat, batches) - before)
+    assert made.interaction.together.value == pytest.approx(together.mean(), abs=1e-4)
+    singles = sum(item.gain for item in made.transplants if item.block in top)
+    assert made.interaction.singles.value == pytest.approx(singles, abs=1e-6)
+    assert made.interaction.difference.value == pytest.approx(together.mean() - singles, abs=1e-4)
+    assert made.interaction.difference.low < made.interaction.difference.value
 
 
 def by_request(prompts, values):
@@ -67,7 +91,7 @@ def t_interval(means):
 def test_a_gain_of_the_path_has_the_interval_of_its_requests(trio, asked):
     """A block's path gain per prompt, by finite differences along the path."""
     live = live_toward(trio.adapted, trio.base)
-    gains, *_ = attribute(live, made_up(asked))
+    gains = attribute(live, made_up(asked)).gains
     batches = refusal_choices(live.chat, asked, [torch.tensor([5])] * len(asked), [torch.tensor([9])] * len(asked))
     nodes, weights = np.polynomial.legendre.leggauss(6)
     total = torch.zeros(len(asked), dtype=torch.float64)
@@ -80,7 +104,7 @@ def test_a_gain_of_the_path_has_the_interval_of_its_requests(trio, asked):
                 ends.append(refusal_log_odds(chat, batches))
         total += weight * (ends[1] - ends[0]) / 0.04
     expected = t_interval(by_request(asked, total))
-    found = next(gain for gain in gains if gain.method == "path" and gain.block == "1.mlp")
+    found = next(gain for gain in gains if gain.method == "path" and gain.block == "1.mlp" and gain.is_whole)
     assert (found.low, found.high) == pytest.approx(expected, rel=0.05, abs=2e-3)
 
 
@@ -98,11 +122,36 @@ def test_a_change_in_one_block_is_found_there_and_nowhere_else(trio, asked, tmp_
             )
             tensors[name] = adapted[source][: len(value)].contiguous()
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    gains, transplants, completeness, _ = attribute(live_toward(trio.adapted, folder), made_up(asked))
-    for gain in gains:
+    made = attribute(live_toward(trio.adapted, folder), made_up(asked))
+    transplants, completeness = made.transplants, made.completeness
+    for gain in (each for each in made.gains if each.is_whole):
         assert (abs(gain.gain) > 1e-6) == (gain.block == "1.mlp")
     assert [item.block for item in transplants if abs(item.gain) > 1e-6] == ["1.mlp"]
     assert completeness.rank_correlation == pytest.approx(1)
+
+
+def test_a_disagreement_of_map_and_transplant_is_said_where_its_interval_excludes_0():
+    def transplant(low, high):
+        return Transplant(
+            block="1.attn", gain=1.0, beyond_map=Estimate(value=(low + high) / 2, low=low, high=high, n=9)
+        )
+
+    assert transplant(0.1, 0.3).disagrees
+    assert transplant(-0.3, -0.1).disagrees
+    assert not transplant(-0.1, 0.3).disagrees
+    assert not Transplant(block="1.attn", gain=1.0).disagrees
+
+
+def test_controls_have_the_modalities_of_lost_prompts_and_answers_that_part_from_refusals(asked):
+    work = made_up(asked)
+    pictured = [item for item in work.lost if item.prompt.modality == "benign"][:4]
+    controls = control_prompts(work, pictured)
+    assert {item.prompt.modality for item in controls} == {"benign"}
+    assert len(controls) == sum(prompt.modality == "benign" for prompt in asked)
+    same = WorkingSet(
+        work.refuse, work.lost, tuple((prompt, item.refusal) for item in work.lost for prompt in [item.prompt])
+    )
+    assert control_prompts(same, work.lost) == []
 
 
 def test_where_nothing_was_lost_there_is_nothing_to_attribute(trio, asked):
