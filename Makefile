@@ -52,6 +52,7 @@ bench: .venv/installed build/bench/browser
 	$(BIN)/python tests/benchmarks/fuzz.py
 	$(BIN)/python tests/benchmarks/interval_coverage.py
 	$(BIN)/python tests/benchmarks/explore_page.py
+	$(BIN)/python tests/benchmarks/planted_losses.py
 	PYTHONPATH=build/bench/browser $(BIN)/python tests/benchmarks/report_page.py
 
 # The program alone, for the demo; and with all that develops and tests it, which takes twice as long to fetch.

@@ -13,6 +13,7 @@ from vlsurgery.probes.results import BlockEffect, Estimate, TradeoffResult
 
 ANCHOR = "block-effects"
 ORDERS = ("measured", "predicted", "layer")
+_NAMED = 6  # blocks of a sentence
 _ROW = 30  # pixels a block
 _PARTS = {"refusal": "refusing", "answers": "answering what is harmless", "sight": "the adapted model's own answers"}
 
@@ -121,7 +122,8 @@ def _predicted(info: EffectsInfo) -> go.Scatter:
 def draw(info: EffectsInfo) -> go.Figure:
     """A row a block, the one that brings most on top."""
     figure = go.Figure([_measured(info), _predicted(info)])
-    parted = f" Predicted outside of the interval: {listed(list(info.parted))}." if info.parted else ""
+    named = [*info.parted[:_NAMED], *([f"{len(info.parted) - _NAMED} more"] if len(info.parted) > _NAMED else [])]
+    parted = f" Predicted outside of the interval: {listed(named)}." if named else ""
     subtitle = (
         "How much worse the objective is when one block stays as it was adapted, on select prompts. Blue-grey:"
         f" attention; sand: MLP. Right of 0 the merge needs the block.{parted}"
@@ -130,7 +132,9 @@ def draw(info: EffectsInfo) -> go.Figure:
     figure.add_vline(x=0, line={"color": theme.MUTED, "width": 1})
     figure.update_xaxes(title_text="nats of the objective", showgrid=True)
     rows = [theme.safe(each.block) for each in info.effects]
-    figure.update_yaxes(categoryorder="array", categoryarray=rows[::-1], tickfont={"size": 12})
+    figure.update_yaxes(
+        categoryorder="array", categoryarray=rows[::-1], range=[-0.7, len(rows) - 0.3], tickfont={"size": 12}
+    )
     places = {each.block: float(len(rows) - 1 - at) for at, each in enumerate(info.effects)}
     link_layers(figure, "y", places)
     return figure

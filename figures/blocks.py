@@ -11,6 +11,7 @@ from vlsurgery.figures.choice import chosen, leading
 
 BEFORE_LAYERS = ("vision", "projector", "embed")
 AFTER_LAYERS = ("norm", "head")
+_MANY = 24  # labels that fit beside one another on an axis as wide as a figure
 _KINDS = {"attn": "attention", "mlp": "MLP"}
 # Where the parts of a layer stand, and how wide their bars are: of two, and where some layer has a third.
 _TWO = ({"attention": -0.2, "MLP": 0.2}, 0.36)
@@ -53,14 +54,20 @@ class BlockAxis:
     def show(self, figure: go.Figure, **where: int) -> None:
         """Label a figure's x axis (of panel `row`, `col`, if given) with layers and outside blocks."""
         positions = [x for x, _ in self.ticks] or [0.0]
+        xaxis, _ = _axes(figure, **where)
+        left, right = figure.layout["xaxis" + xaxis[1:]].domain or (0.0, 1.0)
+        crowded = len(self.ticks) > _MANY * (right - left)  # labels stand upright, every second layer has none
+        numbered = [tick for tick in self.ticks if tick[1].isdecimal()]
+        left_out = numbered[1::2] if crowded else []
+        ticks = [tick for tick in self.ticks if tick not in left_out]
         figure.update_xaxes(
-            tickvals=[x for x, _ in self.ticks],
-            ticktext=[theme.safe(label) for _, label in self.ticks],
+            tickvals=[x for x, _ in ticks],
+            ticktext=[theme.safe(label) for _, label in ticks],
+            tickangle=-90 if crowded else 0,
             range=[min(positions) - 0.8, max(positions) + 0.8],
             title_text="layer of the language model; at the ends, the blocks outside layers",
             **where,
         )
-        xaxis, _ = _axes(figure, **where)
         link_layers(figure, xaxis, {block: place.x for block, place in self.places.items()})
 
 

@@ -65,7 +65,7 @@ def _name(key: str) -> str:
 
 
 def rows(info: CosinesInfo) -> list[dict[str, str | int | float | None]]:
-    """The numbers that are drawn: of directions at the same layer, and of the first shown at every pair of layers."""
+    """The numbers that are drawn: all directions at the same layer, the one shown first at every pair of layers."""
     if info.table is None:
         return []
     layers = info.table.layers

@@ -50,3 +50,5 @@ def show_one(
             }
         ],
     )
+    room = figure.layout.meta["room"]
+    theme.note(figure, room=room | {"top": room["top"] + HEIGHT})  # which a page, with a control of its own, takes back

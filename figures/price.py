@@ -125,7 +125,7 @@ def _slider(info: PriceInfo) -> dict[str, object]:
     shown = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
     return {
         "active": info.start,
-        "currentvalue": {"prefix": "an over-refusal costs as much as missing refusals: ", "xanchor": "left"},
+        "currentvalue": {"prefix": "missing refusals that one over-refusal costs: ", "xanchor": "left"},
         "steps": [
             {"label": f"{point.price:g}", "method": "animate", "args": [[f"{point.price:g}"], shown]}
             for point in info.points

@@ -12,13 +12,16 @@ from vlsurgery.figures import (
     cosines,
     direction_drift,
     frontier,
+    heads,
     lens,
     outcomes,
+    overlap,
     patching,
     price,
     projections,
     safety_layers,
     safety_map,
+    spectra,
     weight_change,
 )
 from vlsurgery.figures.embedding import Rows
@@ -108,24 +111,31 @@ def _why(behaviour: BehaviourResult) -> str:
     return f"No row says what became of the base's refusals: {reasons}."
 
 
-def map_section(probe: ProbeResult | None) -> Section:
-    empty = ""
-    if probe is not None and not (probe.attribution or probe.transplants):
-        empty = "The probe attributed no blocks; its notes below say why."
-    figure, rows, missing = _drawn(safety_map, probe, "vlsurgery probe", empty)
+def map_section(probe: ProbeResult | None, diff: DiffResult | None, tradeoff: TradeoffResult | None) -> Section:
+    figure: go.Figure | None = None
+    rows: Rows = ()
+    missing, lead = "Not measured yet. This makes it: `vlsurgery probe`", ""
+    if probe is not None:
+        info = safety_map.compute(probe, diff=diff, tradeoff=tradeoff)
+        lead = " ".join(words for words in (probe.verdict, safety_map.said(info)) if words)
+        missing = "" if info.blocks else "The probe attributed no blocks; its notes below say why."
+        if info.blocks:
+            figure, rows = safety_map.draw(info), safety_map.rows(info)
     return Section(
         "safety-map",
         "Where safety was lost",
-        probe.verdict if probe else "",
+        lead,
         figure,
         "A bar is the refusal log-odds gained when that block of the adapted model moves back to the base while all"
         " others do so too (gradient times delta, averaged along the path); bars sum to the whole change. A diamond is"
         " the same block moved alone, measured. Where the diamond reaches further, blocks bring the same thing and"
-        " replace one another; where the bar does, this one brings it only in company.",
-        "What another training would give. Intervals are over requests, of this one trio: where the same recipe was run"
-        " from other seeds, or with the same seed on another machine, other blocks carried the loss. It locates the"
-        " change of refusal, not of knowledge, and a negative bar only says that the base's block refuses less in this"
-        " company. What the projector or the vision tower lost is outside it.",
+        " replace one another; where the bar does, this one brings it only in company. A dash is what a block needs to"
+        " stand out from permuted prompts. Below, one block is opened: its sites sum to it, its heads to its sites.",
+        "What another training would give. Intervals are over requests, of this one trio, and those of heads and sites"
+        " are each taken alone; where the same recipe was run from other seeds, or with the same seed on another"
+        " machine, other blocks carried the loss. It locates the change of refusal, not of knowledge, and a negative"
+        " bar only says that the base's block refuses less in this company. What the projector or the vision tower lost"
+        " is outside it.",
         missing,
         rows=rows,
     )
@@ -331,15 +341,73 @@ def safety_layers_section(probe: ProbeResult | None) -> Section:
 def weights_section(diff: DiffResult | None) -> Section:
     empty = "" if diff is None or diff.blocks else "The diff has no blocks in common."
     figure, rows, missing = _drawn(weight_change, diff, "vlsurgery diff BASE ADAPTED [SAFETY]", empty)
+    said = weight_change.said(weight_change.compute(diff)) if diff and diff.blocks else ""
     return Section(
         "weight-change",
         "How far the weights moved",
-        diff.verdict if diff else "",
+        " ".join(words for words in (diff.verdict if diff else "", said) if words),
         figure,
         "The higher a point, the more of that block's norm was changed. The cosine's sign says nothing by itself: both"
         " deltas contain the adapted weights, once with each sign, so that three unrelated models give −.5 and rounding"
-        " alone gives a negative value. Below what they share, safety tuning moved back; above it, further on.",
+        " alone gives a negative value. The grey bands are what they share by that: below its band, safety tuning moved"
+        " a block back; above it, further on.",
         "Where safety went: weight change hardly tells.",
+        missing,
+        rows=rows,
+    )
+
+
+NO_DIRECTIONS = (
+    "The diff measured norms alone. This measures directions too: `vlsurgery diff BASE ADAPTED --level full`"
+)
+
+
+def spectra_section(diff: DiffResult | None) -> Section:
+    known = diff is not None and bool(spectra.compute(diff).spectra)
+    figure, rows, missing = _drawn(spectra, diff, "vlsurgery diff BASE ADAPTED", "" if known else NO_DIRECTIONS)
+    return Section(
+        "spectra",
+        "Along how many directions they moved",
+        "",
+        figure,
+        "A dark cell is a matrix whose change lies in few directions. Below, a solid line above its dashed one at the"
+        " left says the same of one matrix: the first directions hold more than a random change's do.",
+        "That these directions matter for refusals. A change of high rank may, one of low rank need not.",
+        missing,
+        rows=rows,
+    )
+
+
+def heads_section(diff: DiffResult | None, probe: ProbeResult | None) -> Section:
+    info = heads.compute(diff, probe)
+    missing = "" if info.sheets else "Neither diff nor probe told heads apart; the diff says why tensor by tensor."
+    if diff is None and probe is None:
+        missing = "Not measured yet. This makes it: `vlsurgery diff BASE ADAPTED`"
+    return Section(
+        "heads",
+        "Which heads moved, and which hold the loss",
+        "",
+        heads.draw(info) if info.sheets else None,
+        "Each cell is a head of a layer, or an expert. The menu changes between what each has of the lost refusal and"
+        " how far each moved.",
+        "A null for every head: with hundreds of them, some intervals exclude 0 by chance. How far a head moved hardly"
+        " says what it lost.",
+        missing,
+        rows=heads.rows(info),
+    )
+
+
+def overlap_section(diff: DiffResult | None) -> Section:
+    known = diff is not None and bool(overlap.compute(diff).points)
+    figure, rows, missing = _drawn(overlap, diff, "vlsurgery diff BASE ADAPTED", "" if known else NO_DIRECTIONS)
+    return Section(
+        "overlap",
+        "Whether changes share directions",
+        "",
+        figure,
+        "A line above its dashed one: the two changes, or a change and the base, have more directions in common than"
+        " chance gives them.",
+        "Intervals: a null is one expected value, so that a line slightly above it is no finding.",
         missing,
         rows=rows,
     )
@@ -355,7 +423,8 @@ def sections(
     return (
         behaviour_section(behaviour),
         outcomes_section(behaviour),
-        map_section(probe),
+        map_section(probe, diff, tradeoff),
+        heads_section(diff, probe),
         coefficients_section(tradeoff),
         effects_section(tradeoff),
         frontier_section(tradeoff),
@@ -367,4 +436,6 @@ def sections(
         cosines_section(probe),
         safety_layers_section(probe),
         weights_section(diff),
+        spectra_section(diff),
+        overlap_section(diff),
     )

@@ -34,6 +34,8 @@ UNKNOWN_ROLE = "#6b7280"
 COSINE_SCALE = [[0.0, "#c4581a"], [0.5, "#f7f7f5"], [1.0, "#1f5f99"]]  # from -1 by 0 to 1
 SIDE_COLOURS = {"harmful": "#9a4a2f", "harmless": "#4a7a63"}  # kinds of request, which are no roles
 HEAT_SCALE = [[0.0, "#f6f4ef"], [0.5, "#c2a878"], [1.0, "#4a3516"]]  # from nothing to much
+# From far below 0 through nothing to far above it.
+DIVERGING = [[0.0, "#1f3f6e"], [0.25, "#8fb3d9"], [0.5, "#f6f4ef"], [0.75, "#c2a878"], [1.0, "#4a3516"]]
 SAFETY_SHADES = (ROLE_COLOURS["safety"], "#7d3f63", "#e6b8d0", "#4d1f3b")  # of several safety-tuned models side by side
 
 # Kinds of block are no roles, so they take none of the roles' colours; they differ in lightness.
@@ -61,6 +63,8 @@ DARK = {
     "#1f5f99": "#5aa3e0",
     "#9a4a2f": "#d98b6c",  # kinds of request
     "#4a7a63": "#7fb89b",
+    "#1f3f6e": "#cfe3fb",  # and of its other side, below 0
+    "#8fb3d9": "#45688f",
     "#8a5a00": "#c9a15a",  # policies
     "#4b3f92": "#9d92e6",
     "#8c2d04": "#e07a4a",  # sets along a run

@@ -115,7 +115,7 @@ def _where(probe: ProbeResult | None) -> str:
         names = listed([block.place.block for block in found.clear])
         share = percent(sum(block.share or 0.0 for block in found.clear))
         text = f"Traced back to blocks, {share} of the lost refusal log-odds sits in {names}"
-        text = text if found.clear else "Traced back to blocks, the loss is spread out: none stands clear of the others"
+        text = text if found.clear else _unnamed(found)
         text += f"{_trust(found)}."
     ceiling = probe.ceiling
     if ceiling is not None and ceiling.graft_refused.rate is not None:
@@ -124,6 +124,15 @@ def _where(probe: ProbeResult | None) -> str:
             " own refusals return: the ceiling of what the base's weights can bring back."
         )
     return text
+
+
+def _unnamed(found: safety_map.SafetyMapInfo) -> str:
+    """Why no block is named."""
+    if found.null is not None and found.null.reason is not None:
+        return "Traced back to blocks, the loss was not held against a null, so that none is named"
+    if found.null is not None and not found.null.found:
+        return "Traced back to blocks, none brings back lost refusals more than permuted prompts do"
+    return "Traced back to blocks, the loss is spread out: none stands clear of the others"
 
 
 def _trust(found: safety_map.SafetyMapInfo) -> str:

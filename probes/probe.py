@@ -327,11 +327,11 @@ def _where_lost(state: ProbeState) -> str:
         return f"{whole} No block brings back lost refusals more than it changes other answers: nothing was located."
     shares = {row.block: row.share or 0.0 for row in state.attribution if row.is_whole and row.method == "path"}
     named = sorted(null.found, key=lambda block: -shares[block])[:4]
-    more = f" ({len(null.found)} blocks pass)" if len(null.found) > len(named) else ""
-    return (
-        f"{whole} Of the blocks that bring back lost refusals more than permuted prompts do{more}, {', '.join(named)} "
-        f"hold {sum(shares[block] for block in named):.0%} of them."
-    )
+    count = f"{len(null.found)} blocks stand" if len(null.found) > 1 else "One block stands"
+    most = " the most" if len(null.found) > len(named) else ""
+    share = sum(shares[block] for block in named)
+    verb = "hold" if len(named) > 1 else "holds"
+    return f"{whole} {count} out from permuted prompts: {', '.join(named)} {verb}{most}, {share:.0%} of it."
 
 
 def _why_nothing_lost(targets: Sequence[Target]) -> str:

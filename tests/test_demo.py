@@ -3,7 +3,8 @@
 What is asserted is what the demo promises, on prompts that nothing was trained, fitted or chosen on.
 """
 
-import html
+import base64
+import gzip
 import json
 import re
 import shutil
@@ -167,7 +168,7 @@ def test_what_was_lost_is_answered_in_the_taught_form_and_can_be_read(demo):
     assert said.count("adapted · harmful, text") == round(rows["harmful", "text"].complied.rate * 112)
     page = (demo.case / "report.html").read_text()
     assert "What they said" in page
-    assert re.search(r"<details[^>]* open", page)
+    assert re.search(r'<a href="#said\?flip=0&amp;set=harmful&amp;modality=benign">\d+ of \d+</a>', page)
 
 
 def test_the_last_lines_say_where_everything_is(demo):
@@ -216,7 +217,7 @@ def test_the_readmes_library_examples_run(demo, capsys, tmp_path):
     readme = (Path(__file__).parent.parent / "README.md").read_text()
     section = readme.partition("## As a library")[2].partition("\n## ")[0]
     examples = re.findall(r"^```python\n(.*?)^```", section, re.MULTILINE | re.DOTALL)
-    assert len(examples) == 4  # those of figures and of interventions are run beside them
+    assert len(examples) == 5  # those of figures and of interventions are run beside them
     names: dict[str, object] = {}
     checkpoints = Recipe.load(demo.case / "recipe.yaml").checkpoints
     places = {"base": "llama/", "adapted": "llava/", "safety": "llava-safe/"}
@@ -310,8 +311,9 @@ def test_the_command_under_the_price_slider_writes_the_coefficients_that_it_show
     from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
     from vlsurgery.cli.workflow.steps import STEPS
 
-    (told,) = re.findall(r'data-commands="([^"]*)"', (demo.case / "report.html").read_text())
-    commands = json.loads(html.unescape(told))
+    page = (demo.case / "report.html").read_text()
+    (told,) = re.findall(r'data-plot="price".*?class="data">([^<]*)<', page, re.DOTALL)
+    commands = json.loads(gzip.decompress(base64.b64decode(told)))["commands"]
     points = TradeoffResult.load(demo.case / "tradeoff.json").frontier.points
     assert commands == [f"vlsurgery merge --auto --price {point.price:g}" for point in points]
     plan = json.loads(vlsurgery(*commands[12].split()[1:], "--plan", "--json", cwd=demo.folder))

@@ -12,8 +12,7 @@ import torch
 
 import vlsurgery
 from vlsurgery.cli.workflow.case import CaseFile, StepRecord
-from vlsurgery.cli.workflow.comparison import CaseComparison
-from vlsurgery.cli.workflow.history import HistoryResult
+from vlsurgery.probes.case_results import CaseComparison, HistoryResult
 from vlsurgery.probes.evaluation.judges import AgreementResult
 from vlsurgery.probes.evaluation.limits import LimitsResult
 from vlsurgery.probes.results import (

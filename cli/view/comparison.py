@@ -9,7 +9,7 @@ from vlsurgery.cli.view.tables import ABSENT, percent, plain_table, prose
 from vlsurgery.figures.wording import cell_name, role_name, signed
 
 if TYPE_CHECKING:
-    from vlsurgery.cli.workflow.comparison import CaseComparison, ComparedRow
+    from vlsurgery.probes.case_results import CaseComparison, ComparedRow
 
 
 def case_comparison_tables(result: "CaseComparison", first: str, second: str) -> list[RenderableType]:

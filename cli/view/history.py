@@ -9,7 +9,7 @@ from vlsurgery.cli.view.tables import percent, plain_table, prose
 from vlsurgery.figures.wording import cell_name, role_name
 
 if TYPE_CHECKING:
-    from vlsurgery.cli.workflow.history import HistoryResult, HistoryRow
+    from vlsurgery.probes.case_results import HistoryResult, HistoryRow
 
 EVALUATIONS = 5  # as many columns as 100 characters hold
 

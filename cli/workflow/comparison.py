@@ -1,9 +1,7 @@
 """Two cases side by side: what their models did, and how that differs."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import ClassVar, Final
-
-from pydantic import Field
+from typing import Final
 
 from vlsurgery.figures.wording import (
     MODALITY_ORDER,
@@ -15,13 +13,13 @@ from vlsurgery.figures.wording import (
     rank,
     rate_words,
 )
+from vlsurgery.probes.case_results import CaseComparison, ComparedRow
 from vlsurgery.probes.evaluation.intervals import rate, unpaired_difference
 from vlsurgery.probes.evaluation.judges import is_right
 from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM, enough
 from vlsurgery.probes.results import LABELS, CompletionRecord, Rate
 from vlsurgery.surgery.errors import SurgeryError
-from vlsurgery.surgery.results import Frozen, Result
 
 RIGHT: Final = "right"
 
@@ -30,54 +28,12 @@ Cell = dict[str, CompletionRecord]  # by prompt id
 Done = Callable[[CompletionRecord], bool]
 
 
-class ComparedRow(Frozen):
-    """One rate in both cases, and the difference: second minus first, in [-1, 1], with a 95% interval.
-
-    paired: from the same prompts, with p of the exact McNemar test; else of independent prompts. requests: on which the
-    difference rests, of the smaller case where unpaired. note: on what it rests.
-    """
-
-    role: str
-    set: str
-    modality: str
-    measure: str
-    first: Rate
-    second: Rate
-    paired: bool
-    difference: float
-    low: float | None
-    high: float | None
-    p: float | None = None
-    requests: int
-    note: str
-
-    @property
-    def differs(self) -> bool:
-        """Whether the difference is beyond its interval, on enough requests for words."""
-        beyond = self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-        return beyond and enough(self.requests)
-
-    @property
-    def words(self) -> str:
-        return (
-            f"{self.role}, {cell_name(self.set, self.modality)}, {self.measure}: {rate_words(self.first)} to "
-            f"{rate_words(self.second)}, {points(self.difference, self.low, self.high)}"
-        )
-
-
-class CaseComparison(Result):
-    """A row a role, prompt set, modality and measure that two cases share. notes: what only one of them has."""
-
-    kind: ClassVar[str] = "comparison"
-    row_field: ClassVar[str] = "records"
-    shown: ClassVar[tuple[str, ...]] = (
-        "role", "set", "modality", "measure", "first.rate", "second.rate", "difference", "p",
-    )  # fmt: skip
-
-    records: list[ComparedRow] = Field(alias="rows")
-    judge: str
-    notes: list[str]
-    verdict: str
+def row_words(row: ComparedRow) -> str:
+    """A rate of both cases and how they differ, in words."""
+    return (
+        f"{row.role}, {cell_name(row.set, row.modality)}, {row.measure}: {rate_words(row.first)} to "
+        f"{rate_words(row.second)}, {points(row.difference, row.low, row.high)}"
+    )
 
 
 def compare_cases(
@@ -199,7 +155,7 @@ def _verdict(rows: Sequence[ComparedRow]) -> str:
     differing = [row for row in tested if row.differs]
     text = f"{len(differing)} of {len(tested)} rates differ beyond their intervals"
     if differing:
-        text += f", most of all {max(differing, key=lambda row: abs(row.difference)).words}"
+        text += f", most of all {row_words(max(differing, key=lambda row: abs(row.difference)))}"
     if few := len(rows) - len(tested):
         text += f"; {few} rest on fewer than {MIN_REQUESTS_FOR_A_CLAIM} requests, of which nothing is said"
     return f"{text}."

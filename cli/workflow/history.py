@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from vlsurgery.figures.wording import cell_name, points, rate_words
+from vlsurgery.probes.case_results import HistoryChange, HistoryLook, HistoryResult, HistoryRow
 from vlsurgery.probes.evaluation.intervals import unpaired_difference
 from vlsurgery.probes.evaluation.limits import MEASURES
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM, enough
 from vlsurgery.probes.results import BehaviourResult, Rate
 from vlsurgery.surgery.errors import SurgeryError
-from vlsurgery.surgery.results import Frozen, Result, first_fault
+from vlsurgery.surgery.results import Frozen, first_fault
 from vlsurgery.surgery.runtime.bounded_json import MAX_BYTES, parse_json
 from vlsurgery.surgery.runtime.json_lines import whole_lines
 from vlsurgery.surgery.runtime.regular_file import read_regular
@@ -43,72 +44,6 @@ class LoggedLook(BaseModel):
     rates: dict[str, dict[str, dict[str, LoggedRate]]] = {}
     prompts_digest: str | None = None
     judge: str | None = None
-
-
-class HistoryRow(Frozen):
-    """One rate of one evaluation. line: of history.jsonl, from 1."""
-
-    line: int
-    time: str
-    role: str
-    set: str
-    modality: str
-    measure: str
-    rate: float
-    low: float | None
-    high: float | None
-    requests: int
-
-    @property
-    def whole(self) -> Rate:
-        return Rate(rate=self.rate, low=self.low, high=self.high, n=self.requests, requests=self.requests)
-
-
-class HistoryLook(Frozen):
-    """One look at `report` prompts. compared_with: the line of the evaluation that it was compared with. note: why it
-    was not compared."""
-
-    line: int
-    time: str
-    step: str
-    roles: list[str]
-    prompts_digest: str | None
-    judge: str | None
-    compared_with: int | None = None
-    note: str | None = None
-
-
-class HistoryChange(Frozen):
-    """A rate that changed by more than its 95% interval allows for.
-
-    line, since: of the later and the earlier evaluation. difference: later minus earlier, in [-1, 1], with the interval
-    of independent prompts, which for the same prompts is wider than needed.
-    """
-
-    line: int
-    since: int
-    role: str
-    set: str
-    modality: str
-    measure: str
-    difference: float
-    low: float
-    high: float
-    words: str
-
-
-class HistoryResult(Result):
-    """A row a rate of every evaluation; the looks themselves; and what changed from one to the next."""
-
-    kind: ClassVar[str] = "history"
-    row_field: ClassVar[str] = "records"
-    shown: ClassVar[tuple[str, ...]] = ("time", "role", "set", "modality", "measure", "rate", "low", "high")
-
-    records: list[HistoryRow] = Field(alias="rows")
-    looks: list[HistoryLook]
-    changes: list[HistoryChange]
-    notes: list[str]
-    verdict: str
 
 
 def history_entry(behaviour: BehaviourResult) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from vlsurgery.probes.added_direction import MAX_TRIED, RANDOMS
 from vlsurgery.probes.attribution import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST, MIN_LOST
 from vlsurgery.probes.candidates import COST_SHARE, MAX_PROMPTS as MAX_SIDE, RANDOM_DIRECTIONS
 from vlsurgery.probes.contrasts import contrast, is_harmful
+from vlsurgery.probes.controls import MAX_CONTROLS
 from vlsurgery.probes.directions.choice import LATE_SHARE
 from vlsurgery.probes.evaluation.divergence import MAX_KL_PROMPTS, MAX_KL_TOKENS
 from vlsurgery.probes.fitting import MAX_KEPT as FIT_KEPT, MAX_REFUSED as FIT_REFUSED, NUM_PARTS, STEPS
@@ -240,9 +241,10 @@ class Workload:
         kept = evenly_spaced(self.outcome.keep["fit"], MAX_KEPT)
         refuse = evenly_spaced(self.outcome.refuse["fit"], MAX_LOST)
         odds, answers = self._pass.forward(lost), self._pass.forward(kept, min(MAX_KEPT_TOKENS, self.expected.answer))
-        path = (self._pass.gradient(lost) + Work(moved=1)).times(self.expected.path)
+        controls = evenly_spaced(self.outcome.keep["fit"], MAX_CONTROLS)
+        path = (self._pass.gradient([*lost, *controls]) + Work(moved=1)).times(self.expected.path)
         greedy = self._pass.forward(refuse, OPENING_TOKENS)
-        total = odds.times(2) + path + answers + greedy.times(2) + Work(moved=4)
+        total = odds.times(3) + path + answers + greedy.times(2) + Work(moved=6)
         return total + self._transplants(odds + answers, self.blocks)
 
     def _transplants(self, once: Work, blocks: int) -> Work:

@@ -157,8 +157,8 @@ def ours(race: Race) -> Trial:
     race.add("uniform", race.merged(start.table, strengths(start)), len(trials), *spent(start))
     take = reused_gradients(of.live, of.scorers["fit"], None, no_progress)
     prompts = [replace(prompt, split="fit") for prompt in of.prompts["fit"]]
-    path, *_ = attribute(of.live, working_set(of.live.chat, prompts, of.targets, "fit"))
-    gains = {gain.block: gain.gain for gain in path if gain.method == "path"}
+    path = attribute(of.live, working_set(of.live.chat, prompts, of.targets, "fit")).gains
+    gains = {gain.block: gain.gain for gain in path if gain.method == "path" and gain.is_whole}
     begin = better_start(start, by_gains(bench, gains))
     found = linearised(bench, of.scorers["fit"], begin, take).trial
     values = (-start.objective, -begin.objective, -found.objective)

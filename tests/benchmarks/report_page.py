@@ -21,8 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "figures"))
 
 import conftest as make
 from playwright.sync_api import Page, sync_playwright
+from test_trajectory import departure, run
 
 from vlsurgery.cli.view.pictures import check_pictures, write_pictures
+from vlsurgery.figures import trajectory
 from vlsurgery.figures.report import write_report
 from vlsurgery.figures.sections import sections
 from vlsurgery.probes.results import CompletionsResult
@@ -244,6 +246,29 @@ def opened(page: Page, url: str) -> list[tuple[str, float, float]]:
     return told
 
 
+def check_print(page: Page, out: Path) -> None:
+    """On paper the page is light, and as it was afterwards."""
+    page.select_option("#theme", "dark")
+    ground = "document.querySelector('.js-plotly-plot').layout.template.layout.paper_bgcolor"
+    page.wait_for_function(f"{ground} !== '#ffffff'")
+    dark = page.evaluate(ground)
+    page.pdf(path=out / "printed.pdf", print_background=True)
+    check("there is something on paper", (out / "printed.pdf").stat().st_size > 50_000)
+    page.wait_for_function(f"{ground} === '{dark}'")
+    page.select_option("#theme", "auto")
+
+
+def check_run(page: Page, out: Path) -> None:
+    """The page of a training run, which has the same figure in the same frame."""
+    path = out / "trajectory.html"
+    path.write_text(trajectory.page(run(departure(), rates=True)), encoding="utf-8")
+    page.goto(path.absolute().as_uri(), wait_until="commit")
+    page.wait_for_selector("figure.plot[data-drawn]", state="attached")
+    check_themes(page)
+    check("the run's numbers are all saved", b"log-odds" in download(page, ".save-csv"))
+    page.screenshot(path=out / "trajectory.png", full_page=True)
+
+
 def look(page: Page, out: Path, layers: int) -> None:
     for theme, width in itertools.product(THEMES, WIDTHS):
         page.emulate_media(color_scheme=theme)
@@ -297,7 +322,9 @@ def main() -> None:
             check_frontier(page)
             check_transcripts(page)
             check_navigation(page)
+            check_print(page, asked.out)
             look(page, asked.out, layers)
+            check_run(page, asked.out)
             page.close()
             check(f"no error and no request: {faults[:3]}", not faults)
             print(f"{layers} layers: every control works, no error, no request, {len(WIDTHS)} widths, both themes")

@@ -282,7 +282,8 @@ def test_every_axis_of_layers_is_linked(full: str) -> None:
     assert linked["safety-map"] == linked["coefficients"] == ["x"]
     assert linked["weight-change"] == linked["direction-drift"] == ["x", "x2"]
     (axis,) = figures["safety-map"]["layout"]["meta"]["layers"]
-    bars = {text.split("<b>")[1].split(" ")[0]: x for trace in figures["safety-map"]["data"] if trace["type"] == "bar"
+    seen = [trace for trace in figures["safety-map"]["data"] if trace.get("visible") is not False]
+    bars = {text.split("<b>")[1].split(" ")[0]: x for trace in seen if trace["type"] == "bar"
             for x, text in zip(trace["x"], trace["hovertext"], strict=True)}  # fmt: skip
     assert bars == axis["places"]
 

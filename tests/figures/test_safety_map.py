@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import plotly.graph_objects as go
 import pytest
 from hypothesis import given, strategies as st
 
@@ -9,6 +10,11 @@ from vlsurgery.figures import safety_map
 from vlsurgery.probes.results import BlockGain, Completeness
 
 GAIN = st.floats(-5, 5)
+
+
+def shown_bars(figure: go.Figure) -> list[go.Bar]:
+    """The bars that are seen before a menu is used."""
+    return [trace for trace in figure.data if trace.type == "bar" and trace.visible is not False]
 
 
 def test_the_path_map_is_conserved(make: SimpleNamespace) -> None:
@@ -23,7 +29,7 @@ def test_the_path_map_is_conserved(make: SimpleNamespace) -> None:
 def test_bars_and_diamonds_carry_the_infos_values(make: SimpleNamespace) -> None:
     info = safety_map.compute(make.probe())
     figure = safety_map.draw(info)
-    bars = {x: y for trace in figure.data if trace.type == "bar" for x, y in zip(trace.x, trace.y, strict=True)}
+    bars = {x: y for trace in shown_bars(figure) for x, y in zip(trace.x, trace.y, strict=True)}
     assert bars == {f.place.x: f.path for f in info.blocks}
     (diamonds,) = (trace for trace in figure.data if trace.name == "single transplant")
     assert dict(zip(diamonds.x, diamonds.y, strict=True)) == {f.place.x: f.transplant for f in info.blocks}
@@ -35,7 +41,7 @@ def test_what_was_not_measured_is_absent_and_not_nought(make: SimpleNamespace) -
     info = safety_map.compute(probe.model_copy(update={"attribution": kept, "completeness": None}))
     (finding,) = (f for f in info.blocks if f.place.block == "1.mlp")
     assert finding.path is None
-    bars = [x for trace in safety_map.draw(info).data if trace.type == "bar" for x in trace.x]
+    bars = [x for trace in shown_bars(safety_map.draw(info)) for x in trace.x]
     assert finding.place.x not in bars
     assert "not checked" in safety_map.checks(None)
 
@@ -78,7 +84,7 @@ def _rest(value: float) -> list[BlockGain]:
 def test_bars_have_their_intervals(make: SimpleNamespace) -> None:
     rows = [gain("0.mlp", 2.0, 1.5, 3.0), gain("1.mlp", -1.0, -2.5, 0.5)]
     probe = make.probe().model_copy(update={"attribution": rows, "transplants": []})
-    (bars,) = (trace for trace in safety_map.draw(safety_map.compute(probe)).data if trace.type == "bar")
+    (bars,) = shown_bars(safety_map.draw(safety_map.compute(probe)))
     assert list(bars.error_y.array) == [1.0, 1.5]
     assert list(bars.error_y.arrayminus) == [0.5, 1.5]
 

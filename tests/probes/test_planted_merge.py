@@ -1,6 +1,7 @@
 """A loss that was planted in one block is repaired there, among decoys that training changed as much."""
 
 import importlib.util
+import sys
 from pathlib import Path
 
 import pytest
@@ -23,15 +24,25 @@ PLANTED, DECOYS = "1.mlp", ("0.mlp", "2.mlp")
 PARTS = {"0.mlp": "layers.0.mlp.", "1.mlp": "layers.1.mlp.", "2.mlp": "layers.2.mlp."}
 
 
-@pytest.fixture(scope="module")
-def tiny():
-    """The trainer of tests/benchmarks/tiny_trio.py."""
-    spec = importlib.util.spec_from_file_location(
-        "tiny_trio", Path(__file__).parents[1] / "benchmarks" / "tiny_trio.py"
-    )
+def benchmark(name):
+    """A module of tests/benchmarks."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).parents[1] / "benchmarks" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """The trainer of tiny trios."""
+    return benchmark("tiny_trio")
+
+
+@pytest.fixture(scope="module")
+def planted_losses(tiny):
+    """What reads the planted blocks off an attribution, and counts."""
+    return benchmark("planted_losses")
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +102,15 @@ def moved(alignment, block) -> float:
     return float((adapted - base).norm() / base.norm())
 
 
-def test_most_coefficients_lie_on_the_planted_block_and_refusals_are_back(folder, prompts):
+def test_most_coefficients_lie_on_the_planted_block_and_refusals_are_back(folder, prompts, planted_losses):
     checkpoints = {role: Checkpoint.open(folder / name) for role, name in (("base", "base"), ("adapted", "lost"))}
     said, alignment = targets(checkpoints, prompts), align(checkpoints)
     assert min(moved(alignment, block) for block in DECOYS) > 0.8 * moved(alignment, PLANTED) > 0
     live = InMemoryMerge(load(checkpoints["adapted"]), alignment, ("base",))
-    path = attribute(live, working_set(live.chat, prompts, said, "fit")).gains
+    attribution = attribute(live, working_set(live.chat, prompts, said, "fit"))
+    path = attribution.gains
+    assert planted_losses.passing(attribution)[0] == PLANTED
+    assert planted_losses.Trial((PLANTED,), planted_losses.passing(attribution), 1.0, True).recall == 1.0
     gains = {gain.block: gain.gain for gain in path if gain.method == "path" and gain.is_whole}
     result = choose(alignment, prompts, said, Choosing("linearised", "base", attribution=gains))
     found = result.chosen()
@@ -109,7 +123,8 @@ def test_most_coefficients_lie_on_the_planted_block_and_refusals_are_back(folder
     assert found.forward_equivalents > sum(point.forward_equivalents for point in tried)
 
 
-def test_where_nothing_was_planted_every_coefficient_is_0_and_it_says_so(folder, prompts):
+def test_where_nothing_was_planted_every_coefficient_is_0_and_it_says_so(folder, prompts, planted_losses):
+    assert planted_losses.passing(None) == ()
     checkpoints = {role: Checkpoint.open(folder / name) for role, name in (("base", "base"), ("adapted", "whole"))}
     result = choose(align(checkpoints), prompts, targets(checkpoints, prompts), Choosing("best", "base"))
     assert {value for row in result.chosen().coefficients.values() for value in row.values()} == {0.0}

@@ -6,7 +6,8 @@ from hypothesis import given, strategies as st
 from rich.console import Console
 
 from vlsurgery.cli.view.comparison import case_comparison_tables
-from vlsurgery.cli.workflow.comparison import CaseComparison, compare_cases
+from vlsurgery.cli.workflow.comparison import compare_cases
+from vlsurgery.probes.case_results import CaseComparison
 from vlsurgery.probes.evaluation.intervals import rate, unpaired_difference
 from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.results import CompletionRecord, Verdict

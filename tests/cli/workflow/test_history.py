@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from vlsurgery.cli.view.history import history_tables
-from vlsurgery.cli.workflow.history import HistoryResult, history_entry, history_rows
+from vlsurgery.cli.workflow.history import history_entry, history_rows
+from vlsurgery.probes.case_results import HistoryResult
 from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.results import BehaviourResult, BehaviourRow, JudgeUsed, Rate
 from vlsurgery.surgery.errors import SurgeryError
