@@ -162,7 +162,8 @@ def check_figures(page: Page) -> None:
         for control in page.query_selector_all(f"{box} .control input, {box} .control select"):
             before = page.evaluate(drawn := f"JSON.stringify(document.getElementById('figure-{anchor}').data)")
             control.focus()
-            page.keyboard.press("ArrowRight" if control.get_attribute("type") == "range" else "ArrowDown")
+            at_end = control.evaluate("c => +c.value === (c.max === undefined ? c.options.length - 1 : +c.max)")
+            page.keyboard.press("Home" if at_end else "End")
             page.wait_for_function(f"(before) => {drawn} !== before", arg=before)
             if command := page.query_selector(f"{box} .command code"):
                 check(
