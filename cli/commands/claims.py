@@ -39,8 +39,8 @@ def claims(
 
     Each is measured on `report` requests, paired by request over all cases, with its controls, and holds, does not
     hold, or can't be told; with its figure and 95% interval. Steps that a case lacks are run first: for the miniature
-    about five minutes a seed, for the real trio about 50; what is done is not done again. Writes DIR/claims.json and
-    DIR/claims.html.
+    about five minutes a seed, for the real trio an hour or more; what is done is not done again. Writes
+    DIR/claims.json and DIR/claims.html.
 
     \b
     Example:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 def demo(
     session: Session,
     real: Annotated[
-        bool, typer.Option("--real", help="On real weights, SmolLM2-135M: about 45 minutes. [default: the miniature]")
+        bool, typer.Option("--real", help="On real weights, SmolLM2-135M: about an hour. [default: the miniature]")
     ] = False,
     seed: Annotated[
         int, typer.Option("--seed", min=0, help="Train another specimen; 0 is the pinned seed of the miniature.")
