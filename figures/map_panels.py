@@ -64,6 +64,7 @@ def framed(figure: go.Figure, info: "SafetyMapInfo", title: str, subtitle: str) 
     if info.inside:
         theme.panel_title(figure, "Inside of a block: its sites, which sum to it", 2, 1)
         theme.panel_title(figure, "Its attention heads or experts", 3, 1)
+        figure.update_xaxes(type="category", row=2, col=1)  # said, for its first trace has nothing to tell it by
         figure.update_xaxes(title_text="number of the head or expert", row=3, col=1)
     return figure
 

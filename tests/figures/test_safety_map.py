@@ -93,3 +93,16 @@ def test_checks_give_both_figures() -> None:
     text = safety_map.checks(Completeness(total=9.0, measured=10.0, error=0.1, points=5, rank_correlation=0.85))
     for figure in ("9.00", "10.00", "10%", "0.85"):
         assert figure in text
+
+
+def test_the_sites_of_a_block_stand_on_an_axis_of_names(make: SimpleNamespace) -> None:
+    """plotly takes an axis for one of numbers where its first trace is empty, and draws no bar that has a name."""
+    probe = make.probe()
+    sites = [
+        BlockGain(block="1.mlp", site=site, gain=gain, share=None, cost=None, method="path")
+        for site, gain in (("mlp.gate", 1.0), ("mlp.down", 1.5))
+    ]
+    figure = safety_map.plot(probe.model_copy(update={"attribution": [*probe.attribution, *sites]}))
+    (bars,) = (trace for trace in figure.data if trace.xaxis == "x2" and trace.type == "bar")
+    assert dict(zip(bars.x, bars.y, strict=True)) == {"mlp.gate": 1.0, "mlp.down": 1.5}
+    assert figure.layout.xaxis2.type == "category"
