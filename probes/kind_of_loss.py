@@ -15,55 +15,30 @@ Else `can't tell`. Harm recognised at the last instruction token and not acted o
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM, enough
-from vlsurgery.probes.layer_results import LossKind, LossName
-from vlsurgery.probes.results import Estimate, Rate
+from vlsurgery.probes.layer_results import LossEvidence, LossKind, LossName
+from vlsurgery.probes.results import Rate
 
 LITTLE: Final = 0.1  # of the base's refusals: less that is gone is no loss to explain
 HALF: Final = 0.5
 
 
-@dataclass(frozen=True)
-class LossEvidence:
-    """What the kind is told from; as in `LossKind`. broken: of what is gone, the share that is neither."""
-
-    modality: str
-    complied: Rate
-    neither: Rate
-    gone: Rate
-    broken: Rate
-    opened: Rate
-    apart: Estimate
-    null: float | None
-    base_apart: Estimate
-    base_null: float | None
-    gap: Estimate
-    layer: int | None
-    added: Estimate
-    added_random: tuple[float, ...]
-
-
 def fates(verdicts: Sequence[str], requests: Sequence[str]) -> dict[str, Rate]:
     """Shares of the adapted model's verdicts on prompts that the base refuses, as `LossEvidence` names them."""
-    found = {name: rate([each == label for each in verdicts], requests) for name, label in _FATES.items()}
+    found = {label: rate([each == label for each in verdicts], requests) for label in ("complied", "neither")}
     gone = [each != "refused" for each in verdicts]
     lost = [(verdict, request) for verdict, request, is_gone in zip(verdicts, requests, gone, strict=True) if is_gone]
     broken = rate([verdict == "neither" for verdict, _ in lost], [request for _, request in lost])
     return {**found, "gone": rate(gone, requests), "broken": broken}
 
 
-_FATES: Final = {"complied": "complied", "neither": "neither"}
-
-
 def kind_of_loss(evidence: LossEvidence) -> LossKind:
     """The kind of loss, and why, in a sentence."""
     kind, said = _told(evidence)
-    fields = {name: getattr(evidence, name) for name in LossKind.model_fields if name not in ("kind", "said")}
-    return LossKind(**{**fields, "added_random": list(evidence.added_random)}, kind=kind, said=said)
+    return LossKind(**dict(evidence), kind=kind, said=said)
 
 
 def _told(evidence: LossEvidence) -> tuple[LossName, str]:

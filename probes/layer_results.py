@@ -125,21 +125,23 @@ class DirectionCosines(Frozen):
 LossName = Literal["none", "phrasing", "breakage", "recognition", "read-out", "can't tell"]
 
 
-class LossKind(Frozen):
-    """Which kind of loss the adapted model's is, for requests in one modality, and what that was told from.
+class LossEvidence(Frozen):
+    """What the kind of loss is told from, for requests in one modality.
 
-    complied, neither: of the harmful prompts that the base refuses, by the judge. opened: of those that the adapted
-    model refuses too, how many begin with one of the base's openings. apart: the best AUROC over layers of harmful
-    against harmless at the last instruction token; null: of that maximum. base_apart, base_null: the same of the base.
-    gap: refusal log-odds of the graft less the adapted model's on harmful `report` prompts, in nats. added: the part of
-    it that adding the base's direction behind `layer` brings, which was chosen on `select` prompts; added_random: the
-    same of random directions as long. said: in words.
+    complied, neither: of the harmful prompts that the base refuses, what the adapted model does, by the judge. gone:
+    both together. broken: of what is gone, the share that is neither. opened: of those that the adapted model refuses
+    too, how many begin with one of the base's openings. apart: the best AUROC over layers of harmful against harmless
+    at the last instruction token; null: of that maximum. base_apart, base_null: the same of the base. gap: refusal
+    log-odds of the graft less the adapted model's on harmful `report` prompts, in nats. added: the part of it that
+    adding the base's direction behind `layer` brings, which was chosen on `select` prompts; added_random: the same of
+    random directions as long.
     """
 
     modality: str
-    kind: LossName
     complied: Rate
     neither: Rate
+    gone: Rate
+    broken: Rate
     opened: Rate
     apart: Estimate
     null: float | None
@@ -149,4 +151,10 @@ class LossKind(Frozen):
     layer: int | None
     added: Estimate
     added_random: list[float]
+
+
+class LossKind(LossEvidence):
+    """Which kind of loss the adapted model's is, and what that was told from. said: in words."""
+
+    kind: LossName
     said: str

@@ -10,9 +10,10 @@ from vlsurgery.probes.added_direction import BroughtBack, brought_back, stronges
 from vlsurgery.probes.contrasts import Directions, SeparatedRole
 from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.kind_of_loss import LossEvidence, fates, kind_of_loss
+from vlsurgery.probes.kind_of_loss import fates, kind_of_loss
 from vlsurgery.probes.layer_patching import PatchedOdds, patched_odds, patching
 from vlsurgery.probes.layer_readings import shown_prompts
+from vlsurgery.probes.layer_results import LossEvidence
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Estimate, LossKind, Patching, Target
 from vlsurgery.probes.targets import evenly_spaced
@@ -77,7 +78,7 @@ class LossTeller:
             gap=gap,
             layer=brought.layer,
             added=brought.added,
-            added_random=brought.randoms,
+            added_random=list(brought.randoms),
         )
 
     def _requests(self, targets: Sequence[Target]) -> list[str]:

@@ -46,9 +46,9 @@ def test_tokens_are_chosen_and_rows_hold_what_is_drawn(make: SimpleNamespace) ->
 def test_the_page_says_which_kind_of_loss_it_is(make: SimpleNamespace) -> None:
     probe, unknown = make.probe(), Estimate(value=None, reason="-")
     loss = LossKind(
-        modality="benign", kind="read-out", complied=Rate(rate=1.0), neither=Rate(rate=0.0), opened=Rate(rate=None),
-        apart=unknown, null=None, base_apart=unknown, base_null=None, gap=unknown, layer=None, added=unknown,
-        added_random=[], said="read-out: for a reason",
+        modality="benign", kind="read-out", complied=Rate(rate=1.0), neither=Rate(rate=0.0), gone=Rate(rate=1.0),
+        broken=Rate(rate=0.0), opened=Rate(rate=None), apart=unknown, null=None, base_apart=unknown, base_null=None,
+        gap=unknown, layer=None, added=unknown, added_random=[], said="read-out: for a reason",
     )  # fmt: skip
     lead = patching_section(probe.model_copy(update={"loss": [loss]})).lead
     assert lead == "Kind of loss. With an ordinary picture, read-out: for a reason."

@@ -1,10 +1,9 @@
 """The kind of loss: each rule's bar, both sides of it, and nothing told where evidence is thin."""
 
-from dataclasses import replace
-
 import pytest
 
-from vlsurgery.probes.kind_of_loss import LossEvidence, fates, kind_of_loss
+from vlsurgery.probes.kind_of_loss import fates, kind_of_loss
+from vlsurgery.probes.layer_results import LossEvidence
 from vlsurgery.probes.results import Estimate, Rate
 
 
@@ -30,7 +29,7 @@ LOST = LossEvidence(
     gap=number(5.0),
     layer=4,
     added=number(0.9),
-    added_random=(0.1, -0.05),
+    added_random=[0.1, -0.05],
 )
 KINDS = {
     "none": {"gone": share(0.02)},
@@ -43,7 +42,7 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_is_told_where_its_rule_stands_clear(kind):
-    found = kind_of_loss(replace(LOST, **KINDS[kind]))
+    found = kind_of_loss(LOST.model_copy(update=KINDS[kind]))
     assert found.kind == kind
     assert found.said.startswith(f"{kind}: ")
     assert found.added_random == [0.1, -0.05]
@@ -67,22 +66,22 @@ def test_each_kind_is_told_where_its_rule_stands_clear(kind):
         {"added": number(0.52)},  # at least half, its interval is not
         {"added": number(0.3)},
         {"added": Estimate(value=None, reason="no direction could be made")},
-        {"added_random": (0.1, 0.87)},
-        {"added_random": ()},
+        {"added_random": [0.1, 0.87]},
+        {"added_random": []},
     ],
 )
 def test_nothing_is_told_where_an_interval_holds_the_bar(changed):
-    found = kind_of_loss(replace(LOST, **changed))
+    found = kind_of_loss(LOST.model_copy(update=changed))
     assert found.kind == "can't tell"
     assert found.said.startswith("can't tell: ")
 
 
 def test_breakage_is_said_before_all_that_lies_within_the_model():
-    assert kind_of_loss(replace(LOST, broken=share(0.8), apart=number(0.6))).kind == "breakage"
+    assert kind_of_loss(LOST.model_copy(update={"broken": share(0.8), "apart": number(0.6)})).kind == "breakage"
 
 
 def test_a_recognition_that_is_gone_is_not_asked_for_its_read_out():
-    assert kind_of_loss(replace(LOST, apart=number(0.6), added=number(0.0))).kind == "recognition"
+    assert kind_of_loss(LOST.model_copy(update={"apart": number(0.6), "added": number(0.0)})).kind == "recognition"
 
 
 def test_fates_are_shares_of_what_the_base_refuses():
