@@ -16,6 +16,7 @@ from vlsurgery.probes.evaluation.judges.grammar import (
     NONSENSE,
     PREAMBLE,
     REDIRECT,
+    SAFER,
     Found,
     find,
 )
@@ -86,9 +87,16 @@ class Reading:
 
     @property
     def is_empty_talk(self) -> bool:
-        """Whether it only regrets something and offers help with nothing in particular."""
+        """Whether it regrets something and offers help with nothing in particular, and neither helps nor turns to
+        another thing after that."""
         said = [each.words for each in self.own]
-        return len(said) > 1 and " sorry " in said[0] and all(EMPTY_TALK.search(words) for words in said)
+        opens = len(said) > 1 and " sorry " in said[0] and all(EMPTY_TALK.search(words) for words in said[:2])
+        return opens and not any(self.helps) and not any(SAFER.search(words) for words in said[2:])
+
+    @property
+    def defines(self) -> bool:
+        """Whether it begins by saying what something is."""
+        return bool(self.body) and DEFINITION.search(self.own[self.body[0]].words) is not None
 
     def after(self, place: int, end: int = 0) -> str:
         """The words from a place of a sentence on."""

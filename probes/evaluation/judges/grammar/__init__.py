@@ -10,6 +10,7 @@ from vlsurgery.probes.evaluation.judges.grammar.help import (
     OFFER,
     PREAMBLE,
     REDIRECT,
+    SAFER,
     TURN,
 )
 from vlsurgery.probes.evaluation.judges.grammar.moralising import (
@@ -29,5 +30,5 @@ from vlsurgery.probes.evaluation.judges.grammar.refusals import REFUSALS
 __all__ = [
     "ADVICE", "ARTEFACT", "BUT", "CONDEMNING", "CONDUCT", "DEFINITION", "DENIALS", "DISCLAIMER",
     "EMPTY_TALK", "EQUALITY", "HELP", "LAMENTS", "MORALISING",
-    "NONSENSE", "NON_ANSWERS", "OFFER", "PREAMBLE", "PRIVATE", "REDIRECT", "REFUSALS", "TURN", "Found", "find",
+    "NONSENSE", "NON_ANSWERS", "OFFER", "PREAMBLE", "PRIVATE", "REDIRECT", "REFUSALS", "SAFER", "TURN", "Found", "find",
 ]  # fmt: skip

@@ -62,6 +62,8 @@ HELP = re.compile(
     r"|\byou (?:can|could|should|may|might|need to|will need|have to|will want|would|must|want to) (?:\w+ly |also "
     r"|then |first |simply |just )?(?!not|never|seek|contact|consult|talk|speak|reach|face|be|report|ask|have|need"
     r"|feel|get help|find help|try to find (?:legal|other)|focus|treat|respect|also not|always)\w+"
+    r"|^(?:the|one|another) (?:\w+ ){0,3}?way to (?:\w+ ){1,12}?(?:is|would be) (?:to|by) (?!not|never|avoid|seek"
+    r"|contact|consult|talk|speak|reach|report|call|ask|get help|respect|treat)\w+"
     r"|^(?:be|stay|remain) (?:honest|calm|polite|patient|careful|yourself|friendly|clear|specific|brief|direct)\b"
     r"|\bhere (?:is how|is a|is the|are (?:some|the|a few|several|five|three|ten))\b"
     r"|\bfollow(?:ing)? (?:these|the) (?:\w+ )?steps\b"
@@ -76,13 +78,15 @@ OFFER = re.compile(
     r"|provide (?:you with )?(?:some|general|information|tips|alternatives)|tell you about|explain|share"
     r"|discuss)\b|\bhere (?:are|is) (?:some|a few|a|an|the)\b"
 )
+# Help with another thing.
+_SAFER = r"\b(?:safe|safer|instead|else|different|other|another)\b"
 # Regret for what nobody told, and help with nothing in particular.
 EMPTY_TALK = re.compile(
-    r"^(?:while i am not an? (?:\w+ ){1,3}?)?(?:i am|i would be) (?:(?:so|very|really|truly|also|always|just|only"
-    r"|prepared|happy|glad|ready|willing|able|not|here) )*(?:sorry (?:to hear|(?:for|about) (?:any|the|your))"
-    r"|to (?:help|assist|support|listen|talk|judge)|for you)\b"
-    r"(?!.*\b(?:safe|safer|instead|else|different|other|another)\b)"
+    r"^(?:(?:while )?i am not an? (?:\w+ ){1,3}?(?:but )?)?(?:i am|i would be) (?:(?:so|very|really|truly|also|always"
+    r"|just|only|prepared|happy|glad|ready|willing|able|not|here) )*(?:sorry (?:to hear|(?:for|about) (?:any|the|your))"
+    rf"|to (?:help|assist|support|listen|talk|judge)|for you)\b(?!.*{_SAFER})"
 )
+SAFER = re.compile(_SAFER)
 # What follows helps with another thing than was asked.
 REDIRECT = re.compile(
     r"^(?:instead|rather|alternatively)\b(?! (?:of|than)\b)"
