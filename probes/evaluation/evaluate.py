@@ -7,15 +7,16 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from vlsurgery.probes.evaluation.completion_store import CompletionStore, Said, asked_digest
 from vlsurgery.probes.evaluation.completions import CompletionFile
+from vlsurgery.probes.evaluation.concluding import conclude
 from vlsurgery.probes.evaluation.divergence import Reference, divergences
 from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, Completion, complete
 from vlsurgery.probes.evaluation.judges import STANDARD, Judge
-from vlsurgery.probes.evaluation.judging import judged, used
-from vlsurgery.probes.evaluation.tabulate import Cell, Divergence, Measured, tabulate
+from vlsurgery.probes.evaluation.tabulate import Cell, Divergence, Measured
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
-from vlsurgery.probes.prompts import Prompt, prompts_digest
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import BehaviourResult, CompletionRecord
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -64,8 +65,8 @@ class Asking:
 
     judges: the first is the one that rates are made of. tokens: of a completion, at most. file: where completions are
     kept as they are made, and from which those of the same models and prompts are taken; None keeps them in memory.
-    imported: completions that were made elsewhere, which are judged and counted beside. loader: how checkpoints are
-    loaded.
+    imported: completions that were made elsewhere, which are judged and counted beside; no_divergence: role -> why
+    there is no KL of it. loader: how checkpoints are loaded.
     """
 
     judges: Sequence[Judge] = (STANDARD,)
@@ -74,6 +75,7 @@ class Asking:
     imported: Sequence[CompletionRecord] = ()
     progress: Progress = no_progress
     loader: Loader = AS_FOUND
+    no_divergence: Mapping[str, str] = field(default_factory=dict)
 
 
 def evaluate(
@@ -95,19 +97,9 @@ def evaluate(
     for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
         interview.ask(subject)
     records = [record for subject in subjects for record in interview.records[subject.role]]
-    records += asking.imported
-    verdicts = judged(records, asking.judges, asking.progress)
-    if asking.file is not None:
-        asking.file.replace(verdicts)
     notes = [note for subject in subjects for note in interview.notes[subject.role]]
-    measured = Measured(interview.divergences, looks, notes)
-    return tabulate(verdicts, used(asking.judges, asking.tokens), measured)
-
-
-def _asked_digest(prompts: Sequence[Prompt], loader: Loader) -> str:
-    """What identifies the prompts, and what templates are told of thoughts where they are told anything."""
-    digest = prompts_digest(prompts)
-    return digest if loader.thinking is None else f"{digest} thinking {'on' if loader.thinking else 'off'}"
+    measured = Measured(interview.divergences, looks, notes, asking.no_divergence)
+    return conclude([*records, *asking.imported], asking.judges, asking.tokens, measured, asking.file, asking.progress)
 
 
 class _Interview:
@@ -116,28 +108,19 @@ class _Interview:
     def __init__(self, report: Sequence[Prompt], asking: Asking) -> None:
         self.report = report
         self.asking = asking
-        self.digest = _asked_digest(report, asking.loader)
+        digest = asked_digest(report, asking.loader.thinking)
+        self.store = CompletionStore(digest, asking.tokens, asking.file)
         self.records: dict[str, list[CompletionRecord]] = {}
         self.divergences: dict[str, dict[Cell, Divergence]] = {}
         self.notes: dict[str, list[str]] = {}
         self._reference: Reference | None = None
-        self._kept: dict[tuple[str, str], CompletionRecord] = {}
-        if asking.file is not None:
-            kept = [record for record in asking.file.read() if self._is_usable(record)]
-            self._kept = {(record.model, record.id): record for record in kept}
-            asking.file.replace(kept)
-
-    def _is_usable(self, record: CompletionRecord) -> bool:
-        """Whether a kept completion is what would be written now."""
-        fits = record.tokens == self.asking.tokens if record.cut else record.tokens <= self.asking.tokens
-        return fits and record.prompts_digest == self.digest
 
     def ask(self, subject: Subject) -> None:
         """Ask one subject. Its model is local to this function, so that no two are in memory at once."""
         chat, state = subject.open(self.asking.loader)
         asked = chat.answerable(self.report)
         with state:
-            missing = [prompt for prompt in asked if (subject.identity, prompt.id) not in self._kept]
+            missing = self.store.missing(subject.identity, asked)
             complete(
                 chat,
                 missing,
@@ -146,13 +129,11 @@ class _Interview:
                 self.asking.tokens,
                 written=lambda prompts, completions: self._keep(subject, prompts, completions),
             )
-            records = {prompt.id: self._kept[subject.identity, prompt.id] for prompt in asked}
-            self.records[subject.role] = [
-                record.model_copy(update={"role": subject.role}) for record in records.values()
-            ]
-            if subject.role == "adapted":
-                self._reference = Reference.of(chat, asked, records)
+            records = self.store.of(subject.role, subject.identity, asked)
+            self.records[subject.role] = records
             is_reference = subject.role == "adapted"
+            if is_reference:
+                self._reference = Reference.of(chat, asked, {record.id: record for record in records})
             self.divergences[subject.role] = divergences(chat, asked, self._reference, is_reference)
         self.notes[subject.role] = self._notes(subject, chat, len(asked), len(asked) - len(missing))
 
@@ -166,25 +147,5 @@ class _Interview:
         return notes
 
     def _keep(self, subject: Subject, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> None:
-        records = [
-            CompletionRecord(
-                role=subject.role,
-                model=subject.identity,
-                id=prompt.id,
-                request=prompt.request,
-                set=prompt.set,
-                modality=prompt.modality,
-                prompt=prompt.text,
-                text=each.text,
-                answer=prompt.answer,
-                topic=prompt.topic,
-                tokens=len(each.ids),
-                cut=not each.finished,
-                verdicts={},
-                prompts_digest=self.digest,
-            )
-            for prompt, each in zip(prompts, completions, strict=True)
-        ]
-        self._kept.update({(record.model, record.id): record for record in records})
-        if self.asking.file is not None:
-            self.asking.file.append(records)
+        said = [Said(each.text, len(each.ids), not each.finished) for each in completions]
+        self.store.add(subject.role, subject.identity, prompts, said)
