@@ -3,10 +3,13 @@
 import asyncio
 import json
 import random
+import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from functools import cache
 from importlib.metadata import version
 from typing import Any, Final, Self
 
@@ -31,6 +34,9 @@ SECONDS_A_TOKEN = 1.0
 # Statuses that may go away by themselves. 529 is "overloaded" of some providers.
 TRANSIENT: Final = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 RATE_LIMIT: Final = 429
+
+# What a Retry-After header holds that is no date; some servers send fractions.
+_SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
 # Words of servers that fail with status 500 where a model takes no pictures; it won't go away.
 _NO_PICTURES: Final = ("image", "mmproj", "multimodal", "multi-modal", "vision")
@@ -61,6 +67,7 @@ class EndpointClient:
             timeout=httpx.Timeout(self._seconds, connect=CONNECT_SECONDS),
             limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
             follow_redirects=False,
+            verify=_trusted(),
         )
 
     async def __aenter__(self) -> Self:
@@ -147,8 +154,8 @@ class EndpointClient:
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise EndpointError(
-                f"{self.endpoint.url}: the reply is compressed ({self._clean(encoding)[:40]}), though none was asked to be. Check "
-                "proxies before the server."
+                f"{self.endpoint.url}: the reply is compressed ({self._clean(encoding)[:40]}), though none was asked to be. "
+                "Check proxies before the server."
             )
         pieces, size = [], 0
         async for piece in response.aiter_raw():
@@ -213,6 +220,12 @@ class EndpointClient:
         await asyncio.sleep(longest * (0.5 + random.random() / 2))
 
 
+@cache
+def _trusted() -> ssl.SSLContext:
+    """The certificates that are trusted; to read them takes longer than a request."""
+    return httpx.create_ssl_context()
+
+
 def _headers(endpoint: Endpoint) -> dict[str, str]:
     headers = {
         "Accept": "application/json",
@@ -225,8 +238,8 @@ def _headers(endpoint: Endpoint) -> dict[str, str]:
 
 def _retry_after(text: str) -> float | None:
     """Seconds that a Retry-After header orders, which may be a date; None where it says nothing that is a time."""
-    if text.strip().isdecimal():
-        return float(text) if len(text) < 10 else float("inf")
+    if _SECONDS.fullmatch(text.strip()):
+        return float(text)
     try:
         at = parsedate_to_datetime(text)
     except ValueError:
