@@ -50,7 +50,7 @@ def interview(
         client = EndpointClient(served.endpoint, served.name, store.tokens, served.connections)
         try:
             told = (runner.run(client.models()) or {}).get(served.name)
-            return _Asked(served, served.ref(told), store, client, runner).all(prompts, progress)
+            return _ServedInterview(served, served.ref(told), store, client, runner).all(prompts, progress)
         finally:
             runner.run(client.close())
 
@@ -66,7 +66,7 @@ def served_names(endpoint: Endpoint) -> list[str]:
 
 
 @dataclass
-class _Asked:
+class _ServedInterview:
     """One interview.
 
     settings: sent with every request. filtered: ids of prompts that the server's own filter turned away;

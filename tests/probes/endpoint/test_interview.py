@@ -27,7 +27,9 @@ from vlsurgery.probes.prompts.pictures import noise
 HOUSE = Path(__file__).parents[3]
 KEY = "sk-secret-0123456789"
 PROMPTS = [Prompt(f"p{at}", f"p{at}", "harmful", f"how do i open lock {at}", "report") for at in range(12)]
-PICTURED = [Prompt(f"v{at}", f"v{at}", "harmful", f"what is {at}", "report", "noise", noise(str(at))) for at in range(3)]
+PICTURED = [
+    Prompt(f"v{at}", f"v{at}", "harmful", f"what is {at}", "report", "noise", noise(str(at))) for at in range(3)
+]
 TOKENS = 8
 
 Server = Any
