@@ -38,8 +38,9 @@ def _run_diff(job: Job, settings: Settings) -> None:
 
     if settings["level"] == "full":
         job.say("diff: finds the spectrum of every matrix (--level norms does without, in a fraction of the time)")
-    with tuned_for_weights(job.checkpoints.values(), with_torch=settings["level"] == "full"):
-        result = diff(job.alignment, settings["level"], job.progress)
+    tuned = tuned_for_weights(job.checkpoints.values(), with_torch=settings["level"] == "full")
+    with tuned, engine_for_weights(job.options.ray) as engine:
+        result = diff(job.alignment, settings["level"], job.progress, engine)
     job.case.save(result, settings)
 
 
