@@ -126,7 +126,16 @@ LimitsOption = Annotated[
         help="Say of each of your limits whether it is met, and end with code 3 if not.",
     ),
 ]
-
+RayOption = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Divide the work among the workers of a Ray cluster, with the same results: local starts one on this "
+        "machine for as long as it takes, local:N one with N workers, auto is the one that runs here already, "
+        "HOST:PORT another one, whose machines see all files under the same paths. Needs vlsurgery[ray].",
+    ),
+]
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -1,6 +1,8 @@
 """Which files of a directory a merge wrote, and which are somebody else's. Links are never followed."""
 
 import os
+import re
+import secrets
 import stat
 from collections.abc import Collection
 from pathlib import Path
@@ -11,10 +13,29 @@ from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.writer.checksums import SUMS, listed_sums
 from vlsurgery.surgery.writer.journal import JOURNAL
 
-# A shard's ending until it is finished.
+# A shard's ending until it is finished. A worker's attempt at one has a token before it: no two share a file.
 UNFINISHED: Final = ".partial"
+TOKEN: Final = re.compile(r"\.[0-9a-f]{16}$", re.ASCII)
 # Files up to here are compared by content, larger ones only where they were written to after the list of hashes.
 COMPARED_BYTES: Final = 1 << 26
+
+
+def attempt_at(path: Path) -> Path:
+    """A name for one attempt at writing a file, which nobody else has."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+
+
+def attempts(folder: Path, files: Collection[str]) -> list[Path]:
+    """What attempts at these files left in a directory."""
+    homes = {Path(name).parent for name in files}
+    found = (path for home in homes if (folder / home).is_dir() for path in (folder / home).iterdir())
+    return [path for path in found if _attempted(str(path.relative_to(folder))) in files]
+
+
+def _attempted(name: str) -> str | None:
+    """The file that an attempt of this name was at; None where it is no attempt's name."""
+    stem = name.removesuffix(UNFINISHED)
+    return TOKEN.sub("", stem) if stem != name and TOKEN.search(stem) else None
 
 
 def strangers(folder: Path, files: Collection[str]) -> list[str]:
@@ -27,7 +48,10 @@ def strangers(folder: Path, files: Collection[str]) -> list[str]:
         here = Path(place).relative_to(folder)
         found += [str(here / name) for name in folders if not _is_home(folder, here / name, homes)]
         found += [
-            str(here / name) for name in names if str(here / name) not in known or not _is_regular(Path(place, name))
+            str(here / name)
+            for name in names
+            if not (str(here / name) in known or _attempted(str(here / name)) in files)
+            or not _is_regular(Path(place, name))
         ]
         folders[:] = [name for name in folders if _is_home(folder, here / name, homes)]
     return sorted(found)
@@ -36,10 +60,10 @@ def strangers(folder: Path, files: Collection[str]) -> list[str]:
 def remove_files(folder: Path, files: Collection[str]) -> None:
     """Remove these files, finished or not, and directories that are empty then. What has another kind now stays, and
     so does all else."""
-    for name in files:
-        for path in (folder / name, folder / (name + UNFINISHED)):
-            if _is_regular(path) and not _through_link(folder, path):
-                path.unlink()
+    named = (path for name in files for path in (folder / name, folder / (name + UNFINISHED)))
+    for path in (*named, *attempts(folder, files)):
+        if _is_regular(path) and not _through_link(folder, path):
+            path.unlink()
     homes = {parent for name in files for parent in Path(name).parents if parent != Path()}
     for home in sorted(homes, key=lambda parent: len(parent.parts), reverse=True):
         path = folder / home

@@ -9,13 +9,15 @@ from pathlib import Path
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.view.mismatches import mismatch_tables
+from vlsurgery.cli.workflow.engines import engine_for_weights
 from vlsurgery.cli.workflow.estimates import PROGRAM_BYTES, STREAM_BYTES, PlannedStep
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.merge.preparation import PreparedMerge, check_fit, check_ignored, prepare_merge
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import PreparedMerge, check_fit, check_ignored, prepare_merge, run_merge
+from vlsurgery.surgery.merge.run import run_merge
 from vlsurgery.surgery.runtime.byte_counts import in_words
 from vlsurgery.surgery.runtime.progress import Progress
 from vlsurgery.surgery.writer.checksums import verify as compared
@@ -29,11 +31,13 @@ def merge_by_recipe(
     verify: bool = False,
     opened: Mapping[str, Checkpoint] | None = None,
     ignored: Collection[str] = (),
+    ray: str | None = None,
 ) -> None:
     """Write the checkpoint that a recipe orders to `out`; with `verify`, read it and, where the recipe has hashes of
     them, the checkpoints that it names again and compare.
 
-    opened: the recipe's checkpoints, where they are open. ignored: mismatches that it goes on with.
+    opened: the recipe's checkpoints, where they are open. ignored: mismatches that it goes on with. ray: the address of
+    a Ray cluster whose workers merge.
     """
     console = session.console
     check_ignored(ignored)
@@ -44,8 +48,8 @@ def merge_by_recipe(
         show_merge_plan(session, recipe, prepared, out)
         return
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # One thread for methods that import torch later.
-    with tuned_for_weights(prepared.checkpoints.values()):
-        made = run_merge(recipe, out, console.progress, prepared, verify, ignored)
+    with tuned_for_weights(prepared.checkpoints.values()), engine_for_weights(ray) as engine:
+        made = run_merge(recipe, out, console.progress, prepared, verify, ignored, engine)
     for note in made.notes:
         console.say(note)
     if verify:

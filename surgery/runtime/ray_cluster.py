@@ -1,0 +1,164 @@
+"""Connecting to a Ray cluster, or starting one on this machine for as long as it is needed; without Ray's own noise."""
+
+import logging
+import os
+import re
+import secrets
+import signal
+import socket
+import tempfile
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import chdir, contextmanager
+from importlib.util import find_spec
+from typing import Final
+
+from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.ray_engine import RayEngine
+from vlsurgery.surgery.runtime.worker_pool import cores
+
+LOOPBACK: Final = "127.0.0.1"
+# Bytes of Ray's store of objects: results are small, and weights never go through it.
+STORE_BYTES: Final = 80 << 20
+# Seconds that an address is tried.
+CONNECTING_SECONDS: Final = 10.0
+LOCAL: Final = re.compile(r"local(?::([1-9][0-9]{0,3}))?")
+HOST_AND_PORT: Final = re.compile(r"([\w.-]+):([0-9]{1,5})", re.ASCII)
+FORMS: Final = "local, local:N (N workers on this machine), auto (the cluster that runs here already) or HOST:PORT"
+# Read when ray is imported, and by the processes that it starts: no statistics are sent or collected, and no line of a
+# process of Ray's is shown.
+QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_enable_metrics_collection": "false",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+}
+# Whether machines of a cluster reach each other: where not, Ray listens on the loopback interface alone.
+BEYOND_LOOPBACK: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+
+
+@contextmanager
+def ray_cluster(address: str, gpus: float = 0.0, memory: int = 0) -> Iterator[RayEngine]:
+    """The workers of a cluster, while the block runs.
+
+    address: "local" starts a cluster on this machine with a worker a core, "local:N" one with N workers; it listens on
+    the loopback interface alone and ends with the block. "auto" is the cluster that runs on this machine already, or
+    the one that RAY_ADDRESS names, and "HOST:PORT" another one; their machines must have this program and see what is
+    read and written under the same paths. gpus, memory: what each worker takes, as `RayEngine` has it.
+
+    A cluster that this process is connected to already is used as it is, and stays.
+
+    Raises SurgeryError where ray is missing, where the address is none of these, and where no cluster answers.
+    """
+    workers = check_address(address)
+    if find_spec("ray") is None:
+        raise SurgeryError(f"--ray {address}: needs the package ray. Install it: pip install 'vlsurgery[ray]'.")
+    is_local = LOCAL.fullmatch(address) is not None
+    _set_environment(is_local)
+    import ray
+
+    if ray.is_initialized():
+        yield _engine(workers, gpus, memory, is_local=False)
+        return
+    with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
+        try:
+            if is_local:
+                _start(max(cores(), workers or 1), folder)
+            else:
+                _connect(address, folder)
+            yield _engine(workers, gpus, memory, is_local)
+        finally:
+            ray.shutdown()
+
+
+def _set_environment(is_local: bool) -> None:
+    """Say to Ray what only its environment can: to be quiet, and of a cluster of our own who may speak to it. Others on
+    this machine could else run code in it; the token lives as long as this process, and is nowhere written."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if is_local:
+        os.environ[BEYOND_LOOPBACK] = "0"
+        os.environ["RAY_AUTH_MODE"] = "token"
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
+
+
+def check_address(address: str) -> int | None:
+    """How many workers an address asks for; None where it doesn't say. Raises SurgeryError for what is no address."""
+    found = LOCAL.fullmatch(address)
+    if found is not None:
+        return None if found[1] is None else int(found[1])
+    if address == "auto" or HOST_AND_PORT.fullmatch(address):
+        return None
+    raise SurgeryError(f"--ray {address}: expected {FORMS}.")
+
+
+def _start(num_cpus: int, folder: str) -> None:
+    """Start a cluster on this machine. folder: for what Ray's processes write."""
+    import ray
+
+    with _greeting(folder):
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            object_store_memory=STORE_BYTES,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            _temp_dir=folder,
+        )
+    found = {node["NodeManagerAddress"] for node in ray.nodes()}
+    if found != {LOOPBACK}:
+        raise SurgeryError(
+            f"--ray local: ray listens on {', '.join(sorted(found))}, as it was imported before. Import vlsurgery's "
+            "ray_cluster first, or start the cluster yourself and give --ray auto."
+        )
+
+
+def _connect(address: str, folder: str) -> None:
+    """Connect to a cluster. folder: an empty one. Raises SurgeryError where none answers, or one of another version."""
+    import ray
+
+    found = HOST_AND_PORT.fullmatch(address)
+    if found is not None:
+        try:
+            socket.create_connection((found[1], int(found[2])), CONNECTING_SECONDS).close()
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SurgeryError(
+                f"--ray {address}: nothing answers there ({reason}). Give the address of a cluster's head, or start "
+                "one: ray start --head."
+            ) from error
+    try:
+        with _greeting(folder):
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise SurgeryError(f"--ray {address}: no cluster to work on ({reason}).") from error
+
+
+def _engine(workers: int | None, gpus: float, memory: int, is_local: bool) -> RayEngine:
+    import ray
+
+    nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
+    having = [count for count in nodes if count]
+    if not having:
+        raise SurgeryError("--ray: the cluster has no cores to work on. Start a node with some: ray start.")
+    return RayEngine(cores() if is_local else sum(having), min(having), workers, gpus, memory, is_local)
+
+
+@contextmanager
+def _greeting(folder: str) -> Iterator[None]:
+    """Connect without Ray's warnings, and keep this process's own way to be ended, which Ray replaces.
+
+    folder: where that is done, an empty one: workers import modules from where the program was when it connected, and
+    that may be a folder with anything in it.
+    """
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with warnings.catch_warnings(), chdir(folder):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        if threading.current_thread() is threading.main_thread() and before is not None:
+            signal.signal(signal.SIGTERM, before)
