@@ -88,7 +88,8 @@ def _measured(
     checkpoints = {each.role: found.ref for each, found in zip(served, said, strict=True)}
     no_divergence = {each.role: each.no_kl for each in served}
     if named:
-        from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate
+        from vlsurgery.probes.evaluation.evaluate import Asking, evaluate
+        from vlsurgery.probes.evaluation.subjects import Subject
         from vlsurgery.probes.models import quiet_transformers
 
         quiet_transformers()

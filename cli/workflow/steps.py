@@ -17,7 +17,7 @@ from vlsurgery.surgery.runtime.atomic_file import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.evaluation.subjects import Subject
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
     from vlsurgery.surgery.results import DiffResult
 
@@ -194,7 +194,7 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
 
 def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
     """The models to evaluate: the case's roles and the graft, and with `merged` also the best uniform merge."""
-    from vlsurgery.probes.evaluation.evaluate import Subject, graft
+    from vlsurgery.probes.evaluation.subjects import Subject, graft
     from vlsurgery.probes.results import TradeoffResult
 
     base, adapted = job.checkpoints["base"], job.checkpoints["adapted"]

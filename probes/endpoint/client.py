@@ -154,8 +154,8 @@ class EndpointClient:
         encoding = response.headers.get("Content-Encoding", "identity")
         if encoding != "identity":
             raise EndpointError(
-                f"{self.endpoint.url}: the reply is compressed ({self._clean(encoding)[:40]}), though none was asked to be. "
-                "Check proxies before the server."
+                f"{self.endpoint.url}: the reply is compressed ({self._clean(encoding)[:40]}), which was not asked "
+                "for. Look at proxies before the server."
             )
         pieces, size = [], 0
         async for piece in response.aiter_raw():

@@ -1,62 +1,26 @@
 """Behaviour of models on `report` prompts: each is loaded and asked, and what it says is kept and judged."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from vlsurgery.probes.evaluation.completion_store import CompletionStore, Said, asked_digest
 from vlsurgery.probes.evaluation.completions import CompletionFile
 from vlsurgery.probes.evaluation.concluding import conclude
 from vlsurgery.probes.evaluation.divergence import Reference, divergences
+from vlsurgery.probes.evaluation.dividing import answers_by
 from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, Completion, complete
 from vlsurgery.probes.evaluation.judges import STANDARD, Judge
+from vlsurgery.probes.evaluation.subjects import Subject
 from vlsurgery.probes.evaluation.tabulate import Cell, Divergence, Measured
-from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
+from vlsurgery.probes.models import AS_FOUND, Loader
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import BehaviourResult, CompletionRecord
-from vlsurgery.surgery.alignment import align
-from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.engine import Engine
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model whose behaviour is measured.
-
-    coefficients: block -> source -> coefficient; where set, `checkpoint` is merged with `sources` in memory
-    (the graft, or a merge that was not written).
-    """
-
-    role: str
-    checkpoint: Checkpoint
-    coefficients: Mapping[str, Mapping[str, float]] | None = None
-    sources: Mapping[str, Checkpoint] = field(default_factory=dict)
-
-    def open(self, loader: Loader = AS_FOUND) -> tuple[ChatModel, AbstractContextManager[object]]:
-        """The loaded checkpoint, and the context in which the coefficients are applied to it."""
-        chat = loader.load(self.checkpoint)
-        if self.coefficients is None:
-            return chat, nullcontext()
-        live = InMemoryMerge(chat, align({"adapted": self.checkpoint, **self.sources}), tuple(self.sources))
-        return chat, live.at(self.coefficients)
-
-    @cached_property
-    def identity(self) -> str:
-        """What the model is made of, in 16 hexadecimal digits: the checkpoints' contents and the coefficients."""
-        parts = {role: each.identity for role, each in {"": self.checkpoint, **self.sources}.items()}
-        text = json.dumps([parts, self.coefficients], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def graft(adapted: Checkpoint, base: Checkpoint) -> Subject:
-    """The base LLM with the adapted model's vision tower, projector and added vocabulary rows."""
-    blocks = {pair.site.block for pair in align({"adapted": adapted, "base": base}).pairs if pair.site.tower == "text"}
-    return Subject("graft", adapted, {block: {"base": 1.0} for block in blocks if block}, {"base": base})
 
 
 @dataclass(frozen=True)
@@ -66,7 +30,8 @@ class Asking:
     judges: the first is the one that rates are made of. tokens: of a completion, at most. file: where completions are
     kept as they are made, and from which those of the same models and prompts are taken; None keeps them in memory.
     imported: completions that were made elsewhere, which are judged and counted beside; no_divergence: role -> why
-    there is no KL of it. loader: how checkpoints are loaded.
+    there is no KL of it. loader: how checkpoints are loaded. engine: whose workers are asked, each with a model of its
+    own; None: this process asks one model after another. What they say is the same.
     """
 
     judges: Sequence[Judge] = (STANDARD,)
@@ -76,6 +41,7 @@ class Asking:
     progress: Progress = no_progress
     loader: Loader = AS_FOUND
     no_divergence: Mapping[str, str] = field(default_factory=dict)
+    engine: Engine | None = None
 
 
 def evaluate(
@@ -94,8 +60,11 @@ def evaluate(
             f"none of the {len(prompts)} prompts is in the report split, so there is nothing to ask. Give more prompts."
         )
     interview = _Interview(report, asking)
-    for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
-        interview.ask(subject)
+    if asking.engine is not None:
+        interview.ask_by(asking.engine, subjects)
+    else:
+        for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
+            interview.ask(subject)
     records = [record for subject in subjects for record in interview.records[subject.role]]
     notes = [note for subject in subjects for note in interview.notes[subject.role]]
     measured = Measured(interview.divergences, looks, notes, asking.no_divergence)
@@ -135,10 +104,22 @@ class _Interview:
             if is_reference:
                 self._reference = Reference.of(chat, asked, {record.id: record for record in records})
             self.divergences[subject.role] = divergences(chat, asked, self._reference, is_reference)
-        self.notes[subject.role] = self._notes(subject, chat, len(asked), len(asked) - len(missing))
+        self.notes[subject.role] = self._notes(subject, chat.notes, len(asked), len(asked) - len(missing))
 
-    def _notes(self, subject: Subject, chat: ChatModel, asked: int, kept: int) -> list[str]:
-        notes = list(chat.notes)
+    def ask_by(self, engine: Engine, subjects: Sequence[Subject]) -> None:
+        """Ask all subjects by an engine's workers."""
+        with _file_for_workers(self.asking.file) as reference:
+            found = answers_by(
+                engine, subjects, self.report, self.store, self.asking.loader, reference, self.asking.progress
+            )
+        for subject, each in zip(subjects, found, strict=True):
+            asked = [prompt for prompt in self.report if prompt.id not in each.left_out]
+            self.records[subject.role] = self.store.of(subject.role, subject.identity, asked)
+            self.divergences[subject.role] = each.divergences
+            self.notes[subject.role] = self._notes(subject, each.notes, len(asked), each.kept)
+
+    def _notes(self, subject: Subject, told: Sequence[str], asked: int, kept: int) -> list[str]:
+        notes = list(told)
         if asked < len(self.report):
             left = len(self.report) - asked
             notes.append(f"{subject.role} does not see: {left} prompts with pictures were left out")
@@ -149,3 +130,18 @@ class _Interview:
     def _keep(self, subject: Subject, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> None:
         said = [Said(each.text, len(each.ids), not each.finished) for each in completions]
         self.store.add(subject.role, subject.identity, prompts, said)
+
+
+@contextmanager
+def _file_for_workers(beside: CompletionFile | None) -> Iterator[Path]:
+    """Where workers find the adapted model's answers: beside the completions, else where this machine alone sees it."""
+    if beside is None:
+        with TemporaryDirectory(prefix="vlsurgery-") as folder:
+            yield Path(folder) / "reference.safetensors"
+        return
+    path = beside.path.absolute()
+    reference = path.with_name(f".{path.name}.reference.safetensors")
+    try:
+        yield reference
+    finally:
+        reference.unlink(missing_ok=True)

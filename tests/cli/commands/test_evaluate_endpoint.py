@@ -108,7 +108,7 @@ def test_the_key_is_in_no_output_and_no_file(
     ask: Run, model_server: Server, server_reply: Any, completion_reply: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("THE_KEY", KEY)
-    model_server.answer = lambda body: completion_reply(f"the key is {KEY}")
+    model_server.answer = lambda _: completion_reply(f"the key is {KEY}")
     options = ("--api-key-env", "THE_KEY", "--completions", "said.jsonl")
     outputs = [ask(*options), ask(*options, "--json"), ask(*options, "--plan", "--json")]
     assert {headers.get("Authorization") for _, _, headers, _, _ in model_server.requests} == {f"Bearer {KEY}"}
@@ -126,13 +126,13 @@ def test_what_a_server_says_is_shown_and_not_obeyed(
     ask: Run, model_server: Server, server_reply: Any, completion_reply: Any
 ) -> None:
     evil = "<script>alert(1)</script>\x1b[2J\u202e"
-    model_server.answer = lambda body: completion_reply(evil)
+    model_server.answer = lambda _: completion_reply(evil)
     result = ask("--json", "--completions", "said.jsonl", model=evil)
     found = BehaviourResult.model_validate_json(result.stdout)
     assert "<script>" not in found._repr_html_()
     assert "\x1b" not in result.stdout + result.stderr + ask(model=evil).stdout
     assert CompletionFile(Path("said.jsonl")).read()[0].text == evil.strip()
-    model_server.answer = lambda body: server_reply({"error": {"message": evil}}, 404)
+    model_server.answer = lambda _: server_reply({"error": {"message": evil}}, 404)
     model_server.models = server_reply({"data": [{"id": evil}]})
     assert "\x1b" not in (told := ask()).stderr
     assert "\u202e" not in told.stderr

@@ -13,7 +13,7 @@ from typer.testing import Result
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.steps import STEPS
-from vlsurgery.probes.evaluation.evaluate import Subject
+from vlsurgery.probes.evaluation.subjects import Subject
 from vlsurgery.probes.probe import Findings
 from vlsurgery.probes.results import (
     BehaviourResult,
@@ -118,7 +118,7 @@ def test_a_whole_case_opens_each_checkpoint_and_its_merge_once(
     monkeypatch.setattr("vlsurgery.probes.probe.probe", lambda *_: findings)
     monkeypatch.setattr("vlsurgery.probes.selection.choose", lambda *_: chosen)
     monkeypatch.setattr("vlsurgery.probes.evaluation.evaluate.evaluate", lambda *_: behaviour)
-    monkeypatch.setattr("vlsurgery.probes.evaluation.evaluate.graft", lambda adapted, base: Subject("graft", base))  # noqa: ARG005
+    monkeypatch.setattr("vlsurgery.probes.evaluation.subjects.graft", lambda adapted, base: Subject("graft", base))  # noqa: ARG005
     Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
     for aligned in (1, 0):
         counted.reset()

@@ -1,4 +1,4 @@
-"""A served model is asked all prompts, in bounds: what comes is kept, what fails is asked again, or told in one line."""
+"""A served model is asked all prompts, in bounds: what comes is kept, what fails is asked again or told in a line."""
 
 import base64
 import io
@@ -87,7 +87,7 @@ def test_a_request_is_greedy_and_asks_for_no_more_than_a_completion(model_server
 
 
 def test_no_more_requests_at_a_time_than_connections(model_server: Server, completion_reply: Reply) -> None:
-    model_server.answer = lambda body: time.sleep(0.02) or completion_reply("yes")
+    model_server.answer = lambda _: time.sleep(0.02) or completion_reply("yes")
     ask(model_server, connections=3)
     assert model_server.most == 3
 
@@ -266,7 +266,7 @@ def test_a_fault_that_stays_ends_in_one_line(
     if reply.get("drip"):
         monkeypatch.setattr(client, "QUEUE_SECONDS", 0.1)
         monkeypatch.setattr(client, "SECONDS_A_TOKEN", 0.0)
-    model_server.answer = lambda body: server_reply(**reply)
+    model_server.answer = lambda _: server_reply(**reply)
     assert words in fault_of(model_server)
     assert len(model_server.bodies) <= client.MAX_ATTEMPTS
 
@@ -292,7 +292,7 @@ def test_nothing_at_the_address_is_told_at_once(model_server: Server) -> None:
 
 def test_an_unknown_model_is_told_with_those_that_there_are(model_server: Server, server_reply: Reply) -> None:
     model_server.models = server_reply({"data": [{"id": "one"}, {"id": "two\x1b[2J"}]})
-    model_server.answer = lambda body: server_reply({"error": {"message": "does not exist"}}, 404)
+    model_server.answer = lambda _: server_reply({"error": {"message": "does not exist"}}, 404)
     assert "no model org/tiny there (404: does not exist). It serves: one, two\\x1b[2J." in fault_of(model_server)
     assert served_names(Endpoint.of(model_server.url)) == ["one", "two\x1b[2J"]
 
@@ -312,7 +312,7 @@ def test_no_other_server_is_asked_and_none_gets_the_key(
     with socket.create_server(("127.0.0.1", 0)) as other:
         other.settimeout(0.05)
         place = f"http://127.0.0.1:{other.getsockname()[1]}/v1/chat/completions"
-        model_server.answer = lambda body: server_reply(status=308, headers={"Location": place})
+        model_server.answer = lambda _: server_reply(status=308, headers={"Location": place})
         assert f"sends on to {place}, which is not followed" in fault_of(model_server)
         model_server.models = server_reply(status=302, headers={"Location": place})
         assert "not followed" in fault_of(model_server)
@@ -332,17 +332,17 @@ def test_the_key_goes_to_the_server_and_into_no_message_file_or_completion(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
-    model_server.answer = lambda body: completion_reply(f"your key is {KEY}", reasoning=f"{KEY} it is")
+    model_server.answer = lambda _: completion_reply(f"your key is {KEY}", reasoning=f"{KEY} it is")
     found = ask(model_server, file=tmp_path / "said.jsonl")
     assert {headers["Authorization"] for _, _, headers, _, _ in model_server.requests} == {f"Bearer {KEY}"}
     assert "your key is [OPENAI_API_KEY]" in found.records[0].text
     assert KEY not in (tmp_path / "said.jsonl").read_text()
     for status in (400, 401, 404, 429, 302):
         told = server_reply({"error": {"message": f"wrong: {KEY}", "code": KEY}}, status, {"Location": f"/{KEY}"})
-        model_server.answer = lambda body, told=told: told
+        model_server.answer = lambda _, told=told: told
         model_server.models = server_reply({"data": [{"id": KEY}]})
         assert KEY not in fault_of(model_server)
-    model_server.answer = lambda body: server_reply({"choices": [{"message": {"content": {KEY: KEY}}}]})
+    model_server.answer = lambda _: server_reply({"choices": [{"message": {"content": {KEY: KEY}}}]})
     assert KEY not in fault_of(model_server)
     model_server.models = server_reply({"error": {"message": f"wrong: {KEY}"}}, 401)
     assert "put the right one into OPENAI_API_KEY" in (line := fault_of(model_server))

@@ -108,7 +108,7 @@ def test_a_filter_that_ended_a_completion_is_noted() -> None:
     ],
 )
 def test_a_reply_without_a_completion_is_told_in_one_line(body: bytes) -> None:
-    with pytest.raises(ValueError, match=".") as caught:
+    with pytest.raises(ValueError, match=r".") as caught:
         read_completion(body, LIMIT)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
@@ -138,5 +138,5 @@ def test_models_are_listed_by_name() -> None:
     data = [{"id": "a", "root": "/models/a"}, {"id": "b"}, {"id": 3}, "c", {"id": "d", "root": None}]
     assert read_models(json.dumps({"data": data}).encode()) == {"a": "/models/a", "b": "b", "d": "d"}
     for body in (b"<html>", b"[]", b'{"data": {}}', b"{}"):
-        with pytest.raises(ValueError, match="."):
+        with pytest.raises(ValueError, match=r"."):
             read_models(body)
