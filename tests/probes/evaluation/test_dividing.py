@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from vlsurgery.probes.evaluation import dividing
 from vlsurgery.probes.evaluation.completions import CompletionFile
-from vlsurgery.probes.evaluation.dividing import SHARDS_EACH, PromptShard
+from vlsurgery.probes.evaluation.dividing import PromptShard
 from vlsurgery.probes.evaluation.evaluate import Asking, evaluate
 from vlsurgery.probes.evaluation.subjects import Subject
 from vlsurgery.probes.models import Loader
@@ -85,6 +86,12 @@ def content(result: BehaviourResult) -> dict[str, Any]:
     return result.model_dump(mode="json", exclude={"created"})
 
 
+@pytest.fixture(autouse=True)
+def few_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each shard has its own trial of the model, which takes longer here than its prompts."""
+    monkeypatch.setattr(dividing, "SHARDS_EACH", 2)
+
+
 def test_workers_say_what_one_process_says(subjects: list[Subject], report: list[Prompt], tmp_path: Path) -> None:
     alone = measured(subjects, report, tmp_path / "alone.jsonl")
     engine = FarWorkers()
@@ -93,7 +100,7 @@ def test_workers_say_what_one_process_says(subjects: list[Subject], report: list
     assert (tmp_path / "divided.jsonl").read_bytes() == (tmp_path / "alone.jsonl").read_bytes()
     asked = [(item.subject, prompt.id) for item in engine.shards for prompt in item.prompts]
     assert sorted(asked) == sorted((at, prompt.id) for at in range(len(subjects)) for prompt in report)
-    assert len(engine.shards) >= 2 * SHARDS_EACH * len(subjects)
+    assert len(engine.shards) == 2 * dividing.SHARDS_EACH * len(subjects)
     assert any(row.kl not in (None, 0.0) for row in divided.records)
     assert any("base does not see: 8 prompts" in note for note in divided.notes)
     assert {path.name for path in tmp_path.iterdir()} == {"alone.jsonl", "divided.jsonl"}
@@ -106,7 +113,7 @@ def test_without_an_adapted_model_or_a_file(subjects: list[Subject], report: lis
 def test_a_run_that_was_ended_asks_only_the_rest(subjects: list[Subject], report: list[Prompt], tmp_path: Path) -> None:
     one, file = subjects[1:2], tmp_path / "said.jsonl"
     with pytest.raises(KeyboardInterrupt):
-        measured(one, report, file, FarWorkers(after=3))
+        measured(one, report, file, FarWorkers(after=2))
     kept = CompletionFile(file).read()
     assert 0 < len(kept) < len(report)
     engine = FarWorkers()
