@@ -1,6 +1,6 @@
 """What changed in the weights between checkpoints, site by site, and summed up by layer, block and tower."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import closing
 from typing import Final
 
@@ -58,28 +58,28 @@ def diff(
 
 def _by(engine: Engine, alignment: Alignment, level: Level) -> Generator[MeasuredPair, None, None]:
     """What an engine's workers measure, in any order."""
-    pairs = alignment.in_file_order()
-    read = sum(_nbytes(alignment, pair) for pair in pairs)
-    size = min(MAX_GROUP_BYTES, read // (GROUPS_EACH * max(1, engine.num_workers(len(pairs)))))
     refs = {role: checkpoint.ref_model for role, checkpoint in alignment.checkpoints.items()}
-    return engine.map(PairMeasurer(refs, alignment.like, level), _groups(alignment, pairs, size))
+    return engine.map(PairMeasurer(refs, alignment.like, level), groups(alignment, engine))
 
 
-def _groups(alignment: Alignment, pairs: Sequence[Aligned], size: int) -> list[tuple[Site, ...]]:
-    """Neighbours in a file together, so many bytes or one larger pair at a time."""
-    groups: list[tuple[Site, ...]] = []
-    filled = size + 1
+def groups(alignment: Alignment, engine: Engine) -> list[tuple[Site, ...]]:
+    """The tasks that a diff is divided into for an engine's workers: the sites of neighbours in a file, or of one large
+    pair."""
+    pairs = alignment.in_file_order()
+    whole = sum(nbytes(alignment, pair) for pair in pairs)
+    size = min(MAX_GROUP_BYTES, whole // (GROUPS_EACH * max(1, engine.num_workers(len(pairs)))))
+    found: list[list[Site]] = []
+    filled = size
     for pair in pairs:
-        nbytes = _nbytes(alignment, pair)
-        if filled + nbytes > size:
-            groups.append(())
-            filled = 0
-        groups[-1] += (pair.site,)
-        filled += nbytes
-    return groups
+        filled += nbytes(alignment, pair)
+        if not found or filled > size:
+            found.append([])
+            filled = nbytes(alignment, pair)
+        found[-1].append(pair.site)
+    return [tuple(group) for group in found]
 
 
-def _nbytes(alignment: Alignment, pair: Aligned) -> int:
+def nbytes(alignment: Alignment, pair: Aligned) -> int:
     """Bytes of a pair that are read, of all roles."""
     return sum(pair.numel * alignment.tensor(pair, role).array_dtype.itemsize for role in pair.parts)
 

@@ -51,23 +51,23 @@ def ray_cluster(address: str, gpus: float = 0.0, memory: int = 0) -> Iterator[Ra
 
     Raises SurgeryError where ray is missing, where the address is none of these, and where no cluster answers.
     """
-    workers = check_address(address)
+    check_address(address)
     if find_spec("ray") is None:
         raise SurgeryError(f"--ray {address}: needs the package ray. Install it: pip install 'vlsurgery[ray]'.")
-    is_local = LOCAL.fullmatch(address) is not None
-    _set_environment(is_local)
+    own = local_engine(address, gpus, memory)
+    _set_environment(own is not None)
     import ray
 
     if ray.is_initialized():
-        yield _engine(workers, gpus, memory, is_local=False)
+        yield _connected_engine(gpus, memory)
         return
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         try:
-            if is_local:
-                _start(max(cores(), workers or 1), folder)
+            if own is not None:
+                _start(max(own.cores, own.workers or 1), folder)
             else:
                 _connect(address, folder)
-            yield _engine(workers, gpus, memory, is_local)
+            yield own or _connected_engine(gpus, memory)
         finally:
             ray.shutdown()
 
@@ -83,12 +83,23 @@ def _set_environment(is_local: bool) -> None:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
+def local_engine(address: str, gpus: float = 0.0, memory: int = 0) -> RayEngine | None:
+    """The engine that `ray_cluster` would start on this machine, unstarted; None for the address of another cluster.
+
+    Raises SurgeryError for what is no address.
+    """
+    workers = check_address(address)
+    if LOCAL.fullmatch(address) is None:
+        return None
+    return RayEngine(cores(), cores(), workers, gpus, memory, local=True)
+
+
 def check_address(address: str) -> int | None:
     """How many workers an address asks for; None where it doesn't say. Raises SurgeryError for what is no address."""
     found = LOCAL.fullmatch(address)
     if found is not None:
         return None if found[1] is None else int(found[1])
-    if address == "auto" or HOST_AND_PORT.fullmatch(address):
+    if address == "auto" or (HOST_AND_PORT.fullmatch(address) and not address.startswith("local:")):
         return None
     raise SurgeryError(f"--ray {address}: expected {FORMS}.")
 
@@ -137,14 +148,15 @@ def _connect(address: str, folder: str) -> None:
         raise SurgeryError(f"--ray {address}: no cluster to work on ({reason}).") from error
 
 
-def _engine(workers: int | None, gpus: float, memory: int, is_local: bool) -> RayEngine:
+def _connected_engine(gpus: float, memory: int) -> RayEngine:
+    """The engine of the cluster that this process is connected to."""
     import ray
 
     nodes = [int(node["Resources"].get("CPU", 0)) for node in ray.nodes() if node["Alive"]]
     having = [count for count in nodes if count]
     if not having:
         raise SurgeryError("--ray: the cluster has no cores to work on. Start a node with some: ray start.")
-    return RayEngine(cores() if is_local else sum(having), min(having), workers, gpus, memory, is_local)
+    return RayEngine(sum(having), min(having), None, gpus, memory, local=False)
 
 
 @contextmanager

@@ -25,11 +25,13 @@ def attempt_at(path: Path) -> Path:
     return path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
 
 
-def attempts(folder: Path, files: Collection[str]) -> list[Path]:
-    """What attempts at these files left in a directory."""
-    homes = {Path(name).parent for name in files}
-    found = (path for home in homes if (folder / home).is_dir() for path in (folder / home).iterdir())
-    return [path for path in found if _attempted(str(path.relative_to(folder))) in files]
+def remove_attempts(folder: Path, files: Collection[str]) -> None:
+    """Remove what attempts at these files left in a directory. One that is still written to goes on without a name."""
+    for home in {Path(name).parent for name in files}:
+        for path in (folder / home).iterdir() if (folder / home).is_dir() else ():
+            is_attempt = _attempted(str(path.relative_to(folder))) in files
+            if is_attempt and _is_regular(path) and not _through_link(folder, path):
+                path.unlink(missing_ok=True)
 
 
 def _attempted(name: str) -> str | None:
@@ -60,10 +62,11 @@ def strangers(folder: Path, files: Collection[str]) -> list[str]:
 def remove_files(folder: Path, files: Collection[str]) -> None:
     """Remove these files, finished or not, and directories that are empty then. What has another kind now stays, and
     so does all else."""
-    named = (path for name in files for path in (folder / name, folder / (name + UNFINISHED)))
-    for path in (*named, *attempts(folder, files)):
-        if _is_regular(path) and not _through_link(folder, path):
-            path.unlink()
+    remove_attempts(folder, files)
+    for name in files:
+        for path in (folder / name, folder / (name + UNFINISHED)):
+            if _is_regular(path) and not _through_link(folder, path):
+                path.unlink()
     homes = {parent for name in files for parent in Path(name).parents if parent != Path()}
     for home in sorted(homes, key=lambda parent: len(parent.parts), reverse=True):
         path = folder / home

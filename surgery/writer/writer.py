@@ -21,7 +21,7 @@ from vlsurgery.surgery.writer.checksums import SUMS, sums_text
 from vlsurgery.surgery.writer.filling import Fill, FilledShard
 from vlsurgery.surgery.writer.inputs import check_unchanged
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
-from vlsurgery.surgery.writer.leftovers import attempts
+from vlsurgery.surgery.writer.leftovers import remove_attempts
 from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, target
 from vlsurgery.surgery.writer.pipeline import Piece
 from vlsurgery.surgery.writer.shard_plan import CONFIG, Shard, ShardPlan, plan_shards
@@ -66,6 +66,7 @@ def write(
         rest = _resume(plan, folder, journal, pool, progress, note)
         fill(rest, folder, partial(_finish, folder, journal, read))
         check_unchanged(read)
+        remove_attempts(folder, [shard.file for shard in plan.shards])
         _write_files(plan, folder, texts, journal.finished)
         flawed = {name for shard in plan.shards for name in journal.non_finite[shard.file]}
         return {shard.file: journal.finished[shard.file] for shard in plan.shards}, flawed
@@ -126,8 +127,7 @@ def _finish(folder: Path, journal: Journal, inputs: Sequence[Checkpoint], filled
     check_unchanged(inputs)
     os.replace(folder / filled.written, folder / filled.file)
     journal.add(filled.file, filled.digest, filled.non_finite)
-    for left in attempts(folder, [filled.file]):
-        left.unlink(missing_ok=True)
+    remove_attempts(folder, [filled.file])
 
 
 def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:
