@@ -17,6 +17,7 @@ from vlsurgery.cli.options import (
     LimitsOption,
     PickleOption,
     PromptsOption,
+    RayOption,
     Running,
     ServedModelOption,
     Session,
@@ -71,6 +72,7 @@ def evaluate(
             "its own.",
         ),
     ] = None,
+    ray: RayOption = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
     text_stack: TextStackOption = None,
@@ -115,6 +117,7 @@ def evaluate(
         judge_labels=judge_labels,
         tokens=tokens,
         imports=imports or None,
+        ray=ray,
         running=running,
     )
     served = served_by(endpoint, model, api_key_env, connections, models or (), running)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.engine import StepOptions, loader_of
+from vlsurgery.cli.workflow.engines import engine_for_models
 from vlsurgery.cli.workflow.estimates import about
 from vlsurgery.cli.workflow.served import beside, interviewed
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -50,6 +51,7 @@ def evaluate_models(
     specimen = specimen_of_all(list(named.values())) if named else None
     asked = prompt_source(specimen, options.prompts or (), options.images, whole=True)
     source = free_judge_source(options, specimen is not None)
+    _check_ray(options.ray, named, file)
     if options.budget is not None and named:
         from vlsurgery.cli.workflow.budget import fitting
 
@@ -65,6 +67,19 @@ def evaluate_models(
     kept = None if file is None else CompletionFile(file)
     result = _measured(session, named, served, asked, source, options, kept)
     return result.model_copy(update={"notes": [*asked.notes, *result.notes]})
+
+
+def _check_ray(address: str | None, named: Mapping[str, Checkpoint], file: Path | None) -> None:
+    """Raise SurgeryError where --ray has nothing to divide, or its machines could not exchange what they must."""
+    if address is None:
+        return
+    if not named:
+        raise SurgeryError(f"--ray {address}: divides models that are run here, and there is none. Leave it out.")
+    if "adapted" in named and file is None and not address.startswith("local"):
+        raise SurgeryError(
+            f"--ray {address}: the KL from `adapted` is measured by files that workers exchange. Name a place for them "
+            "that all machines see: --completions FILE.jsonl."
+        )
 
 
 def _measured(
@@ -94,8 +109,9 @@ def _measured(
 
         quiet_transformers()
         loader = loader_of(options.running)
-        asking = Asking(judges, source.tokens, file, records, progress, loader, no_divergence)
-        result = evaluate([Subject(role, each) for role, each in named.items()], asked.prompts, 1, asking)
+        with engine_for_models(options.ray, named.values(), options.running.device) as engine:
+            asking = Asking(judges, source.tokens, file, records, progress, loader, no_divergence, engine)
+            result = evaluate([Subject(role, each) for role, each in named.items()], asked.prompts, 1, asking)
         checkpoints = {role: each.ref_model for role, each in named.items()} | checkpoints
         return result.model_copy(update={"checkpoints": checkpoints, "notes": [*result.notes, *notes]})
     measured = Measured(notes=notes, no_divergence=no_divergence)
