@@ -73,13 +73,12 @@ def ray_cluster(address: str, gpus: float = 0.0, memory: int = 0) -> Iterator[Ra
 
 
 def _set_environment(is_local: bool) -> None:
-    """Say to Ray what only its environment can: to be quiet, and of a cluster of our own who may speak to it. Others on
-    this machine could else run code in it; the token lives as long as this process, and is nowhere written."""
+    """Say to Ray what only its environment can: to be quiet, and the token of those who may speak to a cluster of our
+    own. Without one, Ray writes a token into the home directory; this one lives as long as this process."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     if is_local:
         os.environ[BEYOND_LOOPBACK] = "0"
-        os.environ["RAY_AUTH_MODE"] = "token"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.byte_counts import in_words
 from vlsurgery.surgery.runtime.engine import SetUp
 from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.host import keep_freed_memory
@@ -75,6 +76,7 @@ class RayEngine:
         import ray
 
         threads = self.num_threads(num_items)
+        self._check_room(threads)
         kind = ray.remote(_Worker).options(
             num_cpus=threads,
             num_gpus=self.gpus,
@@ -83,6 +85,20 @@ class RayEngine:
             max_task_retries=MAX_RETRIES,
         )
         return [kind.remote(set_up, threads, self.local) for _ in range(self.num_workers(num_items))]
+
+    def _check_room(self, threads: int) -> None:
+        """Raise SurgeryError where no machine could hold a worker even if it did nothing else."""
+        import ray
+
+        needed = {"CPU": threads, "GPU": self.gpus, "memory": self.memory}
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        if not any(all(node.get(kind, 0) >= count for kind, count in needed.items()) for node in nodes):
+            most = {kind: max(node.get(kind, 0) for node in nodes) for kind in needed}
+            raise SurgeryError(
+                f"--ray: no machine of the cluster has room for a worker of {threads} cores, {self.gpus:g} GPUs and "
+                f"{in_words(self.memory)} of memory; at most {most['CPU']:g} cores, {most['GPU']:g} GPUs and "
+                f"{in_words(int(most['memory']))} are on one. Add a larger machine, or leave --ray out."
+            )
 
 
 def _result(call: Any, item: Any) -> Iterable[Any]:

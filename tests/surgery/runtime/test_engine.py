@@ -119,6 +119,10 @@ class StandIn:
     def kill(self, actor: Actor) -> None:
         actor.killed = True
 
+    def nodes(self) -> list[dict[str, Any]]:
+        gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0, "memory": 1e12}}
+        return [gone, {"Alive": True, "Resources": {"CPU": 8.0, "memory": 4e9}}]
+
 
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., StandIn]:
@@ -213,6 +217,16 @@ def test_an_item_that_kills_its_workers_is_named_in_one_line(stand_in: Callable[
         list(RayEngine(2, 2).map(Squares(), [1, 2, 3, 4]))
     assert cluster.options_given["max_restarts"] == -1
     assert cluster.options_given["max_task_retries"] == 5
+
+
+@pytest.mark.parametrize(("gpus", "memory"), [(1.0, 0), (0.0, 5_000_000_000)])
+def test_a_worker_that_no_machine_could_hold_is_not_waited_for(
+    stand_in: Callable[..., StandIn], gpus: float, memory: int
+) -> None:
+    cluster = stand_in(places=2)
+    with pytest.raises(SurgeryError, match=r"at most 8 cores, 0 GPUs and 4\.00 GB are on one"):
+        list(RayEngine(2, 2, gpus=gpus, memory=memory).map(Squares(), [1]))
+    assert not cluster.actors
 
 
 def test_who_stops_listening_ends_the_workers(stand_in: Callable[..., StandIn]) -> None:
