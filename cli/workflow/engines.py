@@ -1,7 +1,7 @@
 """The engine that a command's `--ray` names."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
@@ -50,24 +50,20 @@ def engine_for_models(
         raise SurgeryError(
             f"--device {device}: Ray says which one a worker has. Leave --device out, or give cpu or auto."
         )
-    from vlsurgery.surgery.runtime.ray_cluster import ray_cluster
+    from vlsurgery.surgery.runtime.ray_cluster import machines, ray_cluster
 
     nbytes = max((FLOAT_BYTES * sum(tensor.numel for tensor in each.values()) for each in checkpoints), default=0)
     with ray_cluster(address) as engine:
-        import ray  # Not before: what it reads from the environment is set by then.
-
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        yield with_models(engine, nodes, nbytes, device)
+        yield with_models(engine, machines(), nbytes, device)
 
 
 def with_models(
-    engine: "RayEngine", nodes: "Iterable[Mapping[str, float]]", nbytes: int, device: str | None
+    engine: "RayEngine", nodes: "Sequence[Mapping[str, float]]", nbytes: int, device: str | None
 ) -> "RayEngine":
     """The engine whose workers each have room for a model.
 
-    nodes: what each machine of the cluster has, by Ray's names. nbytes: of the largest model, in memory.
+    nodes: as `machines` gives them. nbytes: of the largest model, in memory.
     """
-    nodes = list(nodes)
     gpus = [math.floor(node.get("GPU", 0.0)) for node in nodes]
     if any(gpus) and device != "cpu":
         each = max(gpus) if device == "auto" else 1
