@@ -2,15 +2,14 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.engine import StepOptions, loader_of
 from vlsurgery.cli.workflow.engines import engine_for_models
-from vlsurgery.cli.workflow.estimates import about
+from vlsurgery.cli.workflow.estimates import PlannedStep, about
 from vlsurgery.cli.workflow.served import beside, interviewed
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
@@ -55,12 +54,15 @@ def evaluate_models(
     if options.budget is not None and named:
         from vlsurgery.cli.workflow.budget import fitting
 
-        seconds = partial(_seconds, named, options, source)
-        asked = replace(asked, sample=fitting(asked, options.budget, seconds))
+        sample = fitting(
+            asked, options.budget, lambda prompts: _planned(named, options, source, prompts).seconds or 0.0
+        )
+        asked = replace(asked, sample=sample)
     elif options.budget is not None and served:
         raise SurgeryError("--budget: how fast an endpoint's model answers isn't known. Give fewer with --prompts.")
     if session.plan:
-        _show_plan(session, asked.prompts, source, named, served, _seconds(named, options, source, asked.prompts))
+        step = None if not named else _planned(named, options, source, asked.prompts)
+        _show_plan(session, asked.prompts, source, served, named, step)
         return None
     for note in asked.budget_notes:
         session.console.say(note)
@@ -119,33 +121,44 @@ def _measured(
     return result.model_copy(update={"checkpoints": checkpoints})
 
 
-def _seconds(
+def _planned(
     named: Mapping[str, Checkpoint], options: StepOptions, source: "JudgeSource", prompts: "Sequence[Prompt]"
-) -> float:
-    """About how long the models that are run here take for these prompts."""
-    if not named:
-        return 0.0
+) -> PlannedStep:
+    """What the models that are run here take for these prompts."""
     from vlsurgery.cli.workflow.sizes import answer_of, free_sizes
 
     answer = answer_of(source.specimen, source.tokens)
-    return free_sizes(named, prompts, loader_of(options.running), source.tokens, answer).seconds("evaluate")
+    sizes = free_sizes(named, prompts, loader_of(options.running), source.tokens, answer)
+    step = sizes.planned("evaluate", "asked for")
+    if options.ray is None:
+        return step
+    from vlsurgery.cli.workflow.divided import divided_evaluation
+
+    return replace(step, ray=divided_evaluation(options.ray, step, len(named)))
 
 
 def _show_plan(
     session: Session,
     prompts: "Sequence[Prompt]",
     source: "JudgeSource",
-    named: Mapping[str, Checkpoint],
     served: "Sequence[ServedModel]",
-    seconds: float,
+    named: Mapping[str, Checkpoint],
+    step: PlannedStep | None,
 ) -> None:
-    """Say what would be asked, of whom, and how long that takes here; no server is asked anything."""
+    """Say what would be asked, of whom, and how long that takes here; no server is asked anything.
+
+    step: of the models that are run here.
+    """
     report = [prompt for prompt in prompts if prompt.split == "report"]
     pictured = sum(prompt.image is not None for prompt in report)
+    seconds = (step and step.seconds) or 0.0
     told = {"models": list(named), "prompts": len(report), "tokens": source.tokens, "seconds": seconds}
     if served:
         told["served"] = {each.role: each.endpoint.url for each in served}
         told["requests"] = len(report) * len(served)
+    divided = step and step.ray
+    if divided:
+        told["ray"] = asdict(divided)
     session.console.emit(json.dumps(told))
     lines = [
         f"Would send up to {len(report)} requests ({pictured} with pictures) for {each.name} to {each.endpoint.url}, "
@@ -157,6 +170,8 @@ def _show_plan(
             f"Would ask {len(named)} models ({', '.join(named)}) up to {len(report)} prompts each, {source.tokens} "
             f"tokens of completion at most; {about(seconds)}."
         )
+    if divided:
+        lines.append(f"Divided: {divided.sentence()}.")
     session.console.show(*lines, "Nothing was written.")
 
 

@@ -185,7 +185,7 @@ class _Division:
     def _shards(self, number: int) -> list[PromptShard]:
         missing = self.missing(number)
         workers = max(1, self.engine.num_workers(len(missing)))
-        size = max(1, min(BATCH, ceil(len(missing) / (SHARDS_EACH * workers))))
+        size = shard_size(len(missing), workers)
         return [PromptShard(number, tuple(missing[at : at + size])) for at in range(0, len(missing), size)]
 
     def _reference_end(self, number: int) -> ModelEnd:
@@ -207,6 +207,11 @@ class _Division:
                 found.notes += [note for note in result.notes if note not in found.notes]
                 found.divergences |= result.divergences
                 yield from result.shard
+
+
+def shard_size(prompts: int, workers: int) -> int:
+    """How many prompts of one model are a worker's next task."""
+    return max(1, min(BATCH, ceil(prompts / (SHARDS_EACH * workers))))
 
 
 def _findable(prompt: Prompt) -> Prompt:

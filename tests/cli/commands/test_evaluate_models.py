@@ -116,13 +116,21 @@ def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return found
 
 
-def test_workers_of_a_cluster_say_the_same(run: Run, models: list[Path], prompts: str, addresses: list[str]) -> None:
-    asked = ("evaluate", models[0], "--prompts", prompts, "--tokens", "3", "--json", "--dtype", "float32")
+def test_workers_of_a_cluster_say_the_same(
+    run: Run, models: list[Path], addresses: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(package, "english_prompts", lambda _seed: [])
+    Path("asked.csv").write_text("prompt,image\n" + "".join(f"how do i {verb} the cat,\n" for verb in ("kill", "draw")))
+    asked = ("evaluate", models[0], "--prompts", "asked.csv:harmful", "--tokens", "3", "--json", "--dtype", "float32")
     one = shown(run(*asked, "--completions", "alone.jsonl"))
     other = shown(run(*asked, "--completions", "divided.jsonl", "--ray", "local:2"))
     assert one.pop("created") != other.pop("created")
     assert one == other
     assert Path("alone.jsonl").read_bytes() == Path("divided.jsonl").read_bytes()
+    assert addresses == ["local:2"]
+    planned = shown(run(*asked, "--plan", "--ray", "local:2"))["ray"]
+    assert (planned["workers"], planned["tasks"]) == (2, 2)
+    assert 0 < planned["worker_bytes"] <= (models[0] / "model.safetensors").stat().st_size
     assert addresses == ["local:2"]
 
 
