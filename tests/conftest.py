@@ -5,7 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -260,7 +260,8 @@ class ModelServer(ThreadingHTTPServer):
     """The two paths of OpenAI's protocol that are used, from a script.
 
     answer: the reply to a request, for those behind the script. script: replies to the first requests, in turn. models:
-    the reply that lists models. requests: method, path, headers, body and time of each. most: requests at a time.
+    the reply that lists models. picture_tokens: that a picture takes, beside the words; None where nothing is counted.
+    requests: method, path, headers, body and time of each. most: requests at a time.
     """
 
     daemon_threads = True
@@ -272,6 +273,7 @@ class ModelServer(ThreadingHTTPServer):
         self.answer: Callable[[dict[str, Any]], ServerReply] = lambda body: said(f"said {asked_text(body)}")
         self.script: list[ServerReply] = []
         self.models = ServerReply({"object": "list", "data": [{"id": "org/tiny", "root": "/models/tiny"}]})
+        self.picture_tokens: int | None = 100
         self.requests: list[tuple[str, str, dict[str, str], Any, float]] = []
         self.running = self.most = 0
         self.lock = threading.Lock()
@@ -307,6 +309,10 @@ class ModelHandler(BaseHTTPRequestHandler):
         time.sleep(reply.seconds)
         with self.server.lock:
             self.server.running -= 1
+        if self.server.picture_tokens is not None and isinstance(reply.body, dict) and "usage" in reply.body:
+            pictures = not isinstance(body["messages"][0]["content"], str)
+            read = len(asked_text(body).split()) + pictures * self.server.picture_tokens
+            reply = replace(reply, body={**reply.body, "usage": {**reply.body["usage"], "prompt_tokens": read}})
         self._send(reply)
 
     def log_message(self, *_: object) -> None:

@@ -5,20 +5,22 @@ import json
 import random
 import re
 import ssl
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
 from importlib.metadata import version
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import httpx
 
 from vlsurgery.probes.endpoint.address import Endpoint
 from vlsurgery.probes.endpoint.errors import EndpointError, RequestRefused, TransientFault
-from vlsurgery.probes.endpoint.replies import read_completion, read_fault, read_models
+from vlsurgery.probes.endpoint.replies import read_completion, read_fault, read_models, read_prompt_tokens
 from vlsurgery.probes.evaluation.completion_store import Said
+
+T = TypeVar("T")
 
 MAX_REPLY_BYTES: Final = 1 << 24  # a completion of 100,000 tokens has less than a million
 MAX_ATTEMPTS: Final = 6  # of a request; those that a rate limit turns away count anew once another one is answered
@@ -99,16 +101,25 @@ class EndpointClient:
             return None  # gateways that list no models answer with a page, or anything
 
     async def complete(self, request: Mapping[str, Any]) -> Said:
-        """The completion of one request, whose faults that may go away are waited for.
+        """The completion of one request. Raises as `tokens_read`."""
+        said = await self._answer(request, lambda reply: read_completion(reply, self.tokens))
+        return replace(said, text=self._clean(said.text))
+
+    async def tokens_read(self, request: Mapping[str, Any]) -> int | None:
+        """How many tokens the server reads of a request; None where it does not say.
 
         Raises RequestRefused where the server does not take this request, and EndpointError where it fails for good.
         """
+        return await self._answer(request, read_prompt_tokens)
+
+    async def _answer(self, request: Mapping[str, Any], read: Callable[[bytes], T]) -> T:
+        """What is read of the reply to a request; faults that may go away are waited for."""
         body, attempt, seen = json.dumps(request).encode(), 0, -1
         while True:
             attempt += 1
             await self._until_allowed()
             try:
-                said = await self._completion(body)
+                answer = await self._tried(body, read)
             except TransientFault as fault:
                 if fault.status == RATE_LIMIT and self._answered > seen:
                     attempt = 1
@@ -121,18 +132,17 @@ class EndpointClient:
                 await self._back_off(fault, attempt)
             else:
                 self._answered += 1
-                return said
+                return answer
 
-    async def _completion(self, body: bytes) -> Said:
+    async def _tried(self, body: bytes, read: Callable[[bytes], T]) -> T:
         reply = await self._once("POST", "/chat/completions", body)
         if reply.status != 200:
             listed = await self.models() if reply.status == 404 else None
             raise self._fault(reply, listed)
         try:
-            said = read_completion(reply.body, self.tokens)
+            return read(reply.body)
         except ValueError as error:
             raise TransientFault(f"the reply is no completion ({error})") from error
-        return Said(self._clean(said.text), said.tokens, said.cut, said.filtered)
 
     async def _once(self, method: str, path: str, body: bytes | None) -> _Reply:
         """One request, its reply read whole. Raises TransientFault where none came, EndpointError for one too long."""

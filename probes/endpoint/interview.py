@@ -1,10 +1,11 @@
 """All prompts asked of a served model, several at a time; what was said already is not asked again."""
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from vlsurgery.probes.endpoint.address import Endpoint
 from vlsurgery.probes.endpoint.client import EndpointClient
@@ -17,6 +18,8 @@ from vlsurgery.probes.results import CompletionRecord
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
+T = TypeVar("T")
+
 SEED: Final = 0
 
 # Words of providers whose own filter refuses a request before a model sees it.
@@ -24,6 +27,9 @@ FILTER_CODES: Final = ("content_filter", "content_policy_violation")
 
 # Statuses by which servers refuse any picture, where the model takes none.
 NOT_SEEING: Final = (400, 415, 422, 500, 501)
+
+# The settings that bound a completion.
+LIMITS: Final = ("max_tokens", "max_completion_tokens")
 
 # Settings that some servers don't take -> what is sent in their place.
 _IN_PLACE: Final = {"max_tokens": "max_completion_tokens", "temperature": None, "seed": None}
@@ -99,49 +105,63 @@ class _ServedInterview:
         return Interviewed(records, self.ref, [*self.notes, *self._told(kept, len(prompts))])
 
     def _tried(self, prompts: Sequence[Prompt]) -> list[Prompt]:
-        """The prompts that the model takes, by asking one of text and one with a picture, which are then answered."""
+        """The prompts that the model takes, after one of text was asked and one picture shown."""
         missing = self._missing(prompts)
         text = next((prompt for prompt in missing if prompt.image is None), None)
+        if text is not None:
+            self._settled(lambda: list(self._answered([text])))
         pictured = [prompt for prompt in prompts if prompt.image is not None]
         unseen = [prompt for prompt in missing if prompt.image is not None]
-        if text is not None:
-            self._try(text)
         if not unseen or len(unseen) < len(pictured):
             return list(prompts)
+        blindness = self._blindness(unseen[0])
+        if blindness is None:
+            return list(prompts)
+        told = f"{self.served.role} takes no pictures at its endpoint ({blindness})"
+        if len(pictured) == len(prompts):
+            where = self.served.endpoint.url
+            raise EndpointError(f"{where}: {told}, and all prompts have one. Serve one that sees.")
+        self.notes.append(f"{told}: {len(pictured)} prompts with pictures were left out")
+        return [prompt for prompt in prompts if prompt.image is None]
+
+    def _blindness(self, prompt: Prompt) -> str | None:
+        """Why the model can't be shown pictures; None where it can. Some servers leave them out without a word."""
+        alone = self._settled(lambda: self._tokens_read(replace(prompt, modality="text", image=None)))
         try:
-            self._try(unseen[0])
+            beside = self._settled(lambda: self._tokens_read(prompt))
         except RequestRefused as error:
             if error.status not in NOT_SEEING:
                 raise
-            blind = [prompt for prompt in prompts if prompt.image is None]
-            if not blind:
-                raise EndpointError(f"{error} All prompts have a picture. Serve a model that sees.") from error
+            return error.said or f"status {error.status}"
+        if alone is None or beside is None:
             self.notes.append(
-                f"{self.served.role} takes no pictures at its endpoint ({error.said or error.status}): "
-                f"{len(pictured)} prompts with pictures were left out"
+                f"{self.served.role}: its endpoint does not say how much it reads, so it isn't known whether it looks "
+                "at pictures"
             )
-            return blind
-        return list(prompts)
+            return None
+        return None if beside > alone else f"it reads {beside} tokens with a picture and {alone} without"
+
+    def _tokens_read(self, prompt: Prompt) -> int | None:
+        """How many tokens the server reads of a prompt, for a completion of one token."""
+        limit = {name: 1 for name in self.settings if name in LIMITS}
+        return self.runner.run(self.client.tokens_read({**self._request(prompt), **limit}))
 
     def _missing(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """Those that have no answer yet, and can have one."""
         return [p for p in self.store.missing(self.ref.identity, prompts) if p.id not in self.filtered]
 
-    def _try(self, prompt: Prompt) -> None:
-        """Ask one prompt; settings that the server says it does not take are not sent again."""
+    def _settled(self, work: Callable[[], T]) -> T:
+        """What `work` gives; settings that the server says it does not take are not sent again."""
         while True:
             try:
-                for _ in self._answered([prompt]):
-                    pass
+                return work()
             except RequestRefused as error:
                 if not self._without_setting(error.said):
                     raise
-            else:
-                return
 
     def _without_setting(self, said: str) -> bool:
         """Leave out the setting that a refusal names. Whether there was one."""
-        name = next((each for each in _IN_PLACE if each in self.settings and each in said), None)
+        name = next((each for each in _IN_PLACE if each in self.settings and re.search(rf"\b{each}\b", said)), None)
         if name is None:
             return False
         value, other = self.settings.pop(name), _IN_PLACE[name]

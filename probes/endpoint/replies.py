@@ -40,7 +40,7 @@ def read_completion(body: bytes, limit: int) -> Said:
     if not isinstance(choices, list) or not choices:
         raise ValueError(f"expected choices, found {excerpt(choices)}")
     choice = _mapping(choices[0], "a choice")
-    reason, told = choice.get("finish_reason"), _tokens(reply)
+    reason, told = choice.get("finish_reason"), _tokens(reply, "completion_tokens")
     if reason in _ABORTED:
         raise ValueError(f"the server gave the completion up ({reason})")
     answer, thought = _parts(_mapping(choice.get("message"), "a message"))
@@ -49,6 +49,14 @@ def read_completion(body: bytes, limit: int) -> Said:
     # A cut one has all the tokens that there may be; servers count the end token or not.
     tokens = limit if cut else min(limit, len(text.split()) if told is None else told)
     return Said(_sound(text.strip()), tokens, cut, reason == _FILTERED)
+
+
+def read_prompt_tokens(body: bytes) -> int | None:
+    """How many tokens the server has read of a request, its pictures' included; None where it does not say.
+
+    Raises ValueError of one line for what is no reply.
+    """
+    return _tokens(_mapping(parse_json(body), "a reply"), "prompt_tokens")
 
 
 def read_fault(body: bytes) -> FaultTold:
@@ -106,10 +114,10 @@ def _sound(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
-def _tokens(reply: Mapping[str, Any]) -> int | None:
-    """How many tokens were written; None where the reply does not say."""
+def _tokens(reply: Mapping[str, Any], kind: str) -> int | None:
+    """A count of the reply's usage; None where it does not say."""
     usage = reply.get("usage")
-    count = usage.get("completion_tokens") if isinstance(usage, dict) else None
+    count = usage.get(kind) if isinstance(usage, dict) else None
     return count if type(count) is int and count >= 0 else None
 
 

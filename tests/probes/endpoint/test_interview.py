@@ -95,7 +95,8 @@ def test_no_more_requests_at_a_time_than_connections(model_server: Server, compl
 def test_pictures_go_along_as_they_are_seen(model_server: Server) -> None:
     found = ask(model_server, [*PROMPTS[:1], *PICTURED])
     assert len(found.records) == 1 + len(PICTURED)
-    (picture, text) = model_server.bodies[1]["messages"][0]["content"]
+    assert [body["max_tokens"] for body in model_server.bodies] == [TOKENS, 1, 1, *[TOKENS] * len(PICTURED)]
+    (picture, text) = model_server.bodies[2]["messages"][0]["content"]
     assert text == {"type": "text", "text": PICTURED[0].text}
     head, _, data = picture["image_url"]["url"].partition(",")
     assert (picture["type"], head) == ("image_url", "data:image/png;base64")
@@ -122,11 +123,26 @@ def test_a_model_that_takes_no_pictures_is_asked_the_rest(
     model_server.answer = blind
     found = ask(model_server, [*PICTURED, *PROMPTS])
     assert [record.id for record in found.records] == [prompt.id for prompt in PROMPTS]
-    assert len(model_server.bodies) == len(PROMPTS) + 1
+    assert len(model_server.bodies) == len(PROMPTS) + 2
     (note,) = [note for note in found.notes if "left out" in note]
     assert "3 prompts with pictures" in note
     assert words in note
     assert words in fault_of(model_server, PICTURED)
+
+
+def test_a_model_that_overlooks_pictures_is_not_said_to_have_seen_them(model_server: Server) -> None:
+    model_server.picture_tokens = 0
+    found = ask(model_server, [*PICTURED, *PROMPTS])
+    assert [record.id for record in found.records] == [prompt.id for prompt in PROMPTS]
+    assert any("reads 3 tokens with a picture and 3 without): 3 prompts" in note for note in found.notes)
+    assert "all prompts have one" in fault_of(model_server, PICTURED)
+
+
+def test_where_a_server_does_not_count_it_is_told_that_pictures_may_be_overlooked(model_server: Server) -> None:
+    model_server.picture_tokens = None
+    found = ask(model_server, [*PICTURED, *PROMPTS])
+    assert len(found.records) == len(PICTURED) + len(PROMPTS)
+    assert any("isn't known whether it looks at pictures" in note for note in found.notes)
 
 
 def test_a_request_that_is_refused_is_named(model_server: Server, server_reply: Reply, completion_reply: Reply) -> None:
