@@ -85,7 +85,7 @@ def follow(root: Path, file: str, side: str, line: str, code: str) -> None:
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     at = next((at for at, found in enumerate(lines) if found.strip().startswith(line)), None)
     assert at is not None, f"{file} has no line that begins with {line}"
-    lines.insert(at + (side == "behind"), code)
+    lines.insert(at + (side == "behind"), code if side == "behind" else f"{code}\n\n")  # functions stand apart
     path.write_text("".join(lines), encoding="utf-8")
 
 
