@@ -27,6 +27,7 @@ from packaging.utils import canonicalize_name
 HOUSE = Path(__file__).parents[2]
 PROJECT = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]
 ROOT = HOUSE / "build" / "bounds"
+COMPILED = ("pydantic-core", "llvmlite", "tokenizers", "hf-xet")  # what those that we ask for need in turn
 RUNNERS = (
     "pytest>=8.0",
     "pytest-timeout>=2.3",
@@ -61,7 +62,7 @@ def resolve(uv: Path, python: Path, which: str, asked: dict[str, Requirement], t
     wanted.write_text("".join(f"{each}\n" for each in asked.values()) + f"torch=={torch}\n")
     how = ("--resolution", "lowest-direct" if which == "lowest" else "highest", "--python", str(python))
     # A version without a wheel for this Python would be built from its sources.
-    wheels = [word for name in asked for word in ("--only-binary", name)]
+    wheels = [word for name in (*asked, *COMPILED) for word in ("--only-binary", name)]
     command = [uv, "pip", "compile", "--quiet", "--no-header", "--no-annotate", *how, *wheels, wanted]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
