@@ -89,7 +89,7 @@ def llama_tensors(
     return {name: torch.randn(shape, generator=generator).to(dtype) for name, shape in shapes.items()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write() -> Write:
     return write_checkpoint
 
@@ -110,7 +110,7 @@ def flip() -> Callable[[Path, int], None]:
     return at_place
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def llama() -> Callable[..., dict[str, Tensor]]:
     return llama_tensors
 
