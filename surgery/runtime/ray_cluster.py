@@ -26,13 +26,14 @@ CONNECTING_SECONDS: Final = 10.0
 LOCAL: Final = re.compile(r"local(?::([1-9][0-9]{0,3}))?")
 HOST_AND_PORT: Final = re.compile(r"([\w.-]+):([0-9]{1,5})", re.ASCII)
 FORMS: Final = "local, local:N (N workers on this machine), auto (the cluster that runs here already) or HOST:PORT"
-# Read when ray is imported, and by the processes that it starts: no statistics are sent or collected, and no line of a
-# process of Ray's is shown.
-QUIET: Final = {
+# Read when ray is imported, and by the processes that it starts: no statistics are sent or collected, no line of a
+# process of Ray's is shown, and workers are as important to the system as the process that they work for.
+ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+    "RAY_worker_niceness": "0",
 }
 # Whether machines of a cluster reach each other: where not, Ray listens on the loopback interface alone.
 BEYOND_LOOPBACK: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -75,7 +76,7 @@ def ray_cluster(address: str, gpus: float = 0.0, memory: int = 0) -> Iterator[Ra
 def _set_environment(is_local: bool) -> None:
     """Say to Ray what only its environment can: to be quiet, and the token of those who may speak to a cluster of our
     own. Without one, Ray writes a token into the home directory; this one lives as long as this process."""
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     if is_local:
         os.environ[BEYOND_LOOPBACK] = "0"

@@ -14,6 +14,7 @@ follow --seed. Ends with 1 where a file differs, something is left running, or a
 import argparse
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -51,7 +52,7 @@ TASKS = 1000
 # Seconds between two kills: a worker that begins again takes some to import what it needs.
 BETWEEN = (1.0, 9.0)
 # Gigabytes -> shapes as in synthetic.py, and bytes of a shard.
-SMALL = {0.001: ((64, 6, 160, 4, 4, 256), 1 << 17), 0.3: ((1024, 8, 4096, 8, 8, 8192), 1 << 25)}
+SMALL = {0.001: ((64, 6, 160, 4, 4, 256), 1 << 17), 0.3: ((1024, 6, 4096, 8, 8, 8192), 1 << 25)}
 
 
 @dataclass(frozen=True)
@@ -241,13 +242,16 @@ def speed(folder: Path) -> bool:
         place = ["-o", folder / "out"] if name == "ties" else ["--case", folder / "case"]
         ways = {"1 core": (1, []), f"{cores()} cores": (cores(), [])}
         ways |= {f"{count} workers": (cores(), ["--ray", f"local:{count}"]) for count in (1, 2, 4)}
-        took = {}
+        took, before = {}, resource.getrusage(resource.RUSAGE_CHILDREN)
         for way, (count, more) in ways.items():
             took[way] = on_cores(count, vlsurgery(*words, *place, "--quiet", *more)).seconds
+            if way == "1 core":
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             for out in (folder / "out", folder / "case"):
                 shutil.rmtree(out, ignore_errors=True)
         told = [f"{way} {seconds:.1f} s (x {took['1 core'] / seconds:.2f})" for way, seconds in took.items()]
-        print(f"speed: {name}: {', '.join(told)}; Ray's start is in it", flush=True)
+        print(f"speed: {name}: {', '.join(told)}; Ray's start is in it; {busy:.1f} s of the processor", flush=True)
     return True
 
 

@@ -240,12 +240,12 @@ def test_who_stops_listening_ends_the_workers(stand_in: Callable[..., StandIn]) 
 @pytest.mark.parametrize("workers", [None, 1, 3])
 @pytest.mark.parametrize("items", [1, 2, 7, 500])
 def test_workers_and_threads_fit_the_cores(cores: int, workers: int | None, items: int) -> None:
-    engine = RayEngine(cores, node_cores=min(cores, 8), workers=workers)
+    node = min(cores, 8)
+    engine = RayEngine(cores, node, workers)
     count, threads = engine.num_workers(items), engine.num_threads(items)
+    places = [cores // node * (node // each) for each in range(1, node + 1)]
     assert 1 <= count <= min(items, workers or cores)
-    assert 1 <= threads <= min(8, worker_pool.MAX_WORKERS)
-    assert threads == 1 or count * threads <= cores
-    assert (threads + 1) * count > cores or threads == min(cores, 8)
+    assert threads == max((each for each in range(1, node + 1) if places[each - 1] >= count), default=1)
 
 
 def test_a_worker_keeps_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
