@@ -128,7 +128,7 @@ def same_bytes(folder: Path) -> bool:
                 shutil.rmtree(out)
         beyond = strangers_reached(psutil.Process())
         print(
-            f"bytes: {equal} of {len(METHODS)} methods are equal in every file ({files} files), 3 workers", flush=True
+            f"bytes: {equal} of {len(METHODS)} methods are equal in every file ({files} files), 2 workers", flush=True
         )
         trio, numbers = align({role: opened[role] for role in ROLES[:3]}), 0
         with torch_in_one_thread():
