@@ -3,12 +3,13 @@
     python tests/benchmarks/ray_merge.py [--parts bytes,kills,drivers,cost,speed,memory] [--gb 4.4|13.5] [--data DIR]
 
 bytes: every method, and a diff at both levels, by two workers and by one process; every file is compared. kills:
-merges during which random workers are killed with SIGKILL, until --kills of them were. drivers: the program itself is
-killed at a random moment, and the same command given again, --drivers times. cost: seconds to start a cluster, until
-workers answer, of a task, to end. speed: a ties merge and full spectra, bound by the processor, by one process on one
-core and on all, and by workers. memory: a ties merge of synthetic checkpoints by two workers and by one process: the
-peak of each worker (VmHWM), which must stay below 1.2 GiB, and the time, at most 1.1 times as long. Random moments
-follow --seed. Ends with 1 where a file differs, something is left running, or a bound is missed.
+merges during which random workers are killed with SIGKILL in the middle of a shard, until --kills of them were.
+drivers: the program itself is killed at a random moment, and the same command given again, --drivers times. cost:
+seconds to start a cluster, until workers answer, of a task, to end. speed: a ties merge and full spectra, bound by the
+processor, by one process on one core and on all, and by workers. memory: a ties merge of synthetic checkpoints by two
+workers and by one process: the peak of each worker (VmHWM), which must stay below 1.2 GiB, and the time, at most 1.1
+times as long. Random moments follow --seed. Ends with 1 where a file differs, something is left running, or a bound is
+missed.
 """
 
 import argparse
@@ -45,12 +46,13 @@ from vlsurgery.surgery.runtime.worker_pool import cores
 
 ROLES = ("base", "adapted", "safety", "other")
 PARTS = ("bytes", "kills", "drivers", "cost", "speed", "memory")
-WORKER = "ray::_Worker"
+# The names that Ray gives the process of a worker, and one that is doing an item.
+WORKER, WORKING = "ray::_Worker", "ray::_Worker.do"
 LIMIT_BYTES = 1.2 * 2**30
 MOST = 1.1
 TASKS = 1000
 # Seconds between two kills: a worker that begins again takes some to import what it needs.
-BETWEEN = (1.0, 9.0)
+BETWEEN = (2.0, 12.0)
 # Gigabytes -> shapes as in synthetic.py, and bytes of a shard.
 SMALL = {0.001: ((64, 6, 160, 4, 4, 256), 1 << 17), 0.3: ((1024, 6, 4096, 8, 8, 8192), 1 << 25)}
 
@@ -90,12 +92,12 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_digest(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    """The worker processes below a process. Ray gives them this name."""
+def workers_of(process: psutil.Process, name: str = WORKER) -> list[psutil.Process]:
+    """The worker processes below a process."""
     found = []
     for child in process.children(recursive=True):
         try:
-            if child.cmdline()[:1] and child.cmdline()[0].startswith(WORKER):
+            if child.cmdline()[:1] and child.cmdline()[0].startswith(name):
                 found.append(child)
         except psutil.Error:
             continue  # It has ended meanwhile.
@@ -142,12 +144,12 @@ def same_bytes(folder: Path) -> bool:
 
 @contextmanager
 def killer(rng: random.Random, kills: list[int], most: int) -> Iterator[None]:
-    """Kill random workers of this process's cluster while the block runs, and note their ids."""
+    """Kill random workers of this process's cluster in the middle of an item, and note their ids."""
     over = threading.Event()
 
     def work() -> None:
         while not over.wait(rng.uniform(*BETWEEN)) and len(kills) < most:
-            found = workers_of(psutil.Process())
+            found = workers_of(psutil.Process(), WORKING)
             if found:
                 victim = rng.choice(found)
                 victim.kill()
