@@ -78,6 +78,9 @@ def _set_environment(is_local: bool) -> None:
     own. Without one, Ray writes a token into the home directory; this one lives as long as this process."""
     for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if "PYTHONPATH" in os.environ:  # Ray's processes begin in another folder.
+        places = os.environ["PYTHONPATH"].split(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, places)))
     if is_local:
         os.environ[BEYOND_LOOPBACK] = "0"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))

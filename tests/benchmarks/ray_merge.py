@@ -164,9 +164,10 @@ def killer(rng: random.Random, kills: list[int], most: int) -> Iterator[None]:
         thread.join()
 
 
-def worker_kills(folder: Path, count: int, seed: int) -> bool:
-    opened, kills, merges, equal = made(folder / "small", 0.3), [], 0, 0  # type: ignore[var-annotated]
-    recipe, out = recipe_of(opened, "ties"), folder / "killed"
+def worker_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
+    kills: list[int] = []
+    merges, equal, out = 0, 0, folder / "killed"
+    recipe = recipe_of(made(data / "0.3GB", 0.3), "ties")
     wanted = run_merge(recipe, folder / "wanted").shards
     with ray_cluster("local:3") as engine, killer(random.Random(seed), kills, count):
         while len(kills) < count:
@@ -177,14 +178,14 @@ def worker_kills(folder: Path, count: int, seed: int) -> bool:
     return equal == merges
 
 
-def driver_kills(folder: Path, count: int, seed: int) -> bool:
-    opened, rng = made(folder / "small", 0.3), random.Random(seed)
-    out, equal, kept, orphans = folder / "out", 0, [], 0
-    words = ["merge", "--method", "ties", *(folder / "small" / role for role in ROLES[1:3])]
-    command = [*map(str, vlsurgery(*words, "--base", folder / "small" / "base", "-o", out, "--ray", "local:2"))]
+def driver_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
+    rng, out, equal, orphans = random.Random(seed), folder / "out", 0, 0
+    kept: list[int] = []
+    paths = {role: checkpoint.path for role, checkpoint in made(data / "0.3GB", 0.3).items()}
+    words = ["merge", "--method", "ties", *(paths[role] for role in ROLES[1:3])]
+    command = [*map(str, vlsurgery(*words, "--base", paths["base"], "-o", out, "--ray", "local:2"))]
     took = run(command).seconds
     wanted = digests(out)
-    del opened
     for _ in range(count):
         shutil.rmtree(out)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -233,9 +234,8 @@ def on_cores(count: int, command: Sequence[str | Path]) -> Run:
         os.sched_setaffinity(0, before)
 
 
-def speed(folder: Path) -> bool:
-    made(folder / "small", 0.3)
-    paths = {role: folder / "small" / role for role in ROLES}
+def speed(folder: Path, data: Path) -> bool:
+    paths = {role: checkpoint.path for role, checkpoint in made(data / "0.3GB", 0.3).items()}
     works = {
         "ties": ["merge", "--method", "ties", paths["adapted"], paths["safety"], "--base", paths["base"]],
         "full spectra": ["diff", paths["base"], paths["adapted"], paths["safety"], "--new"],
@@ -316,9 +316,9 @@ def main() -> None:
         works = {
             "cost": cost,
             "bytes": lambda: same_bytes(folder),
-            "kills": lambda: worker_kills(folder, options.kills, options.seed),
-            "drivers": lambda: driver_kills(folder, options.drivers, options.seed),
-            "speed": lambda: speed(folder),
+            "kills": lambda: worker_kills(folder, options.data, options.kills, options.seed),
+            "drivers": lambda: driver_kills(folder, options.data, options.drivers, options.seed),
+            "speed": lambda: speed(folder, options.data),
             "memory": lambda: memory(folder, options.data, options.gb),
         }
         good = [works[part]() for part in options.parts]
