@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.ray_engine import RayEngine
 from vlsurgery.surgery.runtime.worker_pool import cores
 
@@ -111,7 +112,7 @@ def _start(num_cpus: int, folder: str) -> None:
     """Start a cluster on this machine. folder: for what Ray's processes write."""
     import ray
 
-    with _greeting(folder):
+    with _greeting("local", folder):
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -130,7 +131,7 @@ def _start(num_cpus: int, folder: str) -> None:
 
 
 def _connect(address: str, folder: str) -> None:
-    """Connect to a cluster. folder: an empty one. Raises SurgeryError where none answers, or one of another version."""
+    """Connect to a cluster. folder: an empty one. Raises SurgeryError where none answers."""
     import ray
 
     found = HOST_AND_PORT.fullmatch(address)
@@ -143,12 +144,8 @@ def _connect(address: str, folder: str) -> None:
                 f"--ray {address}: nothing answers there ({reason}). Give the address of a cluster's head, or start "
                 "one: ray start --head."
             ) from error
-    try:
-        with _greeting(folder):
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SurgeryError(f"--ray {address}: no cluster to work on ({reason}).") from error
+    with _greeting(address, folder):
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def _connected_engine(gpus: float, memory: int) -> RayEngine:
@@ -163,17 +160,22 @@ def _connected_engine(gpus: float, memory: int) -> RayEngine:
 
 
 @contextmanager
-def _greeting(folder: str) -> Iterator[None]:
+def _greeting(address: str, folder: str) -> Iterator[None]:
     """Connect without Ray's warnings, and keep this process's own way to be ended, which Ray replaces.
 
     folder: where that is done, an empty one: workers import modules from where the program was when it connected, and
-    that may be a folder with anything in it.
+    that may be a folder with anything in it. Raises SurgeryError for what keeps Ray from starting or connecting.
     """
+    from ray.exceptions import RayError
+
     before = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings(), chdir(folder):
             warnings.simplefilter("ignore")
             yield
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        reason = excerpt(" ".join(str(error).split()), 300)
+        raise SurgeryError(f"--ray {address}: no cluster to work on ({reason}).") from error
     finally:
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)

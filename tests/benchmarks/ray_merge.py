@@ -23,10 +23,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import synthetic
@@ -44,6 +45,8 @@ from vlsurgery.surgery.runtime.host import torch_in_one_thread
 from vlsurgery.surgery.runtime.ray_cluster import LOOPBACK, ray_cluster
 from vlsurgery.surgery.runtime.worker_pool import cores
 
+T = TypeVar("T")
+
 ROLES = ("base", "adapted", "safety", "other")
 PARTS = ("bytes", "kills", "drivers", "cost", "speed", "memory")
 # The names that Ray gives the process of a worker, and one that is doing an item.
@@ -51,8 +54,8 @@ WORKER, WORKING = "ray::_Worker", "ray::_Worker.do"
 LIMIT_BYTES = 1.2 * 2**30
 MOST = 1.1
 TASKS = 1000
-# Seconds between two kills: a worker that begins again takes some to import what it needs.
-BETWEEN = (2.0, 12.0)
+# Time between two kills, in that from the start of the workers to the first shard: shorter, none would be done.
+BETWEEN = (0.2, 1.4)
 # Gigabytes -> shapes as in synthetic.py, and bytes of a shard.
 SMALL = {0.001: ((64, 6, 160, 4, 4, 256), 1 << 17), 0.3: ((1024, 6, 4096, 8, 8, 8192), 1 << 25)}
 
@@ -143,12 +146,12 @@ def same_bytes(folder: Path) -> bool:
 
 
 @contextmanager
-def killer(rng: random.Random, kills: list[int], most: int) -> Iterator[None]:
-    """Kill random workers of this process's cluster in the middle of an item, and note their ids."""
+def killer(rng: random.Random, unit: float, kills: list[int], most: int) -> Iterator[None]:
+    """Kill random workers of this process's cluster in the middle of an item, and note their ids. unit: seconds."""
     over = threading.Event()
 
     def work() -> None:
-        while not over.wait(rng.uniform(*BETWEEN)) and len(kills) < most:
+        while not over.wait(unit * rng.uniform(*BETWEEN)) and len(kills) < most:
             found = workers_of(psutil.Process(), WORKING)
             if found:
                 victim = rng.choice(found)
@@ -166,16 +169,31 @@ def killer(rng: random.Random, kills: list[int], most: int) -> Iterator[None]:
 
 def worker_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
     kills: list[int] = []
+    first: list[float] = []
     merges, equal, out = 0, 0, folder / "killed"
     recipe = recipe_of(made(data / "0.3GB", 0.3), "ties")
     wanted = run_merge(recipe, folder / "wanted").shards
-    with ray_cluster("local:3") as engine, killer(random.Random(seed), kills, count):
-        while len(kills) < count:
-            equal += run_merge(recipe, out, engine=engine).shards == wanted
-            merges += 1
-            shutil.rmtree(out)
-    print(f"kills: {len(kills)} workers killed in {merges} merges of {len(wanted)} shards, {equal} equal", flush=True)
-    return equal == merges
+
+    def timed(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        began = time.monotonic()
+        for item in items:
+            first.append(time.monotonic() - began)
+            yield item
+
+    with ray_cluster("local:2") as engine:
+        equal += run_merge(recipe, out, timed, engine=engine).shards == wanted
+        with killer(random.Random(seed), first[0], kills, count):
+            while len(kills) < count:
+                shutil.rmtree(out)
+                equal += run_merge(recipe, out, engine=engine).shards == wanted
+                merges += 1
+                print(f"kills: {len(kills)} so far, {merges} merges", file=sys.stderr, flush=True)
+    print(
+        f"kills: {len(kills)} workers killed in the middle of a shard, in {merges} merges of {len(wanted)} shards; "
+        f"{equal} of {merges + 1} merges equal in every shard",
+        flush=True,
+    )
+    return equal == merges + 1
 
 
 def driver_kills(folder: Path, data: Path, count: int, seed: int) -> bool:

@@ -5,11 +5,14 @@ of a real cluster.
 """
 
 import itertools
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -128,7 +131,8 @@ class StandIn:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., StandIn]:
     def put(places: int, dying: Sequence[int] = ()) -> StandIn:
         made, exceptions = StandIn(places, dying), ModuleType("ray.exceptions")
-        exceptions.RayActorError = type("RayActorError", (Exception,), {})  # type: ignore[attr-defined]
+        for name in ("RayError", "RayActorError"):
+            setattr(exceptions, name, type(name, (Exception,), {}))
         monkeypatch.setitem(sys.modules, "ray", made)  # type: ignore[arg-type]
         monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
         monkeypatch.setattr(ray_engine, "limit_cores", lambda _: None)
@@ -292,6 +296,39 @@ def test_what_is_no_address_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(SurgeryError, match="expected local, local:N") as raised, ray_cluster(address):
         pass
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no such\n cluster"), ConnectionError("refused")])
+def test_connecting_leaves_the_process_as_it_was(
+    stand_in: Callable[..., StandIn], tmp_path: Path, fault: Exception | None
+) -> None:
+    """Ray takes over SIGTERM when it connects, and gives the current folder to its workers as a place of modules."""
+    stand_in(places=1)
+    before, place = signal.getsignal(signal.SIGTERM), Path.cwd()
+    expected = pytest.raises(SurgeryError, match="--ray here: no cluster") if fault else nullcontext()
+    with expected as raised, clusters._greeting("here", str(tmp_path)):
+        assert Path.cwd() == tmp_path
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if fault:
+            raise fault
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert Path.cwd() == place
+    assert raised is None or "\n" not in str(raised.value)
+
+
+def test_ray_is_quiet_and_its_token_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"PYTHONPATH": os.pathsep.join(["code", "", "/elsewhere"])}
+    monkeypatch.setattr(os, "environ", environment)
+    clusters._set_environment(is_local=True)
+    token = environment["RAY_AUTH_TOKEN"]
+    clusters._set_environment(is_local=True)
+    assert environment["RAY_AUTH_TOKEN"] == token
+    assert len(token) == 64
+    assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert environment["PYTHONPATH"] == os.pathsep.join([str(Path("code").absolute()), "/elsewhere"])
+    environment.clear()
+    clusters._set_environment(is_local=False)
+    assert not {"RAY_AUTH_TOKEN", clusters.BEYOND_LOOPBACK} & environment.keys()
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
