@@ -24,7 +24,7 @@ lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed build/bench/browser
+bench: .venv/installed build/bench/browser build/bench/ray
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
@@ -39,6 +39,8 @@ bench: .venv/installed build/bench/browser
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 4.4
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 13.5
 	$(BIN)/python tests/benchmarks/merge_faults.py
+	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_merge.py
+	$(BIN)/python tests/benchmarks/scaling.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/demo_kills.py
 	$(BIN)/python tests/benchmarks/bare_wheel.py
@@ -80,6 +82,10 @@ build/bounds/tools/bin/uv: .venv/installed
 # What drives a browser, for one benchmark: beside the environment and not in it.
 build/bench/browser: .venv/installed
 	$(BIN)/pip install --quiet --no-compile --target $@ playwright kaleido
+
+# Ray, of 240 MB, for one benchmark too.
+build/bench/ray: .venv/installed
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt --target $@ 'ray>=2.60'
 
 # The installed package as a tree of links, for the type checker and editors.
 .lint/vlsurgery: Makefile

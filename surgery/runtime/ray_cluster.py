@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from typing import Final
 
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.ray_engine import RayEngine
 from vlsurgery.surgery.runtime.worker_pool import cores
 
@@ -26,13 +27,14 @@ CONNECTING_SECONDS: Final = 10.0
 LOCAL: Final = re.compile(r"local(?::([1-9][0-9]{0,3}))?")
 HOST_AND_PORT: Final = re.compile(r"([\w.-]+):([0-9]{1,5})", re.ASCII)
 FORMS: Final = "local, local:N (N workers on this machine), auto (the cluster that runs here already) or HOST:PORT"
-# Read when ray is imported, and by the processes that it starts: no statistics are sent or collected, and no line of a
-# process of Ray's is shown.
-QUIET: Final = {
+# Read when ray is imported, and by the processes that it starts: no statistics are sent or collected, no line of a
+# process of Ray's is shown, and workers are as important to the system as the process that they work for.
+ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_enable_metrics_collection": "false",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_DEDUP_LOGS_SKIP_REGEX": "^",
+    "RAY_worker_niceness": "0",
 }
 # Whether machines of a cluster reach each other: where not, Ray listens on the loopback interface alone.
 BEYOND_LOOPBACK: Final = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
@@ -75,8 +77,11 @@ def ray_cluster(address: str, gpus: float = 0.0, memory: int = 0) -> Iterator[Ra
 def _set_environment(is_local: bool) -> None:
     """Say to Ray what only its environment can: to be quiet, and the token of those who may speak to a cluster of our
     own. Without one, Ray writes a token into the home directory; this one lives as long as this process."""
-    for name, value in QUIET.items():
+    for name, value in ENVIRONMENT.items():
         os.environ.setdefault(name, value)
+    if "PYTHONPATH" in os.environ:  # Ray's processes begin in another folder.
+        places = os.environ["PYTHONPATH"].split(os.pathsep)
+        os.environ["PYTHONPATH"] = os.pathsep.join(map(os.path.abspath, filter(None, places)))
     if is_local:
         os.environ[BEYOND_LOOPBACK] = "0"
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
@@ -115,7 +120,7 @@ def _start(num_cpus: int, folder: str) -> None:
     """Start a cluster on this machine. folder: for what Ray's processes write."""
     import ray
 
-    with _greeting(folder):
+    with _greeting("local", folder):
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -134,7 +139,7 @@ def _start(num_cpus: int, folder: str) -> None:
 
 
 def _connect(address: str, folder: str) -> None:
-    """Connect to a cluster. folder: an empty one. Raises SurgeryError where none answers, or one of another version."""
+    """Connect to a cluster. folder: an empty one. Raises SurgeryError where none answers."""
     import ray
 
     found = HOST_AND_PORT.fullmatch(address)
@@ -147,12 +152,8 @@ def _connect(address: str, folder: str) -> None:
                 f"--ray {address}: nothing answers there ({reason}). Give the address of a cluster's head, or start "
                 "one: ray start --head."
             ) from error
-    try:
-        with _greeting(folder):
-            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise SurgeryError(f"--ray {address}: no cluster to work on ({reason}).") from error
+    with _greeting(address, folder):
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
 
 
 def _connected_engine(gpus: float, memory: int) -> RayEngine:
@@ -167,17 +168,22 @@ def _connected_engine(gpus: float, memory: int) -> RayEngine:
 
 
 @contextmanager
-def _greeting(folder: str) -> Iterator[None]:
+def _greeting(address: str, folder: str) -> Iterator[None]:
     """Connect without Ray's warnings, and keep this process's own way to be ended, which Ray replaces.
 
     folder: where that is done, an empty one: workers import modules from where the program was when it connected, and
-    that may be a folder with anything in it.
+    that may be a folder with anything in it. Raises SurgeryError for what keeps Ray from starting or connecting.
     """
+    from ray.exceptions import RayError
+
     before = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings(), chdir(folder):
             warnings.simplefilter("ignore")
             yield
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        reason = excerpt(" ".join(str(error).split()), 300)
+        raise SurgeryError(f"--ray {address}: no cluster to work on ({reason}).") from error
     finally:
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)

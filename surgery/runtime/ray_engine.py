@@ -43,8 +43,11 @@ class RayEngine:
         return max(1, min(num_items, self.cores if self.workers is None else self.workers))
 
     def num_threads(self, num_items: int) -> int:
-        """The threads of each of the workers that divide so many items: the cores are divided among the workers."""
-        return max(1, min(self.cores // self.num_workers(num_items), self.node_cores, MAX_WORKERS))
+        """The threads of each of the workers that divide so many items: as many as leave all of them a place, were all
+        machines as large as the smallest."""
+        machines, workers = self.cores // self.node_cores, self.num_workers(num_items)
+        fitting = (each for each in range(1, MAX_WORKERS + 1) if machines * (self.node_cores // each) >= workers)
+        return max(fitting, default=1)
 
     def map(self, set_up: SetUp[Item, Made], items: Sequence[Item]) -> Generator[Made, None, None]:
         import ray

@@ -3,17 +3,19 @@
     python tests/benchmarks/ray_merge.py [--parts bytes,kills,drivers,cost,speed,memory] [--gb 4.4|13.5] [--data DIR]
 
 bytes: every method, and a diff at both levels, by two workers and by one process; every file is compared. kills:
-merges during which random workers are killed with SIGKILL, until --kills of them were. drivers: the program itself is
-killed at a random moment, and the same command given again, --drivers times. cost: seconds to start a cluster, until
-workers answer, of a task, to end. speed: a ties merge and full spectra, bound by the processor, by one process on one
-core and on all, and by workers. memory: a ties merge of synthetic checkpoints by two workers and by one process: the
-peak of each worker (VmHWM), which must stay below 1.2 GiB, and the time, at most 1.1 times as long. Random moments
-follow --seed. Ends with 1 where a file differs, something is left running, or a bound is missed.
+merges during which random workers are killed with SIGKILL in the middle of a shard, until --kills of them were.
+drivers: the program itself is killed at a random moment, and the same command given again, --drivers times. cost:
+seconds to start a cluster, until workers answer, of a task, to end. speed: a ties merge and full spectra, bound by the
+processor, by one process on one core and on all, and by workers. memory: a ties merge of synthetic checkpoints by two
+workers and by one process: the peak of each worker (VmHWM), which must stay below 1.2 GiB, and the time, at most 1.1
+times as long. Random moments follow --seed. Ends with 1 where a file differs, something is left running, or a bound is
+missed.
 """
 
 import argparse
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -21,10 +23,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import psutil
 import synthetic
@@ -42,16 +45,19 @@ from vlsurgery.surgery.runtime.host import torch_in_one_thread
 from vlsurgery.surgery.runtime.ray_cluster import LOOPBACK, ray_cluster
 from vlsurgery.surgery.runtime.worker_pool import cores
 
+T = TypeVar("T")
+
 ROLES = ("base", "adapted", "safety", "other")
 PARTS = ("bytes", "kills", "drivers", "cost", "speed", "memory")
-WORKER = "ray::_Worker"
+# The names that Ray gives the process of a worker, and one that is doing an item.
+WORKER, WORKING = "ray::_Worker", "ray::_Worker.do"
 LIMIT_BYTES = 1.2 * 2**30
 MOST = 1.1
 TASKS = 1000
-# Seconds between two kills: a worker that begins again takes some to import what it needs.
-BETWEEN = (1.0, 9.0)
+# Time between two kills, in that from the start of the workers to the first shard: shorter, none would be done.
+BETWEEN = (0.2, 1.4)
 # Gigabytes -> shapes as in synthetic.py, and bytes of a shard.
-SMALL = {0.001: ((64, 6, 160, 4, 4, 256), 1 << 17), 0.3: ((1024, 8, 4096, 8, 8, 8192), 1 << 25)}
+SMALL = {0.001: ((64, 6, 160, 4, 4, 256), 1 << 17), 0.3: ((1024, 6, 4096, 8, 8, 8192), 1 << 25)}
 
 
 @dataclass(frozen=True)
@@ -89,12 +95,12 @@ def digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): file_digest(path) for path in folder.rglob("*") if path.is_file()}
 
 
-def workers_of(process: psutil.Process) -> list[psutil.Process]:
-    """The worker processes below a process. Ray gives them this name."""
+def workers_of(process: psutil.Process, name: str = WORKER) -> list[psutil.Process]:
+    """The worker processes below a process."""
     found = []
     for child in process.children(recursive=True):
         try:
-            if child.cmdline()[:1] and child.cmdline()[0].startswith(WORKER):
+            if child.cmdline()[:1] and child.cmdline()[0].startswith(name):
                 found.append(child)
         except psutil.Error:
             continue  # It has ended meanwhile.
@@ -127,7 +133,7 @@ def same_bytes(folder: Path) -> bool:
                 shutil.rmtree(out)
         beyond = strangers_reached(psutil.Process())
         print(
-            f"bytes: {equal} of {len(METHODS)} methods are equal in every file ({files} files), 3 workers", flush=True
+            f"bytes: {equal} of {len(METHODS)} methods are equal in every file ({files} files), 2 workers", flush=True
         )
         trio, numbers = align({role: opened[role] for role in ROLES[:3]}), 0
         with torch_in_one_thread():
@@ -140,13 +146,13 @@ def same_bytes(folder: Path) -> bool:
 
 
 @contextmanager
-def killer(rng: random.Random, kills: list[int], most: int) -> Iterator[None]:
-    """Kill random workers of this process's cluster while the block runs, and note their ids."""
+def killer(rng: random.Random, unit: float, kills: list[int], most: int) -> Iterator[None]:
+    """Kill random workers of this process's cluster in the middle of an item, and note their ids. unit: seconds."""
     over = threading.Event()
 
     def work() -> None:
-        while not over.wait(rng.uniform(*BETWEEN)) and len(kills) < most:
-            found = workers_of(psutil.Process())
+        while not over.wait(unit * rng.uniform(*BETWEEN)) and len(kills) < most:
+            found = workers_of(psutil.Process(), WORKING)
             if found:
                 victim = rng.choice(found)
                 victim.kill()
@@ -161,27 +167,43 @@ def killer(rng: random.Random, kills: list[int], most: int) -> Iterator[None]:
         thread.join()
 
 
-def worker_kills(folder: Path, count: int, seed: int) -> bool:
-    opened, kills, merges, equal = made(folder / "small", 0.3), [], 0, 0  # type: ignore[var-annotated]
-    recipe, out = recipe_of(opened, "ties"), folder / "killed"
+def worker_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
+    kills: list[int] = []
+    first: list[float] = []
+    merges, equal, out = 0, 0, folder / "killed"
+    recipe = recipe_of(made(data / "0.3GB", 0.3), "ties")
     wanted = run_merge(recipe, folder / "wanted").shards
-    with ray_cluster("local:3") as engine, killer(random.Random(seed), kills, count):
-        while len(kills) < count:
-            equal += run_merge(recipe, out, engine=engine).shards == wanted
-            merges += 1
-            shutil.rmtree(out)
-    print(f"kills: {len(kills)} workers killed in {merges} merges of {len(wanted)} shards, {equal} equal", flush=True)
-    return equal == merges
+
+    def timed(items: Iterable[T], label: str, total: int | None = None) -> Iterator[T]:
+        began = time.monotonic()
+        for item in items:
+            first.append(time.monotonic() - began)
+            yield item
+
+    with ray_cluster("local:2") as engine:
+        equal += run_merge(recipe, out, timed, engine=engine).shards == wanted
+        with killer(random.Random(seed), first[0], kills, count):
+            while len(kills) < count:
+                shutil.rmtree(out)
+                equal += run_merge(recipe, out, engine=engine).shards == wanted
+                merges += 1
+                print(f"kills: {len(kills)} so far, {merges} merges", file=sys.stderr, flush=True)
+    print(
+        f"kills: {len(kills)} workers killed in the middle of a shard, in {merges} merges of {len(wanted)} shards; "
+        f"{equal} of {merges + 1} merges equal in every shard",
+        flush=True,
+    )
+    return equal == merges + 1
 
 
-def driver_kills(folder: Path, count: int, seed: int) -> bool:
-    opened, rng = made(folder / "small", 0.3), random.Random(seed)
-    out, equal, kept, orphans = folder / "out", 0, [], 0
-    words = ["merge", "--method", "ties", *(folder / "small" / role for role in ROLES[1:3])]
-    command = [*map(str, vlsurgery(*words, "--base", folder / "small" / "base", "-o", out, "--ray", "local:2"))]
+def driver_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
+    rng, out, equal, orphans = random.Random(seed), folder / "out", 0, 0
+    kept: list[int] = []
+    paths = {role: checkpoint.path for role, checkpoint in made(data / "0.3GB", 0.3).items()}
+    words = ["merge", "--method", "ties", *(paths[role] for role in ROLES[1:3])]
+    command = [*map(str, vlsurgery(*words, "--base", paths["base"], "-o", out, "--ray", "local:2"))]
     took = run(command).seconds
     wanted = digests(out)
-    del opened
     for _ in range(count):
         shutil.rmtree(out)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
@@ -230,9 +252,8 @@ def on_cores(count: int, command: Sequence[str | Path]) -> Run:
         os.sched_setaffinity(0, before)
 
 
-def speed(folder: Path) -> bool:
-    made(folder / "small", 0.3)
-    paths = {role: folder / "small" / role for role in ROLES}
+def speed(folder: Path, data: Path) -> bool:
+    paths = {role: checkpoint.path for role, checkpoint in made(data / "0.3GB", 0.3).items()}
     works = {
         "ties": ["merge", "--method", "ties", paths["adapted"], paths["safety"], "--base", paths["base"]],
         "full spectra": ["diff", paths["base"], paths["adapted"], paths["safety"], "--new"],
@@ -241,13 +262,16 @@ def speed(folder: Path) -> bool:
         place = ["-o", folder / "out"] if name == "ties" else ["--case", folder / "case"]
         ways = {"1 core": (1, []), f"{cores()} cores": (cores(), [])}
         ways |= {f"{count} workers": (cores(), ["--ray", f"local:{count}"]) for count in (1, 2, 4)}
-        took = {}
+        took, before = {}, resource.getrusage(resource.RUSAGE_CHILDREN)
         for way, (count, more) in ways.items():
             took[way] = on_cores(count, vlsurgery(*words, *place, "--quiet", *more)).seconds
+            if way == "1 core":
+                after = resource.getrusage(resource.RUSAGE_CHILDREN)
+                busy = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
             for out in (folder / "out", folder / "case"):
                 shutil.rmtree(out, ignore_errors=True)
         told = [f"{way} {seconds:.1f} s (x {took['1 core'] / seconds:.2f})" for way, seconds in took.items()]
-        print(f"speed: {name}: {', '.join(told)}; Ray's start is in it", flush=True)
+        print(f"speed: {name}: {', '.join(told)}; Ray's start is in it; {busy:.1f} s of the processor", flush=True)
     return True
 
 
@@ -310,9 +334,9 @@ def main() -> None:
         works = {
             "cost": cost,
             "bytes": lambda: same_bytes(folder),
-            "kills": lambda: worker_kills(folder, options.kills, options.seed),
-            "drivers": lambda: driver_kills(folder, options.drivers, options.seed),
-            "speed": lambda: speed(folder),
+            "kills": lambda: worker_kills(folder, options.data, options.kills, options.seed),
+            "drivers": lambda: driver_kills(folder, options.data, options.drivers, options.seed),
+            "speed": lambda: speed(folder, options.data),
             "memory": lambda: memory(folder, options.data, options.gb),
         }
         good = [works[part]() for part in options.parts]

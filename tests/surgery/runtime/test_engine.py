@@ -5,11 +5,14 @@ of a real cluster.
 """
 
 import itertools
+import os
+import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -128,7 +131,8 @@ class StandIn:
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., StandIn]:
     def put(places: int, dying: Sequence[int] = ()) -> StandIn:
         made, exceptions = StandIn(places, dying), ModuleType("ray.exceptions")
-        exceptions.RayActorError = type("RayActorError", (Exception,), {})  # type: ignore[attr-defined]
+        for name in ("RayError", "RayActorError"):
+            setattr(exceptions, name, type(name, (Exception,), {}))
         monkeypatch.setitem(sys.modules, "ray", made)  # type: ignore[arg-type]
         monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
         monkeypatch.setattr(ray_engine, "limit_cores", lambda _: None)
@@ -240,12 +244,12 @@ def test_who_stops_listening_ends_the_workers(stand_in: Callable[..., StandIn]) 
 @pytest.mark.parametrize("workers", [None, 1, 3])
 @pytest.mark.parametrize("items", [1, 2, 7, 500])
 def test_workers_and_threads_fit_the_cores(cores: int, workers: int | None, items: int) -> None:
-    engine = RayEngine(cores, node_cores=min(cores, 8), workers=workers)
+    node = min(cores, 8)
+    engine = RayEngine(cores, node, workers)
     count, threads = engine.num_workers(items), engine.num_threads(items)
+    places = [cores // node * (node // each) for each in range(1, node + 1)]
     assert 1 <= count <= min(items, workers or cores)
-    assert 1 <= threads <= min(8, worker_pool.MAX_WORKERS)
-    assert threads == 1 or count * threads <= cores
-    assert (threads + 1) * count > cores or threads == min(cores, 8)
+    assert threads == max((each for each in range(1, node + 1) if places[each - 1] >= count), default=1)
 
 
 def test_a_worker_keeps_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,6 +296,39 @@ def test_what_is_no_address_is_refused_in_one_line(address: str) -> None:
     with pytest.raises(SurgeryError, match="expected local, local:N") as raised, ray_cluster(address):
         pass
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no such\n cluster"), ConnectionError("refused")])
+def test_connecting_leaves_the_process_as_it_was(
+    stand_in: Callable[..., StandIn], tmp_path: Path, fault: Exception | None
+) -> None:
+    """Ray takes over SIGTERM when it connects, and gives the current folder to its workers as a place of modules."""
+    stand_in(places=1)
+    before, place = signal.getsignal(signal.SIGTERM), Path.cwd()
+    expected = pytest.raises(SurgeryError, match="--ray here: no cluster") if fault else nullcontext()
+    with expected as raised, clusters._greeting("here", str(tmp_path)):
+        assert Path.cwd() == tmp_path
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if fault:
+            raise fault
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert Path.cwd() == place
+    assert raised is None or "\n" not in str(raised.value)
+
+
+def test_ray_is_quiet_and_its_token_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"PYTHONPATH": os.pathsep.join(["code", "", "/elsewhere"])}
+    monkeypatch.setattr(os, "environ", environment)
+    clusters._set_environment(is_local=True)
+    token = environment["RAY_AUTH_TOKEN"]
+    clusters._set_environment(is_local=True)
+    assert environment["RAY_AUTH_TOKEN"] == token
+    assert len(token) == 64
+    assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert environment["PYTHONPATH"] == os.pathsep.join([str(Path("code").absolute()), "/elsewhere"])
+    environment.clear()
+    clusters._set_environment(is_local=False)
+    assert not {"RAY_AUTH_TOKEN", clusters.BEYOND_LOOPBACK} & environment.keys()
 
 
 def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
