@@ -179,8 +179,10 @@ class _Division:
             yield from self._done(self._shards(number))
             yield from self._done([self._reference_end(number)])
         written = self.reference if adapted else None
-        ends = {number: ModelEnd(number, tuple(self.report), written) for number in others}
-        yield from self._done([item for number in others for item in (*self._shards(number), ends[number])])
+        items = list[PromptShard | ModelEnd]()
+        for number in others:
+            items += [*self._shards(number), ModelEnd(number, tuple(self.report), written)]
+        yield from self._done(items)
 
     def _shards(self, number: int) -> list[PromptShard]:
         missing = self.missing(number)

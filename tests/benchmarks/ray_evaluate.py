@@ -31,6 +31,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.runtime.ray_cluster import ray_cluster
 
 TOKENS = 16
+UNIT = 2.0  # seconds that a shard takes about, in a worker that has begun
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 
@@ -62,7 +63,7 @@ def worker_kills(folder: Path, count: int, seed: int) -> bool:
         return file.read_bytes()
 
     wanted = asked(folder / "alone.jsonl")
-    with ray_cluster("local:2") as engine, killer(random.Random(seed), kills, count):
+    with ray_cluster("local:2") as engine, killer(random.Random(seed), UNIT, kills, count):
         while runs == 0 or len(kills) < count:
             equal += asked(folder / "divided.jsonl", engine=engine) == wanted
             runs += 1
