@@ -17,8 +17,8 @@ from vlsurgery.surgery.runtime.worker_pool import MAX_WORKERS, limit_cores
 Item = TypeVar("Item")
 Made = TypeVar("Made")
 
-# How often one item is done again because its worker died: more is no accident.
-MAX_RETRIES: Final = 5
+# How often one item is done again because its worker died: more is no accident, even where machines are taken away.
+MAX_RETRIES: Final = 10
 # Seconds that workers are waited for at the end.
 ENDING_SECONDS: Final = 10.0
 

@@ -55,7 +55,7 @@ LIMIT_BYTES = 1.2 * 2**30
 MOST = 1.1
 TASKS = 1000
 # Time between two kills, in that from the start of the workers to the first shard: shorter, none would be done.
-BETWEEN = (0.2, 1.4)
+BETWEEN = (0.1, 1.2)
 # Gigabytes -> shapes as in synthetic.py, and bytes of a shard.
 SMALL = {0.001: ((64, 6, 160, 4, 4, 256), 1 << 17), 0.3: ((1024, 6, 4096, 8, 8, 8192), 1 << 25)}
 
@@ -146,14 +146,19 @@ def same_bytes(folder: Path) -> bool:
 
 
 @contextmanager
-def killer(rng: random.Random, unit: float, kills: list[int], most: int) -> Iterator[None]:
-    """Kill random workers of this process's cluster in the middle of an item, and note their ids. unit: seconds."""
+def killer(rng: random.Random, unit: float, each: float, kills: list[int], most: int) -> Iterator[None]:
+    """Kill random workers of this process's cluster in the middle of an item, and note their ids.
+
+    unit: seconds between kills, about. each: seconds that an item takes.
+    """
     over = threading.Event()
 
     def work() -> None:
         while not over.wait(unit * rng.uniform(*BETWEEN)) and len(kills) < most:
-            found = workers_of(psutil.Process(), WORKING)
-            if found:
+            while not workers_of(psutil.Process(), WORKING) and not over.wait(0.05):
+                pass
+            over.wait(each * rng.random())
+            if found := workers_of(psutil.Process(), WORKING):
                 victim = rng.choice(found)
                 victim.kill()
                 kills.append(victim.pid)
@@ -182,7 +187,8 @@ def worker_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
 
     with ray_cluster("local:2") as engine:
         equal += run_merge(recipe, out, timed, engine=engine).shards == wanted
-        with killer(random.Random(seed), first[0], kills, count):
+        each = 2 * (first[-1] - first[0]) / (len(first) - 1)
+        with killer(random.Random(seed), first[0], each, kills, count):
             while len(kills) < count:
                 shutil.rmtree(out)
                 equal += run_merge(recipe, out, engine=engine).shards == wanted

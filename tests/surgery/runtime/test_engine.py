@@ -217,10 +217,10 @@ def test_other_versions_are_refused_before_any_work(
 
 def test_an_item_that_kills_its_workers_is_named_in_one_line(stand_in: Callable[..., StandIn]) -> None:
     cluster = stand_in(places=2, dying=[3])
-    with pytest.raises(SurgeryError, match=r"died at 3, 6 times \('The worker was killed\.'\)"):
+    with pytest.raises(SurgeryError, match=r"died at 3, 11 times \('The worker was killed\.'\)"):
         list(RayEngine(2, 2).map(Squares(), [1, 2, 3, 4]))
     assert cluster.options_given["max_restarts"] == -1
-    assert cluster.options_given["max_task_retries"] == 5
+    assert cluster.options_given["max_task_retries"] == 10
 
 
 @pytest.mark.parametrize(("gpus", "memory"), [(1.0, 0), (0.0, 5_000_000_000)])
