@@ -25,6 +25,7 @@ from vlsurgery.cli.commands.history import history
 from vlsurgery.cli.commands.judge_agreement import judge_agreement
 from vlsurgery.cli.commands.merge.command import merge_command, merge_outline
 from vlsurgery.cli.commands.probe import probe
+from vlsurgery.cli.commands.push import push
 from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.report import report
 from vlsurgery.cli.commands.trajectory import trajectory
@@ -171,6 +172,7 @@ for name, command in {
     "compare": compare,
     "trajectory": trajectory,
     "report": report,
+    "push": push,
     "explore": explore,
     "anatomy": anatomy,
     "convert": convert,
