@@ -123,9 +123,9 @@ def _fail(line: str, code: int) -> None:
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from vlsurgery.cli.version import version_line
 
-        typer.echo(f"vlsurgery {version('vlsurgery')}")
+        typer.echo(version_line())
         raise typer.Exit
 
 
@@ -142,7 +142,10 @@ app = typer.Typer(
 @app.callback()
 def vlsurgery(
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and the commit, and stop."
+        ),
     ] = False,
 ) -> None:
     """Give vision-language models back the refusals that adaptation cost them.
