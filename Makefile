@@ -41,6 +41,8 @@ bench: .venv/installed build/bench/browser
 	$(BIN)/python tests/benchmarks/merge_faults.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/demo_kills.py
+	$(BIN)/python tests/benchmarks/reproduction.py
+	$(BIN)/python tests/benchmarks/reproduction.py --miniature
 	$(BIN)/python tests/benchmarks/plan_truth.py
 	$(BIN)/python tests/benchmarks/at_once.py
 	$(BIN)/python tests/benchmarks/running.py

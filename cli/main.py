@@ -28,6 +28,7 @@ from vlsurgery.cli.commands.probe import probe
 from vlsurgery.cli.commands.push import push
 from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.report import report
+from vlsurgery.cli.commands.reproduce import reproduce
 from vlsurgery.cli.commands.trajectory import trajectory
 from vlsurgery.cli.options import HELP_SETTINGS
 from vlsurgery.cli.streams import check_output_open, check_words, fill_closed_streams
@@ -176,6 +177,7 @@ for name, command in {
     "trajectory": trajectory,
     "report": report,
     "push": push,
+    "reproduce": reproduce,
     "explore": explore,
     "anatomy": anatomy,
     "convert": convert,
