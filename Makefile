@@ -24,7 +24,7 @@ lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed build/bench/browser
+bench: .venv/installed build/bench/browser build/bench/trackers
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
@@ -56,6 +56,7 @@ bench: .venv/installed build/bench/browser
 	$(BIN)/python tests/benchmarks/explore_page.py
 	$(BIN)/python tests/benchmarks/planted_losses.py
 	PYTHONPATH=build/bench/browser $(BIN)/python tests/benchmarks/report_page.py
+	PYTHONPATH=build/bench/trackers $(BIN)/python tests/benchmarks/trackers.py
 
 # The program alone, for the demo; and with all that develops and tests it, which takes twice as long to fetch.
 .venv/program: pyproject.toml constraints.txt
@@ -71,6 +72,10 @@ bench: .venv/installed build/bench/browser
 # What drives a browser, for one benchmark: beside the environment and not in it.
 build/bench/browser: .venv/installed
 	$(BIN)/pip install --quiet --no-compile --target $@ playwright kaleido
+
+# Trackers, for one benchmark: some want other versions of packages than the environment has.
+build/bench/trackers: .venv/installed
+	$(BIN)/pip install --quiet --no-compile --target $@ trackio wandb mlflow-skinny
 
 # The installed package as a tree of links, for the type checker and editors.
 .lint/vlsurgery: Makefile
