@@ -11,6 +11,7 @@ must end with one line that names a file, and then the same is asked.
 
 import argparse
 import errno
+import importlib
 import json
 import mmap
 import os
@@ -48,6 +49,8 @@ LOG: Final = "said.txt"
 KILL, FULL = "kill -9", "full disk"
 KILLED: Final = (-signal.SIGKILL, -signal.SIGPROF)
 WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+# What commands import, so that forked processes find it there: they are attacked at work, and not while they import.
+IMPORTED: Final = ("numba", "plotly.graph_objects", "rich.table", "scipy.stats", "sklearn.linear_model", "sklearn.pipeline")
 
 
 @dataclass(frozen=True)
@@ -306,6 +309,8 @@ class Arena:
     """Whole runs of every step, and attacks on each. `folder` holds the trio, and a folder a step of what it left."""
 
     def __init__(self, folder: Path, things: int) -> None:
+        for name in IMPORTED:
+            importlib.import_module(name)
         self.folder = folder
         self.steps = steps(folder, things)
         self.here = folder / "here"
