@@ -21,6 +21,15 @@ def push(
             help="Send it. Without this, only say what would be sent: files, sizes and card.",
         ),
     ] = False,
+    parent: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parent",
+            metavar="ROLE=ORG/NAME[@REVISION]",
+            help="A parent in a directory is this model on the Hub, and is named so in the card, if the hashes of all "
+            "its weights agree; may be given several times.",
+        ),
+    ] = None,
     private: Annotated[
         bool, typer.Option("--private", help="Make a new model private; refuse one that is there and public.")
     ] = False,
@@ -67,7 +76,8 @@ def push(
     if revision is not None and create_pr:
         raise SurgeryError("--revision and --create-pr: a pull request goes to the main branch. Leave one out.")
     console = session.console
-    offer = offer_of(merged, Destination(name.model, private, revision, create_pr), session.case, console.progress)
+    to = Destination(name.model, private, revision, create_pr)
+    offer = offer_of(merged, to, session.case, parent or (), console.progress)
     if not allow_fewer_refusals:
         offer.check_refusals()
     pushed = None

@@ -29,11 +29,16 @@ class SharedLicence:
     said: str
 
 
-def shared_licence(recipe: Recipe) -> SharedLicence:
-    """The licence of all parents, where the card of each states it and all state the same; adapters count too."""
+def shared_licence(written: Recipe, named: Recipe) -> SharedLicence:
+    """The licence of all parents, where the card of each states it and all state the same; adapters count too.
+
+    written: the recipe with the places that were merged, whose cards are read first. named: with names on the Hub,
+    where the others are.
+    """
     stated: dict[str, dict[str, Any]] = {}
-    for role, ref in recipe.checkpoints.items():
-        for at, (place, parent) in enumerate(zip(ref.path.split("+"), hub_parts(ref.path), strict=True)):
+    for role, ref in written.checkpoints.items():
+        parents = hub_parts(named.checkpoints[role].path)
+        for at, (place, parent) in enumerate(zip(ref.path.split("+"), parents, strict=True)):
             name = f"{role}'s adapter" if at else role
             metadata = _metadata(place, parent)
             if isinstance(metadata, str):

@@ -13,6 +13,7 @@ from vlsurgery.cli.shipping.behaviour import (
     model_index,
 )
 from vlsurgery.cli.shipping.licences import SharedLicence, shared_licence
+from vlsurgery.cli.shipping.named_parents import with_named_parents
 from vlsurgery.cli.shipping.parcel import CARD, RECIPE, CheckedMerge, Parcel, checked_merge, packed
 from vlsurgery.cli.shipping.private import PrivateWords
 from vlsurgery.cli.shipping.upload import Destination, token_found
@@ -60,20 +61,24 @@ class Offer:
             )
 
 
-def offer_of(folder: Path, to: Destination, case: Path, progress: Progress = no_progress) -> Offer:
+def offer_of(
+    folder: Path, to: Destination, case: Path, named: Sequence[str] = (), progress: Progress = no_progress
+) -> Offer:
     """Check the merge in `folder` and make its card and recipe for others; nothing is sent.
 
-    case: the folder of a case, whose evaluation is told where it is of this merge. Cards of parents on the Hub are
+    case: the folder of a case, whose evaluation is told where it is of this merge. named: "ROLE=org/name" of parents
+    that lie in directories here and are on the Hub too. Cards of parents on the Hub are
     fetched, for their licence. Raises CheckpointError, RecipeError for what can't be pushed.
     """
     merge = checked_merge(folder, progress)
-    recipe = Recipe.load(folder / RECIPE)
+    written = Recipe.load(folder / RECIPE)
+    recipe = with_named_parents(written, named, progress)
     behaviour = behaviour_of(case, Checkpoint.open(folder))
-    licence = shared_licence(recipe)
+    licence = shared_licence(written, recipe)
     public = published_recipe(recipe)
     front = _front(recipe, licence, model_index(behaviour, to.model.rpartition("/")[2]))
     card = published_card(merge.read(CARD).decode(), public, front, behaviour_section(behaviour))
-    places = [part for ref in recipe.checkpoints.values() for part in ref.path.split("+")]
+    places = [part for ref in written.checkpoints.values() for part in ref.path.split("+")]
     private = PrivateWords([*places, str(folder), str(case)], [token_found() or ""])
     parcel = packed(merge, card, public.text(), private)
     unnamed = [role for role, ref in recipe.checkpoints.items() if None in hub_parts(ref.path)]

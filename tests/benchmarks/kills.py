@@ -50,7 +50,14 @@ KILL, FULL = "kill -9", "full disk"
 KILLED: Final = (-signal.SIGKILL, -signal.SIGPROF)
 WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT
 # What commands import, so that forked processes find it there: they are attacked at work, and not while they import.
-IMPORTED: Final = ("numba", "plotly.graph_objects", "rich.table", "scipy.stats", "sklearn.linear_model", "sklearn.pipeline")
+IMPORTED: Final = (
+    "numba",
+    "plotly.graph_objects",
+    "rich.table",
+    "scipy.stats",
+    "sklearn.linear_model",
+    "sklearn.pipeline",
+)
 
 
 @dataclass(frozen=True)

@@ -409,6 +409,23 @@ def test_a_changed_file_and_a_directory_that_is_no_merge_are_refused(
     assert not hub.asked
 
 
+def test_a_parent_in_a_directory_has_its_name_on_the_hub_where_the_hashes_agree(
+    hub: UploadHub, run: Run, merged: Path, trio: dict[str, Path]
+) -> None:
+    weights = (trio["safety"] / "model.safetensors").read_bytes()
+    hub.models["vl/safe"] = {"main": {"model.safetensors": weights}, "old": {"model.safetensors": weights[:-1]}}
+    done = run("push", merged, "me/x", "--parent", "safety=vl/safe", "--json")
+    assert done.exit_code == 0, done.stderr
+    card = json.loads(done.stdout)["card"]
+    assert front_of(card)["base_model"] == ["vl/llava", "vl/safe"]
+    assert f"`vl/safe@{COMMIT}`" in card
+    other = run("push", merged, "me/x", "--parent", "safety=vl/safe@old")
+    assert other.exit_code == 2
+    assert "model.safetensors is not there, or has other bytes there" in other.stderr
+    for wrong in ("safety", "nobody=vl/safe", f"{COMMIT}=vl/safe", "safety=safe"):
+        assert "--parent" in run("push", merged, "me/x", "--parent", wrong).stderr
+
+
 @pytest.mark.parametrize("word", ["PLACE", "hf_" + "A1" * 12, TOKEN])
 def test_a_parents_file_that_names_this_machine_or_holds_a_token_is_not_sent(
     hub: UploadHub, run: Run, trio: dict[str, Path], word: str
