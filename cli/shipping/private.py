@@ -4,7 +4,6 @@ import json
 import os
 import re
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from vlsurgery.surgery.checkpoint.hub import HubName
@@ -28,8 +27,10 @@ class PrivateWords:
     def __init__(self, places: Iterable[str], secrets: Iterable[str]) -> None:
         whole = {os.path.abspath(place) for place in places}
         whole |= {os.path.realpath(place) for place in whole}
-        self._places = sorted((place for place in whole if place.count(os.sep) > 1), key=len, reverse=True)
-        self._home = str(Path.home()).rstrip(os.sep) + os.sep
+        home = os.path.expanduser("~")
+        # Not what is as short as a word of some language, such as /app; a home is looked for with what is in it.
+        known = [place for place in whole if place.count(os.sep) > 1]
+        self._places = sorted([*known, *([home + os.sep] if home.strip(os.sep + "~") else [])], key=len, reverse=True)
         self._secrets = [secret for secret in secrets if secret]
 
     def check(self, file: str, text: str) -> None:
@@ -40,7 +41,7 @@ class PrivateWords:
                 "again, and revoke it if anybody may have seen it. Nothing was sent."
             )
         spelt = text.replace("\\/", "/")
-        found = next((place for place in (*self._places, self._home) if place in spelt), None)
+        found = next((place for place in self._places if place in spelt), None)
         if found is not None:
             raise CheckpointError(
                 f"{file}: names {found}, a place of this machine. Take it out of the parent's file and merge again. "
