@@ -4,7 +4,7 @@ import hashlib
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, Literal, get_args
 
 from pydantic import Field
 
@@ -18,7 +18,8 @@ from vlsurgery.surgery.writer.checksums import SUMS, listed_sums
 
 FILE: Final = "reproduce.json"
 # The steps that are run again; a report and what is drawn from it follow from these.
-REPRODUCED: Final = ("diff", "probe", "coefficients", "merge", "evaluate")
+ReproducedStep = Literal["diff", "probe", "coefficients", "merge", "evaluate"]
+REPRODUCED: Final[tuple[ReproducedStep, ...]] = get_args(ReproducedStep)
 MEASURES: Final = ("refused", "complied", "neither", "right")
 
 
@@ -27,7 +28,7 @@ class ReproducibleStep(Frozen):
     result depends on beside checkpoints, versions and the machine. surroundings: None where an earlier version did it.
     """
 
-    name: str
+    name: ReproducedStep
     finished: str
     command: str
     settings: dict[str, Any]

@@ -1,9 +1,8 @@
 """A case's steps run again, from its reproduce.json, into a case of their own."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from vlsurgery.cli.options import Running, Session
 from vlsurgery.cli.workflow.case import FILE as CASE_FILE, Case
@@ -12,6 +11,7 @@ from vlsurgery.cli.workflow.engine import Flow, Job, Settings, StepOptions
 from vlsurgery.cli.workflow.opening import CheckpointArgs, perform
 from vlsurgery.cli.workflow.reproduction import FILE, Reproduction, reproduction_of, settings_behind
 from vlsurgery.cli.workflow.sample import Sample
+from vlsurgery.cli.workflow.step_settings import checked_settings
 from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.contents import check_contents
@@ -46,6 +46,8 @@ def load_reproduction(file: Path) -> Reproduction:
         found = reproduction_of(Flow(Job(Case.open(file.parent)), STEPS))
     else:
         found = Reproduction.load(file)
+    for step in found.steps:
+        checked_settings(step.name, step.settings)
     if not found.steps:
         raise SurgeryError(f"{file}: names no step that was done. Run vlsurgery merge --auto, or evaluate, first.")
     return found
@@ -88,7 +90,7 @@ def run_again(session: Session, first: Reproduction, args: RerunArgs) -> Reprodu
     )
     flow: Flow | None = None
     for step in first.steps:
-        options = step_options(settings_behind(step.name, first.settings_of), args)
+        options = step_options(step.name, settings_behind(step.name, first.settings_of), args)
         flow = perform(session, options, step.name, named=named, allow_pickle=args.allow_pickle)
         if named is not None and flow is not None:
             recorded = {role: ref.contents for role, ref in first.checkpoints.items() if ref.contents}
@@ -98,25 +100,27 @@ def run_again(session: Session, first: Reproduction, args: RerunArgs) -> Reprodu
     return reproduction_of(flow)
 
 
-def step_options(settings: Settings, args: RerunArgs) -> StepOptions:
-    """The options that give a step the settings that it had, in a case that has none of its own."""
-    prompts: Mapping[str, Any] = settings.get("prompts", {})
-    files, images = prompts.get("files") or {}, prompts.get("images")
+def step_options(step: str, settings: Settings, args: RerunArgs) -> StepOptions:
+    """The options that give a step the settings that it had, in a case that has none of its own.
+
+    Raises SurgeryError for settings that no step records.
+    """
+    known = checked_settings(step, settings)
     running = replace(
         args.running,
-        thinking=args.running.thinking or settings.get("thinking") or "default",
-        dtype=args.running.dtype or settings.get("dtype") or "auto",
+        thinking=args.running.thinking or known.thinking or "default",
+        dtype=args.running.dtype or known.dtype or "auto",
     )
     return replace(
         options_of(settings),
-        prompts=list(files) if args.prompts is None else args.prompts,
-        images=Path(str(images)) if images else None,
-        sample=Sample.recorded(prompts),
-        judges=settings.get("judges"),
-        judge_labels=settings.get("judge_labels"),
-        tokens=settings.get("tokens"),
-        imports=list(settings.get("imports", {})),
-        level=settings.get("level"),
+        prompts=list(known.prompts.files) if args.prompts is None else args.prompts,
+        images=Path(known.prompts.images) if known.prompts.images else None,
+        sample=Sample.recorded(settings.get("prompts", {})),
+        judges=known.judges,
+        judge_labels=known.judge_labels,
+        tokens=known.tokens,
+        imports=list(known.imports),
+        level=known.level,
         running=running,
         ignored=args.ignored,
     )

@@ -80,6 +80,28 @@ def test_other_checkpoints_and_the_same_case_are_refused(case: Path, run: Run, t
     assert run("reproduce", edited(case, steps=[]), "--case", "again").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"level": "deep"}, "level"),
+        ({"prompts": 3}, "prompts"),
+        ({"prompts": {"files": [1]}}, "prompts.files"),
+        ({"judges": "rules"}, "judges"),
+        ({"tokens": 0}, "tokens"),
+        ({"limits": {"sets": 1}}, "limits"),
+    ],
+)
+def test_settings_that_no_step_records_are_refused_in_one_line(
+    case: Path, run: Run, settings: dict[str, Any], named: str
+) -> None:
+    content = json.loads((case / "reproduce.json").read_text())
+    content["steps"][0]["settings"] = settings
+    done = run("reproduce", edited(case, steps=content["steps"]), "--case", "again")
+    assert done.exit_code == 2
+    assert f"settings of diff: {named}" in done.stderr
+    assert not Path("again").exists()
+
+
 def test_what_is_not_there_again_ends_with_code_3_and_other_versions_do_not(case: Path, run: Run) -> None:
     content = json.loads((case / "reproduce.json").read_text())
     content["steps"][0]["surroundings"]["packages"]["torch"] = "1.0"

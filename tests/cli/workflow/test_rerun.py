@@ -146,4 +146,4 @@ def test_settings_lead_back_to_options_that_give_them(name: str, trio: dict[str,
             continue
         settings = step.settings(wanted.job)
         fresh = Case.create(tmp_path / f"again-{step.name}", opened)
-        assert step.settings(Job(fresh, step_options(settings, RerunArgs()))) == settings, step.name
+        assert step.settings(Job(fresh, step_options(step.name, settings, RerunArgs()))) == settings, step.name
