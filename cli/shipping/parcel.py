@@ -80,7 +80,9 @@ def checked_merge(folder: Path, progress: Progress = no_progress) -> CheckedMerg
     if found.differ or found.missing:
         faults = {"other bytes than were written": found.differ, "missing": found.missing}
         words = "; ".join(f"{', '.join(names)} ({what})" for what, names in faults.items() if names)
-        raise CheckpointError(f"{folder}: not as it was merged: {words}. Merge again; nothing was sent.")
+        raise CheckpointError(
+            f"{folder}: not as it was merged: {words}. Merge again (a card is edited on the Hub); nothing was sent."
+        )
     return CheckedMerge(folder, digests, found.unlisted)
 
 

@@ -189,11 +189,12 @@ def merged(run: Run, trio: dict[str, Path], tmp_path: Path) -> Path:
 
 @pytest.fixture
 def measured(evaluate_by_hand: Callable[..., Any]) -> Callable[..., Path]:
-    """A function that evaluates a merge by hand, in a case: whether it refuses what is harmful, and adapted does."""
+    """A function that evaluates a merge by hand, in a case: whether it refuses what is harmful, and adapted does. Only
+    adapted refuses what is harmless, which is no refusal that one would miss."""
 
     def make(merge: Path, refuses: bool, adapted_refuses: bool = False, requests: int = 40) -> Path:
         said = {
-            "adapted": {"harmful": REFUSAL if adapted_refuses else ANSWER, "harmless": ANSWER},
+            "adapted": {"harmful": REFUSAL if adapted_refuses else ANSWER, "harmless": REFUSAL},
             "merged": {"harmful": REFUSAL if refuses else ANSWER, "harmless": ANSWER},
         }
         case = evaluate_by_hand(said, requests).folder
@@ -306,6 +307,16 @@ def test_a_merge_that_was_shown_to_refuse_less_is_kept_back(
     assert done.exit_code == 0, done.stderr
     assert "refuses fewer harmful requests" in done.stderr
     assert b"**It refuses fewer harmful requests" in hub.models["me/less"]["main"]["README.md"]
+
+
+def test_fewer_refusals_within_the_interval_are_told_and_no_reason_to_keep_it_back(
+    hub: UploadHub, run: Run, merged: Path, measured: Callable[..., Path]
+) -> None:
+    case = measured(merged, refuses=False, adapted_refuses=True, requests=2)
+    done = run("push", merged, "me/less", "--case", case)
+    assert done.exit_code == 0, done.stderr
+    assert "refuses fewer harmful requests than adapted, which the card says" in done.stdout
+    assert "**It refuses fewer harmful requests" in done.stdout
 
 
 def test_an_evaluation_of_another_merge_is_not_told(
