@@ -1,8 +1,8 @@
-# The two commands of the README, each self-contained: `make demo` and `make test`. `make bench` is slow.
+# The two commands of the README, each self-contained: `make demo` and `make test`. `make bench` and `make bounds` are slow.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo real test lint pytest bench clean
+.PHONY: demo real test lint pytest bench bounds clean
 
 demo: .venv/program
 	$(BIN)/vlsurgery demo
@@ -43,6 +43,7 @@ bench: .venv/installed build/bench/browser build/bench/trackers
 	$(BIN)/python tests/benchmarks/demo_kills.py
 	$(BIN)/python tests/benchmarks/reproduction.py
 	$(BIN)/python tests/benchmarks/reproduction.py --miniature
+	$(BIN)/python tests/benchmarks/bare_wheel.py
 	$(BIN)/python tests/benchmarks/plan_truth.py
 	$(BIN)/python tests/benchmarks/at_once.py
 	$(BIN)/python tests/benchmarks/running.py
@@ -50,6 +51,7 @@ bench: .venv/installed build/bench/browser build/bench/trackers
 	$(BIN)/python tests/benchmarks/rival_capture.py build/bench/smollm2
 	$(BIN)/python tests/benchmarks/running_speed.py build/bench/smollm2
 	$(BIN)/python tests/benchmarks/running_memory.py build/bench/billion
+	$(BIN)/pytest --hypothesis-profile thorough tests/surgery/methods tests/surgery/diff tests/probes/evaluation
 	$(BIN)/pytest --hypothesis-profile large tests/surgery/checkpoint/test_hostile.py
 	$(BIN)/python tests/benchmarks/fuzz.py
 	$(BIN)/python tests/benchmarks/interval_coverage.py
@@ -57,6 +59,15 @@ bench: .venv/installed build/bench/browser build/bench/trackers
 	$(BIN)/python tests/benchmarks/planted_losses.py
 	PYTHONPATH=build/bench/browser $(BIN)/python tests/benchmarks/report_page.py
 	PYTHONPATH=build/bench/trackers $(BIN)/python tests/benchmarks/trackers.py
+
+# Tests with the oldest versions that pyproject.toml allows, and with the newest, each in an environment of its own. The
+# extras raise some bounds, so that the package alone is tried at its own too.
+bounds: .venv/installed build/bounds/tools/bin/uv
+	$(BIN)/python tests/benchmarks/bounds.py lowest newest
+	$(BIN)/python tests/benchmarks/bounds.py lowest --extra none --tests tests/test_contributing.py tests/figures tests/cli/test_main.py
+
+build/bounds/tools/bin/uv: .venv/installed
+	$(BIN)/pip install --quiet --no-compile --target build/bounds/tools uv
 
 # The program alone, for the demo; and with all that develops and tests it, which takes twice as long to fetch.
 .venv/program: pyproject.toml constraints.txt

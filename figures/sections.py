@@ -254,7 +254,7 @@ def lens_section(probe: ProbeResult | None) -> Section:
     return Section(
         "lens",
         "Where a refusal forms",
-        "",
+        probe.template_words if probe else "",
         figure,
         "Follow a role from left to right: where its line for harmful requests leaves the one for harmless ones, the"
         " model begins to write a refusal. An adapted model that never leaves lost what comes before; one that turns"

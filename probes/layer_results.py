@@ -2,6 +2,8 @@
 
 from typing import Literal
 
+from pydantic import Field
+
 from vlsurgery.probes.estimates import Estimate, Rate
 from vlsurgery.surgery.results import Frozen
 
@@ -120,6 +122,26 @@ class DirectionCosines(Frozen):
     layers: list[int]
     between: list[list[list[float]]]
     across: dict[str, list[list[float]]]
+
+
+class OtherTemplate(Frozen):
+    """What becomes of a model that reads text under the base's chat template instead of its own.
+
+    cosine: behind each layer, of the directions that both templates give, at the last instruction token; split_half:
+    the cosine of the halves of its own, the most that can be expected. apart, other_apart: the best AUROC over layers
+    of harmful against harmless, under its own and the base's. odds, other_odds: refusal log-odds of harmful `report`
+    prompts in nats; difference: the latter less the former, paired by request. said: in words, without the role.
+    """
+
+    role: str
+    cosine: list[float] = Field(default_factory=list)
+    split_half: list[float] = Field(default_factory=list)
+    apart: Estimate
+    other_apart: Estimate
+    odds: Estimate
+    other_odds: Estimate
+    difference: Estimate
+    said: str
 
 
 LossName = Literal["none", "phrasing", "breakage", "recognition", "read-out", "can't tell"]

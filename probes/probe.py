@@ -29,6 +29,7 @@ from vlsurgery.probes.layer_readings import READ_MODALITIES, LayerReadings
 from vlsurgery.probes.loss_teller import LossTeller
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.next_tokens import next_tokens, opening_tokens, refusal_openings
+from vlsurgery.probes.other_template import OwnReading, under_template
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import (
     AttributionNull,
@@ -39,6 +40,7 @@ from vlsurgery.probes.results import (
     DirectionSelection,
     Interaction,
     LossKind,
+    OtherTemplate,
     Patching,
     ProbeResult,
     Selected,
@@ -47,6 +49,7 @@ from vlsurgery.probes.results import (
     Transplant,
 )
 from vlsurgery.probes.targets import openings_in, without_picture, working_prompts, working_set
+from vlsurgery.probes.templates import ChatTemplate
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
@@ -87,6 +90,8 @@ class ProbeState:
     readings: LayerReadings = field(default_factory=LayerReadings)
     patching: list[Patching] = field(default_factory=list)
     loss: list[LossKind] = field(default_factory=list)
+    template: ChatTemplate | None = None
+    templates: list[OtherTemplate] = field(default_factory=list)
 
     def measure_directions(self, role: str, chat: ChatModel) -> None:
         """Directions and separation of one model, with and without a picture; their own where there are any."""
@@ -115,6 +120,13 @@ class ProbeState:
         openings = openings_in(chat, self._refusals(), self.openings)
         for modality in READ_MODALITIES:
             self.readings.take(role, modality, chat, self.prompts, openings, self.directions.get(("base", "text")))
+
+    def read_under_bases_template(self, role: str, chat: ChatModel) -> None:
+        """Read text of one model under the base's chat template."""
+        if (role, "text") in self.directions:
+            openings = openings_in(chat, self._refusals(), self.openings)
+            own = OwnReading(role, self.directions[role, "text"], self.separated[role, "text"])
+            self.templates.append(under_template(chat, self.template, self.prompts, openings, own))
 
     def patch_graft(self, live: InMemoryMerge) -> None:
         """Patch the graft into the adapted model, and tell the kind of loss, in text and with a picture."""
@@ -182,6 +194,7 @@ def probe(
             state.notes += chat.notes
             state.measure_directions(role, chat)
             state.read_layers(role, chat)
+            state.read_under_bases_template(role, chat)
     result = ProbeResult(
         records=[row for each in state.separated.values() for row in each.rows],
         cosines=_cosines(state.directions),
@@ -200,6 +213,7 @@ def probe(
         cosine_matrices=all_cosines(state.directions),
         cosine_nulls=state.readings.nulls,
         safety_layers=state.readings.safety_layers,
+        templates=state.templates,
         notes=state.notes,
         verdict=_verdict(state),
     )
@@ -219,6 +233,7 @@ def _has_both(prompts: Sequence[Prompt]) -> bool:
 
 def _probe_base(state: ProbeState, chat: ChatModel, work: Sequence[Prompt]) -> None:
     state.notes += chat.notes
+    state.template = chat.template
     state.answer("base", chat, [prompt for prompt in work if prompt.set in HARMFUL_SETS])
     state.measure_directions("base", chat)
     state.find_openings(chat)
@@ -234,6 +249,7 @@ def _probe_adapted(state: ProbeState, chat: ChatModel, alignment: Alignment, wor
     _check_roles(state.targets, work)
     state.measure_directions("adapted", chat)
     state.read_layers("adapted", chat)
+    state.read_under_bases_template("adapted", chat)
     live = InMemoryMerge(chat, alignment.among(("adapted", "base")), ("base",))
     state.notes += kept_as_adapted(live)
     with live.at(live.everywhere(base=1.0)):

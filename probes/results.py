@@ -10,6 +10,7 @@ from vlsurgery.probes.layer_results import (
     DirectionCosines as DirectionCosines,
     LayerCurve as LayerCurve,
     LossKind as LossKind,
+    OtherTemplate as OtherTemplate,
     PatchCurve as PatchCurve,
     Patching as Patching,
     Projections as Projections,
@@ -324,7 +325,8 @@ class ProbeResult(Result):
     """Where the models tell harmful from harmless, how the direction drifted, and which blocks lost refusals.
 
     lens: refusal log-odds that the model's own read-out gives behind each layer, in nats. patching: what states of the
-    graft bring back. loss: which kind of loss it is, a record a modality.
+    graft bring back. loss: which kind of loss it is, a record a modality. templates: what the roles that see do under
+    the base's chat template.
     """
 
     kind: ClassVar[str] = "probe"
@@ -348,6 +350,7 @@ class ProbeResult(Result):
     cosine_matrices: list[DirectionCosines] = Field(default_factory=list)
     cosine_nulls: list[CosineNull] = Field(default_factory=list)
     safety_layers: list[SafetyLayers] = Field(default_factory=list)
+    templates: list[OtherTemplate] = Field(default_factory=list)
     notes: list[str]
     verdict: str
 
@@ -391,6 +394,12 @@ class ProbeResult(Result):
             return "Which kind of loss it is was not measured."
         said = (f"With {_PICTURED.get(each.modality, each.modality)}, {each.said}." for each in self.loss)
         return f"Kind of loss. {' '.join(said)}"
+
+    @property
+    def template_words(self) -> str:
+        """What the base's chat template changes of the adapted model, in words; nothing where it was not measured."""
+        found = next((each for each in self.templates if each.role == "adapted"), None)
+        return "" if found is None else f"Under the base's chat template the adapted model {found.said}."
 
     @property
     def shown_at(self) -> tuple[str, int] | None:
@@ -650,7 +659,8 @@ class Frontier(Frozen):
 
 class PredictedLimit(Frozen):
     """A user's limit that the choice looked to. predicted: the share that it is about, as in `PredictedCell`, on `fit`
-    prompts whose requests had no part in the coefficients. measured: on `select` prompts."""
+    prompts whose requests had no part in the coefficients. measured: on `select` prompts. share: what that share must
+    be at least, or at most; None in older files."""
 
     set: str
     modality: str
@@ -658,6 +668,8 @@ class PredictedLimit(Frozen):
     bound: float
     predicted: Rate
     measured: Rate
+    share: float | None = None
+    at_least: bool = True
 
 
 class TradeoffPoint(Frozen):

@@ -5,32 +5,62 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tomllib
 import zipfile
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from vlsurgery.cli.version import COMMIT_FILE
 
 HOUSE = Path(__file__).parent.parent
 ROOMS = ("surgery", "probes", "figures", "cli")
 DECOY = 'raise AssertionError("somebody else\'s module was imported in place of ours")\n'
 
 
+@dataclass(frozen=True)
+class Built:
+    """What one commit of the sources builds. again: the wheel that the source distribution builds, without history."""
+
+    commit: str
+    sdist: Path
+    wheel: Path
+    again: Path
+
+
+BUILD = """
+import sys
+from setuptools import build_meta
+out = sys.argv[1]  # which a build changes
+print(build_meta.build_sdist(out), build_meta.build_wheel(out))
+"""
+
+
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel as pip builds it, from a copy: a build leaves files behind."""
-    copy, out = tmp_path_factory.mktemp("copy"), tmp_path_factory.mktemp("wheel")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
+    """Built from a copy that is a repository of its own: a build leaves files behind."""
+    copy, out, again = (tmp_path_factory.mktemp(name) for name in ("copy", "built", "again"))
     files = subprocess.run(["git", "ls-files", "-z"], cwd=HOUSE, capture_output=True, check=True).stdout
     for name in files.decode().rstrip("\0").split("\0"):
         if (HOUSE / name).is_file():
             (copy / name).parent.mkdir(parents=True, exist_ok=True)
             (copy / name).write_bytes((HOUSE / name).read_bytes())
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", out, copy]
-    done = subprocess.run(build, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    (found,) = out.glob("*.whl")
-    return found
+    git = ["git", "-C", copy, "-c", "user.name=A", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+    for words in (("init", "-q"), ("add", "."), ("commit", "-qm", "all")):
+        subprocess.run([*git, *words], check=True)
+    told = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
+    sdist, wheel = (out / name for name in run(copy, sys.executable, "-c", BUILD, out).split()[-2:])
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation")
+    run(again, *pip, "-w", again, sdist)
+    return Built(told, sdist, wheel, next(again.glob("*.whl")))
+
+
+@pytest.fixture(scope="module")
+def wheel(built: Built) -> Path:
+    return built.wheel
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +101,21 @@ def test_a_wheel_holds_one_package_and_all_of_it(wheel: Path) -> None:
         for path in (HOUSE / room).rglob("*"):
             if path.is_file() and path.suffix not in (".pyc", ".nbi", ".nbc", ".png"):
                 assert f"vlsurgery/{path.relative_to(HOUSE)}" in names
-    assert "vlsurgery/py.typed" in names
+    assert {"vlsurgery/py.typed", f"vlsurgery/cli/{COMMIT_FILE}"} <= names
     assert not any(name.endswith(".png") for name in names)
+
+
+def contents(wheel: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(wheel) as files:
+        return {name: files.read(name) for name in files.namelist()}
+
+
+def test_the_source_distribution_builds_the_same_wheel_without_the_repository(built: Built) -> None:
+    assert contents(built.again) == contents(built.wheel)
+    with tarfile.open(built.sdist) as files:
+        names = {name.partition("/")[2] for name in files.getnames()}
+    assert {"pyproject.toml", "README.md", "LICENSE", f"cli/{COMMIT_FILE}", "surgery/results.py"} <= names
+    assert not any(name.startswith(".") for name in names)
 
 
 def test_every_folder_of_code_is_a_listed_package() -> None:
@@ -82,6 +125,12 @@ def test_every_folder_of_code_is_a_listed_package() -> None:
     listed = {".".join(["vlsurgery", *folder.relative_to(HOUSE).parts]) for folder in folders} | {"vlsurgery"}
     assert set(packages) == listed
     assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_it_tells_its_commit_from_an_empty_folder(built: Built, programs: Path, tmp_path: Path) -> None:
+    version = tomllib.loads((HOUSE / "pyproject.toml").read_text())["project"]["version"]
+    assert run(tmp_path, programs / "vlsurgery", "--version") == f"vlsurgery {version} (commit {built.commit[:12]})\n"
+    assert not [*tmp_path.iterdir()]
 
 
 def test_it_works_beside_decoys_from_an_unrelated_folder(

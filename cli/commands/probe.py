@@ -64,7 +64,7 @@ def probe(
         return
     result = flow.job.result(ProbeResult)
     session.console.emit(result.json_text())
-    lines = (completeness_line(result), result.direction_words, result.loss_words, result.verdict)
-    session.console.show(probe_table(result), *map(prose, lines))
+    lines = (completeness_line(result), result.direction_words, result.loss_words, result.template_words)
+    session.console.show(probe_table(result), *map(prose, filter(None, lines)), prose(result.verdict))
     tracked.log(probe_metrics(result))
     session.console.say("next: vlsurgery merge --auto")

@@ -1,7 +1,7 @@
 """A model with its chat template: prompts in, token ids out. Every model is measured under its own template."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +29,8 @@ class ChatModel:
     """A model with its tokenizer, its processor where it takes pictures, and its decoder blocks.
 
     thinking: whether its template is told to have it think before it answers; None leaves that to the template.
-    memory: bytes that model and batches may take; None is what is free.
+    memory: bytes that model and batches may take; None is what is free. foreign_template: another model's, under which
+    it reads text instead of its own.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class ChatModel:
     notes: list[str] = field(default_factory=list)
     thinking: bool | None = None
     memory: int | None = None
+    foreign_template: ChatTemplate | None = None
     _kept: KeptPrompts = field(default_factory=KeptPrompts, init=False, repr=False)
     _endings: dict[bool, Ending] = field(default_factory=dict, init=False, repr=False)
 
@@ -54,6 +56,10 @@ class ChatModel:
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    def under(self, template: ChatTemplate) -> "ChatModel":
+        """The same model in memory, reading text under another model's chat template."""
+        return replace(self, foreign_template=template, notes=[])
 
     def answerable(self, prompts: Sequence[Prompt]) -> list[Prompt]:
         """The prompts that the model can take: those with a picture where it sees, and others where it needs none."""
@@ -251,6 +257,8 @@ class ChatModel:
     @cached_property
     def template(self) -> ChatTemplate | None:
         """The chat template: the processor's own, else the tokenizer's; None where there is none."""
+        if self.foreign_template is not None:
+            return self.foreign_template
         return chat_template(self.name, self.tokenizer, self.processor, self.thinking)
 
     @property
