@@ -100,7 +100,7 @@ def reproduction_of(flow: Flow) -> Reproduction:
         for name in REPRODUCED
         if (record := case.done(name)) is not None and flow.is_current(name)
     ]
-    done = {step.name: step.settings for step in steps}
+    done: dict[str, Settings] = {step.name: step.settings for step in steps}
     return Reproduction(
         checkpoints=case.refs,
         steps=steps,
