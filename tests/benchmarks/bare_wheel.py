@@ -1,4 +1,4 @@
-"""What a user of a wheel gets in a bare environment: `--version`, `--help`, `demo --plan`, the whole demo and `push --dry-run`.
+"""What a user of a wheel gets in a bare environment: `--version`, `--help`, `demo --plan`, the whole demo, a dry push.
 
     python tests/benchmarks/bare_wheel.py [--keep DIR]
 
