@@ -85,9 +85,7 @@ def main() -> int:
         sum(trial.recall(getattr(trial, order)) for trial in trials) / len(trials) for order in ("found", "alone")
     )
     silent_share = sum(trial.silent for trial in trials) / len(trials)
-    print(
-        f"recall@k {recall:.3f} (wanted {WANTED_RECALL}), by what blocks do alone {alone:.3f}, in the mean of {len(trials)}"
-    )
+    print(f"recall@k {recall:.3f} (wanted {WANTED_RECALL}), by what blocks do alone {alone:.3f}; mean of {len(trials)}")
     print(f"nothing planted: nothing found in {silent_share:.0%} (wanted {WANTED_SILENT:.0%})")
     print(f"{time.perf_counter() - start:.0f} s")
     return 0 if recall >= WANTED_RECALL and silent_share >= WANTED_SILENT else 1
