@@ -22,6 +22,7 @@ from vlsurgery.cli.options import (
     ServedModelOption,
     Session,
     TextStackOption,
+    TrackOption,
     runs_models,
     standard,
 )
@@ -73,6 +74,7 @@ def evaluate(
         ),
     ] = None,
     ray: RayOption = None,
+    track: TrackOption = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
     text_stack: TextStackOption = None,
@@ -96,6 +98,8 @@ def evaluate(
     """
     from vlsurgery.cli.commands.outcome import check_limits, show_behaviour, write_inspect_logs
     from vlsurgery.cli.outputs import check_output, is_completion_file, is_inspect_log
+    from vlsurgery.cli.track.metrics import behaviour_metrics
+    from vlsurgery.cli.track.tracker import tracking
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.free_evaluation import evaluate_models
     from vlsurgery.cli.workflow.opening import perform
@@ -121,6 +125,7 @@ def evaluate(
         running=running,
     )
     served = served_by(endpoint, model, api_key_env, connections, models or (), running)
+    tracked = session.until_end.enter_context(tracking(track, "evaluate", session.plan))
     if models or served or (imports and not (session.case / "case.json").is_file()):
         found = evaluate_models(session, models or [], options, completions, allow_pickle, text_stack or (), served)
         if found is None:
@@ -141,6 +146,7 @@ def evaluate(
     show_behaviour(session, result, case)
     if inspect_log is not None:
         write_inspect_logs(session, inspect_log, result, case)
+    tracked.log(behaviour_metrics(result))
     check_limits(session, tolerance, result, case)
     if case is not None:
         session.console.say("next: vlsurgery completions --flipped base:adapted, and vlsurgery report")
