@@ -24,7 +24,7 @@ lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed build/bench/browser build/bench/ray
+bench: .venv/installed build/bench/browser build/bench/ray build/bench/trackers
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
@@ -43,6 +43,8 @@ bench: .venv/installed build/bench/browser build/bench/ray
 	$(BIN)/python tests/benchmarks/scaling.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/demo_kills.py
+	$(BIN)/python tests/benchmarks/reproduction.py
+	$(BIN)/python tests/benchmarks/reproduction.py --miniature
 	$(BIN)/python tests/benchmarks/bare_wheel.py
 	$(BIN)/python tests/benchmarks/plan_truth.py
 	$(BIN)/python tests/benchmarks/at_once.py
@@ -58,6 +60,7 @@ bench: .venv/installed build/bench/browser build/bench/ray
 	$(BIN)/python tests/benchmarks/explore_page.py
 	$(BIN)/python tests/benchmarks/planted_losses.py
 	PYTHONPATH=build/bench/browser $(BIN)/python tests/benchmarks/report_page.py
+	PYTHONPATH=build/bench/trackers $(BIN)/python tests/benchmarks/trackers.py
 
 # Tests with the oldest versions that pyproject.toml allows, and with the newest, each in an environment of its own. The
 # extras raise some bounds, so that the package alone is tried at its own too.
@@ -86,6 +89,10 @@ build/bench/browser: .venv/installed
 # Ray, of 240 MB, for one benchmark too.
 build/bench/ray: .venv/installed
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt --target $@ 'ray>=2.60'
+
+# Trackers, for one benchmark: some want other versions of packages than the environment has.
+build/bench/trackers: .venv/installed
+	$(BIN)/pip install --quiet --no-compile --target $@ trackio wandb mlflow-skinny
 
 # The installed package as a tree of links, for the type checker and editors.
 .lint/vlsurgery: Makefile

@@ -19,6 +19,7 @@ from vlsurgery.cli.options import (
     Running,
     Session,
     TextStackOption,
+    TrackOption,
     runs_models,
     standard,
 )
@@ -172,6 +173,7 @@ def merge(
             "embedding and head stand for other tokens.",
         ),
     ] = None,
+    track: TrackOption = None,
     running: Running = Running(),  # noqa: B008
     ray: RayOption = None,
     allow_pickle: PickleOption = False,
@@ -234,7 +236,7 @@ def merge(
             ignored=tuple(ignore_mismatch or ()),
             ray=ray,
         )
-        merge_auto(session, options, verify, limits, allow_pickle)
+        merge_auto(session, options, verify, limits, allow_pickle, track)
         return
     _refuse({"policy": policy != "best", "sparse": sparse, "frontier": frontier, "toward": toward != "both"}, "--auto")
     _refuse(
@@ -247,7 +249,7 @@ def merge(
         },
         "--auto",
     )
-    _refuse({"budget": budget, "write-anyway": write_anyway, "extrapolate": extrapolate}, "--auto")
+    _refuse({"track": track, "budget": budget, "write-anyway": write_anyway, "extrapolate": extrapolate}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify or ray is not None):
         raise SurgeryError("--to-mergekit merges nothing: leave -o, --verify and --ray out")
