@@ -4,7 +4,7 @@
 
 bytes: every method, and a diff at both levels, by two workers and by one process; every file is compared. kills:
 merges during which random workers are killed with SIGKILL in the middle of a shard, until --kills of them were.
-drivers: the program itself is killed at a random moment, and the same command given again, --drivers times. cost:
+drivers: the program itself is killed at random moments, and the same command given again, --drivers times. cost:
 seconds to start a cluster, until workers answer, of a task, to end. speed: a ties merge and full spectra, bound by the
 processor, by one process on one core and on all, and by workers. memory: a ties merge of synthetic checkpoints by two
 workers and by one process: the peak of each worker (VmHWM), which must stay below 1.2 GiB, and the time, at most 1.1
@@ -203,30 +203,35 @@ def worker_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
 
 
 def driver_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
-    rng, out, equal, orphans = random.Random(seed), folder / "out", 0, 0
+    rng, out, equal = random.Random(seed), folder / "out", 0
     kept: list[int] = []
     paths = {role: checkpoint.path for role, checkpoint in made(data / "0.3GB", 0.3).items()}
     words = ["merge", "--method", "ties", *(paths[role] for role in ROLES[1:3])]
     command = [*map(str, vlsurgery(*words, "--base", paths["base"], "-o", out, "--ray", "local:2"))]
-    took = run(command).seconds
-    wanted = digests(out)
+    run(command)
+    wanted, partial = digests(out), out.with_name("out.partial")
+    shards = len([*out.glob("*.safetensors")])
+    left: list[str] = []
     for _ in range(count):
         shutil.rmtree(out)
+        moment = rng.randrange(shards)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
-            time.sleep(rng.uniform(0.3, 1.0) * took)
-            below = psutil.Process(process.pid).children(recursive=True) if process.poll() is None else []
+            while process.poll() is None and len([*partial.glob("*.safetensors")]) < moment:
+                time.sleep(0.01)
+            time.sleep(rng.random())
+            below = psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGKILL)
-        _, alive = psutil.wait_procs(below, timeout=15)
-        orphans += len(alive)
-        partial = out.with_name("out.partial")
-        kept.append(len([*partial.glob("*.safetensors"), *out.glob("*.safetensors")]))
+        kept.append(len([*partial.glob("*.safetensors")]) if partial.exists() else shards)
+        _, alive = psutil.wait_procs(below, timeout=60)
+        left += [" ".join(each.cmdline())[:80] for each in alive if each.is_running()]
         run(command)
         equal += digests(out) == wanted
     print(
-        f"drivers: {count} killed, with {kept} shards finished; {equal} equal after the same command again", flush=True
+        f"drivers: {count} killed, when {', '.join(map(str, kept))} of {shards} shards were finished; {equal} equal "
+        f"after the same command again; {len(left)} processes of their clusters left after a minute {'; '.join(left)}",
+        flush=True,
     )
-    print(f"drivers: {orphans} processes of their clusters were left running", flush=True)
-    return equal == count and not orphans
+    return equal == count and not left
 
 
 def cost() -> bool:
