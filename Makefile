@@ -49,6 +49,7 @@ bench: .venv/installed build/bench/browser
 	$(BIN)/python tests/benchmarks/rival_capture.py build/bench/smollm2
 	$(BIN)/python tests/benchmarks/running_speed.py build/bench/smollm2
 	$(BIN)/python tests/benchmarks/running_memory.py build/bench/billion
+	$(BIN)/pytest --hypothesis-profile thorough tests/surgery/methods tests/surgery/diff tests/probes/evaluation
 	$(BIN)/pytest --hypothesis-profile large tests/surgery/checkpoint/test_hostile.py
 	$(BIN)/python tests/benchmarks/fuzz.py
 	$(BIN)/python tests/benchmarks/interval_coverage.py

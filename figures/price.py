@@ -13,7 +13,7 @@ from vlsurgery.figures.blocks import BlockAxis, block_axis, wanted_blocks
 from vlsurgery.figures.choice import one_of
 from vlsurgery.figures.frontier import NO_PRICES
 from vlsurgery.figures.wording import MODALITY_ORDER, SET_ORDER, cell_name, number, percent, rank, rate_words
-from vlsurgery.probes.results import PredictedCell, PricedMerge, TradeoffResult
+from vlsurgery.probes.results import PredictedCell, PredictedLimit, PricedMerge, Rate, TradeoffResult
 from vlsurgery.surgery.errors import SurgeryError
 
 USUAL_PRICE: Final = 2.0
@@ -26,13 +26,14 @@ _LINE = 26  # pixels a row
 @dataclass(frozen=True)
 class PriceInfo:
     """points: from cheap to dear. start: the position at first. sources: what is mixed in. extrapolated: whether
-    coefficients might exceed 1."""
+    coefficients might exceed 1. limits: the user's, of cells that are shown."""
 
     points: tuple[PricedMerge, ...]
     start: int
     axis: BlockAxis
     sources: tuple[str, ...]
     extrapolated: bool
+    limits: tuple[PredictedLimit, ...] = ()
 
     @property
     def commands(self) -> tuple[str, ...]:
@@ -58,7 +59,9 @@ def compute(tradeoff: TradeoffResult, price: float | None = None, layers: Sequen
     start = min(range(len(points)), key=lambda at: abs(points[at].price - wanted))
     axis = block_axis(wanted_blocks(dict.fromkeys(points[0].coefficients, 0.0), layers, None))
     sources = tuple(dict.fromkeys(source for row in points[0].coefficients.values() for source in row))
-    return PriceInfo(points, start, axis, sources, tradeoff.frontier.extrapolated)
+    cells = {(cell.set, cell.modality) for cell in points[0].cells}
+    limits = tuple(e for e in tradeoff.limits if e.share is not None and (e.set, e.modality) in cells)
+    return PriceInfo(points, start, axis, sources, tradeoff.frontier.extrapolated, limits)
 
 
 def _shares(point: PricedMerge) -> go.Scatter:
@@ -88,6 +91,25 @@ def _shares(point: PricedMerge) -> go.Scatter:
 
 def _row(cell: PredictedCell) -> str:
     return theme.safe(f"{cell_name(cell.set, cell.modality)}: {_WORDS[cell.purpose]}")
+
+
+def _limits(info: PriceInfo) -> go.Scatter:
+    """The share that each limit asks for, as a line across its cell's row."""
+    rows = {(cell.set, cell.modality): _row(cell) for cell in info.points[0].cells}
+    words = [f"{'at least' if e.at_least else 'at most'} {percent(e.share or 0.0)} here" for e in info.limits]
+    return go.Scatter(
+        name="your limits",
+        mode="markers",
+        x=[each.share for each in info.limits],
+        y=[rows[each.set, each.modality] for each in info.limits],
+        marker={"symbol": "line-ns", "size": 20, "line": {"width": 2, "color": theme.INK}},
+        hovertext=[
+            theme.hover(f"{each.set}.{each.modality} {each.limit} = {number(each.bound)}", [told])
+            for each, told in zip(info.limits, words, strict=True)
+        ],
+        hoverinfo="text",
+        cliponaxis=False,
+    )
 
 
 def _place(cell: PredictedCell) -> tuple[object, ...]:
@@ -143,6 +165,8 @@ def draw(info: PriceInfo) -> go.Figure:
     first = _traces(info, info.start)
     for trace, column in zip(first, [1, *[2] * (len(first) - 1)], strict=True):
         figure.add_trace(trace, row=1, col=column)
+    if info.limits:
+        figure.add_trace(_limits(info), row=1, col=1)
     figure.frames = [
         go.Frame(name=f"{point.price:g}", data=_traces(info, at), traces=list(range(len(first))))
         for at, point in enumerate(info.points)
@@ -153,6 +177,8 @@ def draw(info: PriceInfo) -> go.Figure:
         " intervals. Green: should be high. Orange: should be low. Violet: sight, should be high. Move the"
         " slider to see others."
     )
+    if info.limits:
+        subtitle += " A line across a row is your limit."
     theme.frame(figure, _title(info), subtitle, max(240, _LINE * len(rows)), legend_rows=1, panels=True)
     figure.update_layout(barmode="stack")
     theme.add_slider(figure, _slider(info))
@@ -168,8 +194,11 @@ def draw(info: PriceInfo) -> go.Figure:
 
 
 def rows(info: PriceInfo) -> list[dict[str, str | int | float | None]]:
-    """What is drawn at every price: a record a predicted share, then a record a block."""
+    """What is drawn: a record a limit; then at every price a record a predicted share, and one a block."""
     told: list[dict[str, str | int | float | None]] = []
+    for limit in info.limits:
+        at = {f"share{end}": value for end, value in ends(Rate(rate=limit.share)).items()}
+        told.append({"price": None, "what": limit.limit, "set": limit.set, "modality": limit.modality, **at})
     for point in info.points:
         for cell in sorted(point.cells, key=_place):
             shares = {f"share{end}": value for end, value in ends(cell.share).items()}

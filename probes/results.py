@@ -659,7 +659,8 @@ class Frontier(Frozen):
 
 class PredictedLimit(Frozen):
     """A user's limit that the choice looked to. predicted: the share that it is about, as in `PredictedCell`, on `fit`
-    prompts whose requests had no part in the coefficients. measured: on `select` prompts."""
+    prompts whose requests had no part in the coefficients. measured: on `select` prompts. share: what that share must
+    be at least, or at most; None in older files."""
 
     set: str
     modality: str
@@ -667,6 +668,8 @@ class PredictedLimit(Frozen):
     bound: float
     predicted: Rate
     measured: Rate
+    share: float | None = None
+    at_least: bool = True
 
 
 class TradeoffPoint(Frozen):

@@ -62,6 +62,8 @@ def _rows(promised: list[Promise], found: Candidate, measured: list[Rate]) -> li
             bound=promise.bound,
             predicted=predicted,
             measured=share,
+            share=promise.share,
+            at_least=promise.at_least,
         )
         for promise, predicted, share in zip(promised, found.shares, measured, strict=True)
     ]

@@ -15,11 +15,15 @@ from torch import Tensor
 
 # None fails because the machine was busy, or because drawing its inputs took long.
 settings.register_profile(
-    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    "unhurried",
+    max_examples=50,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 settings.load_profile("unhurried")
 
-# For `make bench`: --hypothesis-profile large.
+# For `make bench`: --hypothesis-profile thorough, or large.
+settings.register_profile("thorough", settings.get_profile("unhurried"), max_examples=500)
 settings.register_profile("large", settings.get_profile("unhurried"), max_examples=5000)
 
 # Tests, and commands that they start, run side by side: threads that wait for a busy core cost more than they bring.

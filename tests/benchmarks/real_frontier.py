@@ -13,13 +13,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from scipy.stats import binomtest
-
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.evaluation.intervals import rate
 from vlsurgery.probes.evaluation.judges import STANDARD, is_right
 from vlsurgery.probes.evaluation.judging import exchange
+from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load, quiet_transformers
 from vlsurgery.probes.models.forward import keeping_pictures
@@ -124,7 +123,7 @@ def answered(live: InMemoryMerge, table: Table, prompts: Sequence[Prompt], kept:
 
 
 def compared(prompts: Sequence[Prompt], theirs: Sequence[bool], ours: Sequence[bool]) -> None:
-    """A line for refusals, over-refusals and sight: both rates, discordant pairs, exact McNemar."""
+    """A line for refusals, over-refusals and sight: both rates and their difference, paired by request."""
     groups = {
         "harmful, jailbroken refused": lambda p: p.set in HARMFUL,
         "harmless, borderline refused": lambda p: p.set in ("harmless", "borderline"),
@@ -133,16 +132,15 @@ def compared(prompts: Sequence[Prompt], theirs: Sequence[bool], ours: Sequence[b
     for name, belongs in groups.items():
         at = [i for i, prompt in enumerate(prompts) if belongs(prompt)]
         requests = [prompts[i].request for i in at]
-        more = sum(ours[i] and not theirs[i] for i in at)
-        less = sum(theirs[i] and not ours[i] for i in at)
-        p = binomtest(more, more + less).pvalue if more + less else 1.0
+        test = paired_difference([ours[i] for i in at], [theirs[i] for i in at], requests)
         told = "  ".join(
             f"{who} {found.rate:.3f} [{found.low:.3f}, {found.high:.3f}]"
             for who, values in (("uniform", theirs), ("linearised", ours))
             for found in (rate([values[i] for i in at], requests),)
         )
         count = f"n = {len(set(requests))} requests, {len(at)} prompts"
-        print(f"  {name:30s} {told}  only ours {more}, only theirs {less}, p = {p:.2g}; {count}", flush=True)
+        between = f"{test.value:+.3f} [{test.low:+.3f}, {test.high:+.3f}], p = {test.p:.2g}"
+        print(f"  {name:30s} {told}  difference {between}; {count}", flush=True)
 
 
 def main() -> None:

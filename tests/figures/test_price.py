@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from vlsurgery.figures import price
+from vlsurgery.probes.results import PredictedLimit
 
 
 def test_every_frame_has_the_shares_and_coefficients_of_its_price(make: SimpleNamespace) -> None:
@@ -55,6 +56,33 @@ def test_safety_tuned_models_without_the_base_are_named_together(make: SimpleNam
     bars = [trace for trace in price.plot(tuned).data if trace.type == "bar"]
     assert [bar.name for bar in bars] == ["toward safety", "toward safety:dpo"]
     assert len({bar.marker.color for bar in bars}) == 2
+
+
+def test_limits_stand_in_the_rows_of_their_cells_at_every_price(make: SimpleNamespace) -> None:
+    tradeoff = make.priced_tradeoff()
+    share = tradeoff.frontier.points[0].cells[0].share
+    given = [("harmful", "benign", "complied_at_most", 0.05, 0.95), ("harmless", "text", "refused_at_most", 0.1, 0.1)]
+    limits = [
+        PredictedLimit(
+            set=name, modality=modality, limit=limit, bound=bound, predicted=share, measured=share, share=asked,
+            at_least=asked > 0.5,
+        )
+        for name, modality, limit, bound, asked in (*given, ("jailbroken", "own", "complied_at_most", 0.1, 0.9))
+    ]  # fmt: skip
+    figure = price.plot(tradeoff.model_copy(update={"limits": limits}))
+    (drawn,) = (trace for trace in figure.data if trace.name == "your limits")
+    assert list(drawn.x) == [0.95, 0.1]
+    rows = list(figure.data[0].y)
+    assert all(row in rows for row in drawn.y)
+    assert drawn.y[0].startswith("harmful")
+    assert "refused" in drawn.y[0]
+    at = list(figure.data).index(drawn)
+    assert all(at not in frame.traces for frame in figure.frames)
+    assert "at least 95% here" in drawn.hovertext[0]
+    assert "at most 10% here" in drawn.hovertext[1]
+    kept = price.rows(price.compute(tradeoff.model_copy(update={"limits": limits})))
+    assert [each["share"] for each in kept if each["price"] is None] == [0.95, 0.1]
+    assert not [trace for trace in price.plot(tradeoff).data if trace.name == "your limits"]
 
 
 def test_coefficients_that_might_exceed_1_are_asked_for_again(make: SimpleNamespace) -> None:
