@@ -9,6 +9,11 @@ at the lowest version with which the others can be installed, which is then said
 --own-torch takes the one that the interpreter (--python) already has. --extra: which extra the tests need; "none"
 tries bounds that the extra's own needs would raise, on tests that run without it. --uv: the program that resolves.
 Ends with 1 where a test fails.
+
+What raised a bound: transformers 5.0 can't make Qwen3-VL-MoE, 5.1 to 5.3 have no processors that read pictures without
+torchvision, 5.4 writes LLaVA's embedding under a name that nothing reads; it needs huggingface_hub 1.5 and accelerate
+1.1; Pillow 10.0 does not tell whether a picture is transparent; pydantic 2.8 warns of fields that begin with `model_`;
+typer 0.15 takes no literals. Known to fail at the bounds: adapters on fused experts that PEFT below 0.21 saves.
 """
 
 import argparse
