@@ -24,7 +24,7 @@ lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed build/bench/browser
+bench: .venv/installed build/bench/browser build/bench/trackers
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
@@ -41,6 +41,8 @@ bench: .venv/installed build/bench/browser
 	$(BIN)/python tests/benchmarks/merge_faults.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/demo_kills.py
+	$(BIN)/python tests/benchmarks/reproduction.py
+	$(BIN)/python tests/benchmarks/reproduction.py --miniature
 	$(BIN)/python tests/benchmarks/bare_wheel.py
 	$(BIN)/python tests/benchmarks/plan_truth.py
 	$(BIN)/python tests/benchmarks/at_once.py
@@ -56,6 +58,7 @@ bench: .venv/installed build/bench/browser
 	$(BIN)/python tests/benchmarks/explore_page.py
 	$(BIN)/python tests/benchmarks/planted_losses.py
 	PYTHONPATH=build/bench/browser $(BIN)/python tests/benchmarks/report_page.py
+	PYTHONPATH=build/bench/trackers $(BIN)/python tests/benchmarks/trackers.py
 
 # Tests with the oldest versions that pyproject.toml allows, and with the newest, each in an environment of its own. The
 # extras raise some bounds, so that the package alone is tried at its own too.
@@ -80,6 +83,10 @@ build/bounds/tools/bin/uv: .venv/installed
 # What drives a browser, for one benchmark: beside the environment and not in it.
 build/bench/browser: .venv/installed
 	$(BIN)/pip install --quiet --no-compile --target $@ playwright kaleido
+
+# Trackers, for one benchmark: some want other versions of packages than the environment has.
+build/bench/trackers: .venv/installed
+	$(BIN)/pip install --quiet --no-compile --target $@ trackio wandb mlflow-skinny
 
 # The installed package as a tree of links, for the type checker and editors.
 .lint/vlsurgery: Makefile

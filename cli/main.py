@@ -25,8 +25,10 @@ from vlsurgery.cli.commands.history import history
 from vlsurgery.cli.commands.judge_agreement import judge_agreement
 from vlsurgery.cli.commands.merge.command import merge_command, merge_outline
 from vlsurgery.cli.commands.probe import probe
+from vlsurgery.cli.commands.push import push
 from vlsurgery.cli.commands.rejudge import rejudge
 from vlsurgery.cli.commands.report import report
+from vlsurgery.cli.commands.reproduce import reproduce
 from vlsurgery.cli.commands.trajectory import trajectory
 from vlsurgery.cli.options import HELP_SETTINGS
 from vlsurgery.cli.streams import check_output_open, check_words, fill_closed_streams
@@ -174,6 +176,8 @@ for name, command in {
     "compare": compare,
     "trajectory": trajectory,
     "report": report,
+    "push": push,
+    "reproduce": reproduce,
     "explore": explore,
     "anatomy": anatomy,
     "convert": convert,

@@ -3,7 +3,7 @@
 import functools
 import inspect
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -92,6 +92,15 @@ LimitsOption = Annotated[
         help="Say of each of your limits whether it is met, and end with code 3 if not.",
     ),
 ]
+TrackOption = Annotated[
+    str | None,
+    typer.Option(
+        "--track",
+        metavar="NAME[:PROJECT]",
+        help="Also log the numbers to trackio, wandb or mlflow (pip install 'vlsurgery[NAME]'): rates with intervals, "
+        "gains, coefficients; no prompts and no completions. [default: project vlsurgery]",
+    ),
+]
 
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
@@ -102,12 +111,14 @@ class Session:
     """The values of the options of all commands.
 
     case: its folder. plan: only show what would be done. lock: what a command that writes into the case claims first.
+    until_end: what is entered with it is left when the command ends, and hears how.
     """
 
     case: Path
     console: Console
     plan: bool
     lock: CaseLock = field(default_factory=CaseLock)
+    until_end: ExitStack = field(default_factory=ExitStack)
 
 
 def standard(command: Callable[..., None]) -> Callable[..., None]:
@@ -118,8 +129,8 @@ def standard(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_session(*, case: Path, json: bool, quiet: bool, plan: bool, **own: object) -> None:
-        with Console(quiet=quiet, json=json) as console, closing(CaseLock()) as lock:
-            command(Session(case, console, plan, lock), **own)
+        with Console(quiet=quiet, json=json) as console, closing(CaseLock()) as lock, ExitStack() as until_end:
+            command(Session(case, console, plan, lock, until_end), **own)
 
     own = list(inspect.signature(command).parameters.values())[1:]
     parameters = own + list(inspect.signature(_common).parameters.values())

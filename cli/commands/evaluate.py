@@ -17,6 +17,7 @@ from vlsurgery.cli.options import (
     Running,
     Session,
     TextStackOption,
+    TrackOption,
     runs_models,
     standard,
 )
@@ -62,6 +63,7 @@ def evaluate(
             help="With MODEL: keep what they say here; an interrupted run goes on from it. A case has its own.",
         ),
     ] = None,
+    track: TrackOption = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
     text_stack: TextStackOption = None,
@@ -83,6 +85,8 @@ def evaluate(
     """
     from vlsurgery.cli.commands.outcome import check_limits, show_behaviour, write_inspect_logs
     from vlsurgery.cli.outputs import check_output, is_completion_file, is_inspect_log
+    from vlsurgery.cli.track.metrics import behaviour_metrics
+    from vlsurgery.cli.track.tracker import tracking
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.free_evaluation import evaluate_models
     from vlsurgery.cli.workflow.opening import perform
@@ -105,6 +109,7 @@ def evaluate(
         imports=imports or None,
         running=running,
     )
+    tracked = session.until_end.enter_context(tracking(track, "evaluate", session.plan))
     if models or (imports and not (session.case / "case.json").is_file()):
         found = evaluate_models(session, models or [], options, completions, allow_pickle, text_stack or ())
         if found is None:
@@ -123,6 +128,7 @@ def evaluate(
     show_behaviour(session, result, case)
     if inspect_log is not None:
         write_inspect_logs(session, inspect_log, result, case)
+    tracked.log(behaviour_metrics(result))
     check_limits(session, tolerance, result, case)
     if case is not None:
         session.console.say("next: vlsurgery completions --flipped base:adapted, and vlsurgery report")

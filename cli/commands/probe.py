@@ -12,6 +12,7 @@ from vlsurgery.cli.options import (
     Running,
     Session,
     TextStackOption,
+    TrackOption,
     runs_models,
     standard,
 )
@@ -30,6 +31,7 @@ def probe(
     prompts: PromptsOption = None,
     budget: BudgetOption = None,
     new: NewOption = False,
+    track: TrackOption = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
     text_stack: TextStackOption = None,
@@ -47,6 +49,8 @@ def probe(
       vlsurgery probe --prompts my-requests.txt:harmful
       vlsurgery probe --budget 10m
     """
+    from vlsurgery.cli.track.metrics import probe_metrics
+    from vlsurgery.cli.track.tracker import tracking
     from vlsurgery.cli.view.tables import completeness_line, probe_table, prose
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.opening import named_in_order, perform
@@ -54,6 +58,7 @@ def probe(
 
     named = named_in_order(checkpoints, new, allow_pickle, text_stack or ())
     options = StepOptions(prompts=prompts or None, budget=budget, running=running)
+    tracked = session.until_end.enter_context(tracking(track, "probe", session.plan))
     flow = perform(session, options, "probe", named=named, allow_pickle=allow_pickle)
     if flow is None:
         return
@@ -61,4 +66,5 @@ def probe(
     session.console.emit(result.json_text())
     lines = (completeness_line(result), result.direction_words, result.loss_words, result.template_words)
     session.console.show(probe_table(result), *map(prose, filter(None, lines)), prose(result.verdict))
+    tracked.log(probe_metrics(result))
     session.console.say("next: vlsurgery merge --auto")

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from vlsurgery.cli.workflow.checkpoints import CaseCheckpoints
 from vlsurgery.cli.workflow.fingerprint import fingerprint, is_unchanged
+from vlsurgery.cli.workflow.surroundings import Surroundings, surroundings
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.contents import check_contents, contents_digest, take_contents
 from vlsurgery.surgery.errors import SurgeryError, TargetError
@@ -33,7 +34,8 @@ class StepRecord(Frozen):
 
     order: the steps of a case are numbered in the order in which they were done. identities: role -> identity.
     contents: role -> one SHA-256 of all its weights (`contents_digest`), where they were taken.
-    left: the fingerprint of the files that the step wrote.
+    left: the fingerprint of the files that the step wrote. surroundings: versions and machine; None where an earlier
+    version did the step.
     """
 
     order: int
@@ -42,6 +44,7 @@ class StepRecord(Frozen):
     identities: dict[str, str]
     contents: dict[str, str] = Field(default_factory=dict)
     left: str | None = None
+    surroundings: Surroundings | None = None
 
 
 class CaseFile(Result):
@@ -219,6 +222,10 @@ class Case:
         done = self._content.steps.get(step)
         return dict(done.settings) if done else None
 
+    def done(self, step: str) -> StepRecord | None:
+        """What was recorded of a step when it was last done; None where it was not done yet."""
+        return self._content.steps.get(step)
+
     def is_current(self, step: str, settings: Mapping[str, Any], inputs: Iterable[str] = ()) -> bool:
         """Whether a step need not be done again: same checkpoints, same settings, and no step of `inputs` done since.
 
@@ -247,6 +254,7 @@ class Case:
             identities={role: ref.identity for role, ref in self.refs.items()},
             contents={role: contents_digest(ref.contents) for role, ref in self.refs.items() if ref.contents},
             left=fingerprint(files),
+            surroundings=surroundings(),
         )
         self._content = self._content.model_copy(update={"steps": {**steps, step: entry}})
         self._save()

@@ -10,6 +10,7 @@ from vlsurgery.cli.case_lock import CaseLock
 from vlsurgery.cli.options import Session
 from vlsurgery.cli.workflow.case import FILE, Case, CaseFile
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
+from vlsurgery.cli.workflow.reproduction import write_reproduction
 from vlsurgery.cli.workflow.roles import check_roles
 from vlsurgery.cli.workflow.steps import STEPS, check_merge_target, check_report_page
 from vlsurgery.surgery.alignment import Alignment, align
@@ -78,6 +79,7 @@ def perform(
     if not all(flow.is_current(goal) for goal in goals if goal not in READING):
         case.check_silent_changes(console.progress)  # What is measured now goes with what was measured before.
     flow.bring(*goals)
+    write_reproduction(flow)
     return flow
 
 

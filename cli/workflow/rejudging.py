@@ -1,9 +1,11 @@
 """The rates of a case made again from the completions that it has: by other judges, or with a human's labels."""
 
 from vlsurgery.cli.workflow.case import Case
-from vlsurgery.cli.workflow.engine import StepOptions
+from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.human_labels import with_human_labels
 from vlsurgery.cli.workflow.judge_source import recorded_judge_source
+from vlsurgery.cli.workflow.reproduction import write_reproduction
+from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.probes.evaluation.completions import FILE, CompletionFile, load_completions
 from vlsurgery.probes.evaluation.judging import judged, used
 from vlsurgery.probes.evaluation.tabulate import Divergence, Measured, tabulate
@@ -39,6 +41,7 @@ def judge_again(
         stamped = result.model_copy(update={"checkpoints": old.checkpoints})
         files = [case.path("behaviour.json"), case.path(FILE)]
         case.rewrite(STEP, stamped, {**settings, **source.settings}, files)
+        write_reproduction(Flow(Job(case), STEPS))
     return result
 
 

@@ -110,6 +110,28 @@ def download_code(path: Path) -> None:
         _checked(Path(snapshot_download(name.model, revision=name.revision, allow_patterns=["*.py"])))
 
 
+def download_card(name: HubName) -> Path:
+    """The model card (README.md) of a model, in the shared cache. Raises CheckpointError as `download` does, and where
+    the model has none."""
+    from huggingface_hub import hf_hub_download
+
+    with _faults(name):
+        path = Path(hf_hub_download(name.model, "README.md", revision=name.revision))
+        return _checked(path.parent) / path.name
+
+
+def published_weights(name: HubName) -> tuple[str, dict[str, str]]:
+    """The commit that a name stands for now, and of every file that the Hub keeps as a large one its SHA-256.
+
+    Raises CheckpointError as `download` does.
+    """
+    from huggingface_hub import HfApi
+
+    with _faults(name):
+        found = HfApi().model_info(name.model, revision=name.revision, files_metadata=True)
+        return str(found.sha), {file.rfilename: file.lfs.sha256 for file in found.siblings or () if file.lfs}
+
+
 def listing(name: HubName) -> tuple[Path, Files, dict[str, Header]]:
     """A model's headers, by range requests: the snapshot's directory (with config and index, without weights), its
     files, and file -> header.

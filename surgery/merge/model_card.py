@@ -1,6 +1,5 @@
 """The model card of a merged checkpoint: its parents, how it was merged, and how to reproduce it."""
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -9,15 +8,12 @@ from typing import Final
 import yaml
 
 from vlsurgery.surgery.alignment import Alignment
+from vlsurgery.surgery.merge.hub_parents import on_the_hub
 from vlsurgery.surgery.merge.plan import MergePlan
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.recipe_keys import DEFAULT, EVERYWHERE
-from vlsurgery.surgery.results import CheckpointRef, Mismatch
+from vlsurgery.surgery.results import Mismatch
 from vlsurgery.surgery.runtime.markdown import code, plain
-
-# A model in the Hub's cache, and a Hub id with its commit.
-_CACHED: Final = re.compile(r"models--(?P<name>[\w.-]+)/snapshots/(?P<commit>[0-9a-f]{40})$")
-_NAMED: Final = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)@(?P<commit>[0-9a-f]{40})$")
 
 _ORDER: Final = (
     "`recipe.yaml` beside this file is the complete order; the same files and the same version give the same bytes. "
@@ -45,7 +41,7 @@ def model_card(
         f"# {code(recipe.like)}, merged by `{recipe.method}`",
         _summary(recipe, len(merge_plan.sites), kept),
         "## Parents",
-        _table(("role", "checkpoint", "identity"), _parents(recipe)),
+        parents_table(recipe),
         "## Method",
         _method(recipe),
         "## Coefficients",
@@ -75,18 +71,17 @@ def left_out(alignment: Alignment) -> list[str]:
     ]
 
 
+def base_models(recipe: Recipe) -> list[str]:
+    """The names of the parents that are models on the Hub, each once, in the order of the roles."""
+    return list(dict.fromkeys(parent.name for ref in recipe.checkpoints.values() for parent in on_the_hub(ref)))
+
+
 def _front(recipe: Recipe) -> str:
     """The metadata that the Hub reads; it names the parents that the Hub has, since a path would be a dead link."""
-    names = list(dict.fromkeys(name for ref in recipe.checkpoints.values() for name, _ in _on_the_hub(ref)))
+    names = base_models(recipe)
     parents = {"base_model": names, "base_model_relation": "merge"} if names else {}
     data = {"library_name": "transformers", **parents, "tags": ["merge", "vlsurgery"]}
     return f"---\n{yaml.safe_dump(data, sort_keys=False)}---"
-
-
-def _on_the_hub(ref: CheckpointRef) -> list[tuple[str, str]]:
-    """(name, commit) of every model on the Hub in a reference: a base with its adapter has two."""
-    found = [_CACHED.search(part) or _NAMED.search(part) for part in ref.path.split("+")]
-    return [(match["name"].replace("--", "/", 1), match["commit"]) for match in found if match]
 
 
 def _summary(recipe: Recipe, changed: int, kept: int) -> str:
@@ -101,9 +96,14 @@ def _summary(recipe: Recipe, changed: int, kept: int) -> str:
     )
 
 
+def parents_table(recipe: Recipe) -> str:
+    """The parents in Markdown: role, place and identity of each."""
+    return _table(("role", "checkpoint", "identity"), _parents(recipe))
+
+
 def _parents(recipe: Recipe) -> Iterable[tuple[str, ...]]:
     for role, ref in recipe.checkpoints.items():
-        hub = [f"{name} at {commit}" for name, commit in _on_the_hub(ref)]
+        hub = [f"{parent.name} at {parent.commit}" for parent in on_the_hub(ref)]
         pickled = ["pickled weights"] if ref.pickled else []
         place = "; ".join([code(ref.path), *hub, *pickled])
         yield code(role), place, code(ref.identity)

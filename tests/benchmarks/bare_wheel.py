@@ -1,4 +1,4 @@
-"""What a user of a wheel gets in a bare environment: `--version`, `--help`, `demo --plan` and the whole demo.
+"""What a user of a wheel gets in a bare environment: `--version`, `--help`, `demo --plan`, the whole demo, a dry push.
 
     python tests/benchmarks/bare_wheel.py [--keep DIR]
 
@@ -51,6 +51,7 @@ def main() -> None:
         step("--help", empty, program, "--help")
         step("demo --plan", empty, program, "demo", "--plan")
         step("demo", empty, program, "demo")
+        step("push --dry-run", empty, program, "push", "case/merged", "org/name", "--dry-run")
         step("report", empty, python, "-c", "import os; print(os.path.getsize('case/report.html'), 'bytes of report')")
 
 

@@ -43,7 +43,7 @@ from vlsurgery.surgery.runtime.json_lines import whole_lines
 
 RESULTS: Final = (DiffResult, ProbeResult, TradeoffResult, BehaviourResult)
 # When, how long, and how often: a run that is killed when it has logged its look at the prompts has looked.
-TIMES: Final = ("created", "finished", "time", "seconds", "looks")
+TIMES: Final = ("created", "finished", "surroundings", "time", "seconds", "looks")
 RESUMED: Final = re.compile(r"completions were there already")
 LOG: Final = "said.txt"
 KILL, FULL = "kill -9", "full disk"

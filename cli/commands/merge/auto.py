@@ -8,6 +8,8 @@ from typing import Any
 from vlsurgery.cli.commands.merge.by_recipe import check_sums
 from vlsurgery.cli.commands.outcome import check_limits, show_behaviour
 from vlsurgery.cli.options import Session
+from vlsurgery.cli.track.metrics import behaviour_metrics, probe_metrics, tradeoff_metrics
+from vlsurgery.cli.track.tracker import tracking
 from vlsurgery.cli.view.effects import effects_table
 from vlsurgery.cli.view.limits import predicted_limits_table
 from vlsurgery.cli.view.tables import coefficients_table, completeness_line, prose, tradeoff_table
@@ -25,11 +27,12 @@ def merge_auto(
     verify: bool = False,
     limits: Path | None = None,
     allow_pickle: bool = False,
+    track: str | None = None,
 ) -> None:
     """Bring the case to its merge, evaluation and report; with `verify`, read the checkpoints and the merge again.
 
     limits: the user's. Policies that take gradients look for the least intervention that keeps them, and they are
-    decided at the end. allow_pickle: take pickled weights.
+    decided at the end. allow_pickle: take pickled weights. track: as `--track` says it.
 
     Raises LimitNotMet where a limit is not met.
     """
@@ -38,6 +41,7 @@ def merge_auto(
         options = replace(options, limits=tolerance)
     if verify and not session.plan:
         Case.open(session.case, allow_pickle).verify(session.console.progress)
+    tracked = session.until_end.enter_context(tracking(track, "merge --auto", session.plan))
     flow = perform(session, options, *AUTO_GOALS, allow_pickle=allow_pickle)
     if flow is None:
         return
@@ -45,6 +49,7 @@ def merge_auto(
         check_sums(destinations(flow)["merged"], session.console.progress)
     session.console.emit(json.dumps(outcome(flow), indent=1))
     show_outcome(session, flow)
+    tracked.log(metrics_of(flow))
     check_limits(session, tolerance, flow.job.result(BehaviourResult), flow.job.case)
 
 
@@ -57,6 +62,13 @@ def outcome(flow: Flow) -> dict[str, Any]:
         "completeness": checks.model_dump(mode="json") if checks else None,
         **{name: str(path) for name, path in destinations(flow).items()},
     }
+
+
+def metrics_of(flow: Flow) -> dict[str, float]:
+    """The numbers of probe, choice and evaluation, for a tracker."""
+    result = flow.job.result
+    probed, chosen = probe_metrics(result(ProbeResult)), tradeoff_metrics(result(TradeoffResult))
+    return {**probed, **chosen, **behaviour_metrics(result(BehaviourResult))}
 
 
 def destinations(flow: Flow) -> dict[str, Path]:

@@ -18,6 +18,7 @@ from vlsurgery.cli.options import (
     Running,
     Session,
     TextStackOption,
+    TrackOption,
     runs_models,
     standard,
 )
@@ -171,6 +172,7 @@ def merge(
             "embedding and head stand for other tokens.",
         ),
     ] = None,
+    track: TrackOption = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
     text_stack: TextStackOption = None,
@@ -231,7 +233,7 @@ def merge(
             running=running,
             ignored=tuple(ignore_mismatch or ()),
         )
-        merge_auto(session, options, verify, limits, allow_pickle)
+        merge_auto(session, options, verify, limits, allow_pickle, track)
         return
     _refuse({"policy": policy != "best", "sparse": sparse, "frontier": frontier, "toward": toward != "both"}, "--auto")
     _refuse(
@@ -244,7 +246,7 @@ def merge(
         },
         "--auto",
     )
-    _refuse({"budget": budget, "write-anyway": write_anyway, "extrapolate": extrapolate}, "--auto")
+    _refuse({"track": track, "budget": budget, "write-anyway": write_anyway, "extrapolate": extrapolate}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
     if to_mergekit is not None and (out is not None or verify):
         raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")

@@ -1,0 +1,1 @@
+"""What `vlsurgery push` sends to the Hub: which files, under which card, and how."""

@@ -1,0 +1,1 @@
+"""`--track`: numbers of a result to an experiment tracker: rates, gains, coefficients. Never a prompt or completion."""

@@ -1,0 +1,36 @@
+"""A run of MLflow: where MLFLOW_TRACKING_URI says, else in the folder that the command runs in."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import mlflow
+
+# Letters that MLflow takes in the name of a metric beside letters and digits.
+TAKEN: Final = "_-. /"
+
+
+class MlflowRun:
+    """One run, the one that is active."""
+
+    def log(self, metrics: Mapping[str, float]) -> None:
+        mlflow.log_metrics({_name(name): value for name, value in metrics.items()})
+
+    def finish(self, failed: bool) -> None:
+        mlflow.end_run(status="FAILED" if failed else "FINISHED")
+
+
+def start(project: str, name: str, config: Mapping[str, Any]) -> MlflowRun:
+    """A new run in the experiment that is called as the project."""
+    mlflow.set_experiment(project)
+    mlflow.start_run(run_name=name, log_system_metrics=False)
+    mlflow.log_params(dict(config))
+    return MlflowRun()
+
+
+def faults() -> tuple[type[Exception], ...]:
+    """What it raises for what a user can mend."""
+    return (mlflow.exceptions.MlflowException, OSError)
+
+
+def _name(name: str) -> str:
+    return "".join(letter if letter.isalnum() or letter in TAKEN else "-" for letter in name)
