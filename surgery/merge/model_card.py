@@ -164,8 +164,11 @@ def _lacking(recipe: Recipe, merge_plan: MergePlan) -> list[str]:
 
 def _mismatches(mismatches: Sequence[Mismatch], roles: Sequence[str]) -> list[str]:
     """The settings and tokens in which the parents differ; the result has those of the model that it is like."""
-    rows = [(each.name, *(each.values.get(role, "not stated") for role in roles), each.meaning) for each in mismatches]
-    return ["## Where the parents differ", _table(("name", *roles, "meaning"), rows)] if rows else []
+    rows = [
+        tuple(map(plain, (each.name, *(each.values.get(role, "not stated") for role in roles), each.meaning)))
+        for each in mismatches
+    ]
+    return ["## Where the parents differ", _table(("name", *map(plain, roles), "meaning"), rows)] if rows else []
 
 
 def _notes(notes: Sequence[str]) -> list[str]:

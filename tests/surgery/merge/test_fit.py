@@ -53,6 +53,21 @@ def test_ignored_the_merge_is_made_and_its_card_tells_both(tmp_path: Path, paren
     assert "-o OUT --ignore-mismatch tokens" in card
 
 
+def test_tokens_are_text_in_the_card_and_no_markup(tmp_path: Path, parents: dict[str, Checkpoint]) -> None:
+    """A tokenizer's words come from strangers: in the card, which is pushed, they make no cell, tag or link."""
+    evil = "<img src=//x>|[a](//b)\n\n## Limits"
+    folder = parents["other"].path
+    rows = {evil if row == 39 else f"t{row}": row for row in range(40)}
+    (folder / "tokenizer.json").write_text(json.dumps({"model": {"vocab": rows}}))
+    models = {role: Checkpoint.open(each.path) for role, each in parents.items()}
+    run_merge(Recipe.of(models, {"default": {"other": 0.5}}), tmp_path / "out", ignored=["tokens"])
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "39" in card
+    assert not any(markup in card for markup in ("<img", "](//b", "\n## Limits\n\n## "))
+    (row,) = (line for line in card.splitlines() if line.startswith("| tokens |"))
+    assert row.count("|") == 5
+
+
 def test_a_merge_that_leaves_the_vocabulary_alone_is_not_refused(parents: dict[str, Checkpoint]) -> None:
     recipe = Recipe.of(parents, {"everywhere": {"other": 0.0}, "1.mlp": {"other": 0.5}})
     assert not prepare_merge(recipe).merges_vocabulary
