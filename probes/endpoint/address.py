@@ -51,6 +51,10 @@ class Endpoint:
             return text
         return text.replace(self.key, f"[{self.variable}]")
 
+    def without_key_in_bytes(self, body: bytes) -> bytes:
+        """A reply without the key: before any of it is cut off, which could leave a part of the key."""
+        return self.without_key(body.decode("latin-1")).encode("latin-1")
+
 
 def _base(url: str) -> str:
     """The URL in one spelling: without what is the default, and without the path of single requests."""

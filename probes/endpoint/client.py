@@ -151,7 +151,8 @@ class EndpointClient:
                 asyncio.timeout(self._seconds),
                 self._http.stream(method, f"{self.endpoint.url}{path}", content=body) as response,
             ):
-                return _Reply(response.status_code, response.headers, await self._body(response))
+                body = self.endpoint.without_key_in_bytes(await self._body(response))
+                return _Reply(response.status_code, response.headers, body)
         except (TimeoutError, httpx.ReadTimeout, httpx.WriteTimeout, httpx.PoolTimeout) as error:
             raise TransientFault(f"no whole reply in {self._seconds:.0f} seconds") from error
         except httpx.TransportError as error:
@@ -252,9 +253,9 @@ def _retry_after(text: str) -> float | None:
         return float(text)
     try:
         at = parsedate_to_datetime(text)
-    except ValueError:
+        return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+    except (ValueError, OverflowError):
         return None
-    return max(0.0, (at.replace(tzinfo=at.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
 
 
 def _advice(fault: TransientFault) -> str:

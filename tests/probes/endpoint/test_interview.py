@@ -239,6 +239,8 @@ def test_a_time_to_wait_is_read_as_seconds_or_a_date() -> None:
     assert client._retry_after(format_datetime(at - timedelta(hours=1), usegmt=True)) == 0
     texts = ("7", "0.5", "", "soon", "-3", "nan", "inf", "9" * 40)
     assert [client._retry_after(text) for text in texts] == [7, 0.5, *[None] * 6]
+    assert client._retry_after(f"Mon, 01 Jan 2026 00:00:00 +{'9' * 13}") is None
+    assert client._retry_after(f"{'9' * 17} Jan 2026 00:00") is None
 
 
 def test_a_rate_limit_that_lets_some_through_is_no_end(
@@ -360,6 +362,10 @@ def test_the_key_goes_to_the_server_and_into_no_message_file_or_completion(
         assert KEY not in fault_of(model_server)
     model_server.answer = lambda _: server_reply({"choices": [{"message": {"content": {KEY: KEY}}}]})
     assert KEY not in fault_of(model_server)
+    for letters in range(270, 300):  # where a long message is cut off, the key may stand in the middle
+        told = server_reply({"error": {"message": f"{'x' * letters} {KEY}"}}, 400)
+        model_server.answer = lambda _, told=told: told
+        assert "sk-sec" not in fault_of(model_server)
     model_server.models = server_reply({"error": {"message": f"wrong: {KEY}"}}, 401)
     assert "put the right one into OPENAI_API_KEY" in (line := fault_of(model_server))
     assert KEY not in line
