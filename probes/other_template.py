@@ -21,6 +21,7 @@ from vlsurgery.probes.next_tokens import next_tokens, read_openings
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import Estimate
 from vlsurgery.probes.templates import ChatTemplate
+from vlsurgery.surgery.errors import SurgeryError
 
 NO_TEMPLATE = "was not asked: the base has no chat template"
 READ_ALIKE = "was not asked: it reads text alike under its own"
@@ -47,10 +48,20 @@ def under_template(
 
     template: the base's. openings: with which refusals begin, as the model's tokens.
 
-    Raises CheckpointError where the template fails.
+    Where this model can't be asked under that template (its processor rewrites it, prompts become too long), the result
+    says so: all else that is known of the model stands.
     """
     if template is None:
         return _nothing(own, NO_TEMPLATE)
+    try:
+        return _compared(chat, template, prompts, openings, own)
+    except SurgeryError as error:
+        return _nothing(own, f"could not be asked: {str(error).rstrip('.')}")
+
+
+def _compared(
+    chat: ChatModel, template: ChatTemplate, prompts: Sequence[Prompt], openings: Sequence[int], own: OwnReading
+) -> OtherTemplate:
     other, made_on, shown_on = chat.under(template), *(contrast(prompts, split, "text") for split in ("fit", "report"))
     pairs = zip(chat.encode(shown_on), other.encode(shown_on), strict=True)
     if all(torch.equal(ours.ids, theirs.ids) for ours, theirs in pairs):

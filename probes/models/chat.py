@@ -132,13 +132,13 @@ class ChatModel:
         """What stands behind the user's text in prompts with a picture, or without."""
         if pictured not in self._endings:
             one, other = (self._rendered(asked, pictured) for asked in ASKED)
-            text = common_ending(one, other)
+            text, name = common_ending(one, other), self.name if self.template is None else self.template.name
             if behind := next((token for token in placeholders(self.processor) if token in text), None):
                 raise CheckpointError(
-                    f"the chat template of {self.name} puts the picture ({behind}) behind the user's text, so the "
+                    f"the chat template of {name} puts the picture ({behind}) behind the user's text, so the "
                     "tokens behind it differ with the picture. Use a template that puts pictures first."
                 )
-            self._endings[pictured] = Ending(self.name, text)
+            self._endings[pictured] = Ending(name, text)
         return self._endings[pictured]
 
     def _added(self, prompt: Prompt, ids: Sequence[int], plain: Sequence[int], post: int) -> int:

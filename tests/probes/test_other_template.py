@@ -93,6 +93,25 @@ def test_the_graft_under_the_bases_template_is_the_base(trio, adapted, few, tmp_
     assert torch.allclose(found.values, expected.values, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{{ nothing.at.all }}", "its chat template fails: UndefinedError"),
+        ("{% for m in messages %}{{ m['content'] | upper }}{% endfor %}", "does not show what the user asks"),
+        ("{% for m in messages %}{{ m['content'] }} {{ m['content'] | length }}{% endfor %}", "depends on the prompt"),
+        ("{% for m in messages %}{{ 'now ' * 4000 }}{{ m['content'] }}{% endfor %}", "max_position_embeddings"),
+    ],
+)
+def test_a_template_that_a_model_can_not_be_asked_under_is_told_and_ends_nothing(adapted, few, text, said):
+    found = under_template(adapted, replace(turned(adapted), name="BASE", text=text), few, [5], own(adapted, few))
+    assert found.said.startswith("could not be asked: ")
+    assert said in found.said
+    assert not found.said.endswith(".")
+    assert "max_position" in said or "BASE" in found.said
+    assert (found.cosine, found.difference.value, found.difference.reason) == ([], None, found.said)
+    assert found.apart.value is not None
+
+
 def test_the_model_keeps_its_own_template(adapted, few):
     before = [each.ids for each in adapted.encode(few[:2])]
     other = adapted.under(turned(adapted))
