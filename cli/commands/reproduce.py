@@ -52,9 +52,9 @@ def reproduce(
     check_folder(session, file)
     args = RerunArgs(checkpoints or (), prompts or None, running, allow_pickle, ignore_mismatch or ())
     if session.plan:
-        places_of(first, args)
+        commands = first.commands(places_of(first, args))
         session.console.emit(first.json_text())
-        session.console.show(*plan_lines(first, session.case))
+        session.console.show(*plan_lines(commands, session.case))
         return
     second = run_again(session, first, args)
     found = compare_runs(first, second, file if file.is_dir() else file.parent, session.case)

@@ -1,11 +1,10 @@
 """What differs between two runs of a case, line by line."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from vlsurgery.cli.workflow.reproduction import Reproduction
     from vlsurgery.cli.workflow.rerun_differences import RerunResult
 
 
@@ -17,8 +16,8 @@ def rerun_lines(result: "RerunResult") -> Iterator[str]:
     yield result.verdict
 
 
-def plan_lines(first: "Reproduction", case: Path) -> Iterator[str]:
+def plan_lines(commands: Iterable[str], case: Path) -> Iterator[str]:
     """The steps that would be run again, as commands."""
     yield f"Would run again in {case}:"
-    yield from dict.fromkeys(f"  {step.command}" for step in first.steps)
+    yield from dict.fromkeys(f"  {command}" for command in commands)
     yield "Nothing was run."

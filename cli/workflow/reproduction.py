@@ -77,6 +77,11 @@ class Reproduction(Result):
         step = self.step(name)
         return None if step is None else step.settings
 
+    def commands(self, places: Mapping[str, str]) -> list[str]:
+        """What running these steps again does, a line a step. It follows from their settings, as the run does: in a
+        file from elsewhere a step's own `command` may say anything. places: role -> where its checkpoint is now."""
+        return [command_of(step.name, settings_behind(step.name, self.settings_of), places) for step in self.steps]
+
 
 def write_reproduction(flow: Flow) -> None:
     """Write reproduce.json beside a case, from what is current in it; nothing where nothing is."""
@@ -160,7 +165,8 @@ def _digest(path: Path) -> str | None:
 def command_of(step: str, settings: Settings, checkpoints: Mapping[str, str]) -> str:
     """What does a step with these settings, as one line for a terminal. checkpoints: role -> where it is."""
     if step == "diff":
-        return shlex.join(["vlsurgery", "diff", *checkpoints.values(), "--level", settings["level"]])
+        level = settings.get("level")
+        return shlex.join(["vlsurgery", "diff", *checkpoints.values(), *(["--level", level] if level else [])])
     words = {"probe": ["probe"], "evaluate": ["evaluate"]}.get(step, ["merge", "--auto"])
     return shlex.join(["vlsurgery", *words, *_words(settings)])
 

