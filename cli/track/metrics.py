@@ -1,6 +1,8 @@
 """Results as numbers with names, for a tracker. Names hold roles, prompt sets, kinds of picture and blocks; no text."""
 
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from vlsurgery.probes.results import BehaviourResult, BlockGain, ProbeResult, Rate, TradeoffResult
@@ -17,13 +19,28 @@ def behaviour_metrics(result: BehaviourResult) -> dict[str, float]:
 
 
 def _behaviour(result: BehaviourResult) -> Iterator[Named]:
+    pairs = [role for each in result.paired for role in (each.role, each.against)]
+    names = without_places([*(row.role for row in result.records), *pairs])
     for row in result.records:
         for measure in MEASURES:
-            yield from _rate(f"rate/{row.role}/{row.set}/{row.modality}/{measure}", getattr(row, measure))
-        yield f"kl/{row.role}/{row.set}/{row.modality}", row.kl
+            yield from _rate(f"rate/{names[row.role]}/{row.set}/{row.modality}/{measure}", getattr(row, measure))
+        yield f"kl/{names[row.role]}/{row.set}/{row.modality}", row.kl
     for each in result.paired:
-        name = f"difference/{each.role}-{each.against}/{each.set}/{each.modality}/{each.measure}"
-        yield from _bounded(name, each.difference, each.low, each.high)
+        pair = "-".join(names[role] for role in (each.role, each.against))
+        yield from _bounded(
+            f"difference/{pair}/{each.set}/{each.modality}/{each.measure}", each.difference, each.low, each.high
+        )
+
+
+def without_places(roles: Iterable[str]) -> dict[str, str]:
+    """Role -> a name of it without a directory. A model whose directory is called as another's has its whole path for a
+    role, of which the last part is left, with a number."""
+    found: dict[str, str] = {}
+    for role in dict.fromkeys(roles):
+        last = re.split(r"[/\\]", role.rstrip("/\\"))[-1]
+        numbered = (f"{last}-{number}" for number in itertools.count(2))
+        found[role] = next(name for name in itertools.chain([last], numbered) if name not in found.values())
+    return found
 
 
 def probe_metrics(result: ProbeResult) -> dict[str, float]:

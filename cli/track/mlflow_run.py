@@ -7,6 +7,8 @@ import mlflow
 
 # Letters that MLflow takes in the name of a metric beside letters and digits.
 TAKEN: Final = "_-. /"
+# What MLflow would tell of the program's place and of who runs it, where it is told nothing else.
+TOLD_BY_DEFAULT: Final = {"mlflow.source.name": "vlsurgery", "mlflow.user": "not told"}
 
 
 class MlflowRun:
@@ -22,7 +24,7 @@ class MlflowRun:
 def start(project: str, name: str, config: Mapping[str, Any]) -> MlflowRun:
     """A new run in the experiment that is called as the project."""
     mlflow.set_experiment(project)
-    mlflow.start_run(run_name=name, log_system_metrics=False)
+    mlflow.start_run(run_name=name, log_system_metrics=False, tags=TOLD_BY_DEFAULT)
     mlflow.log_params(dict(config))
     return MlflowRun()
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import Result
 
-from vlsurgery.cli.track.metrics import behaviour_metrics, probe_metrics, tradeoff_metrics
+from vlsurgery.cli.track.metrics import behaviour_metrics, probe_metrics, tradeoff_metrics, without_places
 from vlsurgery.cli.track.tracker import ADAPTERS, TrackerFault, tracking
 from vlsurgery.probes.results import (
     BehaviourResult,
@@ -70,8 +70,10 @@ def wandb(recorder: Recorder) -> dict[str, Any]:
 
 
 def mlflow(recorder: Recorder) -> dict[str, Any]:
-    def start_run(run_name: str, log_system_metrics: bool) -> None:
+    def start_run(run_name: str, log_system_metrics: bool, tags: dict[str, str]) -> None:
         assert not log_system_metrics
+        assert tags.keys() == {"mlflow.source.name", "mlflow.user"}  # else the program's path, and who runs it
+        assert tags["mlflow.source.name"] == "vlsurgery"
         recorder.started[-1]["name"] = run_name
 
     return {
@@ -173,6 +175,26 @@ def test_rates_come_with_their_intervals_and_what_is_missing_does_not_come() -> 
     assert not any("right" in key or "kl/" in key for key in found)
     assert found["difference/merged-adapted/harmful/text/refused"] == -0.5
     assert "difference/merged-adapted/harmful/text/refused.high" not in found
+
+
+def test_a_directory_that_a_model_is_named_by_is_not_sent() -> None:
+    """Of two models in directories of one name, the second has its whole path for a role."""
+    roles = ["llava", "/home/me/secret/llava/", "org/llava", "C:\\runs\\step-2", "llava-2"]
+    named = ["llava", "llava-2", "llava-3", "step-2", "llava-2-2"]
+    assert list(without_places(roles).values()) == named
+    rows = [
+        BehaviourRow(role=role, set="harmful", modality="text", refused=RATE, complied=RATE, neither=RATE, right=NONE)
+        for role in roles
+    ]
+    paired = Paired(
+        role=roles[1], against=roles[0], set="harmful", modality="text", measure="refused", difference=-0.5, low=None,
+        high=None, requests=20,
+    )  # fmt: skip
+    judge = JudgeUsed(name="standard", tokens=128, description="")
+    found = behaviour_metrics(BehaviourResult(records=rows, paired=[paired], judges=[judge], looks=1, notes=[]))
+    assert found["difference/llava-2-llava/harmful/text/refused"] == -0.5
+    assert sum(name.endswith("/refused") for name in found) == len(roles) + 1
+    assert not any(word in name for name in found for word in ("secret", "org", "runs"))
 
 
 def test_gains_and_coefficients_come_block_by_block() -> None:
