@@ -10,9 +10,11 @@ from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.prompts.loaders import split_spec
 from vlsurgery.probes.results import HARMFUL_SETS, BehaviourResult, BehaviourRow, Paired, Rate
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.hub import HubName
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.markdown import plain
 
+CHECKPOINT_JUDGE: Final = "hf:"  # before the place of a judge that is a checkpoint
 MEASURES: Final = ("refused", "complied", "neither", "right")
 SHOWN: Final = ("adapted", "merged")
 OWN_PROMPTS: Final = {
@@ -87,9 +89,16 @@ def _how(result: BehaviourResult) -> str:
     digest = f", digest `{result.prompts_digest[:16]}`" if result.prompts_digest else ""
     return (
         f"Rates with 95% intervals over requests, on requests that nothing was fitted to or chosen on. Asked were "
-        f"{plain(listed(_sources(result.settings)))}{digest}; judged by {plain(result.judge.name)} on at most "
+        f"{plain(listed(_sources(result.settings)))}{digest}; judged by {plain(_judge(result.judge.name))} on at most "
         f"{result.judge.tokens} new tokens. {limit}"
     )
+
+
+def _judge(name: str) -> str:
+    """A judge's name, without the place of one that lies in a directory."""
+    checkpoint = name.removeprefix(CHECKPOINT_JUDGE)
+    is_named = checkpoint == name or HubName.of(checkpoint.partition("#")[0]) is not None
+    return name if is_named else f"a judge called {Path(checkpoint).name}"
 
 
 def _rows(result: BehaviourResult) -> list[BehaviourRow]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from vlsurgery.surgery.checkpoint.hub import HubName, download_card
 from vlsurgery.surgery.errors import CheckpointError
-from vlsurgery.surgery.merge.hub_parents import HubParent, hub_parts
+from vlsurgery.surgery.merge.hub_parents import HubParent, hub_parts, parts_of
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.runtime.bounded_yaml import load_yaml
 from vlsurgery.surgery.runtime.excerpts import excerpt
@@ -38,7 +38,7 @@ def shared_licence(written: Recipe, named: Recipe) -> SharedLicence:
     stated: dict[str, dict[str, Any]] = {}
     for role, ref in written.checkpoints.items():
         parents = hub_parts(named.checkpoints[role].path)
-        for at, (place, parent) in enumerate(zip(ref.path.split("+"), parents, strict=True)):
+        for at, (place, parent) in enumerate(zip(parts_of(ref.path), parents, strict=True)):
             name = f"{role}'s adapter" if at else role
             metadata = _metadata(place, parent)
             if isinstance(metadata, str):

@@ -19,7 +19,7 @@ from vlsurgery.cli.shipping.private import PrivateWords
 from vlsurgery.cli.shipping.upload import Destination, token_found
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import LimitNotMet
-from vlsurgery.surgery.merge.hub_parents import hub_parts
+from vlsurgery.surgery.merge.hub_parents import hub_parts, parts_of
 from vlsurgery.surgery.merge.model_card import base_models
 from vlsurgery.surgery.merge.published import published_card, published_recipe
 from vlsurgery.surgery.merge.recipe import Recipe
@@ -78,7 +78,7 @@ def offer_of(
     public = published_recipe(recipe)
     front = _front(recipe, licence, model_index(behaviour, to.model.rpartition("/")[2]))
     card = published_card(merge.read(CARD).decode(), public, front, behaviour_section(behaviour))
-    places = [part for ref in written.checkpoints.values() for part in ref.path.split("+")]
+    places = [part for ref in written.checkpoints.values() for part in parts_of(ref.path)]
     private = PrivateWords([*places, str(folder), str(case)], [token_found() or ""])
     parcel = packed(merge, card, public.text(), private)
     unnamed = [role for role, ref in recipe.checkpoints.items() if None in hub_parts(ref.path)]

@@ -12,16 +12,22 @@ from vlsurgery.surgery.runtime.bounded_json import parse_json
 
 # Settings in which libraries keep the place that a model was loaded from.
 ORIGINS: Final = ("_name_or_path", "name_or_path", "base_model_name_or_path")
-# Tokens of the Hub, of GitHub and of AWS, and keys of model providers, by their form.
+# Tokens of the Hub, of GitHub, GitLab, Slack and AWS, keys of model providers, and private keys, by their form.
 TOKENS: Final = re.compile(
-    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[opsu]_[A-Za-z0-9]{30,}|AKIA[A-Z0-9]{16}|sk-[A-Za-z0-9_-]{30,})"
+    r"\b(?:hf_[A-Za-z0-9]{20,}|gh[oprsu]_[A-Za-z0-9]{30,}|github_pat_[A-Za-z0-9_]{30,}|glpat-[A-Za-z0-9_-]{20,}"
+    r"|xox[abeprs]-[A-Za-z0-9-]{10,}|AKIA[A-Z0-9]{16}|AIza[A-Za-z0-9_-]{35}|sk-[A-Za-z0-9_-]{30,})"
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----"
 )
+# Variables of the environment that hold a secret, by their names, and the letters that one has at least.
+SECRET_VARIABLE: Final = re.compile(r"(?:KEY|TOKEN|SECRET|PASSWORD)$", re.IGNORECASE)
+MIN_SECRET_LETTERS: Final = 16
 
 
 class PrivateWords:
     """The places of this machine and the secrets that a text is searched for.
 
-    places: directories of the checkpoints and of the case, beside the home directory. secrets: their values.
+    places: directories of the checkpoints and of the case, beside the home directory. secrets: their values, beside
+    those that the environment holds.
     """
 
     def __init__(self, places: Iterable[str], secrets: Iterable[str]) -> None:
@@ -31,7 +37,7 @@ class PrivateWords:
         # Not what is as short as a word of some language, such as /app; a home is looked for with what is in it.
         known = [place for place in whole if place.count(os.sep) > 1]
         self._places = sorted([*known, *([home + os.sep] if home.strip(os.sep + "~") else [])], key=len, reverse=True)
-        self._secrets = [secret for secret in secrets if secret]
+        self._secrets = [secret for secret in (*secrets, *_in_environment()) if secret]
 
     def check(self, file: str, text: str) -> None:
         """Raise CheckpointError where the text holds one of them; a secret is not shown."""
@@ -47,6 +53,12 @@ class PrivateWords:
                 f"{file}: names {found}, a place of this machine. Take it out of the parent's file and merge again. "
                 "Nothing was sent."
             )
+
+
+def _in_environment() -> list[str]:
+    """What variables hold that are called as secrets are, such as OPENAI_API_KEY."""
+    named = (value for name, value in os.environ.items() if SECRET_VARIABLE.search(name))
+    return [value for value in named if len(value) >= MIN_SECRET_LETTERS]
 
 
 def without_origins(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Which parents of a merge are models on the Hub, by the places that its recipe names."""
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -24,9 +25,15 @@ class HubParent:
         return f"{self.name}@{self.commit}"
 
 
+def parts_of(path: str) -> list[str]:
+    """The places in a reference: a base with its adapter has two. A directory may have a + in its name."""
+    base, plus, adapter = path.rpartition("+")
+    return [base, adapter] if plus and not os.path.isdir(path) else [path]
+
+
 def hub_parts(path: str) -> list[HubParent | None]:
-    """The model on the Hub that each part of a reference is, None for a directory: a base with its adapter has two."""
-    found = (_CACHED.search(part) or _NAMED.fullmatch(part) for part in path.split("+"))
+    """The model on the Hub that each part of a reference is, None for a directory."""
+    found = (_CACHED.search(part) or _NAMED.fullmatch(part) for part in parts_of(path))
     return [match and HubParent(match["name"].replace("--", "/", 1), match["commit"]) for match in found]
 
 

@@ -292,6 +292,12 @@ def test_rates_are_told_with_intervals_and_the_hub_can_read_them(
     assert "91–100%, 40 requests" in rates["harmful", "refused"].metric_name
     assert "+100.0 points" in card
     assert "fewer harmful" not in card + done.stderr
+    behaviour = json.loads((case / "behaviour.json").read_text())
+    behaviour["judges"][0]["name"] = "hf:/data/people/mine"
+    (case / "behaviour.json").write_text(json.dumps(behaviour))
+    card = json.loads(run("push", merged, "me/safe-llava", "--case", case, "--json").stdout)["card"]
+    assert "judged by a judge called mine on" in card
+    assert "/data" not in card
 
 
 def test_a_merge_that_was_shown_to_refuse_less_is_kept_back(
@@ -437,10 +443,17 @@ def test_a_parent_in_a_directory_has_its_name_on_the_hub_where_the_hashes_agree(
         assert "--parent" in run("push", merged, "me/x", "--parent", wrong).stderr
 
 
-@pytest.mark.parametrize("word", ["PLACE", "hf_" + "A1" * 12, TOKEN])
+SECRET = "only-the-environment-knows-me"
+
+
+@pytest.mark.parametrize(
+    "word",
+    ["PLACE", "hf_" + "A1" * 12, TOKEN, "github_pat_" + "A1_" * 12, "-----BEGIN RSA PRIVATE KEY-----", SECRET],
+)
 def test_a_parents_file_that_names_this_machine_or_holds_a_token_is_not_sent(
-    hub: UploadHub, run: Run, trio: dict[str, Path], word: str
+    hub: UploadHub, run: Run, trio: dict[str, Path], word: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SOME_API_KEY", SECRET)
     secret = str(trio["base"].parent / "safety") if word == "PLACE" else word
     (trio["adapted"] / "chat_template.jinja").write_text(f"{{# {secret} #}}")
     assert run("merge", "--method", "linear", trio["adapted"], trio["safety"], "-o", "out").exit_code == 0

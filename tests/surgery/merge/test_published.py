@@ -10,7 +10,7 @@ from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.hub import HubName
 from vlsurgery.surgery.errors import CheckpointError
-from vlsurgery.surgery.merge.hub_parents import HubParent, hub_parts
+from vlsurgery.surgery.merge.hub_parents import HubParent, hub_parts, parts_of
 from vlsurgery.surgery.merge.model_card import model_card
 from vlsurgery.surgery.merge.plan import plan_merge
 from vlsurgery.surgery.merge.published import paths_in, published_card, published_recipe
@@ -33,6 +33,15 @@ CACHED = f"/home/me/.cache/models--org--llava/snapshots/{COMMIT}"
 )
 def test_which_parts_of_a_reference_are_on_the_hub(path: str, parts: list[HubParent | None]) -> None:
     assert hub_parts(path) == parts
+
+
+def test_a_directory_with_a_plus_in_its_name_is_one_place(tmp_path: Path) -> None:
+    folder = tmp_path / "llama+vision"
+    assert parts_of(str(folder)) == [str(tmp_path / "llama"), "vision"]  # as a base with its adapter is written
+    folder.mkdir()
+    assert parts_of(str(folder)) == [str(folder)]
+    assert parts_of(f"{folder}+/home/me/lora") == [str(folder), "/home/me/lora"]
+    assert hub_parts(str(folder)) == [None]
 
 
 @pytest.fixture
