@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import os
 import random
 import re
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -37,6 +39,9 @@ SECONDS_A_TOKEN = 1.0
 TRANSIENT: Final = (408, 409, 425, 429, 500, 502, 503, 504, 529)
 RATE_LIMIT: Final = 429
 
+# Variables that say by which way, and with which certificates, servers are reached.
+ENVIRONMENT: Final = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")
+
 # What a Retry-After header holds that is no date; some servers send fractions.
 _SECONDS: Final = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
 
@@ -64,13 +69,14 @@ class EndpointClient:
         self._seconds = QUEUE_SECONDS + SECONDS_A_TOKEN * tokens
         self._answered = 0
         self._not_before = 0.0  # of the loop's clock: until then the server wants no request
-        self._http = httpx.AsyncClient(
-            headers=_headers(endpoint),
-            timeout=httpx.Timeout(self._seconds, connect=CONNECT_SECONDS),
-            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
-            follow_redirects=False,
-            verify=_trusted(),
-        )
+        with _usable_environment(endpoint.url):
+            self._http = httpx.AsyncClient(
+                headers=_headers(endpoint),
+                timeout=httpx.Timeout(self._seconds, connect=CONNECT_SECONDS),
+                limits=httpx.Limits(max_connections=connections, max_keepalive_connections=connections),
+                follow_redirects=False,
+                verify=_trusted(),
+            )
 
     async def __aenter__(self) -> Self:
         return self
@@ -229,6 +235,21 @@ class EndpointClient:
             return
         longest = min(MAX_BACKOFF_SECONDS, FIRST_BACKOFF_SECONDS * 2 ** (attempt - 1))
         await asyncio.sleep(longest * (0.5 + random.random() / 2))
+
+
+@contextmanager
+def _usable_environment(url: str) -> Iterator[None]:
+    """Raise EndpointError for a proxy or certificates that the environment names and httpx can't use; a proxy's
+    password is not shown."""
+    try:
+        yield
+    except (ImportError, ValueError, OSError, httpx.InvalidURL) as error:
+        named = [name for name in sorted(os.environ) if name.upper() in ENVIRONMENT]
+        socks = " A SOCKS proxy needs a package: pip install socksio." if isinstance(error, ImportError) else ""
+        raise EndpointError(
+            f"{url}: the environment names a proxy or certificates that can't be used ({type(error).__name__}). Mend "
+            f"or unset {', '.join(named)}.{socks}"
+        ) from error
 
 
 @cache

@@ -308,6 +308,29 @@ def test_nothing_at_the_address_is_told_at_once(model_server: Server) -> None:
     assert time.monotonic() - began < 3
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("HTTP_PROXY", "socks4://me:secret@proxy"),
+        ("all_proxy", "http://me:secret@[::1"),
+        ("NO_PROXY", "[::1"),
+        ("SSL_CERT_FILE", "/secret/nowhere.pem"),
+    ],
+)
+def test_a_proxy_or_certificates_that_can_not_be_used_are_named_by_their_variable(
+    model_server: Server, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    for each in client.ENVIRONMENT:
+        monkeypatch.delenv(each, raising=False)
+        monkeypatch.delenv(each.lower(), raising=False)
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(client, "_trusted", client._trusted.__wrapped__)
+    line = fault_of(model_server)
+    assert f"unset {name}." in line
+    assert "secret" not in line
+    assert not model_server.requests
+
+
 def test_an_unknown_model_is_told_with_those_that_there_are(model_server: Server, server_reply: Reply) -> None:
     model_server.models = server_reply({"data": [{"id": "one"}, {"id": "two\x1b[2J"}]})
     model_server.answer = lambda _: server_reply({"error": {"message": "does not exist"}}, 404)
