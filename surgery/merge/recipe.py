@@ -291,10 +291,27 @@ def _plain_text(value: str) -> str:
     return _spelt(value)
 
 
+class _OneLine(yaml.SafeDumper):
+    """Spells line ends as escapes; YAML's own way to quote them takes several lines, which are no key."""
+
+
+def _text_on_one_line(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"' if "\n" in text else None)
+
+
+_OneLine.add_representer(str, _text_on_one_line)
+
+
 def _spelt(value: Any) -> str:
     def spelt(as_it_is: bool) -> str:
-        return yaml.safe_dump(
-            [value], default_flow_style=True, width=float("inf"), allow_unicode=as_it_is, sort_keys=False
+        return yaml.dump(
+            [value],
+            None,
+            _OneLine,
+            default_flow_style=True,
+            width=float("inf"),
+            allow_unicode=as_it_is,
+            sort_keys=False,
         )
 
     text = spelt(True)
