@@ -51,7 +51,7 @@ def verify(folder: Path, progress: Progress = no_progress) -> Verified:
     """
     listed = listed_sums(folder)
     there = _files(folder)
-    known = sorted(there & listed.keys())
+    known = sorted(name for name in there & listed.keys() if (folder / name).is_file())  # a pipe would never end
     with ThreadPoolExecutor(cores()) as pool:
         digests = map_ordered(pool, lambda name: file_digest(folder / name), known, 2 * cores())
         found = dict(zip(known, progress(digests, f"verifying {folder.name}", len(known)), strict=True))

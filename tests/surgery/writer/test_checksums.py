@@ -1,5 +1,6 @@
 """SHA256SUMS is what sha256sum reads, and every file that is not as it was written is named."""
 
+import os
 import shutil
 import subprocess
 from hashlib import sha256
@@ -49,6 +50,14 @@ def test_every_file_that_is_not_as_written_is_named(folder: Path) -> None:
     assert found.fault is not None
     for name in ("model.safetensors", "inside/table.txt", "new"):
         assert name in found.fault
+
+
+def test_a_pipe_and_a_dead_link_are_not_as_written_and_are_not_waited_for(folder: Path) -> None:
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    (folder / "inside/table.txt").unlink()
+    (folder / "inside/table.txt").symlink_to("nowhere")
+    assert verify(folder).differ == ("inside/table.txt", "model.safetensors")
 
 
 def test_a_list_that_was_tampered_with(folder: Path) -> None:
