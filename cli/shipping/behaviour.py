@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from vlsurgery.cli.workflow.step_settings import checked_settings
 from vlsurgery.figures.wording import cell_name, cell_phrase, counts, interval, listed, points, rate_words, role_name
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.prompts.loaders import split_spec
@@ -50,11 +51,15 @@ class MergeBehaviour:
 
 
 def behaviour_of(folder: Path, merged: Checkpoint) -> MergeBehaviour:
-    """What the case in `folder` measured of this merge, by its identity, wherever it lies now."""
+    """What the case in `folder` measured of this merge, by its identity, wherever it lies now.
+
+    Raises SurgeryError where the evaluation is not as vlsurgery writes it.
+    """
     file = folder / f"{BehaviourResult.kind}.json"
     if not file.is_file():
         return MergeBehaviour(None, f"{folder} has no evaluation")
     result = BehaviourResult.load(file)
+    checked_settings("evaluate", result.settings)
     identity = result.settings.get("merged")
     if not isinstance(identity, str) or not merged.is_known_as(identity):
         return MergeBehaviour(None, f"the evaluation in {folder} is not of this merge")
@@ -130,7 +135,7 @@ def _sources(settings: dict[str, Any]) -> list[str]:
     """Where the prompts come from: names of data sets and of kinds, never of files."""
     prompts = settings.get("prompts", {})
     kinds = dict.fromkeys(_kind(spec) for spec in prompts.get("files", {}))
-    own = OWN_PROMPTS.get(prompts.get("own", ""))
+    own = OWN_PROMPTS.get(str(prompts.get("own")))
     return [*(f"prompts of {kind}" for kind in kinds), *([own] if own else [])] or ["prompts that are not named"]
 
 

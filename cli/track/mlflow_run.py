@@ -1,7 +1,11 @@
 """A run of MLflow: where MLFLOW_TRACKING_URI says, else in the folder that the command runs in."""
 
+import os
 from collections.abc import Mapping
 from typing import Any, Final
+
+# MLflow's own count of who uses it; read when it is imported.
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 
 import mlflow
 

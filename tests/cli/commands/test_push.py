@@ -298,6 +298,10 @@ def test_rates_are_told_with_intervals_and_the_hub_can_read_them(
     card = json.loads(run("push", merged, "me/safe-llava", "--case", case, "--json").stdout)["card"]
     assert "judged by a judge called mine on" in card
     assert "/data" not in card
+    behaviour["settings"]["prompts"] = {"files": 3}
+    (case / "behaviour.json").write_text(json.dumps(behaviour))
+    done = run("push", merged, "me/safe-llava", "--case", case)
+    assert (done.exit_code, "prompts.files" in done.stderr) == (2, True)
 
 
 def test_a_merge_that_was_shown_to_refuse_less_is_kept_back(
