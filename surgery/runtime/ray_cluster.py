@@ -184,6 +184,10 @@ def _greeting(address: str, folder: str) -> Iterator[None]:
     except (OSError, RuntimeError, ValueError, RayError) as error:
         reason = excerpt(" ".join(str(error).split()), 300)
         raise SurgeryError(f"--ray {address}: no cluster to work on ({reason}).") from error
+    except SystemExit as error:  # That is how Ray ends the process by a SIGTERM while it connects.
+        if error.code == signal.SIGTERM and callable(before):
+            before(signal.SIGTERM, None)
+        raise
     finally:
         if threading.current_thread() is threading.main_thread() and before is not None:
             signal.signal(signal.SIGTERM, before)

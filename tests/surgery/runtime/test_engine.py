@@ -316,6 +316,27 @@ def test_connecting_leaves_the_process_as_it_was(
     assert raised is None or "\n" not in str(raised.value)
 
 
+def test_a_signal_while_ray_connects_ends_the_process_in_its_own_way(
+    stand_in: Callable[..., StandIn], tmp_path: Path
+) -> None:
+    """While it connects, Ray's own handler ends the process with the signal's number."""
+    stand_in(places=1)
+
+    def own(number: int, frame: object) -> None:
+        raise KeyboardInterrupt(number)
+
+    before = signal.signal(signal.SIGTERM, own)
+    try:
+        with pytest.raises(KeyboardInterrupt, match="15"), clusters._greeting("here", str(tmp_path)):
+            signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
+            signal.raise_signal(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is own
+        with pytest.raises(SystemExit), clusters._greeting("here", str(tmp_path)):
+            sys.exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def test_ray_is_quiet_and_its_token_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
     environment = {"PYTHONPATH": os.pathsep.join(["code", "", "/elsewhere"])}
     monkeypatch.setattr(os, "environ", environment)
