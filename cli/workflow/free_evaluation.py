@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -67,7 +68,9 @@ def evaluate_models(
     for note in asked.budget_notes:
         session.console.say(note)
     kept = None if file is None else CompletionFile(file)
-    result = _measured(session, named, served, asked, source, options, kept)
+    source.judges  # noqa: B018  (a judge that can't be had is told before a file is made)
+    with nullcontext() if kept is None else kept.alone():
+        result = _measured(session, named, served, asked, source, options, kept)
     return result.model_copy(update={"notes": [*asked.notes, *result.notes]})
 
 

@@ -1,7 +1,9 @@
 """completions.jsonl: every completion of every model, a line each, written batch by batch. Imports no torch."""
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -10,8 +12,9 @@ from pydantic import ValidationError
 from vlsurgery.probes.results import CompletionRecord, CompletionsResult
 from vlsurgery.surgery.errors import SurgeryError, TargetError
 from vlsurgery.surgery.results import first_fault
-from vlsurgery.surgery.runtime.atomic_file import write_text
+from vlsurgery.surgery.runtime.atomic_file import open_own, write_text
 from vlsurgery.surgery.runtime.json_lines import append_lines, whole_lines
+from vlsurgery.surgery.runtime.locks import lock
 from vlsurgery.surgery.runtime.regular_file import read_regular
 
 FILE: Final = "completions.jsonl"
@@ -23,6 +26,19 @@ class CompletionFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._held: int | None = None  # the descriptor of the file, while it is locked
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other commands from the file while the block runs: what they wrote, each would replace.
+
+        Raises TargetError, at once, where another one has it, or where it can't be written.
+        """
+        self._hold()
+        try:
+            yield
+        finally:
+            self._release()
 
     def read(self) -> list[CompletionRecord]:
         """The records, in file order; a last line that was cut off by an interruption is left out.
@@ -56,10 +72,36 @@ class CompletionFile:
 
     def replace(self, records: Iterable[CompletionRecord]) -> None:
         """Put these records in place of all that it holds; a reader sees the old file or the whole new one."""
+        was_held = self._held is not None
+        self._release()
         try:
             write_text(self.path, "".join(map(_line, records)))
         except OSError as error:
             raise TargetError(f"{self.path}: can't be written ({error.strerror}).") from error
+        if was_held:
+            self._hold()
+
+    def _hold(self) -> None:
+        """Lock the file that is there now, made where it is missing; where the system has no locks, nobody is kept
+        out."""
+        try:
+            descriptor = open_own(self.path)
+            found = lock(descriptor)
+        except OSError as error:
+            raise TargetError(f"{self.path}: can't be written ({error.strerror}).") from error
+        if found != "ours":
+            os.close(descriptor)
+        if found == "taken":
+            raise TargetError(
+                f"{self.path}: another vlsurgery command is writing into it. Wait until it is done, or give another "
+                "file with --completions."
+            )
+        self._held = descriptor if found == "ours" else None
+
+    def _release(self) -> None:
+        if self._held is not None:
+            os.close(self._held)
+            self._held = None
 
 
 def load_completions(path: Path) -> CompletionsResult:

@@ -87,6 +87,21 @@ def test_a_second_run_asks_nothing_again(ask: Run, model_server: Server) -> None
     assert len(model_server.bodies) == 2 * asked
 
 
+def test_two_commands_do_not_replace_what_each_other_wrote(ask: Run, model_server: Server) -> None:
+    file = CompletionFile(Path("said.jsonl"))
+    with file.alone():
+        for _ in range(2):
+            refused = ask("--completions", "said.jsonl")
+            assert refused.exit_code == 2
+            assert "said.jsonl: another vlsurgery command is writing into it" in refused.stderr
+            file.replace([])  # another file of the same name is held as well
+        assert ask("--completions", "other.jsonl").exit_code == 0
+    model_server.requests.clear()
+    assert ask("--completions", "said.jsonl").exit_code == 0
+    assert model_server.requests
+    assert {record.prompt for record in file.read()} == set(REQUESTS)
+
+
 def test_a_plan_asks_nothing(ask: Run, model_server: Server) -> None:
     told = ask("--plan", "--tokens", "16", "--completions", "said.jsonl")
     assert told.exit_code == 0

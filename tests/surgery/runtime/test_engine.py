@@ -327,7 +327,7 @@ def test_a_signal_while_ray_connects_ends_the_process_in_its_own_way(
 
     before = signal.signal(signal.SIGTERM, own)
     try:
-        with pytest.raises(KeyboardInterrupt, match="15"), clusters._greeting("here", str(tmp_path)):
+        with pytest.raises(KeyboardInterrupt, match="15"), clusters._greeting("here", str(tmp_path)):  # noqa: PT012
             signal.signal(signal.SIGTERM, lambda number, _: sys.exit(number))
             signal.raise_signal(signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is own
