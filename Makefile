@@ -24,7 +24,7 @@ lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed build/bench/browser build/bench/trackers
+bench: .venv/installed build/bench/browser build/bench/ray build/bench/trackers
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
@@ -39,6 +39,9 @@ bench: .venv/installed build/bench/browser build/bench/trackers
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 4.4
 	$(BIN)/python tests/benchmarks/merge_speed.py --gb 13.5
 	$(BIN)/python tests/benchmarks/merge_faults.py
+	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_merge.py
+	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_evaluate.py
+	$(BIN)/python tests/benchmarks/scaling.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/demo_kills.py
 	$(BIN)/python tests/benchmarks/reproduction.py
@@ -83,6 +86,10 @@ build/bounds/tools/bin/uv: .venv/installed
 # What drives a browser, for one benchmark: beside the environment and not in it.
 build/bench/browser: .venv/installed
 	$(BIN)/pip install --quiet --no-compile --target $@ playwright kaleido
+
+# Ray, of 240 MB, for one benchmark too.
+build/bench/ray: .venv/installed
+	$(BIN)/pip install --quiet --no-compile -c constraints.txt --target $@ 'ray>=2.60'
 
 # Trackers, for one benchmark: some want other versions of packages than the environment has.
 build/bench/trackers: .venv/installed

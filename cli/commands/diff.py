@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from vlsurgery.cli.options import CHECKPOINT_HELP, NewOption, PickleOption, Session, TextStackOption, standard
+from vlsurgery.cli.options import (
+    CHECKPOINT_HELP,
+    NewOption,
+    PickleOption,
+    RayOption,
+    Session,
+    TextStackOption,
+    standard,
+)
 from vlsurgery.surgery.diff import Level
 
 
@@ -42,6 +50,7 @@ def diff(
         ),
     ] = None,
     new: NewOption = False,
+    ray: RayOption = None,
     allow_pickle: PickleOption = False,
     text_stack: TextStackOption = None,
 ) -> None:
@@ -68,7 +77,7 @@ def diff(
 
         check_csv(csv)
     named = CheckpointArgs(named_roles(base, adapted, safety or ()), new, allow_pickle, text_stack or ())
-    flow = perform(session, StepOptions(level=level), "diff", named=named)
+    flow = perform(session, StepOptions(level=level, ray=ray), "diff", named=named)
     if flow is None:
         return
     result = flow.job.result(DiffResult)

@@ -63,8 +63,8 @@ class StepOptions:
     sparse: whether coefficients that may be 0 become 0. extrapolate: whether they may exceed 1. frontier: points of
     the frontier. price: of an over-refusal, whose merge is written. limits: the user's, which the choice of
     coefficients keeps; write_anyway: whether a merge is written that is not predicted to keep them. ignored: names of
-    mismatches that a merge goes on with. running: how models are run; whether a checkpoint's own Python may run is to
-    be said anew every time, and so are device and memory.
+    mismatches that a merge goes on with. ray: the address of a Ray cluster that divides the work. running: how models
+    are run; whether a checkpoint's own Python may run is to be said anew every time, and so are device and memory.
     """
 
     prompts: Sequence[str] | None = None
@@ -88,6 +88,7 @@ class StepOptions:
     cdn: bool = False
     level: Level | None = None
     ignored: Sequence[str] = ()
+    ray: str | None = None
     running: Running = field(default_factory=Running)
 
 

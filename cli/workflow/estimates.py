@@ -13,6 +13,7 @@ from vlsurgery.cli.console import Console
 from vlsurgery.surgery.runtime.byte_counts import in_words
 
 if TYPE_CHECKING:
+    from vlsurgery.cli.workflow.divided import DividedWork
     from vlsurgery.cli.workflow.speed import ModelShape, Speed
     from vlsurgery.cli.workflow.workload import Workload
 
@@ -31,7 +32,7 @@ class PlannedStep:
     writes: paths of files, those in the case relative to it. bytes_read, bytes_written: of weights. memory: peak bytes
     of the process. prompts: how many different prompts models are asked. forward, gradient: passes of one prompt
     through a model, without and with a gradient. completions: that models write; tokens: of these, as many as are
-    expected. seconds: that models run; None where a step runs none.
+    expected. seconds: that models run; None where a step runs none. ray: how a cluster divides the work; None without.
     """
 
     step: str
@@ -46,6 +47,7 @@ class PlannedStep:
     completions: int = 0
     tokens: int = 0
     seconds: float | None = None
+    ray: "DividedWork | None" = None
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,8 @@ def show_plan(console: Console, steps: Sequence[PlannedStep]) -> None:
                 f"{step.step}: {step.prompts:,} prompts; {step.completions:,} completions of {step.tokens:,} tokens, "
                 f"{step.forward:,} forward passes of a prompt and {step.gradient:,} with a gradient"
             )
+        if step.ray is not None:
+            console.show(f"{step.step}: {step.ray.sentence()}")
     total = sum(step.seconds or 0.0 for step in steps)
     told = f" Models run {about(total)} in all, at the speed that this machine has now." if total else ""
     console.show(f"Memory is the peak of the process.{told} Nothing was written.")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from vlsurgery.cli.outputs import check_output, is_report
 from vlsurgery.cli.workflow.choice import choice_settings, chosen_coefficients, path_gains
 from vlsurgery.cli.workflow.engine import Files, Job, Settings, Step
+from vlsurgery.cli.workflow.engines import engine_for_models, engine_for_weights
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError, TargetError
@@ -16,7 +17,7 @@ from vlsurgery.surgery.runtime.atomic_file import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.evaluation.subjects import Subject
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
     from vlsurgery.surgery.results import DiffResult
 
@@ -37,8 +38,9 @@ def _run_diff(job: Job, settings: Settings) -> None:
 
     if settings["level"] == "full":
         job.say("diff: finds the spectrum of every matrix (--level norms does without, in a fraction of the time)")
-    with tuned_for_weights(job.checkpoints.values(), with_torch=settings["level"] == "full"):
-        result = diff(job.alignment, settings["level"], job.progress)
+    tuned = tuned_for_weights(job.checkpoints.values(), with_torch=settings["level"] == "full")
+    with tuned, engine_for_weights(job.options.ray) as engine:
+        result = diff(job.alignment, settings["level"], job.progress, engine)
     job.case.save(result, settings)
 
 
@@ -127,13 +129,15 @@ def _merge_settings(job: Job) -> Settings:
 
 
 def _run_merge(job: Job, settings: Settings) -> None:
-    from vlsurgery.surgery.merge.run import prepare_merge, run_merge
+    from vlsurgery.surgery.merge.preparation import prepare_merge
+    from vlsurgery.surgery.merge.run import run_merge
     from vlsurgery.surgery.mergekit import load_recipe
 
     recipe = load_recipe(job.case.path("recipe.yaml"), job.case.checkpoints.allow_pickle)
     prepared = prepare_merge(recipe, job.alignment)
-    with tuned_for_weights(prepared.checkpoints.values()):
-        made = run_merge(recipe, job.case.path(settings["out"]), job.progress, prepared, ignored=job.options.ignored)
+    out, ignored = job.case.path(settings["out"]), job.options.ignored
+    with tuned_for_weights(prepared.checkpoints.values()), engine_for_weights(job.options.ray) as engine:
+        made = run_merge(recipe, out, job.progress, prepared, ignored=ignored, engine=engine)
     for note in made.notes:
         job.say(f"merge: {note}")
 
@@ -142,7 +146,7 @@ def check_merge_target(job: Job) -> None:
     """Refuse a target that can't be merged into, and roles whose tokens differ, before hours are spent on the steps
     before. Raises TargetError, AlignmentError."""
     from vlsurgery.surgery.alignment.mismatches import fit_of
-    from vlsurgery.surgery.merge.run import check_ignored, refuse_serious
+    from vlsurgery.surgery.merge.preparation import check_ignored, refuse_serious
     from vlsurgery.surgery.writer.output_directory import check_target
 
     check_ignored(job.options.ignored)
@@ -176,8 +180,11 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
     roles = [subject.role for subject in subjects]
     looks = 1 + job.case.looks
     file = CompletionFile(job.case.path(COMPLETIONS))
-    asking = Asking(source.judges, source.tokens, file, imported(source.imports), job.progress, job.loader("evaluate"))
-    result = evaluate(subjects, job.prompts, looks, asking)
+    loader, said = job.loader("evaluate"), imported(source.imports)
+    models = [subject.checkpoint for subject in subjects]
+    with engine_for_models(job.options.ray, models, job.options.running.device) as engine:
+        asking = Asking(source.judges, source.tokens, file, said, job.progress, loader, engine=engine)
+        result = evaluate(subjects, job.prompts, looks, asking)
     result = with_human_labels(job.case, result.model_copy(update={"notes": [*job.prompt_source.notes, *result.notes]}))
     job.case.save(result, settings)
     job.case.log_look({"step": "evaluate", "roles": roles, "prompts": settings["prompts"], **history_entry(result)})
@@ -190,7 +197,7 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
 
 def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
     """The models to evaluate: the case's roles and the graft, and with `merged` also the best uniform merge."""
-    from vlsurgery.probes.evaluation.evaluate import Subject, graft
+    from vlsurgery.probes.evaluation.subjects import Subject, graft
     from vlsurgery.probes.results import TradeoffResult
 
     base, adapted = job.checkpoints["base"], job.checkpoints["adapted"]

@@ -1,44 +1,45 @@
 """What changed in the weights between checkpoints, site by site, and summed up by layer, block and tower."""
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import groupby
+from collections.abc import Generator
+from contextlib import closing
 from typing import Final
 
 from vlsurgery.surgery.alignment import Aligned, Alignment
 from vlsurgery.surgery.alignment.mismatches import fit_of
-from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.architecture.site import Site
 from vlsurgery.surgery.diff import Level
-from vlsurgery.surgery.diff.metrics import PairStatistics
+from vlsurgery.surgery.diff.measuring import MeasuredPair, PairMeasurer, measured
 from vlsurgery.surgery.diff.summaries import layer_key, parent_warning, summaries, verdict
-from vlsurgery.surgery.diff.tasks import DiffRunner
 from vlsurgery.surgery.results import DiffResult, Pair, PairMetrics
+from vlsurgery.surgery.runtime.engine import Engine
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
-from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered, worker_pool
 
-# Tasks for each thread that may be done before the one whose turn it is, so that no thread waits for a large matrix.
-MAX_PENDING_TASKS: Final = 1 << 10
+# Groups of pairs for each worker, at least: the last one that is waited for is then a small part of all.
+GROUPS_EACH: Final = 8
+# Bytes of a group's tensors at most, unless a single pair has more: what a dead worker had done of it is lost.
+MAX_GROUP_BYTES: Final = 1 << 29
 
 
-def diff(alignment: Alignment, level: Level = "full", progress: Progress = no_progress) -> DiffResult:
+def diff(
+    alignment: Alignment, level: Level = "full", progress: Progress = no_progress, engine: Engine | None = None
+) -> DiffResult:
     """Measure how far adaptation (adapted - base) and safety tuning (safety - adapted) moved every shared tensor.
 
     alignment: of `base`, `adapted`, and optionally `safety` (of several, the first is measured). level: `norms` leaves
-    out what needs the singular values of every matrix.
+    out what needs the singular values of every matrix. engine: whose workers measure a few pairs at a time, each in a
+    process that opens the checkpoints itself; None: all pairs are measured here, on all cores. The numbers are the
+    same.
 
-    Every checkpoint is read in file order, a range of entries at a time, on all cores.
+    Every checkpoint is read in file order, a range of entries at a time.
 
     Raises CheckpointError when a tensor can't be read or holds NaN.
     """
-    safety = safety_role(alignment.checkpoints)
-    roles = {"base": "base", "adapted": "adapted"} | ({"safety": safety} if safety else {})
     fit = fit_of(alignment)
-    runner = DiffRunner(alignment, {role: name for role, name in roles.items() if name in alignment.checkpoints})
-    with worker_pool() as pool:
-        measured = dict(progress(_measured(runner, pool, level), "comparing weights", len(alignment.pairs)))
-    statistics = {site: found for site, (found, _) in measured.items()}
-    pairs = [_pair(alignment, pair, measured[pair.site][1]) for pair in alignment.pairs]
+    found = measured(alignment, level, alignment.in_file_order()) if engine is None else _by(engine, alignment, level)
+    with closing(found):
+        metrics = dict(progress(found, "comparing weights", len(alignment.pairs)))
+    statistics = {site: sums for site, (sums, _) in metrics.items()}
+    pairs = [_pair(alignment, pair, metrics[pair.site][1]) for pair in alignment.pairs]
     towers = summaries(alignment.pairs, statistics, lambda site: site.tower)
     text = next((tower.metrics for tower in towers if tower.key == "text"), None)
     return DiffResult(
@@ -55,31 +56,32 @@ def diff(alignment: Alignment, level: Level = "full", progress: Progress = no_pr
     )
 
 
-def _measured(
-    runner: DiffRunner, pool: ThreadPoolExecutor, level: Level
-) -> Iterator[tuple[Site, tuple[PairStatistics, PairMetrics]]]:
-    """The statistics and metrics of every pair, by its site, in file order."""
-    pairs = runner.alignment.in_file_order()
-    if level == "full":
-        pairs = _interleaved(pairs, runner.is_large)
-    tasks = [task for pair in pairs for task in runner.tasks(pair, spectra=level == "full")]
-    done = map_ordered(pool, runner.run, tasks, MAX_PENDING_TASKS * cores())
-    for pair, group in groupby(zip(tasks, done, strict=True), key=lambda each: each[0].pair):
-        results = [result for _, result in group]
-        first, *others = [sums for sums, _ in results if sums is not None]
-        for other in others:
-            first.join(other)
-        _, spectral = results[-1]
-        yield pair.site, runner.measured(pair, first, spectral)
+def _by(engine: Engine, alignment: Alignment, level: Level) -> Generator[MeasuredPair, None, None]:
+    """What an engine's workers measure, in any order."""
+    refs = {role: checkpoint.ref_model for role, checkpoint in alignment.checkpoints.items()}
+    return engine.map(PairMeasurer(refs, alignment.like, level), groups(alignment, engine))
 
 
-def _interleaved(pairs: Sequence[Aligned], is_large: Callable[[Aligned], bool]) -> list[Aligned]:
-    """Interleave large pairs so that no two compete for the memory budget and none is the last to be waited for."""
-    large, others = ([pair for pair in pairs if is_large(pair) == wanted] for wanted in (True, False))
-    every = len(others) // (len(large) + 1)
-    for number, pair in enumerate(large):
-        others.insert(number * (every + 1), pair)
-    return others
+def groups(alignment: Alignment, engine: Engine) -> list[tuple[Site, ...]]:
+    """The tasks that a diff is divided into for an engine's workers: the sites of neighbours in a file, or of one large
+    pair."""
+    pairs = alignment.in_file_order()
+    whole = sum(nbytes(alignment, pair) for pair in pairs)
+    size = min(MAX_GROUP_BYTES, whole // (GROUPS_EACH * max(1, engine.num_workers(len(pairs)))))
+    found: list[list[Site]] = []
+    filled = size
+    for pair in pairs:
+        filled += nbytes(alignment, pair)
+        if not found or filled > size:
+            found.append([])
+            filled = nbytes(alignment, pair)
+        found[-1].append(pair.site)
+    return [tuple(group) for group in found]
+
+
+def nbytes(alignment: Alignment, pair: Aligned) -> int:
+    """Bytes of a pair that are read, of all roles."""
+    return sum(pair.numel * alignment.tensor(pair, role).array_dtype.itemsize for role in pair.parts)
 
 
 def _pair(alignment: Alignment, pair: Aligned, metrics: PairMetrics) -> Pair:

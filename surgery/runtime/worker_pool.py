@@ -14,9 +14,19 @@ Made = TypeVar("Made")
 MAX_WORKERS: Final = 16
 
 
+_limit = MAX_WORKERS
+
+
 def cores() -> int:
     """The number of cores that this process may use, at most `MAX_WORKERS`."""
-    return min(MAX_WORKERS, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    return min(_limit, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def limit_cores(most: int) -> None:
+    """Let this process use at most so many cores from now on. For the process of a worker, which shares the machine
+    with others; a library never calls it in its host."""
+    global _limit
+    _limit = min(MAX_WORKERS, most)
 
 
 @contextmanager

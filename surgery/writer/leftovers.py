@@ -1,6 +1,8 @@
 """Which files of a directory a merge wrote, and which are somebody else's. Links are never followed."""
 
 import os
+import re
+import secrets
 import stat
 from collections.abc import Collection
 from pathlib import Path
@@ -11,10 +13,31 @@ from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.writer.checksums import SUMS, listed_sums
 from vlsurgery.surgery.writer.journal import JOURNAL
 
-# A shard's ending until it is finished.
+# A shard's ending until it is finished. A worker's attempt at one has a token before it: no two share a file.
 UNFINISHED: Final = ".partial"
+TOKEN: Final = re.compile(r"\.[0-9a-f]{16}$", re.ASCII)
 # Files up to here are compared by content, larger ones only where they were written to after the list of hashes.
 COMPARED_BYTES: Final = 1 << 26
+
+
+def attempt_at(path: Path) -> Path:
+    """A name for one attempt at writing a file, which nobody else has."""
+    return path.with_name(f"{path.name}.{secrets.token_hex(8)}{UNFINISHED}")
+
+
+def remove_attempts(folder: Path, files: Collection[str]) -> None:
+    """Remove what attempts at these files left in a directory. One that is still written to goes on without a name."""
+    for home in {Path(name).parent for name in files}:
+        for path in (folder / home).iterdir() if (folder / home).is_dir() else ():
+            is_attempt = _attempted(str(path.relative_to(folder))) in files
+            if is_attempt and _is_regular(path) and not _through_link(folder, path):
+                path.unlink(missing_ok=True)
+
+
+def _attempted(name: str) -> str | None:
+    """The file that an attempt of this name was at; None where it is no attempt's name."""
+    stem = name.removesuffix(UNFINISHED)
+    return TOKEN.sub("", stem) if stem != name and TOKEN.search(stem) else None
 
 
 def strangers(folder: Path, files: Collection[str]) -> list[str]:
@@ -27,7 +50,10 @@ def strangers(folder: Path, files: Collection[str]) -> list[str]:
         here = Path(place).relative_to(folder)
         found += [str(here / name) for name in folders if not _is_home(folder, here / name, homes)]
         found += [
-            str(here / name) for name in names if str(here / name) not in known or not _is_regular(Path(place, name))
+            str(here / name)
+            for name in names
+            if not (str(here / name) in known or _attempted(str(here / name)) in files)
+            or not _is_regular(Path(place, name))
         ]
         folders[:] = [name for name in folders if _is_home(folder, here / name, homes)]
     return sorted(found)
@@ -36,6 +62,7 @@ def strangers(folder: Path, files: Collection[str]) -> list[str]:
 def remove_files(folder: Path, files: Collection[str]) -> None:
     """Remove these files, finished or not, and directories that are empty then. What has another kind now stays, and
     so does all else."""
+    remove_attempts(folder, files)
     for name in files:
         for path in (folder / name, folder / (name + UNFINISHED)):
             if _is_regular(path) and not _through_link(folder, path):

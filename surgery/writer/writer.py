@@ -1,31 +1,29 @@
-"""Writing a checkpoint piece by piece: reserved, filled in place, hashed meanwhile, resumed after a fault."""
+"""Writing a planned checkpoint: its shards filled, noted and resumed after a fault, and the files beside them."""
 
-import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
-from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
+from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.digests import file_digest
-from vlsurgery.surgery.checkpoint.headers import Entry
 from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.runtime.atomic_file import new_file
 from vlsurgery.surgery.runtime.progress import Notify, Progress, no_notify, no_progress
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
 from vlsurgery.surgery.writer.checksums import SUMS, sums_text
+from vlsurgery.surgery.writer.filling import Fill, FilledShard
 from vlsurgery.surgery.writer.inputs import check_unchanged
 from vlsurgery.surgery.writer.journal import JOURNAL, Journal
-from vlsurgery.surgery.writer.leftovers import UNFINISHED
+from vlsurgery.surgery.writer.leftovers import remove_attempts
 from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, target
-from vlsurgery.surgery.writer.pipeline import Piece, WritePipeline
+from vlsurgery.surgery.writer.pipeline import Piece
 from vlsurgery.surgery.writer.shard_plan import CONFIG, Shard, ShardPlan, plan_shards
 
 __all__ = ["Piece", "ShardPlan", "plan_shards", "write"]
@@ -34,29 +32,24 @@ __all__ = ["Piece", "ShardPlan", "plan_shards", "write"]
 DISK_BLOCK_BYTES: Final = 4096
 CHECKSUM_LINE_BYTES: Final = 128
 
-# Gives a tensor's pieces in order; together they have exactly its planned bytes.
-Produce = Callable[[LazyTensor], Iterator[Piece]]
-
 
 def write(
     plan: ShardPlan,
     out: Path,
-    produce: Produce,
+    fill: Fill,
     texts: Mapping[str, str],
     inputs: Iterable[Checkpoint] = (),
     progress: Progress = no_progress,
     note: Notify = no_notify,
     *,
     pool: ThreadPoolExecutor,
-    non_finite: set[str] | None = None,
-) -> dict[str, str]:
-    """Write a planned checkpoint to the directory `out`; returns file name -> SHA-256 of every shard.
+) -> tuple[dict[str, str], set[str]]:
+    """Write a planned checkpoint to the directory `out`; returns file name -> SHA-256 of every shard, and the names of
+    tensors of which copied entries are NaN or infinite.
 
-    produce: gives the pieces of each tensor of `like`. It is called in this thread, in the order of the files, as soon
-    as there is memory for more; the pieces are made in `pool`. texts: further files, recipe.yaml and README.md. inputs:
-    the checkpoints that are read, which must not be overwritten and must not change. note: is told what an earlier run
-    left, and what became of it. non_finite: names of tensors that hold NaN or infinite values; the pieces add them as
-    they are made, and those of shards that an earlier run finished are added here.
+    fill: fills the shards that are still to be written. texts: further files, recipe.yaml and README.md. inputs: the
+    checkpoints that are read, which must not be overwritten and must not change. note: is told what an earlier run
+    left, and what became of it. pool: hashes what an earlier run finished.
 
     Whatever goes wrong, kill -9 included, `out` is as it was, and the same call resumes behind the last finished shard;
     its bytes are those of an uninterrupted run. The call is the same where the recipe's text, the plan, the inputs'
@@ -71,21 +64,12 @@ def write(
     digest = _plan_digest(plan, texts[RECIPE], read)
     with target(out, digest, _names(plan, texts), needed, note) as (folder, journal):
         rest = _resume(plan, folder, journal, pool, progress, note)
-        flawed = set() if non_finite is None else non_finite
-        flawed.update(name for file in journal.finished for name in journal.non_finite[file])
-        for shard in rest:
-            _reserve(_partial(folder / shard.file), shard.nbytes)
-        members = [(shard, *each) for shard in rest for each in zip(shard.tensors, shard.entries, strict=True)]
-        shown = progress(members, "writing weights", len(members))
-        with WritePipeline(pool) as pipeline:
-            for shard, in_shard in groupby(shown, key=lambda member: member[0]):
-                path = folder / shard.file
-                finish = partial(_finish, path, shard, journal, read, flawed)
-                pipeline.add(_partial(path), shard.header, _pieces(in_shard, produce), finish)
-            pipeline.drain()
+        fill(rest, folder, partial(_finish, folder, journal, read))
         check_unchanged(read)
+        remove_attempts(folder, [shard.file for shard in plan.shards])
         _write_files(plan, folder, texts, journal.finished)
-        return {shard.file: journal.finished[shard.file] for shard in plan.shards}
+        flawed = {name for shard in plan.shards for name in journal.non_finite[shard.file]}
+        return {shard.file: journal.finished[shard.file] for shard in plan.shards}, flawed
 
 
 def _names(plan: ShardPlan, texts: Mapping[str, str]) -> set[str]:
@@ -138,44 +122,12 @@ def _resume(
     return [shard for shard in plan.shards if shard.file not in journal.finished]
 
 
-def _partial(path: Path) -> Path:
-    """A shard's name until it is finished."""
-    return path.with_name(path.name + UNFINISHED)
-
-
-def _reserve(path: Path, size: int) -> None:
-    """Make a file of `size` bytes, allocated on the disk where the file system can do that."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(new_file(path), "r+b") as file:
-        file.truncate(size)
-        if hasattr(os, "posix_fallocate"):
-            try:
-                os.posix_fallocate(file.fileno(), 0, size)
-            except OSError as error:
-                if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
-                    raise
-
-
-def _pieces(members: Iterable[tuple[Shard, LazyTensor, Entry]], produce: Produce) -> Iterator[Piece]:
-    """Yield the pieces of consecutive tensors, and check that they are as long as planned."""
-    for _, tensor, entry in members:
-        made = 0
-        for piece in produce(tensor):
-            made += piece.nbytes
-            if made > entry.nbytes:
-                break
-            yield piece
-        if made != entry.nbytes:
-            raise AssertionError(f"{tensor.name}: pieces of {made} bytes, {entry.nbytes} planned")
-
-
-def _finish(
-    path: Path, shard: Shard, journal: Journal, inputs: Sequence[Checkpoint], flawed: Collection[str], digest: str
-) -> None:
-    """Rename a complete shard and note it in the journal, once its inputs are known to be unchanged."""
+def _finish(folder: Path, journal: Journal, inputs: Sequence[Checkpoint], filled: FilledShard) -> None:
+    """Give a filled shard its name and note it in the journal, once its inputs are known to be unchanged."""
     check_unchanged(inputs)
-    os.replace(_partial(path), path)
-    journal.add(shard.file, digest, (tensor.name for tensor in shard.tensors if tensor.name in flawed))
+    os.replace(folder / filled.written, folder / filled.file)
+    journal.add(filled.file, filled.digest, filled.non_finite)
+    remove_attempts(folder, [filled.file])
 
 
 def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:

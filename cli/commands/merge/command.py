@@ -15,6 +15,7 @@ from vlsurgery.cli.options import (
     LimitsOption,
     PickleOption,
     PromptsOption,
+    RayOption,
     Running,
     Session,
     TextStackOption,
@@ -174,6 +175,7 @@ def merge(
     ] = None,
     track: TrackOption = None,
     running: Running = Running(),  # noqa: B008
+    ray: RayOption = None,
     allow_pickle: PickleOption = False,
     text_stack: TextStackOption = None,
 ) -> None:
@@ -232,6 +234,7 @@ def merge(
             out=out,
             running=running,
             ignored=tuple(ignore_mismatch or ()),
+            ray=ray,
         )
         merge_auto(session, options, verify, limits, allow_pickle, track)
         return
@@ -248,8 +251,8 @@ def merge(
     )
     _refuse({"track": track, "budget": budget, "write-anyway": write_anyway, "extrapolate": extrapolate}, "--auto")
     _refuse({name.replace("_", "-"): value for name, value in asdict(replace(running, dtype=None)).items()}, "--auto")
-    if to_mergekit is not None and (out is not None or verify):
-        raise SurgeryError("--to-mergekit merges nothing: leave -o and --verify out")
+    if to_mergekit is not None and (out is not None or verify or ray is not None):
+        raise SurgeryError("--to-mergekit merges nothing: leave -o, --verify and --ray out")
     if out is None and to_mergekit is None:
         raise SurgeryError("say where the merged checkpoint goes: add -o OUT")
     if recipe is not None:
@@ -267,7 +270,7 @@ def merge(
     elif out is not None:
         from vlsurgery.cli.commands.merge.by_recipe import merge_by_recipe
 
-        merge_by_recipe(session, order, out, verify, opened, ignore_mismatch or ())
+        merge_by_recipe(session, order, out, verify, opened, ignore_mismatch or (), ray)
 
 
 merge_outline.__doc__ = merge.__doc__

@@ -210,12 +210,12 @@ def test_verify_tells_of_a_file_that_changed_since(
 
     write = operation.write
 
-    def losing(order: Any, out: Path, *arguments: Any, **more: Any) -> dict[str, str]:
-        digests = write(order, out, *arguments, **more)
+    def losing(order: Any, out: Path, *arguments: Any, **more: Any) -> Any:
+        found = write(order, out, *arguments, **more)
         with (out / "model.safetensors").open("r+b") as file:
             file.seek(-1, os.SEEK_END)
             file.write(b"!")
-        return digests
+        return found
 
     monkeypatch.setattr(operation, "write", losing)
     shown = run(*order("linear", four), "-o", "out", "--verify")

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import AlignmentError, RecipeError
+from vlsurgery.surgery.merge.preparation import prepare_merge
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import prepare_merge, run_merge
+from vlsurgery.surgery.merge.run import run_merge
 
 Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]

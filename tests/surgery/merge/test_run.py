@@ -16,8 +16,9 @@ from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError, RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
+from vlsurgery.surgery.merge.preparation import prepare_merge
 from vlsurgery.surgery.merge.recipe import Recipe
-from vlsurgery.surgery.merge.run import prepare_merge, run_merge
+from vlsurgery.surgery.merge.run import run_merge
 from vlsurgery.surgery.writer.journal import JOURNAL
 
 if TYPE_CHECKING:

@@ -22,7 +22,9 @@ from torch import Tensor
 
 from vlsurgery.surgery.checkpoint import Checkpoint, LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, TargetError
+from vlsurgery.surgery.runtime.progress import no_progress
 from vlsurgery.surgery.writer import Piece, plan_shards, write as write_planned
+from vlsurgery.surgery.writer.filling import fill_here
 from vlsurgery.surgery.writer.journal import JOURNAL
 from vlsurgery.surgery.writer.output_directory import partial_of
 
@@ -40,7 +42,7 @@ SCRIPT = """
 import os, sys, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-import vlsurgery.surgery.writer.writer
+import vlsurgery.surgery.writer.filling, vlsurgery.surgery.writer.writer
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 like, out, pace, fault = Path(sys.argv[1]), Path(sys.argv[2]), float(sys.argv[3]), "".join(sys.argv[4:])
@@ -59,7 +61,10 @@ texts = {"recipe.yaml": "schema: vlsurgery/recipe/1\\n", "README.md": "# A merge
 try:
     with ThreadPoolExecutor(1) as pool:
         order = vlsurgery.surgery.writer.writer.plan_shards(Checkpoint.open(like))
-        vlsurgery.surgery.writer.writer.write(order, out, produce, texts, note=print, pool=pool)
+        shards = vlsurgery.surgery.writer.filling.partial(
+            vlsurgery.surgery.writer.filling.fill_here, produce, pool, (), lambda items, label, total=None: items
+        )
+        vlsurgery.surgery.writer.writer.write(order, out, shards, texts, note=print, pool=pool)
 except SurgeryError as error:
     sys.exit(f"{type(error).__name__}: {error}")
 """
@@ -98,14 +103,9 @@ def run_negative(like: Path, out: Path, hook: Hook | None = None, **options: Any
         yield Piece(tensor.nbytes, partial(negative, tensor))
 
     with ThreadPoolExecutor(2) as pool:
-        return write_planned(
-            plan_shards(Checkpoint.open(like)),
-            out,
-            produce,
-            {**TEXTS, **options.pop("texts", {})},
-            pool=pool,
-            **options,
-        )
+        fill = partial(fill_here, produce, pool, (), no_progress)
+        texts = {**TEXTS, **options.pop("texts", {})}
+        return write_planned(plan_shards(Checkpoint.open(like)), out, fill, texts, pool=pool, **options)[0]
 
 
 def at(count: int, act: Callable[[], Any]) -> Hook:

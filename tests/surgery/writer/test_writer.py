@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,7 +21,9 @@ from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import TargetError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import run_merge
+from vlsurgery.surgery.runtime.progress import no_progress
 from vlsurgery.surgery.writer import Piece, ShardPlan, plan_shards, write as write_planned
+from vlsurgery.surgery.writer.filling import fill_here
 from vlsurgery.surgery.writer.journal import JOURNAL
 from vlsurgery.surgery.writer.output_directory import FORMER, check_target, former_of, partial_of
 
@@ -310,7 +313,8 @@ def write_zeros(order: ShardPlan, out: Path, more: int = 0) -> None:
         yield Piece(order.entries[tensor.name].nbytes + more, lambda _: None)
 
     with ThreadPoolExecutor(1) as pool:
-        write_planned(order, out, zeros, {"recipe.yaml": "schema: vlsurgery/recipe/1\n"}, pool=pool)
+        fill = partial(fill_here, zeros, pool, (), no_progress)
+        write_planned(order, out, fill, {"recipe.yaml": "schema: vlsurgery/recipe/1\n"}, pool=pool)
 
 
 @pytest.mark.parametrize("more", [-1, 1])

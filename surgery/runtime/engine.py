@@ -1,0 +1,45 @@
+"""Where independent work is done: an engine maps items to results, in this process or on the workers of a cluster."""
+
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+Item = TypeVar("Item")
+Made = TypeVar("Made")
+
+# Called once by each worker, which then has open what its items need; it returns what does one item.
+SetUp = Callable[[], Callable[[Item], Iterable[Made]]]
+
+
+class Engine(Protocol):
+    """Does items on workers that each set themselves up once."""
+
+    def num_workers(self, num_items: int) -> int:
+        """How many workers so many items would be divided among."""
+        ...
+
+    def map(self, set_up: SetUp[Item, Made], items: Sequence[Item]) -> Generator[Made, None, None]:
+        """Yield what each item gives, as it comes: in any order, every result once.
+
+        set_up: opens what all items need, once for each worker, and returns the function of an item. It and the items
+        are sent to other processes, so they are plain data: a frozen dataclass with `__call__`, names, paths. A
+        function must give the same results wherever and however often it is called: an item whose worker dies is
+        done again.
+
+        Raises what the function raises: SurgeryError and OSError as they are.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """Does items one after another in this process, in their order."""
+
+    def num_workers(self, num_items: int) -> int:
+        return min(1, num_items)
+
+    def map(self, set_up: SetUp[Item, Made], items: Sequence[Item]) -> Generator[Made, None, None]:
+        if items:
+            work = set_up()
+            for item in items:
+                yield from work(item)

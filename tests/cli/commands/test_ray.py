@@ -1,0 +1,97 @@
+"""`--ray`: what the plan says, what is refused, and that results are those without it. The cluster is this process."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import Result
+
+from vlsurgery.surgery.runtime import ray_cluster as clusters
+from vlsurgery.surgery.runtime.engine import InProcess
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of the clusters that were connected to; each is this process."""
+    found: list[str] = []
+
+    @contextmanager
+    def cluster(address: str, **_: Any) -> Iterator[InProcess]:
+        found.append(address)
+        yield InProcess()
+
+    monkeypatch.setattr(clusters, "ray_cluster", cluster)
+    return found
+
+
+def ties(trio: dict[str, Path]) -> list[object]:
+    return ["merge", "--method", "ties", trio["adapted"], trio["safety"], "--base", trio["base"], "--density", 0.5]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_merge_and_a_diff_are_those_without_it(run: Run, trio: dict[str, Path], addresses: list[str]) -> None:
+    for out, more in (("alone", []), ("divided", ["--ray", "local:2"])):
+        assert run(*ties(trio), "-o", out, *more).exit_code == 0
+        named = [trio[role] for role in ("base", "adapted", "safety")]
+        shown = run("diff", *named, "--level", "norms", "--case", f"case-{out}", *more)
+        assert shown.exit_code == 0, shown.stderr
+    assert contents(Path("alone")) == contents(Path("divided"))
+    one, other = (json.loads(Path(f"case-{out}", "diff.json").read_text()) for out in ("alone", "divided"))
+    assert one.pop("created")
+    assert other.pop("created")
+    assert one == other
+    assert addresses == ["local:2"] * 2
+
+
+def test_a_plan_says_tasks_bytes_and_time_and_starts_nothing(
+    run: Run, trio: dict[str, Path], addresses: list[str]
+) -> None:
+    shown = run(*ties(trio), "-o", "out", "--plan", "--json", "--ray", "local:3")
+    (step,) = json.loads(shown.stdout)["plan"]
+    divided = step["ray"]
+    assert (divided["tasks"], divided["workers"]) == (1, 1)
+    assert divided["worker_bytes"] == pytest.approx(step["bytes_read"] + step["bytes_written"], rel=0.01)
+    assert 0 < divided["seconds"] < 600
+    named = [trio[role] for role in ("base", "adapted", "safety")]
+    shown = run("diff", *named, "--plan", "--json", "--ray", "local:3")
+    (step,) = json.loads(shown.stdout)["plan"]
+    assert step["ray"]["workers"] == 3
+    assert step["ray"]["tasks"] > 3
+    assert step["bytes_read"] / 3 <= step["ray"]["worker_bytes"] < step["bytes_read"]
+    assert "tasks for 3 workers" in run("diff", *named, "--plan", "--ray", "local:3").stdout
+    assert not addresses
+    assert not list(Path().iterdir())
+
+
+def test_without_it_a_plan_says_nothing_of_it(run: Run, trio: dict[str, Path]) -> None:
+    (step,) = json.loads(run(*ties(trio), "-o", "out", "--plan", "--json").stdout)["plan"]
+    assert step["ray"] is None
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["-o", "out", "--ray", "nowhere"], "--ray nowhere: expected local, local:N"),
+        (["-o", "out", "--ray", "127.0.0.1:1"], "--ray 127.0.0.1:1: "),
+        (["-o", "out", "--ray", "local"], "vlsurgery[ray]"),
+        (["--to-mergekit", "order.yaml", "--ray", "local"], "leave -o, --verify and --ray out"),
+    ],
+)
+def test_faults_are_one_line_and_write_nothing(
+    run: Run, trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch, more: list[str], said: str
+) -> None:
+    if "local" in more:
+        monkeypatch.setattr(clusters, "find_spec", lambda _: None)
+    shown = run(*ties(trio), *more)
+    assert shown.exit_code == 2
+    assert said in shown.stderr
+    assert len(shown.stderr.splitlines()) == 1
+    assert not list(Path().iterdir())

@@ -1,0 +1,337 @@
+"""Laws of engines: every item's results once, one set-up a worker, faults as they are.
+
+Ray is a stand-in here, in which workers find places and die as a test says; tests/benchmarks/ray_merge.py asks the same
+of a real cluster.
+"""
+
+import itertools
+import os
+import signal
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from vlsurgery.surgery.errors import CheckpointError, SurgeryError
+from vlsurgery.surgery.runtime import ray_cluster as clusters, ray_engine, worker_pool
+from vlsurgery.surgery.runtime.division import loads
+from vlsurgery.surgery.runtime.engine import InProcess
+from vlsurgery.surgery.runtime.ray_cluster import check_address, local_engine, ray_cluster
+from vlsurgery.surgery.runtime.ray_engine import RayEngine
+
+SET_UPS: Counter[str] = Counter()
+
+
+@dataclass(frozen=True)
+class Squares:
+    """Gives the square and the cube of a number, and the error for what is none."""
+
+    fault: Exception | None = None
+
+    def __call__(self) -> Callable[[int], Iterator[int]]:
+        SET_UPS["all"] += 1
+        if self.fault is not None:
+            raise self.fault
+        return self.work
+
+    @staticmethod
+    def work(number: int) -> Iterator[int]:
+        if number < 0:
+            raise CheckpointError(f"item {number}: broken")
+        yield number**2
+        yield number**3
+
+
+@dataclass(eq=False)
+class Actor:
+    """A worker of the stand-in. deaths: how often it dies in a call, of which the stand-in gives no result."""
+
+    worker: Any
+    killed: bool = False
+
+    @property
+    def ready(self) -> "Method":
+        return Method(self, "ready")
+
+    @property
+    def do(self) -> "Method":
+        return Method(self, "do")
+
+
+@dataclass(frozen=True)
+class Method:
+    actor: Actor
+    name: str
+
+    def remote(self, argument: Any) -> "Call":
+        assert not self.actor.killed
+        return Call(self.actor, self.name, argument)
+
+
+@dataclass(eq=False)
+class Call:
+    actor: Actor
+    name: str
+    argument: Any
+
+
+@dataclass
+class StandIn:
+    """As much of ray as the engine calls. places: for workers. dying: items at which a worker is lost for good."""
+
+    places: int
+    dying: Sequence[int] = ()
+    actors: list[Actor] = field(default_factory=list)
+    kind: Any = None
+    options_given: dict[str, Any] = field(default_factory=dict)
+
+    def remote(self, kind: Any) -> Any:
+        self.kind = kind
+        return self
+
+    def options(self, **given: Any) -> Any:
+        stand_in, self.options_given = self, given
+
+        class Kind:
+            @staticmethod
+            def remote(*arguments: Any) -> Actor:
+                stand_in.actors.append(Actor(stand_in.kind(*arguments)))
+                return stand_in.actors[-1]
+
+        return Kind
+
+    def wait(self, calls: list[Call], timeout: float | None = None, **_: Any) -> tuple[list[Call], list[Call]]:
+        if timeout is not None:
+            return [], calls
+        placed = [actor for actor in self.actors if not actor.killed][: self.places]
+        done = [call for call in calls if call.actor in placed]
+        assert done, "it would be waited for a worker that never comes"
+        return done[-1:], [call for call in calls if call is not done[-1]]
+
+    def get(self, call: Call) -> Any:
+        if call.name == "do" and call.argument in self.dying:
+            raise sys.modules["ray.exceptions"].RayActorError("The actor died.\n The worker was killed.")
+        return getattr(call.actor.worker, call.name)(call.argument)
+
+    def kill(self, actor: Actor) -> None:
+        actor.killed = True
+
+    def nodes(self) -> list[dict[str, Any]]:
+        gone = {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0, "memory": 1e12}}
+        return [gone, {"Alive": True, "Resources": {"CPU": 8.0, "memory": 4e9}}]
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., StandIn]:
+    def put(places: int, dying: Sequence[int] = ()) -> StandIn:
+        made, exceptions = StandIn(places, dying), ModuleType("ray.exceptions")
+        for name in ("RayError", "RayActorError"):
+            setattr(exceptions, name, type(name, (Exception,), {}))
+        monkeypatch.setitem(sys.modules, "ray", made)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
+        monkeypatch.setattr(ray_engine, "limit_cores", lambda _: None)
+        monkeypatch.setattr(ray_engine, "keep_freed_memory", lambda: None)
+        return made
+
+    return put
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 20])
+@pytest.mark.parametrize("places", [1, 2, 8])
+def test_every_item_is_done_once_by_workers_that_set_up_once(
+    stand_in: Callable[..., StandIn], count: int, places: int
+) -> None:
+    cluster, wanted = stand_in(places), sorted(number**power for number in range(count) for power in (2, 3))
+    SET_UPS.clear()
+    assert list(InProcess().map(Squares(), range(count))) == [n**p for n in range(count) for p in (2, 3)]
+    assert SET_UPS["all"] == min(count, 1)
+    SET_UPS.clear()
+    engine = RayEngine(cores=4, node_cores=4)
+    assert sorted(engine.map(Squares(), range(count))) == wanted
+    assert SET_UPS["all"] <= len(cluster.actors) == min(count, 4)
+    assert all(actor.killed for actor in cluster.actors)
+
+
+def test_a_worker_without_a_place_holds_up_nothing_and_an_idle_one_gives_up_its_own(
+    stand_in: Callable[..., StandIn],
+) -> None:
+    cluster = stand_in(places=1)
+    found = RayEngine(cores=3, node_cores=3).map(Squares(), [1, 2, 3, 4])
+    assert sorted(found) == [1, 1, 4, 8, 9, 16, 27, 64]
+    assert len(cluster.actors) == 3
+
+
+@pytest.mark.parametrize("kind", ["here", "ray"])
+@pytest.mark.parametrize(
+    ("set_up", "items", "error"),
+    [
+        (Squares(), [1, -2, 3], CheckpointError("item -2: broken")),
+        (Squares(CheckpointError("no such file")), [1, 2], CheckpointError("no such file")),
+        (Squares(OSError(28, "No space left on device")), [1, 2], OSError(28, "No space left on device")),
+    ],
+)
+def test_faults_come_as_they_are_and_end_every_worker(
+    stand_in: Callable[..., StandIn], kind: str, set_up: Squares, items: list[int], error: Exception
+) -> None:
+    cluster = stand_in(places=2)
+    engine = InProcess() if kind == "here" else RayEngine(cores=2, node_cores=2)
+    with pytest.raises(type(error)) as raised:
+        list(engine.map(set_up, items))
+    assert str(raised.value) == str(error)
+    assert getattr(raised.value, "errno", None) == getattr(error, "errno", None)
+    assert all(actor.killed for actor in cluster.actors)
+
+
+def test_a_bug_of_a_worker_is_no_fault_of_the_user(stand_in: Callable[..., StandIn]) -> None:
+    stand_in(places=2)
+    with pytest.raises(ZeroDivisionError):
+        list(RayEngine(cores=2, node_cores=2).map(Squares(ZeroDivisionError()), [1]))  # type: ignore[arg-type]
+
+
+def test_what_a_worker_of_another_machine_does_not_see_is_said_with_the_machine(
+    stand_in: Callable[..., StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(places=2)
+    monkeypatch.setattr(ray_engine.socket, "gethostname", lambda: "node-7")
+    with pytest.raises(CheckpointError, match=r"^no such file\. .* on node-7 .* same paths\.$"):
+        list(RayEngine(2, 2, local=False).map(Squares(CheckpointError("no such file.")), [1, 2]))
+
+
+def test_other_versions_are_refused_before_any_work(
+    stand_in: Callable[..., StandIn], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in(places=2)
+    versions = itertools.chain(["vlsurgery 1"] * 2, itertools.repeat("vlsurgery 2"))
+    monkeypatch.setattr(ray_engine, "programs", lambda: next(versions))
+    SET_UPS.clear()
+    with pytest.raises(SurgeryError, match="has vlsurgery 2, and this machine has vlsurgery 1"):
+        list(RayEngine(2, 2).map(Squares(), [1, 2]))
+    assert not SET_UPS
+
+
+def test_an_item_that_kills_its_workers_is_named_in_one_line(stand_in: Callable[..., StandIn]) -> None:
+    cluster = stand_in(places=2, dying=[3])
+    with pytest.raises(SurgeryError, match=r"died at 3, 11 times \('The worker was killed\.'\)"):
+        list(RayEngine(2, 2).map(Squares(), [1, 2, 3, 4]))
+    assert cluster.options_given["max_restarts"] == -1
+    assert cluster.options_given["max_task_retries"] == 10
+
+
+@pytest.mark.parametrize(("gpus", "memory"), [(1.0, 0), (0.0, 5_000_000_000)])
+def test_a_worker_that_no_machine_could_hold_is_not_waited_for(
+    stand_in: Callable[..., StandIn], gpus: float, memory: int
+) -> None:
+    cluster = stand_in(places=2)
+    with pytest.raises(SurgeryError, match=r"at most 8 cores, 0 GPUs and 4\.00 GB are on one"):
+        list(RayEngine(2, 2, gpus=gpus, memory=memory).map(Squares(), [1]))
+    assert not cluster.actors
+
+
+def test_who_stops_listening_ends_the_workers(stand_in: Callable[..., StandIn]) -> None:
+    cluster = stand_in(places=2)
+    with closing(RayEngine(2, 2).map(Squares(), [1, 2, 3])) as found:
+        next(found)
+    assert all(actor.killed for actor in cluster.actors)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 6, 64])
+@pytest.mark.parametrize("workers", [None, 1, 3])
+@pytest.mark.parametrize("items", [1, 2, 7, 500])
+def test_workers_and_threads_fit_the_cores(cores: int, workers: int | None, items: int) -> None:
+    node = min(cores, 8)
+    engine = RayEngine(cores, node, workers)
+    count, threads = engine.num_workers(items), engine.num_threads(items)
+    places = [cores // node * (node // each) for each in range(1, node + 1)]
+    assert 1 <= count <= min(items, workers or cores)
+    assert threads == max((each for each in range(1, node + 1) if places[each - 1] >= count), default=1)
+
+
+def test_a_worker_keeps_to_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_pool, "_limit", worker_pool.MAX_WORKERS)
+    before = worker_pool.cores()
+    worker_pool.limit_cores(1)
+    assert worker_pool.cores() == 1
+    worker_pool.limit_cores(1000)
+    assert worker_pool.cores() == before
+
+
+@pytest.mark.parametrize(
+    ("sizes", "workers", "wanted"),
+    [([], 2, [0, 0]), ([5], 3, [5, 0, 0]), ([1, 2, 3, 4], 2, [5, 5]), ([3, 3, 2, 2, 2], 2, [7, 5])],
+)
+def test_loads(sizes: list[int], workers: int, wanted: list[int]) -> None:
+    assert loads(sizes, workers) == wanted
+
+
+def test_loads_are_within_a_third_of_the_best() -> None:
+    sizes = [7, 6, 5, 5, 4, 3, 3]
+    best = min(
+        max(sum(size for size, to in zip(sizes, division, strict=True) if to == worker) for worker in range(3))
+        for division in itertools.product(range(3), repeat=len(sizes))
+    )
+    assert best <= loads(sizes, 3)[0] <= 4 / 3 * best
+
+
+@pytest.mark.parametrize(
+    ("address", "workers"),
+    [("local", None), ("local:3", 3), ("auto", None), ("head-1.lan:6379", None), ("10.0.0.7:6379", None)],
+)
+def test_addresses(address: str, workers: int | None) -> None:
+    assert check_address(address) == workers
+    engine = local_engine(address)
+    assert (engine is not None) == address.startswith("local")
+    assert engine is None or (engine.workers, engine.local) == (workers, True)
+
+
+@pytest.mark.parametrize(
+    "address", ["", "local:0", "local:", "LOCAL", "here", "ray://head:1", "host", "a b:1", "h:1\n"]
+)
+def test_what_is_no_address_is_refused_in_one_line(address: str) -> None:
+    with pytest.raises(SurgeryError, match="expected local, local:N") as raised, ray_cluster(address):
+        pass
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("fault", [None, RuntimeError("no such\n cluster"), ConnectionError("refused")])
+def test_connecting_leaves_the_process_as_it_was(
+    stand_in: Callable[..., StandIn], tmp_path: Path, fault: Exception | None
+) -> None:
+    """Ray takes over SIGTERM when it connects, and gives the current folder to its workers as a place of modules."""
+    stand_in(places=1)
+    before, place = signal.getsignal(signal.SIGTERM), Path.cwd()
+    expected = pytest.raises(SurgeryError, match="--ray here: no cluster") if fault else nullcontext()
+    with expected as raised, clusters._greeting("here", str(tmp_path)):
+        assert Path.cwd() == tmp_path
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if fault:
+            raise fault
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert Path.cwd() == place
+    assert raised is None or "\n" not in str(raised.value)
+
+
+def test_ray_is_quiet_and_its_token_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"PYTHONPATH": os.pathsep.join(["code", "", "/elsewhere"])}
+    monkeypatch.setattr(os, "environ", environment)
+    clusters._set_environment(is_local=True)
+    token = environment["RAY_AUTH_TOKEN"]
+    clusters._set_environment(is_local=True)
+    assert environment["RAY_AUTH_TOKEN"] == token
+    assert len(token) == 64
+    assert environment["RAY_USAGE_STATS_ENABLED"] == "0"
+    assert environment["PYTHONPATH"] == os.pathsep.join([str(Path("code").absolute()), "/elsewhere"])
+    environment.clear()
+    clusters._set_environment(is_local=False)
+    assert not {"RAY_AUTH_TOKEN", clusters.BEYOND_LOOPBACK} & environment.keys()
+
+
+def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clusters, "find_spec", lambda _: None)
+    with pytest.raises(SurgeryError, match=r"pip install 'vlsurgery\[ray\]'"), ray_cluster("local"):
+        pass
