@@ -27,8 +27,8 @@ class BuildWithCommit(build_py):
 class SdistWithCommit(sdist):
     """Copies the sources, and writes the commit beside `cli/version.py`: without their history nothing else tells."""
 
-    def make_release_tree(self, base_dir: str, files: Sequence[str]) -> None:  # type: ignore[override]
-        super().make_release_tree(base_dir, files)  # type: ignore[arg-type]
+    def make_release_tree(self, base_dir: str, files: Sequence[str]) -> None:
+        super().make_release_tree(base_dir, files)
         write_commit(Path(base_dir) / "cli")
 
 

@@ -97,8 +97,9 @@ def evaluate(
     `.completions` of the result has every completion with its verdicts.
     """
     from vlsurgery.probes.evaluation.completions import CompletionFile
-    from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate as measure
+    from vlsurgery.probes.evaluation.evaluate import Asking, evaluate as measure
     from vlsurgery.probes.evaluation.judges import open_judge
+    from vlsurgery.probes.evaluation.subjects import Subject
     from vlsurgery.probes.models import Loader
 
     named = {**by_name([open(model) for model in models]), **{role: open(model) for role, model in roles.items()}}

@@ -67,6 +67,40 @@ BudgetOption = Annotated[
         "did it last, else full]",
     ),
 ]
+EndpointOption = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        metavar="URL",
+        help="Ask models that a server runs: vLLM's, or any that speaks OpenAI's protocol, as "
+        "http://localhost:8000/v1. Completions alone are asked, so there is no KL; prompts with pictures go along "
+        "where it takes them.",
+    ),
+]
+ServedModelOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="With --endpoint: the model, as the server names it; may be given several times. The last part of NAME is "
+        "its role in results (vllm serve PATH --served-model-name merged).",
+    ),
+]
+KeyVariableOption = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key-env",
+        metavar="VARIABLE",
+        help="With --endpoint: the environment variable that holds the key for it, which is never shown or kept. "
+        "[default: OPENAI_API_KEY, where it is set]",
+    ),
+]
+ConnectionsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--connections", metavar="N", min=1, max=1024, help="With --endpoint: requests at a time. [default: 16]"
+    ),
+]
 JudgesOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -111,7 +145,6 @@ TrackOption = Annotated[
         "gains, coefficients; no prompts and no completions. [default: project vlsurgery]",
     ),
 ]
-
 
 HELP_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

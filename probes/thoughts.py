@@ -54,6 +54,16 @@ def spoken(completion: str) -> str | None:
     return _AROUND.sub(" ", " ".join(part for part in (*said, completion[start:]) if part.strip()))
 
 
+def as_thought(thought: str, answer: str, is_open: bool = False) -> str:
+    """A thought and the answer behind it as one completion, of which `spoken` gives the answer.
+
+    is_open: whether the completion ended within the thought. Marks inside of the thought, which would end it early, are
+    left out.
+    """
+    inside = _MARK.sub(" ", thought)
+    return f"<think>\n{inside}" if is_open else f"<think>\n{inside}\n</think>\n\n{answer}"
+
+
 def opened(text: str) -> str:
     """The mark of the thought that a text leaves open, with the line end behind it; empty where it leaves none."""
     found = [mark for mark in _MARK.finditer(text) if mark["open"]]

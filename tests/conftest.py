@@ -2,8 +2,11 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -239,3 +242,136 @@ def taught_run(tmp_path_factory: pytest.TempPathFactory) -> TaughtRun:
         return save(folder)
 
     return TaughtRun(base, complying, seeing, chosen, write)
+
+
+@dataclass(frozen=True)
+class ServerReply:
+    """What a server of models sends for one request.
+
+    body: an object is sent as JSON, bytes as they are. cut: the connection ends in the middle of the body. seconds: it
+    waits so long before. drip: its body has no end, and comes byte by byte.
+    """
+
+    body: Any = b""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    cut: bool = False
+    seconds: float = 0.0
+    drip: bool = False
+
+
+class ModelServer(ThreadingHTTPServer):
+    """The two paths of OpenAI's protocol that are used, from a script.
+
+    answer: the reply to a request, for those behind the script. script: replies to the first requests, in turn. models:
+    the reply that lists models. picture_tokens: that a picture takes, beside the words; None where nothing is counted.
+    requests: method, path, headers, body and time of each. most: requests at a time.
+    """
+
+    daemon_threads = True
+    request_queue_size = 128
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ModelHandler)
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        self.answer: Callable[[dict[str, Any]], ServerReply] = lambda body: said(f"said {asked_text(body)}")
+        self.script: list[ServerReply] = []
+        self.models = ServerReply({"object": "list", "data": [{"id": "org/tiny", "root": "/models/tiny"}]})
+        self.picture_tokens: int | None = 100
+        self.requests: list[tuple[str, str, dict[str, str], Any, float]] = []
+        self.running = self.most = 0
+        self.lock = threading.Lock()
+
+    @property
+    def bodies(self) -> list[Any]:
+        """The requests for completions."""
+        return [body for method, _, _, body, _ in self.requests if method == "POST"]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A client that goes away is what tests are about."""
+
+
+class ModelHandler(BaseHTTPRequestHandler):
+    """Answers one request as `ModelServer` says."""
+
+    server: ModelServer
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # headers and body are two writes, of which the second would wait
+
+    def do_GET(self) -> None:
+        self._note(None)
+        self._send(self.server.models)
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with self.server.lock:
+            self._note(body)
+            self.server.running += 1
+            self.server.most = max(self.server.most, self.server.running)
+            scripted = self.server.script.pop(0) if self.server.script else None
+        reply = scripted or self.server.answer(body)
+        time.sleep(reply.seconds)
+        with self.server.lock:
+            self.server.running -= 1
+        if self.server.picture_tokens is not None and isinstance(reply.body, dict) and "usage" in reply.body:
+            pictures = not isinstance(body["messages"][0]["content"], str)
+            read = len(asked_text(body).split()) + pictures * self.server.picture_tokens
+            reply = replace(reply, body={**reply.body, "usage": {**reply.body["usage"], "prompt_tokens": read}})
+        self._send(reply)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on standard error."""
+
+    def _note(self, body: object) -> None:
+        self.server.requests.append((self.command, self.path, dict(self.headers), body, time.monotonic()))
+
+    def _send(self, reply: ServerReply) -> None:
+        content = reply.body if isinstance(reply.body, bytes) else json.dumps(reply.body).encode()
+        self.send_response(reply.status)
+        for name, value in {"Content-Type": "application/json", **reply.headers}.items():
+            self.send_header(name, value)
+        if not reply.drip:
+            self.send_header("Content-Length", str(len(content) + 10 * reply.cut))
+        self.end_headers()
+        self.wfile.write(content)
+        while reply.drip:
+            self.wfile.write(b" ")
+            time.sleep(0.02)
+        self.close_connection = reply.cut
+
+
+def asked_text(body: dict[str, Any]) -> str:
+    """The words of the user's message in a request."""
+    content = body["messages"][0]["content"]
+    return content if isinstance(content, str) else content[-1]["text"]
+
+
+def said(
+    text: str | None, tokens: int = 3, reason: str | None = "stop", seconds: float = 0.0, **message: object
+) -> ServerReply:
+    """A reply with a completion."""
+    choice = {"message": {"role": "assistant", "content": text, **message}, "finish_reason": reason}
+    return ServerReply({"choices": [choice], "usage": {"completion_tokens": tokens}}, seconds=seconds)
+
+
+@pytest.fixture
+def model_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelServer]:
+    """A server of models on this machine; the environment has no key for it."""
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    server = ModelServer()
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.fixture(scope="session")
+def server_reply() -> Callable[..., ServerReply]:
+    """Makes a reply of any kind: see `ServerReply`."""
+    return ServerReply
+
+
+@pytest.fixture(scope="session")
+def completion_reply() -> Callable[..., ServerReply]:
+    """Makes a reply with a completion: its text, tokens, why it ended, and further fields of the message."""
+    return said

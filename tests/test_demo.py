@@ -84,7 +84,8 @@ def test_every_set_rests_on_a_hundred_requests(demo):
 
 def test_merging_toward_the_base_has_a_price(demo):
     """A uniform strength toward base costs sight: otherwise there would be nothing to choose."""
-    from vlsurgery.probes.evaluation.evaluate import Subject, evaluate
+    from vlsurgery.probes.evaluation.evaluate import evaluate
+    from vlsurgery.probes.evaluation.subjects import Subject
     from vlsurgery.probes.specimens.miniature import prompts, specimen_of
     from vlsurgery.surgery.alignment import align
 

@@ -12,6 +12,7 @@ import torch
 
 import vlsurgery
 from vlsurgery.cli.workflow.case import CaseFile, StepRecord
+from vlsurgery.cli.workflow.reproduction import Reproduction
 from vlsurgery.probes.case_results import CaseComparison, HistoryResult
 from vlsurgery.probes.evaluation.judges import AgreementResult
 from vlsurgery.probes.evaluation.limits import LimitsResult
@@ -65,6 +66,7 @@ RESULTS = [
     LimitsResult,
     MergeResult,
     ProbeResult,
+    Reproduction,
     TargetsResult,
     TradeoffResult,
     TrajectoryResult,

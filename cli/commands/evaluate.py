@@ -8,13 +8,18 @@ import typer
 from vlsurgery.cli.options import (
     CHECKPOINT_HELP,
     BudgetOption,
+    ConnectionsOption,
+    EndpointOption,
     ImagesOption,
     JudgeLabelsOption,
     JudgesOption,
+    KeyVariableOption,
     LimitsOption,
     PickleOption,
     PromptsOption,
+    RayOption,
     Running,
+    ServedModelOption,
     Session,
     TextStackOption,
     TrackOption,
@@ -33,6 +38,10 @@ def evaluate(
             metavar="[MODEL ...]", help=f"Ask these instead of a case's models; one is enough. {CHECKPOINT_HELP}"
         ),
     ] = None,
+    endpoint: EndpointOption = None,
+    model: ServedModelOption = None,
+    api_key_env: KeyVariableOption = None,
+    connections: ConnectionsOption = None,
     prompts: PromptsOption = None,
     images: ImagesOption = None,
     budget: BudgetOption = None,
@@ -60,9 +69,11 @@ def evaluate(
         typer.Option(
             "--completions",
             metavar="FILE.jsonl",
-            help="With MODEL: keep what they say here; an interrupted run goes on from it. A case has its own.",
+            help="With MODEL or --endpoint: keep what they say here; an interrupted run goes on from it. A case has "
+            "its own.",
         ),
     ] = None,
+    ray: RayOption = None,
     track: TrackOption = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
@@ -74,13 +85,15 @@ def evaluate(
     nor to fit anything. Without MODEL it asks the models of the case (vlsurgery diff opens one): base, graft (the base
     that sees), adapted, safety and, once there is a merge, the merged checkpoint and the best uniform one. Writes
     case/behaviour.json and case/completions.jsonl (every completion with its verdict), and logs every look at the
-    requests in case/history.jsonl. With MODEL it needs no case, writes none, and asks all prompts of your files. Ends
-    with exit code 3 where a limit of --limits is not met or can't be decided.
+    requests in case/history.jsonl. With MODEL it needs no case, writes none, and asks all prompts of your files; so
+    with --endpoint, which asks models that a server runs (vllm serve MODEL). Ends with exit code 3 where a limit of
+    --limits is not met or can't be decided.
 
     \b
     Example:
       vlsurgery evaluate
       vlsurgery evaluate llava/ --limits limits.toml
+      vlsurgery evaluate --endpoint http://localhost:8000/v1 --model llava
       vlsurgery evaluate --judge standard --judge hf:ProtectAI/distilroberta-base-rejection-v1
     """
     from vlsurgery.cli.commands.outcome import check_limits, show_behaviour, write_inspect_logs
@@ -90,6 +103,7 @@ def evaluate(
     from vlsurgery.cli.workflow.engine import StepOptions
     from vlsurgery.cli.workflow.free_evaluation import evaluate_models
     from vlsurgery.cli.workflow.opening import perform
+    from vlsurgery.cli.workflow.served import served_by
     from vlsurgery.probes.evaluation.limits import read_limits
     from vlsurgery.probes.results import BehaviourResult
     from vlsurgery.surgery.errors import SurgeryError
@@ -107,11 +121,13 @@ def evaluate(
         judge_labels=judge_labels,
         tokens=tokens,
         imports=imports or None,
+        ray=ray,
         running=running,
     )
+    served = served_by(endpoint, model, api_key_env, connections, models or (), running)
     tracked = session.until_end.enter_context(tracking(track, "evaluate", session.plan))
-    if models or (imports and not (session.case / "case.json").is_file()):
-        found = evaluate_models(session, models or [], options, completions, allow_pickle, text_stack or ())
+    if models or served or (imports and not (session.case / "case.json").is_file()):
+        found = evaluate_models(session, models or [], options, completions, allow_pickle, text_stack or (), served)
         if found is None:
             return
         result, case = found, None
@@ -119,7 +135,9 @@ def evaluate(
         if text_stack:
             raise SurgeryError("--text-stack goes with MODEL; a case keeps what vlsurgery diff was told.")
         if completions is not None:
-            raise SurgeryError("--completions goes with MODEL; a case keeps its own in completions.jsonl.")
+            raise SurgeryError(
+                "--completions goes with MODEL or --endpoint; a case keeps its own in completions.jsonl."
+            )
         flow = perform(session, options, "evaluate", allow_pickle=allow_pickle)
         if flow is None:
             return

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from vlsurgery.surgery.errors import SurgeryError
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.evaluation.subjects import Subject
     from vlsurgery.probes.models import ChatModel, Loader
 
 Made = TypeVar("Made")

@@ -9,7 +9,7 @@ from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
 
 if TYPE_CHECKING:
-    from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.evaluation.subjects import Subject
 
 
 def seats_of(job: Job) -> dict[str, Seat]:
@@ -43,19 +43,19 @@ def _why_no_merge(job: Job) -> str | None:
 
 
 def _checkpoint(job: Job, role: str) -> "Subject":
-    from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.evaluation.subjects import Subject
 
     return Subject(role, job.checkpoints[role])
 
 
 def _graft(job: Job) -> "Subject":
-    from vlsurgery.probes.evaluation.evaluate import graft
+    from vlsurgery.probes.evaluation.subjects import graft
 
     return graft(job.checkpoints["adapted"], job.checkpoints["base"])
 
 
 def _merged(job: Job) -> "Subject":
-    from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.evaluation.subjects import Subject
 
     merged: Checkpoint | None = job.merged
     assert merged is not None  # `_why_no_merge` has looked.

@@ -128,7 +128,8 @@ def _control(job: Job, checkpoint: Path) -> "Sequence[CompletionRecord]":
     """What the control says to the harmful requests of `report` in text, judged; kept in the case as it is said."""
     from vlsurgery.probes.claims.behaviour import CONTROL
     from vlsurgery.probes.evaluation.completions import CompletionFile
-    from vlsurgery.probes.evaluation.evaluate import Asking, Subject, evaluate
+    from vlsurgery.probes.evaluation.evaluate import Asking, evaluate
+    from vlsurgery.probes.evaluation.subjects import Subject
 
     asked = [p for p in job.prompts if (p.set, p.modality, p.split) == ("harmful", "text", "report")]
     source, file = job.judge_source, CompletionFile(job.case.path(CONTROL_FILE))

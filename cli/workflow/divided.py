@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.runtime.byte_counts import in_words
 from vlsurgery.surgery.runtime.division import loads
+from vlsurgery.surgery.runtime.worker_pool import cores
 
 if TYPE_CHECKING:
+    from vlsurgery.cli.workflow.estimates import PlannedStep
     from vlsurgery.surgery.alignment import Aligned, Alignment
     from vlsurgery.surgery.diff import Level
     from vlsurgery.surgery.merge.preparation import PreparedMerge
@@ -87,6 +89,22 @@ def divided_diff(address: str, alignment: "Alignment", level: "Level") -> Divide
         sizes = [sum(nbytes(alignment, pair) for pair in task) for task in tasks]
         times = [seconds * sum(_operations(pair, level) for pair in task) for task in tasks]
         return _divided(engine, sizes, times)
+
+
+def divided_evaluation(address: str, step: "PlannedStep", models: int) -> DividedWork:
+    """How an evaluation would be divided, a model and some prompts a task; every worker reads every model.
+
+    step: as one process would do it.
+    """
+    from vlsurgery.probes.evaluation.dividing import shard_size
+
+    with _planned(address) as engine:
+        each = -(-step.completions // max(1, models))
+        workers, threads = engine.num_workers(max(1, each)), engine.num_threads(max(1, each))
+        tasks = models * -(-each // shard_size(each, workers))
+        starting = 2 * WORKER_SECONDS + (CLUSTER_SECONDS if engine.local else 0.0)
+        seconds = (step.seconds or 0.0) * cores() / engine.cores
+    return DividedWork(tasks, workers, threads, step.bytes_read, starting + seconds)
 
 
 def _divided(engine: "RayEngine", sizes: Sequence[float], times: Sequence[float]) -> DividedWork:

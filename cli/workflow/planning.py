@@ -17,12 +17,15 @@ def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
     is_merged = job.case.settings_of("merge") is not None or any(each.step.name == "merge" for each in pending)
     sizes = sizes_of(job, job.prompts, is_merged)
     steps = [sizes.planned(each.step.name, each.reason, _writes(job, each)) for each in pending]
-    return steps if job.options.ray is None else [_divided(job, step, job.options.ray) for step in steps]
+    if job.options.ray is None:
+        return steps
+    models = len(job.checkpoints) + 1 + 2 * is_merged  # the graft; the merge and the best uniform one
+    return [_divided(job, step, job.options.ray, models) for step in steps]
 
 
-def _divided(job: Job, step: PlannedStep, address: str) -> PlannedStep:
-    """The step, with how a Ray cluster would divide it where it does."""
-    from vlsurgery.cli.workflow.divided import divided_diff, divided_merge
+def _divided(job: Job, step: PlannedStep, address: str, models: int) -> PlannedStep:
+    """The step, with how a Ray cluster would divide it where it does. models: that an evaluation asks."""
+    from vlsurgery.cli.workflow.divided import divided_diff, divided_evaluation, divided_merge
 
     if step.step == "diff":
         level = diff_settings(job)["level"]
@@ -34,6 +37,8 @@ def _divided(job: Job, step: PlannedStep, address: str) -> PlannedStep:
         # The recipe may not be written yet; a blend takes as long whatever its coefficients are.
         recipe = Recipe.of(job.checkpoints, {"default": dict.fromkeys(job.sources, 0.5)})
         return replace(step, ray=divided_merge(address, recipe, prepare_merge(recipe, job.alignment), step.bytes_read))
+    if step.step == "evaluate":
+        return replace(step, ray=divided_evaluation(address, step, models))
     return step
 
 

@@ -152,12 +152,18 @@ class PromptSource:
     @cached_property
     def _own(self) -> "list[Prompt]":
         from vlsurgery.probes.prompts import album_of, english_prompts, with_ordinary_pictures
-        from vlsurgery.probes.specimens import miniature, smollm2
 
+        # Specimens are made by torch, without which the package's own prompts can be asked of what a server runs.
         if self.trio:
+            from vlsurgery.probes.specimens import smollm2
+
             own = smollm2.prompts()
+        elif self.specimen:
+            from vlsurgery.probes.specimens import miniature
+
+            own = miniature.prompts(self.specimen.seed)
         else:
-            own = miniature.prompts(self.specimen.seed) if self.specimen else english_prompts(SEED)
+            own = english_prompts(SEED)
         return with_ordinary_pictures(own, album_of(self.images), SEED) if self.images else own
 
 

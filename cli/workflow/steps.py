@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from vlsurgery.cli.outputs import check_output, is_report
 from vlsurgery.cli.workflow.choice import choice_settings, chosen_coefficients, path_gains
 from vlsurgery.cli.workflow.engine import Files, Job, Settings, Step
-from vlsurgery.cli.workflow.engines import engine_for_weights
+from vlsurgery.cli.workflow.engines import engine_for_models, engine_for_weights
 from vlsurgery.cli.workflow.process import tuned_for_weights
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError, TargetError
@@ -17,7 +17,7 @@ from vlsurgery.surgery.runtime.atomic_file import replacing
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from vlsurgery.probes.evaluation.evaluate import Subject
+    from vlsurgery.probes.evaluation.subjects import Subject
     from vlsurgery.probes.results import BehaviourResult, ProbeResult, TradeoffResult
     from vlsurgery.surgery.results import DiffResult
 
@@ -180,8 +180,11 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
     roles = [subject.role for subject in subjects]
     looks = 1 + job.case.looks
     file = CompletionFile(job.case.path(COMPLETIONS))
-    asking = Asking(source.judges, source.tokens, file, imported(source.imports), job.progress, job.loader("evaluate"))
-    result = evaluate(subjects, job.prompts, looks, asking)
+    loader, said = job.loader("evaluate"), imported(source.imports)
+    models = [subject.checkpoint for subject in subjects]
+    with engine_for_models(job.options.ray, models, job.options.running.device) as engine:
+        asking = Asking(source.judges, source.tokens, file, said, job.progress, loader, engine=engine)
+        result = evaluate(subjects, job.prompts, looks, asking)
     result = with_human_labels(job.case, result.model_copy(update={"notes": [*job.prompt_source.notes, *result.notes]}))
     job.case.save(result, settings)
     job.case.log_look({"step": "evaluate", "roles": roles, "prompts": settings["prompts"], **history_entry(result)})
@@ -194,7 +197,7 @@ def _run_evaluate(job: Job, settings: Settings) -> None:
 
 def _subjects(job: Job, merged: Checkpoint | None) -> "list[Subject]":
     """The models to evaluate: the case's roles and the graft, and with `merged` also the best uniform merge."""
-    from vlsurgery.probes.evaluation.evaluate import Subject, graft
+    from vlsurgery.probes.evaluation.subjects import Subject, graft
     from vlsurgery.probes.results import TradeoffResult
 
     base, adapted = job.checkpoints["base"], job.checkpoints["adapted"]

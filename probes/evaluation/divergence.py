@@ -1,9 +1,13 @@
 """KL from the adapted model, on its own answers, of every other model."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from vlsurgery.probes.evaluation.tabulate import Cell, Divergence
@@ -13,9 +17,11 @@ from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import CompletionRecord
 from vlsurgery.probes.scoring import answer_states, mean_divergence, scored_answers
 from vlsurgery.probes.targets import evenly_spaced
+from vlsurgery.surgery.runtime.atomic_file import replacing
 
 MAX_KL_PROMPTS = 64  # per cell
 MAX_KL_TOKENS = 16  # of each answer, from its start
+HEAD = "head."  # before the names of a head's parameters in a file
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,32 @@ class Reference:
     cells: Mapping[Cell, tuple[list[Prompt], list[Tensor], list[Tensor]]]
     head: HeadRows
     vocabulary: int
+
+    def save(self, path: Path) -> None:
+        """Write it for other processes. Raises OSError."""
+        tensors = {f"{HEAD}{name}": value for rows in self.head() for name, value in rows.items()}
+        cells = []
+        for at, ((set_, modality), (prompts, answers, states)) in enumerate(self.cells.items()):
+            cells.append([set_, modality, [prompt.id for prompt in prompts], len(states)])
+            tensors |= {f"{at}.answer.{number}": answer for number, answer in enumerate(answers)}
+            tensors |= {f"{at}.states.{number}": part for number, part in enumerate(states)}
+        metadata = {"cells": json.dumps(cells), "vocabulary": str(self.vocabulary)}
+        with replacing(path) as fresh:
+            save_file({name: value.contiguous() for name, value in tensors.items()}, fresh, metadata)
+
+    @classmethod
+    def load(cls, path: Path, prompts: Sequence[Prompt]) -> "Reference":
+        """What `save` wrote. prompts: those that it speaks of, and others."""
+        known = {prompt.id: prompt for prompt in prompts}
+        with safe_open(path, framework="pt") as file:
+            metadata, held = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        cells = {}
+        for at, (set_, modality, ids, parts) in enumerate(json.loads(metadata["cells"])):
+            answers = [held[f"{at}.answer.{number}"] for number in range(len(ids))]
+            states = [held[f"{at}.states.{number}"] for number in range(parts)]
+            cells[set_, modality] = ([known[each] for each in ids], answers, states)
+        head = {name.removeprefix(HEAD): value for name, value in held.items() if name.startswith(HEAD)}
+        return cls(cells, lambda: iter([head]), int(metadata["vocabulary"]))
 
     @classmethod
     def of(cls, chat: ChatModel, prompts: Sequence[Prompt], records: Mapping[str, CompletionRecord]) -> "Reference":

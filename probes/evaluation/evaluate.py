@@ -1,61 +1,26 @@
 """Behaviour of models on `report` prompts: each is loaded and asked, and what it says is kept and judged."""
 
-import hashlib
-import json
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+from vlsurgery.probes.evaluation.completion_store import CompletionStore, Said, asked_digest
 from vlsurgery.probes.evaluation.completions import CompletionFile
+from vlsurgery.probes.evaluation.concluding import conclude
 from vlsurgery.probes.evaluation.divergence import Reference, divergences
+from vlsurgery.probes.evaluation.dividing import answers_by
 from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, Completion, complete
 from vlsurgery.probes.evaluation.judges import STANDARD, Judge
-from vlsurgery.probes.evaluation.judging import judged, used
-from vlsurgery.probes.evaluation.tabulate import Cell, Divergence, Measured, tabulate
-from vlsurgery.probes.in_memory_merge import InMemoryMerge
-from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
-from vlsurgery.probes.prompts import Prompt, prompts_digest
+from vlsurgery.probes.evaluation.subjects import Subject
+from vlsurgery.probes.evaluation.tabulate import Cell, Divergence, Measured
+from vlsurgery.probes.models import AS_FOUND, Loader
+from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import BehaviourResult, CompletionRecord
-from vlsurgery.surgery.alignment import align
-from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.engine import Engine
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
-
-
-@dataclass(frozen=True)
-class Subject:
-    """A model whose behaviour is measured.
-
-    coefficients: block -> source -> coefficient; where set, `checkpoint` is merged with `sources` in memory
-    (the graft, or a merge that was not written).
-    """
-
-    role: str
-    checkpoint: Checkpoint
-    coefficients: Mapping[str, Mapping[str, float]] | None = None
-    sources: Mapping[str, Checkpoint] = field(default_factory=dict)
-
-    def open(self, loader: Loader = AS_FOUND) -> tuple[ChatModel, AbstractContextManager[object]]:
-        """The loaded checkpoint, and the context in which the coefficients are applied to it."""
-        chat = loader.load(self.checkpoint)
-        if self.coefficients is None:
-            return chat, nullcontext()
-        live = InMemoryMerge(chat, align({"adapted": self.checkpoint, **self.sources}), tuple(self.sources))
-        return chat, live.at(self.coefficients)
-
-    @cached_property
-    def identity(self) -> str:
-        """What the model is made of, in 16 hexadecimal digits: the checkpoints' contents and the coefficients."""
-        parts = {role: each.identity for role, each in {"": self.checkpoint, **self.sources}.items()}
-        text = json.dumps([parts, self.coefficients], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def graft(adapted: Checkpoint, base: Checkpoint) -> Subject:
-    """The base LLM with the adapted model's vision tower, projector and added vocabulary rows."""
-    blocks = {pair.site.block for pair in align({"adapted": adapted, "base": base}).pairs if pair.site.tower == "text"}
-    return Subject("graft", adapted, {block: {"base": 1.0} for block in blocks if block}, {"base": base})
 
 
 @dataclass(frozen=True)
@@ -64,8 +29,9 @@ class Asking:
 
     judges: the first is the one that rates are made of. tokens: of a completion, at most. file: where completions are
     kept as they are made, and from which those of the same models and prompts are taken; None keeps them in memory.
-    imported: completions that were made elsewhere, which are judged and counted beside. loader: how checkpoints are
-    loaded.
+    imported: completions that were made elsewhere, which are judged and counted beside; no_divergence: role -> why
+    there is no KL of it. loader: how checkpoints are loaded. engine: whose workers are asked, each with a model of its
+    own; None: this process asks one model after another. What they say is the same.
     """
 
     judges: Sequence[Judge] = (STANDARD,)
@@ -74,6 +40,8 @@ class Asking:
     imported: Sequence[CompletionRecord] = ()
     progress: Progress = no_progress
     loader: Loader = AS_FOUND
+    no_divergence: Mapping[str, str] = field(default_factory=dict)
+    engine: Engine | None = None
 
 
 def evaluate(
@@ -92,22 +60,15 @@ def evaluate(
             f"none of the {len(prompts)} prompts is in the report split, so there is nothing to ask. Give more prompts."
         )
     interview = _Interview(report, asking)
-    for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
-        interview.ask(subject)
+    if asking.engine is not None:
+        interview.ask_by(asking.engine, subjects)
+    else:
+        for subject in sorted(subjects, key=lambda subject: subject.role != "adapted"):
+            interview.ask(subject)
     records = [record for subject in subjects for record in interview.records[subject.role]]
-    records += asking.imported
-    verdicts = judged(records, asking.judges, asking.progress)
-    if asking.file is not None:
-        asking.file.replace(verdicts)
     notes = [note for subject in subjects for note in interview.notes[subject.role]]
-    measured = Measured(interview.divergences, looks, notes)
-    return tabulate(verdicts, used(asking.judges, asking.tokens), measured)
-
-
-def _asked_digest(prompts: Sequence[Prompt], loader: Loader) -> str:
-    """What identifies the prompts, and what templates are told of thoughts where they are told anything."""
-    digest = prompts_digest(prompts)
-    return digest if loader.thinking is None else f"{digest} thinking {'on' if loader.thinking else 'off'}"
+    measured = Measured(interview.divergences, looks, notes, asking.no_divergence)
+    return conclude([*records, *asking.imported], asking.judges, asking.tokens, measured, asking.file, asking.progress)
 
 
 class _Interview:
@@ -116,28 +77,19 @@ class _Interview:
     def __init__(self, report: Sequence[Prompt], asking: Asking) -> None:
         self.report = report
         self.asking = asking
-        self.digest = _asked_digest(report, asking.loader)
+        digest = asked_digest(report, asking.loader.thinking)
+        self.store = CompletionStore(digest, asking.tokens, asking.file)
         self.records: dict[str, list[CompletionRecord]] = {}
         self.divergences: dict[str, dict[Cell, Divergence]] = {}
         self.notes: dict[str, list[str]] = {}
         self._reference: Reference | None = None
-        self._kept: dict[tuple[str, str], CompletionRecord] = {}
-        if asking.file is not None:
-            kept = [record for record in asking.file.read() if self._is_usable(record)]
-            self._kept = {(record.model, record.id): record for record in kept}
-            asking.file.replace(kept)
-
-    def _is_usable(self, record: CompletionRecord) -> bool:
-        """Whether a kept completion is what would be written now."""
-        fits = record.tokens == self.asking.tokens if record.cut else record.tokens <= self.asking.tokens
-        return fits and record.prompts_digest == self.digest
 
     def ask(self, subject: Subject) -> None:
         """Ask one subject. Its model is local to this function, so that no two are in memory at once."""
         chat, state = subject.open(self.asking.loader)
         asked = chat.answerable(self.report)
         with state:
-            missing = [prompt for prompt in asked if (subject.identity, prompt.id) not in self._kept]
+            missing = self.store.missing(subject.identity, asked)
             complete(
                 chat,
                 missing,
@@ -146,18 +98,28 @@ class _Interview:
                 self.asking.tokens,
                 written=lambda prompts, completions: self._keep(subject, prompts, completions),
             )
-            records = {prompt.id: self._kept[subject.identity, prompt.id] for prompt in asked}
-            self.records[subject.role] = [
-                record.model_copy(update={"role": subject.role}) for record in records.values()
-            ]
-            if subject.role == "adapted":
-                self._reference = Reference.of(chat, asked, records)
+            records = self.store.of(subject.role, subject.identity, asked)
+            self.records[subject.role] = records
             is_reference = subject.role == "adapted"
+            if is_reference:
+                self._reference = Reference.of(chat, asked, {record.id: record for record in records})
             self.divergences[subject.role] = divergences(chat, asked, self._reference, is_reference)
-        self.notes[subject.role] = self._notes(subject, chat, len(asked), len(asked) - len(missing))
+        self.notes[subject.role] = self._notes(subject, chat.notes, len(asked), len(asked) - len(missing))
 
-    def _notes(self, subject: Subject, chat: ChatModel, asked: int, kept: int) -> list[str]:
-        notes = list(chat.notes)
+    def ask_by(self, engine: Engine, subjects: Sequence[Subject]) -> None:
+        """Ask all subjects by an engine's workers."""
+        with _file_for_workers(self.asking.file) as reference:
+            found = answers_by(
+                engine, subjects, self.report, self.store, self.asking.loader, reference, self.asking.progress
+            )
+        for subject, each in zip(subjects, found, strict=True):
+            asked = [prompt for prompt in self.report if prompt.id not in each.left_out]
+            self.records[subject.role] = self.store.of(subject.role, subject.identity, asked)
+            self.divergences[subject.role] = each.divergences
+            self.notes[subject.role] = self._notes(subject, each.notes, len(asked), each.kept)
+
+    def _notes(self, subject: Subject, told: Sequence[str], asked: int, kept: int) -> list[str]:
+        notes = list(told)
         if asked < len(self.report):
             left = len(self.report) - asked
             notes.append(f"{subject.role} does not see: {left} prompts with pictures were left out")
@@ -166,25 +128,20 @@ class _Interview:
         return notes
 
     def _keep(self, subject: Subject, prompts: Sequence[Prompt], completions: Sequence[Completion]) -> None:
-        records = [
-            CompletionRecord(
-                role=subject.role,
-                model=subject.identity,
-                id=prompt.id,
-                request=prompt.request,
-                set=prompt.set,
-                modality=prompt.modality,
-                prompt=prompt.text,
-                text=each.text,
-                answer=prompt.answer,
-                topic=prompt.topic,
-                tokens=len(each.ids),
-                cut=not each.finished,
-                verdicts={},
-                prompts_digest=self.digest,
-            )
-            for prompt, each in zip(prompts, completions, strict=True)
-        ]
-        self._kept.update({(record.model, record.id): record for record in records})
-        if self.asking.file is not None:
-            self.asking.file.append(records)
+        said = [Said(each.text, len(each.ids), not each.finished) for each in completions]
+        self.store.add(subject.role, subject.identity, prompts, said)
+
+
+@contextmanager
+def _file_for_workers(beside: CompletionFile | None) -> Iterator[Path]:
+    """Where workers find the adapted model's answers: beside the completions, else where this machine alone sees it."""
+    if beside is None:
+        with TemporaryDirectory(prefix="vlsurgery-") as folder:
+            yield Path(folder) / "reference.safetensors"
+        return
+    path = beside.path.absolute()
+    reference = path.with_name(f".{path.name}.reference.safetensors")
+    try:
+        yield reference
+    finally:
+        reference.unlink(missing_ok=True)

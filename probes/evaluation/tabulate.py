@@ -40,13 +40,19 @@ Divergence = tuple[float | None, str | None]  # mean KL in nats a token, or the 
 class Measured:
     """What a table needs beside completions.
 
-    divergences: role -> cell -> KL from the adapted model. looks: how often these prompts were looked at. notes: what
-    a reader should know.
+    divergences: role -> cell -> KL from the adapted model; no_divergence: role -> why there is none. looks: how often
+    these prompts were looked at. notes: what a reader should know.
     """
 
     divergences: Mapping[str, Mapping[Cell, Divergence]] = field(default_factory=dict)
     looks: int = 1
     notes: Sequence[str] = ()
+    no_divergence: Mapping[str, str] = field(default_factory=dict)
+
+    def divergence(self, role: str, cell: Cell) -> Divergence:
+        """The KL of a role from the adapted model in a cell, or why there is none."""
+        reason = self.no_divergence.get(role, "the models were not run beside each other")
+        return self.divergences.get(role, {}).get(cell, (None, reason))
 
 
 def tabulate(
@@ -59,10 +65,10 @@ def tabulate(
     measured = measured or Measured()
     first, *others = [_Table(records, judge.name) for judge in judges]
     return BehaviourResult(
-        records=first.rows(measured.divergences),
+        records=first.rows(measured),
         paired=first.paired(),
         judges=list(judges),
-        other_judges={table.judge: table.rows(measured.divergences) for table in others},
+        other_judges={table.judge: table.rows(measured) for table in others},
         agreement=[compare(records, one.name, other.name) for one, other in combinations(judges, 2)],
         prompts_digest=next((record.prompts_digest for record in records), None),
         looks=measured.looks,
@@ -85,18 +91,16 @@ class _Table:
         self.roles = list(dict.fromkeys(record.role for record in records))
         self._counterparts = {role: Counterparts(records, role) for role in self.roles}
 
-    def rows(self, divergences: Mapping[str, Mapping[Cell, Divergence]]) -> list[BehaviourRow]:
+    def rows(self, measured: Measured) -> list[BehaviourRow]:
         return [
-            self._row(role, cell, members[role], divergences.get(role, {}).get(cell))
+            self._row(role, cell, members[role], measured.divergence(role, cell))
             for role in self.roles
             for cell, members in self.cells.items()
             if role in members
         ]
 
-    def _row(
-        self, role: str, cell: Cell, members: Sequence[CompletionRecord], divergence: Divergence | None
-    ) -> BehaviourRow:
-        kl, reason = divergence or (None, "the models were not run beside each other")
+    def _row(self, role: str, cell: Cell, members: Sequence[CompletionRecord], divergence: Divergence) -> BehaviourRow:
+        kl, reason = divergence
         has_answers = all(record.answer is not None for record in members)
         return BehaviourRow(
             role=role,

@@ -98,6 +98,14 @@ def local_engine(address: str, gpus: float = 0.0, memory: int = 0) -> RayEngine 
     return RayEngine(cores(), cores(), workers, gpus, memory, local=True)
 
 
+def machines() -> list[dict[str, float]]:
+    """What each machine of the cluster has that this process is connected to, by Ray's names: CPU, GPU, memory in
+    bytes."""
+    import ray
+
+    return [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+
+
 def check_address(address: str) -> int | None:
     """How many workers an address asks for; None where it doesn't say. Raises SurgeryError for what is no address."""
     found = LOCAL.fullmatch(address)

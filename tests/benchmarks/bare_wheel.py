@@ -25,7 +25,10 @@ def step(name: str, folder: Path, *command: str | Path) -> None:
     began = time.perf_counter()
     done = subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True, check=False)
     said = (done.stdout if done.returncode == 0 else done.stderr).strip().splitlines() or [""]
-    print(f"{name:24} {time.perf_counter() - began:7.1f} s  {'ok' if done.returncode == 0 else 'FAILED'}  {said[-1]}")
+    print(
+        f"{name:24} {time.perf_counter() - began:7.1f} s  {'ok' if done.returncode == 0 else 'FAILED'}  {said[-1]}",
+        flush=True,
+    )
     if done.returncode:
         print(done.stderr, file=sys.stderr)
         raise SystemExit(1)

@@ -45,18 +45,19 @@ WANTED_RECALL, WANTED_SILENT = 0.95, 0.95
 
 @dataclass(frozen=True)
 class Trial:
-    """planted, decoys: blocks. found: those that pass, largest gain first. ratio: smallest change of a decoy over the
-    largest of a planted block. silent: whether nothing was found in the model without a loss."""
+    """planted, decoys: blocks. found: those that pass, largest gain along the path first; alone: the same, by their
+    gain alone in the adapted model. ratio: smallest change of a decoy over the largest of a planted block. silent:
+    whether nothing was found in the model without a loss."""
 
     planted: tuple[str, ...]
     found: tuple[str, ...]
+    alone: tuple[str, ...]
     ratio: float
     silent: bool
 
-    @property
-    def recall(self) -> float:
+    def recall(self, found: Sequence[str]) -> float:
         count = len(self.planted)
-        return len({*self.planted} & {*self.found[:count]}) / count
+        return len({*self.planted} & {*found[:count]}) / count
 
 
 def main() -> int:
@@ -66,17 +67,25 @@ def main() -> int:
     options = parser.parse_args()
     torch.set_num_threads(1)
     start, trials = time.perf_counter(), []
-    print("trial  planted            passing, largest gain first            recall@k  decoys/planted  without a loss")
+    print(
+        "trial  planted            passing, largest gain first            recall@k  alone  decoys/planted"
+        "  without a loss"
+    )
     for number in range(options.first, options.first + options.trials):
         with tempfile.TemporaryDirectory() as folder:
             trial = run(number, Path(folder))
         trials.append(trial)
         silent = "nothing found" if trial.silent else "FOUND SOMETHING"
         names, found = ", ".join(trial.planted), ", ".join(trial.found) or "none"
-        print(f"{number:5}  {names:17}  {found:37}  {trial.recall:8.2f}  {trial.ratio:14.2f}  {silent}", flush=True)
-    recall = sum(trial.recall for trial in trials) / len(trials)
+        path, alone = trial.recall(trial.found), trial.recall(trial.alone)
+        print(
+            f"{number:5}  {names:17}  {found:37}  {path:8.2f}  {alone:5.2f}  {trial.ratio:14.2f}  {silent}", flush=True
+        )
+    recall, alone = (
+        sum(trial.recall(getattr(trial, order)) for trial in trials) / len(trials) for order in ("found", "alone")
+    )
     silent_share = sum(trial.silent for trial in trials) / len(trials)
-    print(f"recall@k {recall:.3f} in the mean of {len(trials)} (wanted {WANTED_RECALL})")
+    print(f"recall@k {recall:.3f} (wanted {WANTED_RECALL}), by what blocks do alone {alone:.3f}; mean of {len(trials)}")
     print(f"nothing planted: nothing found in {silent_share:.0%} (wanted {WANTED_SILENT:.0%})")
     print(f"{time.perf_counter() - start:.0f} s")
     return 0 if recall >= WANTED_RECALL and silent_share >= WANTED_SILENT else 1
@@ -91,7 +100,7 @@ def run(number: int, folder: Path) -> Trial:
     lost, whole = (look(folder, name) for name in ("lost", "whole"))
     alignment = align({role: Checkpoint.open(folder / name) for role, name in (("base", "base"), ("adapted", "lost"))})
     ratio = min(moved(alignment, block) for block in decoys) / max(moved(alignment, block) for block in planted)
-    return Trial(planted, passing(lost), ratio, not passing(whole))
+    return Trial(planted, passing(lost), passing(lost, alone=True), ratio, not passing(whole))
 
 
 def make(folder: Path, seed: int, planted: Sequence[str], decoys: Sequence[str]) -> None:
@@ -168,10 +177,13 @@ def look(folder: Path, name: str) -> Attribution | None:
     return attribute(InMemoryMerge(chat, align(checkpoints), ("base",)), work)
 
 
-def passing(found: Attribution | None) -> tuple[str, ...]:
-    """The blocks that pass the null, the largest gain first."""
+def passing(found: Attribution | None, alone: bool = False) -> tuple[str, ...]:
+    """The blocks that pass the null, the largest gain first: along the path, or alone in the adapted model."""
     if found is None:
         return ()
+    if alone:
+        gains = {row.block: row.gain for row in found.transplants}
+        return tuple(sorted(found.null.found, key=lambda block: -gains[block]))
     gains = {row.block: row.gain for row in found.gains if row.method == "path" and row.is_whole}
     return tuple(sorted(found.null.found, key=lambda block: -gains[block]))
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from vlsurgery.probes import targets as working_targets
-from vlsurgery.probes.evaluation.evaluate import Subject, evaluate, graft
+from vlsurgery.probes.evaluation.evaluate import evaluate
 from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, complete
 from vlsurgery.probes.evaluation.judges import STANDARD
 from vlsurgery.probes.evaluation.judging import exchange
+from vlsurgery.probes.evaluation.subjects import Subject, graft
 from vlsurgery.probes.models import load
 from vlsurgery.probes.probe import probe
 from vlsurgery.probes.prompts import HARMFUL_SETS

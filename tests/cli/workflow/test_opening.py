@@ -2,7 +2,8 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import pytest
 import torch
 from typer.testing import Result
 
+from vlsurgery.cli.options import Running
+from vlsurgery.cli.workflow import steps
 from vlsurgery.cli.workflow.case import Case
 from vlsurgery.cli.workflow.engine import Flow, Job, StepOptions
 from vlsurgery.cli.workflow.steps import STEPS
-from vlsurgery.probes.evaluation.evaluate import Subject
+from vlsurgery.probes.evaluation.subjects import Subject
 from vlsurgery.probes.probe import Findings
 from vlsurgery.probes.results import (
     BehaviourResult,
@@ -96,6 +99,32 @@ def test_a_merge_without_a_case_opens_each_checkpoint_once(
         assert (counted.opened, counted.aligned) == ({"base": 1, "adapted": 1, "safety": 1}, 1), order
 
 
+NOTHING_SAID = BehaviourResult(
+    rows=[], paired=[], judges=[JudgeUsed(name="x", tokens=1, description="")], looks=1, notes=[]
+)
+
+
+def test_a_cases_models_are_asked_by_the_cluster_that_was_named(
+    tmp_path: Path, trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    @contextmanager
+    def engine(address: str | None, checkpoints: list[Checkpoint], device: str | None) -> Iterator[object]:
+        told.append((address, len(checkpoints), device))
+        yield "workers"
+
+    monkeypatch.setattr(steps, "engine_for_models", engine)
+    monkeypatch.setattr(
+        "vlsurgery.probes.evaluation.evaluate.evaluate", lambda *asked: told.append(asked[-1].engine) or NOTHING_SAID
+    )
+    monkeypatch.setattr("vlsurgery.probes.evaluation.subjects.graft", lambda adapted, base: Subject("graft", base))  # noqa: ARG005
+    Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
+    options = StepOptions(ray="local:2", running=Running(device="cpu"))
+    Flow(Job(Case.open(tmp_path / "case"), options), STEPS).bring("evaluate")
+    assert told == [("local:2", 4, "cpu"), "workers"]
+
+
 def test_a_whole_case_opens_each_checkpoint_and_its_merge_once(
     tmp_path: Path, trio: dict[str, Path], counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -111,14 +140,11 @@ def test_a_whole_case_opens_each_checkpoint_and_its_merge_once(
         for policy in ("uniform", "fit")
     ]  # fmt: skip
     chosen = TradeoffResult(points=points, policy="fit", verdict="")
-    behaviour = BehaviourResult(
-        rows=[], paired=[], judges=[JudgeUsed(name="x", tokens=1, description="")], looks=1, notes=[]
-    )
     findings = Findings(found, {"x": torch.zeros(1)}, TargetsResult(rows=[]))
     monkeypatch.setattr("vlsurgery.probes.probe.probe", lambda *_: findings)
     monkeypatch.setattr("vlsurgery.probes.selection.choose", lambda *_: chosen)
-    monkeypatch.setattr("vlsurgery.probes.evaluation.evaluate.evaluate", lambda *_: behaviour)
-    monkeypatch.setattr("vlsurgery.probes.evaluation.evaluate.graft", lambda adapted, base: Subject("graft", base))  # noqa: ARG005
+    monkeypatch.setattr("vlsurgery.probes.evaluation.evaluate.evaluate", lambda *_: NOTHING_SAID)
+    monkeypatch.setattr("vlsurgery.probes.evaluation.subjects.graft", lambda adapted, base: Subject("graft", base))  # noqa: ARG005
     Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
     for aligned in (1, 0):
         counted.reset()
