@@ -8,8 +8,8 @@ drivers: the program itself is killed at random moments, and the same command gi
 seconds to start a cluster, until workers answer, of a task, to end. speed: a ties merge and full spectra, bound by the
 processor, by one process on one core and on all, and by workers. memory: a ties merge of synthetic checkpoints by two
 workers and by one process: the peak of each worker (VmHWM), which must stay below 1.2 GiB, and the time, which at 13.5
-GB is to be at most 1.1 times as long. Random moments follow --seed. Ends with 1 where a file differs, something is left running, or a bound is
-missed.
+GB is to be at most 1.1 times as long. Random moments follow --seed. Ends with 1 where a file differs, something is left
+running, or a bound is missed.
 """
 
 import argparse
