@@ -1,7 +1,7 @@
 """The settings of steps in a file from elsewhere: what a second run takes of them, checked before anything runs."""
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -47,7 +47,7 @@ class StepSettings(_Read):
     tokens: int | None = Field(default=None, ge=1)
     imports: dict[str, str] = Field(default_factory=dict)
     policy: Policy | None = None
-    sources: list[str] | None = None
+    sources: list[Annotated[str, Field(pattern=r"^(base|safety(:.+)?)$")]] | None = Field(default=None, min_length=1)
     sparse: bool = False
     extrapolate: bool = False
     frontier: int = Field(default=0, ge=0)

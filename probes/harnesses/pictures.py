@@ -15,5 +15,5 @@ def data_uri(image: Image.Image | Path) -> str:
     if isinstance(image, Path):
         return data_uri(rgb(image))
     stream = io.BytesIO()
-    image.save(stream, format="PNG")
+    image.save(stream, format="PNG", exif=None, icc_profile=None)  # nothing of who took it, where and with what
     return f"data:image/png;base64,{base64.b64encode(stream.getvalue()).decode('ascii')}"

@@ -89,6 +89,8 @@ def test_other_checkpoints_and_the_same_case_are_refused(case: Path, run: Run, t
         ({"judges": "rules"}, "judges"),
         ({"tokens": 0}, "tokens"),
         ({"limits": {"sets": 1}}, "limits"),
+        ({"sources": ["anyone"]}, "sources.0"),
+        ({"sources": []}, "sources"),
     ],
 )
 def test_settings_that_no_step_records_are_refused_in_one_line(

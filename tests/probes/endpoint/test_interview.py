@@ -22,6 +22,7 @@ from PIL import Image
 from vlsurgery.probes.endpoint import Endpoint, EndpointError, Interviewed, ServedModel, client, interview, served_names
 from vlsurgery.probes.evaluation.completion_store import CompletionStore, asked_digest
 from vlsurgery.probes.evaluation.completions import CompletionFile
+from vlsurgery.probes.harnesses.pictures import data_uri
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.prompts.pictures import noise
 
@@ -103,6 +104,22 @@ def test_pictures_go_along_as_they_are_seen(model_server: Server) -> None:
     assert (picture["type"], head) == ("image_url", "data:image/png;base64")
     seen = Image.open(io.BytesIO(base64.b64decode(data)))
     assert np.array_equal(np.asarray(seen), np.asarray(PICTURED[0].image))
+
+
+SAID_OF_IT = b"a word of the file"
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+def test_of_a_picture_its_pixels_alone_are_sent(tmp_path: Path, suffix: str) -> None:
+    """The same pixels give the same text, whatever a file says of itself: where it was taken, by whom, with what."""
+    plain, exif = Image.new("RGB", (8, 8), (40, 80, 120)), Image.Exif()
+    exif[0x010E] = SAID_OF_IT.decode()  # ImageDescription
+    file = tmp_path / f"picture.{suffix}"
+    plain.save(file, exif=exif, icc_profile=SAID_OF_IT, lossless=True, quality=100, subsampling=0)
+    assert SAID_OF_IT in file.read_bytes() or suffix == "png"  # which compresses it
+    sent = data_uri(file)
+    assert sent == data_uri(Image.open(file).convert("RGB"))
+    assert not Image.open(io.BytesIO(base64.b64decode(sent.partition(",")[2]))).info
 
 
 @pytest.mark.parametrize(
