@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from vlsurgery.cli.workflow.step_settings import checked_settings
 from vlsurgery.figures.wording import cell_name, cell_phrase, counts, interval, listed, points, rate_words, role_name
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.prompts.loaders import split_spec
@@ -13,6 +12,7 @@ from vlsurgery.probes.results import HARMFUL_SETS, BehaviourResult, BehaviourRow
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.hub import HubName
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.markdown import plain
 
 CHECKPOINT_JUDGE: Final = "hf:"  # before the place of a judge that is a checkpoint
@@ -59,7 +59,12 @@ def behaviour_of(folder: Path, merged: Checkpoint) -> MergeBehaviour:
     if not file.is_file():
         return MergeBehaviour(None, f"{folder} has no evaluation")
     result = BehaviourResult.load(file)
-    checked_settings("evaluate", result.settings)
+    prompts = result.settings.get("prompts", {})
+    if not isinstance(prompts, dict) or not isinstance(prompts.get("files", {}), dict):
+        raise SurgeryError(
+            f"{file}: prompts.files: expected a mapping of prompt files, found {excerpt(prompts)}. Take the file as "
+            "vlsurgery wrote it, or evaluate again."
+        )
     identity = result.settings.get("merged")
     if not isinstance(identity, str) or not merged.is_known_as(identity):
         return MergeBehaviour(None, f"the evaluation in {folder} is not of this merge")
