@@ -68,7 +68,7 @@ def _show_divided(session: Session, file: Path, out: Path, dtype: str, max_shard
     from vlsurgery.surgery.runtime.byte_counts import in_words
 
     plan = planned(file, out, dtype, max_shard_bytes)
-    divided = divided_conversion(ray, plan, dtype)
+    divided = divided_conversion(ray, plan)
     step = {"step": "convert", "reads": str(file), "writes": [str(out)]}
     sizes = {"bytes_read": plan.bytes_read, "bytes_written": plan.layout.nbytes}
     session.console.emit(json.dumps({"plan": [step | sizes | {"ray": asdict(divided)}]}, indent=1))

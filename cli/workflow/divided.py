@@ -78,11 +78,11 @@ def divided_merge(address: str, recipe: "Recipe", prepared: "PreparedMerge", byt
         return _divided(engine, [size * share for size in sizes], [size * seconds for size in sizes])
 
 
-def divided_conversion(address: str, plan: "PlannedConversion", dtype: str) -> DividedWork:
+def divided_conversion(address: str, plan: "PlannedConversion") -> DividedWork:
     """How a conversion of a GGUF file would be divided, a shard a task; a worker is taken to read as it writes."""
     sizes = [shard.nbytes for shard in plan.layout.shards]
     share = 1 + plan.bytes_read / max(1, sum(sizes))
-    seconds = _seconds_a_converted_byte(plan, dtype)
+    seconds = _seconds_a_converted_byte(plan)
     with _planned(address) as engine:
         return _divided(engine, [size * share for size in sizes], [size * seconds for size in sizes])
 
@@ -147,14 +147,14 @@ def _seconds_a_byte(recipe: "Recipe", prepared: "PreparedMerge") -> float:
     return (time.perf_counter() - start) / max(1, made)
 
 
-def _seconds_a_converted_byte(plan: "PlannedConversion", dtype: str) -> float:
+def _seconds_a_converted_byte(plan: "PlannedConversion") -> float:
     """How long one thread takes to make a byte of a checkpoint from a GGUF file."""
     from vlsurgery.probes.models.gguf.shard_maker import UnitPieces
 
     tensor = _sample([each for shard in plan.layout.shards for each in shard.tensors], lambda each: each.numel)
     start, made = time.perf_counter(), 0
     while not made or time.perf_counter() - start < SAMPLE_SECONDS:
-        for piece in UnitPieces(plan.model, plan.layout.units, dtype).of(tensor):
+        for piece in UnitPieces(plan.model, plan.layout.units, plan.dtype).of(tensor):
             piece.make(memoryview(bytearray(piece.nbytes)))
             made += piece.nbytes
     return (time.perf_counter() - start) / made

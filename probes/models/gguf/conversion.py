@@ -4,7 +4,7 @@ import hashlib
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 
 from vlsurgery.probes.models.gguf.layout import MAX_SHARD_BYTES, Layout, laid_out
-from vlsurgery.probes.models.gguf.shard_maker import GGUFShardMaker, check_stamp, converters, stamp_of
+from vlsurgery.probes.models.gguf.shard_maker import GGUFShardMaker, check_stamp, converters, made_shard, stamp_of
 from vlsurgery.probes.models.gguf.source import GGUFModel, open_gguf, tokenizer_of
 from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import TargetError
-from vlsurgery.surgery.runtime.engine import Engine, InProcess
+from vlsurgery.surgery.runtime.engine import Engine, InProcess, SetUp
 from vlsurgery.surgery.runtime.progress import Notify, Progress, no_notify, no_progress
 from vlsurgery.surgery.runtime.worker_pool import worker_pool
 from vlsurgery.surgery.writer.checksums import SUMS, sums_text
-from vlsurgery.surgery.writer.filling import fill_by
+from vlsurgery.surgery.writer.filling import FilledShard, fill_by
 from vlsurgery.surgery.writer.output_directory import check_target, target
 from vlsurgery.surgery.writer.resuming import finish, resume, write_file
 from vlsurgery.surgery.writer.shard_plan import CONFIG
@@ -73,11 +73,20 @@ class PlannedConversion:
     stamp: tuple[int, int]
     model: GGUFModel
     layout: Layout
+    dtype: str
+    max_shard_bytes: int
 
     @property
     def bytes_read(self) -> int:
         """Bytes of the file's tensors."""
         return sum(int(tensor.n_bytes) for tensor in self.model.tensors)
+
+    def maker(self, is_here: bool) -> Callable[[Path], SetUp[str, FilledShard]]:
+        """What gives the workers' set-up for a directory. is_here: whether this process is the worker."""
+        if is_here:
+            return lambda folder: lambda: partial(made_shard, self.model, self.layout, self.dtype, folder)
+        file, reading = self.model.file.absolute(), self.model.reading
+        return partial(GGUFShardMaker, file, reading, self.dtype, self.max_shard_bytes, self.stamp, converters())
 
 
 def planned(
@@ -87,7 +96,7 @@ def planned(
     if out.exists():
         raise TargetError(f"{out}: is there already. Give a new directory with -o.")
     stamp, model = stamp_of(file), open_gguf(file)
-    return PlannedConversion(stamp, model, laid_out(model, dtype, max_shard_bytes))
+    return PlannedConversion(stamp, model, laid_out(model, dtype, max_shard_bytes), dtype, max_shard_bytes)
 
 
 def convert(
@@ -111,28 +120,27 @@ def convert(
     program is killed, the same call goes on behind the last finished shard.
     """
     plan = planned(file, out, dtype, max_shard_bytes)
-    texts = _texts(plan, dtype)
+    texts = _texts(plan)
     files = {*texts, *(shard.file for shard in plan.layout.shards), SUMS}
     needed = plan.layout.nbytes + sum(map(len, texts.values()))
     check_target(out, [], needed)
-    maker = partial(GGUFShardMaker, file.absolute(), dtype, max_shard_bytes, plan.stamp, converters())
-    fill = partial(fill_by, InProcess() if engine is None else engine, maker, progress)
     with target(out, _digest(plan, file, texts), files, needed, note) as (folder, journal):
         with worker_pool() as pool:
             rest = resume(plan.layout.shards, folder, journal, pool, progress, note)
-        fill(rest, folder, partial(finish, folder, journal, partial(check_stamp, file, plan.stamp)))
+        done = partial(finish, folder, journal, partial(check_stamp, file, plan.stamp))
+        fill_by(engine or InProcess(), plan.maker(is_here=engine is None), progress, rest, folder, done)
         written = {name: write_file(folder / name, [text]) for name, text in texts.items() if name != CONFIG}
         digests = journal.finished | written | {CONFIG: hashlib.sha256(texts[CONFIG]).hexdigest()}
         write_file(folder / SUMS, [sums_text(digests).encode()])
         write_file(folder / CONFIG, [texts[CONFIG]])  # Last: without it, a directory is not taken for a checkpoint.
         sums = [journal.sums[shard.file] for shard in plan.layout.shards]
-    return _told(file, out, plan.model, dtype, sums)
+    return _told(out, plan, sums)
 
 
-def _texts(plan: PlannedConversion, dtype: str) -> dict[str, bytes]:
+def _texts(plan: PlannedConversion) -> dict[str, bytes]:
     """Name -> content of the files beside the shards, as transformers writes them."""
     model, config = plan.model.model, plan.model.model.config
-    config.dtype, config.architectures = dtype, [type(model).__name__]
+    config.dtype, config.architectures = plan.dtype, [type(model).__name__]
     _shorten_floats(config)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -153,19 +161,19 @@ def _digest(plan: PlannedConversion, file: Path, texts: Mapping[str, bytes]) -> 
     return hashlib.sha256(json.dumps(order).encode()).hexdigest()
 
 
-def _told(file: Path, out: Path, model: GGUFModel, dtype: str, sums: list[tuple[float, ...]]) -> Conversion:
+def _told(out: Path, plan: PlannedConversion, sums: list[tuple[float, ...]]) -> Conversion:
     counts: Counter[str] = Counter()
-    for tensor in model.tensors:
+    for tensor in plan.model.tensors:
         counts[tensor.tensor_type.name] += int(tensor.n_elements)
     lost, whole = (sum(each) for each in zip(*sums, strict=True))
     return Conversion(
-        file=file,
+        file=plan.model.file,
         out=out,
-        architecture=type(model.model).__name__,
+        architecture=type(plan.model.model).__name__,
         parameters=sum(counts.values()),
         stored=dict(counts.most_common()),
-        bits=8 * sum(int(tensor.n_bytes) for tensor in model.tensors) / sum(counts.values()),
-        dtype=dtype,
+        bits=8 * plan.bytes_read / sum(counts.values()),
+        dtype=plan.dtype,
         rounding=(lost / whole) ** 0.5 if whole else 0.0,
     )
 

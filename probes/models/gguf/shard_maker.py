@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vlsurgery.probes.models.gguf.layout import Layout, laid_out
-from vlsurgery.probes.models.gguf.source import GGUFModel, Unit, open_gguf
+from vlsurgery.probes.models.gguf.source import GGUFModel, Reading, Unit, open_gguf
 from vlsurgery.surgery.checkpoint import LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError, TargetError
 from vlsurgery.surgery.runtime.worker_pool import worker_pool
@@ -52,11 +52,12 @@ def converters() -> str:
 class GGUFShardMaker:
     """Called once in a worker's process, it returns the function that makes and writes one shard of a checkpoint.
 
-    folder: where the checkpoint is written until it is complete. stamp: of the file, as the program saw it. programs:
-    that it has.
+    folder: where the checkpoint is written until it is complete. stamp: of the file, as the program saw it; reading:
+    what it found there. programs: that it has.
     """
 
     file: Path
+    reading: Reading
     dtype: str
     max_shard_bytes: int
     stamp: tuple[int, int]
@@ -73,16 +74,18 @@ class GGUFShardMaker:
         if not (self.folder / JOURNAL).is_file():
             raise TargetError(f"{self.folder}: is not there for a worker. Give a directory that all machines share.")
         check_stamp(self.file, self.stamp)
-        model = open_gguf(self.file)
+        model = open_gguf(self.file, self.reading)
         layout = laid_out(model, self.dtype, self.max_shard_bytes)
-        return lambda file: self._made(model, layout, file)
+        return partial(made_shard, model, layout, self.dtype, self.folder)
 
-    def _made(self, model: GGUFModel, layout: Layout, file: str) -> Iterator[FilledShard]:
-        (shard,) = (each for each in layout.shards if each.file == file)
-        pieces = UnitPieces(model, layout.units, self.dtype)
-        with worker_pool() as pool:
-            filled = write_shard(shard, self.folder, pieces.of, pool, ())
-        yield replace(filled, sums=pieces.sums())
+
+def made_shard(model: GGUFModel, layout: Layout, dtype: str, folder: Path, file: str) -> Iterator[FilledShard]:
+    """Make the shard of that name and write it to the folder."""
+    (shard,) = (each for each in layout.shards if each.file == file)
+    pieces = UnitPieces(model, layout.units, dtype)
+    with worker_pool() as pool:
+        filled = write_shard(shard, folder, pieces.of, pool, ())
+    yield replace(filled, sums=pieces.sums())
 
 
 @dataclass(frozen=True)

@@ -44,19 +44,41 @@ class Unit:
 
 
 @dataclass(frozen=True)
+class Reading:
+    """What transformers makes of a file's header, as plain data: workers need not find it out again.
+
+    architecture: by llama.cpp's name. settings: of the config. names: tensor of the file -> parameter.
+    """
+
+    architecture: str
+    settings: Mapping[str, Any]
+    names: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class GGUFModel:
     """A GGUF file and its model without weights.
 
     tensors: of the file, as gguf has them. model: of transformers, on the meta device, with its config. processor:
-    undoes what llama.cpp does to tensors. names: tensor of the file -> parameter. sources: parameter -> its tensors.
+    undoes what llama.cpp does to tensors.
     """
 
     file: Path
+    reading: Reading
     tensors: Sequence[Any]
     model: Any
     processor: Any
-    names: Mapping[str, str]
-    sources: Mapping[str, Sequence[Any]]
+
+    @cached_property
+    def sources(self) -> Mapping[str, Sequence[Any]]:
+        """Parameter -> the file's tensors that it is made of; transformers leaves out the ending of fused experts."""
+        found: dict[str, list[Any]] = defaultdict(list)
+        for tensor in self.tensors:
+            names = self.reading.names
+            parameter = names.get(tensor.name) or names.get(tensor.name.removesuffix(".weight"))
+            if parameter is not None:
+                found[parameter].append(tensor)
+        return dict(found)
 
     @cached_property
     def units(self) -> list[Unit]:
@@ -124,11 +146,11 @@ class GGUFModel:
             result = self.processor.process(
                 weights=dequantize(data, source.tensor_type),
                 name=source.name,
-                tensor_key_mapping=self.names,
+                tensor_key_mapping=self.reading.names,
                 parsed_parameters=stash,
             )
-            if result.name in self.names:
-                stash["tensors"][self.names[result.name]] = result.weights
+            if result.name in self.reading.names:
+                stash["tensors"][self.reading.names[result.name]] = result.weights
         found: np.ndarray = np.array(stash["tensors"][parameter], np.float32, order="C")
         return found
 
@@ -147,14 +169,16 @@ class GGUFModel:
         return made
 
 
-def open_gguf(file: Path) -> GGUFModel:
+def open_gguf(file: Path, reading: Reading | None = None) -> GGUFModel:
     """A GGUF file and the model that it is of; no weights are read.
+
+    reading: of this file, where it is known.
 
     Raises CheckpointError for a file that is no GGUF, that is cut off, or that transformers can't read.
     """
     _check(file)
-    with _without_bars():
-        tensors, settings, architecture = _read(file)
+    reader = _reader(file)
+    architecture, settings = (reading.architecture, reading.settings) if reading else _settings(file, reader)
 
     def understood() -> GGUFModel:
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -164,13 +188,12 @@ def open_gguf(file: Path) -> GGUFModel:
             get_gguf_hf_weights_map,
         )
 
-        config = AutoConfig.for_model(**settings)
         with torch.device("meta"):
-            model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), trust_remote_code=False)
         model.tie_weights()
-        processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=settings)
-        names = get_gguf_hf_weights_map(model, processor)
-        return GGUFModel(file, tensors, model, processor, names, _sources(tensors, names))
+        processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=dict(settings))
+        names = reading.names if reading else get_gguf_hf_weights_map(model, processor)
+        return GGUFModel(file, Reading(architecture, settings, names), reader.tensors, model, processor)
 
     return _asked(file, understood)
 
@@ -198,10 +221,9 @@ def _check(file: Path) -> None:
         raise CheckpointError(f"{file}: is no GGUF file: it begins with {magic!r} in place of {MAGIC!r}.")
 
 
-def _read(file: Path) -> tuple[Sequence[Any], dict[str, Any], str]:
-    """The file's tensors, its settings as transformers names them, and its architecture as llama.cpp does."""
+def _reader(file: Path) -> Any:
+    """The file as gguf reads it, with its tensors and settings."""
     from gguf import GGUFReader
-    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint, read_field
 
     try:
         reader = GGUFReader(file)
@@ -209,8 +231,16 @@ def _read(file: Path) -> tuple[Sequence[Any], dict[str, Any], str]:
         raise CheckpointError(f"{file}: is cut off or damaged: {one_line(error)}. Download it again.") from error
     if not reader.tensors:
         raise CheckpointError(f"{file}: holds no weights, only settings or a vocabulary. Give the file of the model.")
-    settings = _asked(file, lambda: load_gguf_checkpoint(str(file))["config"])
-    return reader.tensors, settings, _asked(file, lambda: str(read_field(reader, "general.architecture")[0]))
+    return reader
+
+
+def _settings(file: Path, reader: Any) -> tuple[str, dict[str, Any]]:
+    """The file's architecture by llama.cpp's name, and its settings by those of transformers."""
+    from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint, read_field
+
+    with _without_bars():
+        settings = _asked(file, lambda: load_gguf_checkpoint(str(file))["config"])
+    return _asked(file, lambda: str(read_field(reader, "general.architecture")[0])), settings
 
 
 def _held(model: Any) -> dict[str, Tensor]:
@@ -226,16 +256,6 @@ def _held(model: Any) -> dict[str, Tensor]:
 def _unit(name: str, parameter: Tensor, saved: Mapping[str, Tensor]) -> Unit:
     rewritten = list(saved) != [name] or saved[name] is not parameter
     return Unit(name, tuple((key, tuple(made.shape)) for key, made in saved.items()), rewritten)
-
-
-def _sources(tensors: Sequence[Any], names: Mapping[str, str]) -> dict[str, list[Any]]:
-    """Parameter -> the file's tensors that it is made of; transformers leaves out the ending of fused experts."""
-    found: dict[str, list[Any]] = defaultdict(list)
-    for tensor in tensors:
-        parameter = names.get(tensor.name) or names.get(tensor.name.removesuffix(".weight"))
-        if parameter is not None:
-            found[parameter].append(tensor)
-    return dict(found)
 
 
 def _without_bars() -> AbstractContextManager[Any]:
