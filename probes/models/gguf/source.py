@@ -151,7 +151,8 @@ class GGUFModel:
             )
             if result.name in self.reading.names:
                 stash["tensors"][self.reading.names[result.name]] = result.weights
-        found: np.ndarray = np.array(stash["tensors"][parameter], np.float32, order="C")
+        held = stash["tensors"][parameter]  # a tensor where transformers fused it itself
+        found: np.ndarray = np.array(held.numpy() if isinstance(held, Tensor) else held, np.float32, order="C")
         return found
 
     def _saved(self, parameters: Mapping[str, Tensor]) -> dict[str, Tensor]:
