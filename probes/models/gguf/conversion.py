@@ -85,8 +85,8 @@ class PlannedConversion:
         """What gives the workers' set-up for a directory. is_here: whether this process is the worker."""
         if is_here:
             return lambda folder: lambda: partial(made_shard, self.model, self.layout, self.dtype, folder)
-        file, reading = self.model.file.absolute(), self.model.reading
-        return partial(GGUFShardMaker, file, reading, self.dtype, self.max_shard_bytes, self.stamp, converters())
+        file, header = self.model.file.absolute(), self.model.header
+        return partial(GGUFShardMaker, file, header, self.dtype, self.max_shard_bytes, self.stamp, converters())
 
 
 def planned(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from vlsurgery.probes.models.gguf.layout import Layout, laid_out
-from vlsurgery.probes.models.gguf.source import GGUFModel, Reading, Unit, open_gguf
+from vlsurgery.probes.models.gguf.source import GGUFHeader, GGUFModel, Unit, open_gguf
 from vlsurgery.surgery.checkpoint import LazyTensor
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError, TargetError
 from vlsurgery.surgery.runtime.worker_pool import worker_pool
@@ -52,12 +52,12 @@ def converters() -> str:
 class GGUFShardMaker:
     """Called once in a worker's process, it returns the function that makes and writes one shard of a checkpoint.
 
-    folder: where the checkpoint is written until it is complete. stamp: of the file, as the program saw it; reading:
+    folder: where the checkpoint is written until it is complete. stamp: of the file, as the program saw it; header:
     what it found there. programs: that it has.
     """
 
     file: Path
-    reading: Reading
+    header: GGUFHeader
     dtype: str
     max_shard_bytes: int
     stamp: tuple[int, int]
@@ -74,7 +74,7 @@ class GGUFShardMaker:
         if not (self.folder / JOURNAL).is_file():
             raise TargetError(f"{self.folder}: is not there for a worker. Give a directory that all machines share.")
         check_stamp(self.file, self.stamp)
-        model = open_gguf(self.file, self.reading)
+        model = open_gguf(self.file, self.header)
         layout = laid_out(model, self.dtype, self.max_shard_bytes)
         return partial(made_shard, model, layout, self.dtype, self.folder)
 

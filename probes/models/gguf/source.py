@@ -44,7 +44,7 @@ class Unit:
 
 
 @dataclass(frozen=True)
-class Reading:
+class GGUFHeader:
     """What transformers makes of a file's header, as plain data: workers need not find it out again.
 
     architecture: by llama.cpp's name. settings: of the config. names: tensor of the file -> parameter.
@@ -64,7 +64,7 @@ class GGUFModel:
     """
 
     file: Path
-    reading: Reading
+    header: GGUFHeader
     tensors: Sequence[Any]
     model: Any
     processor: Any
@@ -74,7 +74,7 @@ class GGUFModel:
         """Parameter -> the file's tensors that it is made of; transformers leaves out the ending of fused experts."""
         found: dict[str, list[Any]] = defaultdict(list)
         for tensor in self.tensors:
-            names = self.reading.names
+            names = self.header.names
             parameter = names.get(tensor.name) or names.get(tensor.name.removesuffix(".weight"))
             if parameter is not None:
                 found[parameter].append(tensor)
@@ -146,11 +146,11 @@ class GGUFModel:
             result = self.processor.process(
                 weights=dequantize(data, source.tensor_type),
                 name=source.name,
-                tensor_key_mapping=self.reading.names,
+                tensor_key_mapping=self.header.names,
                 parsed_parameters=stash,
             )
-            if result.name in self.reading.names:
-                stash["tensors"][self.reading.names[result.name]] = result.weights
+            if result.name in self.header.names:
+                stash["tensors"][self.header.names[result.name]] = result.weights
         held = stash["tensors"][parameter]  # a tensor where transformers fused it itself
         found: np.ndarray = np.array(held.numpy() if isinstance(held, Tensor) else held, np.float32, order="C")
         return found
@@ -170,16 +170,16 @@ class GGUFModel:
         return made
 
 
-def open_gguf(file: Path, reading: Reading | None = None) -> GGUFModel:
+def open_gguf(file: Path, header: GGUFHeader | None = None) -> GGUFModel:
     """A GGUF file and the model that it is of; no weights are read.
 
-    reading: of this file, where it is known.
+    header: of this file, where it is known.
 
     Raises CheckpointError for a file that is no GGUF, that is cut off, or that transformers can't read.
     """
     _check(file)
     reader = _reader(file)
-    architecture, settings = (reading.architecture, reading.settings) if reading else _settings(file, reader)
+    architecture, settings = (header.architecture, header.settings) if header else _settings(file, reader)
 
     def understood() -> GGUFModel:
         from transformers import AutoConfig, AutoModelForCausalLM
@@ -193,8 +193,8 @@ def open_gguf(file: Path, reading: Reading | None = None) -> GGUFModel:
             model = AutoModelForCausalLM.from_config(AutoConfig.for_model(**settings), trust_remote_code=False)
         model.tie_weights()
         processor = TENSOR_PROCESSORS.get(architecture, TensorProcessor)(config=dict(settings))
-        names = reading.names if reading else get_gguf_hf_weights_map(model, processor)
-        return GGUFModel(file, Reading(architecture, settings, names), reader.tensors, model, processor)
+        names = header.names if header else get_gguf_hf_weights_map(model, processor)
+        return GGUFModel(file, GGUFHeader(architecture, settings, names), reader.tensors, model, processor)
 
     return _asked(file, understood)
 
