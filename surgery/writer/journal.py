@@ -106,18 +106,18 @@ class Journal:
                 self.order, self.files = order, frozenset(map(str, files))
             case {"order": str(order)} if self.order is None:
                 self.order = order
-            case {"file": str(file), "sha256": str(digest)} if self.order is not None:
+            case {"file": str(file), "sha256": str(digest), **more} if self.order is not None:
                 self.finished[file] = digest
-                self.non_finite[file] = list(map(str, _listed(entry, "non_finite")))
-                self.sums[file] = tuple(each for each in _listed(entry, "sums") if isinstance(each, float))
+                self.non_finite[file] = list(map(str, _listed(more, "non_finite")))
+                self.sums[file] = tuple(each for each in _listed(more, "sums") if isinstance(each, float))
             case _:
                 return False
         return True
 
 
-def _listed(entry: dict[str, Any], key: str) -> list[Any]:
+def _listed(line: dict[Any, Any], key: str) -> list[Any]:
     """A line's list under a key; empty where it has none."""
-    value = entry.get(key)
+    value = line.get(key)
     return value if isinstance(value, list) else []
 
 

@@ -22,7 +22,7 @@ from vlsurgery.surgery.writer.journal import JOURNAL
 
 PROGRAMS: Final = ("transformers", "gguf")
 # Entries that are dequantised at a time where rows can be made one by one, and that are rounded at a time.
-PIECE_SIZE: Final = 1 << 23
+PIECE_SIZE: Final = 1 << 22
 ROUNDED_SIZE: Final = 1 << 20
 
 

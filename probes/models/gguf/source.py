@@ -123,19 +123,29 @@ class GGUFModel:
     def make_rows(self, unit: Unit, start: int, stop: int) -> np.ndarray:
         """The rows `start` to `stop` of a unit, in float32."""
         ((name, shape),), (source,) = unit.tensors, self.sources[unit.parameter]
-        made = _asked(self.file, lambda: self._made(unit.parameter, [(source, source.data[start:stop])]))
+        made = _asked(self.file, lambda: self._made(unit.parameter, [(source, self._stored(source, start, stop))]))
         return self._checked(name, (stop - start, *shape[1:]), made)
 
     def make(self, unit: Unit) -> list[np.ndarray]:
         """The tensors of a unit, in float32."""
-        sources = [(source, source.data) for source in self.sources[unit.parameter]]
 
         def made() -> Mapping[str, Tensor]:
+            sources = [(each, self._stored(each, 0, len(each.data))) for each in self.sources[unit.parameter]]
             parameter = torch.from_numpy(self._made(unit.parameter, sources))
             return self._saved({unit.parameter: parameter}) if unit.rewritten else {unit.parameter: parameter}
 
         found = _asked(self.file, made)
         return [self._checked(name, shape, found[name].contiguous().numpy()) for name, shape in unit.tensors]
+
+    def _stored(self, source: Any, start: int, stop: int) -> np.ndarray:
+        """Rows of a tensor as the file has them. gguf maps the file, of which every page that was read would stay in
+        this process's memory."""
+        rows: np.ndarray = source.data  # of which only shape and dtype are looked at
+        width = rows[:1].nbytes
+        found = np.fromfile(
+            self.file, rows.dtype, width * (stop - start) // rows.itemsize, offset=source.data_offset + width * start
+        )
+        return found.reshape(stop - start, *rows.shape[1:])
 
     def _made(self, parameter: str, sources: Sequence[tuple[Any, np.ndarray]]) -> np.ndarray:
         """A parameter of these bytes of the file's tensors: dequantised, then as transformers has it."""
