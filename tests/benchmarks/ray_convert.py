@@ -46,8 +46,8 @@ def made(file: Path) -> Path:
     out.add_layer_norm_rms_eps(1e-5)
     out.add_vocab_size(VOCABULARY)
     out.add_tokenizer_model("gpt2")
-    out.add_token_list(["a", "b", "ab", *(f"t{number}" for number in range(3, VOCABULARY))])
-    out.add_token_merges(["a b"])
+    out.add_token_list(["a", "b", "c", "ab", "bc", *(f"t{number}" for number in range(5, VOCABULARY))])
+    out.add_token_merges(["a b", "b c"])
     numbers = np.random.default_rng(0)
     shapes = {"token_embd": (VOCABULARY, SIZE), "output": (VOCABULARY, SIZE), "output_norm": (SIZE,)}
     for layer in range(LAYERS):

@@ -43,8 +43,8 @@ def file(tmp_path: Path) -> Path:
     out.add_layer_norm_rms_eps(1e-5)
     out.add_vocab_size(VOCABULARY)
     out.add_tokenizer_model("gpt2")
-    out.add_token_list(["<unk>", "<s>", "</s>", *"abcd", "ab"])
-    out.add_token_merges(["a b"])
+    out.add_token_list(["<unk>", "<s>", "</s>", *"abc", "ab", "bc"])
+    out.add_token_merges(["a b", "b c"])
     numbers = np.random.default_rng(0)
     for name, shape in SHAPES.items():
         out.add_tensor(f"{name}.weight", numbers.normal(size=shape).astype(np.float32))
