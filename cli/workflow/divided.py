@@ -14,6 +14,7 @@ from vlsurgery.surgery.runtime.worker_pool import cores
 
 if TYPE_CHECKING:
     from vlsurgery.cli.workflow.estimates import PlannedStep
+    from vlsurgery.probes.models.gguf import PlannedConversion
     from vlsurgery.surgery.alignment import Aligned, Alignment
     from vlsurgery.surgery.diff import Level
     from vlsurgery.surgery.merge.preparation import PreparedMerge
@@ -77,6 +78,15 @@ def divided_merge(address: str, recipe: "Recipe", prepared: "PreparedMerge", byt
         return _divided(engine, [size * share for size in sizes], [size * seconds for size in sizes])
 
 
+def divided_conversion(address: str, plan: "PlannedConversion") -> DividedWork:
+    """How a conversion of a GGUF file would be divided, a shard a task; a worker is taken to read as it writes."""
+    sizes = [shard.nbytes for shard in plan.layout.shards]
+    share = 1 + plan.bytes_read / max(1, sum(sizes))
+    seconds = _seconds_a_converted_byte(plan)
+    with _planned(address) as engine:
+        return _divided(engine, [size * share for size in sizes], [size * seconds for size in sizes])
+
+
 def divided_diff(address: str, alignment: "Alignment", level: "Level") -> DividedWork:
     """How a diff would be divided, a few neighbouring pairs a task."""
     from vlsurgery.surgery.diff.run import groups, nbytes
@@ -135,6 +145,19 @@ def _seconds_a_byte(recipe: "Recipe", prepared: "PreparedMerge") -> float:
     while time.perf_counter() - start < SAMPLE_SECONDS:
         make()
     return (time.perf_counter() - start) / max(1, made)
+
+
+def _seconds_a_converted_byte(plan: "PlannedConversion") -> float:
+    """How long one thread takes to make a byte of a checkpoint from a GGUF file."""
+    from vlsurgery.probes.models.gguf.shard_maker import UnitPieces
+
+    tensor = _sample([each for shard in plan.layout.shards for each in shard.tensors], lambda each: each.numel)
+    start, made = time.perf_counter(), 0
+    while not made or time.perf_counter() - start < SAMPLE_SECONDS:
+        for piece in UnitPieces(plan.model, plan.layout.units, plan.dtype).of(tensor):
+            piece.make(memoryview(bytearray(piece.nbytes)))
+            made += piece.nbytes
+    return (time.perf_counter() - start) / made
 
 
 def _seconds_an_operation(alignment: "Alignment", level: "Level") -> float:

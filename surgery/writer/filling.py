@@ -28,13 +28,15 @@ class FilledShard:
     """A shard whose bytes are on the disk, under another name than its own.
 
     file: its own name. written: the name that it has. digest: its SHA-256. non_finite: names of its tensors of which
-    copied entries are NaN or infinite. All plain data: it comes from another process.
+    copied entries are NaN or infinite. sums: what its maker adds up over all shards, kept for a run that goes on from
+    it. All plain data: it comes from another process.
     """
 
     file: str
     written: str
     digest: str
     non_finite: tuple[str, ...]
+    sums: tuple[float, ...] = ()
 
 
 # Fills the shards in a directory, and calls the function with each as soon as it is on the disk.

@@ -23,7 +23,7 @@ class Journal:
     order: the digest of recipe, plan and inputs; None where nothing was begun. files: the names that the order writes;
     what else is in the directory is somebody else's. finished: file -> SHA-256, noted when its bytes were written. A
     power cut can lose those bytes: hash the file again before trusting it. non_finite: finished file -> its tensors of
-    which copied entries are NaN or infinite.
+    which copied entries are NaN or infinite. sums: finished file -> the numbers that are added up over all files.
     """
 
     def __init__(self, file: FileIO) -> None:
@@ -32,6 +32,7 @@ class Journal:
         self.files: frozenset[str] = frozenset()
         self.finished: dict[str, str] = {}
         self.non_finite: dict[str, list[str]] = {}
+        self.sums: dict[str, tuple[float, ...]] = {}
         self._read()
 
     @classmethod
@@ -64,15 +65,16 @@ class Journal:
         self._file.truncate(0)
         self.finished.clear()
         self.non_finite.clear()
+        self.sums.clear()
         self.order, self.files = order, frozenset(files)
         self._append({"order": order, **({"files": sorted(self.files)} if self.files else {})})
 
-    def add(self, file: str, digest: str, non_finite: Iterable[str] = ()) -> None:
+    def add(self, file: str, digest: str, non_finite: Iterable[str] = (), sums: Iterable[float] = ()) -> None:
         """Note that a file is finished; its bytes are written already."""
-        names = sorted(non_finite)
-        self._append({"file": file, "sha256": digest, **({"non_finite": names} if names else {})})
-        self.finished[file] = digest
-        self.non_finite[file] = names
+        names, numbers = sorted(non_finite), tuple(sums)
+        more = {"non_finite": names, "sums": numbers}
+        self._append({"file": file, "sha256": digest} | {key: value for key, value in more.items() if value})
+        self.finished[file], self.non_finite[file], self.sums[file] = digest, names, numbers
 
     def close(self) -> None:
         """Release the lock."""
@@ -104,16 +106,19 @@ class Journal:
                 self.order, self.files = order, frozenset(map(str, files))
             case {"order": str(order)} if self.order is None:
                 self.order = order
-            case {"file": str(file), "sha256": str(digest)} if self.order is not None:
+            case {"file": str(file), "sha256": str(digest), **more} if self.order is not None:
                 self.finished[file] = digest
-                match entry:
-                    case {"non_finite": list(names)}:
-                        self.non_finite[file] = list(map(str, names))
-                    case _:
-                        self.non_finite[file] = []
+                self.non_finite[file] = list(map(str, _listed(more, "non_finite")))
+                self.sums[file] = tuple(each for each in _listed(more, "sums") if isinstance(each, float))
             case _:
                 return False
         return True
+
+
+def _listed(line: dict[Any, Any], key: str) -> list[Any]:
+    """A line's list under a key; empty where it has none."""
+    value = line.get(key)
+    return value if isinstance(value, list) else []
 
 
 def check_real_directory(folder: Path) -> None:

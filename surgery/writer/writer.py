@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -11,20 +10,17 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.checkpoint.digests import file_digest
 from vlsurgery.surgery.checkpoint.shards import INDEX
 from vlsurgery.surgery.errors import CheckpointError
-from vlsurgery.surgery.runtime.atomic_file import new_file
 from vlsurgery.surgery.runtime.progress import Notify, Progress, no_notify, no_progress
-from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered
 from vlsurgery.surgery.writer.checksums import SUMS, sums_text
-from vlsurgery.surgery.writer.filling import Fill, FilledShard
+from vlsurgery.surgery.writer.filling import Fill
 from vlsurgery.surgery.writer.inputs import check_unchanged
-from vlsurgery.surgery.writer.journal import JOURNAL, Journal
 from vlsurgery.surgery.writer.leftovers import remove_attempts
 from vlsurgery.surgery.writer.output_directory import RECIPE, check_target, target
 from vlsurgery.surgery.writer.pipeline import Piece
-from vlsurgery.surgery.writer.shard_plan import CONFIG, Shard, ShardPlan, plan_shards
+from vlsurgery.surgery.writer.resuming import finish, resume, write_file
+from vlsurgery.surgery.writer.shard_plan import CONFIG, ShardPlan, plan_shards
 
 __all__ = ["Piece", "ShardPlan", "plan_shards", "write"]
 
@@ -63,8 +59,8 @@ def write(
     check_target(out, [folder for checkpoint in read for folder in checkpoint.folders], needed)
     digest = _plan_digest(plan, texts[RECIPE], read)
     with target(out, digest, _names(plan, texts), needed, note) as (folder, journal):
-        rest = _resume(plan, folder, journal, pool, progress, note)
-        fill(rest, folder, partial(_finish, folder, journal, read))
+        rest = resume(plan.shards, folder, journal, pool, progress, note)
+        fill(rest, folder, partial(finish, folder, journal, partial(check_unchanged, read)))
         check_unchanged(read)
         remove_attempts(folder, [shard.file for shard in plan.shards])
         _write_files(plan, folder, texts, journal.finished)
@@ -97,68 +93,22 @@ def _plan_digest(plan: ShardPlan, recipe: str, inputs: Sequence[Checkpoint]) -> 
     return hashlib.sha256(json.dumps([programs, recipe, layout, plan.index, stamps]).encode()).hexdigest()
 
 
-def _resume(
-    plan: ShardPlan, folder: Path, journal: Journal, pool: ThreadPoolExecutor, progress: Progress, note: Notify
-) -> list[Shard]:
-    """The shards that are still to be written. Those that an earlier run finished are kept where they still have the
-    SHA-256 in the journal; everything else that it left is removed."""
-    claimed = [
-        shard.file for shard in plan.shards if (folder / shard.file).is_file() and shard.file in journal.finished
-    ]
-    digests = map_ordered(pool, lambda file: file_digest(folder / file), claimed, cores())
-    found = (
-        dict(zip(claimed, progress(digests, "checking finished shards", len(claimed)), strict=True)) if claimed else {}
-    )
-    for file in list(journal.finished):
-        if found.get(file) != journal.finished[file]:
-            note(f"{folder / file}: is not as it was finished; it is written again.")
-            del journal.finished[file]
-    if journal.finished:
-        note(f"{folder}: {len(journal.finished)} of {len(plan.shards)} shards were finished before, and are kept.")
-    for path in folder.rglob("*"):
-        name = str(path.relative_to(folder))
-        if not path.is_dir() and name != JOURNAL and name not in journal.finished:
-            path.unlink()
-    return [shard for shard in plan.shards if shard.file not in journal.finished]
-
-
-def _finish(folder: Path, journal: Journal, inputs: Sequence[Checkpoint], filled: FilledShard) -> None:
-    """Give a filled shard its name and note it in the journal, once its inputs are known to be unchanged."""
-    check_unchanged(inputs)
-    os.replace(folder / filled.written, folder / filled.file)
-    journal.add(filled.file, filled.digest, filled.non_finite)
-    remove_attempts(folder, [filled.file])
-
-
 def _write_files(plan: ShardPlan, folder: Path, texts: Mapping[str, str], shards: Mapping[str, str]) -> None:
     """Write everything beside the shards; config.json and the index last, since a directory without them is not taken
     for a checkpoint."""
     digests, config = dict(shards), plan.like.path / CONFIG
     for name, source in plan.extra.items():
         if name != CONFIG:
-            digests[name] = _write(folder / name, _blocks(source))
+            digests[name] = write_file(folder / name, _blocks(source))
     for name, text in texts.items():
-        digests[name] = _write(folder / name, [text.encode()])
+        digests[name] = write_file(folder / name, [text.encode()])
     last = {CONFIG: b"".join(_blocks(config)) if plan.config is None else plan.config.encode()}
     if plan.index is not None:
         last[INDEX] = plan.index.encode()
     digests |= {name: hashlib.sha256(content).hexdigest() for name, content in last.items()}
-    _write(folder / SUMS, [sums_text(digests).encode("utf-8", "surrogateescape")])
+    write_file(folder / SUMS, [sums_text(digests).encode("utf-8", "surrogateescape")])
     for name, content in last.items():
-        _write(folder / name, [content])
-
-
-def _write(path: Path, blocks: Iterable[bytes]) -> str:
-    """Write a small file to the disk. Returns its SHA-256."""
-    digest = hashlib.sha256()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with os.fdopen(new_file(path), "r+b") as file:
-        for block in blocks:
-            digest.update(block)
-            file.write(block)
-        file.flush()
-        os.fsync(file.fileno())
-    return digest.hexdigest()
+        write_file(folder / name, [content])
 
 
 def _blocks(source: Path) -> Iterator[bytes]:

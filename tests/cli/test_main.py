@@ -34,7 +34,7 @@ OPTIONS = {
     "evaluate": ("--prompts", "--dtype", "--device", "--memory"),
     "report": ("-o, --out", "--cdn"),
     "anatomy": ("CHECKPOINT",),
-    "convert": ("FILE.gguf", "-o, --out", "--dtype"),
+    "convert": ("FILE.gguf", "-o, --out", "--dtype", "--max-shard-size", "--ray"),
     "demo": ("--seed", "--new"),
 }
 HEAVY = ("torch", "transformers", "pydantic", "plotly", "numpy", "rich", "PIL", "yaml")

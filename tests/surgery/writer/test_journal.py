@@ -46,6 +46,20 @@ def test_cut_off_anywhere_it_tells_what_came_before(
     again.close()
 
 
+def test_what_is_added_up_over_files_is_kept(tmp_path: Path) -> None:
+    journal = Journal.claim(tmp_path)
+    journal.begin("order")
+    journal.add("a", "1", sums=(0.1, 1e-300))
+    journal.add("b", "2", ["flawed"])
+    journal.close()
+    again = Journal.claim(tmp_path)
+    assert again.sums == {"a": (0.1, 1e-300), "b": ()}
+    assert again.non_finite == {"a": [], "b": ["flawed"]}
+    again.begin("another")
+    assert not again.sums
+    again.close()
+
+
 def test_a_new_order_forgets_the_old_one(tmp_path: Path) -> None:
     journalled(tmp_path, {"a": "1"})
     journal = Journal.claim(tmp_path)
