@@ -93,6 +93,11 @@ class ModelSizes:
         """How long models run in a step, at the speed that the machine has now."""
         return self.speed.seconds(self.workload.of(step), self.shape)
 
+    def measured_apart(self) -> tuple[int, float]:
+        """How many merges a choice measures that don't wait for one another, and for how long one process does."""
+        count, work = self.workload.measured_apart()
+        return count, self.speed.seconds(work, self.shape)
+
     def _memory(self) -> int:
         """Peak bytes of a running model: itself, and what a batch and the checkpoints' values take beside it, which is
         bounded (measured on models of 3 MB and 270 MB)."""

@@ -28,6 +28,7 @@ from vlsurgery.probes.policies import Policy
 from vlsurgery.probes.probe import PICTURED
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import TargetsResult
+from vlsurgery.probes.starting_points import RAY
 from vlsurgery.probes.targets import (
     OPENING_TOKENS,
     WORKING_MODALITIES,
@@ -268,8 +269,7 @@ class Workload:
         return [prompt for split in most for part in self._scored(split, most[split]) for prompt in part[0]]
 
     def _coefficients(self) -> Work:
-        select = [self._pass.forward(*part) for part in self._scored("select", MAX_SELECT)]
-        measured = sum(select, Work(moved=1))
+        measured = self._measured()
         searches = 2 if self.policy in ("attribution", "weights") else 1
         total = self._pass.loaded(self._fitted()) + measured.times(1 + searches * self.expected.merges)
         if self.policy in ("best", "linearised"):
@@ -286,6 +286,17 @@ class Workload:
             step = self._pass.gradient(once, self.expected.answer).times(1 / NUM_PARTS) + Work(moved=1)
             total += self._pass.forward(once, self.expected.answer) + step.times(STEPS) + measured
         return total
+
+    def measured_apart(self) -> tuple[int, Work]:
+        """How many merges a choice measures that don't wait for one another, about, and what all of them take."""
+        searches = 2 if self.policy in ("attribution", "weights") else 1
+        solved = len(RAY) + self.frontier if self.policy in ("best", "linearised") else 0
+        count = round(searches * self.expected.merges + solved)
+        return count, self._measured().times(count)
+
+    def _measured(self) -> Work:
+        """One merge on `select` prompts."""
+        return sum((self._pass.forward(*part) for part in self._scored("select", MAX_SELECT)), Work(moved=1))
 
     def _evaluate(self) -> Work:
         total = Work()

@@ -2,13 +2,14 @@
 
 import socket
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.byte_counts import in_words
-from vlsurgery.surgery.runtime.engine import SetUp
+from vlsurgery.surgery.runtime.engine import Does, SetUp
 from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.host import keep_freed_memory
 from vlsurgery.surgery.runtime.programs import programs
@@ -21,6 +22,9 @@ Made = TypeVar("Made")
 MAX_RETRIES: Final = 10
 # Seconds that workers are waited for at the end.
 ENDING_SECONDS: Final = 10.0
+# Seconds without any result after which workers that have nothing to do give up their places: one that died may wait
+# for a place to begin again.
+IDLE_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -50,29 +54,21 @@ class RayEngine:
         return max(fitting, default=1)
 
     def map(self, set_up: SetUp[Item, Made], items: Sequence[Item]) -> Generator[Made, None, None]:
-        import ray
-
         if not items:
             return
-        waiting, workers, left = deque(items), self._workers(set_up, len(items)), len(items)
-        calls: dict[Any, tuple[Any, Item | None]] = {each.ready.remote(programs()): (each, None) for each in workers}
+        staff = _Staff(self._workers(set_up, len(items)), stays=False)
         try:
-            while left:
-                (done,), _ = ray.wait(list(calls))
-                worker, item = calls.pop(done)
-                made = _result(done, item)
-                left -= item is not None
-                if waiting:
-                    following = waiting.popleft()
-                    calls[worker.do.remote(following)] = (worker, following)
-                else:
-                    ray.kill(worker)  # Its cores are then free for a worker that had no place yet.
-                yield from made
+            yield from staff.do(items)
         finally:
-            for worker in workers:
-                ray.kill(worker)
-            if calls:
-                ray.wait(list(calls), num_returns=len(calls), timeout=ENDING_SECONDS)
+            staff.end()
+
+    @contextmanager
+    def staying(self, set_up: SetUp[Item, Made], num_items: int) -> Iterator[Does[Item, Made]]:
+        staff = _Staff(self._workers(set_up, num_items), stays=True)
+        try:
+            yield staff.do
+        finally:
+            staff.end()
 
     def _workers(self, set_up: SetUp[Item, Made], num_items: int) -> list[Any]:
         """The workers, which begin when the cluster has room for them. One that dies begins again."""
@@ -87,7 +83,8 @@ class RayEngine:
             max_restarts=-1,
             max_task_retries=MAX_RETRIES,
         )
-        return [kind.remote(set_up, threads, self.local) for _ in range(self.num_workers(num_items))]
+        shared = ray.put(set_up)  # One copy for all of them.
+        return [kind.remote(shared, threads, self.local) for _ in range(self.num_workers(num_items))]
 
     def _check_room(self, threads: int) -> None:
         """Raise SurgeryError where no machine could hold a worker even if it did nothing else."""
@@ -102,6 +99,55 @@ class RayEngine:
                 f"{in_words(self.memory)} of memory; at most {most['CPU']:g} cores, {most['GPU']:g} GPUs and "
                 f"{in_words(int(most['memory']))} are on one. Add a larger machine, or leave --ray out."
             )
+
+
+class _Staff:
+    """Workers, and what each was asked last. stays: whether one without anything to do waits for the next list."""
+
+    def __init__(self, workers: Sequence[Any], stays: bool) -> None:
+        self._workers, self._stays = workers, stays
+        self._idle: list[Any] = []
+        # None: whether it is ready.
+        self._calls: dict[Any, tuple[Any, Any]] = {each.ready.remote(programs()): (each, None) for each in workers}
+
+    def do(self, items: Sequence[Any]) -> Generator[Any, None, None]:
+        import ray
+
+        waiting, left = deque(items), len(items)
+        while waiting and self._idle:
+            self._give(self._idle.pop(), waiting.popleft())
+        while left:
+            done, _ = ray.wait(list(self._calls), timeout=IDLE_SECONDS if self._idle else None)
+            if not done:
+                self._dismiss()
+                continue
+            worker, item = self._calls.pop(done[0])
+            made = _result(done[0], item)
+            left -= item is not None
+            if waiting:
+                self._give(worker, waiting.popleft())
+            elif self._stays:
+                self._idle.append(worker)
+            else:
+                ray.kill(worker)  # Its cores are then free for a worker that had no place yet.
+            yield from made
+
+    def end(self) -> None:
+        import ray
+
+        for worker in self._workers:
+            ray.kill(worker)
+        if self._calls:
+            ray.wait(list(self._calls), num_returns=len(self._calls), timeout=ENDING_SECONDS)
+
+    def _give(self, worker: Any, item: Any) -> None:
+        self._calls[worker.do.remote(item)] = (worker, item)
+
+    def _dismiss(self) -> None:
+        import ray
+
+        while self._idle:
+            ray.kill(self._idle.pop())
 
 
 def _result(call: Any, item: Any) -> Iterable[Any]:

@@ -63,7 +63,7 @@ def worker_kills(folder: Path, count: int, seed: int) -> bool:
         return file.read_bytes()
 
     wanted = asked(folder / "alone.jsonl")
-    with ray_cluster("local:2") as engine, killer(random.Random(seed), UNIT, kills, count):
+    with ray_cluster("local:2") as engine, killer(random.Random(seed), UNIT, UNIT, kills, count):
         while runs == 0 or len(kills) < count:
             equal += asked(folder / "divided.jsonl", engine=engine) == wanted
             runs += 1

@@ -71,6 +71,17 @@ def test_a_plan_says_tasks_bytes_and_time_and_starts_nothing(
     assert not list(Path().iterdir())
 
 
+def test_a_plan_counts_the_merges_of_a_choice(run: Run, opened: Path) -> None:
+    shown = run("merge", "--auto", "--frontier", "--points", 5, "--plan", "--json", "--ray", "local:3")
+    steps = {step["step"]: step for step in json.loads(shown.stdout)["plan"]}
+    choice, divided = steps["coefficients"], steps["coefficients"]["ray"]
+    assert divided["tasks"] == round(35 + 2.6 * 8) - 20 + 4 + 5  # of two sources 15 at first; by gains; other prices
+    assert (divided["workers"], divided["worker_bytes"]) == (3, choice["bytes_read"])
+    assert divided["seconds"] > 0
+    assert steps["probe"]["ray"] is None
+    assert not (opened / "tradeoff.json").exists()
+
+
 def test_without_it_a_plan_says_nothing_of_it(run: Run, trio: dict[str, Path]) -> None:
     (step,) = json.loads(run(*ties(trio), "-o", "out", "--plan", "--json").stdout)["plan"]
     assert step["ray"] is None

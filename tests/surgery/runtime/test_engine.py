@@ -106,11 +106,18 @@ class StandIn:
 
         return Kind
 
-    def wait(self, calls: list[Call], timeout: float | None = None, **_: Any) -> tuple[list[Call], list[Call]]:
-        if timeout is not None:
+    def put(self, value: Any) -> Any:
+        return value
+
+    def wait(
+        self, calls: list[Call], timeout: float | None = None, num_returns: int = 1
+    ) -> tuple[list[Call], list[Call]]:
+        if num_returns > 1:
             return [], calls
         placed = [actor for actor in self.actors if not actor.killed][: self.places]
         done = [call for call in calls if call.actor in placed]
+        if not done and timeout is not None:
+            return [], calls
         assert done, "it would be waited for a worker that never comes"
         return done[-1:], [call for call in calls if call is not done[-1]]
 
@@ -165,6 +172,39 @@ def test_a_worker_without_a_place_holds_up_nothing_and_an_idle_one_gives_up_its_
     found = RayEngine(cores=3, node_cores=3).map(Squares(), [1, 2, 3, 4])
     assert sorted(found) == [1, 1, 4, 8, 9, 16, 27, 64]
     assert len(cluster.actors) == 3
+
+
+@pytest.mark.parametrize("places", [1, 2, 8])
+def test_workers_that_stay_set_up_once_for_all_lists(stand_in: Callable[..., StandIn], places: int) -> None:
+    cluster, lists = stand_in(places), [[1, 2, 3, 4, 5], [], [6], [7, 8, 9]]
+    for engine, most in ((InProcess(), 1), (RayEngine(cores=3, node_cores=3), min(places, 3))):
+        SET_UPS.clear()
+        with engine.staying(Squares(), 5) as do:
+            for items in lists:
+                assert sorted(do(items)) == sorted(number**power for number in items for power in (2, 3))
+        assert 1 <= SET_UPS["all"] <= most
+    assert len(cluster.actors) == 3
+    assert all(actor.killed for actor in cluster.actors)
+
+
+def test_workers_without_work_make_room_for_one_that_lost_its_place(stand_in: Callable[..., StandIn]) -> None:
+    cluster = stand_in(places=2)
+    with RayEngine(cores=2, node_cores=2).staying(Squares(), 2) as do:
+        assert sorted(do([1, 2])) == [1, 1, 4, 8]
+        cluster.actors.reverse()  # The one that is asked last stands behind the other now,
+        cluster.places = 1  # which has the only place that is left.
+        assert sorted(do([3])) == [9, 27]
+        assert sorted(do([4, 5])) == [16, 25, 64, 125]
+    assert sum(actor.killed for actor in cluster.actors) == 2
+
+
+def test_a_fault_in_the_middle_ends_workers_that_stay(stand_in: Callable[..., StandIn]) -> None:
+    cluster = stand_in(places=2)
+    with RayEngine(cores=2, node_cores=2).staying(Squares(), 2) as do:
+        assert sorted(do([1])) == [1, 1]
+        with pytest.raises(CheckpointError, match="item -2: broken"):
+            list(do([3, -2, 4]))
+    assert all(actor.killed for actor in cluster.actors)
 
 
 @pytest.mark.parametrize("kind", ["here", "ray"])
