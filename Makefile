@@ -41,6 +41,7 @@ bench: .venv/installed build/bench/browser build/bench/ray build/bench/trackers
 	$(BIN)/python tests/benchmarks/merge_faults.py
 	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_merge.py
 	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_evaluate.py
+	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_choice.py
 	$(BIN)/python tests/benchmarks/scaling.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/demo_kills.py

@@ -56,7 +56,7 @@ class RayEngine:
     def map(self, set_up: SetUp[Item, Made], items: Sequence[Item]) -> Generator[Made, None, None]:
         if not items:
             return
-        staff = _Staff(self._workers(set_up, len(items)), stays=False)
+        staff = _Staff(set_up, self._workers(len(items)), stays=False)
         try:
             yield from staff.do(items)
         finally:
@@ -64,13 +64,13 @@ class RayEngine:
 
     @contextmanager
     def staying(self, set_up: SetUp[Item, Made], num_items: int) -> Iterator[Does[Item, Made]]:
-        staff = _Staff(self._workers(set_up, num_items), stays=True)
+        staff = _Staff(set_up, self._workers(num_items), stays=True)
         try:
             yield staff.do
         finally:
             staff.end()
 
-    def _workers(self, set_up: SetUp[Item, Made], num_items: int) -> list[Any]:
+    def _workers(self, num_items: int) -> list[Any]:
         """The workers, which begin when the cluster has room for them. One that dies begins again."""
         import ray
 
@@ -83,8 +83,7 @@ class RayEngine:
             max_restarts=-1,
             max_task_retries=MAX_RETRIES,
         )
-        shared = ray.put(set_up)  # One copy for all of them.
-        return [kind.remote(shared, threads, self.local) for _ in range(self.num_workers(num_items))]
+        return [kind.remote(threads, self.local) for _ in range(self.num_workers(num_items))]
 
     def _check_room(self, threads: int) -> None:
         """Raise SurgeryError where no machine could hold a worker even if it did nothing else."""
@@ -104,8 +103,12 @@ class RayEngine:
 class _Staff:
     """Workers, and what each was asked last. stays: whether one without anything to do waits for the next list."""
 
-    def __init__(self, workers: Sequence[Any], stays: bool) -> None:
+    def __init__(self, set_up: SetUp[Any, Any], workers: Sequence[Any], stays: bool) -> None:
+        import ray
+
         self._workers, self._stays = workers, stays
+        # One copy for all workers, kept while there are any: one that begins again asks for it again.
+        self._shared = (ray.put(set_up),)
         self._idle: list[Any] = []
         # None: whether it is ready.
         self._calls: dict[Any, tuple[Any, Any]] = {each.ready.remote(programs()): (each, None) for each in workers}
@@ -141,7 +144,7 @@ class _Staff:
             ray.wait(list(self._calls), num_returns=len(self._calls), timeout=ENDING_SECONDS)
 
     def _give(self, worker: Any, item: Any) -> None:
-        self._calls[worker.do.remote(item)] = (worker, item)
+        self._calls[worker.do.remote(self._shared, item)] = (worker, item)
 
     def _dismiss(self) -> None:
         import ray
@@ -181,10 +184,10 @@ class _Fault:
 class _Worker:
     """What runs in a worker's process, which has no other work."""
 
-    def __init__(self, set_up: SetUp[Any, Any], threads: int, local: bool) -> None:
+    def __init__(self, threads: int, local: bool) -> None:
         limit_cores(threads)
         keep_freed_memory()
-        self._set_up, self._local = set_up, local
+        self._local = local
         self._work: Callable[[Any], Iterable[Any]] | None = None
 
     def ready(self, wanted: str) -> _Fault | None:
@@ -198,17 +201,21 @@ class _Worker:
             )
         )
 
-    def do(self, item: Any) -> list[Any] | _Fault:
+    def do(self, shared: tuple[Any], item: Any) -> list[Any] | _Fault:
+        """shared: where the set-up is found."""
         try:
             if self._work is None:
-                self._work = self._opened()
+                self._work = self._opened(shared)
             return list(self._work(item))
         except (SurgeryError, OSError) as error:
             return _Fault(error)
 
-    def _opened(self) -> Callable[[Any], Iterable[Any]]:
+    def _opened(self, shared: tuple[Any]) -> Callable[[Any], Iterable[Any]]:
+        import ray
+
+        set_up: SetUp[Any, Any] = ray.get(shared[0])
         try:
-            return self._set_up()
+            return set_up()
         except SurgeryError as error:
             if self._local:
                 raise

@@ -71,7 +71,8 @@ def test_a_plan_says_tasks_bytes_and_time_and_starts_nothing(
     assert not list(Path().iterdir())
 
 
-def test_a_plan_counts_the_merges_of_a_choice(run: Run, opened: Path) -> None:
+def test_a_plan_counts_the_merges_of_a_choice(run: Run, trio: dict[str, Path]) -> None:
+    assert run("diff", *(trio[role] for role in ("base", "adapted", "safety")), "--level", "norms").exit_code == 0
     shown = run("merge", "--auto", "--frontier", "--points", 5, "--plan", "--json", "--ray", "local:3")
     steps = {step["step"]: step for step in json.loads(shown.stdout)["plan"]}
     choice, divided = steps["coefficients"], steps["coefficients"]["ray"]
@@ -79,7 +80,7 @@ def test_a_plan_counts_the_merges_of_a_choice(run: Run, opened: Path) -> None:
     assert (divided["workers"], divided["worker_bytes"]) == (3, choice["bytes_read"])
     assert divided["seconds"] > 0
     assert steps["probe"]["ray"] is None
-    assert not (opened / "tradeoff.json").exists()
+    assert not Path("case/tradeoff.json").exists()
 
 
 def test_without_it_a_plan_says_nothing_of_it(run: Run, trio: dict[str, Path]) -> None:

@@ -69,16 +69,16 @@ class Method:
     actor: Actor
     name: str
 
-    def remote(self, argument: Any) -> "Call":
+    def remote(self, *arguments: Any) -> "Call":
         assert not self.actor.killed
-        return Call(self.actor, self.name, argument)
+        return Call(self.actor, self.name, arguments)
 
 
 @dataclass(eq=False)
 class Call:
     actor: Actor
     name: str
-    argument: Any
+    arguments: tuple[Any, ...]
 
 
 @dataclass
@@ -106,8 +106,8 @@ class StandIn:
 
         return Kind
 
-    def put(self, value: Any) -> Any:
-        return value
+    def put(self, value: Any) -> tuple[Any]:
+        return (value,)
 
     def wait(
         self, calls: list[Call], timeout: float | None = None, num_returns: int = 1
@@ -121,10 +121,12 @@ class StandIn:
         assert done, "it would be waited for a worker that never comes"
         return done[-1:], [call for call in calls if call is not done[-1]]
 
-    def get(self, call: Call) -> Any:
-        if call.name == "do" and call.argument in self.dying:
+    def get(self, call: Any) -> Any:
+        if not isinstance(call, Call):
+            return call[0]  # what was put
+        if call.name == "do" and call.arguments[-1] in self.dying:
             raise sys.modules["ray.exceptions"].RayActorError("The actor died.\n The worker was killed.")
-        return getattr(call.actor.worker, call.name)(call.argument)
+        return getattr(call.actor.worker, call.name)(*call.arguments)
 
     def kill(self, actor: Actor) -> None:
         actor.killed = True
