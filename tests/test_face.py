@@ -13,6 +13,7 @@ import torch
 import vlsurgery
 from vlsurgery.cli.workflow.case import CaseFile, StepRecord
 from vlsurgery.cli.workflow.reproduction import Reproduction
+from vlsurgery.cli.workflow.rerun_differences import RerunResult
 from vlsurgery.probes.case_results import CaseComparison, HistoryResult
 from vlsurgery.probes.evaluation.judges import AgreementResult
 from vlsurgery.probes.evaluation.limits import LimitsResult
@@ -67,6 +68,7 @@ RESULTS = [
     MergeResult,
     ProbeResult,
     Reproduction,
+    RerunResult,
     TargetsResult,
     TradeoffResult,
     TrajectoryResult,

@@ -13,6 +13,7 @@ from vlsurgery.cli.workflow.surroundings import Surroundings
 from vlsurgery.probes.evaluation.completions import FILE as COMPLETIONS
 from vlsurgery.probes.results import BehaviourResult, BlockGain, ProbeResult, Rate, TradeoffResult
 from vlsurgery.surgery.checkpoint.digests import file_digest
+from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.results import Frozen, Result
 from vlsurgery.surgery.writer.checksums import SUMS, listed_sums
 
@@ -79,10 +80,19 @@ class Reproduction(Result):
 
 
 def write_reproduction(flow: Flow) -> None:
-    """Write reproduce.json beside a case, from what is current in it; nothing where nothing is."""
-    made = reproduction_of(flow)
-    if made.steps:
-        made.save(flow.job.case.path(FILE))
+    """Write reproduce.json beside a case, from what is current in it; nothing where nothing is, or nothing is new."""
+    made, path = reproduction_of(flow), flow.job.case.path(FILE)
+    if made.steps and not _says_the_same(path, made):
+        made.save(path)
+
+
+def _says_the_same(path: Path, made: Reproduction) -> bool:
+    """Whether a file holds a reproduction already, but for when it was written. One that can't be read holds none."""
+    try:
+        found = Reproduction.load(path)
+    except SurgeryError:
+        return False
+    return found == made.model_copy(update={"created": found.created})
 
 
 def reproduction_of(flow: Flow) -> Reproduction:

@@ -39,10 +39,6 @@ class PairMeasurer:
         checkpoints = {role: _reopened(role, ref) for role, ref in self.refs.items()}
         alignment = align(checkpoints, self.like)
         pairs = {pair.site: pair for pair in alignment.pairs}
-        if self.level == "full" or any(checkpoint.is_computed for checkpoint in checkpoints.values()):
-            import torch
-
-            torch.set_num_threads(1)  # The process is the worker's own, and its threads each measure a pair.
         return lambda sites: measured(alignment, self.level, [pairs[site] for site in sites])
 
 

@@ -28,10 +28,6 @@ class ShardMerger:
         ready = prepare_merge(self.recipe)
         if not (self.folder / JOURNAL).is_file():
             raise TargetError(f"{self.folder}: is not there for a worker. Give a directory that all machines share.")
-        if any(checkpoint.is_computed for checkpoint in ready.checkpoints.values()):
-            import torch
-
-            torch.set_num_threads(1)  # The process is the worker's own, and its threads each merge a piece.
         return lambda file: self._merged(ready, file)
 
     def _merged(self, ready: PreparedMerge, file: str) -> Iterator[FilledShard]:

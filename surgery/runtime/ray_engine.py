@@ -1,5 +1,6 @@
 """The workers of a Ray cluster as an engine: each item is done by a process of its own, and done again if it dies."""
 
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -187,6 +188,7 @@ class _Worker:
     def __init__(self, threads: int, local: bool) -> None:
         limit_cores(threads)
         keep_freed_memory()
+        os.environ["OMP_NUM_THREADS"] = "1"  # of torch, once it is imported: threads of the pool each have a task
         self._local = local
         self._work: Callable[[Any], Iterable[Any]] | None = None
 

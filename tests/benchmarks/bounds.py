@@ -12,7 +12,7 @@ Ends with 1 where a test fails.
 
 What raised a bound: transformers 5.0 can't make Qwen3-VL-MoE, 5.1 to 5.3 have no processors that read pictures without
 torchvision, 5.4 writes LLaVA's embedding under a name that nothing reads; it needs huggingface_hub 1.5 and accelerate
-1.1; Pillow 10.0 does not tell whether a picture is transparent; pydantic 2.8 warns of fields that begin with `model_`;
+1.1; Pillow 10.0 does not tell whether a picture is transparent; pydantic 2.10 can not read recipes by name;
 typer 0.15 takes no literals; logs of inspect_ai 0.3.150 can't be marked invalid. Known to fail at the bounds: the test
 of adapters on fused experts, whose tensors PEFT 0.18 saves in shapes that the base does not have, while 0.19 does not
 run with transformers 5.6; and what reads tables of lm_eval and inspect_ai, whose newest pyarrow needs NumPy 2.

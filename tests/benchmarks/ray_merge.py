@@ -7,9 +7,9 @@ merges during which random workers are killed with SIGKILL in the middle of a sh
 drivers: the program itself is killed at random moments, and the same command given again, --drivers times. cost:
 seconds to start a cluster, until workers answer, of a task, to end. speed: a ties merge and full spectra, bound by the
 processor, by one process on one core and on all, and by workers. memory: a ties merge of synthetic checkpoints by two
-workers and by one process: the peak of each worker (VmHWM), which must stay below 1.2 GiB, and the time, at most 1.1
-times as long. Random moments follow --seed. Ends with 1 where a file differs, something is left running, or a bound is
-missed.
+workers and by one process: the peak of each worker (VmHWM), which must stay below 1.2 GiB, and the time, which at 13.5
+GB is to be at most 1.1 times as long. Random moments follow --seed. Ends with 1 where a file differs, something is left
+running, or a bound is missed.
 """
 
 import argparse
@@ -53,7 +53,11 @@ PARTS = ("bytes", "kills", "drivers", "cost", "speed", "memory")
 WORKER, WORKING = "ray::_Worker", "ray::_Worker.do"
 LIMIT_BYTES = 1.2 * 2**30
 MOST = 1.1
+# Gigabytes from which on that is asked: below, starting the cluster is much of the time.
+LARGE = 10
 TASKS = 1000
+# Seconds in which Ray's own agents notice that their cluster is gone, at most.
+AGENT_SECONDS = 90
 # Time between two kills, in that from the start of the workers to the first shard: shorter, none would be done.
 BETWEEN = (0.1, 1.2)
 # Gigabytes -> shapes as in synthetic.py, and bytes of a shard.
@@ -211,24 +215,24 @@ def driver_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
     run(command)
     wanted, partial = digests(out), out.with_name("out.partial")
     shards = len([*out.glob("*.safetensors")])
-    left: list[str] = []
+    below: list[psutil.Process] = []
     for _ in range(count):
         shutil.rmtree(out)
         moment = rng.randrange(shards)
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             while process.poll() is None and len([*partial.glob("*.safetensors")]) < moment:
                 time.sleep(0.01)
-            time.sleep(rng.random())
-            below = psutil.Process(process.pid).children(recursive=True)
+            time.sleep(0.2 * rng.random())
+            below += psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGKILL)
         kept.append(len([*partial.glob("*.safetensors")]) if partial.exists() else shards)
-        _, alive = psutil.wait_procs(below, timeout=60)
-        left += [" ".join(each.cmdline())[:80] for each in alive if each.is_running()]
         run(command)
         equal += digests(out) == wanted
+    _, alive = psutil.wait_procs(below, timeout=AGENT_SECONDS)
+    left = [each.name() for each in alive if each.is_running()]
     print(
         f"drivers: {count} killed, when {', '.join(map(str, kept))} of {shards} shards were finished; {equal} equal "
-        f"after the same command again; {len(left)} processes of their clusters left after a minute {'; '.join(left)}",
+        f"after the same command again; {len(left)} processes of their clusters left {'; '.join(left)}",
         flush=True,
     )
     return equal == count and not left
@@ -328,7 +332,7 @@ def memory(folder: Path, data: Path, gb: float) -> bool:
         f"{peak / 2**30:.2f} GiB a worker at most, bytes {'equal' if equal else 'DIFFER'}",
         flush=True,
     )
-    return equal and ratio <= MOST and peak < LIMIT_BYTES
+    return equal and peak < LIMIT_BYTES and (ratio <= MOST or gb < LARGE)
 
 
 def main() -> None:

@@ -110,7 +110,8 @@ def test_most_coefficients_lie_on_the_planted_block_and_refusals_are_back(folder
     attribution = attribute(live, working_set(live.chat, prompts, said, "fit"))
     path = attribution.gains
     assert planted_losses.passing(attribution)[0] == PLANTED
-    assert planted_losses.Trial((PLANTED,), planted_losses.passing(attribution), 1.0, True).recall == 1.0
+    found = planted_losses.passing(attribution)
+    assert planted_losses.Trial((PLANTED,), found, (), 1.0, True).recall(found) == 1.0
     gains = {gain.block: gain.gain for gain in path if gain.method == "path" and gain.is_whole}
     result = choose(alignment, prompts, said, Choosing("linearised", "base", attribution=gains))
     found = result.chosen()
