@@ -19,7 +19,7 @@ from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.left_out import left_out
 from vlsurgery.probes.linearised import BEYOND, HULL, LinearModel
-from vlsurgery.probes.merge_workers import measuring
+from vlsurgery.probes.merge_workers import MergeWorkers, merge_workers
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.objective import Requirements, paired_objectives
@@ -91,9 +91,12 @@ class Choosing:
 
 @dataclass(frozen=True)
 class _Room:
-    """What every policy needs: the live merge with its `select` prompts, all prompts, and their targets."""
+    """What every policy needs: the live merge with its `select` prompts, all prompts, and their targets. fit: prompts
+    that linearised coefficients are solved on; None for other policies."""
 
     bench: Bench
+    fit: ObjectivePrompts | None
+    workers: MergeWorkers | None
     prompts: Sequence[Prompt]
     targets: TargetsResult
     how: Choosing
@@ -129,8 +132,10 @@ def choose(
         check_enough(working[split], split)
     asked = ObjectivePrompts.of(working["select"], "select", MAX_SELECT)
     select = ObjectiveScorer.over(live.chat, asked)
-    with measuring(how.engine, live, loader, asked, select.wanted) as elsewhere:
-        return _chosen_in(_Room(Bench(live, select, elsewhere), prompts, targets, how, progress), warn)
+    fit = ObjectivePrompts.of(working["fit"], "fit", MAX_FIT) if how.policy in ("best", "linearised") else None
+    with merge_workers(how.engine, live, loader, (asked, select.wanted), fit) as workers:
+        bench = Bench(live, select, workers and workers.measure)
+        return _chosen_in(_Room(bench, fit, workers, prompts, targets, how, progress), warn)
 
 
 def _chosen_in(room: _Room, warn: Callable[[str], None] | None) -> TradeoffResult:
@@ -216,9 +221,9 @@ class _Found:
 
 
 def _linearised(room: _Room, uniform: Sequence[Trial]) -> _Found:
-    working = working_set(room.chat, room.prompts, room.targets, "fit")
-    fit_prompts = ObjectiveScorer.of(room.chat, working, "fit", MAX_FIT)
-    take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress)
+    assert room.fit is not None
+    fit_prompts = ObjectiveScorer.over(room.chat, room.fit)
+    take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress, room.workers)
     tries = by_gains(room.bench, room.how.attribution, room.progress)
     start = better_start(_chosen(uniform, "uniform"), tries)
     found = linearised(room.bench, fit_prompts, start, take, BEYOND if room.how.extrapolate else HULL)

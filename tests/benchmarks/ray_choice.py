@@ -89,6 +89,7 @@ def main() -> None:
                 runs += 1
     finally:
         shutil.rmtree(folder)
+        print(f"{len(kills)} workers were killed", flush=True)
     print(f"kills: {len(kills)} workers killed in {runs} choices, {equal} of them equal to the bit", flush=True)
     sys.exit(equal < runs)
 

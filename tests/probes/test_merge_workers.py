@@ -1,6 +1,7 @@
 """Merges that are measured by workers are chosen among as those of one process, to the bit."""
 
 import pickle
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -116,7 +117,9 @@ def test_workers_measure_what_one_process_measures(
     assert all(total == found for _, total, found in bars)
     assert engine.set_ups == 3  # two workers, and one in the place of the dead one
     apart = [point.policy in ("uniform", "attribution", "frontier") for point in divided.points]
-    assert sum(map(len, engine.lists)) == sum(apart) + len(divided.effects)
+    asked = Counter(type(item).__name__ for items in engine.lists for item in items)
+    taken = [total for label, total, _ in bars if label == "gradients of the prompts"]
+    assert asked == {"NumberedTable": sum(apart) + len(divided.effects), "GradientBatch": sum(taken)}
     assert divided.effects
     assert {"uniform", "attribution", "frontier", "linearised"} == {point.policy for point in divided.points}
 
