@@ -107,10 +107,11 @@ def divided_evaluation(address: str, step: "PlannedStep", models: int) -> Divide
     return DividedWork(tasks, workers, threads, step.bytes_read, starting + seconds)
 
 
-def divided_choice(address: str, step: "PlannedStep", merges: int, seconds: float, sources: int) -> DividedWork:
-    """How a choice of coefficients would be divided, a merge a task; every worker reads the models that it merges.
+def divided_choice(address: str, step: "PlannedStep", tasks: int, seconds: float, sources: int) -> DividedWork:
+    """How a choice of coefficients would be divided, a merge or a batch of gradients a task; every worker reads the
+    models that it merges.
 
-    step: as one process would do it. merges: that workers measure; seconds: that one process takes for them.
+    step: as one process would do it. tasks: of workers; seconds: that one process takes for them.
     """
     from vlsurgery.probes.grid_search import coarse_grid
 
@@ -120,7 +121,7 @@ def divided_choice(address: str, step: "PlannedStep", merges: int, seconds: floa
         starting = WORKER_SECONDS + (CLUSTER_SECONDS if engine.local else 0.0)
     alone = max(0.0, (step.seconds or 0.0) - seconds)
     return DividedWork(
-        merges, workers, threads, step.bytes_read, starting + alone + seconds * cores() / (workers * threads)
+        tasks, workers, threads, step.bytes_read, starting + alone + seconds * cores() / (workers * threads)
     )
 
 

@@ -93,9 +93,9 @@ class ModelSizes:
         """How long models run in a step, at the speed that the machine has now."""
         return self.speed.seconds(self.workload.of(step), self.shape)
 
-    def measured_apart(self) -> tuple[int, float]:
-        """How many merges a choice measures that don't wait for one another, and for how long one process does."""
-        count, work = self.workload.measured_apart()
+    def divided(self) -> tuple[int, float]:
+        """How many tasks workers have of a choice of coefficients, and how long one process takes for them."""
+        count, work = self.workload.divided()
         return count, self.speed.seconds(work, self.shape)
 
     def _memory(self) -> int:

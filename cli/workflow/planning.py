@@ -38,7 +38,7 @@ def _divided(job: Job, step: PlannedStep, address: str, models: int, sizes: Mode
         recipe = Recipe.of(job.checkpoints, {"default": dict.fromkeys(job.sources, 0.5)})
         return replace(step, ray=divided_merge(address, recipe, prepare_merge(recipe, job.alignment), step.bytes_read))
     if step.step == "coefficients":
-        return replace(step, ray=divided_choice(address, step, *sizes.measured_apart(), len(job.sources)))
+        return replace(step, ray=divided_choice(address, step, *sizes.divided(), len(job.sources)))
     if step.step == "evaluate":
         return replace(step, ray=divided_evaluation(address, step, models))
     return step

@@ -274,9 +274,8 @@ class Workload:
         total = self._pass.loaded(self._fitted()) + measured.times(1 + searches * self.expected.merges)
         if self.policy in ("best", "linearised"):
             fit = self._scored("fit", MAX_FIT)
-            gradients = sum((self._pass.gradient(*part) for part in fit), Work(moved=1))
             total += sum((self._pass.forward(*part) for part in fit), Work())
-            total += gradients.times(self.expected.linearisations)
+            total += self._gradients()
             total += measured.times(self.expected.steps + self.frontier)
         if self.policy == "fit":
             once = [
@@ -287,12 +286,20 @@ class Workload:
             total += self._pass.forward(once, self.expected.answer) + step.times(STEPS) + measured
         return total
 
-    def measured_apart(self) -> tuple[int, Work]:
-        """How many merges a choice measures that don't wait for one another, about, and what all of them take."""
+    def divided(self) -> tuple[int, Work]:
+        """How many tasks workers have of a choice, about, and what all of them take: merges that don't wait for one
+        another, and batches of gradients."""
         searches = 2 if self.policy in ("attribution", "weights") else 1
-        solved = len(RAY) + self.frontier if self.policy in ("best", "linearised") else 0
-        count = round(searches * self.expected.merges + solved)
-        return count, self._measured().times(count)
+        count, work = searches * self.expected.merges, Work()
+        if self.policy in ("best", "linearised"):
+            work = self._gradients()
+            count += len(RAY) + self.frontier
+        return count + round(work.backward), work + self._measured().times(count)
+
+    def _gradients(self) -> Work:
+        """Those of the `fit` prompts, as often as they are taken."""
+        once = sum((self._pass.gradient(*part) for part in self._scored("fit", MAX_FIT)), Work(moved=1))
+        return once.times(self.expected.linearisations)
 
     def _measured(self) -> Work:
         """One merge on `select` prompts."""

@@ -2,7 +2,8 @@
 
 import os
 import socket
-from collections import deque
+import time
+from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,9 @@ Made = TypeVar("Made")
 MAX_RETRIES: Final = 10
 # Seconds that workers are waited for at the end.
 ENDING_SECONDS: Final = 10.0
+# Seconds until a worker is asked again that could not be reached: where a machine is busy, Ray may use up its own tries
+# on the connection to a process that is gone before it knows that it is.
+AWAY_SECONDS: Final = 1.0
 # Seconds without any result after which workers that have nothing to do give up their places: one that died may wait
 # for a place to begin again.
 IDLE_SECONDS: Final = 300.0
@@ -111,6 +115,7 @@ class _Staff:
         # One copy for all workers, kept while there are any: one that begins again asks for it again.
         self._shared = (ray.put(set_up),)
         self._idle: list[Any] = []
+        self._away: Counter[int] = Counter()  # Worker -> how often in a row it could not be reached.
         # None: whether it is ready.
         self._calls: dict[Any, tuple[Any, Any]] = {each.ready.remote(programs()): (each, None) for each in workers}
 
@@ -126,7 +131,13 @@ class _Staff:
                 self._dismiss()
                 continue
             worker, item = self._calls.pop(done[0])
-            made = _result(done[0], item)
+            made = _result(done[0], item, self._away[id(worker)] < MAX_RETRIES)
+            if made is None:
+                self._away[id(worker)] += 1
+                time.sleep(AWAY_SECONDS)
+                self._give(worker, item)
+                continue
+            del self._away[id(worker)]
             left -= item is not None
             if waiting:
                 self._give(worker, waiting.popleft())
@@ -145,7 +156,8 @@ class _Staff:
             ray.wait(list(self._calls), num_returns=len(self._calls), timeout=ENDING_SECONDS)
 
     def _give(self, worker: Any, item: Any) -> None:
-        self._calls[worker.do.remote(self._shared, item)] = (worker, item)
+        call = worker.ready.remote(programs()) if item is None else worker.do.remote(self._shared, item)
+        self._calls[call] = (worker, item)
 
     def _dismiss(self) -> None:
         import ray
@@ -154,17 +166,21 @@ class _Staff:
             ray.kill(self._idle.pop())
 
 
-def _result(call: Any, item: Any) -> Iterable[Any]:
+def _result(call: Any, item: Any, may_be_away: bool) -> Iterable[Any] | None:
     """What a call gave: the results of an item, or nothing where a worker said that it is ready (item None).
+
+    may_be_away: whether a worker that could not be reached is no error yet; then there is None.
 
     Raises the worker's own SurgeryError or OSError; a bug keeps its traceback.
     """
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import ActorUnavailableError, RayActorError
 
     try:
         found = ray.get(call)
     except RayActorError as error:
+        if may_be_away and isinstance(error, ActorUnavailableError):
+            return None
         what = "at the start" if item is None else f"at {excerpt(item)}, {MAX_RETRIES + 1} times"
         raise SurgeryError(
             f"a Ray worker died {what} ({_last_line(error)}). It may have run out of memory: use fewer workers. What "

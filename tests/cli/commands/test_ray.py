@@ -76,7 +76,8 @@ def test_a_plan_counts_the_merges_of_a_choice(run: Run, trio: dict[str, Path]) -
     shown = run("merge", "--auto", "--frontier", "--points", 5, "--plan", "--json", "--ray", "local:3")
     steps = {step["step"]: step for step in json.loads(shown.stdout)["plan"]}
     choice, divided = steps["coefficients"], steps["coefficients"]["ray"]
-    assert divided["tasks"] == round(35 + 2.6 * 8) - 20 + 4 + 5  # of two sources 15 at first; by gains; other prices
+    merges = round(15 + 2.6 * 8) + 4 + 5  # the grid of two sources, starts by gains, other prices
+    assert merges + choice["gradient"] / 32 <= divided["tasks"] < merges + choice["gradient"]
     assert (divided["workers"], divided["worker_bytes"]) == (3, choice["bytes_read"])
     assert divided["seconds"] > 0
     assert steps["probe"]["ray"] is None

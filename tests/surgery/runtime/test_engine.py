@@ -83,13 +83,15 @@ class Call:
 
 @dataclass
 class StandIn:
-    """As much of ray as the engine calls. places: for workers. dying: items at which a worker is lost for good."""
+    """As much of ray as the engine calls. places: for workers. dying: items at which a worker is lost for good. away:
+    how often a call finds no worker before it finds one."""
 
     places: int
     dying: Sequence[int] = ()
     actors: list[Actor] = field(default_factory=list)
     kind: Any = None
     options_given: dict[str, Any] = field(default_factory=dict)
+    away: int = 0
 
     def remote(self, kind: Any) -> Any:
         self.kind = kind
@@ -124,6 +126,9 @@ class StandIn:
     def get(self, call: Any) -> Any:
         if not isinstance(call, Call):
             return call[0]  # what was put
+        if self.away:
+            self.away -= 1
+            raise sys.modules["ray.exceptions"].ActorUnavailableError("Socket closed")
         if call.name == "do" and call.arguments[-1] in self.dying:
             raise sys.modules["ray.exceptions"].RayActorError("The actor died.\n The worker was killed.")
         return getattr(call.actor.worker, call.name)(*call.arguments)
@@ -142,8 +147,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., StandIn]:
         made, exceptions = StandIn(places, dying), ModuleType("ray.exceptions")
         for name in ("RayError", "RayActorError"):
             setattr(exceptions, name, type(name, (Exception,), {}))
+        away = type("ActorUnavailableError", (exceptions.RayActorError,), {})
+        exceptions.ActorUnavailableError = away  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "ray", made)  # type: ignore[arg-type]
         monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
+        monkeypatch.setattr(ray_engine, "AWAY_SECONDS", 0.0)
         monkeypatch.setattr(ray_engine, "limit_cores", lambda _: None)
         monkeypatch.setattr(ray_engine, "keep_freed_memory", lambda: None)
         return made
@@ -263,6 +271,23 @@ def test_an_item_that_kills_its_workers_is_named_in_one_line(stand_in: Callable[
         list(RayEngine(2, 2).map(Squares(), [1, 2, 3, 4]))
     assert cluster.options_given["max_restarts"] == -1
     assert cluster.options_given["max_task_retries"] == 10
+
+
+def test_a_worker_that_is_not_reached_is_asked_again_but_not_without_end(stand_in: Callable[..., StandIn]) -> None:
+    cluster = stand_in(places=1)
+    engine = RayEngine(1, 1)
+    for away in (1, 10):
+        cluster.away = away
+        assert sorted(engine.map(Squares(), [1, 2])) == [1, 1, 4, 8]
+    with engine.staying(Squares(), 1) as do:
+        assert list(do([3])) == [9, 27]
+        cluster.away = 10
+        assert list(do([4])) == [16, 64]
+        cluster.away = 10
+        assert list(do([5])) == [25, 125]
+        cluster.away = 11
+        with pytest.raises(SurgeryError, match="died at 6, 11 times"):
+            list(do([6]))
 
 
 @pytest.mark.parametrize(("gpus", "memory"), [(1.0, 0), (0.0, 5_000_000_000)])
