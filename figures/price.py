@@ -102,7 +102,7 @@ def _limits(info: PriceInfo) -> go.Scatter:
         mode="markers",
         x=[each.share for each in info.limits],
         y=[rows[each.set, each.modality] for each in info.limits],
-        marker={"symbol": "line-ns", "size": 20, "line": {"width": 2, "color": theme.INK}},
+        marker={"symbol": "line-ns", "size": 11, "line": {"width": 2, "color": theme.INK}},
         hovertext=[
             theme.hover(f"{each.set}.{each.modality} {each.limit} = {number(each.bound)}", [told])
             for each, told in zip(info.limits, words, strict=True)
