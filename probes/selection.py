@@ -134,7 +134,7 @@ def choose(
     select = ObjectiveScorer.over(live.chat, asked)
     fit = ObjectivePrompts.of(working["fit"], "fit", MAX_FIT) if how.policy in ("best", "linearised") else None
     with merge_workers(how.engine, live, loader, (asked, select.wanted), fit) as workers:
-        bench = Bench(live, select, workers and workers.measure)
+        bench = Bench(live, select, None if workers is None else workers.measure)
         return _chosen_in(_Room(bench, fit, workers, prompts, targets, how, progress), warn)
 
 
