@@ -36,7 +36,7 @@ class Engine(Protocol):
     def staying(self, set_up: SetUp[Item, Made], num_items: int) -> AbstractContextManager[Does[Item, Made]]:
         """What does one list of items after another as `map` does, by workers that stay set up while the block runs.
 
-        num_items: for how many at a time there are workers, if the engine has so many. Who stops listening in the middle
+        num_items: for how many at a time there are workers, if there can be. Who stops listening in the middle
         of a list gives no other one.
         """
         ...
