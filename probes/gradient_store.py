@@ -8,6 +8,7 @@ import torch
 
 from vlsurgery.probes.gradients import PromptGradients, prompt_gradients
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
+from vlsurgery.probes.merge_workers import MergeWorkers
 from vlsurgery.probes.objective_scorer import ObjectiveScorer
 from vlsurgery.probes.trials import Table
 from vlsurgery.probes.trust_region import TakeGradients
@@ -19,10 +20,15 @@ SAME: Final = 0.1
 
 
 def reused_gradients(
-    live: InMemoryMerge, scorer: ObjectiveScorer, file: Path | None, progress: Progress
+    live: InMemoryMerge,
+    scorer: ObjectiveScorer,
+    file: Path | None,
+    progress: Progress,
+    workers: MergeWorkers | None = None,
 ) -> TakeGradients:
     """A function that gives the gradients of the scorer's prompts at a merge: those in the file where they are of it,
-    else computed. The first ones that are computed are kept in the file. None: nothing is kept."""
+    else computed, by workers where there are any. The first ones that are computed are kept in the file. None: nothing
+    is kept."""
     kept = PromptGradients.load(file) if file is not None and file.exists() else None
     is_first = True
 
@@ -31,7 +37,11 @@ def reused_gradients(
         if kept is not None and _fits(kept, live, scorer, coefficients):
             found = kept
         else:
-            found = prompt_gradients(live, coefficients, scorer.batches, scorer.wanted.prompts, progress)
+            batches, prompts = scorer.batches, scorer.wanted.prompts
+            if workers is None:
+                found = prompt_gradients(live, coefficients, batches, prompts, progress)
+            else:
+                found = workers.gradients(coefficients, len(batches), prompts, progress)
             if is_first and file is not None:
                 found.save(file)
         is_first = False

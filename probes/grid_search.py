@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from vlsurgery.probes.policies import Policy
-from vlsurgery.probes.trials import Bench, Cost, Trial
+from vlsurgery.probes.trials import Bench, Cost, Proposal, Trial
 from vlsurgery.surgery.runtime.progress import Progress
 
 COARSE: Final = 0.25
@@ -42,10 +42,15 @@ def search(bench: Bench, policy: Policy, scores: Mapping[str, float], progress: 
     tried: dict[Strengths, Trial] = {}
 
     def run(points: Sequence[Strengths], label: str) -> None:
-        for point in progress([p for p in points if p not in tried], label):
-            scale = dict(zip(bench.live.sources, point, strict=True))
-            table = {b: {s: value * scores[b] for s, value in scale.items()} for b in bench.live.blocks}
-            tried[point] = bench.tried(policy, scale, table)
+        fresh = [point for point in points if point not in tried]
+        trials = bench.each([proposal(point) for point in fresh], label, progress)
+        tried.update(zip(fresh, trials, strict=True))
+
+    def proposal(point: Strengths) -> Proposal:
+        scale = dict(zip(bench.live.sources, point, strict=True))
+        return Proposal(
+            policy, scale, {b: {s: value * scores[b] for s, value in scale.items()} for b in bench.live.blocks}
+        )
 
     def best() -> Strengths:
         return max(tried, key=lambda point: (tried[point].objective, -sum(point)))

@@ -14,7 +14,7 @@ import numpy as np
 from vlsurgery.probes.linearised import LinearModel
 from vlsurgery.probes.objective import Floats, Purpose, Requirements, paired_objectives
 from vlsurgery.probes.results import BlockEffect, Estimate
-from vlsurgery.probes.trials import Bench, Trial
+from vlsurgery.probes.trials import Bench, Proposal, Trial
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 MAX_BLOCKS: Final = 10  # each takes a pass over the `select` prompts
@@ -30,11 +30,13 @@ def left_out(
     """
     predicted = {block: _predicted(bench, merged, block, model) for block in blocks}
     most = sorted(predicted, key=lambda block: -predicted[block])[:MAX_BLOCKS]
-    found = []
-    for block in progress(most, "leaving one block out"):
-        table = {**merged.table, block: dict.fromkeys(bench.live.sources, 0.0)}
-        without = bench.tried("linearised", {}, table).z
-        found.append(effect(bench.select.wanted, block, predicted[block], merged.z, without))
+    nothing = dict.fromkeys(bench.live.sources, 0.0)
+    without = [Proposal("linearised", {}, {**merged.table, block: nothing}) for block in most]
+    trials = bench.each(without, "leaving one block out", progress)
+    found = [
+        effect(bench.select.wanted, block, predicted[block], merged.z, trial.z)
+        for block, trial in zip(most, trials, strict=True)
+    ]
     return sorted(found, key=lambda each: -(each.gain.value or 0.0))
 
 

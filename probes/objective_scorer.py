@@ -43,13 +43,57 @@ class Readings:
 
 
 @dataclass(frozen=True)
-class _Contrast:
+class Contrast:
     """A prompt with a refusal and an answer to it, which part somewhere."""
 
     prompt: Prompt
     refusal: Tensor
     answer: Tensor
     purpose: Purpose
+
+
+@dataclass(frozen=True)
+class ObjectivePrompts:
+    """The prompts that a model is measured on, with what is compared, as plain data.
+
+    contrasts: where a refusal is told from an answer. kept: with the opening of the adapted model's own answer.
+    """
+
+    contrasts: tuple[Contrast, ...]
+    kept: tuple[tuple[Prompt, Tensor], ...]
+
+    @classmethod
+    def of(cls, working: WorkingSet, split: str, most: MaxPrompts) -> "ObjectivePrompts":
+        """Of the working set of one split. Raises SurgeryError where a refusal can't be told from an answer, or the
+        other way round."""
+        contrasts = _to_refuse(working, most.refuse) + _to_answer(working, most.answer)
+        if not contrasts:
+            raise SurgeryError(
+                f"there is nothing to choose coefficients by: no refusal of the base is told apart from an answer of "
+                f"the adapted model on the {split} prompts. Give other prompts with --prompts, or other checkpoints."
+            )
+        kept = evenly_spaced([(p, a[:OPENING_TOKENS]) for p, a in working.keep if p.set == JUDGED_SET], most.keep)
+        return cls(tuple(contrasts), tuple(kept))
+
+    def findable(self) -> "ObjectivePrompts":
+        """The same, with pictures that are found from any directory."""
+        contrasts = tuple(replace(each, prompt=each.prompt.findable()) for each in self.contrasts)
+        return ObjectivePrompts(contrasts, tuple((prompt.findable(), answer) for prompt, answer in self.kept))
+
+    def encoded(self, chat: ChatModel) -> tuple[list[RefusalChoices], list[OpeningOdds]]:
+        """Batches in the tokens of a model, which is the adapted one or a merge of it."""
+        asked, kept = self.contrasts, self.kept
+        choices = refusal_choices(
+            chat, [c.prompt for c in asked], [c.refusal for c in asked], [c.answer for c in asked]
+        )
+        answers = scored_answers(chat, [prompt for prompt, _ in kept], [answer for _, answer in kept]) if kept else []
+        return choices, [OpeningOdds.of(batch, len(asked)) for batch in answers]
+
+    def unmeasured(self) -> Requirements:
+        """What is wanted of each, with log-odds of 0 as the reference."""
+        rows = [(c.prompt.id, c.prompt.request, _cell(c.prompt), c.purpose) for c in self.contrasts]
+        rows += [(prompt.id, prompt.request, _cell(prompt), "keep") for prompt, _ in self.kept]
+        return requirements(rows, np.zeros(len(rows)))
 
 
 @dataclass(frozen=True)
@@ -65,25 +109,13 @@ class ObjectiveScorer:
 
     @classmethod
     def of(cls, chat: ChatModel, working: WorkingSet, split: str, most: MaxPrompts) -> "ObjectiveScorer":
-        """Of the working set of one split. chat: the adapted model, whose log-odds become the reference.
+        """Of the working set of one split. chat: the adapted model. Raises SurgeryError as `ObjectivePrompts.of`."""
+        return cls.over(chat, ObjectivePrompts.of(working, split, most))
 
-        Raises SurgeryError where a refusal can't be told from an answer, or the other way round.
-        """
-        contrasts = _to_refuse(working, most.refuse) + _to_answer(working, most.answer)
-        if not contrasts:
-            raise SurgeryError(
-                f"there is nothing to choose coefficients by: no refusal of the base is told apart from an answer of "
-                f"the adapted model on the {split} prompts. Give other prompts with --prompts, or other checkpoints."
-            )
-        kept = evenly_spaced([(p, a[:OPENING_TOKENS]) for p, a in working.keep if p.set == JUDGED_SET], most.keep)
-        choices = refusal_choices(
-            chat, [c.prompt for c in contrasts], [c.refusal for c in contrasts], [c.answer for c in contrasts]
-        )
-        answers = scored_answers(chat, [prompt for prompt, _ in kept], [answer for _, answer in kept]) if kept else []
-        openings = [OpeningOdds.of(batch, len(contrasts)) for batch in answers]
-        rows = [(c.prompt.id, c.prompt.request, _cell(c.prompt), c.purpose) for c in contrasts]
-        rows += [(prompt.id, prompt.request, _cell(prompt), "keep") for prompt, _ in kept]
-        unmeasured = cls(requirements(rows, np.zeros(len(rows))), choices, openings)
+    @classmethod
+    def over(cls, chat: ChatModel, asked: ObjectivePrompts) -> "ObjectiveScorer":
+        """Of prompts. chat: the adapted model, whose log-odds become the reference."""
+        unmeasured = cls(asked.unmeasured(), *asked.encoded(chat))
         reference = unmeasured.measure(chat).z
         return replace(unmeasured, wanted=replace(unmeasured.wanted, reference=reference))
 
@@ -145,7 +177,7 @@ def _cell(prompt: Prompt) -> Cell:
     return prompt.set, prompt.modality
 
 
-def _to_refuse(working: WorkingSet, most: int) -> list[_Contrast]:
+def _to_refuse(working: WorkingSet, most: int) -> list[Contrast]:
     """Harmful prompts that the base refuses. Where the adapted model does not answer, the refusal is compared with the
     opening that most of its other answers have."""
     lost = {item.prompt.id: item.answer for item in working.lost}
@@ -154,18 +186,18 @@ def _to_refuse(working: WorkingSet, most: int) -> list[_Contrast]:
     for prompt, refusal in working.refuse:
         answer = lost[prompt.id] if prompt.id in lost else _parting(refusal, usual)
         if answer is not None and _part(refusal, answer):
-            found.append(_Contrast(prompt, refusal, answer, "refuse"))
+            found.append(Contrast(prompt, refusal, answer, "refuse"))
     return evenly_spaced(found, most)
 
 
-def _to_answer(working: WorkingSet, most: int) -> list[_Contrast]:
+def _to_answer(working: WorkingSet, most: int) -> list[Contrast]:
     """Harmless prompts that the adapted model answers, beside the opening that most of the base's refusals have."""
     usual = _openings([refusal for _, refusal in working.refuse])
     found = []
     for prompt, answer in working.keep:
         refusal = _parting(answer, usual) if prompt.set != JUDGED_SET else None
         if refusal is not None:
-            found.append(_Contrast(prompt, refusal, answer, "answer"))
+            found.append(Contrast(prompt, refusal, answer, "answer"))
     return evenly_spaced(found, most)
 
 

@@ -19,10 +19,11 @@ from vlsurgery.probes.grid_search import search
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.left_out import left_out
 from vlsurgery.probes.linearised import BEYOND, HULL, LinearModel
+from vlsurgery.probes.merge_workers import MergeWorkers, merge_workers
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.probes.models.forward import keeping_pictures
 from vlsurgery.probes.objective import Requirements, paired_objectives
-from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectiveScorer
+from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT, ObjectivePrompts, ObjectiveScorer
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import (
@@ -46,6 +47,7 @@ from vlsurgery.surgery.errors import RecipeError
 from vlsurgery.surgery.merge.coefficients import Coefficients
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.methods import METHODS
+from vlsurgery.surgery.runtime.engine import Engine
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 _KINDS = {
@@ -70,6 +72,8 @@ class Choosing:
     merges are measured beside. price: the one whose linearised merge is written, whatever does best at the usual one.
     limits: the user's; the least intervention that keeps those which can be predicted is written. extrapolate: whether
     linearised coefficients, and a block's sum of them, may be up to 1.5, so that a merge lies beyond its models.
+    engine: whose workers measure merges that don't wait for one another, each with models of its own; None: the model
+    of this process is moved from one to the next. What is measured is the same.
     """
 
     policy: Policy = "best"
@@ -82,13 +86,17 @@ class Choosing:
     price: float | None = None
     limits: Limits | None = None
     extrapolate: bool = False
+    engine: Engine | None = None
 
 
 @dataclass(frozen=True)
 class _Room:
-    """What every policy needs: the live merge with its `select` prompts, all prompts, and their targets."""
+    """What every policy needs: the live merge with its `select` prompts, all prompts, and their targets. fit: prompts
+    that linearised coefficients are solved on; None for other policies."""
 
     bench: Bench
+    fit: ObjectivePrompts | None
+    workers: MergeWorkers | None
     prompts: Sequence[Prompt]
     targets: TargetsResult
     how: Choosing
@@ -122,18 +130,26 @@ def choose(
         return _unchanged(live, working["select"], targets, reason)
     for split in WORKING_SPLITS:
         check_enough(working[split], split)
-    bench = Bench(live, ObjectiveScorer.of(live.chat, working["select"], "select", MAX_SELECT))
-    room = _Room(bench, prompts, targets, how, progress)
-    wanted = bench.select.wanted
+    asked = ObjectivePrompts.of(working["select"], "select", MAX_SELECT)
+    select = ObjectiveScorer.over(live.chat, asked)
+    fit = ObjectivePrompts.of(working["fit"], "fit", MAX_FIT) if how.policy in ("best", "linearised") else None
+    with merge_workers(how.engine, live, loader, (asked, select.wanted), fit) as workers:
+        bench = Bench(live, select, None if workers is None else workers.measure)
+        return _chosen_in(_Room(bench, fit, workers, prompts, targets, how, progress), warn)
+
+
+def _chosen_in(room: _Room, warn: Callable[[str], None] | None) -> TradeoffResult:
+    """The merges of `choose`, and which of them is to be made."""
+    how, live, wanted = room.how, room.bench.live, room.bench.select.wanted
     with keeping_pictures(live.chat):
         with live.staying():
-            trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), progress)
+            trials = search(room.bench, "uniform", dict.fromkeys(live.blocks, 1.0), room.progress)
             in_the_way = barriers(wanted, trials, live.sources)
             if warn is not None and (warning := warned(in_the_way)):
                 warn(warning)
             if how.policy in ("attribution", "weights"):
                 scores = _relative_scores(live.blocks, getattr(how, how.policy), how.policy)
-                trials += search(room.bench, how.policy, scores, progress)
+                trials += search(room.bench, how.policy, scores, room.progress)
         if how.policy in ("best", "linearised"):
             found = _linearised(room, trials)
             return _explained(room, found, [*trials, *found.trials], in_the_way)
@@ -205,10 +221,10 @@ class _Found:
 
 
 def _linearised(room: _Room, uniform: Sequence[Trial]) -> _Found:
-    working = working_set(room.chat, room.prompts, room.targets, "fit")
-    fit_prompts = ObjectiveScorer.of(room.chat, working, "fit", MAX_FIT)
-    take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress)
-    tries = by_gains(room.bench, room.how.attribution)
+    assert room.fit is not None
+    fit_prompts = ObjectiveScorer.over(room.chat, room.fit)
+    take = reused_gradients(room.bench.live, fit_prompts, room.how.gradients, room.progress, room.workers)
+    tries = by_gains(room.bench, room.how.attribution, room.progress)
     start = better_start(_chosen(uniform, "uniform"), tries)
     found = linearised(room.bench, fit_prompts, start, take, BEYOND if room.how.extrapolate else HULL)
     blocks, trials = main_blocks(room.bench, found), [found.trial]
@@ -245,7 +261,7 @@ def _frontier(room: _Room, found: Linearised, uniform: Sequence[Trial]) -> tuple
     at = prices(how.frontier or POINTS)
     solutions = traced(found.latest, sorted({*at, *wanted}), room.progress)
     shown = [each for each in solutions if how.frontier or each.price in wanted]
-    trials = [measured(room.bench, each) for each in room.progress(shown, "tracing the frontier")]
+    trials = measured(room.bench, shown, room.progress)
     curve = frontier_of(room.bench, found.latest, solutions, trials if how.frontier else [], uniform)
     return [trial.named(chosen=trial.point.parameters["price"] in wanted) for trial in trials], curve
 

@@ -8,26 +8,27 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from vlsurgery.probes.linearised import INDIFFERENCE
-from vlsurgery.probes.trials import Bench, Trial
+from vlsurgery.probes.trials import Bench, Proposal, Trial
+from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 RAY: Final = (0.25, 0.5, 0.75, 1.0)  # strengths of the block that gave most
 
 
-def by_gains(bench: Bench, gains: Mapping[str, float]) -> list[Trial]:
+def by_gains(bench: Bench, gains: Mapping[str, float], progress: Progress = no_progress) -> list[Trial]:
     """Merges toward the base in proportion to what each block gave, at RAY strengths; none where no block gave anything
     or the base is no source. gains: block -> nats of refusal along the path to the base."""
     live = bench.live
     most = max((gains.get(block, 0.0) for block in live.blocks), default=0.0)
     if "base" not in live.sources or most <= 0:
         return []
-    found = []
+    proposals = []
+    for strength in RAY:
+        at = {source: strength * (source == "base") for source in live.sources}
+        shares = {block: max(0.0, gains.get(block, 0.0)) / most for block in live.blocks}
+        table = {b: {s: value * share for s, value in at.items()} for b, share in shares.items()}
+        proposals.append(Proposal("attribution", at, table))
     with live.staying():
-        for strength in RAY:
-            at = {source: strength * (source == "base") for source in live.sources}
-            shares = {block: max(0.0, gains.get(block, 0.0)) / most for block in live.blocks}
-            table = {b: {s: value * share for s, value in at.items()} for b, share in shares.items()}
-            found.append(bench.tried("attribution", at, table))
-    return found
+        return bench.each(proposals, "comparing merges by what blocks gave", progress)
 
 
 def better_start(uniform: Trial, tries: Sequence[Trial]) -> Trial:

@@ -1,13 +1,12 @@
 """The frontier of one choice: what every price is predicted to buy, and those merges measured on `select`."""
 
-import time
 from collections.abc import Sequence
 
 from vlsurgery.probes.frontier import Priced, gain_over, merge_rates, predicted_cells, priced
 from vlsurgery.probes.linearised import HULL, RADIUS
 from vlsurgery.probes.results import Estimate, Frontier, PricedMerge
-from vlsurgery.probes.trials import Bench, Cost, Trial
-from vlsurgery.probes.trust_region import ConvexStep, cut, tried
+from vlsurgery.probes.trials import Bench, Proposal, Trial
+from vlsurgery.probes.trust_region import ConvexStep, cut
 from vlsurgery.surgery.runtime.progress import Progress
 
 
@@ -20,13 +19,12 @@ def traced(step: ConvexStep, prices: Sequence[float], progress: Progress) -> lis
     ]
 
 
-def measured(bench: Bench, each: Priced) -> Trial:
-    """A solution, measured."""
-    began = time.perf_counter()
-    trial = tried(bench, each.coefficients)
-    cost = Cost(bench.select.prompts, time.perf_counter() - began)
-    parameters = {"price": each.price, **bench.means(trial.table)}
-    return trial.named(policy="frontier", parameters=parameters).costing(cost)
+def measured(bench: Bench, solutions: Sequence[Priced], progress: Progress) -> list[Trial]:
+    """Solutions, measured."""
+    tables = [cut(bench, each.coefficients) for each in solutions]
+    prices = [{"price": each.price, **bench.means(table)} for each, table in zip(solutions, tables, strict=True)]
+    proposals = [Proposal("linearised", *given) for given in zip(prices, tables, strict=True)]
+    return [trial.named(policy="frontier") for trial in bench.each(proposals, "tracing the frontier", progress)]
 
 
 def frontier_of(

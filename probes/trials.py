@@ -1,7 +1,8 @@
 """Merges that are tried: each is measured on `select` prompts, and becomes a point of the trade-off."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy as np
 from vlsurgery.probes.frontier import merge_rates
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.objective import Floats
-from vlsurgery.probes.objective_scorer import ObjectiveScorer
+from vlsurgery.probes.objective_scorer import ObjectiveScorer, Readings
 from vlsurgery.probes.policies import Policy
 from vlsurgery.probes.results import TradeoffCell, TradeoffPoint
+from vlsurgery.surgery.runtime.progress import Progress
 
 Table = dict[str, dict[str, float]]  # block -> source -> coefficient
 
@@ -60,30 +62,67 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """A merge that is to be measured. parameters: what makes it."""
+
+    policy: Policy
+    parameters: Mapping[str, float]
+    coefficients: Table
+
+
+@dataclass(frozen=True)
+class MeasuredTable:
+    """What was measured of one of several tables. at: its place among them. seconds: what it took."""
+
+    at: int
+    readings: Readings
+    seconds: float
+
+
+# Measures merges somewhere else, and yields them in any order.
+MeasureTables = Callable[[Sequence[Table]], Generator[MeasuredTable, None, None]]
+
+
+@dataclass(frozen=True)
 class Bench:
-    """A live merge and the `select` prompts that measure it."""
+    """A live merge and the `select` prompts that measure it. elsewhere: measures merges that don't wait for one
+    another, with the same results; None: the live model does, one after another."""
 
     live: InMemoryMerge
     select: ObjectiveScorer
+    elsewhere: MeasureTables | None = None
 
     def tried(self, policy: Policy, parameters: Mapping[str, float], coefficients: Table) -> Trial:
         """Measure one merge. The live model is restored."""
         began = time.perf_counter()
         with self.live.at(coefficients) as chat:
             measured = self.select.measure(chat)
+        return self._trial(Proposal(policy, parameters, coefficients), measured, time.perf_counter() - began)
+
+    def each(self, proposals: Sequence[Proposal], label: str, progress: Progress) -> list[Trial]:
+        """Measure merges that don't wait for one another; the trials, in their order. The live model is restored."""
+        if self.elsewhere is None:
+            return [self.tried(each.policy, each.parameters, each.coefficients) for each in progress(proposals, label)]
+        found: dict[int, Trial] = {}
+        with closing(self.elsewhere([each.coefficients for each in proposals])) as results:
+            for result in progress(results, label, len(proposals)):
+                found[result.at] = self._trial(proposals[result.at], result.readings, result.seconds)
+        return [found[at] for at in range(len(proposals))]
+
+    def _trial(self, proposal: Proposal, measured: Readings, seconds: float) -> Trial:
         cells = self.select.cells(measured)
         refused = [cell.refused for cell in cells if cell.purpose == "refuse"]
         point = TradeoffPoint(
-            policy=policy,
-            parameters=dict(parameters),
-            coefficients=coefficients,
+            policy=proposal.policy,
+            parameters=dict(proposal.parameters),
+            coefficients=proposal.coefficients,
             cells=cells,
             refusal=_mean(refused),
             capability=_mean([_answered(cell) for cell in cells if cell.purpose != "refuse"]),
             objective=-float(self.select.wanted.objective(measured.z)),
             rates=merge_rates(self.select.wanted, measured.z),
             forward_equivalents=self.select.prompts,
-            seconds=time.perf_counter() - began,
+            seconds=seconds,
             chosen=False,
         )
         return Trial(point, measured.z)

@@ -1,11 +1,18 @@
 """The tables of docs/scaling.md are what the formulas give, and its worked figures follow from its inputs."""
 
 import re
+from dataclasses import astuple
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from vlsurgery.cli.workflow.work import SCORED_ROWS
+from vlsurgery.probes.grid_search import coarse_grid, neighbours
+from vlsurgery.probes.left_out import MAX_BLOCKS
+from vlsurgery.probes.objective_scorer import MAX_FIT, MAX_SELECT
+from vlsurgery.probes.starting_points import RAY
 
 HOUSE = Path(__file__).parent.parent
 PAGE = (HOUSE / "docs" / "scaling.md").read_text(encoding="utf-8")
@@ -40,3 +47,17 @@ def test_more_machines_are_never_slower_and_never_faster_than_their_number(scali
         for model in scaling.MODELS:
             alone, together = work(model, 1)[0], work(model, machines)[0]
             assert alone / machines <= together <= alone
+
+
+def test_a_choice_takes_as_many_passes_as_the_page_says() -> None:
+    around = (8, 7, 6)
+    assert max(around) == len(list(neighbours((0.5, 0.25), 0.125)))
+    lists = (len(coarse_grid(2)), *around, len(RAY), MAX_BLOCKS)
+    fit, each = sum(astuple(MAX_FIT)), sum(astuple(MAX_SELECT))
+
+    def passes(workers: int) -> float:
+        merges = sum(-(-count // workers) for count in lists)
+        return fit + (4 + merges) * each + 2.5 * 3 * SCORED_ROWS * -(-(fit // SCORED_ROWS) // workers)
+
+    found = [passes(workers) for workers in (1, 2, 4, 8, 15)]
+    assert f"| passes one after another | {' | '.join(f'{count:,.0f}' for count in found)} |" in PAGE.splitlines()

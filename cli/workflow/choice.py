@@ -1,8 +1,10 @@
 """The choice of coefficients: a whole one, or one that an earlier choice of the case already solved."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from vlsurgery.cli.workflow.engine import Job, Settings, StepOptions
+from vlsurgery.cli.workflow.engines import engine_for_models
 from vlsurgery.probes.evaluation.limits import Limits
 from vlsurgery.probes.results import ProbeResult, TargetsResult, TradeoffResult
 from vlsurgery.probes.sources import toward_of
@@ -58,7 +60,9 @@ def chosen_coefficients(job: Job, settings: Settings) -> TradeoffResult:
     def warn(told: str) -> None:
         job.say(f"coefficients: {told}")
 
-    result = choose(job.alignment, job.prompts, targets, _how(job), job.progress, loader, warn)
+    with engine_for_models(options.ray, [job.checkpoints["adapted"]], options.running.device) as engine:
+        how = replace(_how(job), engine=engine)
+        result = choose(job.alignment, job.prompts, targets, how, job.progress, loader, warn)
     if options.limits is not None and not result.limits:
         job.say("coefficients: none of the limits can be predicted; they are decided after the merge")
     if result.missed is not None:

@@ -117,6 +117,24 @@ def divided_evaluation(address: str, step: "PlannedStep", models: int) -> Divide
     return DividedWork(tasks, workers, threads, step.bytes_read, starting + seconds)
 
 
+def divided_choice(address: str, step: "PlannedStep", tasks: int, seconds: float, sources: int) -> DividedWork:
+    """How a choice of coefficients would be divided, a merge or a batch of gradients a task; every worker reads the
+    models that it merges.
+
+    step: as one process would do it. tasks: of workers; seconds: that one process takes for them.
+    """
+    from vlsurgery.probes.grid_search import coarse_grid
+
+    at_once = len(coarse_grid(sources))
+    with _planned(address) as engine:
+        workers, threads = engine.num_workers(at_once), engine.num_threads(at_once)
+        starting = WORKER_SECONDS + (CLUSTER_SECONDS if engine.local else 0.0)
+    alone = max(0.0, (step.seconds or 0.0) - seconds)
+    return DividedWork(
+        tasks, workers, threads, step.bytes_read, starting + alone + seconds * cores() / (workers * threads)
+    )
+
+
 def _divided(engine: "RayEngine", sizes: Sequence[float], times: Sequence[float]) -> DividedWork:
     """sizes: bytes of each task. times: seconds that each takes one thread."""
     workers, threads = engine.num_workers(len(sizes)), engine.num_threads(len(sizes))

@@ -93,6 +93,11 @@ class ModelSizes:
         """How long models run in a step, at the speed that the machine has now."""
         return self.speed.seconds(self.workload.of(step), self.shape)
 
+    def divided(self) -> tuple[int, float]:
+        """How many tasks workers have of a choice of coefficients, and how long one process takes for them."""
+        count, work = self.workload.divided()
+        return count, self.speed.seconds(work, self.shape)
+
     def _memory(self) -> int:
         """Peak bytes of a running model: itself, and what a batch and the checkpoints' values take beside it, which is
         bounded (measured on models of 3 MB and 270 MB)."""

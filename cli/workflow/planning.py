@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from vlsurgery.cli.workflow.engine import Job, Pending
-from vlsurgery.cli.workflow.estimates import PlannedStep
+from vlsurgery.cli.workflow.estimates import ModelSizes, PlannedStep
 from vlsurgery.cli.workflow.steps import diff_settings
 
 
@@ -20,12 +20,12 @@ def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
     if job.options.ray is None:
         return steps
     models = len(job.checkpoints) + 1 + 2 * is_merged  # the graft; the merge and the best uniform one
-    return [_divided(job, step, job.options.ray, models) for step in steps]
+    return [_divided(job, step, job.options.ray, models, sizes) for step in steps]
 
 
-def _divided(job: Job, step: PlannedStep, address: str, models: int) -> PlannedStep:
+def _divided(job: Job, step: PlannedStep, address: str, models: int, sizes: ModelSizes) -> PlannedStep:
     """The step, with how a Ray cluster would divide it where it does. models: that an evaluation asks."""
-    from vlsurgery.cli.workflow.divided import divided_diff, divided_evaluation, divided_merge
+    from vlsurgery.cli.workflow.divided import divided_choice, divided_diff, divided_evaluation, divided_merge
 
     if step.step == "diff":
         level = diff_settings(job)["level"]
@@ -37,6 +37,8 @@ def _divided(job: Job, step: PlannedStep, address: str, models: int) -> PlannedS
         # The recipe may not be written yet; a blend takes as long whatever its coefficients are.
         recipe = Recipe.of(job.checkpoints, {"default": dict.fromkeys(job.sources, 0.5)})
         return replace(step, ray=divided_merge(address, recipe, prepare_merge(recipe, job.alignment), step.bytes_read))
+    if step.step == "coefficients":
+        return replace(step, ray=divided_choice(address, step, *sizes.divided(), len(job.sources)))
     if step.step == "evaluate":
         return replace(step, ray=divided_evaluation(address, step, models))
     return step

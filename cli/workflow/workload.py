@@ -28,6 +28,7 @@ from vlsurgery.probes.policies import Policy
 from vlsurgery.probes.probe import PICTURED
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import TargetsResult
+from vlsurgery.probes.starting_points import RAY
 from vlsurgery.probes.targets import (
     OPENING_TOKENS,
     WORKING_MODALITIES,
@@ -268,15 +269,13 @@ class Workload:
         return [prompt for split in most for part in self._scored(split, most[split]) for prompt in part[0]]
 
     def _coefficients(self) -> Work:
-        select = [self._pass.forward(*part) for part in self._scored("select", MAX_SELECT)]
-        measured = sum(select, Work(moved=1))
+        measured = self._measured()
         searches = 2 if self.policy in ("attribution", "weights") else 1
         total = self._pass.loaded(self._fitted()) + measured.times(1 + searches * self.expected.merges)
         if self.policy in ("best", "linearised"):
             fit = self._scored("fit", MAX_FIT)
-            gradients = sum((self._pass.gradient(*part) for part in fit), Work(moved=1))
             total += sum((self._pass.forward(*part) for part in fit), Work())
-            total += gradients.times(self.expected.linearisations)
+            total += self._gradients()
             total += measured.times(self.expected.steps + self.frontier)
         if self.policy == "fit":
             once = [
@@ -286,6 +285,25 @@ class Workload:
             step = self._pass.gradient(once, self.expected.answer).times(1 / NUM_PARTS) + Work(moved=1)
             total += self._pass.forward(once, self.expected.answer) + step.times(STEPS) + measured
         return total
+
+    def divided(self) -> tuple[int, Work]:
+        """How many tasks workers have of a choice, about, and what all of them take: merges that don't wait for one
+        another, and batches of gradients."""
+        searches = 2 if self.policy in ("attribution", "weights") else 1
+        count, work = searches * self.expected.merges, Work()
+        if self.policy in ("best", "linearised"):
+            work = self._gradients()
+            count += len(RAY) + self.frontier
+        return count + round(work.backward), work + self._measured().times(count)
+
+    def _gradients(self) -> Work:
+        """Those of the `fit` prompts, as often as they are taken."""
+        once = sum((self._pass.gradient(*part) for part in self._scored("fit", MAX_FIT)), Work(moved=1))
+        return once.times(self.expected.linearisations)
+
+    def _measured(self) -> Work:
+        """One merge on `select` prompts."""
+        return sum((self._pass.forward(*part) for part in self._scored("select", MAX_SELECT)), Work(moved=1))
 
     def _evaluate(self) -> Work:
         total = Work()

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 from typing import Final
@@ -138,7 +138,7 @@ def answers_by(
 
     reference: where the adapted model's answers are put for the workers; an absolute path.
     """
-    divided = _Division(engine, subjects, [_findable(prompt) for prompt in report], store, loader, reference)
+    divided = _Division(engine, subjects, [prompt.findable() for prompt in report], store, loader, reference)
     missing = sum(len(divided.missing(number)) for number in range(len(subjects)))
     label = f"asking {', '.join(subject.role for subject in subjects)}"
     with closing(divided.answered()) as answered:
@@ -214,8 +214,3 @@ class _Division:
 def shard_size(prompts: int, workers: int) -> int:
     """How many prompts of one model are a worker's next task."""
     return max(1, min(BATCH, ceil(prompts / (SHARDS_EACH * workers))))
-
-
-def _findable(prompt: Prompt) -> Prompt:
-    """A prompt whose picture is found from any directory."""
-    return replace(prompt, image=prompt.image.absolute()) if isinstance(prompt.image, Path) else prompt

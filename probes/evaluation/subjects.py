@@ -59,16 +59,18 @@ class SubjectRef:
 
     def reopen(self) -> Subject:
         """The subject. Raises CheckpointError where a checkpoint can't be opened here, or is another one."""
-        found = {role: _reopened(role or self.role, ref) for role, ref in self.checkpoints.items()}
+        found = {role: reopened(role or self.role, ref) for role, ref in self.checkpoints.items()}
         return Subject(self.role, found.pop(""), self.coefficients, found)
 
 
-def _reopened(role: str, ref: CheckpointRef) -> Checkpoint:
+def reopened(role: str, ref: CheckpointRef) -> Checkpoint:
+    """The checkpoint of a role, in another process. Raises CheckpointError where it can't be opened here, or is another
+    one."""
     checkpoint = Checkpoint.reopen(ref)
     if not checkpoint.is_known_as(ref.identity):
         raise CheckpointError(
             f"{role} ({ref.path}): is another checkpoint than was opened at first: its identity is "
-            f"{checkpoint.identity}, and was {ref.identity}. Evaluate again once nothing writes to it."
+            f"{checkpoint.identity}, and was {ref.identity}. Run the same command again once nothing writes to it."
         )
     return checkpoint
 

@@ -1,6 +1,6 @@
 """The prompt: text, prompt set, picture, split and request."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -44,3 +44,7 @@ class Prompt:
             raise ValueError(
                 f"prompt {self.id}: modality {self.modality!r} and image {self.image!r} do not go together"
             )
+
+    def findable(self) -> "Prompt":
+        """The same prompt, whose picture is found from any directory."""
+        return replace(self, image=self.image.absolute()) if isinstance(self.image, Path) else self

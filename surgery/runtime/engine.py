@@ -1,6 +1,7 @@
 """Where independent work is done: an engine maps items to results, in this process or on the workers of a cluster."""
 
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -9,6 +10,8 @@ Made = TypeVar("Made")
 
 # Called once by each worker, which then has open what its items need; it returns what does one item.
 SetUp = Callable[[], Callable[[Item], Iterable[Made]]]
+# Does items, as `Engine.map` does.
+Does = Callable[[Sequence[Item]], Generator[Made, None, None]]
 
 
 class Engine(Protocol):
@@ -30,6 +33,14 @@ class Engine(Protocol):
         """
         ...
 
+    def staying(self, set_up: SetUp[Item, Made], num_items: int) -> AbstractContextManager[Does[Item, Made]]:
+        """What does one list of items after another as `map` does, by workers that stay set up while the block runs.
+
+        num_items: for how many at a time there are workers, if there can be. Who stops listening in the middle
+        of a list gives no other one.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class InProcess:
@@ -43,3 +54,13 @@ class InProcess:
             work = set_up()
             for item in items:
                 yield from work(item)
+
+    @contextmanager
+    def staying(self, set_up: SetUp[Item, Made], num_items: int) -> Iterator[Does[Item, Made]]:  # noqa: ARG002
+        work = set_up()
+
+        def do(items: Sequence[Item]) -> Generator[Made, None, None]:
+            for item in items:
+                yield from work(item)
+
+        yield do

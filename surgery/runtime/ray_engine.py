@@ -2,14 +2,16 @@
 
 import os
 import socket
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.byte_counts import in_words
-from vlsurgery.surgery.runtime.engine import SetUp
+from vlsurgery.surgery.runtime.engine import Does, SetUp
 from vlsurgery.surgery.runtime.excerpts import excerpt
 from vlsurgery.surgery.runtime.host import keep_freed_memory
 from vlsurgery.surgery.runtime.programs import programs
@@ -22,6 +24,12 @@ Made = TypeVar("Made")
 MAX_RETRIES: Final = 10
 # Seconds that workers are waited for at the end.
 ENDING_SECONDS: Final = 10.0
+# Seconds until a worker is asked again that could not be reached: where a machine is busy, Ray may use up its own tries
+# on the connection to a process that is gone before it knows that it is.
+AWAY_SECONDS: Final = 1.0
+# Seconds without any result after which workers that have nothing to do give up their places: one that died may wait
+# for a place to begin again.
+IDLE_SECONDS: Final = 300.0
 
 
 @dataclass(frozen=True)
@@ -51,31 +59,23 @@ class RayEngine:
         return max(fitting, default=1)
 
     def map(self, set_up: SetUp[Item, Made], items: Sequence[Item]) -> Generator[Made, None, None]:
-        import ray
-
         if not items:
             return
-        waiting, workers, left = deque(items), self._workers(set_up, len(items)), len(items)
-        calls: dict[Any, tuple[Any, Item | None]] = {each.ready.remote(programs()): (each, None) for each in workers}
+        staff = _Staff(set_up, self._workers(len(items)), stays=False)
         try:
-            while left:
-                (done,), _ = ray.wait(list(calls))
-                worker, item = calls.pop(done)
-                made = _result(done, item)
-                left -= item is not None
-                if waiting:
-                    following = waiting.popleft()
-                    calls[worker.do.remote(following)] = (worker, following)
-                else:
-                    ray.kill(worker)  # Its cores are then free for a worker that had no place yet.
-                yield from made
+            yield from staff.do(items)
         finally:
-            for worker in workers:
-                ray.kill(worker)
-            if calls:
-                ray.wait(list(calls), num_returns=len(calls), timeout=ENDING_SECONDS)
+            staff.end()
 
-    def _workers(self, set_up: SetUp[Item, Made], num_items: int) -> list[Any]:
+    @contextmanager
+    def staying(self, set_up: SetUp[Item, Made], num_items: int) -> Iterator[Does[Item, Made]]:
+        staff = _Staff(set_up, self._workers(num_items), stays=True)
+        try:
+            yield staff.do
+        finally:
+            staff.end()
+
+    def _workers(self, num_items: int) -> list[Any]:
         """The workers, which begin when the cluster has room for them. One that dies begins again."""
         import ray
 
@@ -88,7 +88,7 @@ class RayEngine:
             max_restarts=-1,
             max_task_retries=MAX_RETRIES,
         )
-        return [kind.remote(set_up, threads, self.local) for _ in range(self.num_workers(num_items))]
+        return [kind.remote(threads, self.local) for _ in range(self.num_workers(num_items))]
 
     def _check_room(self, threads: int) -> None:
         """Raise SurgeryError where no machine could hold a worker even if it did nothing else."""
@@ -105,17 +105,82 @@ class RayEngine:
             )
 
 
-def _result(call: Any, item: Any) -> Iterable[Any]:
+class _Staff:
+    """Workers, and what each was asked last. stays: whether one without anything to do waits for the next list."""
+
+    def __init__(self, set_up: SetUp[Any, Any], workers: Sequence[Any], stays: bool) -> None:
+        import ray
+
+        self._workers, self._stays = workers, stays
+        # One copy for all workers, kept while there are any: one that begins again asks for it again.
+        self._shared = (ray.put(set_up),)
+        self._idle: list[Any] = []
+        self._away: Counter[int] = Counter()  # Worker -> how often in a row it could not be reached.
+        # None: whether it is ready.
+        self._calls: dict[Any, tuple[Any, Any]] = {each.ready.remote(programs()): (each, None) for each in workers}
+
+    def do(self, items: Sequence[Any]) -> Generator[Any, None, None]:
+        import ray
+
+        waiting, left = deque(items), len(items)
+        while waiting and self._idle:
+            self._give(self._idle.pop(), waiting.popleft())
+        while left:
+            done, _ = ray.wait(list(self._calls), timeout=IDLE_SECONDS if self._idle else None)
+            if not done:
+                self._dismiss()
+                continue
+            worker, item = self._calls.pop(done[0])
+            made = _result(done[0], item, self._away[id(worker)] < MAX_RETRIES)
+            if made is None:
+                self._away[id(worker)] += 1
+                time.sleep(AWAY_SECONDS)
+                self._give(worker, item)
+                continue
+            del self._away[id(worker)]
+            left -= item is not None
+            if waiting:
+                self._give(worker, waiting.popleft())
+            elif self._stays:
+                self._idle.append(worker)
+            else:
+                ray.kill(worker)  # Its cores are then free for a worker that had no place yet.
+            yield from made
+
+    def end(self) -> None:
+        import ray
+
+        for worker in self._workers:
+            ray.kill(worker)
+        if self._calls:
+            ray.wait(list(self._calls), num_returns=len(self._calls), timeout=ENDING_SECONDS)
+
+    def _give(self, worker: Any, item: Any) -> None:
+        call = worker.ready.remote(programs()) if item is None else worker.do.remote(self._shared, item)
+        self._calls[call] = (worker, item)
+
+    def _dismiss(self) -> None:
+        import ray
+
+        while self._idle:
+            ray.kill(self._idle.pop())
+
+
+def _result(call: Any, item: Any, may_be_away: bool) -> Iterable[Any] | None:
     """What a call gave: the results of an item, or nothing where a worker said that it is ready (item None).
+
+    may_be_away: whether a worker that could not be reached is no error yet; then there is None.
 
     Raises the worker's own SurgeryError or OSError; a bug keeps its traceback.
     """
     import ray
-    from ray.exceptions import RayActorError
+    from ray.exceptions import ActorUnavailableError, RayActorError
 
     try:
         found = ray.get(call)
     except RayActorError as error:
+        if may_be_away and isinstance(error, ActorUnavailableError):
+            return None
         what = "at the start" if item is None else f"at {excerpt(item)}, {MAX_RETRIES + 1} times"
         raise SurgeryError(
             f"a Ray worker died {what} ({_last_line(error)}). It may have run out of memory: use fewer workers. What "
@@ -136,11 +201,11 @@ class _Fault:
 class _Worker:
     """What runs in a worker's process, which has no other work."""
 
-    def __init__(self, set_up: SetUp[Any, Any], threads: int, local: bool) -> None:
+    def __init__(self, threads: int, local: bool) -> None:
         limit_cores(threads)
         keep_freed_memory()
         os.environ["OMP_NUM_THREADS"] = "1"  # of torch, once it is imported: threads of the pool each have a task
-        self._set_up, self._local = set_up, local
+        self._local = local
         self._work: Callable[[Any], Iterable[Any]] | None = None
 
     def ready(self, wanted: str) -> _Fault | None:
@@ -154,17 +219,21 @@ class _Worker:
             )
         )
 
-    def do(self, item: Any) -> list[Any] | _Fault:
+    def do(self, shared: tuple[Any], item: Any) -> list[Any] | _Fault:
+        """shared: where the set-up is found."""
         try:
             if self._work is None:
-                self._work = self._opened()
+                self._work = self._opened(shared)
             return list(self._work(item))
         except (SurgeryError, OSError) as error:
             return _Fault(error)
 
-    def _opened(self) -> Callable[[Any], Iterable[Any]]:
+    def _opened(self, shared: tuple[Any]) -> Callable[[Any], Iterable[Any]]:
+        import ray
+
+        set_up: SetUp[Any, Any] = ray.get(shared[0])
         try:
-            return self._set_up()
+            return set_up()
         except SurgeryError as error:
             if self._local:
                 raise

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -35,13 +36,13 @@ UNIT = 2.0  # seconds that a shard takes about, in a worker that has begun
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 4, "num_attention_heads": 4}
 
 
-def write_models(folder: Path) -> None:
-    """A base and an adapted model with random weights, which speak the miniature's language."""
+def write_models(folder: Path, roles: Sequence[str] = ("base", "adapted")) -> None:
+    """Models with random weights near one another, which speak the miniature's language."""
     tokenizer = chat.tokenizer(sees=False)
     torch.manual_seed(0)
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), initializer_range=0.2, **SIZES))
     model.generation_config = GenerationConfig(eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id)
-    for role in ("base", "adapted"):
+    for role in roles:
         model.save_pretrained(folder / role)
         tokenizer.save_pretrained(folder / role)
         with torch.no_grad():
@@ -63,7 +64,7 @@ def worker_kills(folder: Path, count: int, seed: int) -> bool:
         return file.read_bytes()
 
     wanted = asked(folder / "alone.jsonl")
-    with ray_cluster("local:2") as engine, killer(random.Random(seed), UNIT, kills, count):
+    with ray_cluster("local:2") as engine, killer(random.Random(seed), UNIT, UNIT, kills, count):
         while runs == 0 or len(kills) < count:
             equal += asked(folder / "divided.jsonl", engine=engine) == wanted
             runs += 1

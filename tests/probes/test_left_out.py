@@ -52,6 +52,8 @@ def test_what_nothing_asks_for_is_told_as_missing() -> None:
 class Straight:
     """A bench whose log-odds really are linear in the coefficients, with the model of them."""
 
+    elsewhere, each = None, Bench.each
+
     def __init__(self, seed: int) -> None:
         rng = np.random.default_rng(seed)
         self.model = LinearModel(

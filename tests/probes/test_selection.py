@@ -22,7 +22,7 @@ from vlsurgery.probes.objective_scorer import MAX_FIT, ObjectiveScorer
 from vlsurgery.probes.results import TargetsResult, TradeoffPoint, TradeoffResult
 from vlsurgery.probes.selection import Choosing, choose, decided, recipe_of
 from vlsurgery.probes.targets import working_prompts, working_set
-from vlsurgery.probes.trials import Cost, Trial
+from vlsurgery.probes.trials import Bench, Cost, Trial
 from vlsurgery.probes.trust_region import is_better
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.errors import RecipeError, SurgeryError
@@ -77,6 +77,8 @@ def test_every_safety_tuned_model_is_a_source_and_a_copy_brings_nothing_new(trio
 
 class Bowl:
     """A bench whose merges are the worse, the further they are from one place."""
+
+    elsewhere, each = None, Bench.each
 
     def __init__(self, *place: float) -> None:
         self.place = np.array(place)

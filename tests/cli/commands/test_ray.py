@@ -71,6 +71,19 @@ def test_a_plan_says_tasks_bytes_and_time_and_starts_nothing(
     assert not list(Path().iterdir())
 
 
+def test_a_plan_counts_the_merges_of_a_choice(run: Run, trio: dict[str, Path]) -> None:
+    assert run("diff", *(trio[role] for role in ("base", "adapted", "safety")), "--level", "norms").exit_code == 0
+    shown = run("merge", "--auto", "--frontier", "--points", 5, "--plan", "--json", "--ray", "local:3")
+    steps = {step["step"]: step for step in json.loads(shown.stdout)["plan"]}
+    choice, divided = steps["coefficients"], steps["coefficients"]["ray"]
+    merges = round(15 + 2.6 * 8) + 4 + 5  # the grid of two sources, starts by gains, other prices
+    assert merges + choice["gradient"] / 32 <= divided["tasks"] < merges + choice["gradient"]
+    assert (divided["workers"], divided["worker_bytes"]) == (3, choice["bytes_read"])
+    assert divided["seconds"] > 0
+    assert steps["probe"]["ray"] is None
+    assert not Path("case/tradeoff.json").exists()
+
+
 def test_without_it_a_plan_says_nothing_of_it(run: Run, trio: dict[str, Path]) -> None:
     (step,) = json.loads(run(*ties(trio), "-o", "out", "--plan", "--json").stdout)["plan"]
     assert step["ray"] is None

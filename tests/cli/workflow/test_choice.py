@@ -1,9 +1,12 @@
 """What becomes of a choice that keeps no limit, and which earlier choice a price may be taken from."""
 
+from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 
+from vlsurgery.cli.options import Running
+from vlsurgery.cli.workflow import choice
 from vlsurgery.cli.workflow.choice import choice_settings, chosen_coefficients, measured_beside, options_of
 from vlsurgery.cli.workflow.engine import StepOptions
 from vlsurgery.probes import known_price, selection
@@ -28,6 +31,7 @@ class Job:
     def __init__(self, options: StepOptions, recorded: dict | None = None, is_current: bool = True) -> None:
         self.options, self.sources, self.said = options, ("base",), []
         self.alignment = self.prompts = self.progress = None
+        self.checkpoints = {"adapted": None}
         kept = {TradeoffResult: tradeoff()}
         self.case = SimpleNamespace(
             settings_of=lambda step: recorded,  # noqa: ARG005
@@ -80,6 +84,25 @@ def test_limits_that_only_whole_answers_show_are_told_of(choices):
     job = Job(StepOptions(limits=LIMITS))
     assert chosen_coefficients(job, choice_settings(job)) is choices["gives"]
     assert "none of the limits can be predicted" in job.said[-1]
+
+
+def test_the_workers_that_were_named_measure_merges(choices, monkeypatch):
+    told = []
+
+    @contextmanager
+    def engine(address, checkpoints, device):
+        told.append((address, checkpoints, device))
+        yield "workers"
+        told.append("ended")
+
+    monkeypatch.setattr(choice, "engine_for_models", engine)
+    job = Job(StepOptions(ray="local:2", running=Running(device="cpu")))
+    chosen_coefficients(job, choice_settings(job))
+    assert told == [("local:2", [None], "cpu"), "ended"]
+    assert choices["how"].engine == "workers"
+    known = Job(StepOptions(ray="local:2", price=2.5), settings())
+    assert chosen_coefficients(known, settings(price=2.5)) == "known"
+    assert len(told) == 2
 
 
 def settings(**options: object) -> dict:

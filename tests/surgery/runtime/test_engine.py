@@ -69,27 +69,29 @@ class Method:
     actor: Actor
     name: str
 
-    def remote(self, argument: Any) -> "Call":
+    def remote(self, *arguments: Any) -> "Call":
         assert not self.actor.killed
-        return Call(self.actor, self.name, argument)
+        return Call(self.actor, self.name, arguments)
 
 
 @dataclass(eq=False)
 class Call:
     actor: Actor
     name: str
-    argument: Any
+    arguments: tuple[Any, ...]
 
 
 @dataclass
 class StandIn:
-    """As much of ray as the engine calls. places: for workers. dying: items at which a worker is lost for good."""
+    """As much of ray as the engine calls. places: for workers. dying: items at which a worker is lost for good. away:
+    how often a call finds no worker before it finds one."""
 
     places: int
     dying: Sequence[int] = ()
     actors: list[Actor] = field(default_factory=list)
     kind: Any = None
     options_given: dict[str, Any] = field(default_factory=dict)
+    away: int = 0
 
     def remote(self, kind: Any) -> Any:
         self.kind = kind
@@ -106,18 +108,30 @@ class StandIn:
 
         return Kind
 
-    def wait(self, calls: list[Call], timeout: float | None = None, **_: Any) -> tuple[list[Call], list[Call]]:
-        if timeout is not None:
+    def put(self, value: Any) -> tuple[Any]:
+        return (value,)
+
+    def wait(
+        self, calls: list[Call], timeout: float | None = None, num_returns: int = 1
+    ) -> tuple[list[Call], list[Call]]:
+        if num_returns > 1:
             return [], calls
         placed = [actor for actor in self.actors if not actor.killed][: self.places]
         done = [call for call in calls if call.actor in placed]
+        if not done and timeout is not None:
+            return [], calls
         assert done, "it would be waited for a worker that never comes"
         return done[-1:], [call for call in calls if call is not done[-1]]
 
-    def get(self, call: Call) -> Any:
-        if call.name == "do" and call.argument in self.dying:
+    def get(self, call: Any) -> Any:
+        if not isinstance(call, Call):
+            return call[0]  # what was put
+        if self.away:
+            self.away -= 1
+            raise sys.modules["ray.exceptions"].ActorUnavailableError("Socket closed")
+        if call.name == "do" and call.arguments[-1] in self.dying:
             raise sys.modules["ray.exceptions"].RayActorError("The actor died.\n The worker was killed.")
-        return getattr(call.actor.worker, call.name)(call.argument)
+        return getattr(call.actor.worker, call.name)(*call.arguments)
 
     def kill(self, actor: Actor) -> None:
         actor.killed = True
@@ -133,8 +147,11 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> Callable[..., StandIn]:
         made, exceptions = StandIn(places, dying), ModuleType("ray.exceptions")
         for name in ("RayError", "RayActorError"):
             setattr(exceptions, name, type(name, (Exception,), {}))
+        away = type("ActorUnavailableError", (exceptions.RayActorError,), {})
+        exceptions.ActorUnavailableError = away  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, "ray", made)  # type: ignore[arg-type]
         monkeypatch.setitem(sys.modules, "ray.exceptions", exceptions)
+        monkeypatch.setattr(ray_engine, "AWAY_SECONDS", 0.0)
         monkeypatch.setattr(ray_engine, "limit_cores", lambda _: None)
         monkeypatch.setattr(ray_engine, "keep_freed_memory", lambda: None)
         return made
@@ -165,6 +182,39 @@ def test_a_worker_without_a_place_holds_up_nothing_and_an_idle_one_gives_up_its_
     found = RayEngine(cores=3, node_cores=3).map(Squares(), [1, 2, 3, 4])
     assert sorted(found) == [1, 1, 4, 8, 9, 16, 27, 64]
     assert len(cluster.actors) == 3
+
+
+@pytest.mark.parametrize("places", [1, 2, 8])
+def test_workers_that_stay_set_up_once_for_all_lists(stand_in: Callable[..., StandIn], places: int) -> None:
+    cluster, lists = stand_in(places), [[1, 2, 3, 4, 5], [], [6], [7, 8, 9]]
+    for engine, most in ((InProcess(), 1), (RayEngine(cores=3, node_cores=3), min(places, 3))):
+        SET_UPS.clear()
+        with engine.staying(Squares(), 5) as do:
+            for items in lists:
+                assert sorted(do(items)) == sorted(number**power for number in items for power in (2, 3))
+        assert 1 <= SET_UPS["all"] <= most
+    assert len(cluster.actors) == 3
+    assert all(actor.killed for actor in cluster.actors)
+
+
+def test_workers_without_work_make_room_for_one_that_lost_its_place(stand_in: Callable[..., StandIn]) -> None:
+    cluster = stand_in(places=2)
+    with RayEngine(cores=2, node_cores=2).staying(Squares(), 2) as do:
+        assert sorted(do([1, 2])) == [1, 1, 4, 8]
+        cluster.actors.reverse()  # The one that is asked last stands behind the other now,
+        cluster.places = 1  # which has the only place that is left.
+        assert sorted(do([3])) == [9, 27]
+        assert sorted(do([4, 5])) == [16, 25, 64, 125]
+    assert sum(actor.killed for actor in cluster.actors) == 2
+
+
+def test_a_fault_in_the_middle_ends_workers_that_stay(stand_in: Callable[..., StandIn]) -> None:
+    cluster = stand_in(places=2)
+    with RayEngine(cores=2, node_cores=2).staying(Squares(), 2) as do:
+        assert sorted(do([1])) == [1, 1]
+        with pytest.raises(CheckpointError, match="item -2: broken"):
+            list(do([3, -2, 4]))
+    assert all(actor.killed for actor in cluster.actors)
 
 
 @pytest.mark.parametrize("kind", ["here", "ray"])
@@ -221,6 +271,23 @@ def test_an_item_that_kills_its_workers_is_named_in_one_line(stand_in: Callable[
         list(RayEngine(2, 2).map(Squares(), [1, 2, 3, 4]))
     assert cluster.options_given["max_restarts"] == -1
     assert cluster.options_given["max_task_retries"] == 10
+
+
+def test_a_worker_that_is_not_reached_is_asked_again_but_not_without_end(stand_in: Callable[..., StandIn]) -> None:
+    cluster = stand_in(places=1)
+    engine = RayEngine(1, 1)
+    for away in (1, 10):
+        cluster.away = away
+        assert sorted(engine.map(Squares(), [1, 2])) == [1, 1, 4, 8]
+    with engine.staying(Squares(), 1) as do:
+        assert list(do([3])) == [9, 27]
+        cluster.away = 10
+        assert list(do([4])) == [16, 64]
+        cluster.away = 10
+        assert list(do([5])) == [25, 125]
+        cluster.away = 11
+        with pytest.raises(SurgeryError, match="died at 6, 11 times"):
+            list(do([6]))
 
 
 @pytest.mark.parametrize(("gpus", "memory"), [(1.0, 0), (0.0, 5_000_000_000)])
