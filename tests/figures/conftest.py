@@ -206,7 +206,7 @@ def layer_findings(keys: list[tuple[str, str]]) -> dict[str, object]:
             set=set_,
             prompts=["<b>one</b>", "two"],
             layers=layers,
-            values={place: [[start + at, start + at + 1] for at in layers] for place in ("instruction", "-1")},
+            values={place: [[start, start + at + 1] for at in layers] for place in ("instruction", "-1")},
         )
         for role, modality in keys
         for set_, start in (("harmful", 10.0), ("harmless", 0.0))
