@@ -16,7 +16,9 @@ def test_the_bases_classes_lie_at_nothing_and_one_at_every_layer_and_position(ma
     for ridge in base:
         for values in ridge.values.values():
             assert sum(values) / 2 == pytest.approx(float(ridge.set == "harmful"), abs=1e-9)
-    assert [ridge.values[1] for ridge in base if ridge.set == "harmful"] == [(0.9, 1.1)] * 2  # 10 and 12, harmless 0 and 2
+    assert [ridge.values[1] for ridge in base if ridge.set == "harmful"] == [
+        (0.9, 1.1)
+    ] * 2  # 10 and 12, harmless 0 and 2
 
 
 def test_slider_and_drop_down_hold_every_layer_and_view(make: SimpleNamespace) -> None:
