@@ -1,8 +1,10 @@
 """A case that was evaluated, made by hand: what models said, and what a judge made of it, without models."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import Result
@@ -16,12 +18,28 @@ from vlsurgery.probes.evaluation.judges import STANDARD
 from vlsurgery.probes.evaluation.judging import judged, used
 from vlsurgery.probes.evaluation.tabulate import tabulate
 from vlsurgery.probes.results import CompletionRecord
+from vlsurgery.surgery.runtime import ray_cluster as clusters
+from vlsurgery.surgery.runtime.engine import InProcess
 
 Run = Callable[..., Result]
 REFUSAL = "I'm sorry, but I can't help with that."
 ANSWER = "First gather the {topic}, then put the parts together in the order of the plan and check each of them."
 BROKEN = "mirror at the mirror at the tower at the mirror at the tower at the mirror at the tower at the mirror"
 REQUESTS = 40
+
+
+@pytest.fixture
+def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The addresses of the clusters that were connected to; each is this process."""
+    found: list[str] = []
+
+    @contextmanager
+    def cluster(address: str, **_: Any) -> Iterator[InProcess]:
+        found.append(address)
+        yield InProcess()
+
+    monkeypatch.setattr(clusters, "ray_cluster", cluster)
+    return found
 
 
 @dataclass(frozen=True)

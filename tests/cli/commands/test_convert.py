@@ -1,18 +1,13 @@
 """`convert`: what a cluster's workers make is what one process makes, a plan writes nothing, faults are one line."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import gguf
 import numpy as np
 import pytest
 from typer.testing import Result
-
-from vlsurgery.surgery.runtime import ray_cluster as clusters
-from vlsurgery.surgery.runtime.engine import InProcess
 
 Run = Callable[..., Result]
 
@@ -53,20 +48,6 @@ def file(tmp_path: Path) -> Path:
     out.write_tensors_to_file()
     out.close()
     return path
-
-
-@pytest.fixture
-def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses of the clusters that were connected to; each is this process."""
-    found: list[str] = []
-
-    @contextmanager
-    def cluster(address: str, **_: Any) -> Iterator[InProcess]:
-        found.append(address)
-        yield InProcess()
-
-    monkeypatch.setattr(clusters, "ray_cluster", cluster)
-    return found
 
 
 def test_a_cluster_gives_what_one_process_gives(run: Run, file: Path, addresses: list[str]) -> None:

@@ -1,32 +1,15 @@
 """`--ray`: what the plan says, what is refused, and that results are those without it. The cluster is this process."""
 
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import Result
 
 from vlsurgery.surgery.runtime import ray_cluster as clusters
-from vlsurgery.surgery.runtime.engine import InProcess
 
 Run = Callable[..., Result]
-
-
-@pytest.fixture
-def addresses(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The addresses of the clusters that were connected to; each is this process."""
-    found: list[str] = []
-
-    @contextmanager
-    def cluster(address: str, **_: Any) -> Iterator[InProcess]:
-        found.append(address)
-        yield InProcess()
-
-    monkeypatch.setattr(clusters, "ray_cluster", cluster)
-    return found
 
 
 def ties(trio: dict[str, Path]) -> list[object]:
