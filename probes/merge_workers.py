@@ -10,7 +10,6 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.evaluation.subjects import reopened
 from vlsurgery.probes.gradients import Gradients, PromptGradients, Readout
 from vlsurgery.probes.grid_search import coarse_grid
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
@@ -20,6 +19,7 @@ from vlsurgery.probes.objective import Requirements
 from vlsurgery.probes.objective_scorer import ObjectivePrompts, ObjectiveScorer
 from vlsurgery.probes.trials import MeasuredTable, Table
 from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.checkpoint.reopening import reopened
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.engine import Does, Engine
 from vlsurgery.surgery.runtime.progress import Progress

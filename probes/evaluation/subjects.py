@@ -11,7 +11,7 @@ from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.checkpoint.reopening import reopened
 from vlsurgery.surgery.results import CheckpointRef
 
 
@@ -61,18 +61,6 @@ class SubjectRef:
         """The subject. Raises CheckpointError where a checkpoint can't be opened here, or is another one."""
         found = {role: reopened(role or self.role, ref) for role, ref in self.checkpoints.items()}
         return Subject(self.role, found.pop(""), self.coefficients, found)
-
-
-def reopened(role: str, ref: CheckpointRef) -> Checkpoint:
-    """The checkpoint of a role, in another process. Raises CheckpointError where it can't be opened here, or is another
-    one."""
-    checkpoint = Checkpoint.reopen(ref)
-    if not checkpoint.is_known_as(ref.identity):
-        raise CheckpointError(
-            f"{role} ({ref.path}): is another checkpoint than was opened at first: its identity is "
-            f"{checkpoint.identity}, and was {ref.identity}. Run the same command again once nothing writes to it."
-        )
-    return checkpoint
 
 
 def graft(adapted: Checkpoint, base: Checkpoint) -> Subject:

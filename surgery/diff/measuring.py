@@ -8,11 +8,10 @@ from typing import Final
 from vlsurgery.surgery.alignment import Aligned, Alignment, align
 from vlsurgery.surgery.alignment.roles import safety_role
 from vlsurgery.surgery.architecture.site import Site
-from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.checkpoint.reopening import reopened
 from vlsurgery.surgery.diff import Level
 from vlsurgery.surgery.diff.metrics import PairStatistics
 from vlsurgery.surgery.diff.tasks import DiffRunner
-from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import CheckpointRef, PairMetrics
 from vlsurgery.surgery.runtime.worker_pool import cores, map_ordered, worker_pool
 
@@ -36,20 +35,10 @@ class PairMeasurer:
 
     def __call__(self) -> Callable[[Sequence[Site]], Generator[MeasuredPair, None, None]]:
         """Raises CheckpointError for a checkpoint that can't be opened here, or is another one."""
-        checkpoints = {role: _reopened(role, ref) for role, ref in self.refs.items()}
+        checkpoints = {role: reopened(role, ref) for role, ref in self.refs.items()}
         alignment = align(checkpoints, self.like)
         pairs = {pair.site: pair for pair in alignment.pairs}
         return lambda sites: measured(alignment, self.level, [pairs[site] for site in sites])
-
-
-def _reopened(role: str, ref: CheckpointRef) -> Checkpoint:
-    checkpoint = Checkpoint.reopen(ref)
-    if not checkpoint.is_known_as(ref.identity):
-        raise CheckpointError(
-            f"{role} ({ref.path}): is another checkpoint than was opened at first: its identity is "
-            f"{checkpoint.identity}, and was {ref.identity}. Compare again once nothing writes to it."
-        )
-    return checkpoint
 
 
 def measured(alignment: Alignment, level: Level, pairs: Sequence[Aligned]) -> Generator[MeasuredPair, None, None]:
