@@ -6,15 +6,22 @@ cosine of the directions that they then give is the null. A random direction's c
 drift.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from scipy.special import ndtri
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
+
+from vlsurgery.probes.tensor_file import tensor_file
+from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.atomic_file import replacing
 
 DRAWS: Final = 200
 
@@ -26,6 +33,34 @@ class LabelledStates:
     values: Tensor
     harmful: Tensor
     requests: tuple[str, ...]
+
+
+def save_states(path: Path, states: Mapping[str, LabelledStates]) -> None:
+    """Write states by position to a file, for other processes."""
+    tensors = {f"values/{position}": each.values for position, each in states.items()}
+    tensors |= {f"harmful/{position}": each.harmful for position, each in states.items()}
+    requests = {position: json.dumps(each.requests) for position, each in states.items()}
+    with replacing(path) as fresh:
+        fresh.write_bytes(tensor_file(tensors, requests))
+
+
+def load_states(path: Path) -> dict[str, LabelledStates]:
+    """What `save_states` wrote. Raises SurgeryError where the file is gone or broken."""
+    try:
+        with safe_open(path, "pt") as file:
+            return {
+                position: LabelledStates(
+                    file.get_tensor(f"values/{position}"),
+                    file.get_tensor(f"harmful/{position}"),
+                    tuple(json.loads(requests)),
+                )
+                for position, requests in (file.metadata() or {}).items()
+            }
+    except (OSError, SafetensorError, ValueError) as error:
+        raise SurgeryError(
+            f"{path}: the base's states can't be read ({error}). All workers must see the case's folder under the same "
+            "path."
+        ) from error
 
 
 def shuffled_cosines(first: LabelledStates, second: LabelledStates, seed: int = 0) -> Tensor:

@@ -4,11 +4,12 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
+from torch.nn.functional import cosine_similarity, normalize
 
 from vlsurgery.probes.contrasts import Directions
 from vlsurgery.probes.layer_readings import kept_layers, short
 from vlsurgery.probes.layer_results import DirectionCosines
+from vlsurgery.probes.results import CosineRow
 
 
 def direction_cosines(position: str, directions: Mapping[str, Tensor]) -> DirectionCosines:
@@ -45,3 +46,32 @@ def all_cosines(found: Mapping[tuple[str, str], Directions]) -> list[DirectionCo
                     same[f"{role}/{modality}"] = values
         tables.append(direction_cosines(position, same))
     return tables
+
+
+def cosines_with_base(directions: Mapping[tuple[str, str], Directions]) -> list[CosineRow]:
+    """Each direction's cosine with the base's text direction, where positions and shapes agree."""
+    if ("base", "text") not in directions:
+        return []
+    reference = directions["base", "text"]
+    rows = []
+    for (role, modality), found in directions.items():
+        for at, position in enumerate(found.positions):
+            if position not in reference.positions:
+                continue
+            other = reference.values[reference.positions.index(position)]
+            if other.shape != found.values[at].shape:
+                continue
+            cosines = cosine_similarity(found.values[at], other, dim=-1)
+            rows += [
+                CosineRow(
+                    role=role,
+                    modality=modality,
+                    reference="base/text",
+                    position=position,
+                    layer=layer,
+                    cosine=float(cosines[layer]),
+                    split_half=float(found.split_half[at, layer]),
+                )
+                for layer in range(len(cosines))
+            ]
+    return rows

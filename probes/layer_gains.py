@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 
 import torch
 
-from vlsurgery.probes.attribution import lost_choices
+from vlsurgery.probes.attribution_passes import lost_choices
 from vlsurgery.probes.evaluation.completions import Counterparts, label
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import AS_FOUND, ChatModel, Loader

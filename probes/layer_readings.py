@@ -1,7 +1,7 @@
 """What every layer of one model holds of `report` prompts, from one pass over a few of each kind."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import numpy as np
@@ -113,6 +113,16 @@ class LayerReadings:
                 self.projections += _projected(states, directions, where | {"set": set_})
         if "harmful" in found and "harmless" in found:
             self._compare(found["harmful"], found["harmless"], where)
+
+    def add(self, other: "LayerReadings") -> None:
+        """Add the findings of another model or modality."""
+        self.lens += other.lens
+        self.projections += other.projections
+        self.safety_layers += other.safety_layers
+        self.nulls += other.nulls
+
+    def without_reference(self) -> "LayerReadings":
+        return replace(self, reference={})
 
     def _compare(self, harmful: KindStates, harmless: KindStates, where: Mapping[str, str]) -> None:
         """Add what both classes together show, where each has two requests at least."""

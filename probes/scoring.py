@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 import torch
 from torch import Tensor
@@ -16,6 +17,8 @@ from vlsurgery.probes.models.head import (
 )
 from vlsurgery.probes.models.row_losses import divergences
 from vlsurgery.probes.prompts import Prompt
+
+SCORED_TOGETHER: Final = 32  # answers of a batch, at most
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,7 @@ class ScoredAnswers:
 
 
 def scored_answers(
-    chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor], size: int = 32
+    chat: ChatModel, prompts: Sequence[Prompt], answers: Sequence[Tensor], size: int = SCORED_TOGETHER
 ) -> list[ScoredAnswers]:
     """Batches in which every token of every answer is scored. answers: token ids, one tensor [A] a prompt, A >= 1."""
     encoded = chat.encode(prompts)
@@ -153,7 +156,11 @@ class OpeningOdds:
 
 
 def refusal_choices(
-    chat: ChatModel, prompts: Sequence[Prompt], refusals: Sequence[Tensor], answers: Sequence[Tensor], size: int = 32
+    chat: ChatModel,
+    prompts: Sequence[Prompt],
+    refusals: Sequence[Tensor],
+    answers: Sequence[Tensor],
+    size: int = SCORED_TOGETHER,
 ) -> list[RefusalChoices]:
     """Batches of refusal log-odds. refusals, answers: token ids of both completions; neither may begin with the other.
 

@@ -70,24 +70,47 @@ def openings_in(chat: ChatModel, refusals: Iterable[Target], openings: Sequence[
     return sorted({int(ids[0]) for ids in found if len(ids)})
 
 
-def working_set(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> WorkingSet:
-    """The working prompts of one split with their targets, in tokens of the adapted model `chat`."""
-    base = {row.prompt: row for row in targets.records if row.role == "base"}
-    adapted = {row.prompt: row for row in targets.records if row.role == "adapted"}
+@dataclass(frozen=True)
+class SortedPrompts:
+    """The working prompts of one split by what was said to them; members as those of `WorkingSet`, without tokens."""
+
+    refuse: tuple[Prompt, ...]
+    lost: tuple[Prompt, ...]
+    keep: tuple[Prompt, ...]
+
+
+def sorted_prompts(prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> SortedPrompts:
+    """The working prompts of one split that both models were asked, by what they said."""
+    said = {(row.role, row.prompt): row.verdict for row in targets.records}
     refuse, lost, keep = [], [], []
     for prompt in working_prompts(prompts):
-        if prompt.split != split or prompt.id not in adapted:
+        answer = said.get(("adapted", prompt.id))
+        if prompt.split != split or answer is None:
             continue
-        answer = adapted[prompt.id]
         if prompt.set not in HARMFUL_SETS:
-            if answer.verdict == "complied":
-                keep.append((prompt, token_ids(chat, answer.text, answer.ids)))
-        elif base[prompt.id].verdict == "refused":
-            refusal = token_ids(chat, base[prompt.id].text, base[prompt.id].ids)
-            refuse.append((prompt, refusal))
-            if answer.verdict == "complied":
-                lost.append(LostRefusal(prompt, refusal, token_ids(chat, answer.text, answer.ids)))
-    return WorkingSet(tuple(refuse), tuple(lost), tuple(keep))
+            if answer == "complied":
+                keep.append(prompt)
+        elif said["base", prompt.id] == "refused":
+            refuse.append(prompt)
+            if answer == "complied":
+                lost.append(prompt)
+    return SortedPrompts(tuple(refuse), tuple(lost), tuple(keep))
+
+
+def working_set(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResult, split: str) -> WorkingSet:
+    """The working prompts of one split with their targets, in tokens of the adapted model `chat`."""
+    rows = {(row.role, row.prompt): row for row in targets.records}
+
+    def said(role: str, prompt: Prompt) -> Tensor:
+        row = rows[role, prompt.id]
+        return token_ids(chat, row.text, row.ids)
+
+    found = sorted_prompts(prompts, targets, split)
+    return WorkingSet(
+        refuse=tuple((prompt, said("base", prompt)) for prompt in found.refuse),
+        lost=tuple(LostRefusal(prompt, said("base", prompt), said("adapted", prompt)) for prompt in found.lost),
+        keep=tuple((prompt, said("adapted", prompt)) for prompt in found.keep),
+    )
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> list[T]:

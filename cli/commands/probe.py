@@ -9,6 +9,7 @@ from vlsurgery.cli.options import (
     NewOption,
     PickleOption,
     PromptsOption,
+    RayOption,
     Running,
     Session,
     TextStackOption,
@@ -31,6 +32,7 @@ def probe(
     prompts: PromptsOption = None,
     budget: BudgetOption = None,
     new: NewOption = False,
+    ray: RayOption = None,
     track: TrackOption = None,
     running: Running = Running(),  # noqa: B008
     allow_pickle: PickleOption = False,
@@ -48,6 +50,7 @@ def probe(
       vlsurgery probe
       vlsurgery probe --prompts my-requests.txt:harmful
       vlsurgery probe --budget 10m
+      vlsurgery probe --ray local:2
     """
     from vlsurgery.cli.track.metrics import probe_metrics
     from vlsurgery.cli.track.tracker import tracking
@@ -57,7 +60,7 @@ def probe(
     from vlsurgery.probes.results import ProbeResult
 
     named = named_in_order(checkpoints, new, allow_pickle, text_stack or ())
-    options = StepOptions(prompts=prompts or None, budget=budget, running=running)
+    options = StepOptions(prompts=prompts or None, budget=budget, ray=ray, running=running)
     tracked = session.until_end.enter_context(tracking(track, "probe", session.plan))
     flow = perform(session, options, "probe", named=named, allow_pickle=allow_pickle)
     if flow is None:

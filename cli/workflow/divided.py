@@ -13,7 +13,7 @@ from vlsurgery.surgery.runtime.division import loads
 from vlsurgery.surgery.runtime.worker_pool import cores
 
 if TYPE_CHECKING:
-    from vlsurgery.cli.workflow.estimates import PlannedStep
+    from vlsurgery.cli.workflow.estimates import ModelSizes, PlannedStep
     from vlsurgery.probes.models.gguf import PlannedConversion
     from vlsurgery.surgery.alignment import Aligned, Alignment
     from vlsurgery.surgery.diff import Level
@@ -117,18 +117,15 @@ def divided_evaluation(address: str, step: "PlannedStep", models: int) -> Divide
     return DividedWork(tasks, workers, threads, step.bytes_read, starting + seconds)
 
 
-def divided_choice(address: str, step: "PlannedStep", tasks: int, seconds: float, sources: int) -> DividedWork:
-    """How a choice of coefficients would be divided, a merge or a batch of gradients a task; every worker reads the
-    models that it merges.
+def divided_models(address: str, step: "PlannedStep", sizes: "ModelSizes", at_once: int) -> DividedWork:
+    """How a probe or a choice of coefficients would be divided; every worker reads the models that it runs.
 
-    step: as one process would do it. tasks: of workers; seconds: that one process takes for them.
+    step: as one process would do it. at_once: for how many tasks at a time there are workers, if there can be.
     """
-    from vlsurgery.probes.grid_search import coarse_grid
-
-    at_once = len(coarse_grid(sources))
     with _planned(address) as engine:
         workers, threads = engine.num_workers(at_once), engine.num_threads(at_once)
         starting = WORKER_SECONDS + (CLUSTER_SECONDS if engine.local else 0.0)
+    tasks, seconds = sizes.divided(step.step, workers)
     alone = max(0.0, (step.seconds or 0.0) - seconds)
     return DividedWork(
         tasks, workers, threads, step.bytes_read, starting + alone + seconds * cores() / (workers * threads)

@@ -93,9 +93,11 @@ class ModelSizes:
         """How long models run in a step, at the speed that the machine has now."""
         return self.speed.seconds(self.workload.of(step), self.shape)
 
-    def divided(self) -> tuple[int, float]:
-        """How many tasks workers have of a choice of coefficients, and how long one process takes for them."""
-        count, work = self.workload.divided()
+    def divided(self, step: str, workers: int) -> tuple[int, float]:
+        """How many tasks workers have of a probe or of a choice of coefficients, and how long one process takes for
+        them."""
+        choice = step == "coefficients"
+        count, work = self.workload.divided_choice() if choice else self.workload.divided_probe(workers)
         return count, self.speed.seconds(work, self.shape)
 
     def _memory(self) -> int:

@@ -25,7 +25,9 @@ def plan(job: Job, pending: Sequence[Pending]) -> list[PlannedStep]:
 
 def _divided(job: Job, step: PlannedStep, address: str, models: int, sizes: ModelSizes) -> PlannedStep:
     """The step, with how a Ray cluster would divide it where it does. models: that an evaluation asks."""
-    from vlsurgery.cli.workflow.divided import divided_choice, divided_diff, divided_evaluation, divided_merge
+    from vlsurgery.cli.workflow.divided import divided_diff, divided_evaluation, divided_merge, divided_models
+    from vlsurgery.probes.grid_search import coarse_grid
+    from vlsurgery.probes.targets import working_prompts
 
     if step.step == "diff":
         level = diff_settings(job)["level"]
@@ -38,7 +40,9 @@ def _divided(job: Job, step: PlannedStep, address: str, models: int, sizes: Mode
         recipe = Recipe.of(job.checkpoints, {"default": dict.fromkeys(job.sources, 0.5)})
         return replace(step, ray=divided_merge(address, recipe, prepare_merge(recipe, job.alignment), step.bytes_read))
     if step.step == "coefficients":
-        return replace(step, ray=divided_choice(address, step, *sizes.divided(), len(job.sources)))
+        return replace(step, ray=divided_models(address, step, sizes, len(coarse_grid(len(job.sources)))))
+    if step.step == "probe":
+        return replace(step, ray=divided_models(address, step, sizes, len(working_prompts(job.prompts))))
     if step.step == "evaluate":
         return replace(step, ray=divided_evaluation(address, step, models))
     return step

@@ -2,7 +2,10 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vlsurgery.cli.outputs import check_output, is_report
@@ -72,14 +75,33 @@ def _run_probe(job: Job, settings: Settings) -> None:
     from vlsurgery.probes.probe import probe
 
     prepare_to_run(job)
+    options = job.options
     for note in job.prompt_source.notes:
         job.say(f"probe: {note}")
     job.case.log_look({"step": "probe", "roles": list(job.checkpoints), "prompts": settings["prompts"]})
-    found = probe(job.alignment, job.prompts, job.progress, job.judge_source.default, job.loader("probe"))
+    judge, loader = job.judge_source.default, job.loader("probe")
+    with (
+        engine_for_models(options.ray, job.checkpoints.values(), options.running.device) as engine,
+        _scratch(job) as at,
+    ):
+        found = probe(job.alignment, job.prompts, job.progress, judge, loader, engine, at)
     result = found.result.model_copy(update={"notes": [*found.result.notes, *job.prompt_source.notes]})
     _save_directions(job, found.directions)
     job.case.save(found.targets, settings)
     job.case.save(result, settings)
+
+
+@contextmanager
+def _scratch(job: Job) -> Iterator[Path]:
+    """An empty folder in the case, which all machines of a cluster see. One that was left is emptied: the case is this
+    command's own."""
+    folder = job.case.path(".probe")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:

@@ -7,16 +7,18 @@ Trials of one or two batches (of padding, of passes that begin at a block) are n
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from math import comb
+from math import ceil, comb
 
 from vlsurgery.cli.workflow.work import Passes, Work
 from vlsurgery.probes.added_direction import MAX_TRIED, RANDOMS
-from vlsurgery.probes.attribution import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST, MIN_LOST
+from vlsurgery.probes.attribution import MIN_LOST
+from vlsurgery.probes.attribution_passes import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST
 from vlsurgery.probes.candidates import COST_SHARE, MAX_PROMPTS as MAX_SIDE, RANDOM_DIRECTIONS
 from vlsurgery.probes.contrasts import contrast, is_harmful
 from vlsurgery.probes.controls import MAX_CONTROLS
 from vlsurgery.probes.directions.choice import LATE_SHARE
 from vlsurgery.probes.evaluation.divergence import MAX_KL_PROMPTS, MAX_KL_TOKENS
+from vlsurgery.probes.evaluation.dividing import shard_size
 from vlsurgery.probes.fitting import MAX_KEPT as FIT_KEPT, MAX_REFUSED as FIT_REFUSED, NUM_PARTS, STEPS
 from vlsurgery.probes.layer_gains import MAX_PROMPTS
 from vlsurgery.probes.layer_patching import MAX_LAYERS as MAX_PATCHED, TOKENS
@@ -25,9 +27,10 @@ from vlsurgery.probes.lens import evenly_from_last
 from vlsurgery.probes.loss_teller import MAX_CHOSEN_ON
 from vlsurgery.probes.objective_scorer import JUDGED_SET, MAX_FIT, MAX_SELECT, MaxPrompts
 from vlsurgery.probes.policies import Policy
-from vlsurgery.probes.probe import PICTURED
+from vlsurgery.probes.probing.tasks import ANSWER_TOKENS, PICTURED
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import TargetsResult
+from vlsurgery.probes.scoring import SCORED_TOGETHER
 from vlsurgery.probes.starting_points import RAY
 from vlsurgery.probes.targets import (
     OPENING_TOKENS,
@@ -37,7 +40,6 @@ from vlsurgery.probes.targets import (
     working_prompts,
 )
 
-PROBE_TOKENS = 128  # of a completion that a probe writes, at most
 POSITIONS = 6  # of which the base's directions are candidates: most templates put about five tokens behind the text
 
 
@@ -161,7 +163,7 @@ class Workload:
     def _probe(self) -> Work:
         total = Work()
         for role in self.roles:
-            total += self._pass.written(self._answered(role), PROBE_TOKENS) + self._pass.loaded(self._probed(role))
+            total += self._pass.written(self._answered(role), ANSWER_TOKENS) + self._pass.loaded(self._probed(role))
         for role in (*self.roles, "adapted"):  # the graft sees what the adapted model does
             total += self._directions(role) + self._layer_readings(role)
         total += self._pass.captured(contrast(self.prompts, "select", "text")) + Work(moved=2)
@@ -286,7 +288,20 @@ class Workload:
             total += self._pass.forward(once, self.expected.answer) + step.times(STEPS) + measured
         return total
 
-    def divided(self) -> tuple[int, Work]:
+    def divided_probe(self, workers: int) -> tuple[int, Work]:
+        """How many tasks so many workers have of a probe, about, and what all of them take: all but the choice of a
+        direction, which one worker makes."""
+        shards = [
+            ceil(count / shard_size(count, workers)) for count in map(len, map(self._answered, self.roles)) if count
+        ]
+        looks = (len(self.roles) + 1) * (1 + len(PICTURED)) + len(self.roles) * (len(READ_MODALITIES) + 1)
+        tasks, alone = sum(shards) + looks + 2, self._candidates()
+        if len(self.outcome.lost["fit"]) >= MIN_LOST:
+            batches = ceil(len(evenly_spaced(self.outcome.lost["fit"], MAX_LOST)) / SCORED_TOGETHER) + 1
+            tasks += self.expected.path * batches + min(workers, self.blocks) + 2
+        return tasks, self._probe() + alone.times(-1)
+
+    def divided_choice(self) -> tuple[int, Work]:
         """How many tasks workers have of a choice, about, and what all of them take: merges that don't wait for one
         another, and batches of gradients."""
         searches = 2 if self.policy in ("attribution", "weights") else 1

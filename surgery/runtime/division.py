@@ -1,7 +1,10 @@
 """How tasks of known sizes fall to workers, before any is done."""
 
 import heapq
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 def loads(sizes: Iterable[float], num_workers: int) -> list[float]:
@@ -13,3 +16,9 @@ def loads(sizes: Iterable[float], num_workers: int) -> list[float]:
     for size in sorted(sizes, reverse=True):
         heapq.heappush(free, heapq.heappop(free) + size)
     return sorted(free, reverse=True)
+
+
+def evenly_divided(items: Sequence[T], parts: int) -> list[Sequence[T]]:
+    """The items in order, in at most so many runs that differ in length by one at most; none of them is empty."""
+    parts = min(parts, len(items))
+    return [items[len(items) * at // parts : len(items) * (at + 1) // parts] for at in range(parts)]

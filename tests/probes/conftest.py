@@ -1,8 +1,11 @@
 """Tiny models with random weights that speak the specimen's language: seconds to make, and nothing is trained."""
 
-from collections.abc import Callable, Sequence
+import pickle
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -156,3 +159,49 @@ def permuted() -> Callable[[LinearModel, Sequence[int]], LinearModel]:
         return replace(model, wanted=again, z=model.z[at], jacobian=model.jacobian[at])
 
     return make
+
+
+class FarStayers:
+    """Two workers that get everything as bytes, take turns and answer last things first; in every list, the first one
+    dies over the first item, and another one takes its place.
+
+    set_ups: how many were begun. places: how many were asked for. lists: of items that they were given.
+    """
+
+    def __init__(self) -> None:
+        self.set_ups, self.places, self.lists = 0, list[int](), list[list[Any]]()
+
+    def num_workers(self, num_items: int) -> int:
+        return min(2, num_items)
+
+    @contextmanager
+    def staying(self, set_up: Any, num_items: int) -> Iterator[Callable[[Sequence[Any]], Generator[Any, None, None]]]:
+        self.places.append(num_items)
+        sent, threads = pickle.dumps(set_up), torch.get_num_threads()
+
+        def begun() -> Any:
+            self.set_ups += 1
+            made = pickle.loads(sent)()
+            assert torch.get_num_threads() == threads  # more may sum in another order
+            return made
+
+        workers = [begun(), begun()]
+
+        def do(items: Sequence[Any]) -> Generator[Any, None, None]:
+            self.lists.append(list(items))
+            made = []
+            for at, item in enumerate(pickle.loads(pickle.dumps(items))):
+                if at == 0 and len(self.lists) == 1:
+                    list(workers[0](item))  # was done, and its worker died before it could tell
+                    workers[0] = begun()
+                made.append(pickle.loads(pickle.dumps(list(workers[at % 2](item)))))
+            for results in reversed(made):
+                yield from results
+
+        yield do
+        torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def far_stayers() -> type[FarStayers]:
+    return FarStayers

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vlsurgery.probes.attribution import lost_choices
+from vlsurgery.probes.attribution_passes import lost_choices
 from vlsurgery.probes.layer_gains import MAX_PROMPTS, layer_gains
 from vlsurgery.probes.models import Loader
 from vlsurgery.probes.prompts import Prompt

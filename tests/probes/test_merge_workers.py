@@ -1,8 +1,7 @@
 """Merges that are measured by workers are chosen among as those of one process, to the bit."""
 
-import pickle
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -10,7 +9,6 @@ from shutil import copytree
 from typing import Any
 
 import pytest
-import torch
 
 from vlsurgery.probes import trust_region
 from vlsurgery.probes.linearised import intervals
@@ -25,41 +23,6 @@ from vlsurgery.surgery.errors import CheckpointError
 
 CELLS = (("harmful", "text"), ("harmless", "benign"), ("capability", "own"))
 GAINS = {"0.mlp": 0.5, "1.attn": 0.25}
-
-
-class FarStayers:
-    """Two workers that get everything as bytes, take turns and answer last things first; in every list, the first one
-    dies over the first item, and another one takes its place. items: of each list."""
-
-    def __init__(self) -> None:
-        self.set_ups, self.lists = 0, list[list[Any]]()
-
-    @contextmanager
-    def staying(self, set_up: Any, num_items: int) -> Iterator[Callable[[Sequence[Any]], Generator[Any, None, None]]]:
-        assert num_items == 5  # strengths of one source in quarters
-        sent, threads = pickle.dumps(set_up), torch.get_num_threads()
-
-        def begun() -> Any:
-            self.set_ups += 1
-            made = pickle.loads(sent)()
-            assert torch.get_num_threads() == threads  # more may sum in another order
-            return made
-
-        workers = [begun(), begun()]
-
-        def do(items: Sequence[Any]) -> Generator[Any, None, None]:
-            self.lists.append(list(items))
-            made = []
-            for at, item in enumerate(pickle.loads(pickle.dumps(items))):
-                if at == 0 and len(self.lists) == 1:
-                    list(workers[0](item))  # was done, and its worker died before it could tell
-                    workers[0] = begun()
-                made.append(pickle.loads(pickle.dumps(list(workers[at % 2](item)))))
-            for results in reversed(made):
-                yield from results
-
-        yield do
-        torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +48,12 @@ def content(result: TradeoffResult) -> dict[str, Any]:
 
 
 def test_workers_measure_what_one_process_measures(
-    alignment: Alignment, few: list[Prompt], targets: TargetsResult, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    alignment: Alignment,
+    few: list[Prompt],
+    targets: TargetsResult,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    far_stayers: Any,
 ) -> None:
     # Of one model, which no worker sees; many take longer than all that is measured here.
     monkeypatch.setattr(trust_region, "intervals", partial(intervals, resamples=5))
@@ -112,7 +80,7 @@ def test_workers_measure_what_one_process_measures(
         return result
 
     alone = chosen("alone")
-    before, engine = list(bars), FarStayers()
+    before, engine = list(bars), far_stayers()
     bars.clear()
     divided = chosen("divided", engine)
     assert content(divided) == content(alone)
@@ -120,6 +88,7 @@ def test_workers_measure_what_one_process_measures(
         assert (tmp_path / f"divided.{end}").read_bytes() == (tmp_path / f"alone.{end}").read_bytes()
     assert bars == before
     assert all(total == found for _, total, found in bars)
+    assert engine.places == [5]  # strengths of one source in quarters
     assert engine.set_ups == 3  # two workers, and one in the place of the dead one
     apart = [point.policy in ("uniform", "attribution", "frontier") for point in divided.points]
     asked = Counter(type(item).__name__ for items in engine.lists for item in items)
@@ -130,13 +99,13 @@ def test_workers_measure_what_one_process_measures(
 
 
 def test_a_checkpoint_that_is_another_one_there_is_not_merged(
-    trio: Any, few: list[Prompt], targets: TargetsResult, tmp_path: Path
+    trio: Any, few: list[Prompt], targets: TargetsResult, tmp_path: Path, far_stayers: Any
 ) -> None:
     copytree(trio.adapted, tmp_path / "adapted")
     opened = align({"base": trio.checkpoints["base"], "adapted": Checkpoint.open(tmp_path / "adapted")})
     assert opened.checkpoints["adapted"].identity
 
-    class Late(FarStayers):
+    class Late(far_stayers):  # type: ignore[misc]
         @contextmanager
         def staying(self, set_up: Any, num_items: int) -> Iterator[Any]:
             copytree(trio.safety, tmp_path / "adapted", dirs_exist_ok=True)

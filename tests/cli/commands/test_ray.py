@@ -63,8 +63,21 @@ def test_a_plan_counts_the_merges_of_a_choice(run: Run, trio: dict[str, Path]) -
     assert merges + choice["gradient"] / 32 <= divided["tasks"] < merges + choice["gradient"]
     assert (divided["workers"], divided["worker_bytes"]) == (3, choice["bytes_read"])
     assert divided["seconds"] > 0
-    assert steps["probe"]["ray"] is None
+    assert steps["probe"]["ray"]["workers"] == 3
     assert not Path("case/tradeoff.json").exists()
+
+
+def test_a_plan_counts_the_tasks_of_a_probe(run: Run, trio: dict[str, Path]) -> None:
+    assert run("diff", *(trio[role] for role in ("base", "adapted", "safety")), "--level", "norms").exit_code == 0
+    planned = []
+    for workers in (1, 2, 40):
+        (step,) = json.loads(run("probe", "--plan", "--json", "--ray", f"local:{workers}").stdout)["plan"]
+        planned.append(step["ray"])
+        assert (step["ray"]["workers"], step["ray"]["worker_bytes"]) == (workers, step["bytes_read"])
+        # Directions of 4 models in 3 kinds of prompts, layers in 5; completions and passes by batches.
+        assert step["completions"] / 64 + 12 + 15 < step["ray"]["tasks"] < step["completions"] + step["gradient"]
+    assert planned[0]["tasks"] < planned[1]["tasks"] < planned[2]["tasks"]  # whoever is free takes the next few prompts
+    assert 0 < planned[2]["seconds"] < planned[0]["seconds"]
 
 
 def test_without_it_a_plan_says_nothing_of_it(run: Run, trio: dict[str, Path]) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from vlsurgery.probes.results import (
 )
 from vlsurgery.surgery.alignment import alignment as alignments
 from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.merge.recipe import Recipe
 
 Run = Callable[..., Result]
@@ -123,6 +124,34 @@ def test_a_cases_models_are_asked_by_the_cluster_that_was_named(
     options = StepOptions(ray="local:2", running=Running(device="cpu"))
     Flow(Job(Case.open(tmp_path / "case"), options), STEPS).bring("evaluate")
     assert told == [("local:2", 4, "cpu"), "workers"]
+
+
+def test_a_probes_models_are_run_by_the_cluster_that_was_named(
+    tmp_path: Path, trio: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[Any] = []
+
+    @contextmanager
+    def engine(address: str | None, checkpoints: Iterable[Checkpoint], device: str | None) -> Iterator[object]:
+        told.append((address, len([*checkpoints]), device))
+        yield "workers"
+
+    def found(*asked: Any) -> Findings:
+        *_, engine, folder = asked
+        told.append((engine, folder.relative_to(tmp_path / "case"), list(folder.iterdir())))
+        (folder / "states").touch()
+        raise SurgeryError("seen")
+
+    monkeypatch.setattr(steps, "engine_for_models", engine)
+    monkeypatch.setattr("vlsurgery.probes.probe.probe", found)
+    case = Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
+    case.path(".probe").mkdir()
+    (case.path(".probe") / "left").touch()  # by one that was killed
+    options = StepOptions(ray="local:2", running=Running(device="cpu"))
+    with pytest.raises(SurgeryError, match="seen"):
+        Flow(Job(Case.open(tmp_path / "case"), options), STEPS).bring("probe")
+    assert told == [("local:2", 3, "cpu"), ("workers", Path(".probe"), [])]
+    assert not case.path(".probe").exists()
 
 
 def test_a_whole_case_opens_each_checkpoint_and_its_merge_once(

@@ -17,10 +17,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from hypothesis import given, strategies as st
 
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError
 from vlsurgery.surgery.runtime import ray_cluster as clusters, ray_engine, worker_pool
-from vlsurgery.surgery.runtime.division import loads
+from vlsurgery.surgery.runtime.division import evenly_divided, loads
 from vlsurgery.surgery.runtime.engine import InProcess
 from vlsurgery.surgery.runtime.ray_cluster import check_address, local_engine, ray_cluster
 from vlsurgery.surgery.runtime.ray_engine import RayEngine
@@ -343,6 +344,15 @@ def test_loads_are_within_a_third_of_the_best() -> None:
         for division in itertools.product(range(3), repeat=len(sizes))
     )
     assert best <= loads(sizes, 3)[0] <= 4 / 3 * best
+
+
+@given(st.lists(st.integers(), max_size=20), st.integers(1, 25))
+def test_runs_are_all_items_in_order_of_all_but_the_same_length(items: list[int], parts: int) -> None:
+    runs = evenly_divided(items, parts)
+    assert list(itertools.chain(*runs)) == items
+    assert len(runs) == min(parts, len(items))
+    assert not runs or max(map(len, runs)) - min(map(len, runs)) <= 1
+    assert all(runs)
 
 
 @pytest.mark.parametrize(

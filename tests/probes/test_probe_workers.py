@@ -1,0 +1,123 @@
+"""A probe whose models are asked by workers finds what one process finds, to the bit."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from shutil import copytree
+from typing import Any
+
+import pytest
+import torch
+
+from vlsurgery.probes.evaluation.judges import CallableJudge
+from vlsurgery.probes.models import Loader
+from vlsurgery.probes.probe import Findings, probe
+from vlsurgery.probes.probing import tasks
+from vlsurgery.probes.prompts import Prompt
+from vlsurgery.surgery.alignment import align
+from vlsurgery.surgery.checkpoint import Checkpoint
+from vlsurgery.surgery.errors import CheckpointError
+
+CELLS = (
+    ("harmful", "text"), ("harmful", "benign"), ("jailbroken", "text"), ("harmless", "text"), ("harmless", "benign"),
+    ("borderline", "text"), ("harmful", "noise"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def few(every: list[Prompt]) -> list[Prompt]:
+    cells: dict[tuple[str, ...], list[Prompt]] = {}
+    for prompt in every:
+        if (prompt.set, prompt.modality) in CELLS:
+            cells.setdefault((prompt.split, prompt.set, prompt.modality), []).append(prompt)
+    return [prompt for members in cells.values() for prompt in members[:3]]
+
+
+def losing() -> CallableJudge:
+    """Finds that the model it is asked about first, the base, refuses everything, and the next one nothing."""
+    labels = iter(("refused", "complied"))
+
+    def judged(completions: list[str], prompts: list[str | None]) -> list[str]:
+        label = next(labels)
+        return [label for _ in completions]
+
+    return CallableJudge(judged)
+
+
+def probed(trio: Any, prompts: list[Prompt], **how: Any) -> Findings:
+    return probe(align(trio.checkpoints), prompts, judge=losing(), loader=Loader(dtype="float32"), **how)
+
+
+def content(found: Findings) -> dict[str, Any]:
+    return {
+        "result": found.result.model_dump(mode="json", exclude={"created"}),
+        "targets": found.targets.model_dump(mode="json", exclude={"created"}),
+    }
+
+
+def test_workers_find_what_one_process_finds(
+    trio: Any, few: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far_stayers: Any
+) -> None:
+    monkeypatch.setattr(tasks, "ANSWER_TOKENS", 4)
+    bars: list[tuple[str, int, int]] = []
+
+    def told(items: Any, label: str, total: int | None = None) -> Iterator[Any]:
+        count, done = len(items) if total is None else total, 0
+        for item in items:
+            yield item
+            done += 1
+        bars.append((label, count, done))
+
+    alone = probed(trio, few)
+    engine = far_stayers()
+    divided = probed(trio, few, engine=engine, folder=tmp_path, progress=told)
+    assert content(divided) == content(alone)
+    assert divided.directions.keys() == alone.directions.keys()
+    for name, values in alone.directions.items():
+        assert torch.equal(divided.directions[name], values)
+    # All that there is was looked at.
+    assert alone.result.attribution
+    assert alone.result.transplants
+    assert alone.result.interaction
+    assert {each.modality for each in alone.result.patching} == {"text", "benign"}
+    asked = Counter(type(item.task).__name__ for items in engine.lists for item in items)
+    assert asked["AskAnswers"] > 4  # by prompts
+    assert asked["MeasureDirections"] == 4 * 3
+    assert asked["ReadBase"] == asked["ChooseDirection"] == 1
+    assert asked["MakePass"] > 5 + 2  # places on the path, in batches, and shares of the blocks
+    assert engine.set_ups == 3  # two workers, and one in the place of the dead one
+    assert all(total >= done for _, total, done in bars)
+    assert {label for label, _, _ in bars} >= {"asking models for their own answers", "transplanting single blocks"}
+
+
+def test_this_process_loads_no_model_where_workers_do(
+    trio: Any, few: list[Prompt], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Loader, "load", lambda *_: pytest.fail("a model was loaded"))
+
+    class Nobody:
+        def num_workers(self, num_items: int) -> int:
+            return min(3, num_items)
+
+        @contextmanager
+        def staying(self, set_up: Any, num_items: int) -> Iterator[Any]:  # noqa: ARG002
+            def do(items: Sequence[Any]) -> Iterator[Any]:
+                raise CheckpointError(f"{len(items)} tasks")
+                yield
+
+            yield do
+
+    with pytest.raises(CheckpointError, match=r"^\d+ tasks$"):
+        probed(trio, few, engine=Nobody())
+
+
+def test_a_checkpoint_that_is_another_one_there_is_not_probed(
+    trio: Any, few: list[Prompt], tmp_path: Path, far_stayers: Any
+) -> None:
+    copytree(trio.adapted, tmp_path / "adapted")
+    opened = align({"base": trio.checkpoints["base"], "adapted": Checkpoint.open(tmp_path / "adapted")})
+    assert opened.checkpoints["adapted"].identity
+    copytree(trio.safety, tmp_path / "adapted", dirs_exist_ok=True)
+    with pytest.raises(CheckpointError, match=r"adapted .*: is another checkpoint than was opened at first"):
+        probe(opened, few, engine=far_stayers())
