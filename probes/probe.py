@@ -35,6 +35,8 @@ from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.engine import Does, Engine, InProcess
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
+ANSWERING = ("base", "adapted")  # roles whose own answers are targets
+
 
 @dataclass(frozen=True)
 class Findings:
@@ -127,22 +129,23 @@ class _Probing:
 
     def look_at(self, roles: Sequence[str]) -> None:
         """All that is looked at of some roles. The base is among the first roles, or was looked at before."""
-        state, asked = self._state, [role for role in roles if role in ("base", "adapted")]
-        self._keep([task for role in asked for task in self._asking(role)], "asking models for their own answers")
-        for role in asked:
-            state.judge_answers(role)
+        state = self._state
+        first = [task for role in roles for task in (*self._asking(role), *state.measuring(role))]
+        self._keep(first, "asking models for their own answers, measuring directions")
+        for role in ANSWERING:
+            if role in roles:
+                state.judge_answers(role)
         if "adapted" in roles:
             _check_roles(state.targets, state.asked("adapted"))
-        self._keep(state.measuring(roles), "measuring directions")
         if "base" in roles:
             self._keep([state.base_reading()])
-        patching = state.patching_graft() if "adapted" in roles else []
-        self._keep([*state.reading(roles), *patching], "reading layers")
+        self._keep([task for role in roles for task in state.reading(role)], "reading layers, choosing a direction")
         if "adapted" in roles:
             self._attribute()
 
     def _asking(self, role: str) -> list[Task]:
-        ids = [prompt.id for prompt in self._state.asked(role)]
+        """What is asked of a model for its own answers; nothing of others than base and adapted."""
+        ids = [prompt.id for prompt in self._state.asked(role)] if role in ANSWERING else []
         size = shard_size(len(ids), self._workers) if self._workers else len(ids)
         return [AskAnswers(role, tuple(ids[at : at + size])) for at in range(0, len(ids), max(1, size))]
 

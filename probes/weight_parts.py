@@ -76,7 +76,7 @@ class WeightParts:
     def of_blocks(self, slopes: Tensor, blocks: int) -> Tensor:
         """[prompts, blocks, sources] sums over each block's parts. slopes: [prompts, parts, sources]."""
         out = torch.zeros(slopes.shape[0], blocks, slopes.shape[2], dtype=slopes.dtype)
-        return out.index_add_(1, torch.from_numpy(self.block), slopes)
+        return out.index_add_(1, torch.tensor(self.block), slopes)  # a copy: another process's array is read-only
 
     def summed(self, values: NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
         """[prompts, blocks] sums over each block's parts. values: [prompts, parts]."""

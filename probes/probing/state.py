@@ -66,26 +66,23 @@ class ProbeState:
         work = working_prompts(self.prompts)
         return [prompt for prompt in work if prompt.set in HARMFUL_SETS] if role == "base" else work
 
-    def measuring(self, roles: Sequence[str]) -> list[Task]:
-        return [MeasureDirections(role, modality) for role in roles for modality in ("text", *PICTURED)]
+    def measuring(self, role: str) -> list[Task]:
+        return [MeasureDirections(role, modality) for modality in ("text", *PICTURED)]
 
     def base_reading(self) -> ReadBase:
         return ReadBase(tuple(self._refusals), self.directions.get(("base", "text")))
 
-    def reading(self, roles: Sequence[str]) -> list[Task]:
-        """What is looked at of models once the base was read."""
-        found: list[Task] = []
-        for role in roles:
-            if role == "base":
-                found += self._choosing()
-                continue
-            found += [ReadLayers(role, modality, self._refusing) for modality in READ_MODALITIES]
-            if role != GRAFT and (role, "text") in self.directions:
-                own = OwnReading(role, self.directions[role, "text"], self.separated[role, "text"])
-                found.append(ReadUnderTemplate(own, self.template, self._refusing))
-        return found
+    def reading(self, role: str) -> list[Task]:
+        """What is looked at of a model once the base was read."""
+        if role == "base":
+            return self._choosing()
+        found: list[Task] = [ReadLayers(role, modality, self._refusing) for modality in READ_MODALITIES]
+        if role != GRAFT and (role, "text") in self.directions:
+            own = OwnReading(role, self.directions[role, "text"], self.separated[role, "text"])
+            found.append(ReadUnderTemplate(own, self.template, self._refusing))
+        return [*found, *self._patching_graft()] if role == "adapted" else found
 
-    def patching_graft(self) -> list[Task]:
+    def _patching_graft(self) -> list[Task]:
         refused = {target.prompt for target in self._refusals}
         answers = tuple(row for row in self.targets if row.role == "adapted" and row.prompt in refused)
         known = {key: each for key, each in self.separated.items() if key[0] in ("base", "adapted")}

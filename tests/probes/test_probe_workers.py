@@ -88,7 +88,10 @@ def test_workers_find_what_one_process_finds(
     assert asked["MakePass"] > 5 + 2  # places on the path, in batches, and shares of the blocks
     assert engine.set_ups == 3  # two workers, and one in the place of the dead one
     assert all(total >= done for _, total, done in bars)
-    assert {label for label, _, _ in bars} >= {"asking models for their own answers", "transplanting single blocks"}
+    assert {label for label, _, _ in bars} >= {
+        "asking models for their own answers, measuring directions",
+        "transplanting single blocks",
+    }
 
 
 def test_this_process_loads_no_model_where_workers_do(
