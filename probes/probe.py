@@ -23,9 +23,10 @@ from vlsurgery.probes.evaluation.judges import STANDARD, Judge
 from vlsurgery.probes.evaluation.paired import paired_difference
 from vlsurgery.probes.evaluation.thresholds import MIN_REQUESTS_FOR_A_CLAIM
 from vlsurgery.probes.models import AS_FOUND, Loader
+from vlsurgery.probes.probing.kept_answers import KeptAnswers, model_mark
 from vlsurgery.probes.probing.seat import GRAFT, HandedOn, NumberedTask, ProbeSeat, ProbeSetUp, Task
 from vlsurgery.probes.probing.state import ProbeState
-from vlsurgery.probes.probing.tasks import AskAnswers, MakePass
+from vlsurgery.probes.probing.tasks import ANSWER_TOKENS, AskAnswers, MakePass
 from vlsurgery.probes.probing.verdict import verdict
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import ProbeResult, Target, TargetsResult
@@ -60,17 +61,22 @@ def probe(
 
     alignment: of all roles. Directions are made on `fit`, selected on `select` and shown on `report`; attribution
         uses `fit` alone. judge: tells which of the models' own completions refuse.
-    loader: how checkpoints are loaded. engine: whose workers run the models; without one, this process does. folder: an
-        empty one where workers hand things on to each other, so that all of them must see it; by default a new one on
-        this machine.
+    loader: how checkpoints are loaded. engine: whose workers run the models; without one, this process does.
+    folder: where workers hand things on to each other, so that all of them must see it; by default a new one on this
+        machine. What models answer is kept there: of a probe that was cut short, only what is missing is asked.
 
     Raises SurgeryError where the base clearly refuses less than the adapted model: their roles are swapped.
     """
     roles = ["base", "adapted", GRAFT, *(role for role in alignment.checkpoints if role.startswith("safety"))]
-    state = ProbeState(prompts, judge)
-    with _files(folder) as files, _probing(state, alignment, progress, loader, engine, files) as probing:
-        for together in [roles] if engine is not None else _one_model_at_a_time(roles):
-            probing.look_at(together)
+    with _files(folder) as files:
+        kept = _kept_answers(files, alignment, prompts, loader)
+        state = ProbeState(prompts, judge, {role: kept.of(role) for role in ANSWERING})
+        for role, said in state.said.items():
+            if said:
+                state.note(role, f"{role}: {len(said)} of its own answers were there already, of the same model")
+        with _probing(state, alignment, progress, loader, engine, files, kept) as probing:
+            for together in [roles] if engine is not None else _one_model_at_a_time(roles):
+                probing.look_at(together)
     return _findings(state, roles)
 
 
@@ -88,6 +94,11 @@ def _files(folder: Path | None) -> Iterator[HandedOn]:
         yield HandedOn(Path(own))
 
 
+def _kept_answers(files: HandedOn, alignment: Alignment, prompts: Sequence[Prompt], loader: Loader) -> KeptAnswers:
+    marks = {role: model_mark(alignment.checkpoints[role], prompts, loader, ANSWER_TOKENS) for role in ANSWERING}
+    return KeptAnswers(files.answers, marks)
+
+
 @contextmanager
 def _probing(
     state: ProbeState,
@@ -96,19 +107,20 @@ def _probing(
     loader: Loader,
     engine: Engine | None,
     files: HandedOn,
+    kept: KeptAnswers,
 ) -> Iterator["_Probing"]:
     """What does the tasks of a probe, while the block runs."""
     if engine is None:
-        seat = ProbeSeat(alignment, state.prompts, loader, files, progress)
+        seat = ProbeSeat(alignment, state.prompts, loader, files, progress, kept.add)
         with closing(seat), InProcess().staying(lambda: seat.do, 1) as do:
-            yield _Probing(state, do, 0, files, progress)
+            yield _Probing(state, do, 0, files, progress, kept)
         return
     refs = {role: checkpoint.ref_model for role, checkpoint in alignment.checkpoints.items()}
     findable = tuple(prompt.findable() for prompt in state.prompts)
     set_up = ProbeSetUp(refs, alignment.like, findable, loader, files, torch.get_num_threads())
     count = len(working_prompts(state.prompts))
     with engine.staying(set_up, count) as do:
-        yield _Probing(state, do, engine.num_workers(count), files, progress)
+        yield _Probing(state, do, engine.num_workers(count), files, progress, kept)
 
 
 class _Probing:
@@ -124,8 +136,10 @@ class _Probing:
         workers: int,
         files: HandedOn,
         progress: Progress,
+        kept: KeptAnswers,
     ) -> None:
         self._state, self._do, self._workers, self._files, self._progress = state, do, workers, files, progress
+        self._kept = kept
 
     def look_at(self, roles: Sequence[str]) -> None:
         """All that is looked at of some roles. The base is among the first roles, or was looked at before."""
@@ -145,7 +159,8 @@ class _Probing:
 
     def _asking(self, role: str) -> list[Task]:
         """What is asked of a model for its own answers; nothing of others than base and adapted."""
-        ids = [prompt.id for prompt in self._state.asked(role)] if role in ANSWERING else []
+        wanted = self._state.asked(role) if role in ANSWERING else []
+        ids = [prompt.id for prompt in wanted if prompt.id not in self._state.said[role]]
         size = shard_size(len(ids), self._workers) if self._workers else len(ids)
         return [AskAnswers(role, tuple(ids[at : at + size])) for at in range(0, len(ids), max(1, size))]
 
@@ -161,6 +176,9 @@ class _Probing:
         with closing(self._do(items)) as results:
             for at, each in shown(results, label, len(tasks)):
                 found[at] = each
+                task = tasks[at]
+                if self._workers and isinstance(task, AskAnswers):
+                    self._kept.add(task.role, each.prompts, each.completions)
         return found
 
     def _attribute(self) -> None:

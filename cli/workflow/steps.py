@@ -93,15 +93,12 @@ def _run_probe(job: Job, settings: Settings) -> None:
 
 @contextmanager
 def _scratch(job: Job) -> Iterator[Path]:
-    """An empty folder in the case, which all machines of a cluster see. One that was left is emptied: the case is this
-    command's own."""
+    """A folder in the case, which all machines of a cluster see. It is left as it is by a probe that is cut short, with
+    what models answered, for the next one."""
     folder = job.case.path(".probe")
+    folder.mkdir(exist_ok=True)
+    yield folder
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir()
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _save_directions(job: Job, directions: "Mapping[str, Tensor]") -> None:

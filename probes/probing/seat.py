@@ -9,6 +9,7 @@ from typing import Any, Final, Protocol
 import torch
 
 from vlsurgery.probes.attribution_passes import SOURCE, AttributionPasses
+from vlsurgery.probes.evaluation.generate import Completion
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import ChatModel, Loader, quiet_transformers
 from vlsurgery.probes.models.forward import keeping_pictures
@@ -22,6 +23,7 @@ from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.runtime.worker_pool import cores
 
 GRAFT: Final = "graft"
+Written = Callable[[str, Sequence[str], Sequence[Completion]], None]
 
 
 class Task(Protocol):
@@ -40,7 +42,10 @@ class NumberedTask:
 
 @dataclass(frozen=True)
 class HandedOn:
-    """What tasks hand on to later ones, in files that all workers see: the base's states, and what models said."""
+    """What tasks hand on to later ones, in files that all workers see: the base's states, and what models said.
+
+    answers: what was said so far, for a probe that is begun again.
+    """
 
     folder: Path
 
@@ -52,11 +57,16 @@ class HandedOn:
     def targets(self) -> Path:
         return self.folder / "targets.json"
 
+    @property
+    def answers(self) -> Path:
+        return self.folder / "answers.jsonl"
+
 
 class ProbeSeat:
     """The model that was last asked for.
 
-    alignment: of all roles. prompts: all of them, by id.
+    alignment: of all roles. prompts: all of them, by id. written: called with a role, ids of prompts and completions as
+    soon as these are there.
     """
 
     def __init__(
@@ -66,8 +76,10 @@ class ProbeSeat:
         loader: Loader,
         files: HandedOn,
         progress: Progress = no_progress,
+        written: Written | None = None,
     ) -> None:
         self.alignment, self.loader, self.files, self.progress = alignment, loader, files, progress
+        self.written = written
         self.prompts = {prompt.id: prompt for prompt in prompts}
         self._role: str | None = None
         self._chat: ChatModel | None = None

@@ -37,12 +37,13 @@ NO_OPENING = "no patching: the base's refusals have no opening of their own"
 class ProbeState:
     """What is known of the models.
 
-    said: role -> prompt id -> completion, not judged yet. notes: by role; the graft's are the adapted model's.
+    said: role -> prompt id -> completion, not judged yet, of roles whose own answers are wanted. notes: by role; the
+    graft's are the adapted model's.
     """
 
     prompts: Sequence[Prompt]
     judge: Judge
-    said: dict[str, dict[str, Completion]] = field(default_factory=dict)
+    said: dict[str, dict[str, Completion]]
     targets: list[Target] = field(default_factory=list)
     directions: dict[tuple[str, str], Directions] = field(default_factory=dict)
     separated: dict[tuple[str, str], SeparatedRole] = field(default_factory=dict)
@@ -106,7 +107,7 @@ class ProbeState:
         """Add what a task found."""
         match task:
             case AskAnswers(role=role):
-                self.said.setdefault(role, {}).update(zip(found.prompts, found.completions, strict=True))
+                self.said[role].update(zip(found.prompts, found.completions, strict=True))
             case MeasureDirections(role=role, modality=modality):
                 self._keep_measured(role, modality, found)
             case ReadBase():

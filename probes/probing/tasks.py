@@ -16,7 +16,7 @@ from vlsurgery.probes.contrasts import (
     separations,
 )
 from vlsurgery.probes.cosine_nulls import load_states, save_states
-from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, Completion, complete
+from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, Completion, Written, complete
 from vlsurgery.probes.kept_layers import kept_as_adapted
 from vlsurgery.probes.layer_readings import READ_MODALITIES, LayerReadings
 from vlsurgery.probes.loss_teller import LossTeller
@@ -54,8 +54,15 @@ class AskAnswers:
         named = [seat.prompts[each] for each in self.prompts]
         taken = named if self.role == "base" else chat.answerable(named)
         asked = taken if chat.sees else [without_picture(prompt) for prompt in taken]
-        written = complete(chat, asked, f"asking {self.role} for its own answers", seat.progress, ANSWER_TOKENS)
-        return OwnAnswers(tuple(prompt.id for prompt in taken), tuple(written))
+        label = f"asking {self.role} for its own answers"
+        said = complete(chat, asked, label, seat.progress, ANSWER_TOKENS, written=self._written(seat))
+        return OwnAnswers(tuple(prompt.id for prompt in taken), tuple(said))
+
+    def _written(self, seat: ProbeSeat) -> Written | None:
+        keep = seat.written
+        if keep is None:
+            return None
+        return lambda prompts, said: keep(self.role, [prompt.id for prompt in prompts], said)
 
 
 @dataclass(frozen=True)

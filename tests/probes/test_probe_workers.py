@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -17,7 +18,7 @@ from vlsurgery.probes.probing import tasks
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.errors import CheckpointError, SurgeryError
 
 CELLS = (
     ("harmful", "text"), ("harmful", "benign"), ("jailbroken", "text"), ("harmless", "text"), ("harmless", "benign"),
@@ -32,6 +33,11 @@ def few(every: list[Prompt]) -> list[Prompt]:
         if (prompt.set, prompt.modality) in CELLS:
             cells.setdefault((prompt.split, prompt.set, prompt.modality), []).append(prompt)
     return [prompt for members in cells.values() for prompt in members[:3]]
+
+
+@pytest.fixture(autouse=True)
+def short_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "ANSWER_TOKENS", 4)
 
 
 def losing() -> CallableJudge:
@@ -56,10 +62,7 @@ def content(found: Findings) -> dict[str, Any]:
     }
 
 
-def test_workers_find_what_one_process_finds(
-    trio: Any, few: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, far_stayers: Any
-) -> None:
-    monkeypatch.setattr(tasks, "ANSWER_TOKENS", 4)
+def test_workers_find_what_one_process_finds(trio: Any, few: list[Prompt], tmp_path: Path, far_stayers: Any) -> None:
     bars: list[tuple[str, int, int]] = []
 
     def told(items: Any, label: str, total: int | None = None) -> Iterator[Any]:
@@ -124,3 +127,87 @@ def test_a_checkpoint_that_is_another_one_there_is_not_probed(
     copytree(trio.safety, tmp_path / "adapted", dirs_exist_ok=True)
     with pytest.raises(CheckpointError, match=r"adapted .*: is another checkpoint than was opened at first"):
         probe(opened, few, engine=far_stayers())
+
+
+class Dying:
+    """Another engine's workers, which this process leaves after some results. asked: roles and ids of prompts."""
+
+    def __init__(self, of: Any, after: int | None = None) -> None:
+        self.of, self.left, self.asked = of, after, list[tuple[str, str]]()
+
+    def num_workers(self, num_items: int) -> int:
+        return min(2, num_items)
+
+    @contextmanager
+    def staying(self, set_up: Any, num_items: int) -> Iterator[Any]:
+        with self.of.staying(set_up, num_items) as do:
+
+            def some(items: Sequence[Any]) -> Iterator[Any]:
+                asked = [item.task for item in items if isinstance(item.task, tasks.AskAnswers)]
+                self.asked += [(task.role, each) for task in asked for each in task.prompts]
+                for result in do(items):
+                    if self.left == 0:
+                        raise KeyboardInterrupt
+                    self.left = None if self.left is None else self.left - 1
+                    yield result
+
+            yield some
+
+
+def test_a_killed_probe_goes_on_from_what_models_answered(
+    trio: Any, few: list[Prompt], tmp_path: Path, far_stayers: Any
+) -> None:
+    short = [prompt for prompt in few if prompt.set in ("harmful", "harmless") and prompt.modality == "text"]
+    whole, first, again = Dying(far_stayers()), Dying(far_stayers(), after=12), Dying(far_stayers())
+    wanted = probed(trio, short, engine=whole)
+    with pytest.raises(KeyboardInterrupt):
+        probed(trio, short, engine=first, folder=tmp_path)
+    kept = (tmp_path / "answers.jsonl").read_bytes()
+    (tmp_path / "answers.jsonl").write_bytes(kept + b'{"model": "cut o')  # in the middle of a write
+    found = probed(trio, short, engine=again, folder=tmp_path)
+    assert first.asked == whole.asked
+    assert Counter(again.asked) < Counter(whole.asked)
+    assert len(again.asked) == len(whole.asked) - kept.count(b"\n")
+    assert found.targets.records == wanted.targets.records
+    assert content(found)["result"] | {"notes": []} == content(wanted)["result"] | {"notes": []}
+    assert any("own answers were there already" in note for note in found.result.notes)
+    assert not any("already" in note for note in wanted.result.notes)
+
+
+def test_one_process_goes_on_too_and_another_model_is_asked_anew(
+    trio: Any, few: list[Prompt], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = [prompt for prompt in few if prompt.set in ("harmful", "harmless") and prompt.modality == "text"]
+    asked, complete = list[int](), tasks.complete
+
+    def counted(chat: Any, prompts: Sequence[Prompt], *rest: Any, **more: Any) -> Any:
+        asked.append(len(prompts))
+        return complete(chat, prompts, *rest, **more)
+
+    monkeypatch.setattr(tasks, "complete", counted)
+
+    def interrupted(completions: list[str], prompts: list[str | None]) -> list[str]:
+        raise KeyboardInterrupt
+
+    def ended(how: Loader, base: str = "base") -> list[int]:
+        """How many prompts were asked until the first answers were to be judged, the base's."""
+        asked.clear()
+        opened = trio.checkpoints
+        opened = {"base": opened[base], "adapted": opened["adapted"]}
+        with pytest.raises(KeyboardInterrupt):
+            probe(align(opened), short, judge=CallableJudge(interrupted), loader=how, folder=tmp_path)
+        return list(asked)
+
+    usual = Loader(dtype="float32")
+    (count,) = ended(usual)
+    assert ended(usual) == []  # all was there
+    assert ended(usual, base="safety") == [count]
+    assert ended(replace(usual, thinking=True)) == [count]
+    assert ended(replace(usual, dtype="bfloat16")) == [count]
+    monkeypatch.setattr("vlsurgery.probes.probe.ANSWER_TOKENS", 5)
+    assert ended(usual) == [count]
+    line = '{"model": "m", "prompt": "p", "text": "t", "ids": ["7"], "finished": true}'
+    (tmp_path / "answers.jsonl").write_text(f"{line}\n")
+    with pytest.raises(SurgeryError, match=r"answers.jsonl, line 1: no answer of a probe") as raised:
+        probed(trio, short, folder=tmp_path)
+    assert "\n" not in str(raised.value)

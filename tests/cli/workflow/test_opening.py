@@ -145,13 +145,11 @@ def test_a_probes_models_are_run_by_the_cluster_that_was_named(
     monkeypatch.setattr(steps, "engine_for_models", engine)
     monkeypatch.setattr("vlsurgery.probes.probe.probe", found)
     case = Case.create(tmp_path / "case", {role: Checkpoint.open(path) for role, path in trio.items()})
-    case.path(".probe").mkdir()
-    (case.path(".probe") / "left").touch()  # by one that was killed
     options = StepOptions(ray="local:2", running=Running(device="cpu"))
     with pytest.raises(SurgeryError, match="seen"):
         Flow(Job(Case.open(tmp_path / "case"), options), STEPS).bring("probe")
     assert told == [("local:2", 3, "cpu"), ("workers", Path(".probe"), [])]
-    assert not case.path(".probe").exists()
+    assert (case.path(".probe") / "states").exists()  # a probe that is cut short leaves what it has
 
 
 def test_a_whole_case_opens_each_checkpoint_and_its_merge_once(
@@ -178,5 +176,6 @@ def test_a_whole_case_opens_each_checkpoint_and_its_merge_once(
     for aligned in (1, 0):
         counted.reset()
         Flow(Job(Case.open(tmp_path / "case"), StepOptions(level="norms")), STEPS).bring("merge", "evaluate")
+        assert not (tmp_path / "case" / ".probe").exists()
         assert counted.opened == {"base": 1, "adapted": 1, "safety": 1, "merged": 1}
         assert counted.aligned == aligned
