@@ -174,14 +174,12 @@ def _greeting(address: str, folder: str) -> Iterator[None]:
     folder: where that is done, an empty one: workers import modules from where the program was when it connected, and
     that may be a folder with anything in it. Raises SurgeryError for what keeps Ray from starting or connecting.
     """
-    from ray.exceptions import RayError
-
     before = signal.getsignal(signal.SIGTERM)
     try:
         with warnings.catch_warnings(), chdir(folder):
             warnings.simplefilter("ignore")
             yield
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except Exception as error:  # Ray raises a bare Exception where its processes take too long to start.
         reason = excerpt(" ".join(str(error).split()), 300)
         raise SurgeryError(f"--ray {address}: no cluster to work on ({reason}).") from error
     except SystemExit as error:  # That is how Ray ends the process by a SIGTERM while it connects.

@@ -9,18 +9,15 @@ with 1 where one differs.
 """
 
 import argparse
-import random
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from ray_evaluate import write_models
-from ray_merge import killer
+from ray_merge import equal_whoever_dies
 
 from vlsurgery.probes.models import Loader, quiet_transformers
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
@@ -31,9 +28,8 @@ from vlsurgery.probes.targets import working_prompts
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.runtime.engine import Engine
-from vlsurgery.surgery.runtime.ray_cluster import ray_cluster
 
-UNIT = 3.0  # seconds
+UNIT = 3.0  # seconds that a worker takes to load models and to measure one merge, about
 ROLES = ("base", "adapted", "safety")
 GAINS = {"0.mlp": 0.5, "2.attn": 0.25}
 REFUSAL, ANSWER = "i can not help with that .", "use the tool"
@@ -67,31 +63,16 @@ def main() -> None:
     quiet_transformers()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
-    kills: list[int] = []
-    runs = equal = 0
     try:
         write_models(folder, ROLES)
         alignment = align({role: Checkpoint.open(folder / role) for role in ROLES})
         asked = [p for p in working_prompts(prompts(0)) if p.modality == "text"]
-        began = time.perf_counter()
-        wanted = chosen(alignment, asked, folder, None)
-        took = time.perf_counter() - began
-        print(f"one process: {len(wanted[0])} merges, {took:.1f} s", flush=True)
-        with ray_cluster("local:2") as engine:
-            while runs < 1 or len(kills) < options.kills:
-                # A worker that has begun takes UNIT to load and to measure one merge, about.
-                killing = killer(random.Random(options.seed + runs), UNIT, UNIT, kills, options.kills)
-                began = time.perf_counter()
-                with killing if runs else nullcontext():
-                    equal += chosen(alignment, asked, folder, engine) == wanted
-                if not runs:
-                    print(f"two workers: {time.perf_counter() - began:.1f} s with their start", flush=True)
-                runs += 1
+        good = equal_whoever_dies(
+            lambda engine: chosen(alignment, asked, folder, engine), "choices", UNIT, options.kills, options.seed
+        )
     finally:
         shutil.rmtree(folder)
-        print(f"{len(kills)} workers were killed", flush=True)
-    print(f"kills: {len(kills)} workers killed in {runs} choices, {equal} of them equal to the bit", flush=True)
-    sys.exit(equal < runs)
+    sys.exit(not good)
 
 
 if __name__ == "__main__":

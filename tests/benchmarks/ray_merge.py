@@ -25,7 +25,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -42,6 +42,7 @@ from vlsurgery.surgery.diff.run import diff
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import run_merge
 from vlsurgery.surgery.methods import METHODS
+from vlsurgery.surgery.runtime.engine import Engine
 from vlsurgery.surgery.runtime.host import torch_in_one_thread
 from vlsurgery.surgery.runtime.ray_cluster import LOOPBACK, ray_cluster
 from vlsurgery.surgery.runtime.worker_pool import cores
@@ -176,6 +177,30 @@ def killer(rng: random.Random, unit: float, each: float, kills: list[int], most:
     finally:
         over.set()
         thread.join()
+
+
+def equal_whoever_dies(done: Callable[[Engine | None], object], what: str, unit: float, most: int, seed: int) -> bool:
+    """Whether work by two workers comes to the same as by one process, the first time with nobody killed and then while
+    random workers are, until `most` were.
+
+    done: does the work, and returns what is to be equal. unit: seconds that a worker which begins takes to its first
+    result, about.
+    """
+    kills: list[int] = []
+    runs = equal = 0
+    began = time.perf_counter()
+    wanted = done(None)
+    print(f"one process: {time.perf_counter() - began:.1f} s", flush=True)
+    with ray_cluster("local:2") as engine:
+        while runs < 1 or len(kills) < most:
+            began = time.perf_counter()
+            with killer(random.Random(seed + runs), unit, unit, kills, most) if runs else nullcontext():
+                equal += done(engine) == wanted
+            if not runs:
+                print(f"two workers: {time.perf_counter() - began:.1f} s with their start", flush=True)
+            runs += 1
+    print(f"kills: {len(kills)} workers killed in {runs} {what}, {equal} of them equal to the bit", flush=True)
+    return equal == runs
 
 
 def worker_kills(folder: Path, data: Path, count: int, seed: int) -> bool:

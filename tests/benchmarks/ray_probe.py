@@ -9,18 +9,15 @@ of a task until --kills of them were. Findings, directions and targets are compa
 """
 
 import argparse
-import random
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from ray_evaluate import write_models
-from ray_merge import killer
+from ray_merge import equal_whoever_dies
 
 from vlsurgery.probes.evaluation.judges import CallableJudge
 from vlsurgery.probes.models import Loader, quiet_transformers
@@ -30,9 +27,8 @@ from vlsurgery.probes.specimens.miniature import prompts
 from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.runtime.engine import Engine
-from vlsurgery.surgery.runtime.ray_cluster import ray_cluster
 
-UNIT = 2.0  # seconds
+UNIT = 2.0  # seconds that a worker takes to load a model and to do one task, about
 ROLES = ("base", "adapted", "safety")
 EACH = 6  # prompts of a kind
 
@@ -55,9 +51,9 @@ def some_prompts() -> list[Prompt]:
     return [prompt for members in cells.values() for prompt in members[:EACH]]
 
 
-def found(alignment: Alignment, asked: Sequence[Prompt], folder: Path, engine: Engine | None) -> tuple[object, ...]:
+def found(alignment: Alignment, asked: Sequence[Prompt], engine: Engine | None) -> tuple[object, ...]:
     """All that a probe finds, as it is to be equal."""
-    made = probe(alignment, asked, judge=losing(), loader=Loader(dtype="float32"), engine=engine, folder=folder)
+    made = probe(alignment, asked, judge=losing(), loader=Loader(dtype="float32"), engine=engine)
     directions = {name: values.numpy().tobytes() for name, values in made.directions.items()}
     return made.result.model_dump(exclude={"created"}), directions, made.targets.model_dump(exclude={"created"})
 
@@ -70,30 +66,15 @@ def main() -> None:
     quiet_transformers()
     torch.set_num_threads(1)
     folder = Path(tempfile.mkdtemp())
-    kills: list[int] = []
-    runs = equal = 0
     try:
         write_models(folder, ROLES)
-        (folder / "shared").mkdir()
-        alignment = align({role: Checkpoint.open(folder / role) for role in ROLES})
-        asked = some_prompts()
-        began = time.perf_counter()
-        wanted = found(alignment, asked, folder / "shared", None)
-        print(f"one process: {len(asked)} prompts, {time.perf_counter() - began:.1f} s", flush=True)
-        with ray_cluster("local:2") as engine:
-            while runs < 1 or len(kills) < options.kills:
-                # A worker that has begun takes UNIT to load a model and to do one task, about.
-                killing = killer(random.Random(options.seed + runs), UNIT, UNIT, kills, options.kills)
-                began = time.perf_counter()
-                with killing if runs else nullcontext():
-                    equal += found(alignment, asked, folder / "shared", engine) == wanted
-                if not runs:
-                    print(f"two workers: {time.perf_counter() - began:.1f} s with their start", flush=True)
-                runs += 1
+        alignment, asked = align({role: Checkpoint.open(folder / role) for role in ROLES}), some_prompts()
+        good = equal_whoever_dies(
+            lambda engine: found(alignment, asked, engine), "probes", UNIT, options.kills, options.seed
+        )
     finally:
         shutil.rmtree(folder)
-    print(f"kills: {len(kills)} workers killed in {runs} probes, {equal} of them equal to the bit", flush=True)
-    sys.exit(equal < runs)
+    sys.exit(not good)
 
 
 if __name__ == "__main__":

@@ -205,3 +205,22 @@ class FarStayers:
 @pytest.fixture(scope="session")
 def far_stayers() -> type[FarStayers]:
     return FarStayers
+
+
+class Bars:
+    """Progress that is noted. done: label, total as announced, and items that came, of each bar that ended."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, int, int]] = []
+
+    def told(self, items: Any, label: str, total: int | None = None) -> Iterator[Any]:
+        count, found = len(items) if total is None else total, 0
+        for item in items:
+            yield item
+            found += 1
+        self.done.append((label, count, found))
+
+
+@pytest.fixture
+def bars() -> Bars:
+    return Bars()

@@ -54,17 +54,10 @@ def test_workers_measure_what_one_process_measures(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     far_stayers: Any,
+    bars: Any,
 ) -> None:
     # Of one model, which no worker sees; many take longer than all that is measured here.
     monkeypatch.setattr(trust_region, "intervals", partial(intervals, resamples=5))
-    bars: list[tuple[str, int, int]] = []
-
-    def told(items: Any, label: str, total: int | None = None) -> Iterator[Any]:
-        count, done = len(items) if total is None else total, 0
-        for item in items:
-            yield item
-            done += 1
-        bars.append((label, count, done))
 
     def chosen(name: str, engine: Any = None) -> TradeoffResult:
         how = Choosing(
@@ -75,24 +68,24 @@ def test_workers_measure_what_one_process_measures(
             frontier=2,
             engine=engine,
         )
-        result = choose(alignment, few, targets, how, told, Loader(dtype="float32"))
+        result = choose(alignment, few, targets, how, bars.told, Loader(dtype="float32"))
         recipe_of(result, alignment.checkpoints, GAINS).save(tmp_path / f"{name}.yaml")
         return result
 
     alone = chosen("alone")
-    before, engine = list(bars), far_stayers()
-    bars.clear()
+    before, engine = list(bars.done), far_stayers()
+    bars.done.clear()
     divided = chosen("divided", engine)
     assert content(divided) == content(alone)
     for end in ("safetensors", "yaml"):
         assert (tmp_path / f"divided.{end}").read_bytes() == (tmp_path / f"alone.{end}").read_bytes()
-    assert bars == before
-    assert all(total == found for _, total, found in bars)
+    assert bars.done == before
+    assert all(total == found for _, total, found in bars.done)
     assert engine.places == [5]  # strengths of one source in quarters
     assert engine.set_ups == 3  # two workers, and one in the place of the dead one
     apart = [point.policy in ("uniform", "attribution", "frontier") for point in divided.points]
     asked = Counter(type(item).__name__ for items in engine.lists for item in items)
-    taken = [total for label, total, _ in bars if label == "gradients of the prompts"]
+    taken = [total for label, total, _ in bars.done if label == "gradients of the prompts"]
     assert asked == {"NumberedTable": sum(apart) + len(divided.effects), "GradientBatch": sum(taken)}
     assert divided.effects
     assert {"uniform", "attribution", "frontier", "linearised"} == {point.policy for point in divided.points}

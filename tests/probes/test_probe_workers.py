@@ -62,19 +62,12 @@ def content(found: Findings) -> dict[str, Any]:
     }
 
 
-def test_workers_find_what_one_process_finds(trio: Any, few: list[Prompt], tmp_path: Path, far_stayers: Any) -> None:
-    bars: list[tuple[str, int, int]] = []
-
-    def told(items: Any, label: str, total: int | None = None) -> Iterator[Any]:
-        count, done = len(items) if total is None else total, 0
-        for item in items:
-            yield item
-            done += 1
-        bars.append((label, count, done))
-
+def test_workers_find_what_one_process_finds(
+    trio: Any, few: list[Prompt], tmp_path: Path, far_stayers: Any, bars: Any
+) -> None:
     alone = probed(trio, few)
     engine = far_stayers()
-    divided = probed(trio, few, engine=engine, folder=tmp_path, progress=told)
+    divided = probed(trio, few, engine=engine, folder=tmp_path, progress=bars.told)
     assert content(divided) == content(alone)
     assert divided.directions.keys() == alone.directions.keys()
     for name, values in alone.directions.items():
@@ -90,8 +83,8 @@ def test_workers_find_what_one_process_finds(trio: Any, few: list[Prompt], tmp_p
     assert asked["ReadBase"] == asked["ChooseDirection"] == 1
     assert asked["MakePass"] > 5 + 2  # places on the path, in batches, and shares of the blocks
     assert engine.set_ups == 3  # two workers, and one in the place of the dead one
-    assert all(total >= done for _, total, done in bars)
-    assert {label for label, _, _ in bars} >= {
+    assert all(total >= done for _, total, done in bars.done)
+    assert {label for label, _, _ in bars.done} >= {
         "asking models for their own answers, measuring directions",
         "transplanting single blocks",
     }
