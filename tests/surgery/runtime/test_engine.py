@@ -375,7 +375,9 @@ def test_what_is_no_address_is_refused_in_one_line(address: str) -> None:
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("fault", [None, Exception("timed out"), RuntimeError("no such\n cluster"), ConnectionError("refused")])
+@pytest.mark.parametrize(
+    "fault", [None, Exception("timed out"), RuntimeError("no such\n cluster"), ConnectionError("refused")]
+)
 def test_connecting_leaves_the_process_as_it_was(
     stand_in: Callable[..., StandIn], tmp_path: Path, fault: Exception | None
 ) -> None:
