@@ -61,6 +61,18 @@ class AskedToEnd(KeyboardInterrupt):
         self.code = code
 
 
+def with_local_cluster(words: list[str]) -> list[str]:
+    """The words of a command line, in which `--ray` without an address is `--ray local`: typer knows no option whose
+    value may be left out."""
+    end = words.index("--") if "--" in words else len(words)
+    found = []
+    for at, word in enumerate(words):
+        found.append(word)
+        if word == "--ray" and at < end and (at + 1 >= end or words[at + 1].startswith("-")):
+            found.append("local")
+    return found
+
+
 class Commands(TyperGroup):
     """The group of all commands. Prints a fault as one line on standard error; a bug shows its traceback."""
 
@@ -69,7 +81,7 @@ class Commands(TyperGroup):
         with _faults_in_one_line():
             check_output_open(ctx.obj or ())
             check_words(args)
-            return super().parse_args(ctx, args)
+            return super().parse_args(ctx, with_local_cluster(args))
 
     def invoke(self, ctx: typer.Context) -> Any:  # type: ignore[override]
         with _faults_in_one_line():

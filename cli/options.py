@@ -130,10 +130,10 @@ RayOption = Annotated[
     str | None,
     typer.Option(
         "--ray",
-        metavar="ADDRESS",
-        help="Divide the work among the workers of a Ray cluster, with the same results: local starts one on this "
-        "machine for as long as it takes, local:N one with N workers, auto is the one that runs here already, "
-        "HOST:PORT another one, whose machines see all files under the same paths. Needs vlsurgery[ray].",
+        metavar="[ADDRESS]",
+        help="Divide the work among the workers of a Ray cluster, with the same results: local, or no ADDRESS, starts "
+        "one on this machine for as long as it takes, local:N one with N workers, auto is the one that runs here "
+        "already, HOST:PORT another one, whose machines see all files under the same paths. Needs vlsurgery[ray].",
     ),
 ]
 TrackOption = Annotated[

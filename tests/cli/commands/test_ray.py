@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import Result
 
+from vlsurgery.cli.main import with_local_cluster
 from vlsurgery.surgery.runtime import ray_cluster as clusters
 
 Run = Callable[..., Result]
@@ -104,3 +105,23 @@ def test_faults_are_one_line_and_write_nothing(
     assert said in shown.stderr
     assert len(shown.stderr.splitlines()) == 1
     assert not list(Path().iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "whole"),
+    [
+        (["merge", "A", "--ray"], ["merge", "A", "--ray", "local"]),
+        (["merge", "--ray", "-o", "out"], ["merge", "--ray", "local", "-o", "out"]),
+        (["merge", "--ray", "auto", "A"], ["merge", "--ray", "auto", "A"]),
+        (["merge", "--ray=auto", "A"], ["merge", "--ray=auto", "A"]),
+        (["diff", "--ray", "--", "A", "--ray"], ["diff", "--ray", "local", "--", "A", "--ray"]),
+        (["diff", "--", "A", "--ray"], ["diff", "--", "A", "--ray"]),
+    ],
+)
+def test_no_address_is_a_cluster_on_this_machine(words: list[str], whole: list[str]) -> None:
+    assert with_local_cluster(words) == whole
+
+
+def test_a_merge_without_an_address(run: Run, trio: dict[str, Path], addresses: list[str]) -> None:
+    assert run(*ties(trio), "--ray", "-o", "out").exit_code == 0
+    assert addresses == ["local"]
