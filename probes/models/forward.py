@@ -96,8 +96,20 @@ def _picture_reader(chat: ChatModel) -> nn.Module | None:
     return around[-1] if around else None
 
 
+def _attention_kernels() -> list[SDPBackend]:
+    """Those that torch may choose from now."""
+    allowed = {
+        SDPBackend.FLASH_ATTENTION: torch.backends.cuda.flash_sdp_enabled(),
+        SDPBackend.EFFICIENT_ATTENTION: torch.backends.cuda.mem_efficient_sdp_enabled(),
+        SDPBackend.MATH: torch.backends.cuda.math_sdp_enabled(),
+        SDPBackend.CUDNN_ATTENTION: torch.backends.cuda.cudnn_sdp_enabled(),
+    }
+    return [kernel for kernel, is_allowed in allowed.items() if is_allowed]
+
+
 class _Kept:
-    """Outputs of a function by its inputs.
+    """Outputs of a function by its inputs, to the bit the same whichever pass asks first: attention is computed as it
+    was to be when this was made, whatever `short_attention` says meanwhile.
 
     nbytes: of outputs and inputs, at most; later ones are not kept. moving: a module whose weights change; what was
     made by it is not kept.
@@ -106,6 +118,7 @@ class _Kept:
     def __init__(self, nbytes: int, moving: nn.Module) -> None:
         self._room = nbytes
         self._moving = moving
+        self._kernels = _attention_kernels()
         self._calls: list[tuple[tuple[list[Any], object], Any, list[int]]] = []
 
     def of(self, forward: Forward) -> Forward:
@@ -114,7 +127,8 @@ class _Kept:
             for known, output, versions in self._calls:
                 if _same(known, given) and versions == _versions(output):
                     return output
-            output, moved = self._watched(forward, *args, **kwargs)
+            with sdpa_kernel(self._kernels):
+                output, moved = self._watched(forward, *args, **kwargs)
             if not moved:
                 self._keep(given, output)
             return output

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
-from vlsurgery.probes.models.forward import checkpointing, keeping_pictures
+from vlsurgery.probes.models.forward import checkpointing, keeping_pictures, short_attention
 from vlsurgery.probes.models.reuse import BlockInputs
 from vlsurgery.probes.scoring import refusal_choices, refusal_log_odds
 from vlsurgery.surgery.alignment import align
@@ -77,6 +78,28 @@ def test_pictures_are_read_once_and_logits_are_the_same(live, batches):
             grafted = refusal_log_odds(chat, batches)
     with live.at(live.everywhere(base=1.0)) as chat:
         assert torch.equal(refusal_log_odds(chat, batches), grafted)
+
+
+def test_a_picture_is_read_in_the_same_way_whichever_pass_asks_first(live, batches):
+    """Plain products of attention round otherwise than the fused ones, which whole answers are read with."""
+    seen = {"tower": [], "block": []}
+
+    def telling(name):
+        def tell(*_):
+            seen[name].append(torch.backends.cuda.flash_sdp_enabled())
+
+        return tell
+
+    live.chat.model.model.vision_tower.register_forward_pre_hook(telling("tower"))
+    live.chat.blocks[0].register_forward_pre_hook(telling("block"))
+    pictured = next(batch for batch in batches if "pixel_values" in batch.inputs)
+    with keeping_pictures(live.chat), short_attention(live.chat, pictured.inputs):
+        refusal_log_odds(live.chat, [pictured])
+        assert not torch.backends.cuda.flash_sdp_enabled()
+    assert seen == {"tower": [True], "block": [False]}
+    with sdpa_kernel(SDPBackend.MATH), keeping_pictures(live.chat):  # what was chosen before stays chosen
+        refusal_log_odds(live.chat, [pictured])
+    assert seen["tower"] == [True, False]
 
 
 def test_without_room_pictures_are_read_every_time(live, batches):
