@@ -44,6 +44,7 @@ bench: .venv/installed build/bench/browser build/bench/ray build/bench/trackers
 	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_evaluate.py
 	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_choice.py
 	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_probe.py
+	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_case.py
 	$(BIN)/python tests/benchmarks/scaling.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/demo_kills.py

@@ -71,9 +71,6 @@ def probe(
     with _files(folder) as files:
         kept = _kept_answers(files, alignment, prompts, loader)
         state = ProbeState(prompts, judge, {role: kept.of(role) for role in ANSWERING})
-        for role, said in state.said.items():
-            if said:
-                state.note(role, f"{role}: {len(said)} of its own answers were there already, of the same model")
         with _probing(state, alignment, progress, loader, engine, files, kept) as probing:
             for together in [roles] if engine is not None else _one_model_at_a_time(roles):
                 probing.look_at(together)

@@ -64,7 +64,7 @@ def in_probe() -> None:
     """When directions are there, and blocks are to be told apart."""
     from vlsurgery.probes import probe
 
-    probe.attribute = lambda *_: killed()
+    probe.attributed = lambda *_: killed()
 
 
 def in_merge() -> None:
