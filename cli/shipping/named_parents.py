@@ -51,4 +51,4 @@ def _taken(role: str, ref: CheckpointRef, progress: Progress) -> dict[str, str]:
     checkpoint = Checkpoint.reopen(ref)
     if not checkpoint.is_known_as(ref.identity):
         raise CheckpointError(f"{role} ({ref.path}): changed since it was merged. Leave --parent out.")
-    return dict(take_contents({role: checkpoint}, progress)[role])
+    return dict(take_contents({role: checkpoint}, progress, at_urls=True)[role])

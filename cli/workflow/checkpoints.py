@@ -5,7 +5,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.checkpoint.checkpoint import base_and_adapter, holds_weights
+from vlsurgery.surgery.checkpoint.references import base_and_adapter, holds_weights
+from vlsurgery.surgery.checkpoint.remote.store import UnreachableError
+from vlsurgery.surgery.checkpoint.remote.url import is_url
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
 
@@ -72,10 +74,12 @@ class CaseCheckpoints(Mapping[str, Checkpoint]):
 
     def beside(self) -> dict[str, list[str]]:
         """Role -> the paths of its folders from the case's folder; a role is missing where there is no such path
-        (another drive)."""
+        (another drive, a URL)."""
         paths = {}
         for role in self:
             found = self.find(role)
+            if found is not None and found.remote is not None:
+                continue
             try:
                 paths[role] = (
                     list(self._beside.get(role, ()))
@@ -105,7 +109,10 @@ class CaseCheckpoints(Mapping[str, Checkpoint]):
         recorded = self._allowed(role)
         opened: list[Checkpoint] = []
         for place in () if self._lacks_leave(role) else filter(_is_there, self.places(role)):
-            opened.append(Checkpoint.reopen(recorded.model_copy(update={"path": place})))
+            try:
+                opened.append(Checkpoint.reopen(recorded.model_copy(update={"path": place})))
+            except UnreachableError:
+                continue
             if opened[-1].is_known_as(recorded.identity):
                 return opened[-1]
         return opened[0] if opened else None
@@ -120,5 +127,6 @@ class CaseCheckpoints(Mapping[str, Checkpoint]):
 
 
 def _is_there(place: str) -> bool:
-    """Whether each directory that a reference names holds weights, be they damaged."""
-    return all(part is None or holds_weights(Path(part)) for part in base_and_adapter(place))
+    """Whether each directory that a reference names holds weights, be they damaged. Of a URL that shows when it is
+    opened."""
+    return all(part is None or is_url(part) or holds_weights(Path(part)) for part in base_and_adapter(place))

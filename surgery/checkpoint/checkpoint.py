@@ -1,14 +1,14 @@
-"""A checkpoint on disk as a read-only mapping of lazy tensors: opening one reads headers, never weights.
+"""A checkpoint as a read-only mapping of lazy tensors: opening one reads headers, never weights.
 
 Imports torch only to read weights, so that listing a checkpoint's tensors is instant.
 """
 
 import os
-import re
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Self
 
 from vlsurgery.surgery.architecture.identify import identify
 from vlsurgery.surgery.architecture.site import Site
@@ -26,29 +26,27 @@ from vlsurgery.surgery.checkpoint.lazy_tensor import (
 )
 from vlsurgery.surgery.checkpoint.lora.adapter import Adapter
 from vlsurgery.surgery.checkpoint.lora.folding import fold
-from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG
+from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG, two_models
 from vlsurgery.surgery.checkpoint.pickled import read_pickled
 from vlsurgery.surgery.checkpoint.quantised import quantisation
-from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_INDEX, Files, find_shards, read_json
+from vlsurgery.surgery.checkpoint.references import base_and_adapter, commit_of
+from vlsurgery.surgery.checkpoint.remote.folder import MAX_REQUESTS, RemoteFolder
+from vlsurgery.surgery.checkpoint.remote.remote_file import RemoteFile, RemoteTensor, listed
+from vlsurgery.surgery.checkpoint.remote.url import is_url
+from vlsurgery.surgery.checkpoint.shard_tensors import tensors_of
+from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_INDEX, find_shards, read_json
 from vlsurgery.surgery.errors import AlignmentError, CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
 
 __all__ = ["FLOATS", "NUMPY_NAMES", "TORCH_NAMES", "Checkpoint", "LazyTensor"]
 
-WEIGHT_ENDINGS: Final = (
-    ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".h5",
-    ".msgpack", ".onnx",
-)  # fmt: skip
-
-_COMMIT: Final = re.compile(r"[0-9a-f]{40}")
-
 
 class Checkpoint(Mapping[str, LazyTensor]):
-    """A model on disk: tensor name -> LazyTensor, in file order, with its config.
+    """A model on disk or at a URL: tensor name -> LazyTensor, in file order, with its config.
 
-    ref: the checkpoint as the user named it. path: its directory; of a base with an adapter, the base's. config:
-        config.json. shards: file name -> header; of a base with an adapter, those of the base.
+    ref: the checkpoint as the user named it. remote: its folder at a URL; None of one on disk. config: config.json.
+    shards: file name -> header; of a base with an adapter, those of the base.
     adapter: the LoRA adapter that is folded into the tensors as they are read, or None.
     headers_only: whether only its headers were fetched; its directory then holds no weights.
     contents: the SHA-256 of every file of weights, by its name, where they were taken; None otherwise.
@@ -60,7 +58,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self, ref: str, path: Path, config: dict[str, Any], shards: dict[str, Header], tensors: dict[str, LazyTensor]
     ) -> None:
         self.ref = ref
-        self.path = path
+        self._path = path
+        self.remote: RemoteFolder | None = None
         self.config = config
         self.shards = shards
         self.adapter: Adapter | None = None
@@ -69,7 +68,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.contents: dict[str, str] | None = None
         self.notes: tuple[str, ...] = ()
         self.text_stack: str | None = None
-        self._files = {name: path / name for name in shards}
+        self._files: dict[str, Path | RemoteFile] = {name: path / name for name in shards}
         self._tensors = tensors
 
     @classmethod
@@ -83,8 +82,10 @@ class Checkpoint(Mapping[str, LazyTensor]):
         """Read config and headers of what `ref` names.
 
         ref: a directory; a model on the Hub, `org/name` or `org/name@revision`, which is downloaded into the shared
-            cache; or a base and a LoRA adapter, `BASE+ADAPTER`, each of them either. A directory of that name wins.
-        headers_only: of a model on the Hub fetch headers alone, by range requests; its tensors can be listed, not read.
+            cache; the URL of a folder, `s3://bucket/model`, of which weights are read by ranges where they lie; or a
+            base and a LoRA adapter, `BASE+ADAPTER`, the adapter in a directory or on the Hub. A directory of that name
+            wins.
+        headers_only: of a model on the Hub or at a URL fetch headers alone; its tensors can be listed, not read.
         allow_pickle: take pickled weights where there are no others; they are loaded as weights only, never as code.
         text_stack: the container of the language model's layers ("model.layers"), where two look like it.
 
@@ -102,6 +103,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @classmethod
     def _open_whole(cls, ref: str, headers_only: bool, allow_pickle: bool) -> Self:
+        if is_url(ref):
+            return cls._at_url(ref, headers_only)
         path, name = Path(ref).expanduser(), HubName.of(ref)
         if name is not None and not path.exists():
             if headers_only and not is_offline():
@@ -110,15 +113,12 @@ class Checkpoint(Mapping[str, LazyTensor]):
         files = find_shards(path, allow_pickle)
         config = read_json(path / "config.json")
         if (path / ADAPTER_CONFIG).exists():
-            raise CheckpointError(
-                f"{path}: holds a whole model and an {ADAPTER_CONFIG}, with which transformers would run another one: "
-                "the adapter, on the base that it names. Move the adapter's files to a directory of their own."
-            )
+            raise two_models(str(path))
         if files.pickled:
             shards, tensors = read_pickled(path, files)
         else:
             shards = {file: read_header(path / file) for file in files.shards}
-            tensors = _tensors(path, shards, files)
+            tensors = tensors_of(str(path), shards, files, LazyTensor, {file: path / file for file in shards})
         checkpoint = cls(ref, path, config, shards, tensors)
         checkpoint._pickled, checkpoint.notes = files.pickled, files.notes
         # Pickled shards go by the names of their safetensors copies.
@@ -128,12 +128,30 @@ class Checkpoint(Mapping[str, LazyTensor]):
     @classmethod
     def _listed(cls, name: HubName) -> Self:
         path, files, shards = listing(name)
-        tensors = _tensors(Path(str(name)), shards, files, ListedTensor)
+        tensors = tensors_of(str(name), shards, files, ListedTensor, {file: Path(str(name)) / file for file in shards})
         checkpoint = cls(str(name), path, read_json(path / "config.json"), shards, tensors)
         checkpoint.headers_only, checkpoint.notes = True, files.notes
         return checkpoint
 
+    @classmethod
+    def _at_url(cls, ref: str, headers_only: bool) -> Self:
+        folder = RemoteFolder(ref)
+        files = folder.weights()
+        if folder.find(ADAPTER_CONFIG) is not None:
+            raise two_models(folder.url)
+        sources = {file: folder.shard(file) for file in files.shards}
+        with ThreadPoolExecutor(MAX_REQUESTS) as pool:
+            headers = dict(zip(sources, pool.map(RemoteFile.header, sources.values()), strict=True))
+        kind = listed if headers_only else RemoteTensor.of
+        tensors = tensors_of(folder.url, headers, files, kind, sources)
+        checkpoint = cls(folder.url, folder.copies, folder.config(), headers, tensors)
+        checkpoint.remote, checkpoint.headers_only, checkpoint.notes = folder, headers_only, files.notes
+        checkpoint._files = dict(sources)
+        return checkpoint
+
     def _fold(self, ref: str, adapter: str, allow_pickle: bool) -> None:
+        if is_url(adapter):
+            raise CheckpointError(f"{adapter}: adapters are read from directories. Copy it to one, and give that.")
         path, name = Path(adapter).expanduser(), HubName.of(adapter)
         self.ref = ref
         fetched = download(name) if name is not None and not path.exists() else path
@@ -141,7 +159,7 @@ class Checkpoint(Mapping[str, LazyTensor]):
         self.notes = (*self.notes, *self.adapter.notes)
         if self.quantised:
             raise CheckpointError(
-                f"{self.path}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "
+                f"{self.place}: quantised ({self.quantised}): no adapter can be folded into it. Give the checkpoint "
                 "that it was quantised from as the base."
             )
         self._tensors = fold(self._tensors, self.config, self.adapter)
@@ -157,6 +175,19 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     def __repr__(self) -> str:
         return f"Checkpoint({self.ref!r}, {len(self)} tensors)"
+
+    @property
+    def path(self) -> Path:
+        """Its directory; of a base with an adapter, the base's. Of one at a URL, that of local copies of config,
+        tokenizer and whatever else lies beside the weights, which are fetched when this is first asked for."""
+        if self.remote is not None:
+            self.remote.fetch_companions()
+        return self._path
+
+    @property
+    def place(self) -> str:
+        """The directory or URL, as errors name it."""
+        return str(self._path) if self.remote is None else self.remote.url
 
     @property
     def pickled(self) -> bool:
@@ -206,8 +237,8 @@ class Checkpoint(Mapping[str, LazyTensor]):
         return identity in (self.identity, self.stamp)
 
     @property
-    def weight_files(self) -> dict[str, Path]:
-        """Name -> path of every file that its tensors are read from, and of an adapter's settings.
+    def weight_files(self) -> dict[str, Path | RemoteFile]:
+        """Name -> every file that its tensors are read from, and an adapter's settings.
 
         Raises CheckpointError where only headers were fetched.
         """
@@ -215,13 +246,13 @@ class Checkpoint(Mapping[str, LazyTensor]):
             raise CheckpointError(
                 f"{self.ref}: was opened for its headers alone. Open it without headers_only to download the weights."
             )
-        files = {str(file.relative_to(self.path)): file for file in self._files.values()}
+        files: dict[str, Path | RemoteFile] = dict(zip(self._file_names, self._files.values(), strict=True))
         return files if self.adapter is None else files | {file.name: file for file in self.adapter.files}
 
     @cached_property
     def commit(self) -> str | None:
         """The Hub commit that it is a snapshot of, where known."""
-        return commit_of(self.path)
+        return None if self.remote is not None else commit_of(self._path)
 
     @property
     def is_computed(self) -> bool:
@@ -230,15 +261,19 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
     @property
     def folders(self) -> list[Path]:
-        """The directories that it reads: its own, and the adapter's."""
+        """The directories that it reads: its own (of one at a URL, that of local copies), and the adapter's."""
         return [self.path] if self.adapter is None else [self.path, self.adapter.path]
 
     @property
     def location(self) -> str:
-        """A reference that opens the same files from any directory: absolute paths, or a Hub name with its commit."""
+        """A reference that opens the same files from any directory: absolute paths, a URL, or a Hub name with its
+        commit."""
+        adapters = [] if self.adapter is None else [self.adapter.path]
+        if self.remote is not None:
+            return "+".join([self.remote.url, *map(os.path.abspath, adapters)])
         if self.headers_only:
-            return "+".join([f"{self.ref.split('@')[0]}@{self.commit}", *map(str, self.folders[1:])])
-        return "+".join(os.path.abspath(folder) for folder in self.folders)
+            return "+".join([f"{self.ref.split('@')[0]}@{self.commit}", *map(str, adapters)])
+        return "+".join(os.path.abspath(folder) for folder in (self._path, *adapters))
 
     @property
     def ref_model(self) -> CheckpointRef:
@@ -275,60 +310,27 @@ class Checkpoint(Mapping[str, LazyTensor]):
 
         Raises CheckpointError for a broken link, and for one out of the checkpoint.
         """
-        found = companions(self.path)
+        found = self._own_companions
         return found if self.adapter is None else with_adapter(found, self.adapter.path)
 
     @cached_property
     def left_behind(self) -> list[str]:
-        """What its directory holds beside weights and companions, by name; a merge doesn't copy it."""
-        weights = [str(file.relative_to(self.path)) for file in self._files.values()]
-        return left_behind(self.path, companions(self.path), [*weights, INDEX, PICKLED_INDEX])
+        """What lies beside its weights and companions, by name; a merge doesn't copy it. Empty where nobody knows, as
+        on a web server."""
+        if self.remote is not None:
+            held = self.remote.names or []
+        else:
+            held = [entry.name + "/" * entry.is_dir() for entry in self._path.iterdir()]
+        return left_behind(held, self._own_companions, [*self._file_names, INDEX, PICKLED_INDEX])
 
+    @cached_property
+    def _own_companions(self) -> dict[str, Path]:
+        """The companions without an adapter's."""
+        return companions(self.path, None if self.remote is None else self.remote.fetch)
 
-def commit_of(path: Path) -> str | None:
-    """The Hub commit that a directory is a snapshot of: a Hub cache keeps `models--x/snapshots/<commit>/`."""
-    real = path.resolve()
-    return real.name if real.parent.name == "snapshots" and _COMMIT.fullmatch(real.name) else None
-
-
-def _tensors(
-    path: Path, shards: Mapping[str, Header], files: Files, kind: type[LazyTensor] = LazyTensor
-) -> dict[str, LazyTensor]:
-    """Name -> tensor of all shards. Raises CheckpointError where they contradict the index or each other."""
-    tensors: dict[str, LazyTensor] = {}
-    places: dict[str, str] = {}
-    for file, header in shards.items():
-        shard = path / file
-        for entry in header.entries:
-            if entry.name in places:
-                raise CheckpointError(
-                    f"{path}: tensor {entry.name!r} is in both {places[entry.name]} and {file}. "
-                    "Remove the shard that does not belong to this checkpoint."
-                )
-            places[entry.name] = file
-            tensors[entry.name] = kind(entry, shard)
-    for name, file in files.weight_map.items() if files.weight_map != places else ():
-        if places.get(name) != file:
-            raise CheckpointError(
-                f"{path}: model.safetensors.index.json places tensor {name!r} in {file}, which does not hold it. "
-                "Download index and shards again."
-            )
-    if not tensors:
-        raise CheckpointError(f"{path}: its weight files hold no tensors. Download it again.")
-    return tensors
-
-
-def holds_weights(folder: Path) -> bool:
-    """Whether a directory is there and has a file of weights in it, of whatever kind and state."""
-    endings = tuple(ending for ending in WEIGHT_ENDINGS if not ending.endswith(".index.json"))
-    return folder.is_dir() and any(file.name.endswith(endings) for file in folder.iterdir())
-
-
-def base_and_adapter(ref: str) -> tuple[str, str | None]:
-    """A reference as base and adapter; an existing directory with a plus in its name is a base alone."""
-    base, plus, adapter = ref.rpartition("+")
-    if not plus or Path(ref).expanduser().exists():
-        return ref, None
-    if not base or not adapter:
-        raise CheckpointError(f"{ref}: no such directory. A base with a LoRA adapter is written BASE+ADAPTER.")
-    return base, adapter
+    @property
+    def _file_names(self) -> list[str]:
+        """The names of its weight files, from its folder."""
+        return [
+            str(file.relative_to(self._path)) if isinstance(file, Path) else file.name for file in self._files.values()
+        ]

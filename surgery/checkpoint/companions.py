@@ -8,7 +8,7 @@ formats' weights, parts of downloads, logs, caches, scripts, adapters.
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
@@ -47,27 +47,28 @@ _RELATIVE_IMPORT: Final = re.compile(r"^[ \t]*from[ \t]+\.(\w[\w.]*)[ \t]+import
 _FROM_HERE: Final = re.compile(r"^[ \t]*from[ \t]+\.[ \t]+import[ \t]+\(?([\w, \t]+)", re.MULTILINE)
 
 
-def companions(folder: Path) -> dict[str, Path]:
+def companions(folder: Path, fetch: Callable[[str], bool] | None = None) -> dict[str, Path]:
     """Relative name -> path of every allowed file of a checkpoint's directory, sorted by name.
+
+    fetch: puts a file of that name into the directory where the checkpoint has one, and says whether it has; of
+    directories that are copies of what lies elsewhere.
 
     Raises CheckpointError for one that is a link to nothing, a link out of the checkpoint, not a plain file, or a Git
     LFS pointer.
     """
     names = [name for name in _names(folder) if is_allowed(name)]
     found = {name: _checked(folder, name) for name in names}
-    return dict(sorted((found | _modules(folder, found)).items()))
+    return dict(sorted((found | _modules(folder, found, fetch)).items()))
 
 
-def left_behind(folder: Path, taken: Iterable[str], weights: Iterable[str]) -> list[str]:
-    """What the directory holds beside its weights and the files that are taken along, by name; a folder of which
-    nothing is taken stands for all that is in it. Hidden files and folders are left out."""
-    known = [*taken, *weights]
-    homes = {name.split("/")[0] for name in known}
-    return sorted(
-        entry.name + "/" * entry.is_dir()
-        for entry in folder.iterdir()
-        if not entry.name.startswith(".") and entry.name not in homes
-    )
+def left_behind(held: Iterable[str], taken: Iterable[str], weights: Iterable[str]) -> list[str]:
+    """What a directory holds beside its weights and the files that are taken along, by name; a folder of which
+    nothing is taken stands for all that is in it. Hidden files and folders are left out.
+
+    held: names of all that is in it, folders with a slash behind.
+    """
+    homes = {name.split("/")[0] for name in (*taken, *weights)}
+    return sorted(name for name in held if not name.startswith(".") and name.rstrip("/") not in homes)
 
 
 def is_allowed(name: str) -> bool:
@@ -126,7 +127,7 @@ def _checked(folder: Path, name: str) -> Path:
     return file
 
 
-def _modules(folder: Path, found: Mapping[str, Path]) -> dict[str, Path]:
+def _modules(folder: Path, found: Mapping[str, Path], fetch: Callable[[str], bool] | None) -> dict[str, Path]:
     """The Python modules that a config declares as the model's own, and those that they import beside them."""
     waiting = [
         name for file in DECLARING if file in found for name in _declared(read_json(found[file]).get("auto_map"))
@@ -135,7 +136,7 @@ def _modules(folder: Path, found: Mapping[str, Path]) -> dict[str, Path]:
     while waiting:
         name = waiting.pop().replace(".", "/") + ".py"
         # What is declared and absent, or lies in another repository, is not ours to copy.
-        if name not in modules and os.path.lexists(folder / name):
+        if name not in modules and (os.path.lexists(folder / name) or (fetch is not None and fetch(name))):
             modules[name] = _checked(folder, name)
             waiting += _imported(modules[name], name)
     return modules

@@ -3,24 +3,35 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from pathlib import Path
 
 from vlsurgery.surgery.checkpoint.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.digests import file_digests
+from vlsurgery.surgery.checkpoint.remote.remote_file import RemoteFile
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 
 def take_contents(
-    checkpoints: Mapping[str, Checkpoint], progress: Progress = no_progress, reread: bool = False
+    checkpoints: Mapping[str, Checkpoint],
+    progress: Progress = no_progress,
+    reread: bool = False,
+    at_urls: bool = False,
 ) -> dict[str, dict[str, str]]:
     """Role -> name of a file of weights -> its SHA-256, of all files of all checkpoints; an adapter's are among them.
 
-    Reads every byte of files that were not hashed before, or that changed since; with `reread`, of all. Raises
+    Reads every byte of files that were not hashed before, or that changed since; with `reread`, of all. Checkpoints at
+    URLs are left out, as all of their weights would have to be fetched for it: `at_urls` does that. Raises
     CheckpointError for a file that can't be read, and for a checkpoint of which only the headers were fetched.
     """
-    files = {role: checkpoint.weight_files for role, checkpoint in checkpoints.items()}
-    found = file_digests([path for each in files.values() for path in each.values()], progress, reread)
-    return {role: {name: found[path] for name, path in each.items()} for role, each in files.items()}
+    taken = {role: each for role, each in checkpoints.items() if each.remote is None or at_urls}
+    files = {role: checkpoint.weight_files for role, checkpoint in taken.items()}
+    every = [file for each in files.values() for file in each.values()]
+    found: dict[Path | RemoteFile, str] = {}
+    found.update(file_digests((file for file in every if isinstance(file, Path)), progress, reread))
+    if away := [file for file in every if isinstance(file, RemoteFile)]:
+        found.update(zip(away, progress((file.digest() for file in away), "hashing weights", len(away)), strict=True))
+    return {role: {name: found[file] for name, file in each.items()} for role, each in files.items()}
 
 
 def check_contents(
@@ -33,7 +44,7 @@ def check_contents(
 
     Raises CheckpointError that names the first checkpoint with other bytes, its files that differ, and what to do.
     """
-    present = take_contents({role: checkpoints[role] for role in recorded}, progress, reread)
+    present = take_contents({role: checkpoints[role] for role in recorded}, progress, reread, at_urls=True)
     for role, known in recorded.items():
         differing = [name for name in {**known, **present[role]} if known.get(name) != present[role].get(name)]
         if differing:

@@ -7,7 +7,7 @@ N bytes of JSON, tensor name -> {dtype, shape, data_offsets: [start, stop)}; the
 import hashlib
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -28,6 +28,9 @@ BITS: Final = {
 # Most bytes of a header, by the format.
 MAX_HEADER_BYTES: Final = 100_000_000
 
+# Bytes of the first request for a header elsewhere, which mostly holds all of it.
+FIRST_BYTES: Final = 1 << 16
+
 KEYS: Final = frozenset({"dtype", "shape", "data_offsets"})
 
 
@@ -46,7 +49,8 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of one file. entries: in file order. digest: the SHA-256 of the header's JSON bytes."""
+    """The header of one file. entries: in file order. digest: the SHA-256 of the header's JSON bytes. mtime_ns: the
+    file's modification time; of one at a URL, a number that changes with its version."""
 
     entries: tuple[Entry, ...]
     metadata: dict[str, str]
@@ -74,7 +78,23 @@ def read_header(path: Path) -> Header:
     return parse_header(path, raw, status.st_size, status.st_mtime_ns)
 
 
-def header_length(path: Path, start: bytes, size: int) -> int:
+def header_by_ranges(path: Path | str, read: Callable[[int, int], tuple[bytes, int]], mtime_ns: int = 0) -> Header:
+    """The header of a file that is elsewhere, checked as `read_header` does.
+
+    path: the file's name in errors. read: gives the bytes from one place to another, or fewer at the file's end, and
+    the file's size.
+    """
+    start, size = read(0, FIRST_BYTES)
+    length = header_length(path, start[:8], size)
+    raw = start[8 : 8 + length]
+    if len(raw) < length:
+        raw += read(8 + len(raw), 8 + length)[0]
+    if len(raw) != length:
+        raise CheckpointError(f"{path}: the server sent {len(raw)} bytes of a header of {length}. Try again.")
+    return parse_header(path, raw, size, mtime_ns)
+
+
+def header_length(path: Path | str, start: bytes, size: int) -> int:
     """The header's length by the first eight bytes, `start`, of a file of `size` bytes.
 
     path: the file's name in errors. Raises CheckpointError for an impossible length, before memory is allocated.
@@ -97,7 +117,7 @@ def header_length(path: Path, start: bytes, size: int) -> int:
     return length
 
 
-def parse_header(path: Path, raw: bytes, size: int, mtime_ns: int) -> Header:
+def parse_header(path: Path | str, raw: bytes, size: int, mtime_ns: int) -> Header:
     """The header of a file of `size` bytes from its JSON, `raw`; errors as `read_header` has them."""
     members = _members(path, raw)
     metadata = members.pop("__metadata__", {})
@@ -125,7 +145,7 @@ def header_bytes(tensors: Iterable[tuple[str, str, tuple[int, ...], int]], metad
     return len(text).to_bytes(8, "little") + text
 
 
-def _members(path: Path, raw: bytes) -> dict[str, Any]:
+def _members(path: Path | str, raw: bytes) -> dict[str, Any]:
     """The header's JSON as a dict. Raises CheckpointError for a name that occurs twice."""
     try:
         text = raw.decode("utf-8")
@@ -140,7 +160,7 @@ def _members(path: Path, raw: bytes) -> dict[str, Any]:
     return members
 
 
-def _check_unique(path: Path, pairs: list[tuple[str, Any]]) -> None:
+def _check_unique(path: Path | str, pairs: list[tuple[str, Any]]) -> None:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
@@ -155,7 +175,7 @@ def _is_text(value: object) -> bool:
     return value.isascii() or not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
-def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry:
+def _entry(path: Path | str, name: str, fields: object, base: int, size: int) -> Entry:
     """One member of the header, checked. base: where the tensors' bytes begin."""
     if not (name.isascii() or _is_text(name)) or not name:
         raise _corrupt(path, name, "not a name.")
@@ -193,7 +213,7 @@ def _entry(path: Path, name: str, fields: object, base: int, size: int) -> Entry
     return Entry(name, safetensors_dtype, tuple(shape), base + start, stop - start)
 
 
-def _corrupt(path: Path, name: str, fault: str) -> CheckpointError:
+def _corrupt(path: Path | str, name: str, fault: str) -> CheckpointError:
     return CheckpointError(f"{path}: corrupt header: tensor {excerpt(name, 200)}: {fault} Download the file again.")
 
 
@@ -201,7 +221,7 @@ def _place(entry: Entry) -> tuple[int, int]:
     return entry.offset, entry.nbytes
 
 
-def _check_layout(path: Path, entries: list[Entry], base: int, size: int) -> None:
+def _check_layout(path: Path | str, entries: list[Entry], base: int, size: int) -> None:
     """Raise CheckpointError where tensors overlap, leave a gap, or do not reach the file's last byte."""
     end, before = base, "the header"
     for entry in entries:

@@ -11,11 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.checkpoint.companions import TOKENIZER
-from vlsurgery.surgery.checkpoint.headers import Header, header_length, parse_header, read_header
+from vlsurgery.surgery.checkpoint.headers import Header, header_by_ranges, read_header
 from vlsurgery.surgery.checkpoint.hub_guard import guarded
 from vlsurgery.surgery.checkpoint.hub_replies import ReplyError
 from vlsurgery.surgery.checkpoint.lora.trained_parts import ADAPTER_CONFIG, is_whole_model, parts_among
@@ -40,8 +41,7 @@ EXTRA_FILES: Final = (
 )
 ADAPTER: Final = "adapter_model.safetensors"
 
-# Bytes of the first request for a header, which mostly holds all of it, and requests at a time.
-FIRST_BYTES: Final = 1 << 16
+# Requests at a time.
 MAX_REQUESTS: Final = 8
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -191,15 +191,7 @@ def _checked(path: Path) -> Path:
 
 def _remote_header(name: HubName, file: str, commit: str) -> Header:
     """The header of a file on the Hub, checked as one on disk is, with modification time 0."""
-    label = Path(f"{name.model}@{commit[:12]}") / file
-    start, size = _range(name, file, commit, 0, FIRST_BYTES)
-    length = header_length(label, start[:8], size)
-    raw = start[8 : 8 + length]
-    if len(raw) < length:
-        raw += _range(name, file, commit, 8 + len(raw), 8 + length)[0]
-    if len(raw) != length:
-        raise CheckpointError(f"{label}: the server sent {len(raw)} bytes of a header of {length}. Try again.")
-    return parse_header(label, raw, size, 0)
+    return header_by_ranges(Path(f"{name.model}@{commit[:12]}") / file, partial(_range, name, file, commit))
 
 
 def _range(name: HubName, file: str, commit: str, start: int, stop: int) -> tuple[bytes, int]:

@@ -9,9 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future
 from contextlib import contextmanager
-from contextvars import copy_context
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -19,6 +17,7 @@ from urllib.parse import urlsplit
 from vlsurgery.surgery.checkpoint.hub_replies import ReplyError, check_headers, check_reply
 from vlsurgery.surgery.checkpoint.hub_xet import watched_xet
 from vlsurgery.surgery.checkpoint.shards import MAX_JSON_BYTES, PICKLED_ENDINGS
+from vlsurgery.surgery.runtime.deadline import DeadlinePassed, within
 from vlsurgery.surgery.runtime.excerpts import excerpt
 
 # Bounds on replies of the API, and on error pages: bytes of one, of all, and how many.
@@ -189,20 +188,9 @@ def _within(seconds: float, request: Any, call: Callable[[], _Result]) -> _Resul
 
     A server that sends its headers byte by byte meets no other limit.
     """
-    outcome: Future[_Result] = Future()
-
-    def work() -> None:
-        try:
-            outcome.set_result(call())
-        except BaseException as error:  # noqa: BLE001  (handed to the thread that waits)
-            outcome.set_exception(error)
-
-    threading.Thread(target=copy_context().run, args=(work,), daemon=True).start()
     try:
-        return outcome.result(seconds)
-    except TimeoutError:
-        if outcome.done():
-            raise
+        return within(seconds, call)
+    except DeadlinePassed:
         raise _too_slow(str(request.url), f"no whole reply in {seconds:.0f} seconds") from None
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.checkpoint.headers import Header
+from vlsurgery.surgery.checkpoint.remote.remote_file import RemoteFile
 from vlsurgery.surgery.errors import CheckpointError
 
 BLOCK_BYTES: Final = 4096
@@ -28,7 +29,7 @@ class WeightFile:
     file; in pickled weights they are not."""
 
     name: str
-    path: Path
+    file: Path | RemoteFile
     header: Header
     plain: bool = True
 
@@ -44,7 +45,7 @@ def identity_of(files: Sequence[WeightFile], more: Iterable[str] = ()) -> str:
     """
     blocks = _blocks(files)
     with ThreadPoolExecutor(MAX_READERS) as pool:
-        samples = pool.map(lambda file: sample_digest(file.path, blocks[file.name]), files)
+        samples = pool.map(lambda each: _sampled(each.file, blocks[each.name]), files)
         lines = [
             [file.name, file.header.size, file.header.digest, sample]
             for file, sample in zip(files, samples, strict=True)
@@ -68,6 +69,10 @@ def stamp_of(files: Iterable[tuple[str, Header]], more: Iterable[str | None]) ->
         if each:
             digest.update(json.dumps(each).encode())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _sampled(file: Path | RemoteFile, blocks: Iterable[int]) -> str:
+    return sample_digest(file, blocks) if isinstance(file, Path) else file.sample_digest(blocks, BLOCK_BYTES)
 
 
 def sample_digest(path: Path, blocks: Iterable[int]) -> str:

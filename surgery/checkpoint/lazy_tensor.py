@@ -43,6 +43,11 @@ class LazyTensor:
         return self.entry.name
 
     @property
+    def place(self) -> str:
+        """The file that errors name."""
+        return str(self.shard)
+
+    @property
     def shape(self) -> tuple[int, ...]:
         return self.entry.shape
 
@@ -65,7 +70,7 @@ class LazyTensor:
         import torch
 
         if self.safetensors_dtype not in TORCH_NAMES:
-            raise CheckpointError(f"{self.shard}: tensor {self.name}: torch has no dtype {self.safetensors_dtype}.")
+            raise CheckpointError(f"{self.place}: tensor {self.name}: torch has no dtype {self.safetensors_dtype}.")
         dtype = getattr(torch, TORCH_NAMES[self.safetensors_dtype])
         assert isinstance(dtype, torch.dtype)
         return dtype
@@ -126,10 +131,10 @@ class LazyTensor:
                         break
                     done += got
         except OSError as error:
-            raise CheckpointError(f"{self.shard}: tensor {self.name}: {error.strerror or error}.") from error
+            raise CheckpointError(f"{self.place}: tensor {self.name}: {error.strerror or error}.") from error
         if done < len(buffer):
             raise CheckpointError(
-                f"{self.shard}: ended in the middle of tensor {self.name}: the file changed after it was opened."
+                f"{self.place}: ended in the middle of tensor {self.name}: the file changed after it was opened."
             )
 
     def _check_range(self, start: int, length: int) -> None:
@@ -178,6 +183,6 @@ class ListedTensor(LazyTensor):
     def read_into(self, buffer: memoryview, start: int = 0) -> None:  # noqa: ARG002
         """Raises CheckpointError that says how to get the weights."""
         raise CheckpointError(
-            f"{self.shard}: tensor {self.name} was only listed: its checkpoint was opened for its headers alone. "
+            f"{self.place}: tensor {self.name} was only listed: its checkpoint was opened for its headers alone. "
             "Open it without headers_only to download the weights."
         )

@@ -1,7 +1,7 @@
 """The weight files of a checkpoint's directory."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -84,7 +84,7 @@ def _check_directory(path: Path) -> None:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path}: can't be read ({error}). Check its name and your rights.") from error
     if path.suffix == ".gguf" and not path.is_dir():
-        raise CheckpointError(_other_format(path.parent, path.name))
+        raise CheckpointError(_other_format(str(path.parent), path.name))
     if not path.is_dir():
         raise CheckpointError(f"{path}: is a file. Give the directory that holds config.json and the weights.")
 
@@ -121,39 +121,48 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def _what_instead(path: Path) -> str:
     """The error for a directory without model.safetensors and without an index."""
-    if (path / "adapter_config.json").exists():
+    names = sorted(file.name for file in path.iterdir())
+    if "adapter_config.json" not in names:
+        for name in (SINGLE, INDEX):
+            _refuse_dead_link(path / name)
+        others = [name for name in names if name.endswith(".safetensors")]
+        if len(others) == 1:
+            _refuse_dead_link(path / others[0])
+    return what_instead(str(path), names)
+
+
+def what_instead(place: str, names: Sequence[str]) -> str:
+    """The error for a place that holds these files, sorted, and neither model.safetensors nor an index."""
+    if "adapter_config.json" in names:
         return (
-            f"{path}: a LoRA adapter, not a whole model. Give it with the model that it was trained on, as "
+            f"{place}: a LoRA adapter, not a whole model. Give it with the model that it was trained on, as "
             "BASE+ADAPTER."
         )
-    for name in (SINGLE, INDEX):
-        _refuse_dead_link(path / name)
-    others = sorted(file.name for file in path.glob("*.safetensors"))
+    others = [name for name in names if name.endswith(".safetensors")]
     if len(others) > 1:
         return (
-            f"{path}: {len(others)} safetensors files ({others[0]}, ...) but no {INDEX}. "
+            f"{place}: {len(others)} safetensors files ({others[0]}, ...) but no {INDEX}. "
             "Download the index that came with them, or save the model again."
         )
     if others:
-        _refuse_dead_link(path / others[0])
-        return f"{path}: its only weight file is {others[0]}. Rename it to {SINGLE} if it is the whole model."
-    pickled = sorted(file.name for file in path.iterdir() if file.name.endswith(PICKLED_ENDINGS))
+        return f"{place}: its only weight file is {others[0]}. Rename it to {SINGLE} if it is the whole model."
+    pickled = [name for name in names if name.endswith(PICKLED_ENDINGS)]
     if pickled:
         return (
-            f"{path}: holds only pickled weights ({pickled[0]}), which can run code when they are loaded. Give "
+            f"{place}: holds only pickled weights ({pickled[0]}), which can run code when they are loaded. Give "
             "--allow-pickle to load pytorch_model.bin as weights only, or convert them: load the model with "
             "transformers and save it with save_pretrained."
         )
-    foreign = sorted(file.name for file in path.iterdir() if file.suffix in OTHER_FORMATS)
+    foreign = [name for name in names if Path(name).suffix in OTHER_FORMATS]
     if foreign:
-        return _other_format(path, foreign[0])
-    return f"{path}: not a checkpoint: neither {SINGLE} nor {INDEX} is in it. Give the directory that holds them."
+        return _other_format(place, foreign[0])
+    return f"{place}: not a checkpoint: neither {SINGLE} nor {INDEX} is in it. Give the directory that holds them."
 
 
-def _other_format(path: Path, file: str) -> str:
+def _other_format(place: str, file: str) -> str:
     """The error for a directory whose weights are in a format that is not read."""
     return (
-        f"{path / file}: {OTHER_FORMATS[Path(file).suffix]} weights. Give the model in safetensors: the one that they "
+        f"{place}/{file}: {OTHER_FORMATS[Path(file).suffix]} weights. Give the model in safetensors: the one that they "
         "were converted from, or one saved with save_pretrained."
     )
 

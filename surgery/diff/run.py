@@ -32,12 +32,15 @@ def diff(
 
     Every checkpoint is read in file order, a range of entries at a time.
 
-    Raises CheckpointError when a tensor can't be read or holds NaN.
+    Raises CheckpointError when a tensor can't be read or holds NaN, and for a file at a URL that changed meanwhile.
     """
     fit = fit_of(alignment)
     found = measured(alignment, level, alignment.in_file_order()) if engine is None else _by(engine, alignment, level)
     with closing(found):
         metrics = dict(progress(found, "comparing weights", len(alignment.pairs)))
+    for checkpoint in alignment.checkpoints.values():
+        if checkpoint.remote is not None:
+            checkpoint.remote.check_unchanged("measured")
     statistics = {site: sums for site, (sums, _) in metrics.items()}
     pairs = [_pair(alignment, pair, metrics[pair.site][1]) for pair in alignment.pairs]
     towers = summaries(alignment.pairs, statistics, lambda site: site.tower)

@@ -70,7 +70,7 @@ def _copy(tensor: LazyTensor, start: int, tell: Callable[[LazyTensor], None], bu
 def _cast(tensor: LazyTensor, safetensors_dtype: str, first: int, last: int, buffer: memoryview) -> None:
     out = np.frombuffer(buffer, _dtype(safetensors_dtype))
     _round_into(
-        out, upcast(tensor.array(first, last)), safetensors_dtype, lambda: f"{tensor.shard}: tensor {tensor.name}"
+        out, upcast(tensor.array(first, last)), safetensors_dtype, lambda: f"{tensor.place}: tensor {tensor.name}"
     )
 
 

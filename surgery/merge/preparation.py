@@ -8,7 +8,8 @@ from vlsurgery.surgery.alignment import Alignment, align
 from vlsurgery.surgery.alignment.alignment import VOCABULARY
 from vlsurgery.surgery.alignment.mismatches import NAMES, CheckpointFit, fit_of
 from vlsurgery.surgery.checkpoint import Checkpoint
-from vlsurgery.surgery.checkpoint.checkpoint import base_and_adapter
+from vlsurgery.surgery.checkpoint.references import base_and_adapter
+from vlsurgery.surgery.checkpoint.remote.url import is_url
 from vlsurgery.surgery.errors import AlignmentError, CheckpointError, RecipeError
 from vlsurgery.surgery.merge.plan import MergePlan, plan_merge
 from vlsurgery.surgery.merge.recipe import Recipe
@@ -113,7 +114,7 @@ def _reopen(role: str, ref: CheckpointRef) -> Checkpoint:
     try:
         return Checkpoint.reopen(ref)
     except CheckpointError as error:
-        if all(part is None or Path(part).exists() for part in base_and_adapter(ref.path)):
+        if all(part is None or is_url(part) or Path(part).exists() for part in base_and_adapter(ref.path)):
             raise
         raise CheckpointError(
             f"checkpoints.{role}: {error} If the checkpoint lies elsewhere on this machine, put its path there into "

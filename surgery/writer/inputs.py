@@ -10,10 +10,12 @@ from vlsurgery.surgery.errors import CheckpointError
 
 
 def check_unchanged(checkpoints: Iterable[Checkpoint]) -> None:
-    """Raise CheckpointError for the first weight file whose size or modification time changed since it was opened, or
-    which vanished."""
+    """Raise CheckpointError for the first weight file whose size or modification time (at a URL, its version) changed
+    since it was opened, or which vanished."""
     for checkpoint in checkpoints:
-        for header in checkpoint.shards.values():
+        if checkpoint.remote is not None:
+            checkpoint.remote.check_unchanged("merged")
+        for header in checkpoint.shards.values() if checkpoint.remote is None else ():
             if header.entries:
                 # A pickled shard has another name than its file.
                 _check_file(checkpoint[header.entries[0].name].shard, header.size, header.mtime_ns)

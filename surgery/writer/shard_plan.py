@@ -71,7 +71,7 @@ class ShardPlan:
         if left:
             more = f" and {len(left) - SHOWN_NAMES} more" if len(left) > SHOWN_NAMES else ""
             notes.append(
-                f"{like.path}: not copied, being no config, tokenizer, processor, template or licence: "
+                f"{like.place}: not copied, being no config, tokenizer, processor, template or licence: "
                 f"{', '.join(left[:SHOWN_NAMES])}{more}."
             )
         return notes

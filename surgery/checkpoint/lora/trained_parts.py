@@ -44,6 +44,14 @@ MAX_UNREAD: Final = 1000
 WHOLE_MODELS: Final = ("model.safetensors", "model-0", "pytorch_model.bin", "pytorch_model-0")
 
 
+def two_models(place: str) -> CheckpointError:
+    """The error for a place that holds a whole model and the settings of an adapter."""
+    return CheckpointError(
+        f"{place}: holds a whole model and an {ADAPTER_CONFIG}, with which transformers would run another one: "
+        "the adapter, on the base that it names. Move the adapter's files to a directory of their own."
+    )
+
+
 def part_names(folder: Path) -> list[str]:
     """The files of trained weights in an adapter's directory, beside the adapter's own.
 

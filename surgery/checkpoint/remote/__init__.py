@@ -1,0 +1,1 @@
+"""Checkpoints at URLs (`s3://bucket/model`, `https://host/model`): listed, and read by ranges of their files."""
