@@ -15,6 +15,7 @@ from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.results import DiffResult, MergeResult, Result
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
+from vlsurgery.surgery.runtime.urls import WRITTEN_TO, refuse_url_path, refuse_urls
 
 if TYPE_CHECKING:
     from vlsurgery.probes.evaluation.judges import Spec
@@ -26,7 +27,7 @@ Model = str | Path | Checkpoint
 
 
 def open(ref: Model, allow_pickle: bool = False, text_stack: str | None = None) -> Checkpoint:
-    """A checkpoint by its directory, its name on the Hub, or BASE+ADAPTER; reads headers, never weights.
+    """A checkpoint by its directory, its name on the Hub, its URL, or BASE+ADAPTER; reads headers, never weights.
 
     allow_pickle: take pickled weights where there are no others; they are loaded as weights only. text_stack: the
     container of the language model's layers ("model.layers"), where two look like it.
@@ -69,6 +70,7 @@ def probe(
     from vlsurgery.probes.models import Loader
     from vlsurgery.probes.probe import probe as look
 
+    refuse_urls(map(_ref, (base, adapted, *safety)), "probe")
     how = Loader(dtype=dtype, device=device)
     return look(_aligned(base, adapted, safety), _prompts(prompts), progress, loader=how).result
 
@@ -102,6 +104,7 @@ def evaluate(
     from vlsurgery.probes.evaluation.subjects import Subject
     from vlsurgery.probes.models import Loader
 
+    refuse_urls(map(_ref, (*models, *roles.values())), "evaluate")
     named = {**by_name([open(model) for model in models]), **{role: open(model) for role, model in roles.items()}}
     if not named:
         raise SurgeryError("evaluate: give at least one model.")
@@ -163,6 +166,7 @@ def merge(
     """
     from vlsurgery.surgery.merge.run import run_merge
 
+    refuse_url_path(Path(out), WRITTEN_TO)
     recipe = order if isinstance(order, Recipe) else None
     if isinstance(order, Path) or (isinstance(order, str) and order.endswith((".yaml", ".yml"))):
         from vlsurgery.surgery.mergekit import load_recipe

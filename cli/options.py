@@ -13,6 +13,7 @@ import typer
 from vlsurgery.cli.case_lock import CaseLock
 from vlsurgery.cli.console import Console
 from vlsurgery.surgery.runtime.byte_counts import parse_bytes
+from vlsurgery.surgery.runtime.urls import WRITTEN_TO, refuse_url_path
 
 RunDtype = Literal["auto", "float32", "bfloat16", "float16"]
 NewOption = Annotated[
@@ -172,6 +173,7 @@ def standard(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_session(*, case: Path, json: bool, quiet: bool, plan: bool, **own: object) -> None:
+        refuse_url_path(case, WRITTEN_TO)
         with Console(quiet=quiet, json=json) as console, closing(CaseLock()) as lock, ExitStack() as until_end:
             command(Session(case, console, plan, lock, until_end), **own)
 

@@ -12,7 +12,8 @@
     watch = vlsurgery.TrainerCallback(every=50)                     # logs refusals while transformers' Trainer trains
     vlsurgery.figures.weight_change.plot(changed)
 
-A string stands for a path or a name on the Hub wherever a checkpoint is taken. Nothing is imported before it is used.
+A string stands for a path or a name on the Hub wherever a checkpoint is taken, and for a URL where no model is run.
+Nothing is imported before it is used.
 """
 
 from importlib import import_module

@@ -40,8 +40,11 @@ def convert(
     from vlsurgery.cli.workflow.engines import engine_for_weights
     from vlsurgery.cli.workflow.process import tuned_for_weights
     from vlsurgery.surgery.runtime.byte_counts import parse_bytes
+    from vlsurgery.surgery.runtime.urls import WRITTEN_TO, refuse_url_path
 
     nbytes = parse_bytes(max_shard_size)
+    refuse_url_path(file, "a GGUF file is read from this machine. Copy it here first")
+    refuse_url_path(out, WRITTEN_TO)
     if session.plan and ray is None:
         session.console.emit(json.dumps({"plan": [{"step": "convert", "reads": str(file), "writes": [str(out)]}]}))
         session.console.show(f"would read {file} and write {out} in {dtype}")

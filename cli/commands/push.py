@@ -69,12 +69,14 @@ def push(
     from vlsurgery.cli.view.push import push_data, push_lines
     from vlsurgery.surgery.checkpoint.hub import HubName
     from vlsurgery.surgery.errors import SurgeryError
+    from vlsurgery.surgery.runtime.urls import refuse_url_path
 
     name = HubName.of(model if revision is None else f"{model}@{revision}")
     if name is None or name.revision != revision:
         raise SurgeryError(f"{model}{'@' + revision if revision else ''}: no name of the Hub. Write org/name.")
     if revision is not None and create_pr:
         raise SurgeryError("--revision and --create-pr: a pull request goes to the main branch. Leave one out.")
+    refuse_url_path(merged, "a merge is sent from a directory. Copy it to one first")
     console = session.console
     to = Destination(name.model, private, revision, create_pr)
     offer = offer_of(merged, to, session.case, parent or (), console.progress)

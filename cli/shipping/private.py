@@ -9,6 +9,7 @@ from typing import Any, Final
 from vlsurgery.surgery.checkpoint.hub import HubName
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.runtime.bounded_json import parse_json
+from vlsurgery.surgery.runtime.urls import is_url
 
 # Settings in which libraries keep the place that a model was loaded from.
 ORIGINS: Final = ("_name_or_path", "name_or_path", "base_model_name_or_path")
@@ -31,8 +32,9 @@ class PrivateWords:
     """
 
     def __init__(self, places: Iterable[str], secrets: Iterable[str]) -> None:
+        places = list(places)
         whole = {os.path.abspath(place) for place in places}
-        whole |= {os.path.realpath(place) for place in whole}
+        whole |= {os.path.realpath(place) for place in whole} | {place for place in places if is_url(place)}
         home = os.path.expanduser("~")
         # Not what is as short as a word of some language, such as /app; a home is looked for with what is in it.
         known = [place for place in whole if place.count(os.sep) > 1]

@@ -7,9 +7,9 @@ from pathlib import Path
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.references import base_and_adapter, holds_weights
 from vlsurgery.surgery.checkpoint.remote.store import UnreachableError
-from vlsurgery.surgery.checkpoint.remote.url import is_url
 from vlsurgery.surgery.errors import CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
+from vlsurgery.surgery.runtime.urls import is_url
 
 
 class CaseCheckpoints(Mapping[str, Checkpoint]):

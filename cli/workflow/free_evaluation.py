@@ -15,6 +15,7 @@ from vlsurgery.cli.workflow.served import beside, interviewed
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.urls import refuse_urls
 
 if TYPE_CHECKING:
     from vlsurgery.cli.workflow.judge_source import JudgeSource
@@ -45,6 +46,7 @@ def evaluate_models(
     from vlsurgery.cli.workflow.prompt_source import prompt_source
     from vlsurgery.probes.evaluation.completions import CompletionFile
 
+    refuse_urls(refs, "evaluate")
     named = by_name([Checkpoint.open(ref, allow_pickle=allow_pickle) for ref in refs])
     choose_text_stacks(named.values(), text_stacks)
     served = [beside(named, each) for each in served]

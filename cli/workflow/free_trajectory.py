@@ -11,6 +11,7 @@ from vlsurgery.cli.workflow.engine import StepOptions, loader_of
 from vlsurgery.cli.workflow.free_evaluation import specimen_of_all
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
+from vlsurgery.surgery.runtime.urls import refuse_urls
 
 if TYPE_CHECKING:
     from vlsurgery.probes.trajectory_results import TrajectoryResult
@@ -42,6 +43,7 @@ def measure_run(session: Session, asked: RunAsked, options: StepOptions) -> "Tra
     from vlsurgery.probes.trajectory.run import asked_prompts, trajectory
     from vlsurgery.probes.trajectory.steps import in_order
 
+    refuse_urls((asked.base, *asked.checkpoints), "trajectory")
     refs = in_order(asked.checkpoints)
     opened = [Checkpoint.open(ref, allow_pickle=asked.allow_pickle) for ref in (asked.base, *refs)]
     choose_text_stacks(opened, asked.text_stacks)

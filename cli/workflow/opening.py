@@ -1,7 +1,7 @@
 """Open the case that a command works on, and bring it to the command's goals, or only show what that would take."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -18,6 +18,7 @@ from vlsurgery.surgery.alignment.roles import named_roles
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.text_stack import choose_text_stacks
 from vlsurgery.surgery.errors import SurgeryError, TargetError
+from vlsurgery.surgery.runtime.urls import refuse_urls
 
 # Steps that read results alone, and no checkpoint.
 READING: Final = ("report",)
@@ -52,10 +53,13 @@ def perform(
     pickled weights.
     """
     console, alignment = session.console, None
+    if named is not None:
+        _refuse_urls(named.roles.values(), goals)
     if not session.plan:
         session.lock.claim(session.case)
     if named is None:
         case = Case.open(session.case, allow_pickle)
+        _refuse_urls((place for role in case.checkpoints for place in case.checkpoints.places(role)), goals)
     else:
         case, alignment = _open_on(session.case, named, session.plan, session.lock)
         if not session.plan:
@@ -81,6 +85,13 @@ def perform(
     flow.bring(*goals)
     write_reproduction(flow)
     return flow
+
+
+def _refuse_urls(places: Iterable[str], goals: Sequence[str]) -> None:
+    """Raise CheckpointError for a checkpoint at a URL where some step to a goal runs models."""
+    running = [goal for goal in goals if goal not in ("diff", *READING)]
+    if running:
+        refuse_urls(places, "merge --auto" if "merge" in running else running[0])
 
 
 def named_in_order(

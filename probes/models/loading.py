@@ -54,7 +54,7 @@ def load(checkpoint: Checkpoint, how: Loader = AS_FOUND) -> ChatModel:
     The checkpoint's own Python never runs unless `trust_remote_code` is set, and then a note says so. With a LoRA
     adapter, what runs is what this package folds and merges.
 
-    Raises CheckpointError where transformers can't load it, or finds weights missing.
+    Raises CheckpointError where it lies at a URL, where transformers can't load it, or finds weights missing.
     """
     device = device_of(how.device)
     dtype = run_dtype(checkpoint, how.dtype, device)

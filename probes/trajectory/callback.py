@@ -23,6 +23,7 @@ from vlsurgery.probes.trajectory.run import asked_prompts
 from vlsurgery.probes.trajectory.undisturbed import undisturbed
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.urls import refuse_urls
 
 PREFIX: Final = "vlsurgery/"
 REQUESTS: Final = 16  # of a set: enough for a mean to follow, few enough for a training run
@@ -67,6 +68,8 @@ class TrainerCallback(transformers.TrainerCallback):
                 raise SurgeryError(f"TrainerCallback({name}={value}): expected at least {least}.")
         self.every, self.requests, self.blocks = every, requests, blocks
         self._answering = Answering(judge, tokens)
+        if base is not None:
+            refuse_urls([base.location if isinstance(base, Checkpoint) else str(base)], "TrainerCallback")
         self._base = base if base is None or isinstance(base, Checkpoint) else Checkpoint.open(base)
         self._prompts = _chosen(prompts, requests)
         self._watch: _Watch | None = None

@@ -32,12 +32,12 @@ from vlsurgery.surgery.checkpoint.quantised import quantisation
 from vlsurgery.surgery.checkpoint.references import base_and_adapter, commit_of
 from vlsurgery.surgery.checkpoint.remote.folder import MAX_REQUESTS, RemoteFolder
 from vlsurgery.surgery.checkpoint.remote.remote_file import RemoteFile, RemoteTensor, listed
-from vlsurgery.surgery.checkpoint.remote.url import is_url
 from vlsurgery.surgery.checkpoint.shard_tensors import tensors_of
 from vlsurgery.surgery.checkpoint.shards import INDEX, PICKLED_INDEX, find_shards, read_json
 from vlsurgery.surgery.errors import AlignmentError, CheckpointError
 from vlsurgery.surgery.results import CheckpointRef
 from vlsurgery.surgery.runtime.gc_pause import gc_paused
+from vlsurgery.surgery.runtime.urls import is_url
 
 __all__ = ["FLOATS", "NUMPY_NAMES", "TORCH_NAMES", "Checkpoint", "LazyTensor"]
 

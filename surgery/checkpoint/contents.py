@@ -27,11 +27,14 @@ def take_contents(
     taken = {role: each for role, each in checkpoints.items() if each.remote is None or at_urls}
     files = {role: checkpoint.weight_files for role, checkpoint in taken.items()}
     every = [file for each in files.values() for file in each.values()]
-    found: dict[Path | RemoteFile, str] = {}
-    found.update(file_digests((file for file in every if isinstance(file, Path)), progress, reread))
-    if away := [file for file in every if isinstance(file, RemoteFile)]:
-        found.update(zip(away, progress((file.digest() for file in away), "hashing weights", len(away)), strict=True))
-    return {role: {name: found[file] for name, file in each.items()} for role, each in files.items()}
+    here = file_digests((file for file in every if isinstance(file, Path)), progress, reread)
+    away = [file for file in every if isinstance(file, RemoteFile)]
+    shown = progress((file.digest() for file in away), "hashing weights", len(away)) if away else ()
+    fetched = dict(zip(away, shown, strict=True))
+    return {
+        role: {name: here[file] if isinstance(file, Path) else fetched[file] for name, file in each.items()}
+        for role, each in files.items()
+    }
 
 
 def check_contents(

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from vlsurgery.surgery.checkpoint.hub import HubName
-from vlsurgery.surgery.checkpoint.remote.url import is_url
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.urls import is_url
 
 WEIGHT_ENDINGS: Final = (
     ".safetensors", ".safetensors.index.json", ".bin", ".bin.index.json", ".pt", ".pth", ".ckpt", ".gguf", ".h5",

@@ -9,11 +9,11 @@ from vlsurgery.surgery.alignment.alignment import VOCABULARY
 from vlsurgery.surgery.alignment.mismatches import NAMES, CheckpointFit, fit_of
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.references import base_and_adapter
-from vlsurgery.surgery.checkpoint.remote.url import is_url
 from vlsurgery.surgery.errors import AlignmentError, CheckpointError, RecipeError
 from vlsurgery.surgery.merge.plan import MergePlan, plan_merge
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.results import CheckpointRef, Mismatch
+from vlsurgery.surgery.runtime.urls import is_url
 from vlsurgery.surgery.writer import ShardPlan, plan_shards
 
 

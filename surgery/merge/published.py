@@ -16,8 +16,10 @@ LIMITS: Final = "## Limits"
 NOTES: Final = "## Notes"
 
 _FRONT: Final = re.compile(r"---\n.*?^---\n", re.DOTALL | re.MULTILINE)
-# An absolute path, of this system or of Windows, at the beginning of a word.
-_PATH: Final = re.compile(r"(?<![\w/.:~])(?:~?/[\w.+@~-]+/[^\s|`]*|[A-Za-z]:\\[^\s|`]+)")
+# An absolute path, of this system or of Windows, or a URL in a store, at the beginning of a word.
+_PATH: Final = re.compile(
+    r"(?<![\w/.:~])(?:~?/[\w.+@~-]+/[^\s|`]*|[A-Za-z]:\\[^\s|`]+|(?!https?:)[A-Za-z][\w+.-]+://[^\s|`]+)"
+)
 _RESOLVED: Final = (
     "A parent on the Hub is named with the commit that was merged. One that is not is named by its role: its identity "
     "tells whether a checkpoint is the same one."
@@ -73,7 +75,7 @@ def published_card(written: str, recipe: Recipe, front: Mapping[str, Any], behav
 
 
 def paths_in(text: str) -> list[str]:
-    """The absolute paths in a text, each once."""
+    """The absolute paths and the URLs of stores in a text, each once."""
     return list(dict.fromkeys(_PATH.findall(text)))
 
 

@@ -16,6 +16,7 @@ from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.recipe_keys import tower_depths
 from vlsurgery.surgery.mergekit.methods import PER_MODEL, TAKEN, Scalar
 from vlsurgery.surgery.methods import METHODS
+from vlsurgery.surgery.runtime.urls import is_url
 
 HEAD: Final = "# For mergekit 0.1.5: mergekit-yaml FILE OUT\n"
 _RANDOM: Final = (
@@ -102,6 +103,11 @@ class _Export:
     def _reference(self, role: str) -> Any:
         """A model as mergekit reads it; as a mapping where the signs that it splits text by belong to a name."""
         path = self.recipe.checkpoints[role].path
+        if is_url(path):
+            raise RecipeError(
+                f"checkpoints.{role}: {path} is a URL, and mergekit reads directories and the Hub alone. Copy it to a "
+                "directory, and put that into the recipe."
+            )
         if os.path.exists(path):
             return {"model": {"path": path}} if set(path) & {"+", "@"} else path
         base, plus, adapter = path.rpartition("+")

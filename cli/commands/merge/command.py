@@ -25,6 +25,7 @@ from vlsurgery.cli.options import (
 )
 from vlsurgery.probes.policies import Policy, Toward
 from vlsurgery.surgery.errors import SurgeryError
+from vlsurgery.surgery.runtime.urls import WRITTEN_TO, refuse_url_path
 
 if TYPE_CHECKING:
     from vlsurgery.surgery.merge.recipe import Recipe
@@ -197,6 +198,9 @@ def merge(
     """
     if sum((auto, recipe is not None, method is not None)) != 1:
         raise SurgeryError("say how to merge: one of --auto, --recipe FILE -o OUT, or --method NAME MODEL ... -o OUT")
+    for target in (out, to_mergekit):
+        if target is not None:
+            refuse_url_path(target, WRITTEN_TO)
     if method is None:
         own = {"base": base, "like": like, "weight": weight, **dict.fromkeys(parameters, True)}
         _refuse({**own, "dtype": dtype is not None and not auto, "seed": seed}, "--method")

@@ -16,7 +16,6 @@ from vlsurgery.surgery.checkpoint.remote.fsspec_store import FsspecStore
 from vlsurgery.surgery.checkpoint.remote.http_store import HttpStore
 from vlsurgery.surgery.checkpoint.remote.remote_file import HASHED_BYTES, RemoteFile
 from vlsurgery.surgery.checkpoint.remote.store import RemoteStat, Store, UnreachableError, requested
-from vlsurgery.surgery.checkpoint.remote.url import HTTP, checked_url, protocol_of
 from vlsurgery.surgery.checkpoint.shards import (
     INDEX,
     MAX_JSON_BYTES,
@@ -32,6 +31,7 @@ from vlsurgery.surgery.checkpoint.shards import (
     what_instead,
 )
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.urls import HTTP, checked_url, protocol_of
 
 CONFIG: Final = "config.json"
 TEMPLATES: Final = "additional_chat_templates"

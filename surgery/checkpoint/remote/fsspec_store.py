@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from vlsurgery.surgery.checkpoint.remote.store import RemoteStat, requested
-from vlsurgery.surgery.checkpoint.remote.url import protocol_of
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.urls import protocol_of
 
 # Protocol -> what brings its package.
 EXTRAS: Final = {

@@ -1,4 +1,4 @@
-"""URLs of checkpoints: what is one, which are refused, and what is refused to them."""
+"""URLs of checkpoints: what is one, which are refused, and where none is taken."""
 
 import os
 import re
@@ -17,7 +17,8 @@ COPYING: Final = {
 
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
 # A URL as a path has it, in which two slashes are one.
-_AS_PATH: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/.*", re.DOTALL)
+_AS_PATH: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.*)", re.DOTALL)
+WRITTEN_TO: Final = "only directories of this machine are written to. Give one, and copy it there afterwards"
 
 
 def is_url(ref: str) -> bool:
@@ -56,28 +57,24 @@ def checked_url(ref: str) -> str:
     return f"{scheme}://{rest}"
 
 
-def refuse_urls(refs: Iterable[str], what: str) -> None:
-    """Raise CheckpointError for the first reference that is a URL, or has one for its base or adapter.
-
-    what: does not take such checkpoints, and why, as the beginning of a sentence ("probe runs the model").
-    """
+def refuse_urls(refs: Iterable[str], command: str) -> None:
+    """Raise CheckpointError for the first reference that is a URL, or has one for its base or adapter: a command that
+    runs models needs them in directories."""
     for ref in refs:
         url = next((part for part in (ref, ref.rpartition("+")[2]) if is_url(part)), None)
         if url is not None:
-            place = checked_url(url)
+            place = checked_url(url.partition("+")[0] if url == ref else url)
             tool = COPYING.get(protocol_of(place))
             how = f"`{tool.format(url=place)}`" if tool else "with the store's own tool"
             raise CheckpointError(
-                f"{place}: {what}, which needs a directory; anatomy, diff and merge by a recipe or method read "
-                f"weights at a URL. Copy the checkpoint to a directory first ({how}), and give that."
+                f"{place}: {command} runs models, and needs them in directories: anatomy, diff, and merge by a recipe "
+                f"or a method, read weights at a URL. Copy the checkpoint to a directory ({how}), and give that."
             )
 
 
-def refuse_url_target(out: Path, option: str) -> None:
-    """Raise TargetError where what is to be written would go to a URL."""
-    match = _AS_PATH.fullmatch(str(out))
+def refuse_url_path(path: Path, why: str) -> None:
+    """Raise TargetError where a path, which has one slash where two were given, was meant as a URL. why: paths alone
+    are taken, and what to do ("only directories are written to. Give one")."""
+    match = _AS_PATH.fullmatch(str(path))
     if match is not None and not os.path.exists(f"{match['scheme']}:"):
-        raise TargetError(
-            f"{option} {out}: a URL, and only directories are written to. Give a directory, and copy it there "
-            "afterwards."
-        )
+        raise TargetError(f"{match['scheme']}://{match['rest']}: a URL, and {why}.")
