@@ -224,6 +224,9 @@ def leave(code: object) -> None:
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
+    from vlsurgery.surgery.runtime.scratch_folder import remove_scratch_folders
+
+    remove_scratch_folders()
     os._exit(code or 0)
 
 

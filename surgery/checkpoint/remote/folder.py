@@ -1,9 +1,7 @@
 """A checkpoint's folder in a store: its weights, and a local copy of the small files beside them."""
 
-import shutil
 import tempfile
 import threading
-import weakref
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -31,6 +29,7 @@ from vlsurgery.surgery.checkpoint.shards import (
     what_instead,
 )
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.runtime.scratch_folder import ScratchFolder
 from vlsurgery.surgery.runtime.urls import HTTP, checked_url, protocol_of
 
 CONFIG: Final = "config.json"
@@ -58,9 +57,8 @@ class RemoteFolder:
         self._shards: tuple[str, ...] = ()
         self._lock = threading.Lock()
         self._complete = False
-        scratch = tempfile.mkdtemp(prefix="vlsurgery-")
-        weakref.finalize(self, shutil.rmtree, scratch, ignore_errors=True)
-        self.copies = Path(scratch) / _name(self.url)
+        self._scratch = ScratchFolder()
+        self.copies = self._scratch.path / _name(self.url)
         self.copies.mkdir()
 
     def find(self, name: str) -> RemoteFile | None:
