@@ -1,9 +1,10 @@
-"""What all tests share: patience with a busy machine, and tiny checkpoints, by hand or from real classes."""
+"""What all tests share: patience with a busy machine, tiny checkpoints by hand or from real classes, and servers."""
 
 import json
 import os
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -375,3 +376,28 @@ def server_reply() -> Callable[..., ServerReply]:
 def completion_reply() -> Callable[..., ServerReply]:
     """Makes a reply with a completion: its text, tokens, why it ended, and further fields of the message."""
     return said
+
+
+@pytest.fixture
+def files() -> Iterator[Any]:
+    """A store in memory."""
+    import fsspec
+
+    held = fsspec.filesystem("memory")
+    yield held
+    held.store.clear()
+    held.pseudo_dirs[:] = [""]
+
+
+@pytest.fixture
+def upload(files: Any) -> Callable[[Path], str]:
+    """A function that copies a directory into the store, and gives its URL."""
+
+    def put(folder: Path) -> str:
+        place = f"{uuid.uuid4().hex}/{folder.name}"
+        for file in folder.rglob("*"):
+            if file.is_file():
+                files.pipe_file(f"/{place}/{file.relative_to(folder).as_posix()}", file.read_bytes())
+        return f"memory://{place}"
+
+    return put

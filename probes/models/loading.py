@@ -22,6 +22,7 @@ from vlsurgery.probes.models.trial import try_out
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.hub import EXTRA_FILES, download_code
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError
+from vlsurgery.surgery.runtime.urls import refuse_urls
 from vlsurgery.surgery.runtime.visible import visible
 
 
@@ -56,6 +57,7 @@ def load(checkpoint: Checkpoint, how: Loader = AS_FOUND) -> ChatModel:
 
     Raises CheckpointError where it lies at a URL, where transformers can't load it, or finds weights missing.
     """
+    refuse_urls([checkpoint.location], "this")
     device = device_of(how.device)
     dtype = run_dtype(checkpoint, how.dtype, device)
     model, tokenizer, processor = _pretrained(checkpoint, dtype, device, how)

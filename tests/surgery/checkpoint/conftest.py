@@ -1,19 +1,15 @@
-"""A store in memory, and checkpoints on disk that can be copied into it."""
+"""Checkpoints on disk in every layout, with what lies beside weights."""
 
 import json
-import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import pytest
 import torch
 from torch import Tensor
 
 Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]
-Upload = Callable[[Path], str]
 
 TIED = {"num_hidden_layers": 2, "hidden_size": 16, "vocab_size": 40, "tie_word_embeddings": True, "model_type": "llama"}
 LAYOUTS = {
@@ -24,29 +20,6 @@ LAYOUTS = {
         {"model.rotary.count": torch.tensor(7), "model.none": torch.zeros(0, dtype=torch.int64)},
     ),
 }
-
-
-@pytest.fixture
-def files() -> Iterator[Any]:
-    """A store in memory."""
-    held = fsspec.filesystem("memory")
-    yield held
-    held.store.clear()
-    held.pseudo_dirs[:] = [""]
-
-
-@pytest.fixture
-def upload(files: Any) -> Upload:
-    """A function that copies a directory into the store, and gives its URL."""
-
-    def put(folder: Path) -> str:
-        place = f"{uuid.uuid4().hex}/{folder.name}"
-        for file in folder.rglob("*"):
-            if file.is_file():
-                files.pipe_file(f"/{place}/{file.relative_to(folder).as_posix()}", file.read_bytes())
-        return f"memory://{place}"
-
-    return put
 
 
 @pytest.fixture
