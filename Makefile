@@ -24,7 +24,7 @@ lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: .venv/installed build/bench/browser build/bench/ray build/bench/trackers
+bench: .venv/installed build/bench/browser build/bench/ray build/bench/s3 build/bench/trackers
 	$(BIN)/python tests/benchmarks/specimen_seeds.py
 	$(BIN)/python tests/benchmarks/demo_seeds.py
 	$(BIN)/vlsurgery claims --miniature -o build/bench/claims
@@ -45,6 +45,7 @@ bench: .venv/installed build/bench/browser build/bench/ray build/bench/trackers
 	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_choice.py
 	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_probe.py
 	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/ray_case.py
+	PYTHONPATH=$(CURDIR)/build/bench/ray $(BIN)/python tests/benchmarks/remote_merge.py
 	$(BIN)/python tests/benchmarks/scaling.py
 	$(BIN)/python tests/benchmarks/kills.py
 	$(BIN)/python tests/benchmarks/demo_kills.py
@@ -94,6 +95,10 @@ build/bench/browser: .venv/installed
 # Ray, of 240 MB, for one benchmark too.
 build/bench/ray: .venv/installed
 	$(BIN)/pip install --quiet --no-compile -c constraints.txt --target $@ 'ray>=2.60'
+
+# A server of S3, for one benchmark: it wants another botocore than s3fs does, and runs by itself.
+build/bench/s3: .venv/installed
+	$(BIN)/pip install --quiet --no-compile --target $@ 'moto[server]>=5'
 
 # Trackers, for one benchmark: some want other versions of packages than the environment has.
 build/bench/trackers: .venv/installed

@@ -37,6 +37,11 @@ TextStackOption = Annotated[
     ),
 ]
 CHECKPOINT_HELP = "A directory, a model on the Hub (org/name or org/name@revision), or BASE+ADAPTER for a LoRA adapter."
+# The same, of commands that run no model.
+WEIGHTS_HELP = (
+    "A directory, a model on the Hub (org/name or org/name@revision), a URL (s3://bucket/model), or BASE+ADAPTER for a "
+    "LoRA adapter."
+)
 PromptsOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vlsurgery.cli.commands.verified import VerifyOption, verify_all
-from vlsurgery.cli.options import CHECKPOINT_HELP, PickleOption, Session, TextStackOption, standard
+from vlsurgery.cli.options import WEIGHTS_HELP, PickleOption, Session, TextStackOption, standard
 
 if TYPE_CHECKING:
     from vlsurgery.surgery.checkpoint import Checkpoint
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @standard
 def anatomy(
     session: Session,
-    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT ...", help=CHECKPOINT_HELP)],
+    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT ...", help=WEIGHTS_HELP)],
     allow_pickle: PickleOption = False,
     text_stack: TextStackOption = None,
     verify: VerifyOption = False,

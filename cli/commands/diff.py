@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from vlsurgery.cli.options import (
-    CHECKPOINT_HELP,
+    WEIGHTS_HELP,
     NewOption,
     PickleOption,
     RayOption,
@@ -21,7 +21,7 @@ from vlsurgery.surgery.diff import Level
 def diff(
     session: Session,
     base: Annotated[
-        str, typer.Argument(metavar="BASE", help=f"The safe chat model, before adaptation. {CHECKPOINT_HELP}")
+        str, typer.Argument(metavar="BASE", help=f"The safe chat model, before adaptation. {WEIGHTS_HELP}")
     ],
     adapted: Annotated[str, typer.Argument(metavar="ADAPTED", help="The vision-language model made from it.")],
     safety: Annotated[

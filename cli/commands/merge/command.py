@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import typer
 
 from vlsurgery.cli.options import (
-    CHECKPOINT_HELP,
     HELP_SETTINGS,
+    WEIGHTS_HELP,
     BudgetOption,
     ImagesOption,
     LimitsOption,
@@ -53,7 +53,7 @@ def merge(
     session: Session,
     models: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[MODEL ...]", help=f"With --method, what is merged. {CHECKPOINT_HELP}"),
+        typer.Argument(metavar="[MODEL ...]", help=f"With --method, what is merged. {WEIGHTS_HELP}"),
     ] = None,
     auto: Annotated[
         bool, typer.Option("--auto", help="Choose coefficients for the case's checkpoints, merge, evaluate and report.")

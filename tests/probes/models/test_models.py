@@ -153,6 +153,11 @@ def test_missing_weights_are_named(trio, tmp_path):
         load(Checkpoint.open(folder))
 
 
+def test_a_model_at_a_url_is_not_run(trio, upload):
+    with pytest.raises(CheckpointError, match=r"^memory://\S+: this runs models, and needs them in directories"):
+        load(Checkpoint.open(upload(trio.base)))
+
+
 def test_what_transformers_cannot_load_is_a_checkpoint_error(trio, tmp_path):
     folder = shutil.copytree(trio.base, tmp_path / "unknown")
     (folder / "config.json").write_text('{"model_type": "no_such_model"}')

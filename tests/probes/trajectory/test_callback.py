@@ -173,6 +173,8 @@ def test_what_it_can_t_do_it_says_in_one_line(parts, watch, taught_run, tmp_path
         with pytest.raises(SurgeryError, match="expected at least"):
             watch(**wrong)
     harmless = [prompt for prompt in taught_run.prompts if prompt.set == "harmless"]
+    with pytest.raises(SurgeryError, match="TrainerCallback runs models, and needs them in directories"):
+        watch(base="s3://bucket/base")
     with pytest.raises(SurgeryError, match="none of the 34 prompts is harmful"):
         watch(prompts=harmless)
     other = parts[0].config.__class__(**{**parts[0].config.to_dict(), "intermediate_size": 40})
