@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from vlsurgery.surgery.checkpoint import LazyTensor
+from vlsurgery.surgery.merge.kept_ranges import KeptRanges
 from vlsurgery.surgery.merge.pieces import copied_pieces, interleaved_pieces, merged_pieces
 from vlsurgery.surgery.merge.plan import SiteMerge
 from vlsurgery.surgery.merge.preparation import PreparedMerge
@@ -17,13 +19,15 @@ from vlsurgery.surgery.writer import Piece
 class PieceBuilder:
     """Cuts a tensor of the result into pieces that can each be made alone, in any thread.
 
-    non_finite: names of tensors of which copied entries are NaN or infinite; filled as pieces are made.
+    non_finite: names of tensors of which copied entries are NaN or infinite; filled as pieces are made. scratch: a
+    directory on the output's disk, for what is fetched from a store and read more than once; None keeps nothing.
     """
 
     recipe: Recipe
     prepared: PreparedMerge
     pool: ThreadPoolExecutor
     non_finite: set[str] = field(default_factory=set)
+    scratch: Path | None = None
 
     def pieces(self, tensor: LazyTensor) -> Iterator[Piece]:
         """The pieces of a tensor in order: its sites merged, and what lies between them copied."""
@@ -45,10 +49,11 @@ class PieceBuilder:
         self.non_finite.add(tensor.name)
 
     def _stream(self, merge: SiteMerge, pool: ThreadPoolExecutor | None) -> SiteStream:
-        recipe = self.recipe
-        return SiteStream(
-            self.prepared.alignment, merge, recipe.origin, recipe.merge_method.whole_rows, recipe.seed, pool
-        )
+        recipe, method = self.recipe, self.recipe.merge_method
+        stream = SiteStream(self.prepared.alignment, merge, recipe.origin, method.whole_rows, recipe.seed, pool)
+        if self.scratch is None or method.prepare is None or not stream.is_remote:
+            return stream
+        return replace(stream, kept=KeptRanges(self.scratch))
 
     def _runs(self, tensor: LazyTensor, merges: Sequence[SiteMerge]) -> list[tuple[int, int, list[SiteMerge]]]:
         """The ranges of a tensor's entries that change, in order: (start, stop, sites). Sites whose ranges overlap

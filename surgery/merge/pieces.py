@@ -80,7 +80,7 @@ def merged_pieces(stream: SiteStream, method: Method, safetensors_dtype: str) ->
     itemsize, numel = _dtype(safetensors_dtype).itemsize, stream.numel
     if method.prepare is not None and numel <= MAX_SINGLE_PIECE_SIZE:
         resident = stream.nbytes * cores() <= MAX_RESIDENT_BYTES
-        alone = replace(stream, pool=None, resident=resident)
+        alone = replace(stream, pool=None, resident=resident, kept=None if resident else stream.kept)
         yield Piece(numel * itemsize, partial(_merge_into, alone, method, safetensors_dtype, _NOT_PREPARED, 0, numel))
         return
     state = _prepare(stream, method)

@@ -18,6 +18,7 @@ from vlsurgery.surgery.runtime.progress import Progress, no_progress
 from vlsurgery.surgery.runtime.worker_pool import worker_pool
 from vlsurgery.surgery.writer import write
 from vlsurgery.surgery.writer.filling import Fill, fill_by, fill_here
+from vlsurgery.surgery.writer.output_directory import partial_of
 
 
 def run_merge(
@@ -58,7 +59,9 @@ def run_merge(
     notes = [*ready.alignment.notes, *left_out(ready.alignment), *ready.shard_plan.notes, *ready.fit.notes]
     notes += [each.sentence() for each in ready.fit.mismatches]
     with worker_pool() as pool:
-        fill = _filled_here(recipe, ready, pool, progress) if engine is None else _filled_by(engine, recipe, progress)
+        fill = (
+            _filled_here(recipe, ready, out, pool, progress) if engine is None else _filled_by(engine, recipe, progress)
+        )
         inputs = ready.checkpoints.values()
         shards, flawed = write(ready.shard_plan, out, fill, texts, inputs, progress, notes.append, pool=pool)
     notes += [
@@ -79,8 +82,8 @@ def run_merge(
     )
 
 
-def _filled_here(recipe: Recipe, ready: PreparedMerge, pool: ThreadPoolExecutor, progress: Progress) -> Fill:
-    builder = PieceBuilder(recipe, ready, pool)
+def _filled_here(recipe: Recipe, ready: PreparedMerge, out: Path, pool: ThreadPoolExecutor, progress: Progress) -> Fill:
+    builder = PieceBuilder(recipe, ready, pool, scratch=partial_of(out).parent)
     return partial(fill_here, builder.pieces, pool, builder.non_finite, progress)
 
 

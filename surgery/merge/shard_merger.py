@@ -33,5 +33,5 @@ class ShardMerger:
     def _merged(self, ready: PreparedMerge, file: str) -> Iterator[FilledShard]:
         (shard,) = (each for each in ready.shard_plan.shards if each.file == file)
         with worker_pool() as pool:
-            builder = PieceBuilder(self.recipe, ready, pool)
+            builder = PieceBuilder(self.recipe, ready, pool, scratch=self.folder.parent)
             yield write_shard(shard, self.folder, builder.pieces, pool, builder.non_finite)

@@ -9,6 +9,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from vlsurgery.surgery.alignment import Alignment
+from vlsurgery.surgery.merge.kept_ranges import KeptRanges
 from vlsurgery.surgery.merge.plan import SiteMerge
 from vlsurgery.surgery.methods.method import Chunk, ChunkScratch, chunk_size, width_of
 from vlsurgery.surgery.runtime.arrays import compute_dtype, upcast
@@ -30,7 +31,8 @@ class SiteStream:
 
     origin: the role that deltas are taken from, or None. whole_rows: whether chunks must be whole rows. seed: of the
     recipe. pool: the threads that go through the whole site together; None where one thread does it alone. resident:
-    whether that thread reads the site once, and from then on goes through it in memory.
+    whether that thread reads the site once, and from then on goes through it in memory. kept: where ranges are kept
+    from the first pass to the next, of a site in a store; None of one on disk.
     """
 
     alignment: Alignment
@@ -40,6 +42,7 @@ class SiteStream:
     seed: int
     pool: ThreadPoolExecutor | None = None
     resident: bool = False
+    kept: KeptRanges | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -105,6 +108,9 @@ class SiteStream:
     def read_rows(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
         """The entries `start` to `stop`, a row for each of `roles`: in `out`, or in this thread's scratch memory."""
         rows = _matrix("read", len(self.roles), stop - start, self._read_dtype) if out is None else out
+        kept = self.kept if out is None else None
+        if kept is not None and kept.read_into(rows, start):
+            return rows
         for role, row in zip(self.roles, rows, strict=True):
             if role in self._scattered:
                 row[:] = self._scattered[role][start:stop]
@@ -112,7 +118,14 @@ class SiteStream:
                 self.alignment.array(self.merge.pair, role, start, stop, row)
             else:
                 upcast(self.alignment.array(self.merge.pair, role, start, stop), row)
+        if kept is not None:
+            kept.keep(rows, start)
         return rows
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether some role is read from a store."""
+        return any(self.alignment.checkpoints[role].remote is not None for role in self.roles)
 
     @cached_property
     def _models(self) -> tuple[str, ...]:

@@ -4,7 +4,7 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,16 @@ from typing import Any
 import pytest
 from torch import Tensor
 
+from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.checkpoint.remote import http_store, remote_file, store
 from vlsurgery.surgery.checkpoint.remote.store import UnreachableError
 from vlsurgery.surgery.errors import CheckpointError
+from vlsurgery.surgery.merge import kept_ranges, pieces, streams
+from vlsurgery.surgery.merge.preparation import prepare_merge
 from vlsurgery.surgery.merge.recipe import Recipe
 from vlsurgery.surgery.merge.run import run_merge
+from vlsurgery.surgery.methods import magnitude_threshold
 
 Write = Callable[..., Path]
 Llama = Callable[..., dict[str, Tensor]]
@@ -121,7 +125,7 @@ def model(tmp_path: Path, write: Write, llama: Llama) -> Path:
 def test_each_byte_of_weights_is_fetched_once_and_a_header_opens(
     web: FileServer, tmp_path: Path, write: Write, llama: Llama
 ) -> None:
-    paths = {role: write(tmp_path / role, llama(seed, vocab=120_000)) for seed, role in enumerate(("base", "adapted"))}
+    paths = {role: write(tmp_path / role, llama(seed, vocab=45_000)) for seed, role in enumerate(("base", "adapted"))}
     (tmp_path / "adapted" / "tokenizer_config.json").write_text("{}")
     (tmp_path / "adapted" / "LICENSE").write_text("free")
     size = (tmp_path / "base" / WEIGHTS).stat().st_size
@@ -139,6 +143,42 @@ def test_each_byte_of_weights_is_fetched_once_and_a_header_opens(
     run_merge(Recipe.of(here, {"everywhere": {"base": 0.4}}), tmp_path / "here")
     for name in (WEIGHTS, "config.json", "tokenizer_config.json", "LICENSE"):
         assert (tmp_path / "away" / name).read_bytes() == (tmp_path / "here" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("method", "way"), [("ties", "all threads"), ("ties", "one thread"), ("slerp", "all threads"), ("ties", "no room")]
+)
+def test_what_a_method_reads_twice_is_fetched_once(
+    web: FileServer, tmp_path: Path, write: Write, llama: Llama, monkeypatch: pytest.MonkeyPatch, method: str, way: str
+) -> None:
+    """Sites that are prepared by all threads, or by one that can't hold them; without room they are fetched again."""
+    monkeypatch.setattr(pieces, "MAX_SINGLE_PIECE_SIZE", 1 << 24 if way == "one thread" else 20)
+    monkeypatch.setattr(pieces, "MAX_RESIDENT_BYTES", 0)
+    for module, name in ((pieces, "PIECE_SIZE"), (streams, "READ_SIZE")):
+        monkeypatch.setattr(module, name, 1 << 9)
+    monkeypatch.setattr(magnitude_threshold, "SAMPLE_RUN_SIZE", 1)  # what is sampled is not kept
+    monkeypatch.setattr(magnitude_threshold, "MAX_BINS", 1 << 10)
+    if way == "no room":
+        monkeypatch.setattr(kept_ranges, "FREE_BYTES", 1 << 60)
+    roles = ("base", "adapted", "safety") if method == "ties" else ("base", "safety")
+    paths = {role: write(tmp_path / role, llama(seed, vocab=400)) for seed, role in enumerate(roles)}
+    how = {"parameters": {"default": {"density": 0.5}}} if method == "ties" else {}
+
+    def merged(places: Mapping[str, str | Path]) -> dict[str, str]:
+        models = {role: Checkpoint.open(place) for role, place in places.items()}
+        weights = {"embed": dict.fromkeys(roles[1:], 0.4)}
+        recipe = Recipe.of(models, weights, method=method, like="base", base="base", **how)
+        prepared = prepare_merge(recipe, align(models, "base"))
+        web.sent.clear()
+        return run_merge(recipe, tmp_path / "out", prepared=prepared).shards
+
+    wanted = merged(paths)
+    assert merged({role: f"{web.url}/{role}" for role in roles}) == wanted
+    size = Checkpoint.open(paths["safety"])["model.embed_tokens.weight"].nbytes
+    sent = web.sent[f"/safety/{WEIGHTS}"]
+    # Samples, and a check that the file is the same one, ask for a few bytes more.
+    assert sent > 1.8 * size if way == "no room" else size <= sent < 1.2 * size
+    assert {path.name for path in tmp_path.iterdir()} == {*roles, "out"}
 
 
 def sending(**how: Any) -> Callable[[FileHandler], bool]:
