@@ -31,8 +31,8 @@ LAYOUTS = ("single", "sharded", "tied")
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests of 100 bytes at most."""
-    monkeypatch.setattr(remote_file, "PART_BYTES", 100)
+    """Requests of 1000 bytes at most."""
+    monkeypatch.setattr(remote_file, "PART_BYTES", 1000)
 
 
 def raw(checkpoint: Checkpoint) -> dict[str, bytes]:
