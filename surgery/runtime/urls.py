@@ -16,6 +16,8 @@ COPYING: Final = {
 }
 
 _URL: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+)://(?P<rest>.*)", re.DOTALL)
+# A host, with a port of digits: what else follows a colon may be a password with a slash in it.
+_MACHINE: Final = re.compile(r"(?:\[[\da-fA-F:.]*\]|[^:?#]*)(?::\d+)?")
 # A URL as a path has it, in which two slashes are one.
 _AS_PATH: Final = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]+):/+(?P<rest>.*)", re.DOTALL)
 WRITTEN_TO: Final = "only directories of this machine are written to. Give one, and copy it there afterwards"
@@ -42,9 +44,11 @@ def checked_url(ref: str) -> str:
     scheme, rest = match["scheme"].lower(), match["rest"].rstrip("/")
     host = rest.partition("/")[0]
     user, _, machine = host.rpartition("@")
-    if ":" in user or (user and scheme in HTTP) or "?" in rest or (scheme in HTTP and "#" in rest):
+    shown = _MACHINE.match(machine)
+    odd = scheme in HTTP and (bool(user) or "#" in rest or not _MACHINE.fullmatch(machine))
+    if ":" in user or "?" in rest or odd:
         raise CheckpointError(
-            f"{scheme}://{machine.partition('?')[0]}/...: the URL holds a user with a password, or a query, and "
+            f"{scheme}://{shown[0] if shown else ''}/...: the URL holds a user with a password, or a query, and "
             "would be written with it into cases, recipes and cards. Take that out of the URL, and give credentials by "
             "environment variables or the store's own file (AWS_PROFILE, GOOGLE_APPLICATION_CREDENTIALS, ~/.netrc)."
         )

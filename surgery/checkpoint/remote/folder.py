@@ -223,7 +223,7 @@ class RemoteFolder:
         try:
             yield
         except CheckpointError as error:
-            raise CheckpointError(str(error).replace(str(self.copies), self.url)) from error
+            raise type(error)(str(error).replace(str(self.copies), self.url)) from error
 
 
 def _name(url: str) -> str:

@@ -178,6 +178,7 @@ def test_a_stale_index_is_left_aside(folders: Folders, upload: Upload, files: An
         ("hf://org/name", "Give org/name or org/name@revision"),
         ("s3:///", "names no place"),
         ("https://me:hunter2@host/model", "the URL holds a user with a password"),
+        ("https://me:hun/ter2@host/hunter2", "the URL holds a user with a password"),
         ("https://hunter2@host/model", "the URL holds a user with a password"),
         ("s3://AKIA:hunter2@bucket/model", "the URL holds a user with a password"),
         ("https://host/model?X-Amz-Signature=hunter2", "or a query"),

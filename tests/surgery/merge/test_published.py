@@ -102,6 +102,7 @@ def test_another_card_is_refused(made: tuple[Recipe, str, Path], written: str) -
         ("in /home/me/x.json: stale", ["/home/me/x.json:"]),
         ("`/mnt/data/base`", ["/mnt/data/base"]),
         (r"at C:\Users\me\base", [r"C:\Users\me\base"]),
+        ("s3://bucket/llava: not copied", ["s3://bucket/llava:"]),
         ("~/models/base is it", ["~/models/base"]),
         ("org/name, https://example.org/a/b and 3/4 of and/or", []),
     ],
