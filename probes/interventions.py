@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from vlsurgery.probes.directions import Direction
+from vlsurgery.probes.models.extras import CACHES, cached_tokens
 from vlsurgery.probes.models.points import Layers, Model, Point, Reach, RunningModel, Sites
 from vlsurgery.probes.models.token_choice import TokenKind
 from vlsurgery.probes.transplanting import transplant
@@ -214,11 +215,10 @@ def _run_along(source: Model, place: Reach) -> Feed:
 
 def _for_source(module: nn.Module, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A pass's arguments for the source: without the other model's cache, and with all that it must understand."""
-    cache = kwargs.get("past_key_values")
-    if cache is not None and cache.get_seq_length():
+    if cached_tokens(kwargs):
         raise SurgeryError("patch: a source model reads whole prompts. Generate with use_cache=False.")
     known = inspect.signature(module.forward).parameters
-    given = {key: value for key, value in kwargs.items() if key not in ("past_key_values", "use_cache", "labels")}
+    given = {key: value for key, value in kwargs.items() if key not in (*CACHES, "use_cache", "labels")}
     if strange := [key for key, value in given.items() if isinstance(value, Tensor) and key not in known]:
         raise SurgeryError(
             f"patch: the source, a {type(module).__name__}, takes no {strange[0]}. Give prompts without pictures, or "

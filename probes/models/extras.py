@@ -19,6 +19,14 @@ _SHARED_MASKS: Final = ("image_attention_mask",)
 # Inputs that number the patches of a picture, and the input that has these patches: in a batch the numbers go on from
 # picture to picture (Molmo 2).
 _PATCH_NUMBERS: Final = {"image_token_pooling": "pixel_values"}
+# What a pass calls the keys and values of the tokens before it, in transformers from 5.24 on and before.
+CACHES: Final = ("cache", "past_key_values")
+
+
+def cached_tokens(inputs: Mapping[str, Any]) -> int:
+    """How many tokens before those given a forward pass has the keys and values of."""
+    cache = next((inputs[name] for name in CACHES if inputs.get(name) is not None), None)
+    return 0 if cache is None else int(cache.get_seq_length())
 
 
 def accepted(model: nn.Module, made: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from vlsurgery.probes.models.extras import cached_tokens
 from vlsurgery.surgery.errors import SurgeryError
 
 TokenKind = Literal["image", "text"]
@@ -58,9 +59,7 @@ def _numbered(shape: Sequence[int], device: torch.device, inputs: Mapping[str, A
     """Of the tokens given: [B, T] which are real, [B, T] their number in their prompt, and [B, 1] its length so far."""
     mask = inputs.get("attention_mask")
     if mask is None:
-        cache = inputs.get("past_key_values")
-        before = 0 if cache is None else int(cache.get_seq_length())
-        mask = torch.ones(shape[0], before + shape[1], device=device)
+        mask = torch.ones(shape[0], cached_tokens(inputs) + shape[1], device=device)
     if not isinstance(mask, Tensor) or mask.ndim != 2:
         raise SurgeryError("an intervention on some tokens takes an attention_mask of [prompts, tokens]. Give one.")
     whole = mask.to(device).long()

@@ -251,7 +251,7 @@ def test_generating_with_a_cache_is_generating_without(model: Any, vector: Tenso
     ids = {"input_ids": torch.tensor([[5, 9, 13, 22]]), "attention_mask": torch.ones(1, 4, dtype=torch.long)}
     settings = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 0, "eos_token_id": None}
     plain = model.generate(**ids, **settings)
-    for positions in (None, [1], -1, [0, -1]):
+    for positions in (None, [0], [1], -1, [0, -1]):
         with vlsurgery.add(model, 8 * vector, layers=1, positions=positions):
             cached = model.generate(**ids, **settings)
             assert positions == -1 or torch.equal(cached, model.generate(**ids, **settings, use_cache=False))
