@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import threading
 import time
 import uuid
@@ -33,6 +34,10 @@ settings.register_profile("large", settings.get_profile("unhurried"), max_exampl
 # Tests, and commands that they start, run side by side: threads that wait for a busy core cost more than they bring.
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Tests that are begun in the background are made to ignore SIGINT, and would pass that on to the commands they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 HIDDEN, LAYERS, VOCAB = 16, 2, 40
 CONFIG = {

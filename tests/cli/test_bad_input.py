@@ -193,7 +193,7 @@ def recipe_of(roles: dict[str, Path]) -> Recipe:
 
 
 SLOW = """
-import signal, sys, time
+import sys, time
 from vlsurgery.surgery.checkpoint import LazyTensor
 read = LazyTensor.read_into
 count = 0
@@ -206,7 +206,6 @@ def slow(self, buffer, start=0):
     return read(self, buffer, start)
 LazyTensor.read_into = slow
 from vlsurgery.cli.main import run
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a test runner in the background passes on that it ignores it
 run()
 """
 

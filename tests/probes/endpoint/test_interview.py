@@ -519,16 +519,8 @@ def test_an_interview_that_is_killed_goes_on(
     assert len(model_server.bodies) == len(PROMPTS) - len(kept)
 
 
-@pytest.fixture
-def heeds_interrupts() -> Iterator[None]:
-    """Python's own handler of SIGINT, which a process that was begun in the background has not."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def test_an_interview_that_is_interrupted_ends_at_once_and_keeps_what_came(
-    model_server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str], heeds_interrupts: None
+    model_server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     answer, first, ended = model_server.answer, threading.Lock(), threading.Event()
     waited: list[bool] = []
