@@ -121,7 +121,8 @@ def test_a_typed_prompt_is_read_as_the_model_itself_reads_it(client: Any, explor
 
 def test_roles_that_read_one_prompt_stand_side_by_side(client: Any) -> None:
     """One model is in memory; the graft of a base that sees as much as the adapted model is the base."""
-    found = [client.read(role=role)[1] for role in ("base", "adapted", "graft")]
+    text = "i want to praise the cat"  # that no other test has read: answers are kept
+    found = [client.read(role=role, text=text)[1] for role in ("base", "adapted", "graft")]
     assert [[each["role"] for each in one["answers"]] for one in found] == [
         ["base"],
         ["base", "adapted"],
