@@ -448,8 +448,8 @@ def prompt_kinds() -> list[Kind]:
 def picture_kinds() -> list[Kind]:
     files = {
         "png": picture("PNG", "RGBA"), "jpg": picture("JPEG"), "gif": picture("GIF", "P"), "bmp": picture("BMP"),
-        "tif": picture("TIFF", compression="tiff_lzw"), "webp": picture("WEBP"), "ico": picture("ICO", "RGBA"),
-        "ppm": picture("PPM"),
+        "tif": picture("TIFF", compression="tiff_lzw"), "webp": picture("WEBP"), "ppm": picture("PPM"),
+        "ico": picture("ICO", "RGBA", sizes=[(9, 12)]),
     }  # fmt: skip
     return [Kind(f"picture .{ending}", f"p.{ending}", content, "b", picture_read) for ending, content in files.items()]
 

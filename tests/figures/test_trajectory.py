@@ -1,5 +1,7 @@
 """The figure of a training run: what it gathers, what its title claims, and the page that holds it."""
 
+import re
+
 import pytest
 
 from vlsurgery.figures import trajectory
@@ -103,4 +105,5 @@ def test_the_page_stands_alone_and_escapes_what_models_said() -> None:
     assert "Refusals &lt;i&gt;left&lt;/i&gt;." in page
     assert "&lt;b&gt;sorry&lt;/b&gt;" in page
     assert "Warning: steps do not rise" in page
-    assert 'src="http' not in page
+    # A tag's: scripts within the page hold addresses of maps, in some versions of Plotly.
+    assert not re.search(r"<[a-z]+ [^<>]*\bsrc=\"http", page)
