@@ -107,6 +107,10 @@ ConnectionsOption = Annotated[
         "--connections", metavar="N", min=1, max=1024, help="With --endpoint: requests at a time. [default: 16]"
     ),
 ]
+TokensOption = Annotated[
+    int | None,
+    typer.Option("--tokens", min=1, max=32_768, help="New tokens of a completion, at most. [default: 128]"),
+]
 JudgesOption = Annotated[
     list[str] | None,
     typer.Option(

@@ -19,7 +19,10 @@ def demo(
         bool, typer.Option("--real", help="On real weights, SmolLM2-135M: about an hour. [default: the miniature]")
     ] = False,
     seed: Annotated[
-        int, typer.Option("--seed", min=0, help="Train another specimen; 0 is the pinned seed of the miniature.")
+        int,
+        typer.Option(
+            "--seed", min=0, max=2**63 - 1, help="Train another specimen; 0 is the pinned seed of the miniature."
+        ),
     ] = 0,
     new: NewOption = False,
 ) -> None:

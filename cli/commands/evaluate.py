@@ -22,6 +22,7 @@ from vlsurgery.cli.options import (
     ServedModelOption,
     Session,
     TextStackOption,
+    TokensOption,
     TrackOption,
     runs_models,
     standard,
@@ -47,9 +48,7 @@ def evaluate(
     budget: BudgetOption = None,
     judge: JudgesOption = None,
     judge_labels: JudgeLabelsOption = None,
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", min=1, help="New tokens of a completion, at most. [default: 128]")
-    ] = None,
+    tokens: TokensOption = None,
     limits: LimitsOption = None,
     inspect_log: Annotated[
         Path | None,

@@ -13,6 +13,7 @@ from vlsurgery.cli.options import (
     Running,
     Session,
     TextStackOption,
+    TokensOption,
     runs_models,
     standard,
 )
@@ -45,9 +46,7 @@ def trajectory(
         bool,
         typer.Option("--generate", help="Also have every checkpoint answer, and count refused, complied and neither."),
     ] = False,
-    tokens: Annotated[
-        int | None, typer.Option("--tokens", min=1, help="New tokens of a completion, at most. [default: 128]")
-    ] = None,
+    tokens: TokensOption = None,
     keep: Annotated[
         Path | None,
         typer.Option(

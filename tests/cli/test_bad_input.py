@@ -240,3 +240,19 @@ def test_ctrl_c_in_the_middle(tmp_path: Path, trio: dict[str, Path], command: st
     if command == "diff":
         assert Case.open(tmp_path / "case").settings_of("diff") is None
         assert json.loads((tmp_path / "case" / "case.json").read_text())["steps"] == {}
+
+
+@pytest.mark.parametrize(
+    ("typed", "most"),
+    [
+        ("merge --auto --frontier --points", 200),
+        ("evaluate --tokens", 32_768),
+        ("trajectory base run --generate --tokens", 32_768),
+        ("demo --plan --seed", 2**63 - 1),
+    ],
+)
+def test_a_number_that_no_run_comes_to_the_end_of_is_refused_before_it_begins(run: Run, typed: str, most: int) -> None:
+    shown = run(*typed.split(), most + 1)
+    assert shown.exit_code == 2
+    assert shown.stderr.splitlines()[-1].startswith(f"Error: Invalid value for '{typed.split()[-1]}': ")
+    assert str(most) in shown.stderr.splitlines()[-1]

@@ -95,7 +95,10 @@ def merge(
         ),
     ] = False,
     points: Annotated[
-        int | None, typer.Option("--points", metavar="N", min=2, help="With --frontier: how many. [default: 20]")
+        int | None,
+        typer.Option(
+            "--points", metavar="N", min=2, max=200, help="With --frontier: how many, at most 200. [default: 20]"
+        ),
     ] = None,
     price: Annotated[
         float | None,
