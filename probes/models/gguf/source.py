@@ -5,11 +5,13 @@ float32. Here its parts are asked for one parameter at a time.
 """
 
 import importlib.util
+import re
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, redirect_stderr
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.metadata import version
 from io import StringIO
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -24,6 +26,7 @@ from vlsurgery.surgery.errors import CheckpointError
 Made = TypeVar("Made")
 
 MAGIC: Final = b"GGUF"
+OLDEST_GGUF: Final = (0, 16, 3)  # as the extra says: older ones fail with NumPy 2, or import what they don't install
 # How transformers treats a file's tensors, by its own classes: of these, rows are treated one by one, but for the
 # queries and keys that it rotates.
 ROW_BY_ROW: Final = ("TensorProcessor", "LlamaTensorProcessor", "Gemma2TensorProcessor", "NemotronTensorProcessor")
@@ -222,6 +225,12 @@ def _check(file: Path) -> None:
     if importlib.util.find_spec("gguf") is None:
         raise CheckpointError(
             f"{file}: to read GGUF takes the package gguf. Install it: pip install 'vlsurgery[gguf]'."
+        )
+    found = version("gguf")
+    if tuple(map(int, re.findall(r"\d+", found)[:3])) < OLDEST_GGUF:
+        raise CheckpointError(
+            f"{file}: to read GGUF takes the package gguf {'.'.join(map(str, OLDEST_GGUF))} or newer, and {found} is "
+            "installed. Run: pip install --upgrade 'vlsurgery[gguf]'."
         )
     try:
         with file.open("rb") as stream:

@@ -4,6 +4,7 @@ transformers would save, byte for byte, whoever makes its shards and whatever is
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, Qwen3MoeConfig
 
-from vlsurgery.probes.models.gguf import convert, shard_maker
+from vlsurgery.probes.models.gguf import convert, shard_maker, source
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import CheckpointError, SurgeryError, TargetError
 from vlsurgery.surgery.runtime.engine import InProcess
@@ -38,6 +39,7 @@ PARTS = {
 }
 HEADS, KV_HEADS = 4, 2
 Q8 = gguf.GGMLQuantizationType.Q8_0
+PYPROJECT = Path(__file__).parents[3] / "pyproject.toml"
 # Bytes of a shard of which the model has three, and "60KB" for transformers.
 SHARD_BYTES, SHARDS = 60_000, 3
 
@@ -154,6 +156,18 @@ def test_what_is_no_gguf_or_is_cut_off_is_named_and_leaves_nothing(model: LlamaF
     with pytest.raises(CheckpointError, match="can't be read"):
         convert(tmp_path / "absent.gguf", tmp_path / "out")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other.gguf", "tiny.gguf"]
+
+
+def test_a_gguf_that_is_too_old_is_named_with_the_version_that_the_extra_asks_for(
+    model: LlamaForCausalLM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = written(model, tmp_path / "tiny.gguf", gguf.GGMLQuantizationType.F32)
+    (oldest,) = re.findall(r'^gguf = \["gguf>=(.+)"\]$', PYPROJECT.read_text(encoding="utf-8"), re.MULTILINE)
+    monkeypatch.setattr(source, "version", lambda _: "0.10.0")
+    with pytest.raises(CheckpointError, match=rf"tiny\.gguf: .* gguf {re.escape(oldest)} or newer, and 0\.10\.0 is"):
+        convert(file, tmp_path / "out")
+    monkeypatch.setattr(source, "version", lambda _: oldest)
+    convert(file, tmp_path / "out")
 
 
 def test_a_directory_that_is_there_is_left_alone(model: LlamaForCausalLM, tmp_path: Path) -> None:
