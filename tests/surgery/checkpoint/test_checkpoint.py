@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors
 import torch
 from hypothesis import HealthCheck, given, settings, strategies as st
+from packaging.version import Version
 from torch import Tensor
 
 from vlsurgery.surgery.checkpoint import Checkpoint
@@ -186,7 +188,13 @@ def test_quantised_weights_are_told_and_their_scheme_is_named(
 @pytest.mark.parametrize(
     ("held", "scheme"),
     [
-        ({"a.weight": torch.uint32, "a.scales": torch.float16, "a.biases": torch.float16}, "mlx"),
+        pytest.param(
+            {"a.weight": torch.uint32, "a.scales": torch.float16, "a.biases": torch.float16},
+            "mlx",
+            marks=pytest.mark.skipif(
+                Version(safetensors.__version__) < Version("0.6"), reason="safetensors before 0.6 writes no uint32"
+            ),
+        ),
         ({"a.packed": torch.uint8, "a.scale": torch.float16}, "unknown scheme: a.packed is U8"),
         ({"a.packed": torch.int32, "a.zeros": torch.float16}, "unknown scheme: a.packed is I32"),
         ({"a.B": torch.int32, "a.s": torch.float16}, "marlin"),

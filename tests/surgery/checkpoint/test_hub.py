@@ -268,7 +268,11 @@ def test_a_download_that_was_cut_goes_on_where_it_stopped(hub: Hub, tmp_path: Pa
     header = header_bytes([("model.norm.weight", "F32", (8_000_000,), 32_000_000)], {})
     hub.files[COMMIT] = {"config.json": b"{}", "model.safetensors": Sparse(header, len(header) + 32_000_000)}
     hub.cut = 25_000_000
-    assert ask(hub, tmp_path / "home", "org/llama")["tensors"] == 1
+    found = ask(hub, tmp_path / "home", "org/llama")
+    if isinstance(found, str):  # huggingface_hub before 1.20 does not try again by itself
+        assert found.endswith("Try again: a download goes on where it stopped.")
+        found = ask(hub, tmp_path / "home", "org/llama")
+    assert found["tensors"] == 1
     assert hub.sent < 40_000_000
 
 

