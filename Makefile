@@ -68,11 +68,11 @@ bench: .venv/installed build/bench/browser build/bench/ray build/bench/s3 build/
 	PYTHONPATH=build/bench/browser $(BIN)/python tests/benchmarks/report_page.py
 	PYTHONPATH=build/bench/trackers $(BIN)/python tests/benchmarks/trackers.py
 
-# Tests with the oldest versions that pyproject.toml allows, and with the newest, each in an environment of its own. The
-# extras raise some bounds, so that the package alone is tried at its own too.
+# Tests with the oldest versions that pyproject.toml allows, and with the newest, each in an environment of its own. What
+# development needs raises some bounds, so that the package alone, and each extra with it, is tried at its own too.
 bounds: .venv/installed build/bounds/tools/bin/uv
 	$(BIN)/python tests/benchmarks/bounds.py lowest newest
-	$(BIN)/python tests/benchmarks/bounds.py lowest --extra none --tests tests/test_contributing.py tests/figures tests/cli/test_main.py
+	$(BIN)/python tests/benchmarks/bounds.py lowest --extra none accelerate gguf png inspect lm-eval ray trackio wandb mlflow
 
 build/bounds/tools/bin/uv: .venv/installed
 	$(BIN)/pip install --quiet --no-compile --target build/bounds/tools uv
