@@ -61,7 +61,7 @@ USES = {
     "accelerate": ("tests/probes/models/test_dtypes.py",),
     "gguf": ("tests/cli/commands/test_convert.py",),
     "png": ("tests/cli/view/test_pictures.py",),
-    "inspect": ("tests/probes/harnesses/test_inspect_log.py",),
+    "inspect": ("tests/probes/harnesses/test_inspect_task.py",),
     "lm-eval": ("tests/probes/harnesses/test_lm_eval_reader.py",),
     "ray": ("tests/benchmarks/ray_merge.py --parts bytes",),
     "trackio": ("tests/benchmarks/trackers.py trackio",),
