@@ -12,13 +12,14 @@ raise. --uv: the program that resolves. Ends with 1 where a test fails. On two c
 minutes to install, and all tests about 20: `make bounds` about an hour and a quarter.
 
 What raised a bound: transformers 5.0 can't make Qwen3-VL-MoE, 5.1 to 5.3 have no processors that read pictures without
-torchvision, 5.4 writes LLaVA's embedding under a name that nothing reads; it needs huggingface_hub 1.5 and accelerate
-1.1; Pillow 10.0 does not tell whether a picture is transparent; pydantic 2.10 can not read recipes by name; typer 0.15
-takes no literals; logs of inspect_ai 0.3.150 can't be marked invalid; narwhals 1.25.0 makes no frame by the name of a
-library; httpx 0.27 passes over certificates that are not there; gguf 0.11 fails with NumPy 2, and 0.16.0 knows no
-Qwen3-MoE; pyarrow 26, which lm_eval brings, needs NumPy 2. Of what development needs: PEFT 0.18 saves adapters of fused
-experts in shapes that the base does not have, 0.19 does not run with transformers 5.6; hypothesis 6.104 makes no
-strings of 8 KB; pytest-xdist 3.7 can't keep the order of files.
+torchvision, 5.4 writes LLaVA's embedding under a name that nothing reads; it needs huggingface_hub 1.5, and its Trainer
+accelerate 1.3; Pillow 10.0 does not tell whether a picture is transparent; pydantic 2.10 can not read recipes by name;
+typer 0.15 takes no literals; logs of inspect_ai 0.3.150 can't be marked invalid; narwhals 1.25.0 makes no frame by the
+name of a library; httpx 0.27 passes over certificates that are not there; gguf 0.11 fails with NumPy 2, and 0.16.0
+knows no Qwen3-MoE; pyarrow 26, which lm_eval brings, needs NumPy 2. Of what development needs: inspect_ai's frames fail
+with pandas 2.1; PEFT 0.18 saves adapters of fused experts in shapes that the base does not have, 0.19 does not run with
+transformers 5.6; hypothesis 6.104 makes no strings of 8 KB; pytest-xdist 3.7 can't keep the order of files. Known to
+fail: with transformers 5.6, the comparison of a probe's workers with one process.
 """
 
 import argparse
@@ -47,7 +48,7 @@ RUNNERS = (
     "hypothesis>=6.112",
     "setuptools>=77",
     "ruff>=0.9",
-    "psutil",
+    "psutil>=6.0",
 )
 # All but the demo, whose arithmetic is that of the others and takes minutes.
 PARTS = (
