@@ -10,7 +10,7 @@ control prompts, against which a null is made.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import numpy as np
 from scipy.stats import spearmanr
@@ -33,36 +33,15 @@ from vlsurgery.probes.path_integral import PathIntegral
 from vlsurgery.probes.permuted_prompts import permutation_null
 from vlsurgery.probes.results import AttributionNull, BlockGain, Ceiling, Completeness, Interaction, Transplant
 from vlsurgery.probes.targets import WorkingSet
-from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.division import evenly_divided
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
-MIN_LOST: Final = 4  # lost refusals, fewer are not attributed
 MAX_COMPLETENESS_ERROR: Final = 0.05  # of the path map's sum, as a share of the measured change
 MAX_PATH_POINTS: Final = 33  # gradients taken along the path
 TOGETHER: Final = 4  # blocks that are moved together, to see whether they interact
 BLOCKS_ALONE: Final = (
     "attribution: this class mixes the prompts of a batch, so that sites and heads can't be told apart"
 )
-
-
-class Counted(Protocol):
-    """What is known of the prompts of one split by what was said to them, as `WorkingSet` or without tokens."""
-
-    @property
-    def refuse(self) -> Sequence[object]: ...
-    @property
-    def lost(self) -> Sequence[object]: ...
-
-
-def too_few_lost(working: Counted) -> str | None:
-    """The reason where too few refusals were lost to attribute, else None."""
-    if len(working.lost) >= MIN_LOST:
-        return None
-    return (
-        f"the base refuses {len(working.refuse)} of the harmful prompts and the adapted model answers "
-        f"{len(working.lost)} of those; to say where refusals were lost takes at least {MIN_LOST}"
-    )
 
 
 @dataclass(frozen=True)
@@ -108,10 +87,8 @@ class _Maps:
 def attribute(live: InMemoryMerge, working: WorkingSet, progress: Progress = no_progress) -> Attribution:
     """Maps, transplants, completeness, null and ceiling, on the prompts whose refusal was lost.
 
-    Raises SurgeryError where `too_few_lost`.
+    Raises TooFewLostError where `too_few_lost`.
     """
-    if reason := too_few_lost(working):
-        raise SurgeryError(f"{reason}. Give more harmful prompts with --prompts.")
     passes = AttributionPasses(live, working, progress)
     with keeping_pictures(live.chat):
         try:
@@ -121,7 +98,7 @@ def attribute(live: InMemoryMerge, working: WorkingSet, progress: Progress = no_
 
 
 def attributed(maker: PassMaker, progress: Progress = no_progress) -> Attribution:
-    """The same as `attribute`, by passes that others make."""
+    """The same as `attribute`, by passes that others make. Raises TooFewLostError too."""
     (ends,) = maker.make([MeasureEnds()], "")
     measured = float(request_means(ends.change.numpy(), ends.requests).mean())
     maps = _maps(maker, ends, progress)

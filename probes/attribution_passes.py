@@ -31,13 +31,38 @@ from vlsurgery.probes.scoring import (
 )
 from vlsurgery.probes.targets import OPENING_TOKENS, LostRefusal, WorkingSet, evenly_spaced
 from vlsurgery.probes.weight_parts import WeightParts, own_key_values
+from vlsurgery.surgery.errors import SurgeryError
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
+MIN_LOST: Final = 4  # lost refusals, fewer are not attributed
 MAX_LOST: Final = 96  # prompts with a refusal that are scored
 MAX_KEPT: Final = 48  # prompts with an answer to keep that are scored
 MAX_KEPT_TOKENS: Final = 32  # of an answer to keep that are scored, from its beginning
 SOURCE: Final = "base"
 Floats = NDArray[np.float64]
+
+
+class Counted(Protocol):
+    """What is known of the prompts of one split by what was said to them, as `WorkingSet` or without tokens."""
+
+    @property
+    def refuse(self) -> Sequence[object]: ...
+    @property
+    def lost(self) -> Sequence[object]: ...
+
+
+def too_few_lost(working: Counted) -> str | None:
+    """The reason where too few refusals were lost to attribute, else None."""
+    if len(working.lost) >= MIN_LOST:
+        return None
+    return (
+        f"the base refuses {len(working.refuse)} of the harmful prompts and the adapted model answers "
+        f"{len(working.lost)} of those; to say where refusals were lost takes at least {MIN_LOST}"
+    )
+
+
+class TooFewLostError(SurgeryError):
+    """Too few refusals were lost to say where."""
 
 
 def lost_choices(chat: ChatModel, lost: Sequence[LostRefusal]) -> list[RefusalChoices]:
@@ -171,7 +196,9 @@ class AttributionPasses:
         return Gradients(self._live, self._parts)
 
     def ends(self) -> PathEnds:
-        """What `MeasureEnds` asks for."""
+        """What `MeasureEnds` asks for. Raises TooFewLostError."""
+        if reason := too_few_lost(self._working):
+            raise TooFewLostError(f"{reason}. Give more harmful prompts with --prompts.")
         self.restore()
         live = self._live
         start = refusal_log_odds(live.chat, self._batches)

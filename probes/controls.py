@@ -5,12 +5,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-import torch
-from torch import Tensor
-
 from vlsurgery.probes.models import ChatModel
 from vlsurgery.probes.scoring import RefusalChoices, refusal_choices
-from vlsurgery.probes.targets import LostRefusal, WorkingSet, evenly_spaced
+from vlsurgery.probes.targets import LostRefusal, WorkingSet, evenly_spaced, part_somewhere
 
 MAX_CONTROLS: Final = 48  # control prompts
 
@@ -28,7 +25,7 @@ def control_prompts(working: WorkingSet, lost: Sequence[LostRefusal]) -> list[Lo
         for at, (prompt, answer) in enumerate(evenly_spaced(kept, round(MAX_CONTROLS * count / len(lost)))):
             turn = at % len(refusals)
             in_turn = refusals[turn:] + refusals[:turn]
-            refusal = next((each for each in in_turn if _part_somewhere(each, answer)), None)
+            refusal = next((each for each in in_turn if part_somewhere(each, answer)), None)
             if refusal is not None:
                 found.append(LostRefusal(prompt, refusal, answer))
     return found
@@ -45,9 +42,3 @@ def control_choices(chat: ChatModel, controls: Sequence[LostRefusal], first_owne
         [item.answer for item in controls],
     )
     return [replace(batch, owner=batch.owner + first_owner) for batch in batches]
-
-
-def _part_somewhere(refusal: Tensor, answer: Tensor) -> bool:
-    """Whether neither of two completions begins with the whole of the other."""
-    shorter = min(len(refusal), len(answer))
-    return not torch.equal(refusal[:shorter], answer[:shorter])

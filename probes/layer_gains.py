@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 
-import torch
-
 from vlsurgery.probes.attribution_passes import lost_choices
 from vlsurgery.probes.evaluation.completions import Counterparts, label
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
@@ -14,7 +12,7 @@ from vlsurgery.probes.models.reuse import BlockInputs
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import CompletionRecord, LayerGains, LayersResult
 from vlsurgery.probes.scoring import refusal_log_odds
-from vlsurgery.probes.targets import WORKING_MODALITIES, LostRefusal, evenly_spaced, token_ids
+from vlsurgery.probes.targets import WORKING_MODALITIES, LostRefusal, evenly_spaced, part_somewhere, token_ids
 from vlsurgery.surgery.alignment import Alignment
 from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
@@ -66,8 +64,7 @@ def _lost(chat: ChatModel, prompts: Sequence[Prompt], said: Sequence[CompletionR
         if theirs is None or label(theirs) != "refused" or label(ours) != "complied":
             continue
         refusal, answer = (token_ids(chat, each.text, ()) for each in (theirs, ours))
-        shorter = min(len(refusal), len(answer))
-        if not torch.equal(refusal[:shorter], answer[:shorter]):
+        if part_somewhere(refusal, answer):
             found.append(LostRefusal(prompt, refusal, answer))
     return found
 

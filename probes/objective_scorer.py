@@ -15,7 +15,7 @@ from vlsurgery.probes.objective import Cell, Floats, Purpose, Requirements, requ
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import TradeoffCell
 from vlsurgery.probes.scoring import OpeningOdds, RefusalChoices, refusal_choices, scored_answers
-from vlsurgery.probes.targets import OPENING_TOKENS, WorkingSet, evenly_spaced
+from vlsurgery.probes.targets import OPENING_TOKENS, WorkingSet, evenly_spaced, part_somewhere
 from vlsurgery.surgery.errors import SurgeryError
 
 JUDGED_SET: Final = "capability"  # the set whose answers can be right or wrong
@@ -185,7 +185,7 @@ def _to_refuse(working: WorkingSet, most: int) -> list[Contrast]:
     found = []
     for prompt, refusal in working.refuse:
         answer = lost[prompt.id] if prompt.id in lost else _parting(refusal, usual)
-        if answer is not None and _part(refusal, answer):
+        if answer is not None and part_somewhere(refusal, answer):
             found.append(Contrast(prompt, refusal, answer, "refuse"))
     return evenly_spaced(found, most)
 
@@ -209,10 +209,4 @@ def _openings(completions: Sequence[Tensor]) -> list[Tensor]:
 
 def _parting(completion: Tensor, openings: Sequence[Tensor]) -> Tensor | None:
     """The first of the openings that parts from a completion."""
-    return next((opening for opening in openings if _part(completion, opening)), None)
-
-
-def _part(one: Tensor, other: Tensor) -> bool:
-    """Whether neither completion begins with the other."""
-    shorter = min(len(one), len(other))
-    return not torch.equal(one[:shorter], other[:shorter])
+    return next((opening for opening in openings if part_somewhere(completion, opening)), None)

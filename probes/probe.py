@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vlsurgery.probes.attribution import PassMaker, attributed, too_few_lost
-from vlsurgery.probes.attribution_passes import Pass
+from vlsurgery.probes.attribution import PassMaker, attributed
+from vlsurgery.probes.attribution_passes import Pass, TooFewLostError, too_few_lost
 from vlsurgery.probes.contrasts import Directions
 from vlsurgery.probes.direction_cosines import all_cosines, cosines_with_base
 from vlsurgery.probes.evaluation.dividing import shard_size
@@ -188,7 +188,11 @@ class _Probing:
         def make(passes: Sequence[Pass], label: str) -> list[Any]:
             return self._done([MakePass(each) for each in passes], label)
 
-        state.attribution = attributed(PassMaker(make, max(1, self._workers)), self._progress)
+        try:
+            state.attribution = attributed(PassMaker(make, max(1, self._workers)), self._progress)
+        except TooFewLostError as error:  # Some of them had the same words.
+            state.note("adapted", f"no attribution: {error}")
+            return
         state.note("adapted", *state.attribution.notes)
 
 

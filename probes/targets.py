@@ -34,7 +34,8 @@ class LostRefusal:
 class WorkingSet:
     """The prompts of one split with their targets.
 
-    refuse: prompts that the base refuses, with its refusal. lost: those of them that the adapted model answers.
+    refuse: prompts that the base refuses, with its refusal. lost: those of them that the adapted model answers, in
+        other words: a judge may read the same words otherwise behind another prompt.
     keep: prompts that are not harmful, with the adapted model's answer.
     """
 
@@ -62,6 +63,12 @@ def token_ids(chat: ChatModel, text: str, ids: Sequence[int]) -> Tensor:
         return torch.tensor(list(ids))
     again = chat.tokenizer(text.removeprefix(chat.open_thought), add_special_tokens=False)["input_ids"]
     return torch.tensor(again)
+
+
+def part_somewhere(one: Tensor, other: Tensor) -> bool:
+    """Whether neither of two completions begins with the whole of the other."""
+    shorter = min(len(one), len(other))
+    return not torch.equal(one[:shorter], other[:shorter])
 
 
 def openings_in(chat: ChatModel, refusals: Iterable[Target], openings: Sequence[int]) -> list[int]:
@@ -106,9 +113,10 @@ def working_set(chat: ChatModel, prompts: Sequence[Prompt], targets: TargetsResu
         return token_ids(chat, row.text, row.ids)
 
     found = sorted_prompts(prompts, targets, split)
+    lost = [LostRefusal(prompt, said("base", prompt), said("adapted", prompt)) for prompt in found.lost]
     return WorkingSet(
         refuse=tuple((prompt, said("base", prompt)) for prompt in found.refuse),
-        lost=tuple(LostRefusal(prompt, said("base", prompt), said("adapted", prompt)) for prompt in found.lost),
+        lost=tuple(each for each in lost if part_somewhere(each.refusal, each.answer)),
         keep=tuple((prompt, said("adapted", prompt)) for prompt in found.keep),
     )
 

@@ -11,8 +11,7 @@ from math import ceil, comb
 
 from vlsurgery.cli.workflow.work import Passes, Work
 from vlsurgery.probes.added_direction import MAX_TRIED, RANDOMS
-from vlsurgery.probes.attribution import MIN_LOST
-from vlsurgery.probes.attribution_passes import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST
+from vlsurgery.probes.attribution_passes import MAX_KEPT, MAX_KEPT_TOKENS, MAX_LOST, MIN_LOST
 from vlsurgery.probes.candidates import COST_SHARE, MAX_PROMPTS as MAX_SIDE, RANDOM_DIRECTIONS
 from vlsurgery.probes.contrasts import contrast, is_harmful
 from vlsurgery.probes.controls import MAX_CONTROLS

@@ -23,7 +23,8 @@ import tiny_trio
 import torch
 from transformers import LlamaForCausalLM
 
-from vlsurgery.probes.attribution import Attribution, attribute, too_few_lost
+from vlsurgery.probes.attribution import Attribution, attribute
+from vlsurgery.probes.attribution_passes import too_few_lost
 from vlsurgery.probes.evaluation.generate import complete
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load

@@ -6,6 +6,7 @@ loads by itself, with one thread, the trees in turn; printed are medians.
 """
 
 import argparse
+import importlib.util
 import json
 import os
 import subprocess
@@ -59,7 +60,7 @@ def measured(folder: Path, count: int) -> dict[str, object]:
     from vlsurgery.probes.fitting import fit
     from vlsurgery.probes.in_memory_merge import InMemoryMerge
     from vlsurgery.probes.models import load
-    from vlsurgery.probes.scoring import greedy_matches, refusal_log_odds, scored_answers
+    from vlsurgery.probes.scoring import greedy_matches, refusal_choices, refusal_log_odds, scored_answers
     from vlsurgery.surgery.alignment import align
     from vlsurgery.surgery.checkpoint import Checkpoint
     from vlsurgery.surgery.runtime.progress import no_progress
@@ -69,7 +70,9 @@ def measured(folder: Path, count: int) -> dict[str, object]:
     chat = load(checkpoints["adapted"])
     live = InMemoryMerge(chat, align(checkpoints), ("base", "safety"))
     some = working(chat.tokenizer, count)
-    lost = attribution.lost_choices(chat, some.lost)
+    lost = refusal_choices(
+        chat, *([getattr(item, name) for item in some.lost] for name in ("prompt", "refusal", "answer"))
+    )
     keep = scored_answers(chat, [prompt for prompt, _ in some.keep], [answer[:8] for _, answer in some.keep])
 
     def gridded() -> None:
@@ -81,7 +84,12 @@ def measured(folder: Path, count: int) -> dict[str, object]:
 
     def transplanted() -> None:
         start = refusal_log_odds(chat, lost)
-        old = "Tensor" not in str(attribution._transplants.__annotations__["start"])
+        if importlib.util.find_spec("vlsurgery.probes.attribution_passes") is not None:
+            from vlsurgery.probes.attribution_passes import AttributionPasses
+
+            AttributionPasses(live, some).transplanted(live.blocks)
+            return
+        old = "Tensor" not in str(attribution._transplants.__annotations__["start"])  # of an older tree
         attribution._transplants(live, lost, some, float(start.mean()) if old else start, no_progress)
 
     parts = {"grid": gridded, "fit": lambda: fit(live, some, steps=4), "transplants": transplanted}

@@ -1,4 +1,5 @@
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,13 +7,14 @@ import scipy.stats
 import torch
 from safetensors.torch import load_file, save_file
 
-from vlsurgery.probes.attribution import MIN_LOST, attribute, too_few_lost
+from vlsurgery.probes.attribution import attribute
+from vlsurgery.probes.attribution_passes import MIN_LOST, TooFewLostError, too_few_lost
 from vlsurgery.probes.controls import control_prompts
 from vlsurgery.probes.in_memory_merge import InMemoryMerge
 from vlsurgery.probes.models import load
-from vlsurgery.probes.results import Estimate, Transplant
+from vlsurgery.probes.results import Estimate, Target, TargetsResult, Transplant
 from vlsurgery.probes.scoring import refusal_choices, refusal_log_odds
-from vlsurgery.probes.targets import LostRefusal, WorkingSet
+from vlsurgery.probes.targets import LostRefusal, WorkingSet, sorted_prompts, working_set
 from vlsurgery.surgery.alignment import align
 from vlsurgery.surgery.checkpoint import Checkpoint
 from vlsurgery.surgery.errors import SurgeryError
@@ -159,3 +161,22 @@ def test_where_nothing_was_lost_there_is_nothing_to_attribute(trio, asked):
     assert too_few_lost(made_up(asked[:MIN_LOST])) is None
     with pytest.raises(SurgeryError, match=f"answers {MIN_LOST - 1} of those"):
         attribute(live_toward(trio.adapted, trio.base), few)
+
+
+def test_the_same_words_are_no_lost_refusal_whatever_a_judge_makes_of_them(trio, asked):
+    """A judge reads a prompt too, and may find a refusal in words that it takes for an answer behind a picture."""
+    chat = load(Checkpoint.open(trio.adapted))
+    harmful = [replace(prompt, split="fit") for prompt in asked if prompt.set == "harmful"]
+    said = [("base", "no i can not", "refused"), ("adapted", "no i can not", "complied")]
+    rows = [
+        Target(prompt=prompt.id, role=role, text=text, ids=[], verdict=verdict)
+        for prompt in harmful
+        for role, text, verdict in said
+    ]
+    rows[1] = rows[1].model_copy(update={"text": "use the tool"})
+    targets = TargetsResult(rows=rows)
+    work = working_set(chat, harmful, targets, "fit")
+    assert [item.prompt for item in work.lost] == harmful[:1]
+    assert len(sorted_prompts(harmful, targets, "fit").lost) == len(work.refuse) == len(harmful)
+    with pytest.raises(TooFewLostError, match=r"the adapted model answers 1 of those"):
+        attribute(live_toward(trio.adapted, trio.base), work)
