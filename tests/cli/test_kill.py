@@ -1,4 +1,4 @@
-"""SIGKILL at three random moments of every step, and a full disk; `tests/benchmarks/kills.py` does it more often."""
+"""SIGKILL at five random moments of every step, and a full disk; `tests/benchmarks/kills.py` does it more often."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ STEPS = ("diff", "probe", "coefficients", "merge", "evaluate", "report")
 
 def test_what_was_killed_or_found_no_room_can_be_read_and_finishes_when_given_again() -> None:
     """A process of its own, for it forks: that must not happen where gradients were taken or threads run."""
-    many = ["--kills", "3", "--full", "1", "--row", "4", "--things", "6"]
+    many = ["--kills", "5", "--full", "1", "--row", "6", "--things", "6"]
     command = [sys.executable, str(KILLS), *many, "--steps", *STEPS]
     places = os.pathsep.join(filter(None, [str(KILLS.parent), os.environ.get("PYTHONPATH")]))
     settings = {**os.environ, "PYTHONPATH": places, "OMP_NUM_THREADS": "1"}
