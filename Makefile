@@ -16,8 +16,9 @@ real: .venv/program
 test: .venv/installed .lint/vlsurgery
 	$(MAKE) --jobs 2 lint pytest
 
+# Bytecode is kept even where the environment says not to: each command that a test starts would compile torch anew.
 pytest: .venv/installed
-	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/installed .lint/vlsurgery
 	$(BIN)/ruff check .
