@@ -62,6 +62,13 @@ def test_help_of_a_command_says_what_it_does_needs_and_writes_with_an_example(co
     assert f"Example:\n    vlsurgery {command}" in text
 
 
+def test_help_of_the_demo_tells_the_pinned_seed() -> None:
+    from vlsurgery.probes.specimens.miniature import DEMO_SEED
+
+    words = invoke("demo", "--help").stdout.replace("│", " ").split()
+    assert f"[default: {DEMO_SEED}, which is pinned" in " ".join(words)
+
+
 def test_help_is_light() -> None:
     """A subprocess, because this one has imported everything already."""
     code = (
