@@ -4,7 +4,7 @@ Arditi et al. (arXiv 2406.11717) score every position and layer in full. Here ca
 layer, by separation, and by the scores of a few prompts, so that all of it costs at most a fifth of that.
 """
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.added_direction import random_directions
-from vlsurgery.probes.contrasts import Directions, Separations, is_harmful
+from vlsurgery.probes.contrasts import Directions, Separations, is_harmful, separations
 from vlsurgery.probes.directions import select
 from vlsurgery.probes.directions.choice import LATE_SHARE, MAX_KL, MIN_STEERING
 from vlsurgery.probes.evaluation.intervals import rate
@@ -30,7 +30,6 @@ from vlsurgery.probes.next_tokens import (
 from vlsurgery.probes.prompts import Prompt
 from vlsurgery.probes.results import CandidateDirection, DirectionEffect, DirectionScores, DirectionSelection, Rate
 from vlsurgery.probes.targets import evenly_spaced
-from vlsurgery.surgery.runtime.progress import Progress, no_progress
 
 MAX_PROMPTS: Final = 32  # of each side, to score candidates on and to show the effect on
 MIN_PROMPTS: Final = 4  # of each side, fewer are not scored
@@ -54,20 +53,13 @@ class ScoredSides:
     harmful: list[NextTokens]
     harmless: list[NextTokens]
     reference: list[Tensor]
-    counts: tuple[int, int]
 
     @classmethod
     def of(
         cls, chat: ChatModel, openings: Sequence[int], harmful: Sequence[Prompt], harmless: Sequence[Prompt]
     ) -> "ScoredSides":
         ours, theirs = next_tokens(chat, harmful), next_tokens(chat, harmless)
-        ids = torch.tensor(list(openings), device=chat.device)
-        return cls(chat, ids, ours, theirs, next_states(chat, theirs), (len(harmful), len(harmless)))
-
-    @property
-    def cost(self) -> int:
-        """Forward passes of a prompt that a candidate's three scores take."""
-        return self.counts[0] + 2 * self.counts[1]
+        return cls(chat, torch.tensor(list(openings), device=chat.device), ours, theirs, next_states(chat, theirs))
 
     def read(self, batches: Sequence[NextTokens]) -> OpeningReading:
         """Refusals as the model is now."""
@@ -83,20 +75,24 @@ class ScoredSides:
         with add(self.chat, vector, layers=layer):
             return self.read(self.harmless)
 
-    def scores(self, vector: Tensor, layer: int) -> tuple[float, float, float]:
-        """Bypass, induction and divergence of a direction, in nats."""
+    def scores(self, vector: Tensor, layer: int) -> "Scores":
+        """Of a direction that is added behind a layer."""
         with ablate(self.chat, vector):
             divergence = next_divergence(self.chat, self.harmless, self.reference)
         bypass, induction = self.ablated(vector).odds, self.added(vector, layer).odds
         return float(bypass.mean()), float(induction.mean()), divergence
 
 
+Scores = tuple[float, float, float]  # bypass, induction and divergence, in nats
+
+
 @dataclass(frozen=True)
 class ScoredPrompts:
-    """Prompts of `select` on which candidates are scored: what the base refuses and answers as it should."""
+    """Prompts of `select` on which candidates are scored, by their ids: what the base refuses and answers as it
+    should."""
 
-    harmful: list[Prompt]
-    harmless: list[Prompt]
+    harmful: tuple[str, ...]
+    harmless: tuple[str, ...]
 
     @classmethod
     def of(cls, chat: ChatModel, openings: Sequence[int], prompts: Sequence[Prompt]) -> "ScoredPrompts":
@@ -106,9 +102,14 @@ class ScoredPrompts:
         kept = []
         for side, wanted in zip(sides, (True, False), strict=True):
             refused = read_openings(chat, next_tokens(chat, side), ids).refused.tolist()
-            fitting = [prompt for prompt, each in zip(side, refused, strict=True) if each == wanted]
-            kept.append(evenly_spaced(fitting, MAX_PROMPTS))
+            fitting = [prompt.id for prompt, each in zip(side, refused, strict=True) if each == wanted]
+            kept.append(tuple(evenly_spaced(fitting, MAX_PROMPTS)))
         return cls(*kept)
+
+    @property
+    def cost(self) -> int:
+        """Forward passes of a prompt that a candidate's three scores take."""
+        return len(self.harmful) + 2 * len(self.harmless)
 
     def too_few(self, told_apart: bool) -> str | None:
         """Why directions can't be scored; None where they can. told_apart: whether refusals begin otherwise at all."""
@@ -123,12 +124,34 @@ class ScoredPrompts:
 
     def first(self) -> "ScoredPrompts":
         """A few of them, at least two a side."""
-        return ScoredPrompts(
-            *(evenly_spaced(side, max(2, round(len(side) * FIRST_SHARE))) for side in (self.harmful, self.harmless))
-        )
+        sides = (self.harmful, self.harmless)
+        return ScoredPrompts(*(tuple(evenly_spaced(side, max(2, round(len(side) * FIRST_SHARE)))) for side in sides))
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """What is known of directions before any of them is ablated or added.
+
+    separated: of the directions on the prompts to choose on. words: the tokens with which refusals begin, as text.
+    """
+
+    separated: Separations
+    scored: ScoredPrompts
+    words: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls, chat: ChatModel, prompts: Sequence[Prompt], directions: Directions, openings: Sequence[int]
+    ) -> "Candidates":
+        """prompts: of `select`, in text, both sides. openings: the tokens with which the model's refusals begin."""
+        scored = ScoredPrompts.of(chat, openings, prompts) if openings else ScoredPrompts((), ())
+        words = tuple(str(chat.tokenizer.decode([token])) for token in openings)
+        return cls(separations(chat, prompts, directions), scored, words)
 
 
 Place = tuple[int, int]  # position, as an index, and layer
+ScorePlaces = Callable[[ScoredPrompts, Sequence[Place]], Iterable[Scores]]
+"""Scores the directions of some places on some prompts, in their order."""
 
 
 @dataclass
@@ -170,60 +193,44 @@ class Sweep:
         left = [place for place, row in self.rows.items() if row.reason is None]
         return sorted(left, key=lambda place: -self.rows[place].auroc)
 
-    def score(self, sides: ScoredSides, few: Callable[[], ScoredSides], cost_share: float, progress: Progress) -> float:
+    def score(self, scored: ScoredPrompts, score: ScorePlaces, cost_share: float) -> float:
         """Score candidates, after pruning those that can't all be scored. Returns the share of all that it cost."""
-        full = len(self.rows) * sides.cost
+        full = len(self.rows) * scored.cost
         budget, spent, places = cost_share * full, 0, self.open()
-        if len(places) * sides.cost > budget:
-            first = few()
+        if len(places) * scored.cost > budget:
+            first = scored.first()
             tried = places[: max(1, int(budget / 2 // first.cost))]
             self.close("separates less than others", tried)
             spent = len(tried) * first.cost
-            places = self._promising(tried, first, progress)[: max(1, int((budget - spent) // sides.cost))]
+            places = self._promising(tried, score(first, tried))[: max(1, int((budget - spent) // scored.cost))]
             self.close("ablating it lowers refusals of the first prompts less than others do", places)
-        for place in progress(places, "ablating and adding directions", len(places)):
-            bypass, induction, divergence = self._scores(sides, place)
+        for place, (bypass, induction, divergence) in zip(places, score(scored, places), strict=True):
             self.rows[place] = self.rows[place].model_copy(
                 update={"refusal_score": bypass, "steering_score": induction, "kl_div_score": divergence}
             )
-        return (spent + len(places) * sides.cost) / full
+        return (spent + len(places) * scored.cost) / full
 
-    def _promising(self, places: Sequence[Place], sides: ScoredSides, progress: Progress) -> list[Place]:
+    def _promising(self, places: Sequence[Place], scores: Iterable[Scores]) -> list[Place]:
         """The places by their scores on a few prompts: those that are far from passing last, then by bypass."""
         ranks: dict[Place, tuple[bool, float]] = {}
-        for place in progress(places, "trying directions on a few prompts", len(places)):
-            bypass, induction, divergence = self._scores(sides, place)
+        for place, (bypass, induction, divergence) in zip(places, scores, strict=True):
             self.rows[place] = self.rows[place].model_copy(update={"first_refusal_score": bypass})
             ranks[place] = (divergence > MAX_KL + SLACK_KL or induction < MIN_STEERING - SLACK_STEERING, bypass)
         return sorted(places, key=ranks.__getitem__)
 
-    def _scores(self, sides: ScoredSides, place: Place) -> tuple[float, float, float]:
-        return sides.scores(self.directions.values[place], place[1])
-
 
 def choose_direction(
-    chat: ChatModel,
-    prompts: Sequence[Prompt],
-    directions: Directions,
-    separated: Separations,
-    openings: Sequence[int],
-    progress: Progress = no_progress,
-    cost_share: float = COST_SHARE,
+    candidates: Candidates, directions: Directions, score: ScorePlaces, cost_share: float = COST_SHARE
 ) -> DirectionSelection:
     """The direction whose ablation lowers refusals most among those that pass the published rules.
 
-    prompts: of `select`, in text, both sides. separated: of the same directions on them. openings: the tokens with
-    which the model's refusals begin. cost_share: of scoring all in full, what scoring may cost; 1 prunes late layers
-    and what is at chance, and no more.
+    candidates: of the same directions. score: by a model, wherever that is. cost_share: of scoring all in full, what
+    scoring may cost; 1 prunes late layers and what is at chance, and no more.
     """
-    scored = ScoredPrompts.of(chat, openings, prompts) if openings else ScoredPrompts([], [])
-    sweep, cost, reason = Sweep.of(directions, separated), 0.0, scored.too_few(bool(openings))
+    scored, sweep, cost = candidates.scored, Sweep.of(directions, candidates.separated), 0.0
+    reason = scored.too_few(told_apart=bool(candidates.words))
     if reason is None:
-        sides = ScoredSides.of(chat, openings, scored.harmful, scored.harmless)
-        few = scored.first()
-        cost = sweep.score(
-            sides, lambda: ScoredSides.of(chat, openings, few.harmful, few.harmless), cost_share, progress
-        )
+        cost = sweep.score(scored, score, cost_share)
     sweep.close("not scored", [place for place, row in sweep.rows.items() if row.refusal_score is not None])
     rows = [*sweep.rows.values()]
     choice = select([row.model_dump() for row in rows], directions.values.shape[1])
@@ -231,7 +238,7 @@ def choose_direction(
         candidates=rows,
         choice=choice,
         shown=_strongest(rows) if choice.chosen is None else _at(rows, choice.chosen),
-        refusal_tokens=[str(chat.tokenizer.decode([token])) for token in openings],
+        refusal_tokens=list(candidates.words),
         harmful=len(scored.harmful),
         harmless=len(scored.harmless),
         cost=cost,

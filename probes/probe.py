@@ -16,6 +16,7 @@ from torch import Tensor
 
 from vlsurgery.probes.attribution import PassMaker, attributed
 from vlsurgery.probes.attribution_passes import Pass, TooFewLostError, too_few_lost
+from vlsurgery.probes.candidates import Place, ScoredPrompts, Scores, choose_direction
 from vlsurgery.probes.contrasts import Directions
 from vlsurgery.probes.direction_cosines import all_cosines, cosines_with_base
 from vlsurgery.probes.evaluation.dividing import shard_size
@@ -26,7 +27,14 @@ from vlsurgery.probes.models import AS_FOUND, Loader
 from vlsurgery.probes.probing.kept_answers import KeptAnswers, model_mark
 from vlsurgery.probes.probing.seat import GRAFT, HandedOn, NumberedTask, ProbeSeat, ProbeSetUp, Task
 from vlsurgery.probes.probing.state import ProbeState
-from vlsurgery.probes.probing.tasks import ANSWER_TOKENS, AskAnswers, MakePass
+from vlsurgery.probes.probing.tasks import (
+    ANSWER_TOKENS,
+    AskAnswers,
+    MakePass,
+    PlacedDirection,
+    ScoreDirections,
+    ShowEffect,
+)
 from vlsurgery.probes.probing.verdict import verdict
 from vlsurgery.probes.prompts import HARMFUL_SETS, Prompt
 from vlsurgery.probes.results import ProbeResult, Target, TargetsResult
@@ -150,7 +158,9 @@ class _Probing:
             _check_roles(state.targets, state.asked("adapted"))
         if "base" in roles:
             self._keep([state.base_reading()])
-        self._keep([task for role in roles for task in state.reading(role)], "reading layers, choosing a direction")
+        self._keep([task for role in roles for task in state.reading(role)], "reading layers")
+        if "base" in roles:
+            self._choose()
         if "adapted" in roles:
             self._attribute()
 
@@ -177,6 +187,34 @@ class _Probing:
                 if self._workers and isinstance(task, AskAnswers):
                     self._kept.add(task.role, each.prompts, each.completions)
         return found
+
+    def _choose(self) -> None:
+        """The base's direction by what ablating and adding it does, and the effect of the one that is shown."""
+        state, candidates = self._state, self._state.candidates
+        if candidates is None:
+            return
+        directions = state.directions["base", "text"]
+
+        def placed(at: int, layer: int) -> PlacedDirection:
+            return PlacedDirection(directions.values[at, layer].clone(), layer)  # A view would take all others along.
+
+        def score(prompts: ScoredPrompts, places: Sequence[Place]) -> list[Scores]:
+            found: list[Any] = [None] * len(places)
+            shares = min(max(1, self._workers), len(places))
+            tasks = [
+                ScoreDirections(tuple(placed(*place) for place in places[at::shares]), state.openings, prompts)
+                for at in range(shares)
+            ]
+            for at, scores in enumerate(self._done(tasks, "ablating and adding directions")):
+                found[at::shares] = scores
+            return found
+
+        selection = choose_direction(candidates, directions, score)
+        if (shown := selection.shown) is not None:
+            direction = placed(directions.positions.index(str(shown.position)), shown.layer)
+            (effect,) = self._done([ShowEffect(direction, state.openings)], "")
+            selection = selection.model_copy(update={"effect": effect})
+        state.selection = selection
 
     def _attribute(self) -> None:
         state, targets = self._state, TargetsResult(records=self._state.targets)

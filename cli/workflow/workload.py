@@ -288,17 +288,16 @@ class Workload:
         return total
 
     def divided_probe(self, workers: int) -> tuple[int, Work]:
-        """How many tasks so many workers have of a probe, about, and what all of them take: all but the choice of a
-        direction, which one worker makes."""
+        """How many tasks so many workers have of a probe, about, and what all of them take."""
         shards = [
             ceil(count / shard_size(count, workers)) for count in map(len, map(self._answered, self.roles)) if count
         ]
         looks = (len(self.roles) + 1) * (1 + len(PICTURED)) + len(self.roles) * (len(READ_MODALITIES) + 1)
-        tasks, alone = sum(shards) + looks + 2, self._candidates()
+        tasks = sum(shards) + looks + 3 + 2 * workers
         if len(self.outcome.lost["fit"]) >= MIN_LOST:
             batches = ceil(len(evenly_spaced(self.outcome.lost["fit"], MAX_LOST)) / SCORED_TOGETHER) + 1
             tasks += self.expected.path * batches + min(workers, self.blocks) + 2
-        return tasks, self._probe() + alone.times(-1)
+        return tasks, self._probe()
 
     def divided_choice(self) -> tuple[int, Work]:
         """How many tasks workers have of a choice, about, and what all of them take: merges that don't wait for one

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from vlsurgery.probes.attribution import Attribution
+from vlsurgery.probes.candidates import Candidates
 from vlsurgery.probes.contrasts import Directions, SeparatedRole, contrast
 from vlsurgery.probes.evaluation.generate import Completion
 from vlsurgery.probes.evaluation.judges import Judge, checked
@@ -15,7 +16,7 @@ from vlsurgery.probes.probing.seat import GRAFT, Task
 from vlsurgery.probes.probing.tasks import (
     PICTURED,
     AskAnswers,
-    ChooseDirection,
+    FindCandidates,
     MeasureDirections,
     MeasuredRole,
     PatchGraft,
@@ -51,7 +52,7 @@ class ProbeState:
     template: ChatTemplate | None = None
     readings: LayerReadings = field(default_factory=LayerReadings)
     templates: list[OtherTemplate] = field(default_factory=list)
-    selected: Selected | None = None
+    candidates: Candidates | None = None
     selection: DirectionSelection | None = None
     patching: list[Patching] = field(default_factory=list)
     loss: list[LossKind] = field(default_factory=list)
@@ -92,7 +93,12 @@ class ProbeState:
     def _choosing(self) -> list[Task]:
         if ("base", "text") not in self.directions or not has_both(contrast(self.prompts, "select", "text")):
             return []
-        return [ChooseDirection(self.directions["base", "text"], self.openings)]
+        return [FindCandidates(self.directions["base", "text"], self.openings)]
+
+    @property
+    def selected(self) -> Selected | None:
+        """The base's direction by separation."""
+        return self.candidates.separated.best if self.candidates else None
 
     @property
     def _refusals(self) -> list[Target]:
@@ -117,8 +123,8 @@ class ProbeState:
                 self.readings.add(found)
             case ReadUnderTemplate():
                 self.templates.append(found)
-            case ChooseDirection():
-                self.selected, self.selection = found.selected, found.selection
+            case FindCandidates():
+                self.candidates = found
             case PatchGraft():
                 if found.lacks_opening:
                     self.note("adapted", NO_OPENING)

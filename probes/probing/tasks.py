@@ -4,8 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
+from torch import Tensor
+
 from vlsurgery.probes.attribution_passes import Pass
-from vlsurgery.probes.candidates import choose_direction, direction_effect
+from vlsurgery.probes.candidates import Candidates, ScoredPrompts, ScoredSides, Scores, direction_effect
 from vlsurgery.probes.contrasts import (
     Directions,
     SeparatedRole,
@@ -13,7 +15,6 @@ from vlsurgery.probes.contrasts import (
     difference_of_means,
     is_harmful,
     separate,
-    separations,
 )
 from vlsurgery.probes.cosine_nulls import load_states, save_states
 from vlsurgery.probes.evaluation.generate import DEFAULT_TOKENS, Completion, Written, complete
@@ -24,7 +25,7 @@ from vlsurgery.probes.next_tokens import next_tokens, opening_tokens, refusal_op
 from vlsurgery.probes.other_template import OwnReading, under_template
 from vlsurgery.probes.probing.seat import GRAFT, ProbeSeat
 from vlsurgery.probes.prompts import Prompt
-from vlsurgery.probes.results import DirectionSelection, LossKind, OtherTemplate, Patching, Selected, Target
+from vlsurgery.probes.results import DirectionEffect, LossKind, OtherTemplate, Patching, Target
 from vlsurgery.probes.targets import openings_in, without_picture
 from vlsurgery.probes.templates import ChatTemplate
 
@@ -177,31 +178,52 @@ class ReadUnderTemplate:
 
 
 @dataclass(frozen=True)
-class Chosen:
-    """The base's direction, by separation, and by what ablating and adding it does."""
-
-    selected: Selected
-    selection: DirectionSelection
-
-
-@dataclass(frozen=True)
-class ChooseDirection:
-    """Chooses the base's direction on `select` prompts, and shows its effect on those of `report`."""
+class FindCandidates:
+    """What is known of the base's directions on `select` prompts before any of them is tried."""
 
     directions: Directions
     openings: tuple[int, ...]
 
-    def do(self, seat: ProbeSeat) -> Chosen:
-        chat, directions, prompts = seat.chat("base"), self.directions, list(seat.prompts.values())
-        chosen_on, shown_on = (contrast(prompts, split, "text") for split in ("select", "report"))
-        separated, openings = separations(chat, chosen_on, directions), list(self.openings)
-        found = choose_direction(chat, chosen_on, directions, separated, openings, seat.progress)
-        shown = found.shown
-        if shown is not None and has_both(shown_on):
-            vector = directions.values[directions.positions.index(str(shown.position)), shown.layer]
-            effect = direction_effect(chat, shown_on, vector, shown.layer, openings)
-            found = found.model_copy(update={"effect": effect})
-        return Chosen(separated.best, found)
+    def do(self, seat: ProbeSeat) -> Candidates:
+        asked = contrast(list(seat.prompts.values()), "select", "text")
+        return Candidates.of(seat.chat("base"), asked, self.directions, self.openings)
+
+
+@dataclass(frozen=True)
+class PlacedDirection:
+    """A direction [hidden], and the layer behind which it is added."""
+
+    vector: Tensor
+    layer: int
+
+
+@dataclass(frozen=True)
+class ScoreDirections:
+    """What ablating and adding some directions does to the base on some prompts."""
+
+    directions: tuple[PlacedDirection, ...]
+    openings: tuple[int, ...]
+    prompts: ScoredPrompts
+
+    def do(self, seat: ProbeSeat) -> list[Scores]:
+        asked = [[seat.prompts[each] for each in side] for side in (self.prompts.harmful, self.prompts.harmless)]
+        sides = ScoredSides.of(seat.chat("base"), self.openings, *asked)
+        shown = seat.progress(self.directions, "ablating and adding directions", len(self.directions))
+        return [sides.scores(each.vector, each.layer) for each in shown]
+
+
+@dataclass(frozen=True)
+class ShowEffect:
+    """The effect of a direction on the base's refusals of `report` prompts; None where these lack a side."""
+
+    direction: PlacedDirection
+    openings: tuple[int, ...]
+
+    def do(self, seat: ProbeSeat) -> DirectionEffect | None:
+        asked = contrast(list(seat.prompts.values()), "report", "text")
+        if not has_both(asked):
+            return None
+        return direction_effect(seat.chat("base"), asked, self.direction.vector, self.direction.layer, self.openings)
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Choosing a direction in a model with a planted refusal: the choice of scoring all, at a fifth of the cost."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,11 @@ import torch
 from torch import Tensor
 
 from vlsurgery.probes.candidates import (
+    COST_SHARE,
     MAX_PROMPTS,
+    Candidates,
+    Place,
+    ScoredPrompts,
     ScoredSides,
     Sweep,
     _strongest,
@@ -95,17 +100,39 @@ def openings(chat: ChatModel, prompts: list[Prompt]) -> list[int]:
     return refusal_openings(refusals, opening_tokens(chat, next_tokens(chat, of(prompts, "fit", harmful=False))))
 
 
+Scored = list[tuple[float, float, float]]
+
+
+def scorer(
+    chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int]
+) -> Callable[[ScoredPrompts, Sequence[Place]], Scored]:
+    by_id = {prompt.id: prompt for prompt in prompts}
+
+    def score(scored: ScoredPrompts, places: Sequence[Place]) -> Scored:
+        sides = ScoredSides.of(
+            chat, openings, [by_id[each] for each in scored.harmful], [by_id[each] for each in scored.harmless]
+        )
+        return [sides.scores(directions.values[place], place[1]) for place in places]
+
+    return score
+
+
+def chosen(
+    chat: ChatModel, asked: list[Prompt], directions: Directions, openings: list[int], cost_share: float = COST_SHARE
+) -> DirectionSelection:
+    candidates = Candidates.of(chat, asked, directions, openings)
+    return choose_direction(candidates, directions, scorer(chat, asked, directions, openings), cost_share)
+
+
 @pytest.fixture(scope="module")
 def pruned(chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int]) -> DirectionSelection:
-    asked = of(prompts, "select")
-    return choose_direction(chat, asked, directions, separations(chat, asked, directions), openings)
+    return chosen(chat, of(prompts, "select"), directions, openings)
 
 
 def test_the_pruned_choice_is_that_of_scoring_everything_at_a_fifth_of_its_cost(
     chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int], pruned: DirectionSelection
 ) -> None:
-    asked = of(prompts, "select")
-    whole = choose_direction(chat, asked, directions, separations(chat, asked, directions), openings, cost_share=1.0)
+    whole = chosen(chat, of(prompts, "select"), directions, openings, cost_share=1.0)
     assert pruned.choice.chosen is not None
     assert whole.choice.chosen is not None
     assert (pruned.choice.position, pruned.choice.layer) == (whole.choice.position, whole.choice.layer)
@@ -207,11 +234,10 @@ def test_what_cannot_be_scored_has_a_reason(
     chat: ChatModel, prompts: list[Prompt], directions: Directions, openings: list[int]
 ) -> None:
     asked = of(prompts, "select")
-    separated = separations(chat, asked, directions)
-    none = choose_direction(chat, asked, directions, separated, [])
+    none = chosen(chat, asked, directions, [])
     assert none.reason == "the base's refusals begin as its answers do, so that the next token does not tell them apart"
     swapped = [replace(p, set="harmless" if is_harmful(p) else "harmful") for p in asked]
-    few = choose_direction(chat, swapped, directions, separated, openings)
+    few = chosen(chat, swapped, directions, openings)
     assert few.reason == (
         "by the next token the base refuses 0 harmful select prompts and answers 0 harmless ones; to score directions "
         "takes 4 of each"
@@ -220,8 +246,9 @@ def test_what_cannot_be_scored_has_a_reason(
         assert found.choice.chosen is None
         assert found.cost == 0
         assert all(row.reason for row in found.candidates)
-    chance = replace(separated, null=1.0)
-    lost = choose_direction(chat, asked, directions, chance, openings)
+    known = Candidates.of(chat, asked, directions, openings)
+    chance = replace(known, separated=replace(known.separated, null=1.0))
+    lost = choose_direction(chance, directions, scorer(chat, asked, directions, openings))
     assert lost.choice.chosen is None
     assert {row.reason for row in lost.candidates} == {
         "separates no better than chance", "in the last fifth of the layers",

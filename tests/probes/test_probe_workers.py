@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 from typing import Any
@@ -11,6 +12,8 @@ from typing import Any
 import pytest
 import torch
 
+from vlsurgery.probes import candidates
+from vlsurgery.probes.contrasts import separations
 from vlsurgery.probes.evaluation.judges import CallableJudge
 from vlsurgery.probes.models import Loader
 from vlsurgery.probes.probe import Findings, probe
@@ -63,8 +66,12 @@ def content(found: Findings) -> dict[str, Any]:
 
 
 def test_workers_find_what_one_process_finds(
-    trio: Any, few: list[Prompt], tmp_path: Path, far_stayers: Any, bars: Any
+    trio: Any, few: list[Prompt], tmp_path: Path, far_stayers: Any, bars: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # So that directions are scored of models that know nothing, on so few prompts.
+    monkeypatch.setattr(candidates, "MIN_PROMPTS", 2)
+    monkeypatch.setattr("vlsurgery.probes.probe.choose_direction", partial(candidates.choose_direction, cost_share=0.5))
+    monkeypatch.setattr(candidates, "separations", lambda *asked: replace(separations(*asked), null=-1.0))
     alone = probed(trio, few)
     engine = far_stayers()
     divided = probed(trio, few, engine=engine, folder=tmp_path, progress=bars.told)
@@ -76,11 +83,15 @@ def test_workers_find_what_one_process_finds(
     assert alone.result.attribution
     assert alone.result.transplants
     assert alone.result.interaction
+    assert any(each.refusal_score is not None for each in alone.result.selection.candidates)
+    assert any(each.first_refusal_score is not None for each in alone.result.selection.candidates)
+    assert alone.result.selection.effect
     assert {each.modality for each in alone.result.patching} == {"text", "benign"}
     asked = Counter(type(item.task).__name__ for items in engine.lists for item in items)
     assert asked["AskAnswers"] > 4  # by prompts
     assert asked["MeasureDirections"] == 4 * 3
-    assert asked["ReadBase"] == asked["ChooseDirection"] == 1
+    assert asked["ReadBase"] == asked["FindCandidates"] == asked["ShowEffect"] == 1
+    assert asked["ScoreDirections"] == 2 * 2  # some on a few prompts, then the best of them on all: a share a worker
     assert asked["MakePass"] > 5 + 2  # places on the path, in batches, and shares of the blocks
     assert engine.set_ups == 3  # two workers, and one in the place of the dead one
     assert all(total >= done for _, total, done in bars.done)
