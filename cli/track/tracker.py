@@ -76,7 +76,7 @@ def tracking(asked: str | None, command: str, plan: bool = False) -> Iterator[Tr
         yield Tracking()
         return
     spec = TrackSpec.parse(asked)
-    adapter: Any = import_module(ADAPTERS[spec.name])
+    adapter = _adapter(spec)
     faults: tuple[type[Exception], ...] = adapter.faults()
     with _told(spec, faults):
         told = {"command": command, "version": version()}
@@ -95,6 +95,18 @@ def tracking(asked: str | None, command: str, plan: bool = False) -> Iterator[Tr
         raise
     with _told(spec, faults):
         tracker.finish(failed=False)
+
+
+def _adapter(spec: TrackSpec) -> Any:
+    """The module of ours that speaks to a tracker, whose package may not fit the packages beside it."""
+    try:
+        return import_module(ADAPTERS[spec.name])
+    except ImportError as error:
+        line = " ".join(str(error).split())[:200]
+        raise SurgeryError(
+            f"--track {spec.name}: {spec.name} is installed and can't be imported ({line}). pip install -U {spec.name} "
+            "brings one that fits the packages beside it."
+        ) from error
 
 
 @contextlib.contextmanager

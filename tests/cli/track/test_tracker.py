@@ -51,12 +51,16 @@ class Recorder:
 
 
 def trackio(recorder: Recorder) -> dict[str, Any]:
-    def init(project: str, name: str, config: dict, embed: bool, auto_log_gpu: bool, auto_log_cpu: bool) -> Recorder:
+    """A run's own `finish` is left out: after it the real one is finished again, and prints, when the program ends."""
+
+    def init(
+        project: str, name: str, config: dict, embed: bool, auto_log_gpu: bool, auto_log_cpu: bool
+    ) -> SimpleNamespace:
         assert not any((embed, auto_log_gpu, auto_log_cpu))
         recorder.started.append({"project": project, "name": name, "config": config})
-        return recorder
+        return SimpleNamespace(log=recorder.log)
 
-    return {"init": init}
+    return {"init": init, "finish": recorder.finish}
 
 
 def wandb(recorder: Recorder) -> dict[str, Any]:
@@ -130,6 +134,16 @@ def test_a_trackers_fault_is_told_in_one_line(recorder: Recorder, request: pytes
     with pytest.raises(TrackerFault, match=f"--track {name}:vlsurgery: no network at all"), tracking(name, "x") as run:
         run.log({"a": 1.0})
     assert recorder.ended
+
+
+def test_a_tracker_that_does_not_fit_the_packages_beside_it_is_told_in_one_line(
+    recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, ADAPTERS["trackio"], None)  # importing it raises ImportError then
+    fault = r"^--track trackio: .* can't be imported .*pip install -U trackio"
+    with pytest.raises(SurgeryError, match=fault), tracking("trackio", "evaluate"):
+        pytest.fail("the block was run")
+    assert not recorder.started
 
 
 @pytest.mark.parametrize("text", ["tensorboard", "wandb:", "", "trackio: "])
