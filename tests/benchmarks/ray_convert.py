@@ -22,7 +22,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import psutil
-from ray_merge import digests, killer, peaks
+from ray_merge import digests, killer, left_running, peaks
 from timing import run, vlsurgery
 
 from vlsurgery.probes.models.gguf import convert
@@ -82,7 +82,8 @@ def worker_kills(file: Path, folder: Path, wanted: dict[str, str], count: int, s
 
 
 def driver_kills(file: Path, folder: Path, wanted: dict[str, str], count: int, seed: int) -> bool:
-    rng, out, equal, kept, left = random.Random(seed), folder / "out", 0, [], 0
+    rng, out, equal, kept = random.Random(seed), folder / "out", 0, []
+    below: list[psutil.Process] = []
     words = ["convert", file, "-o", out, "--max-shard-size", SHARD_SIZE, "--quiet", "--ray", "local:2"]
     command, partial = [*map(str, vlsurgery(*words))], folder / "out.partial"
     shards = len([name for name in wanted if name.endswith(".safetensors")])
@@ -91,16 +92,16 @@ def driver_kills(file: Path, folder: Path, wanted: dict[str, str], count: int, s
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process:
             while process.poll() is None and len([*partial.glob("*.safetensors")]) < moment:
                 time.sleep(0.01)
-            below = psutil.Process(process.pid).children(recursive=True)
+            below += psutil.Process(process.pid).children(recursive=True)
             process.send_signal(signal.SIGKILL)
         kept.append(len([*partial.glob("*.safetensors")]))
-        left += len([each for each in psutil.wait_procs(below, timeout=60)[1] if each.is_running()])
         run(command)
         equal += digests(out) == wanted
         shutil.rmtree(out)
+    left = left_running(below)
     print(
         f"drivers: {count} killed, when {', '.join(map(str, kept))} of {shards} shards were finished; {equal} equal "
-        f"after the same command again; {left} processes of their clusters left after a minute",
+        f"after the same command again; {len(left)} processes of their clusters left {'; '.join(left)}",
         flush=True,
     )
     return equal == count and not left

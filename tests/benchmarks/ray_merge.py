@@ -233,6 +233,12 @@ def worker_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
     return equal == merges + 1
 
 
+def left_running(processes: Sequence[psutil.Process]) -> list[str]:
+    """The names of those that run on when Ray's agents have had their time to notice."""
+    _, alive = psutil.wait_procs(processes, timeout=AGENT_SECONDS)
+    return [each.name() for each in alive if each.is_running()]
+
+
 def driver_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
     rng, out, equal = random.Random(seed), folder / "out", 0
     kept: list[int] = []
@@ -255,8 +261,7 @@ def driver_kills(folder: Path, data: Path, count: int, seed: int) -> bool:
         kept.append(len([*partial.glob("*.safetensors")]) if partial.exists() else shards)
         run(command)
         equal += digests(out) == wanted
-    _, alive = psutil.wait_procs(below, timeout=AGENT_SECONDS)
-    left = [each.name() for each in alive if each.is_running()]
+    left = left_running(below)
     print(
         f"drivers: {count} killed, when {', '.join(map(str, kept))} of {shards} shards were finished; {equal} equal "
         f"after the same command again; {len(left)} processes of their clusters left {'; '.join(left)}",
