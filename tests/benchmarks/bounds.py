@@ -18,8 +18,7 @@ typer 0.15 takes no literals; logs of inspect_ai 0.3.150 can't be marked invalid
 name of a library; httpx 0.27 passes over certificates that are not there; gguf 0.11 fails with NumPy 2, and 0.16.0
 knows no Qwen3-MoE; pyarrow 26, which lm_eval brings, needs NumPy 2. Of what development needs: inspect_ai's frames fail
 with pandas 2.1; PEFT 0.18 saves adapters of fused experts in shapes that the base does not have, 0.19 does not run with
-transformers 5.6; hypothesis 6.104 makes no strings of 8 KB; pytest-xdist 3.7 can't keep the order of files. Known to
-fail: with transformers 5.6, the comparison of a probe's workers with one process.
+transformers 5.6; hypothesis 6.104 makes no strings of 8 KB; pytest-xdist 3.7 can't keep the order of files.
 """
 
 import argparse
