@@ -35,9 +35,11 @@ settings.register_profile("large", settings.get_profile("unhurried"), max_exampl
 torch.set_num_threads(1)
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-# Tests that are begun in the background are made to ignore SIGINT, and would pass that on to the commands they start.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# Tests that are begun in the background are made to ignore SIGINT, and by nohup SIGHUP, and would pass that on to the
+# commands they start.
+for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGHUP, signal.SIG_DFL)):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 HIDDEN, LAYERS, VOCAB = 16, 2, 40
 CONFIG = {
