@@ -250,8 +250,10 @@ def test_a_notebook_runs_from_top_to_bottom(demo, name, monkeypatch, capsys):
         assert [record.text for record in names["answers"].completions.records][1].startswith("use the ")
     else:
         selection = names["case"].probe.selection
-        assert names["choice"] == selection.choice  # `select` finds in the table what the probe found: one, or none
-        assert names["choice"].chosen is None or names["choice"].chosen.layer == names["shown"].layer
+        assert (
+            names["choice"] == selection.choice
+        )  # `select` finds in the table, read from its file, what the probe found
+        assert names["choice"].chosen.layer == names["shown"].layer
         base = names["odds"](names["base"], names["report"]["harmful"])
         assert float(names["lens"]["base"][-1]) == pytest.approx(base, abs=1e-3)  # the lens ends at the model's own
         assert names["patched"][-1] > names["patched"][0]  # the later the base's states, the more of it is left
