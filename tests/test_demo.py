@@ -249,10 +249,8 @@ def test_a_notebook_runs_from_top_to_bottom(demo, name, monkeypatch, capsys):
         assert "not where safety went" in printed
         assert [record.text for record in names["answers"].completions.records][1].startswith("use the ")
     else:
-        selection = names["case"].probe.selection
-        assert (
-            names["choice"] == selection.choice
-        )  # `select` finds in the table, read from its file, what the probe found
+        # `select` finds in the table, read from its file, what the probe found.
+        assert names["choice"] == names["case"].probe.selection.choice
         assert names["choice"].chosen.layer == names["shown"].layer
         base = names["odds"](names["base"], names["report"]["harmful"])
         assert float(names["lens"]["base"][-1]) == pytest.approx(base, abs=1e-3)  # the lens ends at the model's own
